@@ -1,0 +1,1 @@
+"""From click events in Kafka to sessions, segments and recommendations: a Dagster asset pipeline."""

@@ -1,0 +1,1 @@
+"""The tables and how they are computed: functions from DataFrame to DataFrame, on either engine, no I/O."""

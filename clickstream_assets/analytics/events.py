@@ -1,0 +1,441 @@
+"""From a Kafka record to exactly one of: event, duplicate, conflict, rejected record.
+
+`parse_batches` judges each record by itself (a Python function over Arrow batches); `find_repetitions` tells
+the first of an event from its repetitions, and `place` puts each record into its table (DataFrames). Both are deterministic: the same records in the same
+ingest batches end in the same places, however often and on whichever engine they are worked on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, NamedTuple, Self
+
+import msgspec
+import pyarrow as pa
+from crawlerdetect import CrawlerDetect
+
+from clickstream_assets.analytics.schema import (
+    CONFLICTING_EVENTS,
+    DUPLICATE_EVENTS,
+    EVENTS,
+    RAW_EVENTS,
+    REJECTED_EVENTS,
+)
+from clickstream_assets.engine import DataFrame, as_view, functions_of
+from clickstream_assets.settings import Settings
+
+EVENT_TYPES = {
+    "view": "view",
+    "click": "click",
+    "add_to_cart": "add_to_cart",
+    "cart": "add_to_cart",
+    "remove_from_cart": "remove_from_cart",
+    "purchase": "purchase",
+    "search": "search",
+}
+# One of the older projects also writes event_timestamp.
+TIMESTAMP_FIELDS = ("timestamp", "event_timestamp")
+# An id this long is no id; PostgreSQL cannot index much longer ones (2,704 bytes).
+MAX_ID_LENGTH = 256
+MAX_TEXT_LENGTH = 4096
+MAX_QUANTITY = 1_000_000_000
+MAX_PRICE = Decimal(10) ** 13
+_CENTS = Decimal("0.0001")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Bounds that a valid event keeps; times in microseconds, `earliest` since 1970 in UTC."""
+
+    earliest: int
+    max_clock_skew: int
+    max_event_bytes: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Take the bounds from the settings."""
+        start = datetime.combine(settings.events_start_date, time.min, UTC)
+        return cls(
+            earliest=(start - _EPOCH) // _MICROSECOND,
+            max_clock_skew=settings.max_clock_skew_seconds * 1_000_000,
+            max_event_bytes=settings.max_event_bytes,
+        )
+
+
+class Rejection(Exception):
+    """A record is no valid event: which field, which rule, and the value."""
+
+    def __init__(self, field: str | None, rule: str, value: Any = None) -> None:
+        super().__init__(field, rule, value)
+        self.field = field
+        self.rule = rule
+        self.value = value
+
+
+class Event(NamedTuple):
+    """A valid event's own columns, in the order of the `events` table up to `payload_hash`."""
+
+    event_id: str
+    event_type: str
+    event_time: int
+    event_date: int
+    user_id: str
+    session_id: str | None
+    product_id: str | None
+    product_category: str | None
+    brand: str | None
+    price: Decimal | None
+    currency: str | None
+    quantity: int | None
+    order_id: str | None
+    query: str | None
+    user_agent: str | None
+    campaign: str | None
+    consent: bool | None
+    properties: str | None
+    is_bot: bool
+    payload_hash: str
+
+
+_EVENT_FIELDS = [field for field in EVENTS.arrow if field.name in Event._fields]
+_RECORD_FIELDS = list(RAW_EVENTS.arrow)
+_REJECTION_FIELDS = [REJECTED_EVENTS.arrow.field(name) for name in ("field", "rule", "rejected_value")]
+PARSED = pa.schema(
+    [field.with_nullable(True) for field in (*_RECORD_FIELDS, *_EVENT_FIELDS, *_REJECTION_FIELDS)]
+)
+"""What `parse_batches` returns: the record, then the event's columns or, where `rule` is set, the rejection."""
+
+_decoder = msgspec.json.Decoder(float_hook=Decimal)
+_encoder = msgspec.json.Encoder(decimal_format="number", order="sorted")
+_crawlers = CrawlerDetect()
+_CURRENCY = re.compile("[A-Z]{3}")
+
+
+@lru_cache(maxsize=65_536)
+def is_robot(user_agent: str) -> bool:
+    """Tell whether a user agent is a known crawler's or a program's."""
+    return _crawlers.isCrawler(user_agent)
+
+
+def _text(payload: dict[str, Any], name: str, limit: int) -> str | None:
+    value = payload.pop(name, None)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        if isinstance(value, bool) or not isinstance(value, int | Decimal):
+            raise Rejection(name, "wrong_type", value)
+        value = str(value)
+    if len(value) > limit:
+        raise Rejection(name, "too_long", value)
+    if "\x00" in value:
+        raise Rejection(name, "nul_character", value)
+    return value
+
+
+def _required(payload: dict[str, Any], name: str) -> str:
+    value = _text(payload, name, MAX_ID_LENGTH)
+    if value is None:
+        raise Rejection(name, "missing")
+    return value
+
+
+def _time(payload: dict[str, Any], kafka_time: int, rules: Rules) -> int:
+    name = next((field for field in TIMESTAMP_FIELDS if payload.get(field) not in (None, "")), None)
+    if name is None:
+        raise Rejection("timestamp", "missing")
+    value = payload.pop(name)
+    if not isinstance(value, str):
+        raise Rejection(name, "wrong_type", value)
+    try:
+        # A bare date is ISO 8601 too, but no moment.
+        moment = datetime.fromisoformat(value) if len(value) > 10 else None
+        if moment is None:
+            raise Rejection(name, "not_iso_8601", value)
+        # Without an offset it is UTC.
+        since_epoch = (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment) - _EPOCH
+    except ValueError:
+        raise Rejection(name, "not_iso_8601", value) from None
+    microseconds = since_epoch // _MICROSECOND
+    if microseconds < rules.earliest:
+        raise Rejection(name, "before_start_date", value)
+    if microseconds > kafka_time + rules.max_clock_skew:
+        raise Rejection(name, "in_the_future", value)
+    return microseconds
+
+
+def _price(payload: dict[str, Any]) -> Decimal | None:
+    value = payload.pop("price", None)
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
+        raise Rejection("price", "wrong_type", value)
+    try:
+        price = Decimal(value)
+        if not 0 <= price < MAX_PRICE:
+            raise Rejection("price", "out_of_range", value)
+        return price.quantize(_CENTS)
+    except InvalidOperation:
+        raise Rejection("price", "not_a_number", value) from None
+
+
+def _quantity(payload: dict[str, Any]) -> int | None:
+    value = payload.pop("quantity", None)
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
+        raise Rejection("quantity", "wrong_type", value)
+    try:
+        quantity = Decimal(value)
+        if quantity != quantity.to_integral_value():
+            raise Rejection("quantity", "not_an_integer", value)
+    except InvalidOperation:
+        raise Rejection("quantity", "not_an_integer", value) from None
+    if not 1 <= quantity <= MAX_QUANTITY:
+        raise Rejection("quantity", "out_of_range", value)
+    return int(quantity)
+
+
+def _currency(payload: dict[str, Any]) -> str | None:
+    value = _text(payload, "currency", MAX_ID_LENGTH)
+    if value is not None and not _CURRENCY.fullmatch(value):
+        raise Rejection("currency", "not_iso_4217", value)
+    return value
+
+
+def _consent(payload: dict[str, Any]) -> bool | None:
+    value = payload.pop("consent", None)
+    if value is not None and not isinstance(value, bool):
+        raise Rejection("consent", "wrong_type", value)
+    return value
+
+
+def _properties(payload: dict[str, Any]) -> str | None:
+    given = payload.pop("properties", None)
+    if given is not None and not isinstance(given, dict):
+        raise Rejection("properties", "wrong_type", given)
+    # What is left of the payload is fields that the contract does not know.
+    properties = {**payload, **(given or {})}
+    if not properties:
+        return None
+    text = _encoder.encode(properties).decode()
+    if "\\u0000" in text:
+        raise Rejection("properties", "nul_character", text)
+    return text
+
+
+def parse_event(value: bytes | None, kafka_time: int, rules: Rules) -> Event:
+    """Read one record's value as an event.
+
+    Args:
+        value: the bytes of a JSON object, as described in the README's event contract.
+        kafka_time: the record's timestamp, microseconds since 1970; an event cannot be much later.
+        rules: the bounds to keep.
+
+    Raises:
+        Rejection: with the field, the rule it breaks and its value.
+    """
+    if value is None:
+        raise Rejection(None, "tombstone")
+    if len(value) > rules.max_event_bytes:
+        raise Rejection(None, "too_large", f"{len(value)} bytes")
+    try:
+        payload = _decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidOperation) as error:
+        raise Rejection(None, "not_json", str(error)) from None
+    if not isinstance(payload, dict):
+        raise Rejection(None, "not_an_object", payload)
+
+    sent_type = _required(payload, "event_type")
+    event_type = EVENT_TYPES.get(sent_type)
+    if event_type is None:
+        raise Rejection("event_type", "unknown", sent_type)
+    user_id = _required(payload, "user_id")
+    event_time = _time(payload, kafka_time, rules)
+    product_id = _text(payload, "product_id", MAX_ID_LENGTH)
+    if product_id is None and event_type != "search":
+        raise Rejection("product_id", "missing")
+    event_id = _text(payload, "event_id", MAX_ID_LENGTH)
+    user_agent = _text(payload, "user_agent", MAX_TEXT_LENGTH)
+    body = (
+        event_type,
+        event_time,
+        event_time // 86_400_000_000,
+        user_id,
+        _text(payload, "session_id", MAX_ID_LENGTH),
+        product_id,
+        _text(payload, "product_category", MAX_ID_LENGTH),
+        _text(payload, "brand", MAX_ID_LENGTH),
+        _price(payload),
+        _currency(payload),
+        _quantity(payload),
+        _text(payload, "order_id", MAX_ID_LENGTH),
+        _text(payload, "query", MAX_TEXT_LENGTH),
+        user_agent,
+        _text(payload, "campaign", MAX_ID_LENGTH),
+        _consent(payload),
+        _properties(payload),
+    )
+    # Canonical: field order, spelling of the type, zone of the time and writing of numbers do not matter.
+    payload_hash = blake2b(_encoder.encode(body), digest_size=16).hexdigest()
+    return Event(
+        event_id or payload_hash, *body, user_agent is not None and is_robot(user_agent), payload_hash
+    )
+
+
+def _shown(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode(errors="replace")
+    return text.replace("\x00", "\ufffd")[:200]
+
+
+def parse_batches(batches: Iterator[pa.RecordBatch], rules: Rules) -> Iterator[pa.RecordBatch]:
+    """Judge each raw record by itself: RAW_EVENTS batches in, PARSED batches out, one row per record."""
+    no_event = (None,) * len(_EVENT_FIELDS)
+    for batch in batches:
+        events, rejections = [], []
+        for value, kafka_time in zip(
+            batch.column("value").to_pylist(),
+            batch.column("kafka_time").cast("int64").to_pylist(),
+            strict=True,
+        ):
+            try:
+                events.append(parse_event(value, kafka_time, rules))
+                rejections.append((None, None, None))
+            except Rejection as rejection:
+                events.append(no_event)
+                rejections.append((rejection.field, rejection.rule, _shown(rejection.value)))
+        columns = [batch.column(field.name) for field in _RECORD_FIELDS]
+        for rows, fields in ((events, _EVENT_FIELDS), (rejections, _REJECTION_FIELDS)):
+            columns.extend(
+                pa.array(values, field.type)
+                for values, field in zip(zip(*rows, strict=True), fields, strict=True)
+            )
+        if events:
+            yield pa.RecordBatch.from_arrays(columns, schema=PARSED)
+
+
+RECORD_ORDER = ("topic", "partition", "offset")
+_FIRST = ("first_payload_hash", "first_topic", "first_partition", "first_offset")
+
+
+def find_repetitions(parsed: DataFrame, events_before: DataFrame, duplicates_before: DataFrame) -> DataFrame:
+    """Find the valid records that do not become events, each with the reason and the record that came first.
+
+    Records are judged in the order of topic, partition and offset. The first of an event id is the event; the
+    same id with the same payload is `same_event`, with another payload `other_payload`. A purchase that repeats
+    an order line (order, product, quantity, price) under another id, as a reloaded thank-you page does, is
+    `same_order_line`.
+
+    Args:
+        parsed: PARSED rows of the new ingest batches.
+        events_before: EVENTS rows of all earlier batches.
+        duplicates_before: DUPLICATE_EVENTS rows of all earlier batches.
+
+    Returns:
+        topic, partition, offset, reason, first_payload_hash, first_topic, first_partition, first_offset. Few
+        rows, whatever the batch: persist them, `place` uses them four times.
+    """
+    F, _ = functions_of(parsed)
+    valid = parsed.where(F.col("rule").isNull())
+    by_id = _repeated_ids(valid, events_before, duplicates_before)
+    firsts = valid.join(by_id.select(*RECORD_ORDER), on=list(RECORD_ORDER), how="left_anti")
+    return as_view(by_id.unionByName(_repeated_lines(firsts, events_before)))
+
+
+def _repeated_ids(valid: DataFrame, events_before: DataFrame, duplicates_before: DataFrame) -> DataFrame:
+    F, _ = functions_of(valid)
+    columns = ["event_id", "payload_hash", *RECORD_ORDER]
+    # An id that was dropped as a repeated order line is taken too: what follows under it is measured by it.
+    taken = duplicates_before.where(F.col("reason") == "same_order_line")
+    before = events_before.select(*columns).unionByName(taken.select(*columns))
+    repeated = _repetitions(valid.select(*columns), before, ["event_id"])
+    same_payload = F.col("payload_hash") == F.col("first_payload_hash")
+    reason = F.when(same_payload, F.lit("same_event")).otherwise(F.lit("other_payload"))
+    return as_view(repeated.select(*RECORD_ORDER, reason.alias("reason"), *_FIRST))
+
+
+def _repeated_lines(firsts: DataFrame, events_before: DataFrame) -> DataFrame:
+    F, _ = functions_of(firsts)
+    line = ["order_id", "product_id", "line_quantity", "line_price"]
+
+    def lines(df: DataFrame) -> DataFrame:
+        is_line = (F.col("event_type") == "purchase") & F.col("order_id").isNotNull()
+        return as_view(
+            df.where(is_line).select(
+                "order_id",
+                "product_id",
+                F.coalesce(F.col("quantity"), F.lit(1)).alias("line_quantity"),
+                F.coalesce(F.col("price"), F.lit(-1).cast("decimal(18,4)")).alias("line_price"),
+                "payload_hash",
+                *RECORD_ORDER,
+            )
+        )
+
+    repeated = _repetitions(lines(firsts), lines(events_before), line)
+    return repeated.select(*RECORD_ORDER, F.lit("same_order_line").alias("reason"), *_FIRST)
+
+
+def _repetitions(new: DataFrame, before: DataFrame, key: list[str]) -> DataFrame:
+    """Return the new records that do not come first with their key, each with the record that does.
+
+    Args:
+        new: the key, `payload_hash` and RECORD_ORDER of each new record.
+        before: the same of earlier records, of which each key has at most one.
+        key: columns.
+    """
+    F, Window = functions_of(new)
+    known = as_view(before.join(new.select(*key).distinct(), on=key, how="left_semi"))
+    # Only keys that occur more than once need a window; sorting all new rows would cost more than the rest.
+    counts = new.groupBy(*key).agg(F.count(F.lit(1)).alias("records"))
+    more_than_once = counts.where(F.col("records") > 1).select(*key)
+    keys = as_view(more_than_once.unionByName(known.select(*key)).distinct())
+    columns = [*key, "payload_hash", *RECORD_ORDER]
+    suspects = new.join(keys, on=key, how="left_semi").select(*columns, F.lit(0).alias("is_known"))
+    all_of_them = as_view(suspects.unionByName(known.select(*columns, F.lit(1).alias("is_known"))))
+    in_order = Window.partitionBy(*key).orderBy(F.col("is_known").desc(), *RECORD_ORDER)
+    return as_view(
+        all_of_them.select(
+            *RECORD_ORDER,
+            "payload_hash",
+            F.row_number().over(in_order).alias("place"),
+            *(
+                F.first(name).over(in_order).alias(f"first_{name}")
+                for name in ("payload_hash", *RECORD_ORDER)
+            ),
+        )
+    ).where(F.col("place") > 1)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The records of an ingest batch, each in exactly one of four tables."""
+
+    events: DataFrame
+    duplicates: DataFrame
+    conflicts: DataFrame
+    rejected: DataFrame
+
+
+def place(parsed: DataFrame, repetitions: DataFrame) -> Placed:
+    """Put each PARSED record into its table, given what `find_repetitions` found among them."""
+    F, _ = functions_of(parsed)
+    valid = parsed.where(F.col("rule").isNull())
+    repeated = valid.join(repetitions, on=list(RECORD_ORDER), how="inner")
+    is_conflict = F.col("reason") == "other_payload"
+    return Placed(
+        events=valid.join(repetitions.select(*RECORD_ORDER), on=list(RECORD_ORDER), how="left_anti").select(
+            *EVENTS.column_names
+        ),
+        duplicates=repeated.where(~is_conflict).select(*DUPLICATE_EVENTS.column_names),
+        conflicts=repeated.where(is_conflict).select(*CONFLICTING_EVENTS.column_names),
+        rejected=parsed.where(F.col("rule").isNotNull()).select(*REJECTED_EVENTS.column_names),
+    )

@@ -1,0 +1,216 @@
+"""Sessions: a user's events until they are inactive for longer than the gap.
+
+A session belongs to the UTC day on which it starts and is whole across midnight. What never ends is cut, at the
+first midnight that is a day or more after its start and at each one after, so that a day's sessions can be
+computed from the days around it, in any order, and never from all of history.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+
+from clickstream_assets.analytics.schema import SESSIONS
+from clickstream_assets.engine import DataFrame, as_view, functions_of
+
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
+MONEY = "decimal(18,4)"
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time.min, UTC)
+
+
+def _microseconds(moment: datetime) -> int:
+    return int(moment.timestamp()) * SECOND
+
+
+def events_around(events: DataFrame, first: date, last: date, gap: timedelta) -> DataFrame:
+    """Return the events that can belong to, or decide about, a session that starts from `first` to `last`.
+
+    Those are the events of these days, and of the days around them those of users who were active at the
+    midnight in between.
+    """
+    F, _ = functions_of(events)
+    start, end = F.lit(_midnight(first)), F.lit(_midnight(last + timedelta(days=1)))
+    before = F.lit(_midnight(first) - gap)
+    after = F.lit(_midnight(last + timedelta(days=1)) - gap)
+    time_ = F.col("event_time")
+
+    def on_days(since: date, until: date) -> DataFrame:
+        return events.where((F.col("event_date") >= F.lit(since)) & (F.col("event_date") <= F.lit(until)))
+
+    def active(since: date, until: date, condition: object) -> DataFrame:
+        return on_days(since, until).where(condition).select("user_id").distinct()
+
+    one, two = timedelta(days=1), timedelta(days=2)
+    up_before = active(first - one, first - one, (time_ >= before) & (time_ < start))
+    up_after = active(last, last, (time_ >= after) & (time_ < end))
+    return (
+        on_days(first, last)
+        # Two days back show whether what goes on at midnight has already lasted a day.
+        .unionByName(on_days(first - two, first - one).join(up_before, on="user_id", how="left_semi"))
+        .unionByName(on_days(last + one, last + one).join(up_after, on="user_id", how="left_semi"))
+    )
+
+
+def sessions(
+    events: DataFrame, first: date, last: date, gap: timedelta, bot_views_per_minute: int
+) -> DataFrame:
+    """Compute the sessions that start from day `first` to day `last`, both included.
+
+    Args:
+        events: EVENTS rows, of at least two days before and one day after.
+        first: first UTC day.
+        last: last UTC day.
+        gap: inactivity that a session survives; at most 12 hours.
+        bot_views_per_minute: more views than this within 60 seconds are no person's.
+
+    Returns:
+        SESSIONS rows.
+    """
+    F, Window = functions_of(events)
+    columns = [
+        "user_id",
+        "event_id",
+        "event_type",
+        "event_time",
+        "event_us",
+        "product_id",
+        "amount",
+        "is_bot",
+    ]
+    rows = as_view(
+        events_around(events, first, last, gap)
+        .withColumn("event_us", F.unix_micros("event_time"))
+        .withColumn("amount", (F.col("price") * F.coalesce(F.col("quantity"), F.lit(1))).cast(MONEY))
+        .select(*columns)
+    )
+
+    by_user = Window.partitionBy("user_id").orderBy("event_us", "event_id")
+    inactive = F.col("event_us") - F.lag("event_us").over(by_user) > int(gap.total_seconds()) * SECOND
+    marked = rows.select(*columns, F.when(inactive, F.lit(1)).otherwise(F.lit(0)).alias("starts"))
+    chains = as_view(marked.select(*columns, F.sum("starts").over(by_user).alias("chain")))
+
+    columns.append("chain")
+    chain_us = F.min("event_us").over(Window.partitionBy("user_id", "chain"))
+    day = F.floor(F.col("event_us") / F.lit(DAY)).cast("long")
+    dated = chains.select(*columns, chain_us.alias("chain_us"), day.alias("day"))
+    lasts_a_day = F.col("day") * F.lit(DAY) - F.col("chain_us") >= DAY
+    pieces = as_view(
+        dated.select(
+            *columns, F.when(lasts_a_day, F.col("day")).otherwise(F.lit(0)).cast("long").alias("piece")
+        )
+    )
+
+    key = ["user_id", "chain", "piece"]
+    in_order = Window.partitionBy(*key).orderBy("event_us", "event_id")
+    by_type = Window.partitionBy(*key, "event_type").orderBy("event_us", "event_id")
+    within = F.col("event_us") - F.lag("event_us", bot_views_per_minute).over(by_type)
+    too_fast = (F.col("event_type") == "view") & (within < 60 * SECOND)
+    numbered = as_view(
+        pieces.select(
+            *columns,
+            "piece",
+            F.row_number().over(in_order).alias("number"),
+            F.when(too_fast, F.lit(1)).otherwise(F.lit(0)).alias("too_fast"),
+        )
+    )
+
+    def count(event_type: str) -> object:
+        is_type = F.col("event_type") == event_type
+        return F.sum(F.when(is_type, F.lit(1)).otherwise(F.lit(0))).cast("long")
+
+    touched = F.when(F.col("product_id").isNotNull(), F.struct("number", "product_id"))
+    amount = F.when(F.col("event_type") == "purchase", F.coalesce(F.col("amount"), F.lit(0).cast(MONEY)))
+    grouped = as_view(
+        numbered.groupBy(*key).agg(
+            F.min("event_time").alias("start_time"),
+            F.max("event_time").alias("end_time"),
+            F.min("event_us").alias("start_us"),
+            F.max("event_us").alias("end_us"),
+            F.count(F.lit(1)).cast("long").alias("total_events"),
+            count("view").alias("views"),
+            count("click").alias("clicks"),
+            count("add_to_cart").alias("add_to_carts"),
+            count("remove_from_cart").alias("remove_from_carts"),
+            count("purchase").alias("purchases"),
+            count("search").alias("searches"),
+            F.countDistinct("product_id").cast("long").alias("distinct_products"),
+            F.min(touched).alias("entry"),
+            F.max(touched).alias("exit"),
+            F.coalesce(F.sum(amount), F.lit(0).cast(MONEY)).cast(MONEY).alias("revenue"),
+            F.max(F.when(F.col("is_bot"), F.lit(1)).otherwise(F.lit(0))).alias("robot"),
+            F.max("too_fast").alias("too_fast"),
+        )
+    )
+
+    is_endless = (F.col("piece") > 0) | (F.col("end_us") - F.col("start_us") >= DAY)
+    bot_reason = (
+        F.when(F.col("robot") == 1, F.lit("user_agent"))
+        .when(F.col("too_fast") == 1, F.lit("view_rate"))
+        .when(is_endless, F.lit("endless_session"))
+    )
+    starts_in_range = (F.col("start_us") >= _microseconds(_midnight(first))) & (
+        F.col("start_us") < _microseconds(_midnight(last + timedelta(days=1)))
+    )
+    identity = F.sha2(F.concat_ws("|", F.col("user_id"), F.col("start_us").cast("string")), 256)
+    computed = {
+        "session_id": F.substring(identity, 1, 32),
+        "session_date": F.to_date("start_time"),
+        "duration_seconds": F.floor((F.col("end_us") - F.col("start_us")) / F.lit(SECOND)).cast("long"),
+        "entry_product_id": F.col("entry").getField("product_id"),
+        "exit_product_id": F.col("exit").getField("product_id"),
+        "is_bot": bot_reason.isNotNull(),
+        "bot_reason": bot_reason,
+    }
+    return grouped.where(starts_in_range).select(
+        *(computed[name].alias(name) if name in computed else F.col(name) for name in SESSIONS.column_names)
+    )
+
+
+def touched_days(new_events: DataFrame, events: DataFrame, gap: timedelta) -> DataFrame:
+    """Return the days whose sessions new events can change: `day`, one row each.
+
+    That is the day of each new event; the day before, where the user was active just before that midnight; and
+    the two days after, where they were active just after it (two, because what goes on may now be cut).
+    """
+    F, _ = functions_of(new_events)
+    touched = new_events.select("user_id", "event_date").distinct()
+    gap_us = int(gap.total_seconds()) * SECOND
+    us_of_day = F.unix_micros("event_time") % F.lit(DAY)
+    active = events.select("user_id", F.col("event_date").alias("active_date"), us_of_day.alias("at")).join(
+        touched.select("user_id").distinct(), on="user_id", how="left_semi"
+    )
+    late = active.where(F.col("at") >= DAY - gap_us)
+    early = active.where(F.col("at") <= gap_us)
+
+    def neighbours(of: DataFrame, days: int) -> DataFrame:
+        return (
+            touched.withColumn("active_date", F.date_add("event_date", 1 if days > 0 else -1))
+            .join(of.select("user_id", "active_date").distinct(), on=["user_id", "active_date"], how="inner")
+            .select(F.date_add("event_date", days).alias("day"))
+        )
+
+    return (
+        touched.select(F.col("event_date").alias("day"))
+        .unionByName(neighbours(late, -1))
+        .unionByName(neighbours(early, 1))
+        .unionByName(neighbours(early, 2))
+        .select(F.to_date("day").alias("day"))
+        .distinct()
+    )
+
+
+def without_bots(events: DataFrame, sessions_of_the_days: DataFrame) -> DataFrame:
+    """Leave out the events of bots: by their user agent, or because they lie within a bot's session."""
+    F, _ = functions_of(events)
+    bots = sessions_of_the_days.where(F.col("is_bot")).select(
+        F.col("user_id").alias("bot_id"), F.col("start_time").alias("since"), F.col("end_time").alias("until")
+    )
+    within = (
+        (F.col("user_id") == F.col("bot_id"))
+        & (F.col("event_time") >= F.col("since"))
+        & (F.col("event_time") <= F.col("until"))
+    )
+    return events.where(~F.col("is_bot")).join(bots, on=within, how="left_anti")

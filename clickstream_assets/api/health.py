@@ -1,0 +1,59 @@
+"""`GET /health/live` and `/health/ready`: whether the process is up, and whether it can answer."""
+
+from http import HTTPStatus
+
+from apiflask import APIBlueprint, Schema, fields
+
+from clickstream_assets.api import queries
+from clickstream_assets.api.database import database
+from clickstream_assets.api.problems import ServiceProblem, documented
+from clickstream_assets.postgres.connection import PostgresError, connect
+
+blueprint = APIBlueprint("health", __name__, url_prefix="/health", tag="Health")
+
+
+class Live(Schema):
+    """The answer of a process that is up."""
+
+    status = fields.String(required=True, metadata={"description": "live"})
+
+
+class Ready(Schema):
+    """The answer of a process that can answer."""
+
+    status = fields.String(required=True, metadata={"description": "ready"})
+    dependencies = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata={"description": "What the service needs, and that it is ok"},
+    )
+
+
+@blueprint.get("/live")
+@blueprint.output(Live)
+def live() -> dict[str, str]:
+    """Say that the process is up."""
+    return {"status": "live"}
+
+
+@blueprint.get("/ready")
+@blueprint.output(Ready)
+@blueprint.doc(responses=documented(503))
+def ready() -> dict[str, object]:
+    """Say whether PostgreSQL answers and has the tables."""
+    dependencies = _dependencies()
+    if set(dependencies.values()) == {"ok"}:
+        return {"status": "ready", "dependencies": dependencies}
+    wrong = "; ".join(f"{name}: {state}" for name, state in dependencies.items() if state != "ok")
+    raise ServiceProblem(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", wrong, dependencies=dependencies)
+
+
+def _dependencies() -> dict[str, str]:
+    try:
+        with connect(database().settings) as connection:
+            missing = queries.missing_tables(connection)
+    except PostgresError as error:
+        return {"postgres": str(error.problem), "tables": "unknown"}
+    tables = f"missing: {', '.join(missing)}; run `clickstream migrate`" if missing else "ok"
+    return {"postgres": "ok", "tables": tables}

@@ -1,0 +1,79 @@
+"""Fields of parameters: they accept exactly what the OpenAPI document says, and else say what that is."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from apiflask import Schema, fields, validators
+from marshmallow import ValidationError, pre_load
+
+_NO_NUL = validators.Regexp(r"^[^\x00]*$", error="must not have a NUL character")
+
+
+class QueryParameters(Schema):
+    """Base of the query strings: a parameter is given once, unless it is a list."""
+
+    error_messages = {"unknown": "is not a parameter of this operation"}
+
+    @pre_load
+    def _refuse_repetition(self, data: Any, **_: object) -> Any:
+        repeated = {
+            name: [f"is given {len(data.getlist(name))} times; give it once"]
+            for name, field in self.fields.items()
+            if not isinstance(field, fields.List) and len(data.getlist(name)) > 1
+        }
+        if repeated:
+            raise ValidationError(repeated)
+        return data
+
+
+class WholeNumber(fields.Integer):
+    """A number of decimal digits from `first` to `last`."""
+
+    def __init__(self, first: int, last: int, **kwargs: Any) -> None:
+        message = f"must be a whole number from {first} to {last}"
+        super().__init__(
+            validate=validators.Range(first, last, error=message),
+            error_messages={"invalid": message},
+            **kwargs,
+        )
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> int | None:
+        # int() also takes "1_000", " 1" and other scripts' digits.
+        if not re.fullmatch(r"-?[0-9]{1,18}", value):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Text(fields.String):
+    """Any text that PostgreSQL can hold."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(validate=_NO_NUL, **kwargs)
+
+
+class Choice(fields.String):
+    """One of a few words."""
+
+    def __init__(self, *choices: str, **kwargs: Any) -> None:
+        super().__init__(
+            validate=validators.OneOf(choices, error=f"must be one of {', '.join(choices)}"), **kwargs
+        )
+
+
+class Flag(fields.Boolean):
+    """`true` or `false`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            truthy={"true"}, falsy={"false"}, error_messages={"invalid": "must be true or false"}, **kwargs
+        )
+
+
+class Day(fields.Date):
+    """A date, `YYYY-MM-DD`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(error_messages={"invalid": "must be a date such as 2024-05-31"}, **kwargs)

@@ -1,0 +1,152 @@
+"""Errors as JSON: every one is a problem document (RFC 9457) with a `code` that a program can branch on."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from apiflask import APIFlask, HTTPError
+from flask import request
+
+from clickstream_assets.postgres.connection import PostgresError, Problem
+
+PROBLEM_JSON = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+
+_log = logging.getLogger(__name__)
+
+# OpenAPI's own form rather than a marshmallow schema: no code of ours loads or dumps it.
+PROBLEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "A problem document (RFC 9457).",
+    "required": ["type", "title", "status", "code", "detail"],
+    "properties": {
+        "type": {"type": "string", "const": "about:blank"},
+        "title": {"type": "string", "description": "The HTTP status in words"},
+        "status": {"type": "integer", "description": "The HTTP status"},
+        "code": {"type": "string", "description": "What went wrong, for programs"},
+        "detail": {"type": "string", "description": "What went wrong, for people"},
+        "errors": {
+            "type": "array",
+            "description": "What is wrong with each parameter",
+            "items": {
+                "type": "object",
+                "required": ["parameter", "value", "message"],
+                "properties": {
+                    "parameter": {"type": "string"},
+                    "value": {"type": ["string", "null"], "description": "As it was sent"},
+                    "message": {"type": "string", "description": "What is allowed"},
+                },
+            },
+        },
+        "dependencies": {
+            "type": "object",
+            "description": "What the service needs, and what is wrong with it",
+            "additionalProperties": {"type": "string"},
+        },
+    },
+}
+
+_DESCRIPTIONS = {
+    422: "A parameter cannot be used",
+    503: "The tables cannot be read now; the detail says why",
+}
+
+
+REQUEST_TOO_LONG: dict[int, dict[str, Any]] = {
+    # gunicorn's own answer, given before the application sees the request.
+    414: {"description": "The address is longer than 8190 bytes", "content": {"text/html": {}}}
+}
+
+
+class ServiceProblem(Exception):
+    """An answer that is a problem: its HTTP status, its code, and further members of the document."""
+
+    def __init__(self, status: HTTPStatus, code: str, detail: str, **members: object) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.members = members
+
+
+def documented(*statuses: int) -> dict[int, dict[str, Any]]:
+    """The OpenAPI responses of an operation that may answer with these problems."""
+    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": _DESCRIPTIONS[status], "content": content} for status in statuses}
+
+
+def register_problems(app: APIFlask) -> None:
+    """Make every error of the application a problem document, and say so in its OpenAPI document."""
+    # Each operation documents its own problems, with their content type.
+    app.config.update(AUTO_404_RESPONSE=False, AUTO_VALIDATION_ERROR_RESPONSE=False)
+    app.error_processor(_http_error)
+    app.register_error_handler(ServiceProblem, _service_problem)
+    app.register_error_handler(PostgresError, _postgres_error)
+
+    @app.spec_processor
+    def add_schema(spec: dict[str, Any]) -> dict[str, Any]:
+        spec.setdefault("components", {}).setdefault("schemas", {})["Problem"] = PROBLEM_SCHEMA
+        return spec
+
+
+Answer = tuple[dict[str, object], int, dict[str, str]]
+
+
+def _answer(
+    status: HTTPStatus,
+    code: str,
+    detail: str,
+    members: Mapping[str, object] = {},
+    headers: Mapping[str, str] = {},
+) -> Answer:
+    body = {"type": "about:blank", "title": status.phrase, "status": status, "code": code, "detail": detail}
+    sent = {**headers, "Content-Type": PROBLEM_JSON}
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        sent["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return {**body, **members}, status, sent
+
+
+def _service_problem(problem: ServiceProblem) -> Answer:
+    return _answer(problem.status, problem.code, problem.detail, problem.members)
+
+
+def _postgres_error(error: PostgresError) -> Answer:
+    _log.error("%s", error)
+    status = (
+        HTTPStatus.INTERNAL_SERVER_ERROR
+        if error.problem is Problem.FAILED
+        else HTTPStatus.SERVICE_UNAVAILABLE
+    )
+    # The error itself names hosts and users, which are for the log alone.
+    return _answer(status, f"postgres_{error.problem.name.lower()}", f"{error.problem}.")
+
+
+def _http_error(error: HTTPError) -> Answer:
+    status = HTTPStatus(error.status_code)
+    if status is HTTPStatus.UNPROCESSABLE_ENTITY and isinstance(error.detail, dict):
+        errors = [
+            {"parameter": name, "value": _sent(location, name), "message": message}
+            for location, fields in error.detail.items()
+            for name, messages in fields.items()
+            for message in _flat(messages)
+        ]
+        detail = "; ".join(f"{e['parameter']}={e['value']!r}: {e['message']}" for e in errors)
+        return _answer(status, "invalid_parameter", detail, {"errors": errors})
+    detail = {
+        HTTPStatus.NOT_FOUND: f"There is nothing at {request.path}.",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not allowed here.",
+        HTTPStatus.INTERNAL_SERVER_ERROR: "The service failed; its log says why.",
+    }.get(status, f"{status.phrase}.")
+    return _answer(status, status.name.lower(), detail, headers=dict(error.headers))
+
+
+def _sent(location: str, name: str) -> str | None:
+    if location == "query":
+        return ",".join(request.args.getlist(name))
+    return (request.view_args or {}).get(name)
+
+
+def _flat(messages: Any) -> list[str]:
+    """The messages of a field; those of a list's items come as a mapping from index to messages."""
+    return [m for part in messages.values() for m in part] if isinstance(messages, dict) else list(messages)

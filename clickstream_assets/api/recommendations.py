@@ -1,0 +1,120 @@
+"""`GET /api/recommend/{user_id}`: products for one shopper."""
+
+from http import HTTPStatus
+from typing import Any
+
+from apiflask import APIBlueprint, Schema, fields, validators
+from werkzeug.routing import BaseConverter
+
+from clickstream_assets.api import queries
+from clickstream_assets.api.database import database
+from clickstream_assets.api.parameters import QueryParameters, Text, WholeNumber
+from clickstream_assets.api.problems import REQUEST_TOO_LONG, ServiceProblem, documented
+
+blueprint = APIBlueprint("recommendations", __name__, url_prefix="/api", tag="Recommendations")
+
+_POPULAR_REASON = "Popular with other shoppers"
+
+
+class AnyTextConverter(BaseConverter):
+    """The rest of the path, slashes and line breaks included: a user id may hold any character."""
+
+    part_isolating = False
+    regex = r"[\s\S]+"
+
+
+class _Path(Schema):
+    user_id = Text(required=True, metadata={"description": "The shopper", "minLength": 1})
+
+
+class _Query(QueryParameters):
+    n = WholeNumber(1, 100, load_default=10, metadata={"description": "How many products"})
+    exclude = fields.List(
+        Text(),
+        load_default=list,
+        validate=validators.Length(max=100, error="must not be given more than 100 times"),
+        metadata={"description": "Products to leave out; repeated, or with commas between them"},
+    )
+
+
+class RecommendedProduct(Schema):
+    """One product."""
+
+    product_id = fields.String(required=True, metadata={"description": "The product"})
+    rank = fields.Integer(required=True, metadata={"description": "Place in this list, from 1"})
+    score = fields.Float(required=True, metadata={"description": "Comparable among items of one source"})
+    confidence_score = fields.Float(
+        required=True,
+        allow_none=True,
+        metadata={"description": "The score, if it was computed for this shopper; else null"},
+    )
+    algorithm = fields.String(required=True, metadata={"description": "als or popularity"})
+    reason = fields.String(required=True, metadata={"description": "Why, in words for the shopper"})
+    source = fields.String(
+        required=True,
+        validate=validators.OneOf(["personal", "popular"]),
+        metadata={"description": "personal: published for this shopper; popular: filled in"},
+    )
+
+
+class Recommendations(Schema):
+    """The answer: products for one shopper."""
+
+    user_id = fields.String(required=True, metadata={"description": "The shopper"})
+    fallback = fields.Boolean(
+        required=True, metadata={"description": "Whether nothing is published for this shopper"}
+    )
+    message = fields.String(
+        required=True, allow_none=True, metadata={"description": "What is special about this answer"}
+    )
+    model_version = fields.String(
+        required=True, allow_none=True, metadata={"description": "The model that was published last"}
+    )
+    items = fields.List(
+        fields.Nested(RecommendedProduct), required=True, metadata={"description": "Best first"}
+    )
+
+
+@blueprint.get("/recommend/<any_text:user_id>")
+@blueprint.input(_Path, location="path")
+@blueprint.input(_Query, location="query", unknown="raise")
+@blueprint.output(Recommendations)
+@blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))
+def recommend(user_id: str, query_data: dict[str, Any], **_: object) -> dict[str, Any]:
+    """Recommend products to a shopper.
+
+    What is published for the shopper comes first, without the excluded products; what then lacks of `n` is
+    filled in from the most popular products. A shopper that nothing is published for gets popular products
+    only, and `fallback` is true.
+    """
+    excluded = {part for value in query_data["exclude"] for part in (value, *value.split(","))}
+    with database().snapshot() as connection:
+        found = queries.recommendations(connection, user_id, query_data["n"], excluded)
+    if not found.anything_published:
+        raise ServiceProblem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "nothing_published",
+            "No recommendations have been published yet.",
+        )
+    items = [
+        *({**row, "score": row["confidence_score"], "source": "personal"} for row in found.personal),
+        *(
+            {
+                **row,
+                "confidence_score": None,
+                "algorithm": "popularity",
+                "reason": _POPULAR_REASON,
+                "source": "popular",
+            }
+            for row in found.popular
+        ),
+    ]
+    return {
+        "user_id": user_id,
+        "fallback": not found.known_user,
+        "message": None
+        if found.known_user
+        else "Nothing is published for this user; these are the most popular products.",
+        "model_version": found.model_version,
+        "items": [{**item, "rank": rank} for rank, item in enumerate(items, start=1)],
+    }

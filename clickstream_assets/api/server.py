@@ -1,0 +1,72 @@
+"""The API under gunicorn."""
+
+import logging
+import socket
+import sys
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+
+from clickstream_assets.api import access_log
+from clickstream_assets.api.app import create_app
+from clickstream_assets.api.database import THREADS
+from clickstream_assets.settings import Settings
+
+
+class ServerError(RuntimeError):
+    """The API cannot be served; the message names the setting and the fix."""
+
+
+def serve(settings: Settings) -> None:
+    """Serve the API until SIGTERM or SIGINT; requests under way are finished first.
+
+    `API_PORT=0` takes a free port, which gunicorn's first log lines name.
+
+    Raises:
+        ServerError: the address cannot be listened on.
+    """
+    access_log.log.addHandler(logging.StreamHandler(sys.stdout))
+    access_log.log.setLevel(logging.INFO)
+    with _listen(settings) as listener:
+        _Server(settings, listener).run()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    # Our own socket, because gunicorn answers a taken port with five retries and a traceback.
+    address = (settings.api_host, settings.api_port)
+    try:
+        family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server(address, family=family, backlog=128)
+    except OSError as error:
+        raise ServerError(
+            f"The API cannot listen on API_HOST={settings.api_host} API_PORT={settings.api_port}: "
+            f"{error.strerror}; stop what listens there, or set API_PORT to a free port"
+        ) from None
+
+
+class _Server(BaseApplication):
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self._settings = settings
+        self._listener = listener
+        super().__init__()
+
+    def load_config(self) -> None:
+        options: dict[str, Any] = {
+            "bind": f"fd://{self._listener.detach()}",
+            "workers": self._settings.api_workers,
+            "threads": THREADS,
+            "worker_class": "gthread",
+            "preload_app": False,
+            "graceful_timeout": 10,
+            # The most that gunicorn allows: long lists of excluded products are part of the address.
+            "limit_request_line": 8190,
+            "proc_name": "clickstream-api",
+            # A management socket in the user's home, which nobody asked for.
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        return create_app(self._settings)

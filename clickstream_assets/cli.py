@@ -1,0 +1,25 @@
+"""The `clickstream` command."""
+
+import typer
+
+from clickstream_assets.api.cli import api
+from clickstream_assets.local.cli import fetch_jars_command, stack_app
+from clickstream_assets.local.demo import demo
+from clickstream_assets.postgres.cli import migrate_command
+from clickstream_assets.recommender.cli import evaluate
+from clickstream_assets.simulator.cli import replay, simulate
+
+app = typer.Typer(
+    help="Click events from Kafka to sessions, segments and recommendations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(stack_app, name="stack")
+app.command()(simulate)
+app.command()(replay)
+app.command()(api)
+app.command()(evaluate)
+app.command()(demo)
+app.command("migrate")(migrate_command)
+app.command("fetch-jars")(fetch_jars_command)

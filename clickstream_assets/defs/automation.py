@@ -1,0 +1,132 @@
+"""What brings published days up to date: late events and new ones are treated alike.
+
+`events` reports the days that its new rows touch. `touched_days` collects them and asks for one `refresh` run at a
+time, each over a range of days in a row; the models and what is served come with the last of them.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import date, timedelta
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+)
+from pydantic import BaseModel
+
+from clickstream_assets.analytics.schema import EVENTS
+from clickstream_assets.defs.jobs import DAILY_GROUPS, refresh
+from clickstream_assets.defs.partitions import daily
+from clickstream_assets.defs.runs import under_way, wait_after_failures
+from clickstream_assets.settings import load_settings
+
+REQUEST_TAG = "clickstream/refresh_request"
+EVENTS_READ_PER_TICK = 500
+
+
+class RefreshState(BaseModel):
+    """The sensor's cursor."""
+
+    seen: int = 0
+    """Storage id of the last materialization of `events` that was taken in."""
+    pending: set[date] = set()
+    """Days to bring up to date."""
+    requested: set[date] = set()
+    """Days of the run that was asked for last; they return to `pending` unless it succeeds."""
+    request_id: str = ""
+    requested_at: float = 0
+    """Seconds since 1970."""
+
+
+def first_range(days: set[date]) -> tuple[date, date]:
+    """Return the first and last of the earliest days in a row."""
+    first = last = min(days)
+    while last + timedelta(days=1) in days:
+        last += timedelta(days=1)
+    return first, last
+
+
+@dg.sensor(
+    job=refresh,
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts a refresh run for the days that new events touch.",
+)
+def touched_days(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Ask for the days that `events` reported, one run at a time; a failed run's days are asked for again."""
+    state = RefreshState.model_validate_json(context.cursor) if context.cursor else RefreshState()
+    _take_in_reports(context.instance, state)
+    _settle_request(context.instance, state)
+
+    def skip(reason: str) -> dg.SensorResult:
+        return dg.SensorResult(skip_reason=reason, cursor=state.model_dump_json())
+
+    if not state.pending:
+        return skip("every day is up to date")
+    if run_id := under_way(context.instance, refresh.name):
+        return skip(f"run {run_id} is under way; {len(state.pending)} days wait")
+    if wait := wait_after_failures(context.instance, refresh.name, time.time()):
+        return skip(f"the last run failed; trying again in {wait:.0f} s")
+    rest = state.requested_at + load_settings().refresh_interval_seconds - time.time()
+    if rest > 0:
+        return skip(f"REFRESH_INTERVAL_SECONDS leaves {rest:.0f} s; {len(state.pending)} days wait")
+    possible = {day for day in state.pending if daily().has_partition_key(day.isoformat())}
+    if not possible:
+        return skip(f"{len(state.pending)} days wait for their time to come")
+
+    first, last = first_range(possible)
+    state.requested = {day for day in possible if first <= day <= last}
+    state.pending -= state.requested
+    state.requested_at = time.time()
+    state.request_id = f"{first}/{last}@{state.requested_at:.3f}"
+    more_to_come = possible - state.requested
+    return dg.SensorResult(
+        cursor=state.model_dump_json(),
+        run_requests=[
+            dg.RunRequest(
+                run_key=state.request_id,
+                asset_selection=_daily_assets(context) if more_to_come else None,
+                tags={
+                    ASSET_PARTITION_RANGE_START_TAG: first.isoformat(),
+                    ASSET_PARTITION_RANGE_END_TAG: last.isoformat(),
+                    REQUEST_TAG: state.request_id,
+                },
+            )
+        ],
+    )
+
+
+def _take_in_reports(instance: dg.DagsterInstance, state: RefreshState) -> None:
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey(EVENTS.name), after_storage_id=state.seen),
+        limit=EVENTS_READ_PER_TICK,
+        ascending=True,
+    ).records
+    for record in records:
+        state.seen = record.storage_id
+        materialization = record.event_log_entry.asset_materialization
+        days = materialization.metadata.get("days_to_update") if materialization else None
+        if days:
+            state.pending |= {date.fromisoformat(day) for day in days.value}
+
+
+def _settle_request(instance: dg.DagsterInstance, state: RefreshState) -> None:
+    """Forget the requested days when their run has succeeded; take them back when it failed or never was."""
+    if not state.requested:
+        return
+    runs = instance.get_runs(RunsFilter(tags={REQUEST_TAG: state.request_id}), limit=1)
+    if runs and not runs[0].is_finished:
+        return
+    if not runs or runs[0].status != DagsterRunStatus.SUCCESS:
+        state.pending |= state.requested
+    state.requested = set()
+
+
+def _daily_assets(context: dg.SensorEvaluationContext) -> list[dg.AssetKey]:
+    if context.repository_def is None:
+        raise dg.DagsterInvariantViolationError("the sensor needs its code location")
+    graph = context.repository_def.asset_graph
+    return sorted(dg.AssetSelection.groups(*DAILY_GROUPS).resolve(graph))

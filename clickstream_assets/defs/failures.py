@@ -1,0 +1,31 @@
+"""Which errors a run tries again, and which need a person first."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from deltalake.exceptions import CommitFailedError
+
+from clickstream_assets.kafka import DataLossError, KafkaError
+from clickstream_assets.lake import LakeError
+from clickstream_assets.postgres.connection import PostgresError
+from clickstream_assets.settings import SettingsError
+
+IO_ERRORS = (KafkaError, PostgresError, CommitFailedError, OSError)
+"""A server or a disk that does not answer for a moment, or another writer that was first."""
+MAX_RETRIES = 3
+RETRY_SECONDS = 3
+
+
+@contextmanager
+def explained_errors() -> Iterator[None]:
+    """Try again what a moment may mend; end the run with the message alone where only a person can.
+
+    Any other exception is a fault of ours and fails the run at once, with its traceback.
+    """
+    try:
+        yield
+    except (DataLossError, LakeError, SettingsError) as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+    except IO_ERRORS as error:
+        raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=RETRY_SECONDS) from error

@@ -1,0 +1,26 @@
+"""The gate before publication."""
+
+import dagster as dg
+
+from clickstream_assets.analytics.schema import MODEL_EVALUATION
+from clickstream_assets.recommender.evaluation import chosen_algorithm
+from clickstream_assets.resources.lake import LakeResource
+
+
+@dg.asset_check(asset="model_evaluation", blocking=True)
+def chosen_is_not_worse_than_popularity(lake: LakeResource) -> dg.AssetCheckResult:
+    """Exactly one algorithm is chosen, and it ranks the future at least as well as popularity does.
+
+    Publication asks the same again: this check blocks only runs that it is part of.
+    """
+    the_lake = lake.get()
+    rows = the_lake.engine.to_arrow(the_lake.read(MODEL_EVALUATION)).to_pylist()
+    ndcg = {row["algorithm"]: row["ndcg"] for row in rows}
+    try:
+        chosen = chosen_algorithm(rows)
+    except ValueError as error:
+        return dg.AssetCheckResult(passed=False, description=str(error), metadata={"ndcg": ndcg})
+    return dg.AssetCheckResult(
+        passed=True,
+        metadata={"chosen": chosen, "expected_at_least": ndcg["popularity"], "actual": ndcg[chosen]},
+    )

@@ -1,0 +1,43 @@
+"""The days that daily assets share, and how a run works through many of them."""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from functools import cache
+
+import dagster as dg
+
+from clickstream_assets.analytics.schema import EVENTS
+from clickstream_assets.lake import Lake
+from clickstream_assets.settings import load_settings
+
+# What a day's tables need in memory grows with its events; a run over many days takes them in portions.
+EVENTS_PER_PORTION = 5_000_000
+
+
+@cache
+def daily() -> dg.DailyPartitionsDefinition:
+    """UTC days by event time. Today is one of them: what is incomplete now is replaced when more arrives."""
+    return dg.DailyPartitionsDefinition(
+        start_date=load_settings().events_start_date.isoformat(), timezone="UTC", end_offset=1
+    )
+
+
+def days_of(context: dg.AssetExecutionContext) -> tuple[date, date]:
+    """Return the first and last day of the run's partition, or range of partitions."""
+    window = context.partition_time_window
+    return window.start.date(), window.end.date() - timedelta(days=1)
+
+
+def portions(lake: Lake, first: date, last: date) -> Iterator[tuple[date, date]]:
+    """Split days into portions of at most EVENTS_PER_PORTION events, or single days, in order."""
+    snapshot = lake.snapshot(EVENTS)
+    events = snapshot.rows_by("event_date")
+    start, held = first, 0
+    for offset in range((last - first).days + 1):
+        day = first + timedelta(days=offset)
+        count = events.get(day, 0)
+        if day > start and held + count > EVENTS_PER_PORTION:
+            yield start, day - timedelta(days=1)
+            start, held = day, 0
+        held += count
+    yield start, last

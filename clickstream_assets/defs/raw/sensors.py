@@ -1,0 +1,42 @@
+"""When to ingest: as soon as Kafka has what the lake has not, one run at a time."""
+
+import time
+
+import dagster as dg
+
+from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS
+from clickstream_assets.defs.jobs import ingest
+from clickstream_assets.defs.runs import metadata_value, under_way, wait_after_failures
+from clickstream_assets.kafka import TopicNotFoundError
+from clickstream_assets.resources.kafka import KafkaResource
+from clickstream_assets.settings import load_settings
+
+
+@dg.sensor(
+    job=ingest,
+    minimum_interval_seconds=load_settings().sensor_interval_seconds,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts an ingest run when the topic has records that raw_events does not report.",
+)
+def new_records(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg.SensorResult:
+    """Compare the topic's end with what raw_events last reported, and raw_events with events.
+
+    Keeps no cursor: what has been ingested is known by the lake, so nothing here can be lost, and a request too
+    many finds nothing to do. A broker that does not answer is an error of the tick, for everybody to see.
+    """
+    if run_id := under_way(context.instance, ingest.name):
+        return dg.SensorResult(skip_reason=f"run {run_id} is under way")
+    if wait := wait_after_failures(context.instance, ingest.name, time.time()):
+        return dg.SensorResult(skip_reason=f"the last run failed; trying again in {wait:.0f} s")
+    landed = context.instance.get_latest_materialization_event(dg.AssetKey(RAW_EVENTS.name))
+    placed = context.instance.get_latest_materialization_event(dg.AssetKey(EVENTS.name))
+    ingested = metadata_value(landed, "offsets") or {}
+    try:
+        available = kafka.topic().offsets()
+    except TopicNotFoundError as error:
+        return dg.SensorResult(skip_reason=str(error))
+    waiting = sum(max(0, o.high - ingested.get(str(p), o.low)) for p, o in available.items())
+    unplaced = metadata_value(landed, "batch") != metadata_value(placed, "batch")
+    if not waiting and not unplaced:
+        return dg.SensorResult(skip_reason="no new records")
+    return dg.SensorResult(run_requests=[dg.RunRequest(tags={"clickstream/waiting_records": str(waiting)})])

@@ -1,0 +1,170 @@
+"""What the API and the shop's own programs read: PostgreSQL tables, each publication in one transaction."""
+
+from collections.abc import Iterator
+from datetime import date
+
+import dagster as dg
+import pyarrow as pa
+
+from clickstream_assets.analytics.schema import (
+    INTERACTIONS,
+    ITEM_FACTORS,
+    MODEL_EVALUATION,
+    POPULAR_PRODUCTS,
+    PRODUCT_RECOMMENDATIONS,
+    SESSIONS,
+    USER_SEGMENTS,
+    Table,
+)
+from clickstream_assets.defs.failures import explained_errors
+from clickstream_assets.defs.partitions import daily, days_of, portions
+from clickstream_assets.defs.runs import metadata_value
+from clickstream_assets.defs.tables import OWNERS, describe
+from clickstream_assets.engine import functions_of
+from clickstream_assets.lake import Lake, conform
+from clickstream_assets.postgres.publishing import Published, Scope
+from clickstream_assets.postgres.tables import (
+    CLICKSTREAM_SESSIONS_TABLE,
+    MODEL_EVALUATION_TABLE,
+    POPULAR_PRODUCTS_TABLE,
+    PRODUCT_RECOMMENDATIONS_TABLE,
+    PUBLISHED_MODELS_TABLE,
+    USER_SEGMENTS_TABLE,
+)
+from clickstream_assets.recommender import als
+from clickstream_assets.recommender.algorithms import restore
+from clickstream_assets.recommender.evaluation import chosen_algorithm
+from clickstream_assets.recommender.ranking import Products
+from clickstream_assets.recommender.selection import recommend
+from clickstream_assets.resources.lake import LakeResource
+from clickstream_assets.resources.postgres import PostgresResource
+from clickstream_assets.resources.settings import SettingsResource
+
+DAILY_TABLES = (CLICKSTREAM_SESSIONS_TABLE, USER_SEGMENTS_TABLE)
+
+
+def _rows_of_days(lake: Lake, table: Table, first: date, last: date) -> Iterator[pa.RecordBatch]:
+    (column,) = table.partition_by
+    for start, end in portions(lake, first, last):
+        rows = lake.read(table)
+        F, _ = functions_of(rows)
+        days = (F.col(column) >= F.lit(start)) & (F.col(column) <= F.lit(end))
+        yield from conform(lake.engine.to_arrow(rows.where(days)), table).to_batches()
+
+
+def _changes(published: Published) -> dict[str, int]:
+    return {
+        "rows": published.rows,
+        "inserted": published.inserted,
+        "updated": published.updated,
+        "deleted": published.deleted,
+    }
+
+
+@dg.asset(
+    deps=["sessions", "user_segments"],
+    partitions_def=daily(),
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="serving",
+    kinds={"postgres"},
+    owners=OWNERS,
+    metadata=describe(SESSIONS, USER_SEGMENTS),
+)
+def published_days(
+    context: dg.AssetExecutionContext, lake: LakeResource, postgres: PostgresResource
+) -> dg.MaterializeResult:
+    """The days' rows of PostgreSQL's `clickstream_sessions` and `user_segments`, equal to the lake's.
+
+    All tables and all days of a run change in one transaction. Rows that stay the same are not touched; how many
+    changed is in the metadata.
+    """
+    the_lake = lake.get()
+    first, last = days_of(context)
+    changes = {}
+    with explained_errors(), postgres.publication() as publication:
+        for table in DAILY_TABLES:
+            (day,) = table.schema.partition_by
+            rows = _rows_of_days(the_lake, table.schema, first, last)
+            changes[table.name] = _changes(publication.publish(table, rows, Scope(day, first, last)))
+    return dg.MaterializeResult(
+        metadata={
+            "changes": changes,
+            "dagster/partition_row_count": sum(change["rows"] for change in changes.values()),
+        }
+    )
+
+
+@dg.asset(
+    deps=["interactions", "popular_products", "als_model", "model_evaluation"],
+    group_name="serving",
+    kinds={"postgres"},
+    owners=OWNERS,
+    metadata=describe(PRODUCT_RECOMMENDATIONS),
+)
+def product_recommendations(
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    lake: LakeResource,
+    postgres: PostgresResource,
+) -> dg.MaterializeResult:
+    """Each user's products, ranked, with score, reason and model version; and the popular products.
+
+    By the algorithm that the evaluation chose, which is verified once more here. Recommendations, popular products,
+    evaluation and the model's own record change in one transaction.
+    """
+    limits = settings.get()
+    the_lake = lake.get()
+    engine = the_lake.engine
+    model_event = context.instance.get_latest_materialization_event(dg.AssetKey("als_model"))
+    model_version = str(metadata_value(model_event, "model_version"))
+    with explained_errors():
+        evaluation = conform(engine.to_arrow(the_lake.read(MODEL_EVALUATION)), MODEL_EVALUATION)
+        algorithm = chosen_algorithm(evaluation.to_pylist())
+        popular = conform(engine.to_arrow(the_lake.read(POPULAR_PRODUCTS)), POPULAR_PRODUCTS)
+        interactions = the_lake.read(INTERACTIONS)
+        model = restore(
+            algorithm,
+            engine,
+            interactions,
+            Products.of(popular),
+            engine.to_arrow(the_lake.read(ITEM_FACTORS)),
+            als.Parameters.of(limits),
+        )
+        rows = conform(
+            engine.to_arrow(
+                recommend(engine, model, interactions, limits.recommendations_per_user, model_version)
+            ),
+            PRODUCT_RECOMMENDATIONS,
+        )
+        users = len(rows["user_id"].unique())
+        (chosen,) = [row for row in evaluation.to_pylist() if row["chosen"]]
+        (baseline,) = [row for row in evaluation.to_pylist() if row["algorithm"] == "popularity"]
+        record = {
+            "model_version": model_version,
+            "algorithm": algorithm,
+            "reason": chosen["reason"],
+            "metric_name": f"ndcg@{chosen['k']}",
+            "metric": chosen["ndcg"],
+            "baseline_metric": baseline["ndcg"],
+            "trained_on": f"events batch {metadata_value(model_event, 'events_batch')}",
+            "users": users,
+            "rows": rows.num_rows,
+        }
+        with postgres.publication() as publication:
+            changes = _changes(publication.publish(PRODUCT_RECOMMENDATIONS_TABLE, rows))
+            publication.publish(POPULAR_PRODUCTS_TABLE, popular)
+            # Of these two, earlier versions stay: they are the history of what was served, and why.
+            this_version = Scope("model_version", model_version)
+            publication.publish(MODEL_EVALUATION_TABLE, evaluation, this_version)
+            record_rows = pa.Table.from_pylist([record], schema=PUBLISHED_MODELS_TABLE.schema.arrow)
+            publication.publish(PUBLISHED_MODELS_TABLE, record_rows, this_version)
+    return dg.MaterializeResult(
+        metadata={
+            "algorithm": algorithm,
+            "reason": chosen["reason"],
+            "model_version": model_version,
+            "users": users,
+            "changes": changes,
+            "dagster/row_count": rows.num_rows,
+        }
+    )

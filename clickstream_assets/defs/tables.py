@@ -1,0 +1,35 @@
+"""What every table asset says about itself, from the table's schema."""
+
+from typing import Any
+
+import dagster as dg
+
+from clickstream_assets.analytics.schema import Table
+
+OWNERS = ["team:clickstream"]
+
+
+def describe(*tables: Table) -> dict[str, Any]:
+    """Return definition metadata: the columns, and for a single table its name and key."""
+    (table, *others) = tables
+    metadata: dict[str, Any] = {
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn(
+                    name=column.name,
+                    type=str(column.type),
+                    description=column.description,
+                    constraints=dg.TableColumnConstraints(
+                        nullable=column.nullable, unique=table.key == (column.name,)
+                    ),
+                )
+                for column in table.columns
+            ]
+        ),
+        "dagster/table_name": table.name,
+        "grain": table.grain,
+        "key": ", ".join(table.key),
+    }
+    if others:
+        metadata["other_tables"] = ", ".join(other.name for other in others)
+    return metadata

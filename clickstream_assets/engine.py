@@ -1,0 +1,267 @@
+"""Two engines for one DataFrame code: DuckDB in this process through SQLFrame, or Spark.
+
+Functions in `analytics` and `recommender` take DataFrames and never ask which engine they are on: they get
+`F` and `Window` from `functions_of(df)`. What an engine does differently (Arrow in and out, Delta tables,
+Python functions over batches) is here, once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pyarrow as pa
+
+from clickstream_assets.settings import EngineName, Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+else:
+    DataFrame: TypeAlias = Any
+    SparkSession: TypeAlias = Any
+
+BatchFunction: TypeAlias = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+def functions_of(df: DataFrame) -> tuple[ModuleType, Any]:
+    """Return the `(functions, Window)` that belong to the engine of this DataFrame."""
+    if type(df).__module__.startswith("sqlframe."):
+        from sqlframe.duckdb import Window
+        from sqlframe.duckdb import functions as duckdb_functions
+
+        return duckdb_functions, Window
+    from pyspark.sql import Window as SparkWindow
+    from pyspark.sql import functions as spark_functions
+
+    return spark_functions, SparkWindow
+
+
+def as_view(df: DataFrame) -> DataFrame:
+    """Give a name to an intermediate result; it stays lazy, and its rows are the same.
+
+    To be put between the steps of a long function: SQLFrame copies the whole query at each operation, so that 35
+    in a row cost 2 s whatever the data, and a view starts afresh. Spark needs nothing.
+    """
+    if not type(df).__module__.startswith("sqlframe."):
+        return df
+    connection, _ = _duckdb_session()
+    name = f"view_{next(_relation_numbers)}"
+    connection.execute(f"CREATE TEMP VIEW {name} AS {df.sql(dialect='duckdb', optimize=False)}")
+    return _named_relation(name, connection.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema)
+
+
+class Engine(ABC):
+    """Makes DataFrames from Arrow and from Delta tables, and gives Arrow back."""
+
+    name: EngineName
+
+    @abstractmethod
+    def from_arrow(self, data: pa.Table) -> DataFrame:
+        """Make a DataFrame of an Arrow table."""
+
+    @abstractmethod
+    def to_arrow(self, df: DataFrame) -> pa.Table:
+        """Compute a DataFrame into memory."""
+
+    @abstractmethod
+    def read_delta(self, path: str, schema: pa.Schema, version: int | None = None) -> DataFrame:
+        """Read a Delta table, lazily; `version` pins it (default: the newest)."""
+
+    @abstractmethod
+    def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
+        """Run a Python function over Arrow batches, as PySpark's `mapInArrow` does.
+
+        `function` must live in an importable module; it is shipped to Spark's workers. Batches are of any size.
+        """
+
+    @abstractmethod
+    def persist(self, df: DataFrame) -> DataFrame:
+        """Compute a DataFrame once for several uses; ends with `release`."""
+
+    @abstractmethod
+    def release(self, df: DataFrame) -> None:
+        """Give back the memory behind a DataFrame from `from_arrow`, `map_arrow` or `persist`."""
+
+
+_SQL_TYPES = {
+    pa.string(): "string",
+    pa.large_string(): "string",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.float32(): "float",
+    pa.float64(): "double",
+    pa.bool_(): "boolean",
+    pa.date32(): "date",
+    pa.binary(): "binary",
+    pa.large_binary(): "binary",
+}
+
+
+def _sql_type(arrow: pa.DataType) -> str:
+    if pa.types.is_timestamp(arrow):
+        return "timestamp"
+    if pa.types.is_decimal(arrow):
+        return f"decimal({arrow.precision},{arrow.scale})"
+    if pa.types.is_list(arrow) or pa.types.is_large_list(arrow):
+        return f"array<{_sql_type(arrow.value_type)}>"
+    if pa.types.is_struct(arrow):
+        return f"struct<{', '.join(f'{field.name}: {_sql_type(field.type)}' for field in arrow)}>"
+    return _SQL_TYPES[arrow]
+
+
+_relation_numbers = itertools.count(1)
+
+
+@cache
+def _duckdb_session() -> tuple[Any, Any]:
+    """The process's DuckDB connection and SQLFrame's session on it: SQLFrame allows one a process."""
+    import duckdb
+    from sqlframe.duckdb import DuckDBSession
+
+    # Keeping insertion order costs memory on large results, and no function here relies on it.
+    connection = duckdb.connect(config={"preserve_insertion_order": False})
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection, DuckDBSession(conn=connection)
+
+
+def _named_relation(name: str, schema: pa.Schema) -> DataFrame:
+    """Return the DataFrame of a relation that DuckDB knows by this name."""
+    _, session = _duckdb_session()
+    session.catalog.add_table(name, {f"`{field.name}`": _sql_type(field.type) for field in schema})
+    columns = ", ".join(f"`{field.name}`" for field in schema)
+    return session.sql(f"select {columns} from {name}")
+
+
+class DuckDBEngine(Engine):
+    """SQLFrame on DuckDB, in this process; no JVM."""
+
+    name = EngineName.DUCKDB
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _connection(self) -> Any:
+        connection, _ = _duckdb_session()
+        spill = self._settings.clickstream_home.absolute() / "spill"
+        connection.execute(f"SET memory_limit = '{self._settings.duckdb_memory_limit}'")
+        connection.execute(f"SET temp_directory = '{str(spill).replace(chr(39), chr(39) * 2)}'")
+        if self._settings.duckdb_threads:
+            connection.execute(f"SET threads = {self._settings.duckdb_threads}")
+        return connection
+
+    def _register(self, relation: Any, schema: pa.Schema) -> DataFrame:
+        name = f"relation_{next(_relation_numbers)}"
+        self._connection.register(name, relation)
+        df = _named_relation(name, schema)
+        # In the instance's own dictionary: SQLFrame takes any other attribute for a column.
+        vars(df)["registered"] = (name, relation)
+        return df
+
+    def from_arrow(self, data: pa.Table) -> DataFrame:
+        """Make a DataFrame that scans the Arrow table in place; `release` lets go of it."""
+        return self._register(data, data.schema)
+
+    def to_arrow(self, df: DataFrame) -> pa.Table:
+        """Compute a DataFrame into memory."""
+        return df.toArrow()
+
+    def read_delta(self, path: str, schema: pa.Schema, version: int | None = None) -> DataFrame:
+        """Read through delta-rs: DuckDB pushes filters and columns down to the table's files."""
+        from deltalake import DeltaTable
+
+        return self._register(DeltaTable(path, version=version).to_pyarrow_dataset(), schema)
+
+    def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
+        """Run the function in this process; its whole result is held in memory."""
+        batches = function(iter(self.to_arrow(df).to_batches(max_chunksize=16_384)))
+        return self.from_arrow(pa.Table.from_batches(batches, schema))
+
+    def persist(self, df: DataFrame) -> DataFrame:
+        """Compute into an Arrow table; one that is at hand is taken as it is."""
+        _, relation = vars(df).get("registered", (None, None))
+        return self.from_arrow(relation if isinstance(relation, pa.Table) else self.to_arrow(df))
+
+    def release(self, df: DataFrame) -> None:
+        """Let go of the Arrow table."""
+        name, _ = vars(df)["registered"]
+        self._connection.unregister(name)
+
+
+class SparkEngine(Engine):
+    """Spark: a local, remote or cluster session, given by whoever owns its life."""
+
+    name = EngineName.SPARK
+
+    def __init__(self, session: Callable[[], SparkSession]) -> None:
+        self._get_session = session
+
+    @cached_property
+    def session(self) -> SparkSession:
+        """The Spark session, started at first use."""
+        # Local workers would take the first python3 on PATH, which need not be the one with our packages, and
+        # PySpark reads its choice from nowhere else.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        return self._get_session()
+
+    def from_arrow(self, data: pa.Table) -> DataFrame:
+        """Ship an Arrow table to Spark."""
+        # PySpark 4.0 loses rows without a word where one of the table's chunks is empty.
+        return self.session.createDataFrame(data.combine_chunks())
+
+    def to_arrow(self, df: DataFrame) -> pa.Table:
+        """Collect a DataFrame to the driver."""
+        return df.toArrow()
+
+    def read_delta(self, path: str, schema: pa.Schema, version: int | None = None) -> DataFrame:
+        """Read with delta-spark."""
+        reader = self.session.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        return reader.load(path).select(*schema.names)
+
+    def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
+        """Run the function on Spark's Python workers."""
+        from pyspark.sql.pandas.types import from_arrow_schema
+
+        return df.mapInArrow(function, from_arrow_schema(schema))
+
+    def persist(self, df: DataFrame) -> DataFrame:
+        """Cache in memory, spilling to disk."""
+        from pyspark import StorageLevel
+
+        return df.persist(StorageLevel.MEMORY_AND_DISK)
+
+    def release(self, df: DataFrame) -> None:
+        """Drop the cache."""
+        df.unpersist()
+
+
+def spark_config(settings: Settings, jars: Iterable[str] = ()) -> dict[str, str]:
+    """Spark configuration for a session that the pipeline starts itself; `jars` are local files."""
+    config = {
+        "spark.app.name": "clickstream_assets",
+        "spark.master": settings.spark_master or "local[*]",
+        "spark.driver.memory": settings.spark_driver_memory,
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(settings.spark_shuffle_partitions),
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.ui.enabled": "false",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "16384",
+        # Delta's own log cache defaults to a size for clusters.
+        "spark.databricks.delta.snapshotPartitions": "2",
+        "spark.driver.extraJavaOptions": "-Dlog4j2.level=warn",
+    }
+    jar_list = list(jars)
+    if jar_list:
+        config["spark.jars"] = ",".join(jar_list)
+    return config

@@ -1,0 +1,187 @@
+"""From Kafka to events, each record once, whatever happens on the way.
+
+What has been ingested is what the lake holds. A batch of records is one commit to `raw_events`, with the next
+number; from then on the batch never changes. Where its records belong is a function of the batches up to it, and
+each of the four tables takes each batch once. So a run may be repeated, run twice at once, or be killed at any
+point: the next one ends in the same tables.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from clickstream_assets.analytics.events import PARSED, Rules, find_repetitions, parse_batches, place
+from clickstream_assets.analytics.schema import (
+    CONFLICTING_EVENTS,
+    DUPLICATE_EVENTS,
+    EVENTS,
+    RAW_EVENTS,
+    REJECTED_EVENTS,
+    Table,
+)
+from clickstream_assets.analytics.sessions import touched_days
+from clickstream_assets.engine import functions_of
+from clickstream_assets.kafka import Topic, plan_ranges
+from clickstream_assets.lake import Lake
+
+
+@dataclass
+class Landing:
+    """What `land_records` did."""
+
+    records: int = 0
+    batch: int = 0
+    offsets: dict[int, int] = field(default_factory=dict)
+    """Per partition the offset up to which the lake holds the topic."""
+    lost: int = 0
+    """Records that Kafka had deleted before they were ingested."""
+
+
+def land_records(
+    lake: Lake, topic: Topic, batch_records: int, run_records: int, allow_data_loss: bool = False
+) -> Landing:
+    """Bring what is new in the topic into `raw_events`, in batches.
+
+    Args:
+        lake: where to.
+        topic: where from; records that arrive while this runs are left to the next run.
+        batch_records: most records in one commit; bounds memory.
+        run_records: most records in all.
+        allow_data_loss: go on where Kafka has deleted records that were never ingested.
+
+    Raises:
+        KafkaError: Kafka does not answer, or no longer has what was never ingested.
+    """
+    available = topic.offsets()
+    landing = Landing()
+    while True:
+        # One snapshot for both: the batch's number claims exactly the offsets that follow it.
+        snapshot = lake.snapshot(RAW_EVENTS)
+        last = snapshot.maximum("offset", by=("topic", "partition"))
+        landing.offsets.update({p: offset + 1 for (name, p), offset in last.items() if name == topic.name})
+        landing.batch = snapshot.batch
+        limit = min(batch_records, run_records - landing.records)
+        ranges, lost = plan_ranges(landing.offsets, available, limit, allow_data_loss)
+        landing.lost += lost
+        if not ranges:
+            return landing
+        batch = snapshot.batch + 1
+        records = topic.read(lake.engine, ranges, batch)
+        lake.append_batch(RAW_EVENTS, records, batch)
+        lake.engine.release(records)
+        # What was read is done with, even where the last offsets of a range hold no record.
+        landing.offsets.update({r.partition: r.end for r in ranges})
+        landing.records += sum(len(r) for r in ranges)
+
+
+def place_events(lake: Lake, rules: Rules) -> Counter[str]:
+    """Put the records of all new batches into `events` and the three tables beside it.
+
+    `events` takes a batch last: it having the batch means that all four have it.
+
+    Returns:
+        How many new records became `events`, `same_event`, `same_order_line`, `other_payload` and `rejected`.
+    """
+    engine = lake.engine
+    newest = lake.snapshot(RAW_EVENTS)
+    counts: Counter[str] = Counter()
+    for batch in range(lake.snapshot(EVENTS).batch + 1, newest.batch + 1):
+        records = lake.read(RAW_EVENTS, newest.version)
+        F, _ = functions_of(records)
+        records = records.where(F.col("batch") == batch)
+        before = [lake.read(table).where(F.col("batch") < batch) for table in (EVENTS, DUPLICATE_EVENTS)]
+        parsed = engine.persist(engine.map_arrow(records, partial(parse_batches, rules=rules), PARSED))
+        repetitions = engine.persist(find_repetitions(parsed, *before))
+        reasons = engine.to_arrow(
+            repetitions.groupBy("reason").agg(F.count(F.lit(1)).cast("long").alias("records"))
+        )
+        found = Counter({row["reason"]: row["records"] for row in reasons.to_pylist()})
+        verdicts = engine.to_arrow(
+            parsed.agg(
+                F.count(F.lit(1)).cast("long").alias("records"),
+                F.count("rule").cast("long").alias("rejected"),
+            )
+        ).to_pylist()[0]
+        found["rejected"] = verdicts["rejected"]
+        placed = place(parsed, repetitions)
+        if found["rejected"]:
+            lake.append_batch(REJECTED_EVENTS, placed.rejected, batch)
+        if found["same_event"] or found["same_order_line"]:
+            lake.append_batch(DUPLICATE_EVENTS, placed.duplicates, batch)
+        if found["other_payload"]:
+            lake.append_batch(CONFLICTING_EVENTS, placed.conflicts, batch)
+        lake.append_batch(EVENTS, placed.events, batch)
+        found["events"] = verdicts["records"] - found.total()
+        counts += found
+        engine.release(repetitions)
+        engine.release(parsed)
+    return counts
+
+
+def days_to_update(lake: Lake, after_batch: int, gap: timedelta) -> list[date]:
+    """Return the days whose tables the events of the batches after `after_batch` can change, in order."""
+    engine = lake.engine
+    events = lake.read(EVENTS)
+    F, _ = functions_of(events)
+    new = engine.persist(
+        events.where(F.col("batch") > after_batch).select("user_id", "event_date").distinct()
+    )
+    new_days = engine.to_arrow(new.select("event_date").distinct())["event_date"].to_pylist()
+    # Naming the days lets the engine skip the files of all others.
+    around = sorted({day + timedelta(days=offset) for day in new_days for offset in (-1, 0, 1)})
+    near = events.where(F.col("event_date").isin(around)) if around else events
+    days = engine.to_arrow(touched_days(new, near, gap))["day"].to_pylist()
+    engine.release(new)
+    return sorted(days)
+
+
+def counts_by_hour(lake: Lake, raw: Table, places: tuple[Table, ...], batch: int) -> list[dict[str, Any]]:
+    """Count records per hour of arrival in Kafka, up to an ingest batch.
+
+    Returns:
+        One dict per hour, in order: `hour` (UTC), and the number of rows under each table's name.
+    """
+    engine = lake.engine
+    hours: dict[datetime, dict[str, Any]] = {}
+    for table in (raw, *places):
+        rows = lake.read(table)
+        F, _ = functions_of(rows)
+        hour = F.floor(F.unix_micros("kafka_time") / F.lit(3_600_000_000)).cast("long")
+        counts = (
+            rows.where(F.col("batch") <= batch)
+            .groupBy(hour.alias("hour"))
+            .agg(F.count(F.lit(1)).cast("long").alias("records"))
+        )
+        for row in engine.to_arrow(counts).to_pylist():
+            start = datetime.fromtimestamp(row["hour"] * 3600, UTC)
+            hours.setdefault(start, dict.fromkeys((t.name for t in (raw, *places)), 0))
+            hours[start][table.name] = row["records"]
+    return [{"hour": hour, **counts} for hour, counts in sorted(hours.items())]
+
+
+def misplaced_records(
+    lake: Lake, raw: Table, places: tuple[Table, ...], batch: int, limit: int = 5
+) -> list[dict[str, Any]]:
+    """Find records of an ingest batch that are not in exactly one place.
+
+    Returns:
+        At most `limit` dicts of topic, partition, offset and `places`: how many rows stand for the record.
+    """
+    key = list(raw.key)
+    records = lake.read(raw)
+    F, _ = functions_of(records)
+    rows = records.where(F.col("batch") == batch).select(*key, F.lit(0).alias("is_place"))
+    for table in places:
+        placed = lake.read(table).where(F.col("batch") == batch)
+        rows = rows.unionByName(placed.select(*key, F.lit(1).alias("is_place")))
+    wrong = (
+        rows.groupBy(*key)
+        .agg(F.sum("is_place").cast("long").alias("places"), F.count(F.lit(1)).cast("long").alias("rows"))
+        .where((F.col("places") != 1) | (F.col("rows") != 2))
+        .limit(limit)
+    )
+    return lake.engine.to_arrow(wrong.select(*key, "places")).to_pylist()

@@ -1,0 +1,169 @@
+"""The lake: Delta tables that either engine reads and writes, with writes that can be repeated.
+
+The table's log is read by delta-rs on both engines: it needs no JVM, and answers how far a table has come from
+metadata alone. Data is written by the engine that computed it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from clickstream_assets.analytics.schema import Table
+from clickstream_assets.engine import DataFrame, Engine, SparkEngine
+
+
+class LakeError(RuntimeError):
+    """The lake cannot do what was asked; the message names the table and the fix."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of a table, as its log tells it."""
+
+    table: Table
+    version: int
+    batch: int
+    """Number of the last ingest batch that the table holds; 0 before the first."""
+    files: pa.Table
+    """One row per data file: num_records, partition.…, min.… and max.… of the indexed columns."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return pc.sum(self.files["num_records"]).as_py() or 0 if self.files.num_rows else 0
+
+    def rows_by(self, column: str) -> dict[Any, int]:
+        """Number of rows per value of a partition column."""
+        if not self.files.num_rows:
+            return {}
+        grouped = self.files.group_by(f"partition.{column}").aggregate([("num_records", "sum")]).to_pylist()
+        return {row[f"partition.{column}"]: row["num_records_sum"] for row in grouped}
+
+    def maximum(self, column: str, by: tuple[str, ...]) -> dict[tuple[Any, ...], Any]:
+        """Greatest value of an indexed column per combination of partition columns, from file statistics."""
+        if not self.files.num_rows:
+            return {}
+        keys = [f"partition.{name}" for name in by]
+        grouped = self.files.group_by(keys).aggregate([(f"max.{column}", "max")]).to_pylist()
+        return {tuple(row[key] for key in keys): row[f"max.{column}_max"] for row in grouped}
+
+
+class Lake:
+    """Delta tables under one root, by the names of their schemas."""
+
+    def __init__(self, root: str, engine: Engine) -> None:
+        self._root = root
+        self.engine = engine
+
+    def path(self, table: Table) -> str:
+        """Where a table is, as Spark spells it."""
+        return f"{self._root}/{table.name}"
+
+    def _open(self, table: Table) -> DeltaTable:
+        # delta-rs knows S3 by s3://, Spark by s3a://.
+        path = self.path(table).replace("s3a://", "s3://", 1)
+        try:
+            return DeltaTable(path)
+        except TableNotFoundError:
+            indexed = [c.name for c in table.columns if c.name in ("partition", "offset", "batch")]
+            return DeltaTable.create(
+                path,
+                table.arrow,
+                mode="ignore",
+                partition_by=list(table.partition_by),
+                description=table.grain,
+                # Only what is asked of the statistics; they cost time and log space per column.
+                configuration={"delta.dataSkippingStatsColumns": ",".join(indexed)} if indexed else None,
+            )
+
+    def snapshot(self, table: Table) -> Snapshot:
+        """Read the newest version's metadata; a table that is not there yet is made, empty."""
+        delta = self._open(table)
+        return Snapshot(
+            table=table,
+            version=delta.version(),
+            batch=delta.transaction_version(table.name) or 0,
+            files=pa.table(delta.get_add_actions(flatten=True)),
+        )
+
+    def read(self, table: Table, version: int | None = None) -> DataFrame:
+        """Read a table lazily; `version` pins it (default: the newest)."""
+        if version is None:
+            version = self._open(table).version()
+        return self.engine.read_delta(self.path(table), table.arrow, version)
+
+    def append_batch(self, table: Table, df: DataFrame, batch: int) -> None:
+        """Append the rows of an ingest batch, once, however often and by however many it is tried.
+
+        The commit carries the batch's number as the table's transaction version, so it and the rows become
+        visible together, and a commit of a number that is already there does nothing. The caller makes sure that
+        a batch's rows are always the same.
+        """
+        if isinstance(self.engine, SparkEngine):
+            self._open(table)
+            self._append_batch_spark(table, df, batch)
+            return
+        data = conform(self.engine.to_arrow(df), table)
+        delta = self._open(table)
+        if (delta.transaction_version(table.name) or 0) >= batch:
+            return
+        commit = CommitProperties(app_transactions=[Transaction(table.name, batch)])
+        try:
+            write_deltalake(delta, data, mode="append", commit_properties=commit)
+        except CommitFailedError:
+            # Delta lets one of two commits of the same batch win; that it has is what was wanted.
+            if self.snapshot(table).batch < batch:
+                raise
+
+    def _append_batch_spark(self, table: Table, df: DataFrame, batch: int) -> None:
+        writer = (
+            df.select(*table.column_names)
+            .write.format("delta")
+            .mode("append")
+            .option("txnAppId", table.name)
+            .option("txnVersion", batch)
+        )
+        try:
+            writer.save(self.path(table))
+        except Exception as error:
+            # Which class Py4J or Connect raises for Delta's ConcurrentTransactionException differs; the name
+            # is in the text of both.
+            if "ConcurrentTransaction" not in str(error) or self.snapshot(table).batch < batch:
+                raise
+
+    def replace(self, table: Table, df: DataFrame, days: tuple[date, date] | None = None) -> None:
+        """Replace a whole table, or its rows of some days (first and last), in one commit.
+
+        `days` needs a table that is partitioned by a date; rows of other days are an error of the caller.
+        """
+        where = None
+        if days:
+            (column,) = table.partition_by
+            where = f"{column} >= '{days[0]}' AND {column} <= '{days[1]}'"
+        delta = self._open(table)
+        if isinstance(self.engine, SparkEngine):
+            writer = df.select(*table.column_names).write.format("delta").mode("overwrite")
+            if where:
+                writer = writer.option("replaceWhere", where)
+            writer.save(self.path(table))
+            return
+        write_deltalake(delta, conform(self.engine.to_arrow(df), table), mode="overwrite", predicate=where)
+
+
+def conform(data: pa.Table, table: Table) -> pa.Table:
+    """Give Arrow data a table's columns, in its order and types.
+
+    Raises:
+        LakeError: a column is missing, a value does not fit its type, or a required one is null.
+    """
+    try:
+        return data.select(table.column_names).cast(table.arrow)
+    except (KeyError, ValueError, pa.ArrowInvalid) as error:
+        raise LakeError(f"rows for table {table.name} do not fit its schema: {error}") from error

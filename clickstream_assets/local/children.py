@@ -1,0 +1,62 @@
+"""Processes that live no longer than the command that starts them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from clickstream_assets.local.errors import LocalStackError
+
+STOP_SECONDS = 15
+
+
+class Child:
+    """A process of ours, with its own children in its process group."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self._process = process
+
+    def check(self) -> None:
+        """Raise a LocalStackError with the end of its log if the process has ended."""
+        status = self._process.poll()
+        if status is not None:
+            raise LocalStackError(
+                f"{self.name} ended with status {status}. The end of its log:\n{self.tail()}"
+            )
+
+    def tail(self, lines: int = 25) -> str:
+        """Return the last lines of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def stop(self) -> None:
+        """End the process and what it started: first asked, then after 15 s made to."""
+        for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
+            try:
+                os.killpg(self._process.pid, number)
+                self._process.wait(patience)
+            except ProcessLookupError:
+                break
+            except subprocess.TimeoutExpired:
+                continue
+
+
+@contextmanager
+def running(
+    name: str, command: list[str], log: Path, env: Mapping[str, str], folder: Path
+) -> Iterator[Child]:
+    """Run a command until the block ends, however it ends."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=dict(env), cwd=folder, start_new_session=True
+        )
+    child = Child(name, process, log)
+    try:
+        yield child
+    finally:
+        child.stop()

@@ -1,0 +1,303 @@
+"""`clickstream demo`: from nothing to a served recommendation, through everything that is real.
+
+Starts the servers, Dagster and the API, feeds events into Kafka, and waits: the sensors do the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from clickstream_assets.local.children import Child
+    from clickstream_assets.settings import Settings
+
+PROJECT = Path(__file__).parents[2]
+DAGSTER_PORT = 3000
+
+
+def demo(
+    once: Annotated[
+        bool, typer.Option(help="In a temporary home on free ports; stop when the API has served.")
+    ] = False,
+    events: Annotated[
+        Path | None,
+        typer.Option(help="A file to replay instead of simulated events: .jsonl or CSV, also .gz."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many events to simulate.")] = 20_000,
+    faults: Annotated[
+        float,
+        typer.Option(min=0, max=0.2, help="Share each of late, repeated, contradicting and broken records."),
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated events.")] = 42,
+    timeout: Annotated[
+        int, typer.Option(min=1, help="Seconds until the recommendations have to be there.")
+    ] = 600,
+) -> None:
+    """From nothing to a served recommendation; the last line on stdout is one JSON object of counts."""
+    from clickstream_assets.kafka import KafkaError
+    from clickstream_assets.local.errors import LocalStackError
+    from clickstream_assets.postgres.connection import PostgresError
+    from clickstream_assets.settings import SettingsError
+    from clickstream_assets.simulator.errors import SimulatorError
+
+    # A stop from outside takes the servers along, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    started = time.monotonic()
+    try:
+        with _home(once) as home, ExitStack() as stack:
+            run = Demo(home, once, stack, started)
+            sent, made = run.feed(events, count, faults, seed)
+            run.wait(sent, timeout)
+            result = run.result(sent, made)
+            if not once:
+                run.stay_up(result)
+        # Printed last of all, when the servers have stopped.
+        print(json.dumps(result, default=str))  # noqa: T201
+    except KeyboardInterrupt:
+        _say("stopped", started)
+    except (LocalStackError, SettingsError, SimulatorError, PostgresError, KafkaError) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        raise typer.Exit(1) from None
+
+
+def _say(line: str, started: float) -> None:
+    print(f"[{time.monotonic() - started:5.1f} s] {line}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def _home(once: bool) -> Iterator[Path]:
+    from clickstream_assets.settings import load_settings
+
+    if not once:
+        yield load_settings().clickstream_home.absolute()
+        return
+    home = Path(tempfile.mkdtemp(prefix="clickstream-demo-"))
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home)
+
+
+class Demo:
+    """A running pipeline: the servers, Dagster and the API, until the exit stack closes."""
+
+    def __init__(self, home: Path, once: bool, stack: ExitStack, started: float) -> None:
+        from clickstream_assets.local.cli import make_stack
+        from clickstream_assets.local.ports import free_port
+        from clickstream_assets.local.prepare import prepare_servers
+        from clickstream_assets.settings import load_settings
+
+        self._started = started
+        servers = make_stack(home, self._say)
+        stack.callback(servers.down)
+        servers.up(env_file=None if once else Path(".env"), dagster_yaml=PROJECT / "dagster.yaml")
+        # The lake and the files of a temporary home are in it, whatever the user's own settings say.
+        own = {"LAKE_PATH": str(home / "lake"), "RAW_LOGS_PATH": str(home / "raw_logs")} if once else {}
+        os.environ.update(servers.env() | own)
+        self.settings: Settings = load_settings()
+        prepare_servers(self.settings)
+        self.dagster_port = free_port() if once else DAGSTER_PORT
+        self.api_port = free_port() if once else self.settings.api_port
+        env = os.environ | {"API_PORT": str(self.api_port)}
+        logs = home / "logs"
+        self._children: list[Child] = [stack.enter_context(child) for child in self._processes(logs, env)]
+
+    def _processes(self, logs: Path, env: dict[str, str]) -> list[Any]:
+        from clickstream_assets.local.children import running
+
+        programs = Path(sys.executable).parent
+        dagster = [str(programs / "dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1"]
+        dagster += ["-p", str(self.dagster_port)]
+        return [
+            running("Dagster", dagster, logs / "dagster.log", env, PROJECT),
+            running("The API", [str(programs / "clickstream"), "api"], logs / "api.log", env, PROJECT),
+        ]
+
+    def _say(self, line: str) -> None:
+        _say(line, self._started)
+
+    def feed(
+        self, file: Path | None, count: int, faults: float, seed: int
+    ) -> tuple[int, dict[str, Any] | None]:
+        """Send events; return how many records were sent, and of simulated ones what they are."""
+        from dataclasses import asdict
+
+        from clickstream_assets.simulator.run import SimulationOptions, run_replay, run_simulation
+        from clickstream_assets.simulator.stream import Faults
+
+        if file:
+            replayed = run_replay(self.settings, file)
+            skipped = sum(replayed.skipped.values())
+            self._say(
+                f"sent {replayed.sent:,} records of {file.name}, left out {skipped:,} {replayed.skipped or ''}"
+            )
+            return replayed.sent, None
+        options = SimulationOptions(
+            events=count,
+            seed=seed,
+            faults=Faults(late=faults, duplicate=faults, conflicting=faults, malformed=faults),
+        )
+        made = run_simulation(self.settings, options)
+        self._say(f"sent {made.sent:,} simulated records")
+        return made.sent, asdict(made)
+
+    def wait(self, sent: int, timeout: float) -> None:
+        """Wait until all that was sent is in the served tables, and a recommendation comes over HTTP.
+
+        Raises:
+            LocalStackError: a process ended, a run failed, or it took too long.
+        """
+        from clickstream_assets.local.errors import LocalStackError
+
+        deadline = time.monotonic() + timeout
+        told: set[tuple[str, str]] = set()
+        while True:
+            for child in self._children:
+                child.check()
+            for run in self._runs():
+                state = (run["runId"], run["status"])
+                if state not in told:
+                    told.add(state)
+                    self._say(f"run {run['runId'][:8]} of {run['jobName']}: {run['status'].lower()}")
+                if run["status"] == "FAILURE":
+                    raise LocalStackError(f"run {run['runId']} failed:\n{self._failure(run['runId'])}")
+            if self._is_served(sent):
+                self._say("served")
+                return
+            if time.monotonic() > deadline:
+                raise LocalStackError(
+                    f"no recommendations after {timeout:.0f} s. The end of Dagster's log:\n"
+                    f"{self._children[0].tail()}"
+                )
+            time.sleep(0.2)
+
+    def _is_served(self, sent: int) -> bool:
+        from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS
+        from clickstream_assets.postgres.connection import connect
+
+        lake = self._lake()
+        raw, events = lake.snapshot(RAW_EVENTS), lake.snapshot(EVENTS)
+        if raw.rows < sent or events.batch < raw.batch:
+            return False
+        with connect(self.settings) as connection:
+            in_sessions = connection.execute("SELECT sum(total_events) FROM clickstream_sessions").fetchone()
+            trained_on = connection.execute(
+                "SELECT trained_on FROM published_models ORDER BY published_at DESC LIMIT 1"
+            ).fetchone()
+        return (
+            in_sessions == (events.rows,)
+            and trained_on == (f"events batch {events.batch}",)
+            and self._get_json(f"http://127.0.0.1:{self.api_port}/health/ready") is not None
+        )
+
+    def result(self, sent: int, made: dict[str, Any] | None) -> dict[str, Any]:
+        """Count what came out, and look one recommendation up."""
+        from urllib.parse import quote
+
+        from clickstream_assets.analytics import schema
+        from clickstream_assets.engine import functions_of
+        from clickstream_assets.local.errors import LocalStackError
+        from clickstream_assets.postgres.connection import connect
+
+        lake = self._lake()
+        events = lake.read(schema.EVENTS)
+        F, _ = functions_of(events)
+        users = lake.engine.to_arrow(events.agg(F.countDistinct("user_id").cast("long").alias("users")))
+        with connect(self.settings) as connection:
+            (buyers,) = connection.execute(
+                "SELECT count(DISTINCT user_id) FROM user_segments WHERE segment = 'buyer'"
+            ).fetchone() or (0,)
+            user_ids = connection.execute(
+                "SELECT DISTINCT user_id FROM product_recommendations ORDER BY user_id"
+            ).fetchall()
+        if not user_ids:
+            raise LocalStackError("there is nobody to recommend anything to: no event has a product")
+        user_id = user_ids[0][0]
+        url = f"http://127.0.0.1:{self.api_port}/api/recommend/{quote(user_id, safe='')}?n=5"
+        answer = self._get_json(url)
+        if not answer or not answer["items"]:
+            raise LocalStackError(f"GET {url} gave no recommendation")
+        rows = {
+            name: lake.snapshot(table).rows
+            for name, table in (
+                ("raw", schema.RAW_EVENTS),
+                ("events", schema.EVENTS),
+                ("duplicates", schema.DUPLICATE_EVENTS),
+                ("conflicts", schema.CONFLICTING_EVENTS),
+                ("rejected", schema.REJECTED_EVENTS),
+                ("sessions", schema.SESSIONS),
+            )
+        }
+        result = {
+            "sent": sent,
+            **rows,
+            "users": users["users"][0].as_py(),
+            "buyers": buyers,
+            "windows": 0,
+            "alerts": 0,
+            "users_with_recommendations": len(user_ids),
+            "sample": {"user_id": user_id, "items": answer["items"]},
+            "seconds": round(time.monotonic() - self._started, 1),
+        }
+        return result | ({"made": made} if made else {})
+
+    def stay_up(self, result: dict[str, Any]) -> None:
+        """Say where to look, and wait for Ctrl-C."""
+        user_id = result["sample"]["user_id"]
+        self._say(json.dumps(result, default=str))
+        self._say(f"Dagster   http://127.0.0.1:{self.dagster_port}/asset-groups")
+        self._say(f"API       http://127.0.0.1:{self.api_port}/api/recommend/{user_id}?n=5")
+        self._say(f"          http://127.0.0.1:{self.api_port}/sessions")
+        self._say("`clickstream simulate` sends more events. Ctrl-C stops everything.")
+        while True:
+            for child in self._children:
+                child.check()
+            time.sleep(1)
+
+    def _lake(self) -> Any:
+        from clickstream_assets.engine import DuckDBEngine
+        from clickstream_assets.lake import Lake
+
+        return Lake(self.settings.lake, DuckDBEngine(self.settings))
+
+    def _runs(self) -> list[dict[str, str]]:
+        data = self._graphql("{ runsOrError { ... on Runs { results { runId jobName status } } } }")
+        return list(reversed(data["runsOrError"]["results"])) if data else []
+
+    def _failure(self, run_id: str) -> str:
+        data = self._graphql(
+            '{ logsForRun(runId: "%s") { ... on EventConnection { events { ... on ErrorEvent { error { message '
+            "causes { message } } } } } } }" % run_id
+        )
+        if not data:
+            return self._children[0].tail()
+        errors = [event["error"] for event in data["logsForRun"]["events"] if event.get("error")]
+        return "\n".join(e["message"] + "".join(c["message"] for c in e["causes"]) for e in errors)
+
+    def _graphql(self, query: str) -> dict[str, Any] | None:
+        answer = self._get_json(f"http://127.0.0.1:{self.dagster_port}/graphql", {"query": query})
+        return answer["data"] if answer else None
+
+    def _get_json(self, url: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """Return what a server of ours answers; None while it does not."""
+        from urllib.error import URLError
+        from urllib.request import Request, urlopen
+
+        data = json.dumps(body).encode() if body else None
+        try:
+            with urlopen(Request(url, data, {"Content-Type": "application/json"}), timeout=10) as answer:
+                return json.load(answer)
+        except (URLError, ConnectionError, TimeoutError):
+            return None

@@ -1,0 +1,88 @@
+"""Processes that outlive the command that started them: starting, recognising and ending them."""
+
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from signal import Signals
+
+import psutil
+
+from clickstream_assets.local.errors import LocalStackError
+
+STOP_TIMEOUT_SECONDS = 20
+# psutil computes create times from the boot time, which a corrected clock moves a little.
+CREATE_TIME_TOLERANCE_SECONDS = 5
+SERVER_PROGRAMS = frozenset({"java", "postgres"})
+
+
+def start(command: Sequence[str], folder: Path, log: Path) -> psutil.Process | None:
+    """Start a process in `folder`, in a session of its own; its output goes to `log`. None: it died at once.
+
+    It is nobody's child: a child that dies before a caller that lives long becomes a zombie and looks alive.
+    """
+    answer = subprocess.run(
+        ["sh", "-c", 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!', "sh", str(log), *command],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        check=True,
+    )
+    try:
+        return psutil.Process(int(answer.stdout))
+    except psutil.NoSuchProcess:
+        return None
+
+
+def find(pid: int | None, created: float | None) -> psutil.Process | None:
+    """The process with this pid if it is alive and is the one that was created then (seconds since 1970)."""
+    if pid is None or created is None:
+        return None
+    try:
+        process = psutil.Process(pid)
+        if abs(process.create_time() - created) > CREATE_TIME_TOLERANCE_SECONDS:
+            return None
+        return process if is_alive(process) else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie, which only waits for its parent, does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def working_in(folder: Path) -> list[psutil.Process]:
+    """Servers whose working folder is `folder` or below: they use its data, whoever started them."""
+    found = []
+    for process in psutil.process_iter(["name", "cwd"]):
+        name, working_folder = process.info["name"], process.info["cwd"]
+        if name in SERVER_PROGRAMS and working_folder and Path(working_folder).is_relative_to(folder):
+            found.append(process)
+    return found
+
+
+def end(processes: Iterable[psutil.Process], stop_signal: Signals) -> None:
+    """End processes and their children: ask with `stop_signal`, and kill what is there after 20 s.
+
+    Raises:
+        LocalStackError: when a process is another user's.
+    """
+    families = []
+    for process in processes:
+        try:
+            families += [process, *process.children(recursive=True)]
+            process.send_signal(stop_signal)
+        except psutil.NoSuchProcess:
+            continue
+        except psutil.AccessDenied:
+            raise LocalStackError(
+                f"Process {process.pid} cannot be ended: it belongs to another user; run this as that user."
+            ) from None
+    _, alive = psutil.wait_procs(families, timeout=STOP_TIMEOUT_SECONDS)
+    for process in alive:
+        if is_alive(process):
+            process.kill()
+    psutil.wait_procs(alive, timeout=STOP_TIMEOUT_SECONDS)

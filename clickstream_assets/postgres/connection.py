@@ -1,0 +1,143 @@
+"""Connections to the served tables' database, and errors that say which setting to mend."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+import psycopg
+
+from clickstream_assets.settings import Settings
+
+CONNECT_TIMEOUT_SECONDS = 5
+
+
+class Problem(StrEnum):
+    """What is wrong with the database, in words that give nothing away about where it is."""
+
+    UNREACHABLE = "PostgreSQL cannot be reached"
+    PASSWORD = "PostgreSQL does not accept the user or the password"
+    DATABASE_MISSING = "the database does not exist"
+    TABLE_MISSING = "a table is missing"
+    TABLE_IN_THE_WAY = "a table of that name exists already"
+    DISK_FULL = "PostgreSQL's disk is full"
+    NOT_ALLOWED = "the user may not do this"
+    BUSY = "another transaction holds the table"
+    TOO_SLOW = "PostgreSQL took too long"
+    FAILED = "PostgreSQL reported an error"
+
+
+class PostgresError(RuntimeError):
+    """PostgreSQL cannot do what is asked; the message names the setting or table, and the fix.
+
+    Attributes:
+        problem: What is wrong, without host names or values.
+    """
+
+    def __init__(self, problem: Problem, detail: str) -> None:
+        super().__init__(f"{problem}: {detail}")
+        self.problem = problem
+
+
+def connect(settings: Settings, *, autocommit: bool = False) -> psycopg.Connection:
+    """Open a connection to the served tables' database.
+
+    Raises:
+        PostgresError: naming the POSTGRES_* setting and the fix.
+    """
+    try:
+        return psycopg.connect(
+            settings.postgres_conninfo,
+            autocommit=autocommit,
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            application_name="clickstream",
+        )
+    except psycopg.OperationalError as error:
+        raise _connection_error(error, settings) from None
+
+
+@contextmanager
+def explained(settings: Settings) -> Iterator[None]:
+    """Turn the errors of the statements inside into `PostgresError`."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _statement_error(error, settings) from error
+
+
+def _connection_error(error: psycopg.OperationalError, settings: Settings) -> PostgresError:
+    # libpq reports a refused connection as text alone, without an SQLSTATE; whether a password was asked
+    # for is a flag that does not depend on the server's language.
+    text = str(error)
+    asked_for_password = error.pgconn is not None and (
+        error.pgconn.needs_password or error.pgconn.used_password
+    )
+    if f'database "{settings.postgres_db}" does not exist' in text:
+        return PostgresError(
+            Problem.DATABASE_MISSING,
+            f"POSTGRES_DB={settings.postgres_db} is not on {_server(settings)}; create it "
+            f"(`createdb {settings.postgres_db}`), or set POSTGRES_DB to one that is there",
+        )
+    if f'role "{settings.postgres_user}" does not exist' in text or (
+        asked_for_password and "authentication failed" in text
+    ):
+        return PostgresError(
+            Problem.PASSWORD,
+            f"{_server(settings)} refused POSTGRES_USER={settings.postgres_user} with this "
+            "POSTGRES_PASSWORD; set both to a role of that server",
+        )
+    if asked_for_password and not settings.postgres_password.get_secret_value():
+        return PostgresError(
+            Problem.PASSWORD,
+            f"{_server(settings)} asks for a password and POSTGRES_PASSWORD is empty; set it",
+        )
+    return PostgresError(
+        Problem.UNREACHABLE,
+        f"no connection to {_server(settings)} ({_first_line(text)}); start it (`clickstream stack up` "
+        "starts a local one), or set POSTGRES_HOST and POSTGRES_PORT to where it is",
+    )
+
+
+def _statement_error(error: psycopg.Error, settings: Settings) -> PostgresError:
+    message = error.diag.message_primary or _first_line(str(error))
+    where = f"{settings.postgres_db} on {_server(settings)}"
+    match error:
+        case psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedColumn():
+            return PostgresError(Problem.TABLE_MISSING, f"{message}, in {where}; run `clickstream migrate`")
+        case psycopg.errors.DuplicateTable():
+            return PostgresError(
+                Problem.TABLE_IN_THE_WAY,
+                f"{message}, in {where}, and `clickstream migrate` did not make it; "
+                "rename it, or set POSTGRES_DB to another database",
+            )
+        case psycopg.errors.DiskFull():
+            return PostgresError(
+                Problem.DISK_FULL, f"{message}, on {_server(settings)}; free space there. Nothing was changed"
+            )
+        case psycopg.errors.InsufficientPrivilege():
+            return PostgresError(
+                Problem.NOT_ALLOWED,
+                f"{message}, in {where}; grant it to POSTGRES_USER={settings.postgres_user}",
+            )
+        case psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
+            return PostgresError(
+                Problem.BUSY, f"{message}, in {where}; nothing was changed, so try again once it has ended"
+            )
+        case psycopg.errors.QueryCanceled():
+            return PostgresError(
+                Problem.TOO_SLOW, f"{message}, in {where}; see what else the server is doing"
+            )
+        case psycopg.OperationalError():
+            return PostgresError(
+                Problem.UNREACHABLE,
+                f"the connection to {_server(settings)} broke ({message}); try again once the server is back",
+            )
+        case _:
+            return PostgresError(Problem.FAILED, f"{message} (SQLSTATE {error.sqlstate}), in {where}")
+
+
+def _server(settings: Settings) -> str:
+    return f"POSTGRES_HOST={settings.postgres_host} POSTGRES_PORT={settings.postgres_port}"
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]

@@ -1,0 +1,97 @@
+"""The tables that are published to PostgreSQL: their names there, and which schema they carry.
+
+The tables themselves are made by `migrations/`; a test holds the two equal.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from clickstream_assets.analytics.schema import (
+    DOUBLE,
+    LONG,
+    MODEL_EVALUATION,
+    POPULAR_PRODUCTS,
+    PRODUCT_RECOMMENDATIONS,
+    SESSIONS,
+    STRING,
+    USER_SEGMENTS,
+    Column,
+    Table,
+)
+
+
+@dataclass(frozen=True)
+class ServedTable:
+    """A table in PostgreSQL, and the schema of the rows that are published into it.
+
+    Attributes:
+        name: Its name in PostgreSQL.
+        schema: The columns and the key that rows are matched by.
+        stamp: A further timestamp column that is set whenever a row is inserted or changed.
+    """
+
+    name: str
+    schema: Table
+    stamp: str | None = None
+
+
+CLICKSTREAM_SESSIONS_TABLE = ServedTable("clickstream_sessions", SESSIONS)
+USER_SEGMENTS_TABLE = ServedTable("user_segments", USER_SEGMENTS)
+PRODUCT_RECOMMENDATIONS_TABLE = ServedTable(
+    "product_recommendations", PRODUCT_RECOMMENDATIONS, stamp="published_at"
+)
+POPULAR_PRODUCTS_TABLE = ServedTable("popular_products", POPULAR_PRODUCTS)
+MODEL_EVALUATION_TABLE = ServedTable("model_evaluation", MODEL_EVALUATION)
+
+PUBLISHED_MODELS_TABLE = ServedTable(
+    "published_models",
+    Table(
+        "published_models",
+        "one model that was put before the shoppers",
+        (
+            Column("model_version", STRING, "Version of the model", nullable=False),
+            Column("algorithm", STRING, "als or popularity", nullable=False),
+            Column("reason", STRING, "Why this algorithm was chosen", nullable=False),
+            Column("metric_name", STRING, "The metric that the choice was made by", nullable=False),
+            Column("metric", DOUBLE, "Its value for this model"),
+            Column("baseline_metric", DOUBLE, "Its value for what was being served before"),
+            Column(
+                "trained_on", STRING, "Version of the lake's table that it was trained on", nullable=False
+            ),
+            Column("users", LONG, "Users with recommendations", nullable=False),
+            Column("rows", LONG, "Recommendations", nullable=False),
+        ),
+        key=("model_version",),
+    ),
+    stamp="published_at",
+)
+
+SERVED_TABLES = (
+    CLICKSTREAM_SESSIONS_TABLE,
+    USER_SEGMENTS_TABLE,
+    PRODUCT_RECOMMENDATIONS_TABLE,
+    POPULAR_PRODUCTS_TABLE,
+    MODEL_EVALUATION_TABLE,
+    PUBLISHED_MODELS_TABLE,
+)
+
+
+def postgres_type(arrow: pa.DataType) -> str:
+    """The PostgreSQL type, as `format_type` writes it, of a column of that Arrow type.
+
+    Raises:
+        KeyError: for an Arrow type that no served table has.
+    """
+    if pa.types.is_decimal(arrow):
+        return f"numeric({arrow.precision},{arrow.scale})"
+    if pa.types.is_timestamp(arrow) and arrow.tz:
+        return "timestamp with time zone"
+    return {
+        pa.string(): "text",
+        pa.int64(): "bigint",
+        pa.int32(): "integer",
+        pa.float64(): "double precision",
+        pa.bool_(): "boolean",
+        pa.date32(): "date",
+    }[arrow]

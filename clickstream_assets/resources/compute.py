@@ -1,0 +1,34 @@
+"""The compute engine, as a Dagster resource."""
+
+import dagster as dg
+
+from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine, spark_config
+from clickstream_assets.resources.settings import SettingsResource
+from clickstream_assets.settings import EngineName, Settings
+
+
+class ComputeResource(dg.ConfigurableResource):
+    """Gives assets the engine that the settings name; Spark starts when it is first used, and not before."""
+
+    settings: SettingsResource
+
+    def engine(self) -> Engine:
+        """Return the engine. A process has one Spark session, so every call shares it."""
+        settings = self.settings.get()
+        if settings.engine is EngineName.DUCKDB:
+            return DuckDBEngine(settings)
+        return SparkEngine(lambda: spark_session(settings))
+
+
+def spark_session(settings: Settings):
+    """Connect to Spark, or start it, as the settings say."""
+    if settings.spark_remote:
+        from pyspark.sql import SparkSession
+
+        return SparkSession.builder.remote(settings.spark_remote).getOrCreate()
+    from dagster_pyspark import LazyPySparkResource
+
+    from clickstream_assets.local.jars import spark_jars
+
+    jars = [str(jar) for jar in spark_jars(settings.jars_path)]
+    return LazyPySparkResource(spark_config=spark_config(settings, jars)).spark_session

@@ -1,0 +1,161 @@
+"""What the shop sells and who comes: products, prices, brands, tastes and browsers.
+
+All of it follows from an index alone, not from a run's seed: `product_7` costs the same and `user_7` likes
+the same in every run, so that runs can follow one another.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from random import Random
+
+import msgspec
+
+CURRENCY = "EUR"
+
+CATEGORIES = (
+    "smartphones",
+    "laptops",
+    "tablets",
+    "headphones",
+    "smartwatches",
+    "cameras",
+    "gaming",
+    "accessories",
+)
+
+_BRANDS = {
+    "smartphones": ("Norvo", "Kestrel", "Lumio", "Hanari"),
+    "laptops": ("Altura", "Norvo", "Braxton"),
+    "tablets": ("Lumio", "Norvo", "Hanari"),
+    "headphones": ("Sonoro", "Auralis", "Kestrel"),
+    "smartwatches": ("Tempora", "Lumio", "Norvo"),
+    "cameras": ("Optika", "Fieldsen", "Hanari"),
+    "gaming": ("Braxton", "Ludens", "Pixelforge"),
+    "accessories": ("Kabel&Co", "Lumio", "Sonoro", "Basiq"),
+}
+_PRICE_RANGES = {
+    "smartphones": (149, 1299),
+    "laptops": (399, 2799),
+    "tablets": (119, 1199),
+    "headphones": (19, 399),
+    "smartwatches": (59, 699),
+    "cameras": (199, 2499),
+    "gaming": (29, 899),
+    "accessories": (5, 99),
+}
+
+_WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
+_SAFARI = "AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1"
+_WINDOWS = "Mozilla/5.0 (Windows NT 10.0; Win64; x64"
+_BROWSERS = (
+    f"{_WINDOWS}) {_WEBKIT} Chrome/131.0.0.0 Safari/537.36",
+    f"Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) {_SAFARI} Mobile/15E148 Safari/604.1",
+    f"Mozilla/5.0 (Linux; Android 10; K) {_WEBKIT} Chrome/131.0.0.0 Mobile Safari/537.36",
+    f"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) {_SAFARI} Safari/605.1.15",
+    f"{_WINDOWS}; rv:133.0) Gecko/20100101 Firefox/133.0",
+    f"{_WINDOWS}) {_WEBKIT} Chrome/131.0.0.0 Safari/537.36 Edg/131.0.0.0",
+    "Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0",
+)
+_BROWSER_WEIGHTS = (30, 25, 22, 9, 6, 6, 2)
+
+ROBOTS = (
+    "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+    "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)",
+    "Mozilla/5.0 (compatible; AhrefsBot/7.0; +http://ahrefs.com/robot/)",
+    "Mozilla/5.0 (compatible; YandexBot/3.0; +http://yandex.com/bots)",
+)
+
+# Below Zipf's 1, so that with a hundred products the tail is still seen often enough to be learnt.
+_POPULARITY_EXPONENT = 0.7
+_REFUSES_CONSENT = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product as its events show it; `price` is JSON with two decimals, in `CURRENCY`."""
+
+    product_id: str
+    category: str
+    brand: str
+    price: msgspec.Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Shopper:
+    """A user: what they like, how likely a filled cart is paid, and what they browse with.
+
+    `favourites` are indexes of categories, the dearest first.
+    """
+
+    user_id: str
+    favourites: tuple[int, ...]
+    checkout_rate: float
+    user_agent: str
+    consent: bool
+
+
+class WeightedChoice:
+    """Draws an index with a probability proportional to its weight, in logarithmic time."""
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self._cumulative = list(accumulate(weights))
+        self._last = len(weights) - 1
+
+    def draw(self, random: Random) -> int:
+        """An index from 0."""
+        return min(bisect_right(self._cumulative, random.random() * self._cumulative[-1]), self._last)
+
+
+def plain_product(number: int) -> tuple[str, str]:
+    """Id and category of the product with this number, from 1."""
+    return f"product_{number}", CATEGORIES[number % len(CATEGORIES)]
+
+
+class Catalogue:
+    """The shop's products `product_1` to `product_N`, with a popularity that falls off as Zipf's law."""
+
+    def __init__(self, products: int) -> None:
+        ranks = list(range(1, products + 1))
+        Random("popularity").shuffle(ranks)
+        weights = [rank**-_POPULARITY_EXPONENT for rank in ranks]
+        self.products = [_product(number) for number in range(1, products + 1)]
+        self._anything = WeightedChoice(weights)
+        self._members = [
+            [i for i, product in enumerate(self.products) if product.category == category]
+            for category in CATEGORIES
+        ]
+        self._within = [WeightedChoice([weights[i] for i in members]) for members in self._members]
+        self._stocked = [i for i, members in enumerate(self._members) if members]
+
+    def any_product(self, random: Random) -> int:
+        """Index of a product, by popularity."""
+        return self._anything.draw(random)
+
+    def product_of(self, category: int, random: Random) -> int:
+        """Index of a product of this category, by popularity within it."""
+        return self._members[category][self._within[category].draw(random)]
+
+    def shopper(self, number: int) -> Shopper:
+        """The user with this number, from 1."""
+        random = Random(f"shopper:{number}")
+        favourites = random.sample(self._stocked, k=min(random.choice((1, 2, 2, 3)), len(self._stocked)))
+        return Shopper(
+            user_id=f"user_{number}",
+            favourites=tuple(favourites),
+            checkout_rate=random.betavariate(2.0, 2.7),
+            user_agent=random.choices(_BROWSERS, _BROWSER_WEIGHTS)[0],
+            consent=random.random() >= _REFUSES_CONSENT,
+        )
+
+
+def _product(number: int) -> Product:
+    random = Random(f"product:{number}")
+    product_id, category = plain_product(number)
+    low, high = _PRICE_RANGES[category]
+    # Cubed, because a range has many cheap products and few dear ones.
+    price = int(low + (high - low) * random.random() ** 3) + random.choice((0.99, 0.90, 0.49, 0.00))
+    return Product(
+        product_id, category, random.choice(_BRANDS[category]), msgspec.Raw(f"{price:.2f}".encode())
+    )

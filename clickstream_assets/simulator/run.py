@@ -1,0 +1,273 @@
+"""Runs: a simulation or the replay of a file, into Kafka and the daily files, at a pace.
+
+What `clickstream simulate` and `clickstream replay` do, for callers in Python.
+"""
+
+import math
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from time import monotonic, sleep, time_ns
+
+from clickstream_assets.settings import Settings
+from clickstream_assets.simulator.errors import SimulatorError
+from clickstream_assets.simulator.readers import read_events
+from clickstream_assets.simulator.shoppers import PERSON_SECONDS_PER_EVENT
+from clickstream_assets.simulator.sinks import DailyFiles, KafkaSink, event_day
+from clickstream_assets.simulator.stream import Faults, Made, RecordStream
+from clickstream_assets.simulator.traffic import Clock, Traffic
+
+# A visit that is open at the end of the traffic runs on, so traffic that ends now would end in the future.
+_OPEN_VISITS = timedelta(hours=1)
+_LEAST_DEFAULT_DAYS = 7.0
+# With SIMULATOR_INTERVAL=0 nothing paces live events; their stream time still needs a rate.
+_UNPACED_RATE = 1_000.0
+_LONGEST_NAP_SECONDS = 0.1
+_SECONDS_BETWEEN_FLUSHES = 1.0
+
+Stop = Callable[[], bool]
+"""Whether to end the run; asked before each record."""
+
+_Send = Callable[[bytes | None, bytes, date | None], None]
+
+Progress = Callable[[int], None]
+"""Told the number of records that were sent, after each."""
+
+
+@dataclass(frozen=True)
+class SimulationOptions:
+    """What to simulate. What is None comes from the settings, or is said below.
+
+    The events are live, stamped with the current time and paced, unless `events` is given without `rate`,
+    or `start` or `days` is given: then they fill a span of the past, as fast as they can be sent.
+
+    Attributes:
+        events: How many; None goes on until it is stopped, which only live events do.
+        rate: Records per second; None is the pace of `simulator_interval` for live events, else no limit.
+        seed: Of every random choice; None draws one.
+        start: When the events begin; without an offset it is UTC. None lets the span end an hour ago.
+        days: Length of the span; None is a week, or longer where the users need longer for the events.
+        users: Number of shoppers.
+        products: Number of products.
+        bots: Share of the visits that are a robot's.
+        plain: Flat events of independent users, without sessions and ids.
+        faults: Shares of late, repeated, contradicting and broken records.
+        kafka: Whether to send to the topic.
+        files: Whether to append to the daily files.
+    """
+
+    events: int | None = None
+    rate: float | None = None
+    seed: int | None = None
+    start: datetime | None = None
+    days: float | None = None
+    users: int | None = None
+    products: int | None = None
+    bots: float = 0.01
+    plain: bool = False
+    faults: Faults = field(default_factory=Faults)
+    kafka: bool = True
+    files: bool = True
+
+    @property
+    def is_live(self) -> bool:
+        """Whether events carry the current time."""
+        return self.start is None and self.days is None and (self.events is None or self.rate is not None)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Counts of a replay: records sent, and lines or rows left out by reason.
+
+    `examples` are the first malformed rows, with their line numbers.
+    """
+
+    sent: int
+    skipped: dict[str, int]
+    format: str
+    examples: tuple[str, ...] = ()
+
+
+def run_simulation(
+    settings: Settings,
+    options: SimulationOptions,
+    *,
+    stop: Stop = lambda: False,
+    progress: Progress = lambda _: None,
+) -> Made:
+    """Make events and send them.
+
+    Args:
+        settings: Where to, and the shop's default size.
+        options: What to make.
+        stop: Ends the run early; everything made until then is delivered.
+        progress: Told how far the run is.
+
+    Raises:
+        SimulatorError: an option cannot be used, or a record could not be delivered or written.
+    """
+    traffic = plan_traffic(settings, options)
+    clock = _increasing_clock() if options.is_live else None
+    stream = RecordStream(traffic, options.faults, plain=options.plain, clock=clock)
+    rate = options.rate
+    if rate is None and options.is_live and settings.simulator_interval:
+        rate = 1 / settings.simulator_interval
+    with _outlets(settings, kafka=options.kafka, files=options.files) as send:
+        records = iter(stream)
+        for sent in _paced(rate, stop):
+            record = next(records, None)
+            if record is None:
+                break
+            send(record.key, record.value, record.day)
+            progress(sent)
+    return stream.made
+
+
+def run_replay(
+    settings: Settings,
+    path: str | Path,
+    *,
+    rate: float | None = None,
+    limit: int | None = None,
+    kafka: bool = True,
+    files: bool = True,
+    stop: Stop = lambda: False,
+    progress: Progress = lambda _: None,
+) -> Replayed:
+    """Send the events of a file, in its order.
+
+    Args:
+        settings: Where to.
+        path: JSON lines, or a REES46 or UCI Online Retail CSV; also gzipped.
+        rate: Records per second; None is as fast as possible.
+        limit: The most records to send; None is all.
+        kafka: Whether to send to the topic.
+        files: Whether to append to the daily files.
+        stop: Ends the run early; everything read until then is delivered.
+        progress: Told how far the run is.
+
+    Raises:
+        SimulatorError: the file cannot be used, or a record could not be delivered or written. What was
+            read before the error has been delivered.
+    """
+    _require_positive(rate=rate, limit=limit)
+    events = read_events(path)
+    if files and events.path.resolve().parent == settings.raw_logs.resolve():
+        raise SimulatorError(
+            f"{path} is one of the daily files in RAW_LOGS_PATH={settings.raw_logs}, to which a replay "
+            "would append; leave the files out (--no-files)"
+        )
+    done = 0
+    with _outlets(settings, kafka=kafka, files=files) as send:
+        records = iter(events)
+        for sent in _paced(rate, stop):
+            record = next(records, None) if limit is None or sent <= limit else None
+            if record is None:
+                break
+            key, value = record
+            send(key, value, event_day(value) if files else None)
+            done = sent
+            progress(sent)
+    return Replayed(done, dict(events.skipped), events.format, tuple(events.examples))
+
+
+def plan_traffic(settings: Settings, options: SimulationOptions) -> Traffic:
+    """Fill in what the options leave open.
+
+    Raises:
+        SimulatorError: the options contradict each other, or ask more of the users than people do.
+    """
+    users = settings.num_users if options.users is None else options.users
+    _require_positive(rate=options.rate, days=options.days, users=users)
+    rate = options.rate or (1 / settings.simulator_interval if settings.simulator_interval else _UNPACED_RATE)
+    now = datetime.now(UTC)
+    if options.is_live:
+        start, seconds = now, (options.events or 1) / rate
+    elif options.events is None:
+        raise SimulatorError("start and days are for a number of events; give one (--events)")
+    else:
+        days = _span_in_days(options, options.events, users)
+        start = options.start or now - timedelta(days=days) - _OPEN_VISITS
+        seconds = days * 86_400
+    return Traffic(
+        users=users,
+        products=settings.num_products if options.products is None else options.products,
+        seed=secrets.randbits(32) if options.seed is None else options.seed,
+        start=start,
+        events=options.events,
+        seconds=seconds,
+        rate=rate,
+        bots=options.bots,
+    )
+
+
+def _span_in_days(options: SimulationOptions, events: int, users: int) -> float:
+    # Plain events are of nobody in particular, so nobody need have the time for them.
+    needed = 0.0 if options.plain else events * PERSON_SECONDS_PER_EVENT / users / 86_400
+    days = options.days or max(_LEAST_DEFAULT_DAYS, 2 * needed)
+    if days < needed:
+        raise SimulatorError(
+            f"{events} events of {users} users in {days:g} days are more than people make, who take "
+            f"{PERSON_SECONDS_PER_EVENT:g} s for one; raise the users (--users) to "
+            f"{math.ceil(users * needed / days)} or the days (--days) to {needed:.3g}"
+        )
+    return days
+
+
+@contextmanager
+def _outlets(settings: Settings, *, kafka: bool, files: bool) -> Iterator[_Send]:
+    """What hands a record to every sink of the run; on leaving, all of it is delivered and written."""
+    if not kafka and not files:
+        raise SimulatorError("Neither Kafka nor files: leave out --no-kafka or --no-files")
+    with ExitStack() as sinks:
+        topic = sinks.enter_context(KafkaSink(settings)) if kafka else None
+        daily = sinks.enter_context(DailyFiles(settings.raw_logs)) if files else None
+        flush_at = monotonic() + _SECONDS_BETWEEN_FLUSHES
+
+        def send(key: bytes | None, value: bytes, day: date | None) -> None:
+            nonlocal flush_at
+            if daily:
+                daily.write(value, day)
+                if monotonic() >= flush_at:
+                    daily.flush()
+                    flush_at = monotonic() + _SECONDS_BETWEEN_FLUSHES
+            if topic:
+                topic.send(key, value)
+
+        yield send
+
+
+def _paced(rate: float | None, stop: Stop) -> Iterator[int]:
+    """1, 2, 3, … at `rate` a second, until `stop`."""
+    started = monotonic()
+    number = 0
+    while not stop():
+        if rate is not None:
+            due = started + number / rate
+            while (left := due - monotonic()) > 0 and not stop():
+                sleep(min(left, _LONGEST_NAP_SECONDS))
+            if stop():
+                return
+        number += 1
+        yield number
+
+
+def _increasing_clock() -> Clock:
+    """The wall clock, made to advance with every reading: equal events of one moment stay two events."""
+    latest = 0
+
+    def now() -> int:
+        nonlocal latest
+        latest = max(latest + 1, time_ns() // 1_000)
+        return latest
+
+    return now
+
+
+def _require_positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise SimulatorError(f"{name}={value}: must be more than 0")

@@ -1,0 +1,88 @@
+"""What traffic to make, and the form in which its makers hand events over."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import NamedTuple, Protocol
+
+from clickstream_assets.simulator.errors import SimulatorError
+
+SECOND = 1_000_000
+"""Microseconds in a second: all stream times are whole microseconds since 1970 UTC."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Clock = Callable[[], int]
+"""The current time in microseconds since 1970 UTC."""
+
+
+class Event(Protocol):
+    """The fields that every made event has."""
+
+    event_type: str
+    user_id: str
+
+
+class Occurrence(NamedTuple):
+    """An event, its place in stream time, and its timestamp, both in microseconds.
+
+    They are the same unless events are stamped by a clock.
+    """
+
+    at: int
+    stamp: int
+    event: Event
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """How many events of whom, and when.
+
+    Attributes:
+        users: The shop's users are `user_1` to `user_N`.
+        products: Its products are `product_1` to `product_N`.
+        seed: Of every random choice.
+        start: Stream time of the beginning; without an offset it is UTC.
+        events: How many; None makes events without end, at `rate`.
+        seconds: Stream time that the events are spread over, where `events` is given.
+        rate: Events per second of stream time, where `events` is None.
+        bots: Share of the visits that are a robot's.
+    """
+
+    users: int
+    products: int
+    seed: int
+    start: datetime
+    events: int | None = None
+    seconds: float = 86_400.0
+    rate: float = 10.0
+    bots: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be."""
+        for name, least in (("users", 1), ("products", 1), ("events", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise SimulatorError(f"{name}={value}: must be at least {least}")
+        for name in ("seconds", "rate"):
+            if not getattr(self, name) > 0:
+                raise SimulatorError(f"{name}={getattr(self, name)}: must be more than 0")
+        if not 0 <= self.bots <= 1:
+            raise SimulatorError(f"bots={self.bots}: a share must be between 0 and 1")
+
+    @property
+    def start_microseconds(self) -> int:
+        """`start` as microseconds since 1970 UTC."""
+        start = self.start if self.start.tzinfo else self.start.replace(tzinfo=UTC)
+        return (start - EPOCH) // timedelta(microseconds=1)
+
+    @property
+    def run_id(self) -> str:
+        """Begins the ids of this traffic's events: other traffic has others, the same traffic the same."""
+        return blake2b(repr(self).encode(), digest_size=6).hexdigest()
+
+
+def to_datetime(microseconds: int) -> datetime:
+    """The UTC time of microseconds since 1970."""
+    return EPOCH + timedelta(microseconds=microseconds)

@@ -1,0 +1,254 @@
+"""Sessions, against a plain reading of their definition."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import groupby
+
+import pytest
+
+from clickstream_assets.analytics.schema import SESSIONS
+from clickstream_assets.analytics.sessions import sessions, touched_days, without_bots
+from clickstream_assets.engine import Engine
+from clickstream_assets.lake import conform
+from clickstream_assets_tests.analytics.records import at, day, event_table, money, rows_of
+
+GAP = timedelta(minutes=30)
+DAY = timedelta(days=1)
+
+
+def compute(engine: Engine, events: list[dict], first: str, last: str, views: int = 60) -> list[dict]:
+    df = sessions(engine.from_arrow(event_table(events)), day(first), day(last), GAP, views)
+    return (
+        conform(engine.to_arrow(df), SESSIONS)
+        .sort_by([("user_id", "ascending"), ("start_time", "ascending")])
+        .to_pylist()
+    )
+
+
+def views(user: str, *times: str, **more) -> list[dict]:
+    return [{"user_id": user, "event_time": at(time), **more} for time in times]
+
+
+def spans(rows: list[dict]) -> list[tuple[str, str, int]]:
+    return [(f"{r['start_time']:%d %H:%M}", f"{r['end_time']:%d %H:%M}", r["total_events"]) for r in rows]
+
+
+def test_a_gap_of_exactly_the_limit_does_not_end_a_session(engine: Engine):
+    events = views("u", "2024-05-01 10:00", "2024-05-01 10:30", "2024-05-01 11:00:00.000001")
+    assert spans(compute(engine, events, "2024-05-01", "2024-05-01")) == [
+        ("01 10:00", "01 10:30", 2),
+        ("01 11:00", "01 11:00", 1),
+    ]
+
+
+def test_a_session_belongs_to_the_day_it_starts_on_and_is_whole_across_midnight(engine: Engine):
+    events = views("u", "2024-05-01 23:50", "2024-05-02 00:10", "2024-05-02 09:00")
+    assert spans(compute(engine, events, "2024-05-01", "2024-05-01")) == [("01 23:50", "02 00:10", 2)]
+    assert spans(compute(engine, events, "2024-05-02", "2024-05-02")) == [("02 09:00", "02 09:00", 1)]
+    assert compute(engine, events, "2024-04-30", "2024-04-30") == []
+
+
+def test_a_session_says_what_happened_in_it(engine: Engine):
+    rows = compute(
+        engine,
+        [
+            {
+                "user_id": "u",
+                "event_time": at("2024-05-01 10:00"),
+                "event_type": "search",
+                "product_id": None,
+            },
+            {"user_id": "u", "event_time": at("2024-05-01 10:01"), "product_id": "a"},
+            {
+                "user_id": "u",
+                "event_time": at("2024-05-01 10:02"),
+                "event_type": "add_to_cart",
+                "product_id": "b",
+            },
+            {
+                "user_id": "u",
+                "event_time": at("2024-05-01 10:03:30"),
+                "event_type": "purchase",
+                "product_id": "b",
+                "price": Decimal("19.99"),
+                "quantity": 3,
+            },
+            {
+                "user_id": "u",
+                "event_time": at("2024-05-01 10:03:30.500"),
+                "event_type": "purchase",
+                "product_id": "c",
+            },
+        ],
+        "2024-05-01",
+        "2024-05-01",
+    )
+    (row,) = rows
+    assert row["session_date"] == day("2024-05-01")
+    assert row["duration_seconds"] == 210
+    assert (row["total_events"], row["views"], row["add_to_carts"], row["purchases"], row["searches"]) == (
+        5,
+        1,
+        1,
+        2,
+        1,
+    )
+    assert (row["distinct_products"], row["entry_product_id"], row["exit_product_id"]) == (3, "a", "c")
+    assert row["revenue"] == money("59.97")
+    assert (row["is_bot"], row["bot_reason"]) == (False, None)
+
+
+def test_bots_are_labelled_with_the_reason(engine: Engine):
+    start = at("2024-05-01 10:00")
+    fast = [{"user_id": "fast", "event_time": start + timedelta(milliseconds=900 * i)} for i in range(61)]
+    brisk = [{"user_id": "brisk", "event_time": start + timedelta(seconds=i)} for i in range(61)]
+    order = [
+        {
+            "user_id": "order",
+            "event_time": start + timedelta(milliseconds=i),
+            "event_type": "purchase",
+            "product_id": f"p{i}",
+        }
+        for i in range(200)
+    ]
+    robot = views("robot", "2024-05-01 10:00", is_bot=True)
+    rows = compute(engine, fast + brisk + order + robot, "2024-05-01", "2024-05-01")
+    assert {r["user_id"]: r["bot_reason"] for r in rows} == {
+        "fast": "view_rate",
+        "brisk": None,
+        "order": None,
+        "robot": "user_agent",
+    }
+
+
+def test_a_session_without_end_is_cut_at_midnights_and_marked(engine: Engine):
+    start = at("2024-05-01 12:00")
+    events = [{"user_id": "u", "event_time": start + timedelta(minutes=20 * i)} for i in range(3 * 24 * 3)]
+    rows = compute(engine, events, "2024-05-01", "2024-05-05")
+    assert [(str(r["session_date"]), r["bot_reason"]) for r in rows] == [
+        ("2024-05-01", "endless_session"),
+        ("2024-05-03", "endless_session"),
+        ("2024-05-04", "endless_session"),
+    ]
+    assert sum(r["total_events"] for r in rows) == len(events)
+    by_day = [compute(engine, events, f"2024-05-0{d}", f"2024-05-0{d}") for d in range(1, 6)]
+    assert [row for day_rows in by_day for row in day_rows] == rows
+
+
+def _random_events(seed: int, users: int = 12, days: int = 6) -> list[dict]:
+    source = random.Random(seed)
+    start = datetime(2024, 5, 1, tzinfo=UTC)
+    events = []
+    for user in range(users):
+        now = start + timedelta(minutes=source.randrange(days * 1440))
+        for _ in range(source.randrange(1, 60)):
+            now += timedelta(
+                minutes=source.choice([1, 5, 20, 29, 30, 31, 45, 300]), seconds=source.randrange(60)
+            )
+            if now < start + timedelta(days=days):
+                events.append(
+                    {
+                        "user_id": f"u{user}",
+                        "event_time": now,
+                        "event_type": source.choice(["view", "view", "click", "purchase"]),
+                        "product_id": f"p{source.randrange(5)}",
+                        "price": Decimal(source.randrange(1000)) / 100,
+                    }
+                )
+    # Some that never stop, so that cuts happen too.
+    for minute in range(0, days * 1440, 25):
+        events.append({"user_id": "endless", "event_time": start + timedelta(minutes=minute)})
+    source.shuffle(events)
+    return events
+
+
+def _by_definition(events: list[dict]) -> list[tuple]:
+    """(user, start, end, events) of all sessions, one user and event after another."""
+    result = []
+    ordered = sorted(events, key=lambda e: (e["user_id"], e["event_time"]))
+    for user, group in groupby(ordered, key=lambda e: e["user_id"]):
+        chain_start = start = last = None
+        count = 0
+        for time in (e["event_time"] for e in group):
+            midnight = time.replace(hour=0, minute=0, second=0, microsecond=0)
+            new_chain = last is None or time - last > GAP
+            cut = not new_chain and last < midnight and midnight - chain_start >= DAY
+            if new_chain or cut:
+                if count:
+                    result.append((user, start, last, count))
+                start, count = time, 0
+                if new_chain:
+                    chain_start = time
+            last = time
+            count += 1
+        result.append((user, start, last, count))
+    return sorted(result)
+
+
+def _found(rows: list[dict]) -> list[tuple]:
+    return sorted(
+        (r["user_id"], r["start_time"].astimezone(UTC), r["end_time"].astimezone(UTC), r["total_events"])
+        for r in rows
+    )
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_sessions_are_those_of_the_definition_whole_or_day_by_day(engine: Engine, seed):
+    events = _random_events(seed)
+    expected = _by_definition(events)
+    whole = compute(engine, events, "2024-05-01", "2024-05-07")
+    assert _found(whole) == expected
+    assert len({row["session_id"] for row in whole}) == len(expected)
+    two_by_two = [
+        row for d in (5, 1, 3) for row in compute(engine, events, f"2024-05-0{d}", f"2024-05-0{d + 1}")
+    ]
+    assert _found(two_by_two) == expected
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_recomputing_the_touched_days_brings_everything_up_to_date(duckdb_engine, seed):
+    engine = duckdb_engine
+    events = [e for e in _random_events(seed) if e["user_id"] != "u0"] + [
+        e for e in _random_events(seed + 100) if e["user_id"] == "u0"
+    ]
+    source = random.Random(seed)
+    late = source.sample(events, 6)
+    early = [e for e in events if e not in late]
+    table = {
+        e_date: compute(engine, early, e_date, e_date) for e_date in (f"2024-05-0{d}" for d in range(1, 8))
+    }
+
+    new, everything = event_table(late), event_table(events)
+    days = engine.to_arrow(touched_days(engine.from_arrow(new), engine.from_arrow(everything), GAP))["day"]
+    for touched in days.to_pylist():
+        if str(touched) in table:
+            table[str(touched)] = compute(engine, events, str(touched), str(touched))
+    assert _found([row for rows in table.values() for row in rows]) == _by_definition(events)
+
+
+def test_touched_days_reach_over_midnight_only_where_somebody_was_active(engine: Engine):
+    new = views("a", "2024-05-10 12:00") + views("b", "2024-05-20 12:00") + views("c", "2024-05-20 12:00")
+    before = views("a", "2024-05-09 23:45") + views("b", "2024-05-21 00:10") + views("d", "2024-05-19 23:59")
+    df = touched_days(engine.from_arrow(event_table(new)), engine.from_arrow(event_table(new + before)), GAP)
+    assert [str(row["day"]) for row in rows_of(engine, df, "day")] == [
+        "2024-05-09",
+        "2024-05-10",
+        "2024-05-20",
+        "2024-05-21",
+        "2024-05-22",
+    ]
+
+
+def test_events_in_a_bots_session_are_left_out_with_those_of_robots(engine: Engine):
+    start = at("2024-05-01 10:00")
+    fast = [{"user_id": "u", "event_time": start + timedelta(milliseconds=i)} for i in range(100)]
+    later = views("u", "2024-05-01 15:00", event_id="later")
+    robot = views("robot", "2024-05-01 15:00", is_bot=True)
+    table = event_table(fast + later + robot)
+    events = engine.from_arrow(table)
+    of_day = sessions(events, day("2024-05-01"), day("2024-05-01"), GAP, 60)
+    kept = without_bots(events, engine.persist(of_day))
+    assert [row["event_id"] for row in rows_of(engine, kept, "event_id")] == ["later"]

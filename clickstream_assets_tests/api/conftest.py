@@ -1,0 +1,69 @@
+"""A database with published rows, and the application on it."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+from flask.testing import FlaskClient
+
+from clickstream_assets.api.app import create_app
+from clickstream_assets.api.database import EXTENSION
+from clickstream_assets.postgres.publishing import publication
+from clickstream_assets.postgres.tables import (
+    CLICKSTREAM_SESSIONS_TABLE,
+    POPULAR_PRODUCTS_TABLE,
+    PRODUCT_RECOMMENDATIONS_TABLE,
+    PUBLISHED_MODELS_TABLE,
+)
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.databases import fresh_database
+from clickstream_assets_tests.postgres.rows import DAY, popular, recommendations, session, sessions, table
+
+STRANGE_USERS = ["a/b", "/a", "a/", "//", "a//b", "..", "ü 🐍", "a\nb", "50%", "?x=1&n=2#y", "a+b", "'; --"]
+
+
+def publish(settings: Settings) -> None:
+    """Publish a small shop."""
+    model = {"model_version": "m1", "algorithm": "als", "reason": "best", "metric_name": "ndcg@10"}
+    with publication(settings) as transaction:
+        transaction.publish(
+            PRODUCT_RECOMMENDATIONS_TABLE,
+            pa.concat_tables(
+                [
+                    recommendations(["u1"], [f"p{n}" for n in range(1, 6)]),
+                    recommendations(STRANGE_USERS, ["p7"]),
+                ]
+            ),
+        )
+        transaction.publish(POPULAR_PRODUCTS_TABLE, popular([f"p{n}" for n in range(4, 20)]))
+        transaction.publish(
+            PUBLISHED_MODELS_TABLE,
+            table(PUBLISHED_MODELS_TABLE.schema, [model | {"trained_on": "1", "users": 1, "rows": 5}]),
+        )
+        transaction.publish(
+            CLICKSTREAM_SESSIONS_TABLE,
+            sessions(
+                *(session(f"s{n:02}", total_events=n % 7, user_id=f"u{n % 3}") for n in range(1, 15)),
+                session("other-day", session_date=DAY.replace(month=6, day=1), total_events=50),
+                session("robot", is_bot=True, bot_reason="view_rate", total_events=9000),
+            ),
+        )
+
+
+@pytest.fixture(scope="module")
+def settings(settings_for_stack: Settings) -> Iterator[Settings]:
+    with fresh_database(settings_for_stack) as own:
+        publish(own)
+        yield own
+
+
+def clients_of(settings: Settings) -> Iterator[FlaskClient]:
+    """A client of an application of its own, whose connections are closed afterwards."""
+    app = create_app(settings)
+    yield app.test_client()
+    app.extensions[EXTENSION].close()
+
+
+@pytest.fixture(scope="module")
+def client(settings: Settings) -> Iterator[FlaskClient]:
+    yield from clients_of(settings)

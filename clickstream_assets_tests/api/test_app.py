@@ -1,0 +1,80 @@
+import json
+import logging
+import subprocess
+import sys
+
+import pytest
+import schemathesis
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+
+from clickstream_assets.settings import Settings
+
+PATHS = ["/api/recommend/{user_id}", "/sessions", "/health/live", "/health/ready"]
+
+
+@pytest.mark.parametrize(
+    ("path", "mode"),
+    [
+        *((path, schemathesis.GenerationMode.POSITIVE) for path in PATHS),
+        # The other paths take no parameters that could be wrong.
+        *((path, schemathesis.GenerationMode.NEGATIVE) for path in PATHS[:2]),
+    ],
+)
+def test_every_answer_is_as_the_openapi_document_says(
+    client: FlaskClient, path: str, mode: schemathesis.GenerationMode
+) -> None:
+    operation = schemathesis.openapi.from_wsgi("/openapi.json", client.application)[path]["GET"]
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @hypothesis_settings(
+        max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    def ask(case: schemathesis.Case) -> None:
+        case.call_and_validate()
+
+    ask()
+
+
+def test_openapi_document_describes_the_routes(client: FlaskClient) -> None:
+    document = client.get("/openapi.json").json
+    assert set(document["paths"]) == set(PATHS)
+    for path in document["paths"].values():
+        assert all(parameter["description"] for parameter in path["get"]["parameters"])
+
+
+def test_unknown_path_is_a_problem_document(client: FlaskClient) -> None:
+    answer = client.get("/nowhere")
+    assert (answer.status_code, answer.content_type) == (404, "application/problem+json")
+    assert answer.json["code"] == "not_found"
+
+
+def test_other_method_is_a_problem_document_that_names_the_allowed_ones(client: FlaskClient) -> None:
+    answer = client.post("/sessions")
+    assert (answer.status_code, answer.json["code"]) == (405, "method_not_allowed")
+    assert "GET" in answer.headers["Allow"]
+
+
+def test_access_log_has_one_json_line_without_the_user(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "clickstream_assets.api.access"):
+        client.get("/api/recommend/somebody?exclude=secret")
+    [record] = caplog.records
+    line = json.loads(record.getMessage())
+    assert line["method"] == "GET"
+    assert line["route"] == "/api/recommend/<any_text:user_id>"
+    assert line["status"] == 200
+    assert line["milliseconds"] > 0
+    assert "somebody" not in record.getMessage()
+    assert "secret" not in record.getMessage()
+
+
+def test_application_loads_neither_engine_nor_dagster(settings: Settings) -> None:
+    code = (
+        "import sys; from clickstream_assets.api import app, server;"
+        "print(sorted({'dagster', 'pyspark', 'sqlframe', 'duckdb', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,99 @@
+from collections.abc import Iterator
+
+import pytest
+from flask.testing import FlaskClient
+
+from clickstream_assets.postgres.migrate import migrate
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.api.conftest import clients_of, publish
+from clickstream_assets_tests.databases import (
+    PrivateServer,
+    fresh_database,
+    private_server,
+    with_settings,
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PrivateServer]:
+    with private_server() as server:
+        migrate(server.settings)
+        publish(server.settings)
+        yield server
+
+
+@pytest.fixture
+def client(server: PrivateServer) -> Iterator[FlaskClient]:
+    yield from clients_of(server.settings)
+
+
+def test_service_is_ready_again_by_itself_after_postgresql_was_away(
+    server: PrivateServer, client: FlaskClient
+) -> None:
+    assert client.get("/health/ready").json == {
+        "status": "ready",
+        "dependencies": {"postgres": "ok", "tables": "ok"},
+    }
+    assert client.get("/sessions?limit=1").status_code == 200
+
+    server.stop()
+    try:
+        for path in ("/sessions", "/api/recommend/u1"):
+            answer = client.get(path)
+            assert answer.status_code == 503
+            assert answer.headers["Retry-After"] == "5"
+            assert answer.json["code"] == "postgres_unreachable"
+            assert "127.0.0.1" not in answer.text
+        not_ready = client.get("/health/ready")
+        assert not_ready.status_code == 503
+        assert not_ready.json["dependencies"] == {
+            "postgres": "PostgreSQL cannot be reached",
+            "tables": "unknown",
+        }
+        assert client.get("/health/live").json == {"status": "live"}
+    finally:
+        server.start()
+
+    assert client.get("/health/ready").status_code == 200
+    assert client.get("/sessions?limit=1").status_code == 200
+    assert client.get("/api/recommend/u1").status_code == 200
+
+
+def test_connections_that_a_restart_broke_are_replaced(server: PrivateServer, client: FlaskClient) -> None:
+    assert client.get("/sessions").status_code == 200
+    server.stop()
+    server.start()
+    assert client.get("/sessions").status_code == 200
+
+
+def test_wrong_password_is_told_apart_without_giving_it_away(
+    server: PrivateServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for client in clients_of(with_settings(server.settings, postgres_password="wr0ng")):
+        answer = client.get("/sessions")
+        assert answer.status_code == 503
+        assert answer.json["code"] == "postgres_password"
+        assert "POSTGRES_PASSWORD" in caplog.text
+        assert "wr0ng" not in caplog.text + answer.text
+        assert "password" in client.get("/health/ready").json["dependencies"]["postgres"]
+
+
+def test_missing_tables_are_named(settings_for_stack: Settings) -> None:
+    with fresh_database(settings_for_stack, migrated=False) as empty:
+        for client in clients_of(empty):
+            tables = client.get("/health/ready").json["dependencies"]["tables"]
+            assert "popular_products" in tables
+            assert "run `clickstream migrate`" in tables
+            assert client.get("/sessions").json["code"] == "postgres_table_missing"
+
+
+def test_connections_can_only_read(client: FlaskClient) -> None:
+    from psycopg.errors import ReadOnlySqlTransaction
+
+    from clickstream_assets.api.database import EXTENSION
+    from clickstream_assets.postgres.connection import PostgresError
+
+    database = client.application.extensions[EXTENSION]
+    with pytest.raises(PostgresError) as caught, database.snapshot() as connection:
+        connection.execute("DELETE FROM clickstream_sessions")
+    assert isinstance(caught.value.__cause__, ReadOnlySqlTransaction)

@@ -1,0 +1,113 @@
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Queue
+
+import psutil
+import pytest
+import requests
+
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.databases import environment
+
+COMMAND = [Path(sys.executable).with_name("clickstream"), "api"]
+
+
+class Served:
+    """The API as `clickstream api` serves it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, "--port", "0"],
+            env=environment(settings) | {"API_WORKERS": "2"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._lines: Queue[str | None] = Queue()
+        self.log: list[str] = []
+        for stream in (self.process.stdout, self.process.stderr):
+            threading.Thread(target=self._read, args=[stream], daemon=True).start()
+        found = self.wait_for(r"Listening at: (http://\S+)")
+        self.address = found.group(1)
+
+    def _read(self, stream: Iterator[str]) -> None:
+        for line in stream:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The first line, from here on, that matches."""
+        ends = 0
+        while ends < 2:
+            line = self._lines.get(timeout=60)
+            if line is None:
+                ends += 1
+                continue
+            self.log.append(line)
+            if found := re.search(pattern, line):
+                return found
+        pytest.fail(f"the API ended without {pattern!r}: {''.join(self.log)}")
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[Served]:
+    api = Served(settings)
+    try:
+        yield api
+    finally:
+        api.process.kill() if api.process.poll() is None else None
+        api.process.wait()
+
+
+def test_command_serves_and_stops(settings: Settings) -> None:
+    with served(settings) as api:
+        assert requests.get(f"{api.address}/health/ready", timeout=10).json()["status"] == "ready"
+        answer = requests.get(f"{api.address}/api/recommend/a%2F%2Fb?n=1", timeout=10)
+        assert answer.json()["user_id"] == "a//b"
+        assert api.wait_for(r'"route":"/api/recommend/<any_text:user_id>"')
+
+        workers = psutil.Process(api.process.pid).children()
+        assert len(workers) == 2
+        api.process.terminate()
+        assert api.process.wait(timeout=30) == 0
+        assert psutil.wait_procs(workers, timeout=30)[1] == []
+
+
+def test_many_clients_are_answered_at_once(settings: Settings) -> None:
+    with served(settings) as api:
+        statuses: list[int] = []
+
+        def ask(client: int) -> None:
+            with requests.Session() as session:
+                for user in range(20):
+                    answer = session.get(f"{api.address}/api/recommend/{client}-{user}", timeout=30)
+                    statuses.append(answer.status_code)
+
+        threads = [threading.Thread(target=ask, args=[client]) for client in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert statuses == [200] * 160
+
+
+def test_taken_port_is_named(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        failed = subprocess.run(
+            [*COMMAND, "--port", str(port)],
+            env=environment(settings),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert failed.returncode == 1
+    assert f"API_PORT={port}" in failed.stderr
+    assert "Address already in use" in failed.stderr
+    assert "Traceback" not in failed.stderr

@@ -1,0 +1,88 @@
+"""What all tests share: both engines, and one stack of real servers."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
+from clickstream_assets.local.jars import fetch_jars, spark_jars
+from clickstream_assets.local.prepare import prepare_servers
+from clickstream_assets.local.stack import Stack
+from clickstream_assets.resources.compute import spark_session
+from clickstream_assets.settings import Settings
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _no_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep a developer's own .env, which is read from the current folder, out of the tests."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def duckdb_engine() -> DuckDBEngine:
+    return DuckDBEngine(Settings(_env_file=None))
+
+
+@pytest.fixture(scope="session")
+def spark_engine() -> Iterator[SparkEngine]:
+    settings = Settings(_env_file=None, spark_master="local[2]", spark_shuffle_partitions=2)
+    fetch_jars(settings.jars_path, print)
+    assert spark_jars(settings.jars_path)
+    engine = SparkEngine(lambda: spark_session(settings))
+    yield engine
+    engine.session.stop()
+
+
+@pytest.fixture(params=["duckdb", "spark"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine in turn."""
+    return request.getfixturevalue(f"{request.param}_engine")
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """Kafka, PostgreSQL and Elasticsearch, running."""
+    with tempfile.TemporaryDirectory(prefix="clickstream-tests-") as home:
+        stack = Stack(Path(home), Settings(_env_file=None).jars_path)
+        try:
+            stack.up(dagster_yaml=Path(__file__).parents[1] / "dagster.yaml")
+            yield stack
+        finally:
+            stack.down()
+
+
+@pytest.fixture(scope="session")
+def settings_for_stack(stack: Stack) -> Settings:
+    """Settings that point to the running servers."""
+    settings = Settings(_env_file=None, **{name.lower(): value for name, value in stack.env().items()})
+    prepare_servers(settings)
+    return settings
+
+
+@pytest.fixture
+def pipeline_env(
+    stack: Stack, settings_for_stack: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Settings]:
+    """The environment of a pipeline of its own on the running servers: a topic, a database and a lake."""
+    from clickstream_assets.settings import load_settings
+    from clickstream_assets_tests.databases import fresh_database
+
+    with fresh_database(settings_for_stack) as database:
+        environment = stack.env() | {
+            "KAFKA_TOPIC": f"events-{uuid.uuid4().hex[:12]}",
+            "LAKE_PATH": str(tmp_path / "lake"),
+            "RAW_LOGS_PATH": str(tmp_path / "raw_logs"),
+            "POSTGRES_DB": database.postgres_db,
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        settings = load_settings()
+        prepare_servers(settings)
+        yield settings

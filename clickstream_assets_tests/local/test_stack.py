@@ -1,0 +1,339 @@
+"""The three servers, for real: one stack of our own to be hurt, beside the one that other tests share."""
+
+import http.client
+import json
+import os
+import socket
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import psutil
+import psycopg
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import NewTopic
+
+from clickstream_assets.local.errors import LocalStackError
+from clickstream_assets.local.ports import LOOPBACK, free_port
+from clickstream_assets.local.stack import Condition, Stack
+from clickstream_assets.settings import Settings
+
+HEALTHY = [
+    ("Kafka", Condition.HEALTHY),
+    ("PostgreSQL", Condition.HEALTHY),
+    ("Elasticsearch", Condition.HEALTHY),
+]
+TOPIC = "kept"
+LARGE = b"x" * 6_000_000
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack whose servers may be killed. Its home is in a folder that only its owner can enter."""
+    folder = tmp_path_factory.mktemp("stack")
+    folder.chmod(0o700)
+    # A path with a space, as on many a desktop.
+    stack = Stack(folder / "a home", Settings(_env_file=None).jars_path)
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.down()
+
+
+def pids(stack: Stack) -> list[int | None]:
+    return [server.pid for server in stack.status()]
+
+
+def conditions(stack: Stack) -> list[tuple[str, Condition]]:
+    return [(server.title, server.condition) for server in stack.status()]
+
+
+def database(stack: Stack, name: str = "clickstream") -> psycopg.Connection:
+    env = stack.env()
+    return psycopg.connect(
+        host=env["POSTGRES_HOST"],
+        port=env["POSTGRES_PORT"],
+        user=env["POSTGRES_USER"],
+        password=env["POSTGRES_PASSWORD"],
+        dbname=name,
+    )
+
+
+def search(stack: Stack, method: str, path: str, body: object = None) -> dict:
+    connection = http.client.HTTPConnection(
+        stack.env()["ELASTICSEARCH_URL"].removeprefix("http://"), timeout=30
+    )
+    content = None if body is None else json.dumps(body)
+    connection.request(method, path, content, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert answer.status < 300, answer.read()
+    return json.loads(answer.read())
+
+
+def store_something(stack: Stack) -> None:
+    """A row, a document, and an event of 2010 and one of 6 MB, acknowledged each."""
+    servers = stack.env()["KAFKA_BOOTSTRAP_SERVERS"]
+    with database(stack) as connection:
+        connection.execute("create table kept as select 42 as answer")
+    search(stack, "PUT", "/kept/_doc/1?refresh=true", {"answer": 42})
+    admin = KafkaAdminClient(bootstrap_servers=servers)
+    admin.create_topics([NewTopic(TOPIC, 1, 1)])
+    admin.close()
+    producer = KafkaProducer(bootstrap_servers=servers, acks="all", max_request_size=10**7)
+    producer.send(TOPIC, b"old", timestamp_ms=1_262_304_000_000).get(30)
+    producer.send(TOPIC, LARGE).get(30)
+    producer.close()
+
+
+def stored(stack: Stack) -> tuple[list[bytes], int, int]:
+    """What `store_something` stored: the Kafka records, the row and the document."""
+    consumer = KafkaConsumer(
+        bootstrap_servers=stack.env()["KAFKA_BOOTSTRAP_SERVERS"],
+        auto_offset_reset="earliest",
+        consumer_timeout_ms=20_000,
+        max_partition_fetch_bytes=10**7,
+    )
+    consumer.assign([TopicPartition(TOPIC, 0)])
+    records = [next(consumer).value for _ in range(2)]
+    consumer.close()
+    with database(stack) as connection:
+        row = connection.execute("select answer from kept").fetchone()
+    assert row
+    return records, row[0], search(stack, "GET", "/kept/_doc/1")["_source"]["answer"]
+
+
+def test_two_homes_run_side_by_side(stack, own):
+    assert conditions(stack) == HEALTHY
+    assert conditions(own) == HEALTHY
+    ports = [server.port for one in (stack, own) for server in one.status()]
+    assert len(set(ports)) == 6
+
+
+def test_servers_listen_on_loopback_alone(own):
+    for server in own.status():
+        process = psutil.Process(server.pid)
+        family = [process, *process.children(recursive=True)]
+        listening = [
+            connection.laddr.ip
+            for member in family
+            for connection in member.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        assert listening
+        assert {address.removeprefix("::ffff:") for address in listening} == {LOOPBACK}
+
+
+def test_no_server_runs_as_root(own):
+    owners = {psutil.Process(server.pid).uids().real for server in own.status()}
+    assert len(owners) == 1
+    assert 0 not in owners
+
+
+def test_the_databases_belong_to_a_role_that_is_no_superuser(own):
+    for name in ("clickstream", "dagster"):
+        with database(own, name) as connection:
+            row = connection.execute(
+                "select pg_get_userbyid(datdba), rolsuper from pg_database, pg_roles "
+                "where datname = current_database() and rolname = current_user"
+            ).fetchone()
+            assert row == ("clickstream", False)
+
+
+def test_a_wrong_password_is_refused(own):
+    port = own.env()["POSTGRES_PORT"]
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(host=LOOPBACK, port=port, user="clickstream", password="no", dbname="clickstream")
+
+
+def test_what_holds_the_passwords_is_for_its_owner_alone(own):
+    assert stat.S_IMODE((own.home / "stack.json").stat().st_mode) == 0o600
+
+
+def test_up_changes_nothing_where_all_is_up(own, tmp_path):
+    env_file = tmp_path / ".env"
+    own.up(env_file)
+    before = pids(own), (own.home / "stack.json").stat().st_mtime_ns, env_file.stat().st_mtime_ns
+    own.up(env_file)
+    assert before == (pids(own), (own.home / "stack.json").stat().st_mtime_ns, env_file.stat().st_mtime_ns)
+
+
+def test_the_env_file_makes_the_settings_name_the_servers(own, tmp_path, monkeypatch):
+    env_file = tmp_path / ".env"
+    own.up(env_file)
+    env = own.env()
+    for name in env:
+        monkeypatch.delenv(name, raising=False)
+    settings = Settings(_env_file=env_file)
+    assert settings.kafka_bootstrap_servers == env["KAFKA_BOOTSTRAP_SERVERS"]
+    assert settings.elasticsearch_url == env["ELASTICSEARCH_URL"]
+    assert settings.clickstream_home == own.home
+    with psycopg.connect(settings.postgres_conninfo) as connection:
+        assert connection.execute("select current_user").fetchone() == ("clickstream",)
+
+
+def test_dagsters_configuration_is_linked_unless_there_is_one(own, tmp_path):
+    configuration = tmp_path / "dagster.yaml"
+    configuration.write_text("telemetry:\n  enabled: false\n")
+    own.up(dagster_yaml=configuration)
+    link = Path(own.env()["DAGSTER_HOME"]) / "dagster.yaml"
+    assert link.read_text() == configuration.read_text()
+    link.unlink()
+    link.write_text("my: own\n")
+    own.up(dagster_yaml=configuration)
+    assert link.read_text() == "my: own\n"
+
+
+def test_killed_servers_are_recovered_with_their_data(own):
+    store_something(own)
+    before = {server.title: (server.pid, server.port) for server in own.status()}
+    kafka, postgres = (psutil.Process(pid) for pid in pids(own)[:2])
+    kafka.kill()
+    postgres.kill()
+    gone, _ = psutil.wait_procs([kafka, postgres], timeout=20)
+    assert len(gone) == 2
+    assert conditions(own) == [
+        ("Kafka", Condition.CRASHED),
+        ("PostgreSQL", Condition.CRASHED),
+        ("Elasticsearch", Condition.HEALTHY),
+    ]
+    # Somebody else's pid in what PostgreSQL left behind, as after a reboot.
+    pid_file = own.home / "postgres" / "data" / "postmaster.pid"
+    pid_file.write_text(pid_file.read_text().replace(str(postgres.pid), str(os.getpid()), 1))
+
+    own.up()
+
+    assert conditions(own) == HEALTHY
+    after = {server.title: (server.pid, server.port) for server in own.status()}
+    assert {title: port for title, (_, port) in after.items()} == {t: port for t, (_, port) in before.items()}
+    assert after["Elasticsearch"] == before["Elasticsearch"]
+    assert stored(own) == ([b"old", LARGE], 42, 42)
+
+
+def test_a_killed_elasticsearch_node_takes_its_launcher_along_and_is_recovered(own):
+    launcher = psutil.Process(own.status()[2].pid)
+    (node,) = launcher.children()
+    node.kill()
+    psutil.wait_procs([launcher], timeout=20)
+    assert conditions(own)[2] == ("Elasticsearch", Condition.CRASHED)
+    kept = pids(own)[:2]
+    own.up()
+    assert conditions(own) == HEALTHY
+    assert pids(own)[:2] == kept
+    assert search(own, "GET", "/_cluster/health")["number_of_nodes"] == 1
+
+
+def test_a_pid_that_is_anothers_by_now_is_left_alone(own):
+    """As after a reboot: `stack.json` has pids, and other programs have them."""
+    state_path = own.home / "stack.json"
+    state = msgspec.json.decode(state_path.read_bytes())
+    with subprocess.Popen(["sleep", "120"]) as foreign:
+        own.down()
+        for server in state["servers"].values():
+            server["pid"] = foreign.pid
+        state_path.write_bytes(msgspec.json.encode(state))
+
+        assert [condition for _, condition in conditions(own)] == [Condition.CRASHED] * 3
+        own.down()
+
+        assert foreign.poll() is None
+        assert [condition for _, condition in conditions(own)] == [Condition.STOPPED] * 3
+        foreign.kill()
+
+
+def test_down_where_nothing_runs_does_nothing(own, tmp_path):
+    own.down()
+    own.down()
+    Stack(tmp_path / "never", tmp_path).down()
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_taken_port_is_named_with_its_holder_and_the_fix(own):
+    own.down()
+    port = own.status()[0].port
+    assert port
+    with socket.create_server((LOOPBACK, port)), pytest.raises(LocalStackError) as error:
+        own.up()
+    message = str(error.value)
+    assert f"Port {port} of Kafka is taken by process {os.getpid()} (" in message
+    assert "--kafka-port" in message
+    assert [condition for _, condition in conditions(own)] == [Condition.STOPPED] * 3
+
+
+def test_two_ups_at_once_start_the_servers_once_on_the_ports_that_were_asked_for(own):
+    own.down()
+    # What an initialisation that was cut short leaves behind.
+    (own.home / "postgres" / "data.partial").mkdir()
+    (own.home / "kafka" / "data.partial").mkdir()
+    wanted = free_port()
+    said: list[str] = []
+    again = Stack(own.home, Settings(_env_file=None).jars_path, progress=said.append)
+    threads = [threading.Thread(target=one.up, kwargs={"ports": {"kafka": wanted}}) for one in (again, again)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(line.endswith(": starting") for line in said) == 3
+    assert any(line.startswith("Waiting for another command") for line in said)
+    assert own.status()[0].port == wanted
+    assert conditions(own) == HEALTHY
+    with pytest.raises(LocalStackError, match=f"Kafka already runs, on port {wanted}"):
+        own.up(ports={"kafka": free_port()})
+    assert stored(own) == ([b"old", LARGE], 42, 42)
+
+
+def test_a_server_that_dies_while_starting_shows_the_end_of_its_log(own):
+    own.up()
+    kept = pids(own)
+    postgres = psutil.Process(kept[1])
+    postgres.kill()
+    psutil.wait_procs([postgres], timeout=20)
+    version = own.home / "postgres" / "data" / "PG_VERSION"
+    right = version.read_text()
+    version.write_text("9\n")
+    with pytest.raises(LocalStackError) as error:
+        own.up()
+    version.write_text(right)
+    message = str(error.value)
+    assert "PostgreSQL died while starting" in message
+    assert str(own.home / "logs" / "postgres.log") in message
+    assert "database files are incompatible with server" in message
+    assert conditions(own)[1] == ("PostgreSQL", Condition.CRASHED)
+    own.up()
+    assert conditions(own) == HEALTHY
+    assert [pids(own)[0], pids(own)[2]] == [kept[0], kept[2]]
+
+
+def test_a_lost_state_file_is_an_error_and_no_new_passwords(own):
+    path = own.home / "stack.json"
+    content = path.read_bytes()
+    path.unlink()
+    try:
+        with pytest.raises(LocalStackError, match="is missing, and with it the passwords"):
+            own.up()
+    finally:
+        path.write_bytes(content)
+        path.chmod(0o600)
+
+
+def test_servers_are_asked_to_stop_and_leave_no_process(own):
+    own.up()
+    servers = [psutil.Process(pid) for pid in pids(own)]
+    family = [*servers, *(child for server in servers for child in server.children(recursive=True))]
+    own.down()
+    assert not any(process.is_running() for process in family)
+    for name, farewell in {
+        "kafka": "App info kafka.server for 1 unregistered",
+        "postgres": "database system is shut down",
+        "elasticsearch": " closed",
+    }.items():
+        assert farewell in (own.home / "logs" / f"{name}.log").read_text()[-5000:]
+
+
+def test_env_of_a_stack_that_was_never_up_is_an_error(tmp_path):
+    with pytest.raises(LocalStackError, match="clickstream stack up"):
+        Stack(tmp_path, tmp_path).env()

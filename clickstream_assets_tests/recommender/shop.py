@@ -1,0 +1,94 @@
+"""Events and interactions to test on: written out by hand, at random, and with planted taste."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from clickstream_assets.analytics.schema import EVENTS, INTERACTIONS
+
+START = datetime(2026, 3, 1, 9, tzinfo=UTC)
+
+
+def event(user: str, product: str | None, kind: str = "view", at: float = 0, **fields: Any) -> dict[str, Any]:
+    """An event `at` seconds after START, with what these tests look at."""
+    return {
+        "user_id": user,
+        "product_id": product,
+        "event_type": kind,
+        "event_time": START + timedelta(seconds=at),
+        "is_bot": False,
+        **fields,
+    }
+
+
+def events_table(*events: dict[str, Any]) -> pa.Table:
+    """EVENTS rows; what is not given is null."""
+    schema = pa.schema([field.with_nullable(True) for field in EVENTS.arrow])
+    return pa.Table.from_pylist(list(events), schema=schema)
+
+
+def random_events(count: int = 3000, seed: int = 7) -> pa.Table:
+    """Events of 80 users and 40 products in two hours, in no order, with many repetitions."""
+    random = np.random.default_rng(seed)
+    kinds = random.choice(["view", "click", "add_to_cart", "purchase", "search", "remove_from_cart"], count)
+    return events_table(
+        *(
+            event(
+                f"u{random.integers(80)}",
+                None if kind == "search" else f"p{min(random.geometric(0.1), 40)}",
+                kind,
+                at=int(random.integers(7200)) / 2,
+                is_bot=bool(random.random() < 0.1),
+                consent=[None, True, False][random.integers(3)],
+                product_category=[None, "toys", "books"][random.integers(3)],
+            )
+            for kind in kinds.tolist()
+        )
+    )
+
+
+def met(user: str, product: str, strength: float = 1.0, **counts: int) -> dict[str, Any]:
+    """An interaction; without counts it is one view."""
+    return {
+        "user_id": user,
+        "product_id": product,
+        "strength": strength,
+        "views": counts.get("views", 0 if counts else 1),
+        "add_to_carts": counts.get("add_to_carts", 0),
+        "purchases": counts.get("purchases", 0),
+        "first_time": START,
+        "last_time": START,
+    }
+
+
+def interactions_table(*interactions: dict[str, Any]) -> pa.Table:
+    """INTERACTIONS rows."""
+    return pa.Table.from_pylist(list(interactions), schema=INTERACTIONS.arrow)
+
+
+def planted_taste(users: int = 80, products: int = 60, seed: int = 5) -> tuple[pa.Table, pa.Table]:
+    """Train and test interactions of two kinds of shoppers, each with their own half of the products.
+
+    A shopper has met twelve of their half and one of the other, and will meet four more of their half.
+    """
+    random = np.random.default_rng(seed)
+    halves = np.array_split(np.arange(products), 2)
+    train, test = [], []
+    for user in range(users):
+        own, other = halves[user % 2], halves[1 - user % 2]
+        chosen = random.choice(own, 16, replace=False)
+        train += [met(f"u{user}", f"p{product}") for product in (*chosen[:12], random.choice(other))]
+        test += [met(f"u{user}", f"p{product}") for product in chosen[12:]]
+    return interactions_table(*train), interactions_table(*test)
+
+
+def kind_of(product_id: str, products: int = 60) -> int:
+    """The half of `planted_taste` that a product is in: 0 or 1."""
+    return int(int(product_id.removeprefix("p")) >= products // 2)
+
+
+def rows(table: pa.Table, *order: str) -> list[dict[str, Any]]:
+    """Rows in the order of these columns."""
+    return table.sort_by([(name, "ascending") for name in order]).to_pylist()

@@ -1,0 +1,56 @@
+from math import sqrt
+
+import pytest
+
+from clickstream_assets.analytics.schema import SIMILAR_PRODUCTS
+from clickstream_assets.recommender import neighbours
+from clickstream_assets.recommender.interactions import NotEnoughInteractions
+from clickstream_assets.recommender.popularity import rank_products
+from clickstream_assets.recommender.ranking import Products
+from clickstream_assets_tests.recommender.shop import interactions_table, met
+
+
+def train(engine, *interactions: dict) -> neighbours.ItemKnnModel:
+    df = engine.from_arrow(interactions_table(*interactions))
+    return neighbours.train(engine, df, Products.of(engine.to_arrow(rank_products(df))))
+
+
+def test_neighbours_are_ranked_by_cosine(engine):
+    model = train(
+        engine,
+        met("ann", "pen", 3.0),
+        met("ann", "ink", 4.0),
+        met("bob", "pen", 1.0),
+        met("bob", "ink", 2.0),
+        met("bob", "cup", 5.0),
+        met("cid", "mug", 1.0),
+    )
+
+    similar = neighbours.similar_products(model, 2)
+
+    pen, ink = sqrt(3 * 3 + 1 * 1), sqrt(4 * 4 + 2 * 2)
+    expected = {
+        ("pen", 1, "ink"): (3 * 4 + 1 * 2) / (pen * ink),
+        ("pen", 2, "cup"): 1 / pen,
+        ("ink", 1, "pen"): (3 * 4 + 1 * 2) / (pen * ink),
+        ("ink", 2, "cup"): 2 / ink,
+        ("cup", 1, "ink"): 2 / ink,
+        ("cup", 2, "pen"): 1 / pen,
+    }
+    found = {
+        (row["product_id"], row["rank"], row["similar_product_id"]): row["similarity"]
+        for row in similar.to_pylist()
+    }
+    assert found == pytest.approx(expected)
+    assert similar.schema.equals(SIMILAR_PRODUCTS.arrow)
+
+
+def test_products_that_nobody_shares_have_no_neighbours(duckdb_engine):
+    model = train(duckdb_engine, met("ann", "pen"), met("bob", "ink"))
+
+    assert neighbours.similar_products(model, 5).num_rows == 0
+
+
+def test_without_interactions_there_are_no_neighbours(duckdb_engine):
+    with pytest.raises(NotEnoughInteractions, match="no neighbours to find"):
+        train(duckdb_engine)
