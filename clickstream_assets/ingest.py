@@ -127,15 +127,18 @@ def days_to_update(lake: Lake, after_batch: int, gap: timedelta) -> list[date]:
     engine = lake.engine
     events = lake.read(EVENTS)
     F, _ = functions_of(events)
-    new = engine.persist(
-        events.where(F.col("batch") > after_batch).select("user_id", "event_date").distinct()
-    )
+    new = engine.persist(events.where(F.col("batch") > after_batch).select("user_id", "event_date").distinct())
     new_days = engine.to_arrow(new.select("event_date").distinct())["event_date"].to_pylist()
+    if not new_days:
+        return []
     # Naming the days lets the engine skip the files of all others.
-    around = sorted({day + timedelta(days=offset) for day in new_days for offset in (-1, 0, 1)})
-    near = events.where(F.col("event_date").isin(around)) if around else events
-    days = engine.to_arrow(touched_days(new, near, gap))["day"].to_pylist()
+    beside = sorted({day + timedelta(days=offset) for day in new_days for offset in (-1, 1)})
+    touched = engine.to_arrow(touched_days(new, events.where(F.col("event_date").isin(beside)), gap))
     engine.release(new)
+    days: set[date] = set()
+    for row in touched.to_pylist():
+        offsets = [0, *([-1] if row["day_before"] else []), *([1, 2] if row["days_after"] else [])]
+        days.update(row["event_date"] + timedelta(days=offset) for offset in offsets)
     return sorted(days)
 
 

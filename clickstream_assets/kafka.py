@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer
 
 _CHUNK_RECORDS = 16_384
+_CHUNK_SECONDS = 0.1
 
 
 class KafkaError(RuntimeError):
@@ -195,9 +197,13 @@ class Topic:
         consumer = self._consumer()
         try:
             consumer.assign([TopicPartition(self.name, r.partition, r.start) for r in ranges])
+            heard = time.monotonic()
             while unread:
-                messages = consumer.consume(_CHUNK_RECORDS, timeout=self._timeout)
-                if not messages:
+                # Returns early only when the chunk is full, so the wait is what the last chunk costs.
+                messages = consumer.consume(_CHUNK_RECORDS, timeout=_CHUNK_SECONDS)
+                if messages:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > self._timeout:
                     waiting = ", ".join(str(partition) for partition in sorted(unread))
                     raise KafkaError(
                         f"KAFKA_BOOTSTRAP_SERVERS={self._servers}: partitions {waiting} of topic {self.name} gave "
@@ -211,7 +217,8 @@ class Topic:
                             records.append(message)
                     else:
                         self._check(message.error())
-                yield self._to_arrow(records, batch)
+                if records:
+                    yield self._to_arrow(records, batch)
                 # By position, not by records seen: a range can end in records that are never shown, such as a
                 # transaction's markers.
                 done = [

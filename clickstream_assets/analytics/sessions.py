@@ -32,25 +32,28 @@ def events_around(events: DataFrame, first: date, last: date, gap: timedelta) ->
     midnight in between.
     """
     F, _ = functions_of(events)
-    start, end = F.lit(_midnight(first)), F.lit(_midnight(last + timedelta(days=1)))
-    before = F.lit(_midnight(first) - gap)
-    after = F.lit(_midnight(last + timedelta(days=1)) - gap)
-    time_ = F.col("event_time")
-
-    def on_days(since: date, until: date) -> DataFrame:
-        return events.where((F.col("event_date") >= F.lit(since)) & (F.col("event_date") <= F.lit(until)))
-
-    def active(since: date, until: date, condition: object) -> DataFrame:
-        return on_days(since, until).where(condition).select("user_id").distinct()
-
-    one, two = timedelta(days=1), timedelta(days=2)
-    up_before = active(first - one, first - one, (time_ >= before) & (time_ < start))
-    up_after = active(last, last, (time_ >= after) & (time_ < end))
-    return (
-        on_days(first, last)
-        # Two days back show whether what goes on at midnight has already lasted a day.
-        .unionByName(on_days(first - two, first - one).join(up_before, on="user_id", how="left_semi"))
-        .unionByName(on_days(last + one, last + one).join(up_after, on="user_id", how="left_semi"))
+    start, end = _midnight(first), _midnight(last + timedelta(days=1))
+    day, moment = F.col("event_date"), F.col("event_time")
+    # Two days back show whether what goes on at midnight has already lasted a day.
+    around = events.where(
+        (day >= F.lit(first - timedelta(days=2))) & (day <= F.lit(last + timedelta(days=1)))
+    )
+    up_before = (moment >= F.lit(start - gap)) & (moment < F.lit(start))
+    up_after = (moment >= F.lit(end - gap)) & (moment < F.lit(end))
+    up_at_midnight = as_view(
+        around.where(up_before | up_after)
+        .withColumn("up_id", F.col("user_id"))
+        .groupBy("up_id")
+        .agg(
+            F.max(F.when(up_before, F.lit(1)).otherwise(F.lit(0))).alias("up_before"),
+            F.max(F.when(up_after, F.lit(1)).otherwise(F.lit(0))).alias("up_after"),
+        )
+    )
+    joined = around.join(up_at_midnight, on=F.col("user_id") == F.col("up_id"), how="left")
+    return as_view(joined).where(
+        ((day >= F.lit(first)) & (day <= F.lit(last)))
+        | ((day < F.lit(first)) & (F.col("up_before") == 1))
+        | ((day > F.lit(last)) & (F.col("up_after") == 1))
     )
 
 
@@ -170,35 +173,42 @@ def sessions(
 
 
 def touched_days(new_events: DataFrame, events: DataFrame, gap: timedelta) -> DataFrame:
-    """Return the days whose sessions new events can change: `day`, one row each.
+    """Tell which days' sessions new events can change.
 
     That is the day of each new event; the day before, where the user was active just before that midnight; and
     the two days after, where they were active just after it (two, because what goes on may now be cut).
+
+    Args:
+        new_events: `user_id` and `event_date` of the new events.
+        events: EVENTS rows, at least of the days of the new events and of the days beside them.
+        gap: inactivity that a session survives.
+
+    Returns:
+        One row per day of new events: `event_date`, `day_before` and `days_after` (1 where those can change).
     """
     F, _ = functions_of(new_events)
-    touched = new_events.select("user_id", "event_date").distinct()
     gap_us = int(gap.total_seconds()) * SECOND
     us_of_day = F.unix_micros("event_time") % F.lit(DAY)
-    active = events.select("user_id", F.col("event_date").alias("active_date"), us_of_day.alias("at")).join(
-        touched.select("user_id").distinct(), on="user_id", how="left_semi"
+    active = as_view(
+        events.select(
+            F.col("user_id").alias("active_id"),
+            F.col("event_date").alias("active_date"),
+            us_of_day.alias("at"),
+        ).where((F.col("at") >= DAY - gap_us) | (F.col("at") <= gap_us))
     )
-    late = active.where(F.col("at") >= DAY - gap_us)
-    early = active.where(F.col("at") <= gap_us)
-
-    def neighbours(of: DataFrame, days: int) -> DataFrame:
-        return (
-            touched.withColumn("active_date", F.date_add("event_date", 1 if days > 0 else -1))
-            .join(of.select("user_id", "active_date").distinct(), on=["user_id", "active_date"], how="inner")
-            .select(F.date_add("event_date", days).alias("day"))
-        )
-
+    beside = F.datediff("active_date", "event_date")
+    near = (F.col("user_id") == F.col("active_id")) & ((beside == -1) | (beside == 1))
+    before = (beside == -1) & (F.col("at") >= DAY - gap_us)
+    after = (beside == 1) & (F.col("at") <= gap_us)
     return (
-        touched.select(F.col("event_date").alias("day"))
-        .unionByName(neighbours(late, -1))
-        .unionByName(neighbours(early, 1))
-        .unionByName(neighbours(early, 2))
-        .select(F.to_date("day").alias("day"))
+        new_events.select("user_id", "event_date")
         .distinct()
+        .join(active, on=near, how="left")
+        .groupBy("event_date")
+        .agg(
+            F.max(F.when(before, F.lit(1)).otherwise(F.lit(0))).cast("int").alias("day_before"),
+            F.max(F.when(after, F.lit(1)).otherwise(F.lit(0))).cast("int").alias("days_after"),
+        )
     )
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import stats
 
 from clickstream_assets.analytics.schema import MODEL_EVALUATION
 from clickstream_assets.engine import DataFrame, Engine, functions_of
@@ -279,6 +278,9 @@ def _compare(evaluation: Evaluation, base: Evaluation, metric: str) -> tuple[boo
     ours, theirs = (judged.by_user[metric].to_numpy() for judged in (evaluation, base))
     if np.array_equal(ours, theirs):
         return False, f"{pair}, the same for every user"
+    # Imported where it is used: it takes half a second, which every run's process would pay at its start.
+    from scipy import stats
+
     p_value = float(stats.ttest_rel(ours, theirs, alternative="greater").pvalue)
     p_text = f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
     better = p_value < SIGNIFICANCE
