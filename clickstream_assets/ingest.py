@@ -127,7 +127,9 @@ def days_to_update(lake: Lake, after_batch: int, gap: timedelta) -> list[date]:
     engine = lake.engine
     events = lake.read(EVENTS)
     F, _ = functions_of(events)
-    new = engine.persist(events.where(F.col("batch") > after_batch).select("user_id", "event_date").distinct())
+    new = engine.persist(
+        events.where(F.col("batch") > after_batch).select("user_id", "event_date").distinct()
+    )
     new_days = engine.to_arrow(new.select("event_date").distinct())["event_date"].to_pylist()
     if not new_days:
         return []

@@ -50,6 +50,7 @@ class OffsetRange:
     end: int
 
     def __len__(self) -> int:
+        """Return the number of offsets."""
         return self.end - self.start
 
 

@@ -1,8 +1,9 @@
 """From a Kafka record to exactly one of: event, duplicate, conflict, rejected record.
 
 `parse_batches` judges each record by itself (a Python function over Arrow batches); `find_repetitions` tells
-the first of an event from its repetitions, and `place` puts each record into its table (DataFrames). Both are deterministic: the same records in the same
-ingest batches end in the same places, however often and on whichever engine they are worked on.
+the first of an event from its repetitions, and `place` puts each record into its table (DataFrames). All are
+deterministic: the same records in the same ingest batches end in the same places, however often and on
+whichever engine they are worked on.
 """
 
 from __future__ import annotations
@@ -301,7 +302,8 @@ def parse_batches(batches: Iterator[pa.RecordBatch], rules: Rules) -> Iterator[p
     """Judge each raw record by itself: RAW_EVENTS batches in, PARSED batches out, one row per record."""
     no_event = (None,) * len(_EVENT_FIELDS)
     for batch in batches:
-        events, rejections = [], []
+        events: list[tuple[Any, ...]] = []
+        rejections: list[tuple[str | None, str | None, str | None]] = []
         for value, kafka_time in zip(
             batch.column("value").to_pylist(),
             batch.column("kafka_time").cast("int64").to_pylist(),

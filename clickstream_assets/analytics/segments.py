@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from clickstream_assets.analytics.schema import USER_SEGMENTS
 from clickstream_assets.analytics.sessions import MONEY
 from clickstream_assets.engine import DataFrame, functions_of
@@ -18,7 +20,7 @@ def user_segments(events: DataFrame) -> DataFrame:
     """
     F, _ = functions_of(events)
 
-    def count(event_type: str) -> object:
+    def count(event_type: str) -> Any:
         is_type = F.col("event_type") == event_type
         return F.sum(F.when(is_type, F.lit(1)).otherwise(F.lit(0))).cast("long")
 

@@ -8,6 +8,7 @@ computed from the days around it, in any order, and never from all of history.
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 
 from clickstream_assets.analytics.schema import SESSIONS
 from clickstream_assets.engine import DataFrame, as_view, functions_of
@@ -120,7 +121,7 @@ def sessions(
         )
     )
 
-    def count(event_type: str) -> object:
+    def count(event_type: str) -> Any:
         is_type = F.col("event_type") == event_type
         return F.sum(F.when(is_type, F.lit(1)).otherwise(F.lit(0))).cast("long")
 

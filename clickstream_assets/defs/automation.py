@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from clickstream_assets.analytics.schema import EVENTS
 from clickstream_assets.defs.jobs import DAILY_GROUPS, refresh
 from clickstream_assets.defs.partitions import daily
-from clickstream_assets.defs.runs import under_way, wait_after_failures
+from clickstream_assets.defs.runs import metadata_value, under_way, wait_after_failures
 from clickstream_assets.settings import load_settings
 
 REQUEST_TAG = "clickstream/refresh_request"
@@ -107,10 +107,8 @@ def _take_in_reports(instance: dg.DagsterInstance, state: RefreshState) -> None:
     ).records
     for record in records:
         state.seen = record.storage_id
-        materialization = record.event_log_entry.asset_materialization
-        days = materialization.metadata.get("days_to_update") if materialization else None
-        if days:
-            state.pending |= {date.fromisoformat(day) for day in days.value}
+        days = metadata_value(record.event_log_entry, "days_to_update") or []
+        state.pending |= {date.fromisoformat(day) for day in days}
 
 
 def _settle_request(instance: dg.DagsterInstance, state: RefreshState) -> None:

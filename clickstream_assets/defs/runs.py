@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
@@ -43,7 +45,7 @@ def wait_after_failures(instance: DagsterInstance, job_name: str, now: float) ->
     return max(0.0, ended + wait - now)
 
 
-def metadata_value(event: dg.EventLogEntry | None, name: str) -> object:
+def metadata_value(event: dg.EventLogEntry | None, name: str) -> Any:
     """Return a metadata value of a materialization, None where there is neither."""
     materialization = event.asset_materialization if event else None
     value = materialization.metadata.get(name) if materialization else None

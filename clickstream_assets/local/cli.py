@@ -134,7 +134,7 @@ def _prepare(env: dict[str, str]) -> None:
     from clickstream_assets.settings import Settings
 
     # What was just started, whatever else the environment names.
-    prepare_servers(Settings(**{name.lower(): value for name, value in env.items()}))
+    prepare_servers(Settings.model_validate({name.lower(): value for name, value in env.items()}))
 
 
 def _dagster_yaml() -> Path | None:

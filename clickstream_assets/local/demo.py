@@ -51,11 +51,15 @@ def demo(
     from clickstream_assets.postgres.connection import PostgresError
     from clickstream_assets.settings import SettingsError
     from clickstream_assets.simulator.errors import SimulatorError
+    from clickstream_assets.simulator.readers import read_events
 
     # A stop from outside takes the servers along, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     started = time.monotonic()
     try:
+        if events:
+            # Looked at first: nobody should wait for the servers to learn of a misspelt name.
+            read_events(events)
         with _home(once) as home, ExitStack() as stack:
             run = Demo(home, once, stack, started)
             sent, made = run.feed(events, count, faults, seed)
@@ -277,9 +281,9 @@ class Demo:
         return list(reversed(data["runsOrError"]["results"])) if data else []
 
     def _failure(self, run_id: str) -> str:
+        events = "events { ... on ErrorEvent { error { message causes { message } } } }"
         data = self._graphql(
-            '{ logsForRun(runId: "%s") { ... on EventConnection { events { ... on ErrorEvent { error { message '
-            "causes { message } } } } } } }" % run_id
+            f'{{ logsForRun(runId: "{run_id}") {{ ... on EventConnection {{ {events} }} }} }}'
         )
         if not data:
             return self._children[0].tail()

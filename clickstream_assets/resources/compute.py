@@ -1,5 +1,8 @@
 """The compute engine, as a Dagster resource."""
 
+import os
+from typing import Any
+
 import dagster as dg
 
 from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine, spark_config
@@ -20,7 +23,7 @@ class ComputeResource(dg.ConfigurableResource):
         return SparkEngine(lambda: spark_session(settings))
 
 
-def spark_session(settings: Settings):
+def spark_session(settings: Settings) -> Any:
     """Connect to Spark, or start it, as the settings say."""
     if settings.spark_remote:
         from pyspark.sql import SparkSession
@@ -29,6 +32,9 @@ def spark_session(settings: Settings):
     from dagster_pyspark import LazyPySparkResource
 
     from clickstream_assets.local.jars import spark_jars
+    from clickstream_assets.local.java import find_java
 
+    # PySpark would take any Java, also one that Spark 4.0 does not start with.
+    os.environ.setdefault("JAVA_HOME", str(find_java(settings.java_home).parents[1]))
     jars = [str(jar) for jar in spark_jars(settings.jars_path)]
     return LazyPySparkResource(spark_config=spark_config(settings, jars)).spark_session

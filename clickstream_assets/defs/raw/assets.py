@@ -14,6 +14,7 @@ from clickstream_assets.analytics.schema import (
     REJECTED_EVENTS,
 )
 from clickstream_assets.defs.failures import explained_errors
+from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.tables import OWNERS, describe
 from clickstream_assets.ingest import days_to_update, land_records, place_events
 from clickstream_assets.resources.kafka import KafkaResource
@@ -102,7 +103,7 @@ def events(
     limits = settings.get()
     the_lake = lake.get()
     reported = context.instance.get_latest_materialization_event(dg.AssetKey(EVENTS.name))
-    since = int(reported.asset_materialization.metadata["batch"].value) if reported else 0
+    since = metadata_value(reported, "batch") or 0
     with explained_errors():
         counts = place_events(the_lake, Rules.of(limits))
     snapshot = the_lake.snapshot(EVENTS)

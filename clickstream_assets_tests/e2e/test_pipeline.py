@@ -1,0 +1,111 @@
+"""Everything real: the daemon, the webserver, the servers and the API; the sensors start the runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from clickstream_assets_tests.conftest import DATA
+
+CLICKSTREAM = Path(sys.executable).parent / "clickstream"
+REES46 = DATA / "rees46_multicategory_20191001_train.csv.gz"
+
+
+def run_demo(tmp_path: Path, *arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess, dict]:
+    """Run `clickstream demo --once` as a user does; return its last line as well."""
+    done = subprocess.run(
+        [CLICKSTREAM, "demo", "--once", "--timeout", "240", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path)} | environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_simulated_events_come_out_as_what_they_were_made(tmp_path: Path):
+    _, result = run_demo(tmp_path, "--count", "5000", "--seed", "7")
+    made = result["made"]
+    assert made["duplicates"] > 20
+    assert made["conflicts"] > 20
+    assert made["rejected"] > 20
+    assert made["late"] > 20
+    counts = ("sent", "events", "duplicates", "conflicts", "rejected", "users", "buyers")
+    assert {name: result[name] for name in counts} == {name: made[name] for name in counts}
+    assert result["raw"] == made["sent"]
+    assert result["sample"]["items"]
+    assert {"rank", "score", "reason", "algorithm", "product_id"} <= set(result["sample"]["items"][0])
+    # The temporary home and its servers are gone.
+    assert list(tmp_path.glob("clickstream-demo-*")) == []
+
+
+@pytest.mark.skipif(not REES46.exists(), reason=f"{REES46} is not on this machine")
+def test_a_public_days_events_give_its_published_counts(tmp_path: Path):
+    _, result = run_demo(tmp_path, "--events", str(REES46))
+    expected = {
+        "sent": 14074,
+        "raw": 14074,
+        "events": 14073,
+        "duplicates": 1,
+        "rejected": 0,
+        "conflicts": 0,
+        "sessions": 3642,
+        "users": 3633,
+        "buyers": 156,
+        "users_with_recommendations": 3633,
+    }
+    assert {name: result[name] for name in expected} == expected
+    assert result["sample"]["items"]
+
+
+def test_a_file_that_is_not_there_stops_the_demo_with_one_clear_line(tmp_path: Path):
+    done = subprocess.run(
+        [CLICKSTREAM, "demo", "--once", "--events", "nowhere.jsonl"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "nowhere.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.glob("clickstream-demo-*")) == []
+
+
+def test_webserver_and_daemon_answer_while_the_sensors_work(tmp_path: Path, pipeline_env, stack):
+    """`dg dev`, as a developer starts it from the repository's root after `clickstream stack up`."""
+    from clickstream_assets.local.children import running
+    from clickstream_assets.local.ports import free_port
+
+    port = free_port()
+    command = [str(Path(sys.executable).parent / "dg"), "dev", "--host", "127.0.0.1", "--port", str(port)]
+    root = Path(__file__).parents[2]
+    with running("dg dev", command, tmp_path / "dg.log", dict(os.environ), root) as child:
+        answer = _poll(f"http://127.0.0.1:{port}/server_info", child)
+        assert "dagster_webserver_version" in answer
+        query = "{workspaceOrError{... on Workspace{locationEntries{name loadStatus}}}}"
+        entries = _poll(f"http://127.0.0.1:{port}/graphql?query={query}".replace(" ", "%20"), child)
+        assert entries["data"]["workspaceOrError"]["locationEntries"][0]["loadStatus"] == "LOADED"
+
+
+def _poll(url: str, child) -> dict:
+    from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+    @retry(retry=retry_if_exception_type(OSError), wait=wait_fixed(0.2), stop=stop_after_delay(90), reraise=True)
+    def ask() -> dict:
+        child.check()
+        with urlopen(url, timeout=5) as answer:
+            return json.load(answer)
+
+    return ask()
