@@ -7,12 +7,16 @@ Python functions over batches) is here, once.
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache, cached_property
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -116,6 +120,9 @@ def _sql_type(arrow: pa.DataType) -> str:
 
 
 _relation_numbers = itertools.count(1)
+_BATCH_ROWS = 16_384
+# Starting worker processes takes as long as one process takes for this much.
+_PARALLEL_BATCHES = 4
 
 
 @cache
@@ -127,6 +134,8 @@ def _duckdb_session() -> tuple[Any, Any]:
     # Keeping insertion order costs memory on large results, and no function here relies on it.
     connection = duckdb.connect(config={"preserve_insertion_order": False})
     connection.execute("SET TimeZone = 'UTC'")
+    # SQLFrame holds it to the end, and DuckDB prints what is still there by then as 40 lines of leaks.
+    atexit.register(connection.close)
     return connection, DuckDBSession(conn=connection)
 
 
@@ -136,6 +145,31 @@ def _named_relation(name: str, schema: pa.Schema) -> DataFrame:
     session.catalog.add_table(name, {f"`{field.name}`": _sql_type(field.type) for field in schema})
     columns = ", ".join(f"`{field.name}`" for field in schema)
     return session.sql(f"select {columns} from {name}")
+
+
+def _to_message(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Buffer:
+    # Pickled as it is, a batch that is a slice of a table would take the whole table along.
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as stream:
+        for batch in batches:
+            stream.write_batch(batch)
+    return sink.getvalue()
+
+
+def _apply(function: BatchFunction, schema: pa.Schema, message: pa.Buffer) -> pa.Buffer:
+    return _to_message(schema, function(iter(pa.ipc.open_stream(message))))
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent does: a killed one cannot tell its workers to."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent:
+            parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 class DuckDBEngine(Engine):
@@ -179,9 +213,22 @@ class DuckDBEngine(Engine):
         return self._register(DeltaTable(path, version=version).to_pyarrow_dataset(), schema)
 
     def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
-        """Run the function in this process; its whole result is held in memory."""
-        batches = function(iter(self.to_arrow(df).to_batches(max_chunksize=16_384)))
-        return self.from_arrow(pa.Table.from_batches(batches, schema))
+        """Run the function here, or where there is much to do in a process per core; the result is in memory."""
+        batches = self.to_arrow(df).combine_chunks().to_batches(max_chunksize=_BATCH_ROWS)
+        if len(batches) < _PARALLEL_BATCHES:
+            return self.from_arrow(pa.Table.from_batches(function(iter(batches)), schema))
+        messages = (_to_message(batch.schema, [batch]) for batch in batches)
+        results = self._workers.map(_apply, itertools.repeat(function), itertools.repeat(schema), messages)
+        return self.from_arrow(pa.concat_tables(pa.ipc.open_stream(message).read_all() for message in results))
+
+    @cached_property
+    def _workers(self) -> ProcessPoolExecutor:
+        # Spawned, because this process has threads (DuckDB's, Kafka's) that a fork would tear apart.
+        return ProcessPoolExecutor(
+            self._settings.duckdb_threads or os.cpu_count(),
+            get_context("spawn"),
+            initializer=_end_with_parent,
+        )
 
     def persist(self, df: DataFrame) -> DataFrame:
         """Compute into an Arrow table; one that is at hand is taken as it is."""

@@ -14,7 +14,14 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from clickstream_assets.analytics.events import PARSED, Rules, find_repetitions, parse_batches, place
+from clickstream_assets.analytics.events import (
+    PARSED,
+    Rules,
+    find_repeated_ids,
+    find_repeated_lines,
+    parse_batches,
+    place,
+)
 from clickstream_assets.analytics.schema import (
     CONFLICTING_EVENTS,
     DUPLICATE_EVENTS,
@@ -34,6 +41,7 @@ class Landing:
     """What `land_records` did."""
 
     records: int = 0
+    """Records that came into `raw_events` meanwhile."""
     batch: int = 0
     offsets: dict[int, int] = field(default_factory=dict)
     """Per partition the offset up to which the lake holds the topic."""
@@ -58,24 +66,32 @@ def land_records(
     """
     available = topic.offsets()
     landing = Landing()
+    silent: dict[int, int] = {}
+    rows_before: int | None = None
     while True:
         # One snapshot for both: the batch's number claims exactly the offsets that follow it.
         snapshot = lake.snapshot(RAW_EVENTS)
-        last = snapshot.maximum("offset", by=("topic", "partition"))
-        landing.offsets.update({p: offset + 1 for (name, p), offset in last.items() if name == topic.name})
+        rows_before = snapshot.rows if rows_before is None else rows_before
+        landing.records = snapshot.rows - rows_before
         landing.batch = snapshot.batch
-        limit = min(batch_records, run_records - landing.records)
+        last = snapshot.maximum("offset", by=("topic", "partition"))
+        landing.offsets = {p: offset + 1 for (name, p), offset in last.items() if name == topic.name}
+        for partition, offset in silent.items():
+            landing.offsets[partition] = max(offset, landing.offsets.get(partition, 0))
+        limit = max(0, min(batch_records, run_records - landing.records))
         ranges, lost = plan_ranges(landing.offsets, available, limit, allow_data_loss)
-        landing.lost += lost
         if not ranges:
             return landing
         batch = snapshot.batch + 1
         records = topic.read(lake.engine, ranges, batch)
-        lake.append_batch(RAW_EVENTS, records, batch)
+        if lake.engine.to_arrow(records.select("offset").limit(1)).num_rows:
+            lake.append_batch(RAW_EVENTS, records, batch)
+            landing.lost += lost
+        else:
+            # Markers and aborted records of transactions have offsets and are never shown, so the lake cannot
+            # tell that they were passed. Only this run needs to know; the next one passes them again.
+            silent.update({r.partition: r.end for r in ranges})
         lake.engine.release(records)
-        # What was read is done with, even where the last offsets of a range hold no record.
-        landing.offsets.update({r.partition: r.end for r in ranges})
-        landing.records += sum(len(r) for r in ranges)
 
 
 def place_events(lake: Lake, rules: Rules) -> Counter[str]:
@@ -95,7 +111,10 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
         records = records.where(F.col("batch") == batch)
         before = [lake.read(table).where(F.col("batch") < batch) for table in (EVENTS, DUPLICATE_EVENTS)]
         parsed = engine.persist(engine.map_arrow(records, partial(parse_batches, rules=rules), PARSED))
-        repetitions = engine.persist(find_repetitions(parsed, *before))
+        events_before, duplicates_before = before
+        repeated_ids = engine.persist(find_repeated_ids(parsed, events_before, duplicates_before))
+        repeated_lines = find_repeated_lines(parsed, repeated_ids, events_before)
+        repetitions = engine.persist(repeated_ids.unionByName(repeated_lines))
         reasons = engine.to_arrow(
             repetitions.groupBy("reason").agg(F.count(F.lit(1)).cast("long").alias("records"))
         )
@@ -117,8 +136,8 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
         lake.append_batch(EVENTS, placed.events, batch)
         found["events"] = verdicts["records"] - found.total()
         counts += found
-        engine.release(repetitions)
-        engine.release(parsed)
+        for df in (repetitions, repeated_ids, parsed):
+            engine.release(df)
     return counts
 
 

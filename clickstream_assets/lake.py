@@ -6,6 +6,9 @@ metadata alone. Data is written by the engine that computed it.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -13,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from clickstream_assets.analytics.schema import Table
 from clickstream_assets.engine import DataFrame, Engine, SparkEngine
@@ -21,6 +24,10 @@ from clickstream_assets.engine import DataFrame, Engine, SparkEngine
 
 class LakeError(RuntimeError):
     """The lake cannot do what was asked; the message names the table and the fix."""
+
+
+class LakeStorageError(OSError):
+    """The lake's storage does not take or give data; the message names LAKE_PATH and the fix."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,25 @@ class Lake:
         """Where a table is, as Spark spells it."""
         return f"{self._root}/{table.name}"
 
+    @contextmanager
+    def _explained(self, table: Table) -> Iterator[None]:
+        try:
+            yield
+        except CommitFailedError:
+            raise
+        except (DeltaError, OSError) as error:
+            # delta-rs draws causes as a tree, in colours.
+            cause = " ".join(re.sub(r"\x1b\[[0-9;]*m|\u21b3", "", str(error)).split())
+            raise LakeStorageError(
+                f"LAKE_PATH={self._root}: table {table.name} cannot be opened or written: {cause}. See that this "
+                "user may write there and that the disk has space, or set LAKE_PATH to another place"
+            ) from error
+
     def _open(self, table: Table) -> DeltaTable:
+        with self._explained(table):
+            return self._open_or_make(table)
+
+    def _open_or_make(self, table: Table) -> DeltaTable:
         # delta-rs knows S3 by s3://, Spark by s3a://.
         path = self.path(table).replace("s3a://", "s3://", 1)
         try:
@@ -116,7 +141,8 @@ class Lake:
             return
         commit = CommitProperties(app_transactions=[Transaction(table.name, batch)])
         try:
-            write_deltalake(delta, data, mode="append", commit_properties=commit)
+            with self._explained(table):
+                write_deltalake(delta, data, mode="append", commit_properties=commit)
         except CommitFailedError:
             # Delta lets one of two commits of the same batch win; that it has is what was wanted.
             if self.snapshot(table).batch < batch:
@@ -154,7 +180,9 @@ class Lake:
                 writer = writer.option("replaceWhere", where)
             writer.save(self.path(table))
             return
-        write_deltalake(delta, conform(self.engine.to_arrow(df), table), mode="overwrite", predicate=where)
+        data = conform(self.engine.to_arrow(df), table)
+        with self._explained(table):
+            write_deltalake(delta, data, mode="overwrite", predicate=where)
 
 
 def conform(data: pa.Table, table: Table) -> pa.Table:
@@ -163,7 +191,19 @@ def conform(data: pa.Table, table: Table) -> pa.Table:
     Raises:
         LakeError: a column is missing, a value does not fit its type, or a required one is null.
     """
-    try:
-        return data.select(table.column_names).cast(table.arrow)
-    except (KeyError, ValueError, pa.ArrowInvalid) as error:
-        raise LakeError(f"rows for table {table.name} do not fit its schema: {error}") from error
+    columns = []
+    for field in table.arrow:
+        try:
+            column = data[field.name].cast(field.type)
+        except KeyError:
+            raise LakeError(f"rows for table {table.name} have no column {field.name}") from None
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise LakeError(
+                f"rows for table {table.name}: column {field.name} is not {field.type}: {error}"
+            ) from error
+        if column.null_count and not field.nullable:
+            raise LakeError(
+                f"rows for table {table.name}: column {field.name} is null in {column.null_count:,} rows, and must not"
+            )
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=table.arrow)

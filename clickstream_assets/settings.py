@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     kafka_topic_partitions: int = Field(3, ge=1, description="Partitions of the topic when we create it.")
     kafka_timeout_seconds: float = Field(10, gt=0, description="How long a broker may take to answer.")
     ingest_batch_records: int = Field(
-        500_000, ge=1, description="Records in one commit to raw_events; bounds an ingest's memory."
+        250_000, ge=1, description="Records in one commit to raw_events; bounds an ingest's memory."
     )
     ingest_run_records: int = Field(
         5_000_000, ge=1, description="Records that one ingest run takes at most; the next run goes on."

@@ -1,15 +1,17 @@
 """From a Kafka record to exactly one of: event, duplicate, conflict, rejected record.
 
-`parse_batches` judges each record by itself (a Python function over Arrow batches); `find_repetitions` tells
-the first of an event from its repetitions, and `place` puts each record into its table (DataFrames). All are
-deterministic: the same records in the same ingest batches end in the same places, however often and on
-whichever engine they are worked on.
+`parse_batches` judges each record by itself (a Python function over Arrow batches); `find_repeated_ids` and
+`find_repeated_lines` tell the first of an event from its repetitions, and `place` puts each record into its table
+(DataFrames). All are deterministic: the same records in the same ingest batches end in the same places, however
+often and on whichever engine they are worked on.
 """
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
@@ -298,6 +300,34 @@ def _shown(value: Any) -> str | None:
     return text.replace("\x00", "\ufffd")[:200]
 
 
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """Spare the search for cycles among hundreds of thousands of tuples that have none: 30 % of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _parse_batch(batch: pa.RecordBatch, rules: Rules) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    no_event = (None,) * len(_EVENT_FIELDS)
+    events: list[tuple[Any, ...]] = []
+    rejections: list[tuple[Any, ...]] = []
+    for value, kafka_time in zip(
+        batch.column("value").to_pylist(), batch.column("kafka_time").cast("int64").to_pylist(), strict=True
+    ):
+        try:
+            events.append(parse_event(value, kafka_time, rules))
+            rejections.append((None, None, None))
+        except Rejection as rejection:
+            events.append(no_event)
+            rejections.append((rejection.field, rejection.rule, _shown(rejection.value)))
+    return events, rejections
+
+
 def parse_batches(batches: Iterator[pa.RecordBatch], rules: Rules) -> Iterator[pa.RecordBatch]:
     """Judge each raw record by itself: RAW_EVENTS batches in, PARSED batches out, one row per record."""
     no_event = (None,) * len(_EVENT_FIELDS)
@@ -327,63 +357,75 @@ def parse_batches(batches: Iterator[pa.RecordBatch], rules: Rules) -> Iterator[p
 
 RECORD_ORDER = ("topic", "partition", "offset")
 _FIRST = ("first_payload_hash", "first_topic", "first_partition", "first_offset")
+REPETITION = (*RECORD_ORDER, "reason", *_FIRST)
+"""Columns of a record that is no new event: which it is, why, and the record that came first."""
 
 
-def find_repetitions(parsed: DataFrame, events_before: DataFrame, duplicates_before: DataFrame) -> DataFrame:
-    """Find the valid records that do not become events, each with the reason and the record that came first.
+_RECORD = ("event_id", "payload_hash", *RECORD_ORDER)
+_LINE = ("order_id", "product_id", "line_quantity", "line_price")
+
+
+def find_repeated_ids(parsed: DataFrame, events_before: DataFrame, duplicates_before: DataFrame) -> DataFrame:
+    """Find the valid records whose event id came before.
 
     Records are judged in the order of topic, partition and offset. The first of an event id is the event; the
-    same id with the same payload is `same_event`, with another payload `other_payload`. A purchase that repeats
-    an order line (order, product, quantity, price) under another id, as a reloaded thank-you page does, is
-    `same_order_line`.
+    same id with the same payload is `same_event`, with another payload `other_payload`.
 
     Args:
-        parsed: PARSED rows of the new ingest batches.
+        parsed: PARSED rows of the new ingest batch.
         events_before: EVENTS rows of all earlier batches.
         duplicates_before: DUPLICATE_EVENTS rows of all earlier batches.
 
     Returns:
-        topic, partition, offset, reason, first_payload_hash, first_topic, first_partition, first_offset. Few
-        rows, whatever the batch: persist them, `place` uses them four times.
+        REPETITION columns. Few rows, whatever the batch, that are used several times: to be persisted.
     """
     F, _ = functions_of(parsed)
-    valid = parsed.where(F.col("rule").isNull())
-    by_id = _repeated_ids(valid, events_before, duplicates_before)
-    firsts = valid.join(by_id.select(*RECORD_ORDER), on=list(RECORD_ORDER), how="left_anti")
-    return as_view(by_id.unionByName(_repeated_lines(firsts, events_before)))
-
-
-def _repeated_ids(valid: DataFrame, events_before: DataFrame, duplicates_before: DataFrame) -> DataFrame:
-    F, _ = functions_of(valid)
-    columns = ["event_id", "payload_hash", *RECORD_ORDER]
+    new = as_view(parsed.where(F.col("rule").isNull()).select(*_RECORD))
     # An id that was dropped as a repeated order line is taken too: what follows under it is measured by it.
-    taken = duplicates_before.where(F.col("reason") == "same_order_line")
-    before = events_before.select(*columns).unionByName(taken.select(*columns))
-    repeated = _repetitions(valid.select(*columns), before, ["event_id"])
+    taken = duplicates_before.where(F.col("reason") == "same_order_line").select(*_RECORD)
+    before = as_view(events_before.select(*_RECORD).unionByName(taken))
     same_payload = F.col("payload_hash") == F.col("first_payload_hash")
     reason = F.when(same_payload, F.lit("same_event")).otherwise(F.lit("other_payload"))
-    return as_view(repeated.select(*RECORD_ORDER, reason.alias("reason"), *_FIRST))
+    return _repetitions(new, before, ["event_id"]).select(*RECORD_ORDER, reason.alias("reason"), *_FIRST)
 
 
-def _repeated_lines(firsts: DataFrame, events_before: DataFrame) -> DataFrame:
-    F, _ = functions_of(firsts)
-    line = ["order_id", "product_id", "line_quantity", "line_price"]
+def find_repeated_lines(parsed: DataFrame, repeated_ids: DataFrame, events_before: DataFrame) -> DataFrame:
+    """Find the purchases that repeat an order line under another id, as a reloaded thank-you page does.
 
-    def lines(df: DataFrame) -> DataFrame:
-        is_line = (F.col("event_type") == "purchase") & F.col("order_id").isNotNull()
-        return as_view(
-            df.where(is_line).select(
-                "order_id",
-                "product_id",
-                F.coalesce(F.col("quantity"), F.lit(1)).alias("line_quantity"),
-                F.coalesce(F.col("price"), F.lit(-1).cast("decimal(18,4)")).alias("line_price"),
-                "payload_hash",
-                *RECORD_ORDER,
-            )
+    An order line is an order, product, quantity and price; its repetition is `same_order_line`.
+
+    Args:
+        parsed: PARSED rows of the new ingest batch.
+        repeated_ids: what `find_repeated_ids` found among them; these are no events, so no lines either.
+        events_before: EVENTS rows of all earlier batches.
+
+    Returns:
+        REPETITION columns.
+    """
+    F, _ = functions_of(parsed)
+    new = _order_lines(parsed.where(F.col("rule").isNull()))
+    firsts = as_view(
+        new.join(repeated_ids.select(*RECORD_ORDER), on=list(RECORD_ORDER), how="left_anti").select(
+            *_LINE, "payload_hash", *RECORD_ORDER
         )
-
-    repeated = _repetitions(lines(firsts), lines(events_before), line)
+    )
+    repeated = _repetitions(firsts, _order_lines(events_before), list(_LINE))
     return repeated.select(*RECORD_ORDER, F.lit("same_order_line").alias("reason"), *_FIRST)
+
+
+def _order_lines(events: DataFrame) -> DataFrame:
+    F, _ = functions_of(events)
+    is_line = (F.col("event_type") == "purchase") & F.col("order_id").isNotNull()
+    return as_view(
+        events.where(is_line).select(
+            "order_id",
+            "product_id",
+            F.coalesce(F.col("quantity"), F.lit(1)).alias("line_quantity"),
+            F.coalesce(F.col("price"), F.lit(-1).cast("decimal(18,4)")).alias("line_price"),
+            "payload_hash",
+            *RECORD_ORDER,
+        )
+    )
 
 
 def _repetitions(new: DataFrame, before: DataFrame, key: list[str]) -> DataFrame:
@@ -428,7 +470,12 @@ class Placed:
 
 
 def place(parsed: DataFrame, repetitions: DataFrame) -> Placed:
-    """Put each PARSED record into its table, given what `find_repetitions` found among them."""
+    """Put each PARSED record into its table.
+
+    Args:
+        parsed: PARSED rows of an ingest batch.
+        repetitions: what `find_repeated_ids` and `find_repeated_lines` found among them, together.
+    """
     F, _ = functions_of(parsed)
     valid = parsed.where(F.col("rule").isNull())
     repeated = valid.join(repetitions, on=list(RECORD_ORDER), how="inner")

@@ -2,8 +2,6 @@
 
 import dagster as dg
 
-from clickstream_assets.defs.partitions import daily
-
 DAILY_GROUPS = ("sessions", "segments")
 MODEL_GROUPS = ("models", "serving")
 
@@ -22,7 +20,6 @@ ingest = dg.define_asset_job(
 refresh = dg.define_asset_job(
     "refresh",
     selection=dg.AssetSelection.groups(*DAILY_GROUPS, *MODEL_GROUPS),
-    partitions_def=daily(),
     tags={ONE_AT_A_TIME: "refresh"},
     description="The tables of some days, then the models and what is served.",
 )

@@ -6,21 +6,15 @@ from typing import Any
 
 import dagster as dg
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-UNDER_WAY = [
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-]
 FIRST_WAIT_SECONDS = 10
 LONGEST_WAIT_SECONDS = 600
 
 
 def under_way(instance: DagsterInstance, job_name: str) -> str | None:
     """Return the id of an unfinished run of a job, if there is one."""
-    runs = instance.get_runs(RunsFilter(job_name=job_name, statuses=UNDER_WAY), limit=1)
+    runs = instance.get_runs(RunsFilter(job_name=job_name, statuses=NOT_FINISHED_STATUSES), limit=1)
     return runs[0].run_id if runs else None
 
 

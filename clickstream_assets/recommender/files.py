@@ -18,7 +18,14 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
-from clickstream_assets.analytics.events import PARSED, Rules, find_repetitions, parse_batches, place
+from clickstream_assets.analytics.events import (
+    PARSED,
+    Rules,
+    find_repeated_ids,
+    find_repeated_lines,
+    parse_batches,
+    place,
+)
 from clickstream_assets.analytics.schema import DUPLICATE_EVENTS, EVENTS, RAW_EVENTS, TIMESTAMP
 from clickstream_assets.engine import DataFrame, Engine
 from clickstream_assets.simulator.readers import EventFile, read_events
@@ -56,9 +63,12 @@ def load_events(engine: Engine, path: Path, rules: Rules) -> LoadedEvents:
         return LoadedEvents(engine.from_arrow(_ratings(path, *layout)), {})
     file = read_events(path)
     parsed = engine.from_arrow(pa.Table.from_batches(parse_batches(_raw_batches(file), rules), schema=PARSED))
-    nothing_before = (engine.from_arrow(table.arrow.empty_table()) for table in (EVENTS, DUPLICATE_EVENTS))
-    repetitions = engine.persist(find_repetitions(parsed, *nothing_before))
-    placed = place(parsed, repetitions)
+    no_events, no_duplicates = (
+        engine.from_arrow(table.arrow.empty_table()) for table in (EVENTS, DUPLICATE_EVENTS)
+    )
+    repeated_ids = engine.persist(find_repeated_ids(parsed, no_events, no_duplicates))
+    repeated_lines = find_repeated_lines(parsed, repeated_ids, no_events)
+    placed = place(parsed, engine.persist(repeated_ids.unionByName(repeated_lines)))
     tables = {"duplicate": placed.duplicates, "conflicting": placed.conflicts, "rejected": placed.rejected}
     counts = {reason: table.count() for reason, table in tables.items()}
     return LoadedEvents(placed.events, {reason: n for reason, n in {**file.skipped, **counts}.items() if n})

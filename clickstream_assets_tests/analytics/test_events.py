@@ -12,14 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clickstream_assets.analytics.events import (
+    Placed,
     Rejection,
     Rules,
-    find_repetitions,
+    find_repeated_ids,
+    find_repeated_lines,
     parse_event,
     place,
 )
 from clickstream_assets.analytics.schema import DUPLICATE_EVENTS, EVENTS
-from clickstream_assets.engine import Engine
+from clickstream_assets.engine import DataFrame, Engine
 from clickstream_assets.lake import conform
 from clickstream_assets_tests.analytics.records import ARRIVED, RULES, VIEW, encode, parse, raw_table
 
@@ -28,6 +30,21 @@ KAFKA_TIME = int(ARRIVED.timestamp()) * 1_000_000
 
 def parsed(payload: object):
     return parse_event(payload if isinstance(payload, bytes) else encode(payload), KAFKA_TIME, RULES)
+
+
+def judged(
+    engine: Engine,
+    df: DataFrame,
+    events: pa.Table | None = None,
+    duplicates: pa.Table | None = None,
+) -> Placed:
+    """Place parsed records, given the events and duplicates of the batches before."""
+    before = engine.from_arrow(events or EVENTS.arrow.empty_table())
+    repeated_ids = engine.persist(
+        find_repeated_ids(df, before, engine.from_arrow(duplicates or DUPLICATE_EVENTS.arrow.empty_table()))
+    )
+    repeated_lines = find_repeated_lines(df, repeated_ids, before)
+    return place(df, engine.persist(repeated_ids.unionByName(repeated_lines)))
 
 
 def rejection(payload: object, rules: Rules = RULES) -> Rejection:
@@ -208,7 +225,7 @@ def test_no_record_ends_the_program(value):
 def test_bad_records_keep_their_bytes_beside_the_rule(engine: Engine):
     raw = raw_table([encode(VIEW), b"\xff no json", None, encode({**VIEW, "user_id": {"a": "\x00"}})])
     df = parse(engine, raw)
-    placed = place(df, find_repetitions(df, *_nothing_before(engine)))
+    placed = judged(engine, df)
     rejected = sorted(engine.to_arrow(placed.rejected).to_pylist(), key=lambda row: row["offset"])
     assert [(r["offset"], r["value"], r["field"], r["rule"]) for r in rejected] == [
         (1, b"\xff no json", None, "not_json"),
@@ -216,13 +233,6 @@ def test_bad_records_keep_their_bytes_beside_the_rule(engine: Engine):
         (3, encode({**VIEW, "user_id": {"a": "\x00"}}), "user_id", "wrong_type"),
     ]
     assert "\x00" not in rejected[2]["rejected_value"]
-
-
-def _nothing_before(engine: Engine):
-    return (
-        engine.from_arrow(EVENTS.arrow.empty_table()),
-        engine.from_arrow(DUPLICATE_EVENTS.arrow.empty_table()),
-    )
 
 
 def test_reloaded_thank_you_page_is_one_purchase(engine: Engine):
@@ -236,7 +246,7 @@ def test_reloaded_thank_you_page_is_one_purchase(engine: Engine):
         line | {"event_id": "f", "order_id": ""},
     ]
     df = parse(engine, raw_table(map(encode, values)))
-    placed = place(df, find_repetitions(df, *_nothing_before(engine)))
+    placed = judged(engine, df)
     assert _ids(engine, placed.events) == ["a", "c", "d", "e", "f"]
     (duplicate,) = engine.to_arrow(placed.duplicates).to_pylist()
     assert (duplicate["event_id"], duplicate["reason"]) == ("b", "same_order_line")
@@ -295,8 +305,7 @@ def test_each_record_is_in_the_one_place_that_judging_one_by_one_gives(engine: E
     start = 0
     for number, size in enumerate(batch_sizes, 1):
         df = parse(engine, raw_table(records[start : start + size], number, start))
-        before = engine.from_arrow(events), engine.from_arrow(duplicates)
-        placed = place(df, engine.persist(find_repetitions(df, *before)))
+        placed = judged(engine, df, events, duplicates)
         new = {
             "event": conform(engine.to_arrow(placed.events), EVENTS),
             "duplicate": conform(engine.to_arrow(placed.duplicates), DUPLICATE_EVENTS),
@@ -316,7 +325,7 @@ def test_each_record_is_in_the_one_place_that_judging_one_by_one_gives(engine: E
 def test_conflict_says_which_record_came_first(engine: Engine):
     records = [VIEW | {"event_id": "x"}, VIEW | {"event_id": "x", "price": 1}]
     df = parse(engine, raw_table(map(encode, records), first_offset=10))
-    placed = place(df, find_repetitions(df, *_nothing_before(engine)))
+    placed = judged(engine, df)
     (conflict,) = engine.to_arrow(placed.conflicts).to_pylist()
     assert (conflict["offset"], conflict["first_offset"]) == (11, 10)
     assert conflict["first_payload_hash"] == parsed(VIEW).payload_hash != conflict["payload_hash"]

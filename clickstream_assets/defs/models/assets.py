@@ -61,7 +61,7 @@ def interactions(lake: LakeResource) -> dg.MaterializeResult:
 
 
 @dg.asset(
-    deps=[interactions],
+    deps=["events", interactions],
     group_name="models",
     kinds={"delta"},
     owners=OWNERS,

@@ -56,6 +56,7 @@ def raw_events(settings: SettingsResource, lake: LakeResource, kafka: KafkaResou
         metadata={
             "records": landing.records,
             "batch": landing.batch,
+            "topic": kafka.topic().name,
             "offsets": {str(partition): offset for partition, offset in sorted(landing.offsets.items())},
             "lost_records": landing.lost,
             "dagster/row_count": lake.get().snapshot(RAW_EVENTS).rows,
@@ -104,6 +105,9 @@ def events(
     the_lake = lake.get()
     reported = context.instance.get_latest_materialization_event(dg.AssetKey(EVENTS.name))
     since = metadata_value(reported, "batch") or 0
+    if since > the_lake.snapshot(EVENTS).batch:
+        # Another lake, or this one made anew: none of its days has been reported.
+        since = 0
     with explained_errors():
         counts = place_events(the_lake, Rules.of(limits))
     snapshot = the_lake.snapshot(EVENTS)

@@ -6,6 +6,7 @@ import dagster as dg
 
 from clickstream_assets.analytics.schema import EVENTS, SESSIONS
 from clickstream_assets.analytics.sessions import sessions as compute_sessions
+from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.partitions import daily, days_of, portions
 from clickstream_assets.defs.tables import OWNERS, describe
 from clickstream_assets.resources.lake import LakeResource
@@ -32,9 +33,10 @@ def sessions(
     the_lake = lake.get()
     gap = timedelta(minutes=limits.session_gap_minutes)
     first, last = days_of(context)
-    for start, end in portions(the_lake, first, last):
-        rows = compute_sessions(the_lake.read(EVENTS), start, end, gap, limits.bot_views_per_minute)
-        the_lake.replace(SESSIONS, rows, days=(start, end))
+    with explained_errors():
+        for start, end in portions(the_lake, first, last):
+            rows = compute_sessions(the_lake.read(EVENTS), start, end, gap, limits.bot_views_per_minute)
+            the_lake.replace(SESSIONS, rows, days=(start, end))
     snapshot = the_lake.snapshot(SESSIONS)
     per_day = snapshot.rows_by("session_date")
     return dg.MaterializeResult(

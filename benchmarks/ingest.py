@@ -1,0 +1,92 @@
+"""Ingest: from Kafka to `events`, deduplicated against what is there; time and peak memory.
+
+    python -m benchmarks.ingest --events 5000000 --engine duckdb
+
+Simulated events are made and sent first, which gives the simulator's own rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+
+from benchmarks.measure import run_measured, say, servers
+
+
+def ingest() -> None:
+    """What is measured, in a process of its own."""
+    from clickstream_assets.analytics.events import Rules
+    from clickstream_assets.ingest import land_records, place_events
+    from clickstream_assets.kafka import Topic
+    from clickstream_assets.lake import Lake
+    from clickstream_assets.resources.compute import ComputeResource
+    from clickstream_assets.resources.settings import SettingsResource
+    from clickstream_assets.settings import load_settings
+
+    settings = load_settings()
+    engine = ComputeResource(settings=SettingsResource()).engine()
+    # The engine's own start is not what is measured; a warm one is what an always-on Spark server gives.
+    import pyarrow as pa
+
+    engine.to_arrow(engine.from_arrow(pa.table({"warm": [1]})))
+    lake = Lake(settings.lake, engine)
+    result = {}
+    # Two halves, the second against what the first left: what sustained means.
+    for part in ("first_half", "second_half"):
+        start = time.perf_counter()
+        landing = land_records(
+            lake, Topic(settings), settings.ingest_batch_records, int(os.environ["BENCHMARK_HALF"])
+        )
+        landed = time.perf_counter()
+        counts = place_events(lake, Rules.of(settings))
+        done = time.perf_counter()
+        result[part] = {
+            "records": landing.records,
+            "land_seconds": round(landed - start, 2),
+            "place_seconds": round(done - landed, 2),
+            "records_per_second": round(landing.records / (done - start)),
+            "counts": dict(counts),
+        }
+    print(json.dumps(result))
+
+
+def main() -> None:
+    """Send events, then measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=5_000_000)
+    parser.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb")
+    parser.add_argument("--measured", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measured:
+        ingest()
+        return
+    from clickstream_assets.settings import load_settings
+    from clickstream_assets.simulator.run import SimulationOptions, run_simulation
+    from clickstream_assets.simulator.stream import Faults
+
+    with servers():
+        faults = Faults(late=0.01, duplicate=0.01, conflicting=0.01, malformed=0.01)
+        options = SimulationOptions(
+            events=arguments.events, seed=1, users=100_000, products=5_000, days=30, faults=faults, files=False
+        )
+        start = time.perf_counter()
+        made = run_simulation(load_settings(), options)
+        seconds = time.perf_counter() - start
+        say(f"sent {made.sent:,} records in {seconds:.0f} s")
+        os.environ |= {
+            "COMPUTE_ENGINE": arguments.engine,
+            "BENCHMARK_HALF": str(made.sent // 2 + 1),
+        }
+        result = {
+            "engine": arguments.engine,
+            "sent": made.sent,
+            "sent_per_second": round(made.sent / seconds),
+            **run_measured(["-m", "benchmarks.ingest", "--measured"]),
+        }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

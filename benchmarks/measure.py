@@ -1,0 +1,74 @@
+"""What the benchmarks share: servers of their own, and the time and memory of a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from clickstream_assets.local.prepare import prepare_servers
+from clickstream_assets.local.stack import Stack
+from clickstream_assets.settings import load_settings
+
+SAMPLE_SECONDS = 0.2
+
+
+@contextmanager
+def servers() -> Iterator[Path]:
+    """Kafka, PostgreSQL and Elasticsearch in a temporary home, with the environment set to them."""
+    with tempfile.TemporaryDirectory(prefix="clickstream-benchmark-") as folder:
+        home = Path(folder)
+        stack = Stack(home, load_settings().jars_path, progress=say)
+        try:
+            stack.up(dagster_yaml=Path(__file__).parents[1] / "dagster.yaml")
+            os.environ.update(
+                stack.env() | {"LAKE_PATH": str(home / "lake"), "RAW_LOGS_PATH": str(home / "raw_logs")}
+            )
+            prepare_servers(load_settings())
+            yield home
+        finally:
+            stack.down()
+
+
+def say(line: str) -> None:
+    """Report progress where it does not mix with the result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def run_measured(arguments: list[str]) -> dict[str, Any]:
+    """Run a Python script that prints a JSON object last.
+
+    Returns:
+        That object, with `peak_mb`: the most memory (proportional set size) of the process and its children.
+    """
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)
+    watched = psutil.Process(process.pid)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _memory(watched))
+        time.sleep(SAMPLE_SECONDS)
+    assert process.stdout is not None
+    lines = process.stdout.read().splitlines()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(arguments)} ended with status {process.returncode}")
+    return json.loads(lines[-1]) | {"peak_mb": round(peak / 2**20)}
+
+
+def _memory(process: psutil.Process) -> int:
+    total = 0
+    try:
+        for member in (process, *process.children(recursive=True)):
+            # PSS: what Python workers that were forked share is counted once.
+            total += member.memory_full_info().pss
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return total
+    return total

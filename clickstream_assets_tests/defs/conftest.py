@@ -1,0 +1,18 @@
+"""The code location, loaded once, and a Dagster instance per test."""
+
+import dagster as dg
+import pytest
+
+from clickstream_assets.definitions import defs
+
+
+@pytest.fixture(scope="session")
+def definitions() -> dg.Definitions:
+    """Everything under `defs/`, as the code server loads it."""
+    return defs()
+
+
+@pytest.fixture
+def instance() -> dg.DagsterInstance:
+    """A Dagster instance in memory."""
+    return dg.DagsterInstance.ephemeral()

@@ -1,0 +1,230 @@
+"""What a person sees of the asset graph: complete, described, and loadable the way Dagster loads it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._utils.warnings import BetaWarning, PreviewWarning, SupersessionWarning
+
+from clickstream_assets.analytics import schema
+from clickstream_assets.defs.partitions import daily
+
+ROOT = Path(__file__).parents[2]
+
+GROUPS = {
+    "raw": {
+        "clickstream_events",
+        "raw_events",
+        "events",
+        "duplicate_events",
+        "conflicting_events",
+        "rejected_events",
+    },
+    "sessions": {"sessions"},
+    "segments": {"user_segments"},
+    "models": {"interactions", "popular_products", "als_model", "model_evaluation"},
+    "serving": {"published_days", "product_recommendations"},
+}
+INGESTED = GROUPS["raw"] - {"clickstream_events"}
+REFRESHED = GROUPS["sessions"] | GROUPS["segments"] | GROUPS["models"] | GROUPS["serving"]
+DAILY = {"sessions", "user_segments", "published_days"}
+
+# The table whose columns an asset shows; the others have the asset's name.
+SHOWN_TABLES = {"als_model": schema.ITEM_FACTORS, "published_days": schema.SESSIONS}
+TABLES = {table.name: table for table in vars(schema).values() if isinstance(table, schema.Table)}
+
+
+@pytest.fixture(scope="module")
+def graph(definitions: dg.Definitions) -> AssetGraph:
+    return definitions.resolve_asset_graph()
+
+
+def names(keys: set[dg.AssetKey]) -> set[str]:
+    return {key.to_user_string() for key in keys}
+
+
+def run_program(name: str, *arguments: str, cwd: Path, home: Path) -> str:
+    """Run one of the environment's programs; return what it says."""
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    done = subprocess.run(
+        [Path(sys.executable).parent / name, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"DAGSTER_HOME": str(home)},
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    return said
+
+
+def test_everything_that_the_definitions_name_can_be_resolved(definitions: dg.Definitions):
+    dg.Definitions.validate_loadable(definitions)
+
+
+def test_a_code_server_loads_the_workspace_file(tmp_path: Path):
+    said = run_program(
+        "dagster",
+        "definitions",
+        "validate",
+        "-w",
+        str(ROOT / "workspace.yaml"),
+        cwd=tmp_path,
+        home=tmp_path / "dagster",
+    )
+    assert "Validation successful for code location clickstream_assets." in said
+
+
+def test_dg_loads_the_project(tmp_path: Path):
+    said = run_program("dg", "check", "defs", cwd=ROOT, home=tmp_path / "dagster")
+    assert "All definitions loaded successfully." in said
+
+
+def test_the_one_thing_in_use_that_dagster_may_change_is_the_backfill_policy(tmp_path: Path):
+    # Each module by itself, in a process that has none of them yet: loading the folder silences warnings, and
+    # decorators warn once, when they are imported.
+    folder = ROOT / "clickstream_assets"
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in [*folder.glob("defs/**/*.py"), *folder.glob("resources/*.py")]
+    ]
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", f"import {', '.join(sorted(modules))}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    kinds = "|".join(
+        kind.__name__ for kind in (BetaWarning, PreviewWarning, SupersessionWarning, DeprecationWarning)
+    )
+    warned = re.findall(rf"(?:/dagster/|clickstream_assets/)\S+:\d+: (?:{kinds}): (.+?) is ", done.stderr)
+    assert set(warned) == {"Parameter `backfill_policy` of function `asset`"}
+
+
+def test_the_assets_are_those_of_the_design_each_in_its_group(graph: AssetGraph):
+    groups: dict[str, set[str]] = {}
+    for key in graph.get_all_asset_keys():
+        groups.setdefault(graph.get(key).group_name, set()).add(key.to_user_string())
+    assert groups == GROUPS
+
+
+def test_every_asset_says_what_it_is_and_whose(graph: AssetGraph):
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.owners == ["team:clickstream"], key
+        assert node.description, key
+        expected = {"kafka"} if key == dg.AssetKey("clickstream_events") else None
+        kinds = expected or ({"postgres"} if node.group_name == "serving" else {"delta"})
+        assert node.kinds == kinds, key
+
+
+@pytest.mark.parametrize("name", sorted(INGESTED | REFRESHED))
+def test_an_asset_shows_the_columns_of_its_table(graph: AssetGraph, name: str):
+    table = SHOWN_TABLES.get(name) or TABLES[name]
+    metadata = graph.get(dg.AssetKey(name)).metadata
+    shown = metadata["dagster/column_schema"].columns
+    assert [(column.name, column.type, column.description) for column in shown] == [
+        (column.name, str(column.type), column.description) for column in table.columns
+    ]
+    assert [column.constraints.nullable for column in shown] == [column.nullable for column in table.columns]
+    unique = {column.name for column in shown if column.constraints.unique}
+    assert unique == (set(table.key) if len(table.key) == 1 else set())
+    assert metadata["dagster/table_name"] == table.name
+    assert metadata["grain"] == table.grain
+    assert metadata["key"] == ", ".join(table.key)
+
+
+def test_every_table_of_the_lake_is_some_assets(graph: AssetGraph):
+    described = set()
+    for name in INGESTED | REFRESHED:
+        metadata = graph.get(dg.AssetKey(name)).metadata
+        described |= {metadata["dagster/table_name"], *metadata.get("other_tables", "").split(", ")} - {""}
+    # Neighbours are computed where they are used, and kept nowhere yet.
+    assert described == set(TABLES) - {"similar_products"}
+
+
+def test_daily_assets_share_their_days_and_take_a_range_in_one_run(graph: AssetGraph):
+    partitioned = {key for key in graph.get_all_asset_keys() if graph.get(key).partitions_def}
+    assert names(partitioned) == DAILY
+    for key in partitioned:
+        assert graph.get(key).partitions_def == daily()
+        assert graph.get(key).backfill_policy == dg.BackfillPolicy.single_run()
+
+
+def test_days_are_utc_and_today_is_one_of_them():
+    days = daily()
+    assert days.timezone == "UTC"
+    assert days.end_offset == 1
+
+
+def test_what_stops_a_run_is_checked_before_anything_rests_on_it(graph: AssetGraph):
+    checks = {
+        (key.asset_key.to_user_string(), key.name): graph.get(key).blocking for key in graph.asset_check_keys
+    }
+    assert checks == {
+        ("events", "counts_close"): True,
+        ("events", "event_ids_are_unique"): True,
+        ("sessions", "session_ids_are_unique"): True,
+        # While days are brought up to date one after another, the sums differ.
+        ("sessions", "sessions_hold_all_events"): False,
+        ("model_evaluation", "chosen_is_not_worse_than_popularity"): True,
+    }
+
+
+@pytest.mark.parametrize(("job", "assets"), [("ingest", INGESTED), ("refresh", REFRESHED)])
+def test_a_job_takes_its_assets_with_all_their_checks(
+    definitions: dg.Definitions, graph: AssetGraph, job: str, assets: set[str]
+):
+    layer = definitions.resolve_job_def(job).asset_layer
+    assert names(set(layer.executable_asset_keys)) == assets
+    checks = {key for key in graph.asset_check_keys if key.asset_key.to_user_string() in assets}
+    assert set(layer.asset_graph.asset_check_keys) == checks
+
+
+def test_jobs_leave_no_asset_to_be_made_by_hand(graph: AssetGraph):
+    assert names(set(graph.materializable_asset_keys)) == INGESTED | REFRESHED
+
+
+@pytest.mark.parametrize(
+    ("sensor", "job"), [("new_records", "ingest"), ("touched_days", "refresh")], ids=["ingest", "refresh"]
+)
+def test_a_sensor_that_is_on_from_the_start_runs_each_job(definitions: dg.Definitions, sensor: str, job: str):
+    definition = definitions.resolve_sensor_def(sensor)
+    assert definition.job_name == job
+    assert definition.default_status is dg.DefaultSensorStatus.RUNNING
+
+
+def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
+    assert definitions.resolve_job_def("refresh").executor_def is dg.in_process_executor
+
+
+@pytest.mark.parametrize(
+    ("downstream", "upstream"),
+    [
+        ("raw_events", {"clickstream_events"}),
+        ("events", {"raw_events"}),
+        ("sessions", {"events"}),
+        ("user_segments", {"events", "sessions"}),
+        ("published_days", {"sessions", "user_segments"}),
+        ("interactions", {"events", "sessions"}),
+        ("popular_products", {"events", "interactions"}),
+        ("als_model", {"interactions", "popular_products"}),
+        ("model_evaluation", {"events", "sessions", "als_model"}),
+        (
+            "product_recommendations",
+            {"interactions", "popular_products", "als_model", "model_evaluation"},
+        ),
+    ],
+)
+def test_an_asset_comes_after_what_it_reads(graph: AssetGraph, downstream: str, upstream: set[str]):
+    assert names(graph.get(dg.AssetKey(downstream)).parent_keys) == upstream

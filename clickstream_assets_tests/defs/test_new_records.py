@@ -1,0 +1,253 @@
+"""When the `new_records` sensor asks for an ingest run: a test per transition."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+from confluent_kafka import Producer
+from dagster import DagsterRunStatus
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+
+from clickstream_assets.defs.raw.sensors import new_records
+from clickstream_assets.kafka import KafkaError, Offsets, Topic
+from clickstream_assets.resources.kafka import KafkaResource
+from clickstream_assets.resources.settings import SettingsResource
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.databases import free_port
+from clickstream_assets_tests.defs.history import end_run, materialize, past_run, start_run, tick
+
+TOPIC = Settings.model_fields["kafka_topic"].default
+
+
+class TopicWith(Topic):
+    """A topic whose offsets are told, not asked for."""
+
+    def __init__(self, settings: Settings, held: dict[str, list[int]]) -> None:
+        super().__init__(settings)
+        self._held = held
+
+    def offsets(self) -> dict[int, Offsets]:
+        return {int(partition): Offsets(low, high) for partition, (low, high) in self._held.items()}
+
+
+class KafkaWith(KafkaResource):
+    """Kafka that holds these offsets, from and up to, per partition."""
+
+    held: dict[str, list[int]]
+
+    def topic(self) -> TopicWith:
+        return TopicWith(self.settings.get(), self.held)
+
+
+def look(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    held: dict[int, tuple[int, int]],
+    cursor: str | None = None,
+) -> SensorExecutionData:
+    """One look of the sensor at a topic that holds these offsets."""
+    kafka = KafkaWith(
+        settings=SettingsResource(), held={str(partition): list(range_) for partition, range_ in held.items()}
+    )
+    return tick(new_records, instance, definitions, cursor, {"kafka": kafka})
+
+
+def ingested(
+    instance: dg.DagsterInstance, offsets: dict[int, int], batch: int = 1, topic: str = TOPIC
+) -> None:
+    """A run has brought the topic in up to these offsets."""
+    landed(instance, offsets, batch, topic)
+    materialize(instance, "events", batch=batch, days_to_update=[])
+
+
+def landed(instance: dg.DagsterInstance, offsets: dict[int, int], batch: int, topic: str = TOPIC) -> None:
+    """A run has brought the topic into raw_events, and came no further."""
+    by_partition = {str(partition): offset for partition, offset in offsets.items()}
+    materialize(instance, "raw_events", offsets=by_partition, batch=batch, topic=topic)
+
+
+def asked_for(result: SensorExecutionData) -> int:
+    """How many records the one requested run is said to find."""
+    (request,) = result.run_requests or []
+    assert request.partition_key is None
+    assert request.asset_selection is None
+    return int(request.tags["clickstream/waiting_records"])
+
+
+def refused(result: SensorExecutionData) -> str:
+    """Why there is no run."""
+    assert not result.run_requests
+    assert result.skip_message
+    return result.skip_message
+
+
+def test_an_empty_topic_starts_nothing(instance: dg.DagsterInstance, definitions: dg.Definitions):
+    assert refused(look(instance, definitions, {0: (0, 0), 1: (0, 0)})) == "no new records"
+
+
+def test_a_topic_whose_records_all_expired_unread_starts_nothing(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    assert refused(look(instance, definitions, {0: (7, 7)})) == "no new records"
+
+
+def test_all_waiting_records_are_one_run(instance: dg.DagsterInstance, definitions: dg.Definitions):
+    assert asked_for(look(instance, definitions, {0: (0, 4), 1: (2, 5), 2: (0, 0)})) == 7
+
+
+def test_what_has_been_ingested_is_not_asked_for_again(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    ingested(instance, {0: 4, 1: 5})
+    assert refused(look(instance, definitions, {0: (0, 4), 1: (2, 5)})) == "no new records"
+
+
+def test_records_beyond_the_last_run_are_asked_for(instance: dg.DagsterInstance, definitions: dg.Definitions):
+    ingested(instance, {0: 4, 1: 5})
+    assert asked_for(look(instance, definitions, {0: (0, 6), 1: (2, 6)})) == 3
+
+
+def test_a_new_kafka_partition_is_not_overlooked(instance: dg.DagsterInstance, definitions: dg.Definitions):
+    ingested(instance, {0: 4})
+    assert asked_for(look(instance, definitions, {0: (0, 4), 1: (0, 2)})) == 2
+
+
+@pytest.mark.parametrize("status", [DagsterRunStatus.QUEUED, DagsterRunStatus.STARTED])
+def test_a_second_run_does_not_start_beside_one_that_is_under_way(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, status: DagsterRunStatus
+):
+    run = start_run(instance, "ingest", status)
+    held = {0: (0, 4)}
+    assert refused(look(instance, definitions, held)) == f"run {run.run_id} is under way"
+    end_run(instance, run, DagsterRunStatus.SUCCESS)
+    assert asked_for(look(instance, definitions, held)) == 4
+
+
+def test_a_refresh_under_way_does_not_hold_up_ingestion(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    start_run(instance, "refresh")
+    assert asked_for(look(instance, definitions, {0: (0, 4)})) == 4
+
+
+def test_raw_records_of_a_run_that_was_killed_are_not_left_unplaced(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    ingested(instance, {0: 4}, batch=1)
+    landed(instance, {0: 6}, batch=2)
+    past_run(instance, "ingest", DagsterRunStatus.CANCELED)
+    assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0
+
+
+def test_raw_records_of_a_first_run_that_was_killed_are_not_left_unplaced(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    landed(instance, {0: 6}, batch=1)
+    assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0
+
+
+def test_a_failing_run_is_not_started_in_every_tick(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    held = {0: (0, 4)}
+    past_run(instance, "ingest", DagsterRunStatus.FAILURE, seconds_ago=5)
+    assert refused(look(instance, definitions, held)).startswith("the last run failed; trying again in ")
+
+
+def test_a_failed_run_is_tried_again_after_the_wait(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    past_run(instance, "ingest", DagsterRunStatus.FAILURE, seconds_ago=11)
+    assert asked_for(look(instance, definitions, {0: (0, 4)})) == 4
+
+
+def test_after_two_failures_the_wait_is_twice_as_long(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    held = {0: (0, 4)}
+    past_run(instance, "ingest", DagsterRunStatus.FAILURE, seconds_ago=60)
+    past_run(instance, "ingest", DagsterRunStatus.FAILURE, seconds_ago=11)
+    assert refused(look(instance, definitions, held)).startswith("the last run failed; trying again in ")
+
+
+def test_the_wait_after_two_failures_ends(instance: dg.DagsterInstance, definitions: dg.Definitions):
+    past_run(instance, "ingest", DagsterRunStatus.FAILURE, seconds_ago=60)
+    past_run(instance, "ingest", DagsterRunStatus.FAILURE, seconds_ago=21)
+    assert asked_for(look(instance, definitions, {0: (0, 4)})) == 4
+
+
+@pytest.mark.parametrize("cursor", [None, "", "of another version"])
+def test_a_lost_cursor_loses_and_repeats_nothing(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, cursor: str | None
+):
+    ingested(instance, {0: 4})
+    assert refused(look(instance, definitions, {0: (0, 4)}, cursor)) == "no new records"
+    result = look(instance, definitions, {0: (0, 6)}, cursor)
+    assert asked_for(result) == 2
+    assert result.cursor == cursor
+
+
+def test_another_topic_does_not_wait_until_it_is_as_long_as_the_one_before(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    ingested(instance, {0: 1000}, topic="the-topic-before")
+    assert asked_for(look(instance, definitions, {0: (0, 4)})) == 4
+
+
+def test_a_topic_that_was_made_anew_is_not_taken_for_ingested(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    # The run fails and says what to do; a skip would lose the records without a word.
+    ingested(instance, {0: 1000})
+    assert look(instance, definitions, {0: (0, 4)}).run_requests
+
+
+def look_at_kafka(instance: dg.DagsterInstance, definitions: dg.Definitions) -> SensorExecutionData:
+    """One look of the sensor at the broker and topic of the settings."""
+    return tick(
+        new_records, instance, definitions, resources={"kafka": KafkaResource(settings=SettingsResource())}
+    )
+
+
+def test_a_missing_topic_is_waited_for_and_named(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    settings_for_stack: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", settings_for_stack.kafka_bootstrap_servers)
+    monkeypatch.setenv("KAFKA_TOPIC", "nobody-made-this")
+    reason = refused(look_at_kafka(instance, definitions))
+    assert "KAFKA_TOPIC='nobody-made-this'" in reason
+
+
+def test_a_broker_that_does_not_answer_is_an_error_and_no_quiet_skip(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
+):
+    address = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", address)
+    monkeypatch.setenv("KAFKA_TIMEOUT_SECONDS", "0.5")
+    with pytest.raises(KafkaError, match=f"KAFKA_BOOTSTRAP_SERVERS={address}"):
+        look_at_kafka(instance, definitions)
+
+
+def test_a_real_topic_is_ingested_once(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, pipeline_env: Settings
+):
+    assert refused(look_at_kafka(instance, definitions)) == "no new records"
+    send(pipeline_env, 5)
+    assert asked_for(look_at_kafka(instance, definitions)) == 5
+
+    definitions.resolve_job_def("ingest").execute_in_process(instance=instance)
+    assert refused(look_at_kafka(instance, definitions)) == "no new records"
+
+    send(pipeline_env, 2)
+    assert asked_for(look_at_kafka(instance, definitions)) == 2
+
+
+def send(settings: Settings, count: int) -> None:
+    """So many records that Kafka has acknowledged."""
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    for number in range(count):
+        producer.produce(settings.kafka_topic, value=f"record {number}".encode())
+    assert producer.flush(30) == 0

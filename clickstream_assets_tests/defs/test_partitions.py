@@ -1,0 +1,102 @@
+"""How a run knows its days, and how it works through many of them."""
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import freeze_time
+
+from clickstream_assets.analytics.schema import EVENTS
+from clickstream_assets.defs import partitions
+from clickstream_assets.defs.partitions import daily, days_of, portions
+from clickstream_assets.engine import DuckDBEngine
+from clickstream_assets.lake import Lake
+from clickstream_assets_tests.analytics.records import at, event_table
+
+MAY = date(2024, 5, 1)
+
+
+def lake_with(folder: Path, engine: DuckDBEngine, events_per_day: list[int]) -> Lake:
+    """A lake with so many events on the days from 1 May 2024."""
+    lake = Lake(str(folder), engine)
+    events = [
+        {"user_id": "u1", "event_time": at("2024-05-01 10:00") + timedelta(days=day, seconds=number)}
+        for day, count in enumerate(events_per_day)
+        for number in range(count)
+    ]
+    lake.append_batch(EVENTS, engine.from_arrow(event_table(events)), 1)
+    return lake
+
+
+@pytest.mark.parametrize(
+    ("events_per_day", "expected"),
+    [
+        ([1, 1, 1], [(0, 2)]),
+        ([3, 2, 1], [(0, 1), (2, 2)]),
+        ([5, 5, 5], [(0, 0), (1, 1), (2, 2)]),
+        # A single day is never split, however large.
+        ([9, 1, 4], [(0, 0), (1, 2)]),
+        ([1, 9, 1], [(0, 0), (1, 1), (2, 2)]),
+        # Days without events cost nothing, and are worked through nevertheless: they may have had some.
+        ([0, 0, 0], [(0, 2)]),
+        ([5, 0, 0, 1], [(0, 2), (3, 3)]),
+        ([7], [(0, 0)]),
+    ],
+)
+def test_portions_are_as_large_as_memory_allows(
+    tmp_path: Path,
+    duckdb_engine: DuckDBEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    events_per_day: list[int],
+    expected: list[tuple[int, int]],
+):
+    monkeypatch.setattr(partitions, "EVENTS_PER_PORTION", 5)
+    lake = lake_with(tmp_path, duckdb_engine, events_per_day)
+    last = MAY + timedelta(days=len(events_per_day) - 1)
+    assert list(portions(lake, MAY, last)) == [
+        (MAY + timedelta(days=start), MAY + timedelta(days=end)) for start, end in expected
+    ]
+
+
+def test_portions_of_a_lake_without_events_are_all_days_at_once(tmp_path: Path, duckdb_engine: DuckDBEngine):
+    lake = Lake(str(tmp_path), duckdb_engine)
+    assert list(portions(lake, MAY, MAY + timedelta(days=364))) == [(MAY, MAY + timedelta(days=364))]
+
+
+def test_a_partition_is_one_day():
+    seen = []
+
+    @dg.asset(partitions_def=daily())
+    def days(context: dg.AssetExecutionContext) -> None:
+        seen.append(days_of(context))
+
+    days(dg.build_asset_context(partition_key="2024-05-01"))
+    assert seen == [(MAY, MAY)]
+
+
+@pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`")
+def test_a_range_of_partitions_is_its_first_and_last_day(instance: dg.DagsterInstance):
+    seen = []
+
+    @dg.asset(partitions_def=daily(), backfill_policy=dg.BackfillPolicy.single_run())
+    def days(context: dg.AssetExecutionContext) -> None:
+        seen.append(days_of(context))
+
+    dg.materialize(
+        [days],
+        instance=instance,
+        tags={
+            "dagster/asset_partition_range_start": "2024-05-01",
+            "dagster/asset_partition_range_end": "2024-05-04",
+        },
+    )
+    assert seen == [(MAY, date(2024, 5, 4))]
+
+
+def test_today_can_be_materialized_and_tomorrow_cannot():
+    with freeze_time(datetime.fromisoformat("2024-05-01T23:59:59+00:00")):
+        assert daily().get_last_partition_key() == "2024-05-01"
+        assert not daily().has_partition_key("2024-05-02")
+    with freeze_time(datetime.fromisoformat("2024-05-02T00:00:00+00:00")):
+        assert daily().get_last_partition_key() == "2024-05-02"

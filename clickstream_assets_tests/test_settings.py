@@ -1,0 +1,159 @@
+"""Which variables there are, what they are when nothing is set, and what is said of unusable ones."""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from clickstream_assets.settings import EngineName, Settings, SettingsError, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_without_any_variable_the_local_servers_and_duckdb_are_used(tmp_path: Path):
+    settings = load_settings()
+    assert settings.kafka_bootstrap_servers == "127.0.0.1:9092"
+    assert settings.kafka_topic == "clickstream-events"
+    assert (settings.postgres_host, settings.postgres_port) == ("127.0.0.1", 5432)
+    assert settings.elasticsearch_url == "http://127.0.0.1:9200"
+    assert settings.api_host == "127.0.0.1"
+    assert settings.engine is EngineName.DUCKDB
+    assert settings.lake == str(tmp_path / ".clickstream" / "lake")
+    assert settings.raw_logs == Path(".clickstream/raw_logs")
+    assert settings.jars_path == Path.home() / ".cache" / "clickstream-assets"
+    assert settings.events_start_date == date(2010, 1, 1)
+    assert settings.allow_data_loss is False
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka:29092", "kafka_bootstrap_servers", "kafka:29092"),
+        ("KAFKA_TOPIC", "shop", "kafka_topic", "shop"),
+        ("SPARK_MASTER", "spark://master:7077", "spark_master", "spark://master:7077"),
+        ("SIMULATOR_INTERVAL", "0.5", "simulator_interval", 0.5),
+        ("NUM_USERS", "50", "num_users", 50),
+        ("NUM_PRODUCTS", "7", "num_products", 7),
+        ("RAW_LOGS_PATH", "/data/raw", "raw_logs", Path("/data/raw")),
+        ("LAKE_PATH", "s3a://bucket/lake/", "lake", "s3a://bucket/lake"),
+        ("LAKE_PATH", "/data/lake/", "lake", "/data/lake"),
+        ("COMPUTE_ENGINE", "spark", "engine", EngineName.SPARK),
+        ("EVENTS_START_DATE", "2019-10-01", "events_start_date", date(2019, 10, 1)),
+        ("ALLOW_DATA_LOSS", "true", "allow_data_loss", True),
+        ("JARS_PATH", "~/jars", "jars_path", Path.home() / "jars"),
+    ],
+)
+def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, variable, text, field, value):
+    monkeypatch.setenv(variable, text)
+    assert getattr(load_settings(), field) == value
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SPARK_MASTER", "")
+    monkeypatch.setenv("NUM_USERS", "")
+    settings = load_settings()
+    assert (settings.spark_master, settings.num_users) == (None, 1000)
+
+
+@pytest.mark.parametrize(
+    ("environment", "engine"),
+    [
+        ({}, EngineName.DUCKDB),
+        ({"SPARK_MASTER": "local[2]"}, EngineName.SPARK),
+        ({"SPARK_REMOTE": "sc://127.0.0.1:15002"}, EngineName.SPARK),
+        ({"SPARK_MASTER": "local[2]", "COMPUTE_ENGINE": "duckdb"}, EngineName.DUCKDB),
+        ({"COMPUTE_ENGINE": "spark"}, EngineName.SPARK),
+    ],
+)
+def test_naming_a_spark_chooses_it_unless_the_engine_is_set(
+    monkeypatch: pytest.MonkeyPatch, environment, engine
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().engine is engine
+
+
+def test_the_env_file_is_read_and_a_real_variable_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / ".env").write_text(
+        "# of somebody else\nUNKNOWN=1\nKAFKA_TOPIC=from-file\nNUM_USERS=5\nPOSTGRES_PASSWORD='a b#c'\n"
+    )
+    monkeypatch.setenv("NUM_USERS", "6")
+    settings = load_settings()
+    assert (settings.kafka_topic, settings.num_users) == ("from-file", 6)
+    assert settings.postgres_password.get_secret_value() == "a b#c"
+    assert "UNKNOWN" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expectation"),
+    [
+        ("NUM_USERS", "0", "greater than or equal to 1"),
+        ("NUM_USERS", "many", "valid integer"),
+        ("COMPUTE_ENGINE", "pandas", "'duckdb' or 'spark'"),
+        ("POSTGRES_PORT", "70000", "less than or equal to 65535"),
+        ("KAFKA_TIMEOUT_SECONDS", "0", "greater than 0"),
+        ("SESSION_GAP_MINUTES", "721", "less than or equal to 720"),
+        ("EVENTS_START_DATE", "yesterday", "valid date"),
+        ("ALLOW_DATA_LOSS", "perhaps", "valid boolean"),
+        ("EVALUATION_TEST_FRACTION", "1", "less than 1"),
+    ],
+)
+def test_an_unusable_value_is_named_with_what_was_expected(
+    monkeypatch: pytest.MonkeyPatch, variable, value, expectation
+):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert f"{variable}='{value}'" in str(caught.value)
+    assert expectation in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_all_unusable_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NUM_USERS", "0")
+    monkeypatch.setenv("API_PORT", "http")
+    with pytest.raises(SettingsError, match=r"(?s)API_PORT='http'.*NUM_USERS='0'"):
+        load_settings()
+
+
+def test_two_sparks_at_once_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SPARK_MASTER", "local[2]")
+    monkeypatch.setenv("SPARK_REMOTE", "sc://127.0.0.1:15002")
+    with pytest.raises(SettingsError, match="SPARK_MASTER and SPARK_REMOTE are both set; unset one"):
+        load_settings()
+
+
+def test_the_password_is_shown_nowhere_but_in_the_connection_string(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("POSTGRES_PASSWORD", "it's a $ecret")
+    settings = load_settings()
+    shown = (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json())
+    assert not any("ecret" in text for text in shown)
+    assert psycopg.conninfo.conninfo_to_dict(settings.postgres_conninfo) == {
+        "host": "127.0.0.1",
+        "port": "5432",
+        "user": "clickstream",
+        "password": "it's a $ecret",
+        "dbname": "clickstream",
+    }
+
+
+def test_a_password_beside_an_unusable_value_stays_out_of_the_message(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("POSTGRES_PASSWORD", "a $ecret")
+    monkeypatch.setenv("SPARK_MASTER", "local[2]")
+    monkeypatch.setenv("SPARK_REMOTE", "sc://127.0.0.1:15002")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert "ecret" not in str(caught.value)
+
+
+def test_settings_do_not_change():
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().kafka_topic = "another"
