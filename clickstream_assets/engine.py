@@ -119,6 +119,7 @@ def _sql_type(arrow: pa.DataType) -> str:
     return _SQL_TYPES[arrow]
 
 
+_DUCKDB_TYPES = {"string": "VARCHAR", "int": "INTEGER", "bigint": "BIGINT", "date": "DATE"}
 _relation_numbers = itertools.count(1)
 _BATCH_ROWS = 16_384
 # Starting worker processes takes as long as one process takes for this much.
@@ -154,6 +155,13 @@ def _to_message(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Buff
         for batch in batches:
             stream.write_batch(batch)
     return sink.getvalue()
+
+
+def _literal(value: list[str] | dict[str, str]) -> str:
+    """Write a list or a struct of texts as DuckDB does."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"'{name}': {text}" for name, text in value.items()) + "}"
+    return "[" + ", ".join("'" + text.replace("'", "''") + "'" for text in value) + "]"
 
 
 def _apply(function: BatchFunction, schema: pa.Schema, message: pa.Buffer) -> pa.Buffer:
@@ -207,10 +215,35 @@ class DuckDBEngine(Engine):
         return df.toArrow()
 
     def read_delta(self, path: str, schema: pa.Schema, version: int | None = None) -> DataFrame:
-        """Read through delta-rs: DuckDB pushes filters and columns down to the table's files."""
+        """Let DuckDB read the files that delta-rs finds in the table's log; it skips files and columns."""
         from deltalake import DeltaTable
 
-        return self._register(DeltaTable(path, version=version).to_pyarrow_dataset(), schema)
+        table = DeltaTable(path, version=version)
+        files = table.file_uris()
+        if "://" in path or table.protocol().reader_features:
+            # DuckDB itself would need an extension for object stores and for the newer features of Delta. Where
+            # it stops reading an Arrow dataset before its end, as at a join with nothing, the process can hang
+            # when it ends: so not for local files.
+            return self._register(table.to_pyarrow_dataset(), schema)
+        if not files:
+            return self.from_arrow(schema.empty_table())
+        partition_by = table.metadata().partition_columns
+        hive = ""
+        if partition_by:
+            types = {name: _DUCKDB_TYPES[_sql_type(schema.field(name).type)] for name in partition_by}
+            hive = f", hive_partitioning = true, hive_types = {_literal(types)}"
+        columns = ", ".join(
+            # Spark writes times in a form (INT96) that does not say that they are UTC.
+            f'"{field.name}"::TIMESTAMPTZ AS "{field.name}"'
+            if pa.types.is_timestamp(field.type)
+            else f'"{field.name}"'
+            for field in schema
+        )
+        name = f"delta_{next(_relation_numbers)}"
+        self._connection.execute(
+            f"CREATE TEMP VIEW {name} AS SELECT {columns} FROM read_parquet({_literal(files)}{hive})"
+        )
+        return _named_relation(name, schema)
 
     def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
         """Run the function here, or where there is much to do in a process per core; the result is in memory."""
@@ -219,7 +252,9 @@ class DuckDBEngine(Engine):
             return self.from_arrow(pa.Table.from_batches(function(iter(batches)), schema))
         messages = (_to_message(batch.schema, [batch]) for batch in batches)
         results = self._workers.map(_apply, itertools.repeat(function), itertools.repeat(schema), messages)
-        return self.from_arrow(pa.concat_tables(pa.ipc.open_stream(message).read_all() for message in results))
+        return self.from_arrow(
+            pa.concat_tables(pa.ipc.open_stream(message).read_all() for message in results)
+        )
 
     @cached_property
     def _workers(self) -> ProcessPoolExecutor:

@@ -1,7 +1,7 @@
 """What brings published days up to date: late events and new ones are treated alike.
 
 `events` reports the days that its new rows touch. `touched_days` collects them and asks for one `refresh` run at a
-time, each over a range of days in a row; the models and what is served come with the last of them.
+time, each over a range of days in a row; the models and what rests on them come with the last of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dagster._core.storage.tags import (
 from pydantic import BaseModel
 
 from clickstream_assets.analytics.schema import EVENTS
-from clickstream_assets.defs.jobs import DAILY_GROUPS, refresh
+from clickstream_assets.defs.jobs import refresh
 from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.runs import metadata_value, under_way, wait_after_failures
 from clickstream_assets.settings import load_settings
@@ -127,4 +127,4 @@ def _daily_assets(context: dg.SensorEvaluationContext) -> list[dg.AssetKey]:
     if context.repository_def is None:
         raise dg.DagsterInvariantViolationError("the sensor needs its code location")
     graph = context.repository_def.asset_graph
-    return sorted(dg.AssetSelection.groups(*DAILY_GROUPS).resolve(graph))
+    return sorted(key for key in refresh.selection.resolve(graph) if graph.get(key).is_partitioned)

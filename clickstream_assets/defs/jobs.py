@@ -2,9 +2,6 @@
 
 import dagster as dg
 
-DAILY_GROUPS = ("sessions", "segments")
-MODEL_GROUPS = ("models", "serving")
-
 ONE_AT_A_TIME = "clickstream/one_at_a_time"
 """Tag that dagster.yaml limits to one run per value."""
 
@@ -19,7 +16,7 @@ ingest = dg.define_asset_job(
 
 refresh = dg.define_asset_job(
     "refresh",
-    selection=dg.AssetSelection.groups(*DAILY_GROUPS, *MODEL_GROUPS),
+    selection=dg.AssetSelection.groups("sessions", "segments", "models", "serving"),
     tags={ONE_AT_A_TIME: "refresh"},
     description="The tables of some days, then the models and what is served.",
 )

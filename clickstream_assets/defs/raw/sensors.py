@@ -1,13 +1,14 @@
 """When to ingest: as soon as Kafka has what the lake has not, one run at a time."""
 
 import time
+from collections.abc import Mapping
 
 import dagster as dg
 
 from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS
 from clickstream_assets.defs.jobs import ingest
 from clickstream_assets.defs.runs import metadata_value, under_way, wait_after_failures
-from clickstream_assets.kafka import TopicNotFoundError
+from clickstream_assets.kafka import Offsets, TopicNotFoundError
 from clickstream_assets.resources.kafka import KafkaResource
 from clickstream_assets.settings import load_settings
 
@@ -37,9 +38,21 @@ def new_records(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg
         available = topic.offsets()
     except TopicNotFoundError as error:
         return dg.SensorResult(skip_reason=str(error))
-    # Also where the topic ends before what was ingested: the run then says what happened to it.
-    waiting = sum(abs(o.high - ingested.get(str(p), o.low)) for p, o in available.items())
+    waiting = _waiting(available, ingested, load_settings().allow_data_loss)
     unplaced = metadata_value(landed, "batch") != metadata_value(placed, "batch")
     if not waiting and not unplaced:
         return dg.SensorResult(skip_reason="no new records")
     return dg.SensorResult(run_requests=[dg.RunRequest(tags={"clickstream/waiting_records": str(waiting)})])
+
+
+def _waiting(available: Mapping[int, Offsets], ingested: Mapping[str, int], allow_data_loss: bool) -> int:
+    """Return by how many offsets the topic and what was ingested of it differ.
+
+    Records that were lost count too, and a topic that ends too early: the run fails and says what happened. Where
+    losses are allowed they do not, as no run could ever bring them in.
+    """
+    waiting = 0
+    for partition, offsets in available.items():
+        start = ingested.get(str(partition), offsets.low)
+        waiting += abs(offsets.high - (max(start, offsets.low) if allow_data_loss else start))
+    return waiting
