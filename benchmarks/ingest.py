@@ -69,7 +69,13 @@ def main() -> None:
     with servers():
         faults = Faults(late=0.01, duplicate=0.01, conflicting=0.01, malformed=0.01)
         options = SimulationOptions(
-            events=arguments.events, seed=1, users=100_000, products=5_000, days=30, faults=faults, files=False
+            events=arguments.events,
+            seed=1,
+            users=100_000,
+            products=5_000,
+            days=30,
+            faults=faults,
+            files=False,
         )
         start = time.perf_counter()
         made = run_simulation(load_settings(), options)

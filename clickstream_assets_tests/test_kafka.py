@@ -97,9 +97,7 @@ def test_with_data_loss_allowed_reading_goes_on_and_deleted_records_are_counted_
 
 @pytest.mark.parametrize("allow_data_loss", [False, True])
 def test_a_topic_made_anew_is_never_read_on(allow_data_loss):
-    with pytest.raises(
-        DataLossError, match=r"ends at offset 3, before offset 1,000.*KAFKA_TOPIC.*LAKE_PATH"
-    ):
+    with pytest.raises(DataLossError, match=r"ends at offset 3, before offset 1,000.*KAFKA_TOPIC.*LAKE_PATH"):
         plan_ranges({0: 1_000}, {0: Offsets(0, 3)}, 100, allow_data_loss)
 
 
@@ -142,7 +140,9 @@ def test_a_missing_topic_is_an_error_of_its_own(settings_for_stack: Settings):
 def test_a_broker_that_is_not_there_is_named_with_the_fix():
     servers = f"127.0.0.1:{free_port()}"
     settings = Settings(_env_file=None, kafka_bootstrap_servers=servers, kafka_timeout_seconds=0.5)
-    with pytest.raises(KafkaError, match=rf"KAFKA_BOOTSTRAP_SERVERS={servers}: no answer within 0.5 s.*stack up"):
+    with pytest.raises(
+        KafkaError, match=rf"KAFKA_BOOTSTRAP_SERVERS={servers}: no answer within 0.5 s.*stack up"
+    ):
         Topic(settings).offsets()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from uuid import uuid4
 
 from confluent_kafka import Producer
@@ -22,12 +23,18 @@ def new_topic(settings: Settings, partitions: int = 1) -> Settings:
     return with_settings(settings, kafka_topic=name)
 
 
-def send(settings: Settings, values: Mapping[int, Iterable[Value]], key: bytes | None = None) -> None:
-    """Send values to partitions, in order."""
+def send(
+    settings: Settings,
+    values: Mapping[int, Iterable[Value]],
+    key: bytes | None = None,
+    sent_at: datetime | None = None,
+) -> None:
+    """Send values to partitions, in order; `sent_at` is the records' timestamp (default: now)."""
+    timestamp = int(sent_at.timestamp() * 1000) if sent_at else 0
     producer = Producer(_producer_config(settings))
     for partition, records in values.items():
         for value in records:
-            producer.produce(settings.kafka_topic, value, key, partition=partition)
+            producer.produce(settings.kafka_topic, value, key, partition=partition, timestamp=timestamp)
             producer.poll(0)
     assert producer.flush(30) == 0
 

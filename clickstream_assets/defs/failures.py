@@ -9,6 +9,7 @@ from deltalake.exceptions import CommitFailedError
 from clickstream_assets.kafka import DataLossError, KafkaError
 from clickstream_assets.lake import LakeError
 from clickstream_assets.postgres.connection import PostgresError
+from clickstream_assets.recommender.evaluation import GateError
 from clickstream_assets.settings import SettingsError
 
 IO_ERRORS = (KafkaError, PostgresError, CommitFailedError, OSError)
@@ -25,7 +26,7 @@ def explained_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (DataLossError, LakeError, SettingsError) as error:
+    except (DataLossError, GateError, LakeError, SettingsError) as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     except IO_ERRORS as error:
         raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=RETRY_SECONDS) from error

@@ -39,6 +39,10 @@ _JUDGED = pa.schema(
 )
 
 
+class GateError(ValueError):
+    """What was chosen must not be published; the message says why."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One algorithm's figures; `by_user` has a row per judged user: `user_id` (in order) and each metric."""
@@ -136,14 +140,14 @@ def chosen_algorithm(rows: list[dict[str, Any]]) -> str:
     """Return the algorithm that MODEL_EVALUATION rows choose.
 
     Raises:
-        ValueError: not exactly one is chosen, or it ranks worse than popularity: it must not be published.
+        GateError: not exactly one is chosen, or it ranks worse than popularity.
     """
     chosen = [row for row in rows if row["chosen"]]
     if len(chosen) != 1:
-        raise ValueError(f"{len(chosen)} algorithms are chosen in model_evaluation, instead of one")
+        raise GateError(f"{len(chosen)} algorithms are chosen in model_evaluation, instead of one")
     baselines = [row["ndcg"] for row in rows if row["algorithm"] == PopularityModel.algorithm]
     if baselines and chosen[0]["ndcg"] < baselines[0]:
-        raise ValueError(
+        raise GateError(
             f"{chosen[0]['algorithm']} is chosen with nDCG {chosen[0]['ndcg']:.4f}, and popularity has "
             f"{baselines[0]:.4f}: not to be published"
         )

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import dagster as dg
@@ -46,7 +47,7 @@ def graph(definitions: dg.Definitions) -> AssetGraph:
     return definitions.resolve_asset_graph()
 
 
-def names(keys: set[dg.AssetKey]) -> set[str]:
+def names(keys: Iterable[dg.AssetKey]) -> set[str]:
     return {key.to_user_string() for key in keys}
 
 
@@ -186,13 +187,13 @@ def test_a_job_takes_its_assets_with_all_their_checks(
     definitions: dg.Definitions, graph: AssetGraph, job: str, assets: set[str]
 ):
     layer = definitions.resolve_job_def(job).asset_layer
-    assert names(set(layer.executable_asset_keys)) == assets
+    assert names(layer.executable_asset_keys) == assets
     checks = {key for key in graph.asset_check_keys if key.asset_key.to_user_string() in assets}
     assert set(layer.asset_graph.asset_check_keys) == checks
 
 
 def test_jobs_leave_no_asset_to_be_made_by_hand(graph: AssetGraph):
-    assert names(set(graph.materializable_asset_keys)) == INGESTED | REFRESHED
+    assert names(graph.materializable_asset_keys) == INGESTED | REFRESHED
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dagster as dg
 import pytest
-from confluent_kafka import Producer
 from dagster import DagsterRunStatus
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
@@ -15,6 +14,7 @@ from clickstream_assets.resources.settings import SettingsResource
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.databases import free_port
 from clickstream_assets_tests.defs.history import end_run, materialize, past_run, start_run, tick
+from clickstream_assets_tests.defs.pipeline import send
 
 TOPIC = Settings.model_fields["kafka_topic"].default
 
@@ -202,6 +202,22 @@ def test_a_topic_that_was_made_anew_is_not_taken_for_ingested(
     assert look(instance, definitions, {0: (0, 4)}).run_requests
 
 
+def test_records_that_expired_unread_fail_a_run_and_do_not_go_unnoticed(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    ingested(instance, {0: 3})
+    assert asked_for(look(instance, definitions, {0: (10, 10)})) == 7
+
+
+def test_records_that_expired_unread_are_not_asked_for_forever_where_losses_are_allowed(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ALLOW_DATA_LOSS", "true")
+    ingested(instance, {0: 3})
+    assert refused(look(instance, definitions, {0: (10, 10)})) == "no new records"
+    assert asked_for(look(instance, definitions, {0: (10, 12)})) == 2
+
+
 def look_at_kafka(instance: dg.DagsterInstance, definitions: dg.Definitions) -> SensorExecutionData:
     """One look of the sensor at the broker and topic of the settings."""
     return tick(
@@ -235,19 +251,11 @@ def test_a_real_topic_is_ingested_once(
     instance: dg.DagsterInstance, definitions: dg.Definitions, pipeline_env: Settings
 ):
     assert refused(look_at_kafka(instance, definitions)) == "no new records"
-    send(pipeline_env, 5)
+    send(pipeline_env, [b"a record"] * 5)
     assert asked_for(look_at_kafka(instance, definitions)) == 5
 
     definitions.resolve_job_def("ingest").execute_in_process(instance=instance)
     assert refused(look_at_kafka(instance, definitions)) == "no new records"
 
-    send(pipeline_env, 2)
+    send(pipeline_env, [b"a record"] * 2)
     assert asked_for(look_at_kafka(instance, definitions)) == 2
-
-
-def send(settings: Settings, count: int) -> None:
-    """So many records that Kafka has acknowledged."""
-    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
-    for number in range(count):
-        producer.produce(settings.kafka_topic, value=f"record {number}".encode())
-    assert producer.flush(30) == 0

@@ -102,7 +102,9 @@ def test_webserver_and_daemon_answer_while_the_sensors_work(tmp_path: Path, pipe
 def _poll(url: str, child) -> dict:
     from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-    @retry(retry=retry_if_exception_type(OSError), wait=wait_fixed(0.2), stop=stop_after_delay(90), reraise=True)
+    @retry(
+        retry=retry_if_exception_type(OSError), wait=wait_fixed(0.2), stop=stop_after_delay(90), reraise=True
+    )
     def ask() -> dict:
         child.check()
         with urlopen(url, timeout=5) as answer:

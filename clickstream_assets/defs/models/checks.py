@@ -3,7 +3,7 @@
 import dagster as dg
 
 from clickstream_assets.analytics.schema import MODEL_EVALUATION
-from clickstream_assets.recommender.evaluation import chosen_algorithm
+from clickstream_assets.recommender.evaluation import GateError, chosen_algorithm
 from clickstream_assets.resources.lake import LakeResource
 
 
@@ -18,7 +18,7 @@ def chosen_is_not_worse_than_popularity(lake: LakeResource) -> dg.AssetCheckResu
     ndcg = {row["algorithm"]: row["ndcg"] for row in rows}
     try:
         chosen = chosen_algorithm(rows)
-    except ValueError as error:
+    except GateError as error:
         return dg.AssetCheckResult(passed=False, description=str(error), metadata={"ndcg": ndcg})
     return dg.AssetCheckResult(
         passed=True,

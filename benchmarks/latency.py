@@ -1,0 +1,43 @@
+"""From produce to published: new events with everything up, brought in and served by the sensors.
+
+    python -m benchmarks.latency --rounds 5 --events 1000
+
+A round ends when PostgreSQL's tables hold the new events and the recommendations are those trained on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from clickstream_assets.local.demo import Demo
+
+
+def main() -> None:
+    """Start everything, then send events round by round."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--events", type=int, default=1000)
+    parser.add_argument("--before", type=int, default=20_000, help="Events that are there at the start.")
+    arguments = parser.parse_args()
+    seconds = []
+    with tempfile.TemporaryDirectory(prefix="clickstream-benchmark-") as folder, ExitStack() as stack:
+        run = Demo(Path(folder), True, stack, time.monotonic())
+        sent, _ = run.feed(None, arguments.before, 0.01, seed=1)
+        run.wait(sent, 300)
+        for number in range(arguments.rounds):
+            start = time.monotonic()
+            more, _ = run.feed(None, arguments.events, 0.01, seed=100 + number)
+            sent += more
+            run.wait(sent, 300)
+            seconds.append(round(time.monotonic() - start, 1))
+    print(json.dumps({"events": arguments.events, "median": statistics.median(seconds), "seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""A pipeline of its own on the real servers, run as the daemon runs it, and what is in its tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import dagster as dg
+from confluent_kafka import Producer
+from deltalake import DeltaTable
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from clickstream_assets.analytics.schema import Table
+from clickstream_assets.defs.automation import touched_days
+from clickstream_assets.postgres.connection import connect
+from clickstream_assets.postgres.tables import ServedTable
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.defs.history import tick
+
+Rows = list[dict[str, Any]]
+
+
+def send(settings: Settings, values: Iterable[bytes]) -> None:
+    """Records that Kafka has acknowledged."""
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    for value in values:
+        producer.produce(settings.kafka_topic, value=value)
+    assert producer.flush(30) == 0
+
+
+class Pipeline:
+    """Events in, runs, tables out."""
+
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance, definitions: dg.Definitions) -> None:
+        self.settings = settings
+        self.instance = instance
+        self._definitions = definitions
+        self._cursor: str | None = None
+
+    def ingest(self, *events: dict[str, Any]) -> None:
+        """Events come in, down to the table `events`."""
+        send(self.settings, (json.dumps(event).encode() for event in events))
+        self._definitions.resolve_job_def("ingest").execute_in_process(instance=self.instance)
+
+    def refresh(
+        self, first: str, last: str, assets: Iterable[dg.AssetKey] | None = None, **tags: str
+    ) -> dg.ExecuteInProcessResult:
+        """One `refresh` run over a range of days; of some assets only, where they are given."""
+        return self._definitions.resolve_job_def("refresh").execute_in_process(
+            instance=self.instance,
+            asset_selection=list(assets) if assets is not None else None,
+            tags={
+                "dagster/asset_partition_range_start": first,
+                "dagster/asset_partition_range_end": last,
+                **tags,
+            },
+        )
+
+    def materialize(self, asset: str) -> dg.ExecuteInProcessResult:
+        """One asset alone, as a person does it in the UI; what fails is in the result."""
+        return self._definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=self.instance, asset_selection=[dg.AssetKey(asset)], raise_on_error=False
+        )
+
+    def catch_up(self) -> list[tuple[str, str]]:
+        """Run what `touched_days` asks for until it asks for nothing; return the ranges of days."""
+        ranges: list[tuple[str, str]] = []
+        while True:
+            result = tick(touched_days, self.instance, self._definitions, self._cursor)
+            self._cursor = result.cursor
+            if not result.run_requests:
+                assert result.skip_message == "every day is up to date"
+                return ranges
+            (request,) = result.run_requests
+            self._definitions.resolve_job_def("refresh").execute_in_process(
+                instance=self.instance, asset_selection=request.asset_selection, tags=request.tags
+            )
+            ranges.append(
+                (
+                    request.tags["dagster/asset_partition_range_start"],
+                    request.tags["dagster/asset_partition_range_end"],
+                )
+            )
+
+    def reported(self, asset: str, name: str) -> Any:
+        """A metadata value of an asset's last materialization."""
+        event = self.instance.get_latest_materialization_event(dg.AssetKey(asset))
+        assert event
+        assert event.asset_materialization
+        return event.asset_materialization.metadata[name].value
+
+    def lake(self, table: Table) -> Rows:
+        """A table of the lake, in the order of its key."""
+        rows = DeltaTable(f"{self.settings.lake}/{table.name}").to_pyarrow_table().to_pylist()
+        return in_order(rows, table)
+
+    def served(self, table: ServedTable) -> Rows:
+        """What PostgreSQL has of a table's columns, in the order of its key."""
+        columns = sql.SQL(", ").join(sql.Identifier(name) for name in table.schema.column_names)
+        query = sql.SQL("SELECT {} FROM {}").format(columns, sql.Identifier(table.name))
+        with connect(self.settings) as connection, connection.cursor(row_factory=dict_row) as cursor:
+            return in_order(cursor.execute(query).fetchall(), table.schema)
+
+
+def in_order(rows: Rows, table: Table) -> Rows:
+    """The rows by the table's key."""
+    return sorted(rows, key=lambda row: [str(row[name]) for name in table.key])

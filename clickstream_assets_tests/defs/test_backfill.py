@@ -1,0 +1,220 @@
+"""Days, many at once or one by one, early or late: what is served is always what the events say.
+
+On real servers, with the runs that the sensors ask for.
+"""
+
+from __future__ import annotations
+
+import shutil
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from clickstream_assets.analytics.schema import MODEL_EVALUATION, SESSIONS, USER_SEGMENTS
+from clickstream_assets.defs import partitions
+from clickstream_assets.defs.models.checks import chosen_is_not_worse_than_popularity
+from clickstream_assets.postgres.tables import (
+    CLICKSTREAM_SESSIONS_TABLE,
+    MODEL_EVALUATION_TABLE,
+    POPULAR_PRODUCTS_TABLE,
+    PRODUCT_RECOMMENDATIONS_TABLE,
+    PUBLISHED_MODELS_TABLE,
+    USER_SEGMENTS_TABLE,
+)
+from clickstream_assets.resources.compute import ComputeResource
+from clickstream_assets.resources.lake import LakeResource
+from clickstream_assets.resources.settings import SettingsResource
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.defs.pipeline import Pipeline, Rows
+
+FIRST, LAST = "2024-05-01", "2024-05-04"
+DAYS = [f"2024-05-0{day}" for day in (1, 2, 3, 4)]
+DAILY = ((SESSIONS, CLICKSTREAM_SESSIONS_TABLE), (USER_SEGMENTS, USER_SEGMENTS_TABLE))
+DAILY_ASSETS = [dg.AssetKey(name) for name in ("sessions", "user_segments", "published_days")]
+MODEL_TABLES = (
+    PRODUCT_RECOMMENDATIONS_TABLE,
+    POPULAR_PRODUCTS_TABLE,
+    MODEL_EVALUATION_TABLE,
+    PUBLISHED_MODELS_TABLE,
+)
+
+
+def event(
+    moment: str, user: str, product: str = "p1", event_type: str = "view", **more: Any
+) -> dict[str, Any]:
+    """An event as a shop sends it; `moment` is like `05-01 10:00`, in 2024 and UTC."""
+    timestamp = f"2024-{moment.replace(' ', 'T')}:00Z"
+    return {
+        "event_id": f"{user} {moment} {product} {event_type}",
+        "event_type": event_type,
+        "user_id": user,
+        "product_id": product,
+        "timestamp": timestamp,
+        **more,
+    }
+
+
+FOUR_DAYS = [
+    *(
+        event(f"05-0{day} 1{hour}:00", user, f"p{day + hour + 3 * number}")
+        for day in (1, 2, 3, 4)
+        for hour in (0, 4)
+        for number, user in enumerate(("ann", "bob", "eve"))
+    ),
+    event("05-02 10:05", "ann", "p2", "purchase", price="9.99", quantity=2, order_id="o1"),
+    # One visit across midnight: it belongs to the day on which it starts.
+    event("05-02 23:50", "owl", "p1"),
+    event("05-03 00:10", "owl", "p2", "purchase", price="1.50", order_id="o2"),
+    # Two visits, 50 minutes apart, until an event between them comes in.
+    event("05-02 23:20", "bat", "p1"),
+    event("05-03 00:10", "bat", "p3"),
+]
+LATE = event("05-02 23:45", "bat", "p4")
+
+
+@pytest.fixture
+def pipeline(pipeline_env: Settings, instance: dg.DagsterInstance, definitions: dg.Definitions) -> Pipeline:
+    return Pipeline(pipeline_env, instance, definitions)
+
+
+def daily_tables(pipeline: Pipeline) -> list[Rows]:
+    """The daily tables as they are served, having seen that the lake's are the same."""
+    for table, served in DAILY:
+        assert pipeline.served(served) == pipeline.lake(table)
+    return [pipeline.served(served) for _, served in DAILY]
+
+
+def visits(pipeline: Pipeline, user: str) -> list[tuple[date, int]]:
+    """A user's served sessions: day and number of events."""
+    rows = pipeline.served(CLICKSTREAM_SESSIONS_TABLE)
+    return sorted((row["session_date"], row["total_events"]) for row in rows if row["user_id"] == user)
+
+
+def test_a_range_in_one_run_is_the_same_as_its_days_one_by_one_in_any_order(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    pipeline.ingest(*FOUR_DAYS)
+    # Less than a day's events, so that the range is worked through in several portions.
+    monkeypatch.setattr(partitions, "EVENTS_PER_PORTION", 20)
+    pipeline.refresh(FIRST, LAST, DAILY_ASSETS)
+    at_once = daily_tables(pipeline)
+    assert visits(pipeline, "owl") == [(date(2024, 5, 2), 2)]
+    assert sum(row["total_events"] for row in at_once[0]) == len(FOUR_DAYS)
+    assert [(row["report_date"], row["user_id"]) for row in at_once[1] if row["segment"] == "buyer"] == [
+        (date(2024, 5, 2), "ann"),
+        (date(2024, 5, 3), "owl"),
+    ]
+
+    for table, _ in DAILY:
+        shutil.rmtree(Path(pipeline.settings.lake) / table.name)
+    for day in (DAYS[2], DAYS[0], DAYS[3], DAYS[1]):
+        pipeline.refresh(day, day, DAILY_ASSETS)
+    assert daily_tables(pipeline) == at_once
+
+
+def test_new_events_are_served_a_late_one_repairs_them_and_running_again_changes_no_row(pipeline: Pipeline):
+    pipeline.ingest(*FOUR_DAYS)
+    assert pipeline.catch_up() == [(FIRST, LAST)]
+    served = daily_tables(pipeline)
+    assert visits(pipeline, "bat") == [(date(2024, 5, 2), 1), (date(2024, 5, 3), 1)]
+    recommended = pipeline.served(PRODUCT_RECOMMENDATIONS_TABLE)
+    assert {row["user_id"] for row in recommended} == {"ann", "bob", "eve", "owl", "bat"}
+
+    pipeline.ingest(LATE)
+    # Its own day, and those that a visit that goes on after midnight can change.
+    assert pipeline.catch_up() == [("2024-05-02", "2024-05-04")]
+    repaired = daily_tables(pipeline)
+    assert repaired != served
+    assert visits(pipeline, "bat") == [(date(2024, 5, 2), 3)]
+    assert pipeline.reported("published_days", "changes") == {
+        # The visit on 2 May is longer, and the one on 3 May is part of it.
+        "clickstream_sessions": {"rows": 20, "inserted": 0, "updated": 1, "deleted": 1},
+        "user_segments": {"rows": 13, "inserted": 0, "updated": 1, "deleted": 0},
+    }
+    versions = {row["model_version"] for row in pipeline.served(PRODUCT_RECOMMENDATIONS_TABLE)}
+    assert versions == {pipeline.reported("als_model", "model_version")}
+    assert len(pipeline.served(PUBLISHED_MODELS_TABLE)) == 2
+
+    # Nothing is new: running again touches no row.
+    pipeline.refresh(FIRST, LAST)
+    assert daily_tables(pipeline) == repaired
+    for changes in (
+        *pipeline.reported("published_days", "changes").values(),
+        pipeline.reported("product_recommendations", "changes"),
+    ):
+        assert changes.pop("rows") > 0
+        assert changes == {"inserted": 0, "updated": 0, "deleted": 0}
+
+
+def test_days_far_apart_are_all_served_though_the_models_come_with_the_last(pipeline: Pipeline):
+    pipeline.ingest(event("05-01 10:00", "ann"), event("06-20 10:00", "bob", "p2"))
+    assert pipeline.catch_up() == [("2024-05-01", "2024-05-01"), ("2024-06-20", "2024-06-20")]
+    sessions, segments = daily_tables(pipeline)
+    assert [row["session_date"] for row in sorted(sessions, key=lambda row: row["session_date"])] == [
+        date(2024, 5, 1),
+        date(2024, 6, 20),
+    ]
+    assert len(segments) == 2
+    assert {row["user_id"] for row in pipeline.served(PRODUCT_RECOMMENDATIONS_TABLE)} == {"ann", "bob"}
+
+
+def test_days_of_a_lake_that_was_made_anew_are_reported_again(pipeline: Pipeline):
+    pipeline.ingest(event("05-01 10:00", "ann"))
+    shutil.rmtree(pipeline.settings.lake)
+    pipeline.ingest()
+    assert pipeline.reported("events", "days_to_update") == ["2024-05-01"]
+
+
+def test_days_that_a_killed_run_did_not_report_are_reported_by_the_next(
+    pipeline: Pipeline, definitions: dg.Definitions
+):
+    # The events are in the lake; the report of this run is lost with its instance.
+    killed = Pipeline(pipeline.settings, dg.DagsterInstance.ephemeral(), definitions)
+    killed.ingest(event("05-01 10:00", "ann"))
+    pipeline.ingest()
+    assert pipeline.reported("events", "new_events") == 0
+    assert pipeline.reported("events", "days_to_update") == ["2024-05-01"]
+
+
+def test_a_model_that_is_worse_than_popularity_is_not_published(pipeline: Pipeline):
+    pipeline.ingest(*FOUR_DAYS)
+    pipeline.refresh(FIRST, LAST)
+    served = [pipeline.served(table) for table in MODEL_TABLES]
+    check = chosen_is_not_worse_than_popularity(lake_resource())
+    assert isinstance(check, dg.AssetCheckResult)
+    assert check.passed
+
+    rewrite_evaluation(pipeline, als=0.1, popularity=0.2, chosen="als")
+    check = chosen_is_not_worse_than_popularity(lake_resource())
+    assert isinstance(check, dg.AssetCheckResult)
+    assert not check.passed
+    assert check.description == (
+        "als is chosen with nDCG 0.1000, and popularity has 0.2000: not to be published"
+    )
+    # Alone the asset is not behind the check, and refuses by itself.
+    result = pipeline.materialize("product_recommendations")
+    assert not result.success
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    assert "not to be published" in failed.step_failure_data.error_display_string
+    assert [pipeline.served(table) for table in MODEL_TABLES] == served
+
+
+def lake_resource() -> LakeResource:
+    settings = SettingsResource()
+    return LakeResource(settings=settings, compute=ComputeResource(settings=settings))
+
+
+def rewrite_evaluation(pipeline: Pipeline, chosen: str, **ndcg: float) -> None:
+    """Let the evaluation say this of the algorithms."""
+    path = f"{pipeline.settings.lake}/{MODEL_EVALUATION.name}"
+    row = DeltaTable(path).to_pyarrow_table().to_pylist()[0]
+    rows = [
+        {**row, "algorithm": algorithm, "ndcg": figure, "chosen": algorithm == chosen}
+        for algorithm, figure in ndcg.items()
+    ]
+    write_deltalake(path, pa.Table.from_pylist(rows, schema=MODEL_EVALUATION.arrow), mode="overwrite")

@@ -1,0 +1,246 @@
+"""When the `touched_days` sensor asks for a refresh run, and of which days: a test per transition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+from dagster import DagsterRun, DagsterRunStatus
+
+from clickstream_assets.defs import automation
+from clickstream_assets.defs.automation import REQUEST_TAG, RefreshState, touched_days
+from clickstream_assets_tests.defs.history import end_run, materialize, start_run, tick
+
+SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
+# Publication of the days among them: no later run would make up for it.
+DAILY_ASSETS = [dg.AssetKey("published_days"), dg.AssetKey("sessions"), dg.AssetKey("user_segments")]
+UP_TO_DATE = "every day is up to date"
+
+
+class Refreshing:
+    """A Dagster instance, its sensor's cursor, and what is done between two looks."""
+
+    def __init__(self, instance: dg.DagsterInstance, definitions: dg.Definitions) -> None:
+        self.instance = instance
+        self._definitions = definitions
+        self.cursor: str | None = None
+
+    def report(self, *days: str) -> None:
+        """`events` reports days that its new rows touch."""
+        materialize(self.instance, "events", days_to_update=list(days), batch=1)
+
+    def look(self) -> dg.RunRequest | str:
+        """What the sensor does: asks for a run, or says why not."""
+        result = tick(touched_days, self.instance, self._definitions, self.cursor)
+        self.cursor = result.cursor
+        if not result.run_requests:
+            assert result.skip_message
+            return result.skip_message
+        (request,) = result.run_requests
+        return request
+
+    def ask(self) -> dg.RunRequest:
+        """A look that has to ask for a run."""
+        request = self.look()
+        assert isinstance(request, dg.RunRequest), request
+        return request
+
+    def start(self, request: dg.RunRequest) -> DagsterRun:
+        """The daemon launches the run that was asked for."""
+        return start_run(self.instance, "refresh", tags=request.tags)
+
+    def run(self, request: dg.RunRequest, status: DagsterRunStatus = SUCCESS, seconds_ago: float = 0) -> None:
+        """The run that was asked for is launched, and ends."""
+        end_run(self.instance, self.start(request), status, seconds_ago)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the last request be that much older."""
+        assert self.cursor
+        state = RefreshState.model_validate_json(self.cursor)
+        state.requested_at -= seconds
+        self.cursor = state.model_dump_json()
+
+
+@pytest.fixture
+def refreshing(instance: dg.DagsterInstance, definitions: dg.Definitions) -> Refreshing:
+    return Refreshing(instance, definitions)
+
+
+def days(tags: Mapping[str, str]) -> tuple[str, str]:
+    """The first and last day of a run."""
+    return tags["dagster/asset_partition_range_start"], tags["dagster/asset_partition_range_end"]
+
+
+def test_nothing_reported_starts_nothing(refreshing: Refreshing):
+    assert refreshing.look() == UP_TO_DATE
+
+
+def test_a_report_of_no_days_starts_nothing(refreshing: Refreshing):
+    refreshing.report()
+    assert refreshing.look() == UP_TO_DATE
+
+
+def test_one_day_is_a_run_with_the_models_and_what_is_served(refreshing: Refreshing):
+    refreshing.report("2024-05-01")
+    request = refreshing.ask()
+    assert days(request.tags) == ("2024-05-01", "2024-05-01")
+    # All of the job.
+    assert request.asset_selection is None
+    assert request.partition_key is None
+
+
+def test_days_in_a_row_are_one_run_whoever_reported_them(refreshing: Refreshing):
+    refreshing.report("2024-05-03", "2024-05-01")
+    refreshing.report("2024-05-02", "2024-05-01")
+    assert days(refreshing.ask().tags) == ("2024-05-01", "2024-05-03")
+
+
+def test_days_in_a_row_go_on_over_the_end_of_a_month(refreshing: Refreshing):
+    refreshing.report("2024-02-28", "2024-02-29", "2024-03-01")
+    assert days(refreshing.ask().tags) == ("2024-02-28", "2024-03-01")
+
+
+def test_ranges_come_one_after_another_and_the_models_with_the_last(refreshing: Refreshing):
+    refreshing.report("2024-05-01", "2024-05-02", "2024-05-10", "2024-06-01")
+    first = refreshing.ask()
+    assert days(first.tags) == ("2024-05-01", "2024-05-02")
+    assert first.asset_selection == DAILY_ASSETS
+    refreshing.run(first)
+
+    second = refreshing.ask()
+    assert days(second.tags) == ("2024-05-10", "2024-05-10")
+    assert second.asset_selection == DAILY_ASSETS
+    refreshing.run(second)
+
+    third = refreshing.ask()
+    assert days(third.tags) == ("2024-06-01", "2024-06-01")
+    assert third.asset_selection is None
+    refreshing.run(third)
+
+    assert refreshing.look() == UP_TO_DATE
+    assert len({request.run_key for request in (first, second, third)}) == 3
+
+
+def test_a_second_run_does_not_start_beside_one_that_is_under_way(refreshing: Refreshing):
+    refreshing.report("2024-05-01")
+    run = refreshing.start(refreshing.ask())
+    refreshing.report("2024-05-05")
+    # The days that wait survive in the cursor, look after look.
+    for _ in range(2):
+        assert refreshing.look() == f"run {run.run_id} is under way; 1 days wait"
+    end_run(refreshing.instance, run, SUCCESS)
+    assert days(refreshing.ask().tags) == ("2024-05-05", "2024-05-05")
+
+
+def test_a_run_that_a_person_started_is_not_run_beside(refreshing: Refreshing):
+    refreshing.report("2024-05-01")
+    run = start_run(refreshing.instance, "refresh")
+    assert refreshing.look() == f"run {run.run_id} is under way; 1 days wait"
+
+
+def test_days_of_a_run_that_succeeded_are_not_asked_for_again(refreshing: Refreshing):
+    refreshing.report("2024-05-01")
+    refreshing.run(refreshing.ask())
+    assert refreshing.look() == UP_TO_DATE
+
+
+def test_days_of_a_failed_run_come_back_after_the_wait(refreshing: Refreshing):
+    refreshing.report("2024-05-01", "2024-05-02")
+    request = refreshing.ask()
+    run = refreshing.start(request)
+    refreshing.report("2024-05-03")
+    end_run(refreshing.instance, run, FAILURE, seconds_ago=11)
+    again = refreshing.ask()
+    assert days(again.tags) == ("2024-05-01", "2024-05-03")
+    assert again.run_key != request.run_key
+
+
+def test_a_failing_run_is_not_started_in_every_tick(refreshing: Refreshing):
+    refreshing.report("2024-05-01")
+    refreshing.run(refreshing.ask(), FAILURE)
+    reason = refreshing.look()
+    assert isinstance(reason, str)
+    assert reason.startswith("the last run failed; trying again in ")
+    assert RefreshState.model_validate_json(refreshing.cursor or "").pending == {datetime(2024, 5, 1).date()}
+
+
+def test_days_of_a_canceled_run_are_not_lost(refreshing: Refreshing):
+    refreshing.report("2024-05-01")
+    refreshing.run(refreshing.ask(), CANCELED)
+    assert days(refreshing.ask().tags) == ("2024-05-01", "2024-05-01")
+
+
+def test_days_touched_again_while_they_are_computed_are_computed_again(refreshing: Refreshing):
+    refreshing.report("2024-05-01")
+    run = refreshing.start(refreshing.ask())
+    refreshing.report("2024-05-01")
+    assert refreshing.look() == f"run {run.run_id} is under way; 1 days wait"
+    end_run(refreshing.instance, run, SUCCESS)
+    request = refreshing.ask()
+    assert days(request.tags) == ("2024-05-01", "2024-05-01")
+    refreshing.run(request)
+    assert refreshing.look() == UP_TO_DATE
+
+
+def test_a_request_whose_run_never_came_to_be_is_made_again(refreshing: Refreshing):
+    refreshing.report("2024-05-01")
+    first = refreshing.ask()
+    second = refreshing.ask()
+    assert days(second.tags) == days(first.tags)
+    # Dagster drops a request whose key it has seen.
+    assert second.run_key != first.run_key
+    assert second.tags[REQUEST_TAG] != first.tags[REQUEST_TAG]
+
+
+def test_a_lost_cursor_starts_again_from_all_reports(refreshing: Refreshing):
+    refreshing.report("2024-05-01")
+    refreshing.run(refreshing.ask())
+    refreshing.report("2024-05-02")
+    refreshing.cursor = None
+    assert days(refreshing.ask().tags) == ("2024-05-01", "2024-05-02")
+
+
+def test_more_reports_than_one_look_reads_are_read_by_the_next(
+    refreshing: Refreshing, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(automation, "EVENTS_READ_PER_TICK", 2)
+    for day in ("2024-05-01", "2024-05-02", "2024-05-03"):
+        refreshing.report(day)
+    request = refreshing.ask()
+    assert days(request.tags) == ("2024-05-01", "2024-05-02")
+    refreshing.run(request)
+    assert days(refreshing.ask().tags) == ("2024-05-03", "2024-05-03")
+
+
+def test_a_day_that_is_still_to_come_waits_and_holds_up_no_other(refreshing: Refreshing):
+    today = datetime.now(UTC).date()
+    # Two days on, so that a midnight during the test does not matter.
+    to_come = today + timedelta(days=2)
+    refreshing.report("2024-05-01", to_come.isoformat())
+    request = refreshing.ask()
+    assert days(request.tags) == ("2024-05-01", "2024-05-01")
+    assert request.asset_selection is None
+    refreshing.run(request)
+    assert refreshing.look() == "1 days wait for their time to come"
+
+
+def test_today_does_not_wait_for_its_end(refreshing: Refreshing):
+    today = datetime.now(UTC).date().isoformat()
+    refreshing.report(today)
+    assert days(refreshing.ask().tags) == (today, today)
+
+
+def test_refreshes_keep_the_interval_that_is_set(refreshing: Refreshing, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("REFRESH_INTERVAL_SECONDS", "3600")
+    refreshing.report("2024-05-01")
+    # The first does not wait.
+    refreshing.run(refreshing.ask())
+    refreshing.report("2024-05-02", "2024-05-04")
+    reason = refreshing.look()
+    assert isinstance(reason, str)
+    assert reason.startswith("REFRESH_INTERVAL_SECONDS leaves 3")
+    assert reason.endswith("; 2 days wait")
+    refreshing.pass_time(3601)
+    assert days(refreshing.ask().tags) == ("2024-05-02", "2024-05-02")
