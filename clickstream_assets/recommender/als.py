@@ -33,7 +33,6 @@ from clickstream_assets.recommender.interactions import NotEnoughInteractions
 from clickstream_assets.recommender.ranking import FloatArray, IntArray, Products, strength_matrix
 from clickstream_assets.settings import EngineName, Settings
 
-
 _LEAST_PREFERENCE = 1e-4
 
 
