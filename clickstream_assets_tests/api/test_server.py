@@ -11,6 +11,7 @@ from queue import Queue
 import psutil
 import pytest
 import requests
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.databases import environment
@@ -65,6 +66,20 @@ def served(settings: Settings) -> Iterator[Served]:
         api.process.wait()
 
 
+def workers_of(pid: int, count: int) -> list[psutil.Process]:
+    """The server's worker processes, when there are so many: the first answers before the last is started."""
+    server = psutil.Process(pid)
+    for attempt in Retrying(
+        retry=retry_if_exception_type(AssertionError),
+        stop=stop_after_delay(30),
+        wait=wait_fixed(0.1),
+        reraise=True,
+    ):
+        with attempt:
+            assert len(server.children()) == count
+    return server.children()
+
+
 def test_command_serves_and_stops(settings: Settings) -> None:
     with served(settings) as api:
         assert requests.get(f"{api.address}/health/ready", timeout=10).json()["status"] == "ready"
@@ -72,8 +87,7 @@ def test_command_serves_and_stops(settings: Settings) -> None:
         assert answer.json()["user_id"] == "a//b"
         assert api.wait_for(r'"route":"/api/recommend/<any_text:user_id>"')
 
-        workers = psutil.Process(api.process.pid).children()
-        assert len(workers) == 2
+        workers = workers_of(api.process.pid, 2)
         api.process.terminate()
         assert api.process.wait(timeout=30) == 0
         assert psutil.wait_procs(workers, timeout=30)[1] == []
