@@ -272,7 +272,8 @@ class DuckDBEngine(Engine):
 
     def release(self, df: DataFrame) -> None:
         """Let go of the Arrow table."""
-        name, _ = vars(df)["registered"]
+        # Taken out of the DataFrame too: SQLFrame's are in cycles, so they stay until the collector comes by.
+        name, _ = vars(df).pop("registered")
         self._connection.unregister(name)
 
 
