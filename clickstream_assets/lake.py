@@ -149,9 +149,13 @@ class Lake:
                 raise
 
     def _append_batch_spark(self, table: Table, df: DataFrame, batch: int) -> None:
+        rows = df.select(*table.column_names)
+        if table.partition_by:
+            # Each task would write a file of its own for every day among its rows: a batch of a month on four
+            # tasks is 120 files, and every later read pays for them.
+            rows = rows.repartition(*table.partition_by)
         writer = (
-            df.select(*table.column_names)
-            .write.format("delta")
+            rows.write.format("delta")
             .mode("append")
             .option("txnAppId", table.name)
             .option("txnVersion", batch)
