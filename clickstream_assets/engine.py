@@ -180,6 +180,13 @@ def _end_with_parent() -> None:
     Thread(target=wait, daemon=True).start()
 
 
+@cache
+def _worker_pool(size: int) -> ProcessPoolExecutor:
+    """The process's workers, shared like its DuckDB: a run makes an engine per asset, and starting takes seconds."""
+    # Spawned, because this process has threads (DuckDB's, Kafka's) that a fork would tear apart.
+    return ProcessPoolExecutor(size, get_context("spawn"), initializer=_end_with_parent)
+
+
 class DuckDBEngine(Engine):
     """SQLFrame on DuckDB, in this process; no JVM."""
 
@@ -251,18 +258,10 @@ class DuckDBEngine(Engine):
         if len(batches) < _PARALLEL_BATCHES:
             return self.from_arrow(pa.Table.from_batches(function(iter(batches)), schema))
         messages = (_to_message(batch.schema, [batch]) for batch in batches)
-        results = self._workers.map(_apply, itertools.repeat(function), itertools.repeat(schema), messages)
+        workers = _worker_pool(self._settings.duckdb_threads or os.cpu_count() or 1)
+        results = workers.map(_apply, itertools.repeat(function), itertools.repeat(schema), messages)
         return self.from_arrow(
             pa.concat_tables(pa.ipc.open_stream(message).read_all() for message in results)
-        )
-
-    @cached_property
-    def _workers(self) -> ProcessPoolExecutor:
-        # Spawned, because this process has threads (DuckDB's, Kafka's) that a fork would tear apart.
-        return ProcessPoolExecutor(
-            self._settings.duckdb_threads or os.cpu_count(),
-            get_context("spawn"),
-            initializer=_end_with_parent,
         )
 
     def persist(self, df: DataFrame) -> DataFrame:

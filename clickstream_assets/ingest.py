@@ -109,9 +109,10 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
         records = lake.read(RAW_EVENTS, newest.version)
         F, _ = functions_of(records)
         records = records.where(F.col("batch") == batch)
-        before = [lake.read(table).where(F.col("batch") < batch) for table in (EVENTS, DUPLICATE_EVENTS)]
+        events_before, duplicates_before = (
+            lake.read(table).where(F.col("batch") < batch) for table in (EVENTS, DUPLICATE_EVENTS)
+        )
         parsed = engine.persist(engine.map_arrow(records, partial(parse_batches, rules=rules), PARSED))
-        events_before, duplicates_before = before
         repeated_ids = engine.persist(find_repeated_ids(parsed, events_before, duplicates_before))
         repeated_lines = find_repeated_lines(parsed, repeated_ids, events_before)
         repetitions = engine.persist(repeated_ids.unionByName(repeated_lines))
