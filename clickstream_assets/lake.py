@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from clickstream_assets.analytics.schema import Table
@@ -95,7 +95,7 @@ class Lake:
         # delta-rs knows S3 by s3://, Spark by s3a://.
         path = self.path(table).replace("s3a://", "s3://", 1)
         try:
-            return DeltaTable(path)
+            delta = DeltaTable(path)
         except TableNotFoundError:
             indexed = [c.name for c in table.columns if c.name in ("partition", "offset", "batch")]
             return DeltaTable.create(
@@ -107,6 +107,15 @@ class Lake:
                 # Only what is asked of the statistics; they cost time and log space per column.
                 configuration={"delta.dataSkippingStatsColumns": ",".join(indexed)} if indexed else None,
             )
+        there = {field.name for field in delta.schema().fields}
+        new = [field for field in table.arrow if field.name not in there]
+        if new:
+            # A table of an earlier version of this product: its rows have no value for the column until they are
+            # computed anew, so Delta has to let it be null.
+            delta.alter.add_columns(
+                [Field(f.name, Schema.from_arrow(pa.schema([f])).fields[0].type, nullable=True) for f in new]
+            )
+        return delta
 
     def snapshot(self, table: Table) -> Snapshot:
         """Read the newest version's metadata; a table that is not there yet is made, empty."""

@@ -211,6 +211,16 @@ def test_a_version_that_is_pinned_stays_as_it_was(lake: Lake):
     assert lake.engine.to_arrow(pinned.select("value"))["value"].to_pylist() == [b"a"]
 
 
+def test_a_table_of_an_earlier_version_gets_the_columns_that_it_lacks(lake: Lake):
+    first_version = Table("visits", "one visit", VISITS.columns[:2], VISITS.key, VISITS.partition_by)
+    lake.replace(first_version, lake.engine.from_arrow(visits((DAYS[0], "u1")).select(["day", "user_id"])))
+    assert lake.engine.to_arrow(lake.read(VISITS)).select(["user_id", "seconds", "price"]).to_pylist() == [
+        {"user_id": "u1", "seconds": None, "price": None}
+    ]
+    lake.replace(VISITS, lake.engine.from_arrow(visits((DAYS[1], "u2"))), days=(DAYS[1], DAYS[1]))
+    assert lake.snapshot(VISITS).rows_by("day") == {DAYS[0]: 1, DAYS[1]: 1}
+
+
 def test_rows_without_a_required_value_are_refused_on_every_engine(lake: Lake):
     append(lake, 1, b"a")
     without_time = raw_table([b"b"], 2).set_column(4, "kafka_time", pa.array([None], TIMESTAMP))

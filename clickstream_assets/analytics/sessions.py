@@ -8,14 +8,13 @@ computed from the days around it, in any order, and never from all of history.
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
 
+from clickstream_assets.analytics.measures import MONEY, amount, count_of
 from clickstream_assets.analytics.schema import SESSIONS
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
-MONEY = "decimal(18,4)"
 
 
 def _midnight(day: date) -> datetime:
@@ -87,7 +86,7 @@ def sessions(
     rows = as_view(
         events_around(events, first, last, gap)
         .withColumn("event_us", F.unix_micros("event_time"))
-        .withColumn("amount", (F.col("price") * F.coalesce(F.col("quantity"), F.lit(1))).cast(MONEY))
+        .withColumn("amount", amount(F))
         .select(*columns)
     )
 
@@ -121,12 +120,8 @@ def sessions(
         )
     )
 
-    def count(event_type: str) -> Any:
-        is_type = F.col("event_type") == event_type
-        return F.sum(F.when(is_type, F.lit(1)).otherwise(F.lit(0))).cast("long")
-
     touched = F.when(F.col("product_id").isNotNull(), F.struct("number", "product_id"))
-    amount = F.when(F.col("event_type") == "purchase", F.coalesce(F.col("amount"), F.lit(0).cast(MONEY)))
+    paid = F.when(F.col("event_type") == "purchase", F.col("amount"))
     grouped = as_view(
         numbered.groupBy(*key).agg(
             F.min("event_time").alias("start_time"),
@@ -134,16 +129,16 @@ def sessions(
             F.min("event_us").alias("start_us"),
             F.max("event_us").alias("end_us"),
             F.count(F.lit(1)).cast("long").alias("total_events"),
-            count("view").alias("views"),
-            count("click").alias("clicks"),
-            count("add_to_cart").alias("add_to_carts"),
-            count("remove_from_cart").alias("remove_from_carts"),
-            count("purchase").alias("purchases"),
-            count("search").alias("searches"),
+            count_of(F, "view").alias("views"),
+            count_of(F, "click").alias("clicks"),
+            count_of(F, "add_to_cart").alias("add_to_carts"),
+            count_of(F, "remove_from_cart").alias("remove_from_carts"),
+            count_of(F, "purchase").alias("purchases"),
+            count_of(F, "search").alias("searches"),
             F.countDistinct("product_id").cast("long").alias("distinct_products"),
             F.min(touched).alias("entry"),
             F.max(touched).alias("exit"),
-            F.coalesce(F.sum(amount), F.lit(0).cast(MONEY)).cast(MONEY).alias("revenue"),
+            F.coalesce(F.sum(paid), F.lit(0).cast(MONEY)).cast(MONEY).alias("revenue"),
             F.max(F.when(F.col("is_bot"), F.lit(1)).otherwise(F.lit(0))).alias("robot"),
             F.max("too_fast").alias("too_fast"),
         )
