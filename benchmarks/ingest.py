@@ -37,7 +37,7 @@ def ingest() -> None:
     for part in ("first_half", "second_half"):
         start = time.perf_counter()
         landing = land_records(
-            lake, Topic(settings), settings.ingest_batch_records, int(os.environ["BENCHMARK_HALF"])
+            lake, Topic(settings), settings.ingest_batch, int(os.environ["BENCHMARK_HALF"])
         )
         landed = time.perf_counter()
         counts = place_events(lake, Rules.of(settings))

@@ -54,7 +54,7 @@ def run_measured(arguments: list[str]) -> dict[str, Any]:
     watched = psutil.Process(process.pid)
     peak = 0
     while process.poll() is None:
-        peak = max(peak, _memory(watched))
+        peak = max(peak, memory(watched))
         time.sleep(SAMPLE_SECONDS)
     assert process.stdout is not None
     lines = process.stdout.read().splitlines()
@@ -63,7 +63,8 @@ def run_measured(arguments: list[str]) -> dict[str, Any]:
     return json.loads(lines[-1]) | {"peak_mb": round(peak / 2**20)}
 
 
-def _memory(process: psutil.Process) -> int:
+def memory(process: psutil.Process) -> int:
+    """Memory of a process and its children in bytes, as proportional set size."""
     total = 0
     try:
         for member in (process, *process.children(recursive=True)):

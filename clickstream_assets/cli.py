@@ -7,7 +7,9 @@ from clickstream_assets.local.cli import fetch_jars_command, stack_app
 from clickstream_assets.local.demo import demo
 from clickstream_assets.postgres.cli import migrate_command
 from clickstream_assets.recommender.cli import evaluate
+from clickstream_assets.reports.cli import report_command
 from clickstream_assets.simulator.cli import replay, simulate
+from clickstream_assets.streaming.cli import stream
 
 app = typer.Typer(
     help="Click events from Kafka to sessions, segments and recommendations.",
@@ -18,8 +20,10 @@ app = typer.Typer(
 app.add_typer(stack_app, name="stack")
 app.command()(simulate)
 app.command()(replay)
+app.command()(stream)
 app.command()(api)
 app.command()(evaluate)
+app.command("report")(report_command)
 app.command()(demo)
 app.command("migrate")(migrate_command)
 app.command("fetch-jars")(fetch_jars_command)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -56,7 +57,10 @@ def as_view(df: DataFrame) -> DataFrame:
         return df
     connection, _ = _duckdb_session()
     name = f"view_{next(_relation_numbers)}"
-    connection.execute(f"CREATE TEMP VIEW {name} AS {df.sql(dialect='duckdb', optimize=False)}")
+    query = df.sql(dialect="duckdb", optimize=False)
+    connection.execute(f"CREATE TEMP VIEW {name} AS {query}")
+    for source in set(_RELATION_NAME.findall(query)):
+        _views_on.setdefault(source, []).append(name)
     return _named_relation(name, connection.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema)
 
 
@@ -120,6 +124,11 @@ def _sql_type(arrow: pa.DataType) -> str:
 
 
 _DUCKDB_TYPES = {"string": "VARCHAR", "int": "INTEGER", "bigint": "BIGINT", "date": "DATE"}
+ADDED_LATER = "clickstream.added_later"
+"""Metadata of a Delta column that the table's older files do not have."""
+# A view keeps the Arrow tables that it reads in memory, so it goes when they are to go.
+_RELATION_NAME = re.compile(r"\b(?:relation|view)_\d+\b")
+_views_on: dict[str, list[str]] = {}
 _relation_numbers = itertools.count(1)
 _BATCH_ROWS = 16_384
 # Starting worker processes takes as long as one process takes for this much.
@@ -246,10 +255,14 @@ class DuckDBEngine(Engine):
             else f'"{field.name}"'
             for field in schema
         )
+        source = f"read_parquet({_literal(files)}{hive})"
+        if any(ADDED_LATER in field.metadata for field in table.schema().fields):
+            # DuckDB takes the columns of the first file for those of all, unless it looks into each one.
+            empty = vars(self.from_arrow(schema.empty_table()))["registered"][0]
+            source = source[:-1] + ", union_by_name = true)"
+            source = f"(FROM {source} UNION ALL BY NAME FROM {empty})"
         name = f"delta_{next(_relation_numbers)}"
-        self._connection.execute(
-            f"CREATE TEMP VIEW {name} AS SELECT {columns} FROM read_parquet({_literal(files)}{hive})"
-        )
+        self._connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {columns} FROM {source}")
         return _named_relation(name, schema)
 
     def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
@@ -267,13 +280,20 @@ class DuckDBEngine(Engine):
     def persist(self, df: DataFrame) -> DataFrame:
         """Compute into an Arrow table; one that is at hand is taken as it is."""
         _, relation = vars(df).get("registered", (None, None))
-        return self.from_arrow(relation if isinstance(relation, pa.Table) else self.to_arrow(df))
+        return df if isinstance(relation, pa.Table) else self.from_arrow(self.to_arrow(df))
 
     def release(self, df: DataFrame) -> None:
-        """Let go of the Arrow table."""
+        """Let go of the Arrow table, and of the views that read it."""
         # Taken out of the DataFrame too: SQLFrame's are in cycles, so they stay until the collector comes by.
         name, _ = vars(df).pop("registered")
+        self._drop_views_on(name)
         self._connection.unregister(name)
+
+    def _drop_views_on(self, name: str) -> None:
+        for view in _views_on.pop(name, ()):
+            self._drop_views_on(view)
+            # One that reads several sources goes with the first of them.
+            self._connection.execute(f"DROP VIEW IF EXISTS {view}")
 
 
 class SparkEngine(Engine):
@@ -336,6 +356,7 @@ def spark_config(settings: Settings, jars: Iterable[str] = ()) -> dict[str, str]
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "16384",

@@ -14,11 +14,11 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from clickstream_assets.analytics.attribution import attributed_days
 from clickstream_assets.analytics.events import (
     PARSED,
     Rules,
-    find_repeated_ids,
-    find_repeated_lines,
+    find_repetitions,
     parse_batches,
     place,
 )
@@ -113,20 +113,16 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
             lake.read(table).where(F.col("batch") < batch) for table in (EVENTS, DUPLICATE_EVENTS)
         )
         parsed = engine.persist(engine.map_arrow(records, partial(parse_batches, rules=rules), PARSED))
-        repeated_ids = engine.persist(find_repeated_ids(parsed, events_before, duplicates_before))
-        repeated_lines = find_repeated_lines(parsed, repeated_ids, events_before)
-        repetitions = engine.persist(repeated_ids.unionByName(repeated_lines))
-        reasons = engine.to_arrow(
-            repetitions.groupBy("reason").agg(F.count(F.lit(1)).cast("long").alias("records"))
-        )
-        found = Counter({row["reason"]: row["records"] for row in reasons.to_pylist()})
+        repeated = find_repetitions(engine, parsed, events_before, duplicates_before)
+        found = Counter(repeated["reason"].to_pylist())
         verdicts = engine.to_arrow(
-            parsed.agg(
+            parsed.select("rule").agg(
                 F.count(F.lit(1)).cast("long").alias("records"),
                 F.count("rule").cast("long").alias("rejected"),
             )
         ).to_pylist()[0]
         found["rejected"] = verdicts["rejected"]
+        repetitions = engine.from_arrow(repeated)
         placed = place(parsed, repetitions)
         if found["rejected"]:
             lake.append_batch(REJECTED_EVENTS, placed.rejected, batch)
@@ -137,13 +133,20 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
         lake.append_batch(EVENTS, placed.events, batch)
         found["events"] = verdicts["records"] - found.total()
         counts += found
-        for df in (repetitions, repeated_ids, parsed):
+        for df in (repetitions, parsed):
             engine.release(df)
     return counts
 
 
-def days_to_update(lake: Lake, after_batch: int, gap: timedelta) -> list[date]:
-    """Return the days whose tables the events of the batches after `after_batch` can change, in order."""
+def days_to_update(lake: Lake, after_batch: int, gap: timedelta, lookback: timedelta) -> list[date]:
+    """Return the days whose tables the events of the batches after `after_batch` can change, in order.
+
+    Args:
+        lake: where the events are.
+        after_batch: the last batch that is accounted for.
+        gap: inactivity that ends a session.
+        lookback: how long before an order a campaign has a part in it.
+    """
     engine = lake.engine
     events = lake.read(EVENTS)
     F, _ = functions_of(events)
@@ -161,6 +164,9 @@ def days_to_update(lake: Lake, after_batch: int, gap: timedelta) -> list[date]:
     for row in touched.to_pylist():
         offsets = [0, *([-1] if row["day_before"] else []), *([1, 2] if row["days_after"] else [])]
         days.update(row["event_date"] + timedelta(days=offset) for offset in offsets)
+    reached = events.where(F.col("event_date").between(min(new_days), max(new_days) + lookback))
+    later = attributed_days(events.where(F.col("batch") > after_batch), reached, lookback)
+    days.update(engine.to_arrow(later)["event_date"].to_pylist())
     return sorted(days)
 
 
@@ -177,7 +183,8 @@ def counts_by_hour(lake: Lake, raw: Table, places: tuple[Table, ...], batch: int
         F, _ = functions_of(rows)
         hour = F.floor(F.unix_micros("kafka_time") / F.lit(3_600_000_000)).cast("long")
         counts = (
-            rows.where(F.col("batch") <= batch)
+            # Batch 0 is what others rejected: records that have their place among the ingest's already.
+            rows.where(F.col("batch").between(1, batch))
             .groupBy(hour.alias("hour"))
             .agg(F.count(F.lit(1)).cast("long").alias("records"))
         )

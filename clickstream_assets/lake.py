@@ -7,7 +7,7 @@ metadata alone. Data is written by the engine that computed it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -19,7 +19,7 @@ from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, 
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from clickstream_assets.analytics.schema import Table
-from clickstream_assets.engine import DataFrame, Engine, SparkEngine
+from clickstream_assets.engine import ADDED_LATER, DataFrame, Engine, SparkEngine
 
 
 class LakeError(RuntimeError):
@@ -112,9 +112,7 @@ class Lake:
         if new:
             # A table of an earlier version of this product: its rows have no value for the column until they are
             # computed anew, so Delta has to let it be null.
-            delta.alter.add_columns(
-                [Field(f.name, Schema.from_arrow(pa.schema([f])).fields[0].type, nullable=True) for f in new]
-            )
+            delta.alter.add_columns([_added_field(field) for field in new])
         return delta
 
     def snapshot(self, table: Table) -> Snapshot:
@@ -127,54 +125,66 @@ class Lake:
             files=pa.table(delta.get_add_actions(flatten=True)),
         )
 
-    def read(self, table: Table, version: int | None = None) -> DataFrame:
-        """Read a table lazily; `version` pins it (default: the newest)."""
+    def read(
+        self, table: Table, version: int | None = None, columns: Iterable[str] | None = None
+    ) -> DataFrame:
+        """Read a table lazily; `version` pins it (default: the newest).
+
+        `columns` are those that are needed (default: all). The engines read no others anyway, but on DuckDB each
+        step of a query costs time per column that it carries along.
+        """
         if version is None:
             version = self._open(table).version()
-        return self.engine.read_delta(self.path(table), table.arrow, version)
+        schema = table.arrow
+        if columns is not None:
+            schema = pa.schema([schema.field(name) for name in columns])
+        return self.engine.read_delta(self.path(table), schema, version)
 
-    def append_batch(self, table: Table, df: DataFrame, batch: int) -> None:
-        """Append the rows of an ingest batch, once, however often and by however many it is tried.
+    def append_batch(self, table: Table, df: DataFrame, batch: int, app: str | None = None) -> None:
+        """Append the rows of a batch, once, however often and by however many it is tried.
 
-        The commit carries the batch's number as the table's transaction version, so it and the rows become
+        The commit carries the batch's number as the app's transaction version, so it and the rows become
         visible together, and a commit of a number that is already there does nothing. The caller makes sure that
         a batch's rows are always the same.
+
+        Args:
+            table: where to.
+            df: the rows.
+            batch: number of the batch, from 1.
+            app: whose batches these are, as each counts their own (default: the ingest's).
         """
+        app = app or table.name
         if isinstance(self.engine, SparkEngine):
             self._open(table)
-            self._append_batch_spark(table, df, batch)
+            self._append_batch_spark(table, df, batch, app)
             return
         data = conform(self.engine.to_arrow(df), table)
         delta = self._open(table)
-        if (delta.transaction_version(table.name) or 0) >= batch:
+        if (delta.transaction_version(app) or 0) >= batch:
             return
-        commit = CommitProperties(app_transactions=[Transaction(table.name, batch)])
+        commit = CommitProperties(app_transactions=[Transaction(app, batch)])
         try:
             with self._explained(table):
                 write_deltalake(delta, data, mode="append", commit_properties=commit)
         except CommitFailedError:
             # Delta lets one of two commits of the same batch win; that it has is what was wanted.
-            if self.snapshot(table).batch < batch:
+            if (self._open(table).transaction_version(app) or 0) < batch:
                 raise
 
-    def _append_batch_spark(self, table: Table, df: DataFrame, batch: int) -> None:
+    def _append_batch_spark(self, table: Table, df: DataFrame, batch: int, app: str) -> None:
         rows = df.select(*table.column_names)
         if table.partition_by:
             # Each task would write a file of its own for every day among its rows: a batch of a month on four
             # tasks is 120 files, and every later read pays for them.
             rows = rows.repartition(*table.partition_by)
-        writer = (
-            rows.write.format("delta")
-            .mode("append")
-            .option("txnAppId", table.name)
-            .option("txnVersion", batch)
-        )
+        writer = rows.write.format("delta").mode("append").option("txnAppId", app).option("txnVersion", batch)
         try:
             writer.save(self.path(table))
         except Exception as error:
             # Which class Py4J or Connect raises for Delta's ConcurrentTransactionException differs; the name
             # is in the text of both.
-            if "ConcurrentTransaction" not in str(error) or self.snapshot(table).batch < batch:
+            landed = self._open(table).transaction_version(app) or 0
+            if "ConcurrentTransaction" not in str(error) or landed < batch:
                 raise
 
     def replace(self, table: Table, df: DataFrame, days: tuple[date, date] | None = None) -> None:
@@ -196,6 +206,50 @@ class Lake:
         data = conform(self.engine.to_arrow(df), table)
         with self._explained(table):
             write_deltalake(delta, data, mode="overwrite", predicate=where)
+
+    def merge(self, table: Table, data: pa.Table, batch: int) -> None:
+        """Insert rows or, where the key is there, replace them, once, however often the batch is tried.
+
+        As `append_batch`, the commit carries the batch's number. By delta-rs on both engines: what is merged is at
+        hand, and few.
+        """
+        rows = conform(data, table)
+        delta = self._open(table)
+        if (delta.transaction_version(table.name) or 0) >= batch:
+            return
+        same = dict.fromkeys((*table.partition_by, *table.key))
+        conditions = [f"target.{name} = source.{name}" for name in same]
+        for name in table.partition_by:
+            # Without the values themselves every file of the table would be read.
+            values = sorted({str(value) for value in rows[name].to_pylist()})
+            conditions.append(f"target.{name} IN ({', '.join(repr(value) for value in values)})")
+        if not rows.num_rows:
+            conditions = ["false"]
+        with self._explained(table):
+            (
+                delta.merge(
+                    rows,
+                    " AND ".join(conditions),
+                    source_alias="source",
+                    target_alias="target",
+                    commit_properties=CommitProperties(app_transactions=[Transaction(table.name, batch)]),
+                )
+                .when_matched_update_all()
+                .when_not_matched_insert_all()
+                .execute()
+            )
+
+    def replace_batch(self, table: Table, data: pa.Table, batch: int) -> None:
+        """Replace a whole table by the rows that it has as of a batch; the commit carries the batch's number."""
+        delta = self._open(table)
+        commit = CommitProperties(app_transactions=[Transaction(table.name, batch)])
+        with self._explained(table):
+            write_deltalake(delta, conform(data, table), mode="overwrite", commit_properties=commit)
+
+
+def _added_field(field: pa.Field) -> Field:
+    delta_type = Schema.from_arrow(pa.schema([field])).fields[0].type
+    return Field(field.name, delta_type, nullable=True, metadata={ADDED_LATER: "true"})
 
 
 def conform(data: pa.Table, table: Table) -> pa.Table:

@@ -5,13 +5,14 @@ The one module that reads environment variables. A setting's variable is its fie
 the local servers' addresses there); a variable that is really set wins over it.
 """
 
-from datetime import date
+import re
+from datetime import date, timedelta
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -24,6 +25,31 @@ class EngineName(StrEnum):
 
     DUCKDB = "duckdb"
     SPARK = "spark"
+
+
+class MailEncryption(StrEnum):
+    """How the connection to the mail server is encrypted."""
+
+    STARTTLS = "starttls"
+    SSL = "ssl"
+    NONE = "none"
+
+
+_INTERVAL_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(millisecond|second|minute|hour|day|week)s?")
+
+
+def _interval(value: Any) -> Any:
+    """Read an interval as Spark writes it, such as `10 minutes` or `1 hour 30 minutes`."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower().removeprefix("interval ").strip()
+    parts = _INTERVAL_PART.findall(text)
+    if not parts or _INTERVAL_PART.sub("", text).strip():
+        raise ValueError("expected an interval such as '10 minutes' or '1 hour 30 minutes'")
+    return sum((timedelta(**{f"{unit}s": float(count)}) for count, unit in parts), timedelta())
+
+
+Interval = Annotated[timedelta, BeforeValidator(_interval)]
 
 
 class Settings(BaseSettings):
@@ -61,8 +87,11 @@ class Settings(BaseSettings):
     kafka_topic: str = Field("clickstream-events", min_length=1, description="The topic of click events.")
     kafka_topic_partitions: int = Field(3, ge=1, description="Partitions of the topic when we create it.")
     kafka_timeout_seconds: float = Field(10, gt=0, description="How long a broker may take to answer.")
-    ingest_batch_records: int = Field(
-        250_000, ge=1, description="Records in one commit to raw_events; bounds an ingest's memory."
+    ingest_batch_records: int | None = Field(
+        None,
+        ge=1,
+        description="Records in one commit to raw_events; bounds an ingest's memory (default: 250,000, and on Spark, "
+        "where every commit is many jobs, 1,000,000).",
     )
     ingest_run_records: int = Field(
         5_000_000, ge=1, description="Records that one ingest run takes at most; the next run goes on."
@@ -83,8 +112,32 @@ class Settings(BaseSettings):
     session_gap_minutes: int = Field(
         30, ge=1, le=720, description="Inactivity that ends a session, in minutes."
     )
+    session_cut_at_midnight: bool = Field(
+        False,
+        description="Whether a session that goes on at midnight (UTC) ends there, and a new one begins.",
+    )
+    session_cut_at_campaign: bool = Field(
+        False, description="Whether a campaign other than the visit's last one begins a new session."
+    )
     bot_views_per_minute: int = Field(
         60, ge=1, description="A session with more views than this within some minute is a bot's."
+    )
+
+    funnel_window_minutes: int = Field(
+        60,
+        ge=1,
+        le=720,
+        description="Minutes from a view to the purchase that the funnel counts as one way, at most.",
+    )
+    cart_abandoned_after_hours: int = Field(
+        24, ge=1, description="Hours without activity after which a cart counts as abandoned."
+    )
+    cart_lifetime_days: int = Field(
+        30, ge=1, description="Days without activity after which what is put into a cart opens a new one."
+    )
+    rfm_days: int = Field(365, ge=1, description="Days of purchases that customers' RFM scores look back on.")
+    attribution_days: int = Field(
+        30, ge=1, description="Days before a purchase in which a campaign has a part in it."
     )
 
     als_factors: int = Field(64, ge=1, description="Length of the factor vectors.")
@@ -100,12 +153,86 @@ class Settings(BaseSettings):
     evaluation_k: int = Field(10, ge=1, description="Length of the ranked lists that are evaluated.")
     recommendations_per_user: int = Field(20, ge=1, le=1000, description="Published rows per user.")
 
+    window_duration: Interval = Field(
+        timedelta(minutes=10), gt=timedelta(0), description="Length of a window, such as 10 minutes."
+    )
+    slide_duration: Interval = Field(
+        timedelta(minutes=5), gt=timedelta(0), description="A window starts this often; at most its length."
+    )
+    watermark_delay: Interval = Field(
+        timedelta(minutes=10),
+        ge=timedelta(0),
+        description="How much later than the latest event an event may come and still count in the stream.",
+    )
+    views_threshold: int = Field(100, ge=0, description="A flash-sale alert needs more views in a window.")
+    purchases_threshold: int = Field(5, ge=1, description="A flash-sale alert needs fewer purchases.")
+    alert_cooldown_minutes: float = Field(
+        30, ge=0, description="What follows an alert's last window within this is the same alert."
+    )
+    stream_trigger_seconds: float = Field(
+        2, gt=0, description="Seconds between two micro-batches of `clickstream stream`."
+    )
+    stream_batch_records: int = Field(200_000, ge=1, description="Most records in one micro-batch.")
+    stream_shuffle_partitions: int = Field(
+        2, ge=1, description="State partitions of the streams; fixed by their checkpoint. Raise on a cluster."
+    )
+    stream_lake_seconds: float = Field(
+        60, ge=0, description="Least seconds between two updates of the lake's copies of streamed tables."
+    )
+    stream_report_seconds: float = Field(
+        60, gt=0, description="Seconds between two reports of `clickstream stream` to Dagster."
+    )
+    stream_sensor_seconds: int = Field(
+        20, ge=1, description="Least seconds between two looks of the sensor that runs the streams."
+    )
+    checkpoint_path: str | None = Field(
+        None, description="Where the streams keep their state: a folder or s3a://… (default: in the home)."
+    )
+    dagster_home: Path | None = Field(None, description="Dagster's instance, which the streams report to.")
+
     postgres_host: str = "127.0.0.1"
     postgres_port: int = Field(5432, ge=1, le=65535)
     postgres_user: str = "clickstream"
     postgres_password: SecretStr = SecretStr("")
     postgres_db: str = Field("clickstream", description="Database of the served tables.")
-    elasticsearch_url: str = "http://127.0.0.1:9200"
+
+    elasticsearch_url: str = Field("http://127.0.0.1:9200", description="http(s)://host:port of the server.")
+    elasticsearch_api_key: SecretStr | None = Field(None, description="Key for a server that asks for one.")
+    elasticsearch_alias: str = Field(
+        "clickstream_data",
+        # Without a hyphen: the indices of alias-2024.05.31 must not look like those of a shorter alias.
+        pattern="^[a-z0-9][a-z0-9_]*$",
+        description="Alias of the live events; their indices are called alias-YYYY.MM.DD.",
+    )
+    elasticsearch_shards: int = Field(1, ge=1, description="Shards of each day's index.")
+    elasticsearch_replicas: int = Field(0, ge=0, description="Copies of each shard; 1 on a cluster.")
+    elasticsearch_patience_seconds: float = Field(
+        60, ge=0, description="How long the stream waits for a server that is away or busy before it starts anew."
+    )
+    live_events_retention_days: int = Field(
+        0, ge=0, description="Days of live events that are kept; 0 keeps all. The newest day always stays."
+    )
+
+    alert_webhook_url: str | None = Field(
+        None, pattern="^https?://", description="Where alerts are posted as JSON (default: nowhere)."
+    )
+    alert_webhook_secret: SecretStr | None = Field(
+        None, description="Key that posted alerts are signed with (default: not signed)."
+    )
+    alert_webhook_timeout_seconds: float = Field(5, gt=0, description="How long the receiver may take.")
+    alert_delivery_attempts: int = Field(
+        12, ge=1, description="Attempts, ever further apart, after which a notification has failed."
+    )
+
+    smtp_host: str | None = Field(None, description="Mail server for the daily report (default: no mail).")
+    smtp_port: int | None = Field(
+        None, ge=1, le=65535, description="Its port (default: 587 for starttls, 465 for ssl, 25 for none)."
+    )
+    smtp_user: str | None = Field(None, description="User to log in with (default: no login).")
+    smtp_password: SecretStr = SecretStr("")
+    smtp_tls: MailEncryption = Field(MailEncryption.STARTTLS, description="starttls, ssl or none.")
+    report_from: str | None = Field(None, description="Sender address of the daily report.")
+    report_to: str = Field("", description="Recipients of the daily report, comma separated.")
 
     api_host: str = "127.0.0.1"
     api_port: int = Field(8000, ge=0, le=65535)
@@ -118,6 +245,10 @@ class Settings(BaseSettings):
         0,
         ge=0,
         description="Least seconds between two refreshes of the tables (0: as soon as events are in).",
+    )
+
+    freshness_hours: float = Field(
+        26, ge=0.1, description="Hours after which Dagster calls an asset stale that was not brought up to date."
     )
 
     simulator_interval: float = Field(0.1, ge=0, description="Seconds between two simulated events.")
@@ -138,6 +269,15 @@ class Settings(BaseSettings):
             raise ValueError("SPARK_MASTER and SPARK_REMOTE are both set; unset one of them")
         return self
 
+    @model_validator(mode="after")
+    def _windows_without_gaps(self) -> Self:
+        if self.slide_duration > self.window_duration:
+            raise ValueError(
+                f"SLIDE_DURATION={self.slide_duration} is longer than WINDOW_DURATION={self.window_duration}, "
+                "so events would fall between the windows; make it as long or shorter"
+            )
+        return self
+
     @cached_property
     def engine(self) -> EngineName:
         """The engine to compute with: as set, else Spark where a cluster is named, else DuckDB."""
@@ -146,11 +286,23 @@ class Settings(BaseSettings):
         return EngineName.SPARK if self.spark_master or self.spark_remote else EngineName.DUCKDB
 
     @cached_property
+    def ingest_batch(self) -> int:
+        """Records in one commit to raw_events: as set, else what suits the engine."""
+        return self.ingest_batch_records or (250_000 if self.engine is EngineName.DUCKDB else 1_000_000)
+
+    @cached_property
     def lake(self) -> str:
         """Root of the lake, without a trailing slash; a local path is absolute."""
         if self.lake_path and "://" in self.lake_path:
             return self.lake_path.rstrip("/")
         return str(Path(self.lake_path or self.clickstream_home / "lake").absolute())
+
+    @cached_property
+    def checkpoints(self) -> str:
+        """Folder of the streams' checkpoints, without a trailing slash; a local path is absolute."""
+        if self.checkpoint_path and "://" in self.checkpoint_path:
+            return self.checkpoint_path.rstrip("/")
+        return str(Path(self.checkpoint_path or self.clickstream_home / "checkpoints").absolute())
 
     @cached_property
     def raw_logs(self) -> Path:

@@ -28,13 +28,14 @@ def with_settings(settings: Settings, **changes: object) -> Settings:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment of a child process that is to work on the settings' database."""
+    """The environment of a child process that is to work on the settings' database and search server."""
     return os.environ | {
         "POSTGRES_HOST": settings.postgres_host,
         "POSTGRES_PORT": str(settings.postgres_port),
         "POSTGRES_USER": settings.postgres_user,
         "POSTGRES_PASSWORD": settings.postgres_password.get_secret_value(),
         "POSTGRES_DB": settings.postgres_db,
+        "ELASTICSEARCH_URL": settings.elasticsearch_url,
     }
 
 

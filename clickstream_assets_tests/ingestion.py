@@ -55,7 +55,7 @@ class Ingestion:
         return land_records(
             self.lake,
             Topic(settings),
-            settings.ingest_batch_records,
+            settings.ingest_batch,
             settings.ingest_run_records,
             settings.allow_data_loss,
         )
@@ -135,7 +135,7 @@ def ingestion_environment(settings: Settings) -> dict[str, str]:
         "KAFKA_TOPIC": settings.kafka_topic,
         "LAKE_PATH": settings.lake,
         "CLICKSTREAM_HOME": str(Path(settings.lake).parent),
-        "INGEST_BATCH_RECORDS": str(settings.ingest_batch_records),
+        "INGEST_BATCH_RECORDS": str(settings.ingest_batch),
     }
 
 

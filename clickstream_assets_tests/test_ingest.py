@@ -24,6 +24,7 @@ from clickstream_assets_tests.ingestion import PLACES, Ingestion, made_counts, s
 from clickstream_assets_tests.topics import Transactions, new_topic, send
 
 GAP = timedelta(minutes=30)
+LOOKBACK = timedelta(days=30)
 
 
 @pytest.fixture
@@ -305,9 +306,9 @@ def test_days_to_update_are_those_whose_sessions_new_events_can_change(
         before = ingestion.lake.snapshot(EVENTS).batch
         send(shop, {0: events})
         ingestion.run()
-        return days_to_update(ingestion.lake, before, GAP)
+        return days_to_update(ingestion.lake, before, GAP, LOOKBACK)
 
-    assert days_to_update(ingestion.lake, 0, GAP) == []
+    assert days_to_update(ingestion.lake, 0, GAP, LOOKBACK) == []
     first = [event("u", "2024-04-30T23:50:00Z"), event("v", "2024-05-05T12:00:00Z")]
     assert ingest(*first) == [date(2024, 4, 30), date(2024, 5, 5)]
     # Nobody else was active around this day.
@@ -315,8 +316,8 @@ def test_days_to_update_are_those_whose_sessions_new_events_can_change(
     # The session of the evening before may go on past midnight.
     assert ingest(event("u", "2024-05-01T00:10:00Z"))[:2] == [date(2024, 4, 30), date(2024, 5, 1)]
     assert ingest(b"rejected", event("u", "2024-05-01T00:10:00Z")) == []
-    assert days_to_update(ingestion.lake, 0, GAP)[0] == date(2024, 4, 30)
-    assert days_to_update(ingestion.lake, ingestion.lake.snapshot(EVENTS).batch, GAP) == []
+    assert days_to_update(ingestion.lake, 0, GAP, LOOKBACK)[0] == date(2024, 4, 30)
+    assert days_to_update(ingestion.lake, ingestion.lake.snapshot(EVENTS).batch, GAP, LOOKBACK) == []
 
 
 def test_spark_ends_in_the_tables_of_duckdb(

@@ -114,6 +114,14 @@ def test_tables_count_their_batches_apart(duckdb_lake: Lake):
     assert duckdb_lake.snapshot(DUPLICATE_EVENTS).batch == 0
 
 
+def test_apps_that_write_one_table_count_their_batches_apart(lake: Lake):
+    append(lake, 3, b"a")
+    other = lake.engine.from_arrow(raw_table([b"b"], 1, 10))
+    for _ in range(2):
+        lake.append_batch(RAW_EVENTS, other, 1, app="another")
+    assert (lake.snapshot(RAW_EVENTS).rows, lake.snapshot(RAW_EVENTS).batch) == (2, 3)
+
+
 def test_the_last_batch_is_known_after_the_log_was_compacted(duckdb_lake: Lake):
     # delta-rs writes a checkpoint every 100 commits.
     for batch in range(1, 106):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import date
 from pathlib import Path
 
@@ -157,3 +158,35 @@ def test_a_password_beside_an_unusable_value_stays_out_of_the_message(monkeypatc
 def test_settings_do_not_change():
     with pytest.raises(ValueError, match="frozen"):
         load_settings().kafka_topic = "another"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("10 minutes", 600),
+        ("1 hour 30 minutes", 5400),
+        ("interval 45 seconds", 45),
+        ("1 Day", 86_400),
+        ("500 milliseconds", 0.5),
+    ],
+)
+def test_an_interval_is_written_as_for_spark(text: str, seconds: float, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WATERMARK_DELAY", text)
+    assert load_settings().watermark_delay.total_seconds() == seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("WINDOW_DURATION", "ten minutes", "expected an interval such as '10 minutes'"),
+        ("WINDOW_DURATION", "0 minutes", "greater than"),
+        ("SLIDE_DURATION", "1 hour", "SLIDE_DURATION=1:00:00 is longer than WINDOW_DURATION=0:10:00"),
+        ("WATERMARK_DELAY", "-5 minutes", "expected an interval"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused(
+    name: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=re.escape(says)):
+        load_settings()

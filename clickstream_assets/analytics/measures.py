@@ -22,3 +22,28 @@ def revenue(F: ModuleType) -> Any:
     """Aggregate: sum of the purchases' amounts; 0 where there is none."""
     paid = F.when(F.col("event_type") == "purchase", amount(F))
     return F.coalesce(F.sum(paid), F.lit(0).cast(MONEY)).cast(MONEY)
+
+
+def half_even(F: ModuleType, part: Any, whole: Any) -> Any:
+    """Column: `part / whole` of two whole numbers, rounded to a whole number, halves to the even one.
+
+    Null where `whole` is 0. Computed so because each engine's own rounding treats halves in its own way.
+    """
+    twice = F.when(whole != 0, whole * F.lit(2))
+    raised = part * F.lit(2) + whole
+    up = F.floor(raised / twice).cast("long")
+    is_odd_half = (up * twice == raised) & (up % F.lit(2) == 1)
+    return up - F.when(is_odd_half, F.lit(1)).otherwise(F.lit(0))
+
+
+def percent(F: ModuleType, part: Any, whole: Any) -> Any:
+    """Column: `part` per hundred of `whole`, two decimals, halves to even; 0 where `whole` is 0."""
+    hundredths = F.coalesce(half_even(F, part * F.lit(10_000), whole), F.lit(0))
+    return (hundredths / F.lit(100)).cast("decimal(18,2)")
+
+
+def order_key(F: ModuleType) -> Any:
+    """Column: which of the user's orders a purchase belongs to; without an order_id, purchases of one minute."""
+    minute = F.floor(F.unix_micros("event_time") / F.lit(60_000_000)).cast("long").cast("string")
+    named = F.concat_ws("|", F.lit("order"), F.col("order_id"))
+    return F.when(F.col("order_id").isNotNull(), named).otherwise(F.concat_ws("|", F.lit("minute"), minute))

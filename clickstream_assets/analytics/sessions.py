@@ -3,6 +3,11 @@
 A session belongs to the UTC day on which it starts and is whole across midnight. What never ends is cut, at the
 first midnight that is a day or more after its start and at each one after, so that a day's sessions can be
 computed from the days around it, in any order, and never from all of history.
+
+Two further cuts can be asked for. At midnight: no session goes on into the next UTC day. At a campaign: an event
+that carries a campaign other than the last one seen in the visit starts a new session, also where the visit had
+none so far; events without a campaign never cut. That is how Google's Universal Analytics cut sessions, at the end
+of the day and at each new campaign (Analytics Help, "How a web session is defined in Universal Analytics").
 """
 
 from __future__ import annotations
@@ -57,8 +62,49 @@ def events_around(events: DataFrame, first: date, last: date, gap: timedelta) ->
     )
 
 
+def _cut(
+    visits: DataFrame, columns: list[str], visit: list[str], midnight: bool, campaign: bool
+) -> DataFrame:
+    """Number the parts of each visit (`part`), and say how long the whole visit lasts (`visit_us`)."""
+    F, Window = functions_of(visits)
+    if not (midnight or campaign):
+        return visits.select(*columns, F.lit(0).alias("part"), F.lit(0).alias("visit_us"))
+    of_visit = Window.partitionBy(*visit)
+    in_order = of_visit.orderBy("event_us", "event_id")
+    lasts = F.max("event_us").over(of_visit) - F.min("event_us").over(of_visit)
+    # What was seen last is the greatest of what was seen: neither engine's `last` leaves nulls out on both.
+    seen = F.when(F.col("campaign").isNotNull(), F.struct("event_us", "event_id", "campaign"))
+    before = F.max(seen).over(in_order.rowsBetween(Window.unboundedPreceding, -1))
+    marked = as_view(
+        visits.select(
+            *columns,
+            lasts.alias("visit_us"),
+            F.lag("day").over(in_order).alias("day_before"),
+            before.alias("seen_before"),
+        )
+    )
+    cuts = F.lit(False)
+    if midnight:
+        cuts = cuts | (F.col("day_before") < F.col("day"))
+    if campaign:
+        last_campaign = F.col("seen_before").getField("campaign")
+        changes = last_campaign.isNull() | (last_campaign != F.col("campaign"))
+        cuts = cuts | (F.col("day_before").isNotNull() & F.col("campaign").isNotNull() & changes)
+    cut = as_view(
+        marked.select(*columns, "visit_us", F.when(cuts, F.lit(1)).otherwise(F.lit(0)).alias("cuts"))
+    )
+    return cut.select(*columns, "visit_us", F.sum("cuts").over(in_order).alias("part"))
+
+
 def sessions(
-    events: DataFrame, first: date, last: date, gap: timedelta, bot_views_per_minute: int
+    events: DataFrame,
+    first: date,
+    last: date,
+    gap: timedelta,
+    bot_views_per_minute: int,
+    *,
+    cut_at_midnight: bool = False,
+    cut_at_campaign: bool = False,
 ) -> DataFrame:
     """Compute the sessions that start from day `first` to day `last`, both included.
 
@@ -68,6 +114,8 @@ def sessions(
         last: last UTC day.
         gap: inactivity that a session survives; at most 12 hours.
         bot_views_per_minute: more views than this within 60 seconds are no person's.
+        cut_at_midnight: end sessions at midnight, UTC.
+        cut_at_campaign: begin a new session where the campaign changes.
 
     Returns:
         SESSIONS rows.
@@ -82,11 +130,14 @@ def sessions(
         "product_id",
         "amount",
         "is_bot",
+        "campaign",
+        "client_id",
     ]
     rows = as_view(
         events_around(events, first, last, gap)
         .withColumn("event_us", F.unix_micros("event_time"))
         .withColumn("amount", amount(F))
+        .withColumn("client_id", F.col("session_id"))
         .select(*columns)
     )
 
@@ -95,10 +146,10 @@ def sessions(
     marked = rows.select(*columns, F.when(inactive, F.lit(1)).otherwise(F.lit(0)).alias("starts"))
     chains = as_view(marked.select(*columns, F.sum("starts").over(by_user).alias("chain")))
 
-    columns.append("chain")
+    columns += ["chain", "day"]
     chain_us = F.min("event_us").over(Window.partitionBy("user_id", "chain"))
     day = F.floor(F.col("event_us") / F.lit(DAY)).cast("long")
-    dated = chains.select(*columns, chain_us.alias("chain_us"), day.alias("day"))
+    dated = chains.select(*columns[:-1], chain_us.alias("chain_us"), day.alias("day"))
     lasts_a_day = F.col("day") * F.lit(DAY) - F.col("chain_us") >= DAY
     pieces = as_view(
         dated.select(
@@ -106,21 +157,26 @@ def sessions(
         )
     )
 
-    key = ["user_id", "chain", "piece"]
+    columns.append("piece")
+    visit = ["user_id", "chain", "piece"]
+    parts = as_view(_cut(pieces, columns, visit, cut_at_midnight, cut_at_campaign))
+
+    columns += ["part", "visit_us"]
+    key = [*visit, "part"]
     in_order = Window.partitionBy(*key).orderBy("event_us", "event_id")
     by_type = Window.partitionBy(*key, "event_type").orderBy("event_us", "event_id")
     within = F.col("event_us") - F.lag("event_us", bot_views_per_minute).over(by_type)
     too_fast = (F.col("event_type") == "view") & (within < 60 * SECOND)
     numbered = as_view(
-        pieces.select(
+        parts.select(
             *columns,
-            "piece",
             F.row_number().over(in_order).alias("number"),
             F.when(too_fast, F.lit(1)).otherwise(F.lit(0)).alias("too_fast"),
         )
     )
 
     touched = F.when(F.col("product_id").isNotNull(), F.struct("number", "product_id"))
+    brought = F.when(F.col("campaign").isNotNull(), F.struct("number", "campaign"))
     paid = F.when(F.col("event_type") == "purchase", F.col("amount"))
     grouped = as_view(
         numbered.groupBy(*key).agg(
@@ -141,10 +197,16 @@ def sessions(
             F.coalesce(F.sum(paid), F.lit(0).cast(MONEY)).cast(MONEY).alias("revenue"),
             F.max(F.when(F.col("is_bot"), F.lit(1)).otherwise(F.lit(0))).alias("robot"),
             F.max("too_fast").alias("too_fast"),
+            F.max("visit_us").alias("visit_us"),
+            F.min(F.struct("number", "event_id")).alias("opening"),
+            F.min(brought).alias("brought"),
+            F.count("client_id").alias("client_events"),
+            F.collect_set("client_id").alias("client_ids"),
         )
     )
 
-    is_endless = (F.col("piece") > 0) | (F.col("end_us") - F.col("start_us") >= DAY)
+    # Of a visit that lasts a day all parts are a bot's, however they are cut.
+    is_endless = (F.col("piece") > 0) | (F.greatest("visit_us", F.col("end_us") - F.col("start_us")) >= DAY)
     bot_reason = (
         F.when(F.col("robot") == 1, F.lit("user_agent"))
         .when(F.col("too_fast") == 1, F.lit("view_rate"))
@@ -153,15 +215,27 @@ def sessions(
     starts_in_range = (F.col("start_us") >= _microseconds(_midnight(first))) & (
         F.col("start_us") < _microseconds(_midnight(last + timedelta(days=1)))
     )
-    identity = F.sha2(F.concat_ws("|", F.col("user_id"), F.col("start_us").cast("string")), 256)
+    identity = [F.col("user_id"), F.col("start_us").cast("string")]
+    if cut_at_campaign:
+        # Only then can two sessions of a user start at the same moment.
+        identity.append(F.col("opening").getField("event_id"))
+    step = (
+        F.when(F.col("purchases") > 0, F.lit("purchase"))
+        .when(F.col("add_to_carts") > 0, F.lit("add_to_cart"))
+        .when(F.col("views") + F.col("clicks") > 0, F.lit("view"))
+        .otherwise(F.lit("none"))
+    )
     computed = {
-        "session_id": F.substring(identity, 1, 32),
+        "session_id": F.substring(F.sha2(F.concat_ws("|", *identity), 256), 1, 32),
         "session_date": F.to_date("start_time"),
         "duration_seconds": F.floor((F.col("end_us") - F.col("start_us")) / F.lit(SECOND)).cast("long"),
         "entry_product_id": F.col("entry").getField("product_id"),
         "exit_product_id": F.col("exit").getField("product_id"),
         "is_bot": bot_reason.isNotNull(),
         "bot_reason": bot_reason,
+        "furthest_step": step,
+        "campaign": F.col("brought").getField("campaign"),
+        "client_session_ids": F.when(F.col("client_events") > 0, F.sort_array(F.array_compact("client_ids"))),
     }
     return grouped.where(starts_in_range).select(
         *(computed[name].alias(name) if name in computed else F.col(name) for name in SESSIONS.column_names)

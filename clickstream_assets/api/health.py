@@ -1,12 +1,18 @@
-"""`GET /health/live` and `/health/ready`: whether the process is up, and whether it can answer."""
+"""`GET /health/live` and `/health/ready`: whether the process is up, and whether it can answer.
+
+A service without PostgreSQL is not ready. Without Elasticsearch it is degraded and gets its requests all the same:
+only the live events are missing.
+"""
 
 from http import HTTPStatus
 
-from apiflask import APIBlueprint, Schema, fields
+from apiflask import APIBlueprint, Schema, fields, validators
 
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
+from clickstream_assets.api.events import live_events
 from clickstream_assets.api.problems import ServiceProblem, documented
+from clickstream_assets.elasticsearch import ElasticsearchError
 from clickstream_assets.postgres.connection import PostgresError, connect
 
 blueprint = APIBlueprint("health", __name__, url_prefix="/health", tag="Health")
@@ -21,12 +27,16 @@ class Live(Schema):
 class Ready(Schema):
     """The answer of a process that can answer."""
 
-    status = fields.String(required=True, metadata={"description": "ready"})
+    status = fields.String(
+        required=True,
+        validate=validators.OneOf(["ready", "degraded"]),
+        metadata={"description": "ready; or degraded, where only real-time events cannot be read"},
+    )
     dependencies = fields.Dict(
         keys=fields.String(),
         values=fields.String(),
         required=True,
-        metadata={"description": "What the service needs, and that it is ok"},
+        metadata={"description": "What the service needs: ok, or what is wrong with it"},
     )
 
 
@@ -41,15 +51,25 @@ def live() -> dict[str, str]:
 @blueprint.output(Ready)
 @blueprint.doc(responses=documented(503))
 def ready() -> dict[str, object]:
-    """Say whether PostgreSQL answers and has the tables."""
-    dependencies = _dependencies()
-    if set(dependencies.values()) == {"ok"}:
-        return {"status": "ready", "dependencies": dependencies}
+    """Say whether PostgreSQL answers and has the tables, and whether Elasticsearch answers."""
+    needed = _postgres()
+    dependencies = {**needed, "elasticsearch": _elasticsearch()}
+    if set(needed.values()) == {"ok"}:
+        status = "ready" if dependencies["elasticsearch"] == "ok" else "degraded"
+        return {"status": status, "dependencies": dependencies}
     wrong = "; ".join(f"{name}: {state}" for name, state in dependencies.items() if state != "ok")
     raise ServiceProblem(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", wrong, dependencies=dependencies)
 
 
-def _dependencies() -> dict[str, str]:
+def _elasticsearch() -> str:
+    try:
+        live_events().check()
+    except ElasticsearchError as error:
+        return str(error.problem)
+    return "ok"
+
+
+def _postgres() -> dict[str, str]:
     try:
         with connect(database().settings) as connection:
             missing = queries.missing_tables(connection)

@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from apiflask import Schema, fields, validators
 from marshmallow import ValidationError, pre_load
 
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 _NO_NUL = validators.Regexp(r"^[^\x00]*$", error="must not have a NUL character")
 
 
@@ -48,10 +52,14 @@ class WholeNumber(fields.Integer):
 
 
 class Text(fields.String):
-    """Any text that PostgreSQL can hold."""
+    """Any text that PostgreSQL can hold, of a length from `min_length` to `max_length` characters."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(validate=_NO_NUL, **kwargs)
+    def __init__(self, min_length: int = 0, max_length: int | None = None, **kwargs: Any) -> None:
+        rules: list[validators.Validator] = [_NO_NUL]
+        if min_length or max_length:
+            message = f"must have {min_length} to {max_length} characters"
+            rules.append(validators.Length(min_length, max_length, error=message))
+        super().__init__(validate=rules, **kwargs)
 
 
 class Choice(fields.String):
@@ -77,3 +85,26 @@ class Day(fields.Date):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(error_messages={"invalid": "must be a date such as 2024-05-31"}, **kwargs)
+
+
+class Moment(fields.DateTime):
+    """A time with its zone, as in RFC 3339."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            error_messages={"invalid": "must be a time such as 2024-05-31T12:00:00Z (write + as %2B)"},
+            **kwargs,
+        )
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> datetime:
+        # ISO 8601 also has weeks, dates alone and times without a zone.
+        if not _RFC_3339.fullmatch(value):
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE)
+        moment = super()._deserialize(value.upper(), attr, data, **kwargs)
+        try:
+            # PostgreSQL takes no offset of 16 hours or more.
+            return moment.astimezone(UTC)
+        except OverflowError:
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None

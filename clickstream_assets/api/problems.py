@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from apiflask import APIFlask, HTTPError
 from flask import request
 
-from clickstream_assets.postgres.connection import PostgresError, Problem
+from clickstream_assets.elasticsearch import ElasticsearchError
+from clickstream_assets.postgres.connection import PostgresError
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
@@ -48,8 +50,10 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 }
 
 _DESCRIPTIONS = {
+    404: "What the address names is not known",
+    406: "The client takes none of the forms that the answer comes in",
     422: "A parameter cannot be used",
-    503: "The tables cannot be read now; the detail says why",
+    503: "What the answer is made of cannot be read now; the detail says why",
 }
 
 
@@ -82,7 +86,8 @@ def register_problems(app: APIFlask) -> None:
     app.config.update(AUTO_404_RESPONSE=False, AUTO_VALIDATION_ERROR_RESPONSE=False)
     app.error_processor(_http_error)
     app.register_error_handler(ServiceProblem, _service_problem)
-    app.register_error_handler(PostgresError, _postgres_error)
+    app.register_error_handler(PostgresError, partial(_server_error, "postgres"))
+    app.register_error_handler(ElasticsearchError, partial(_server_error, "elasticsearch"))
 
     @app.spec_processor
     def add_schema(spec: dict[str, Any]) -> dict[str, Any]:
@@ -111,15 +116,13 @@ def _service_problem(problem: ServiceProblem) -> Answer:
     return _answer(problem.status, problem.code, problem.detail, problem.members)
 
 
-def _postgres_error(error: PostgresError) -> Answer:
+def _server_error(server: str, error: PostgresError | ElasticsearchError) -> Answer:
     _log.error("%s", error)
     status = (
-        HTTPStatus.INTERNAL_SERVER_ERROR
-        if error.problem is Problem.FAILED
-        else HTTPStatus.SERVICE_UNAVAILABLE
+        HTTPStatus.INTERNAL_SERVER_ERROR if error.problem.name == "FAILED" else HTTPStatus.SERVICE_UNAVAILABLE
     )
     # The error itself names hosts and users, which are for the log alone.
-    return _answer(status, f"postgres_{error.problem.name.lower()}", f"{error.problem}.")
+    return _answer(status, f"{server}_{error.problem.name.lower()}", f"{error.problem}.")
 
 
 def _http_error(error: HTTPError) -> Answer:

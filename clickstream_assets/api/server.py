@@ -1,15 +1,18 @@
 """The API under gunicorn."""
 
 import logging
+import os
+import shutil
 import socket
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from clickstream_assets.api import access_log
-from clickstream_assets.api.app import create_app
 from clickstream_assets.api.database import THREADS
 from clickstream_assets.settings import Settings
 
@@ -29,7 +32,10 @@ def serve(settings: Settings) -> None:
     access_log.log.addHandler(logging.StreamHandler(sys.stdout))
     access_log.log.setLevel(logging.INFO)
     with _listen(settings) as listener:
-        _Server(settings, listener).run()
+        folder = tempfile.mkdtemp(prefix="clickstream-api-")
+        # For prometheus_client, which looks when it is first imported: in the workers, with the application.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        _Server(settings, listener, Path(folder)).run()
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -46,9 +52,10 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 class _Server(BaseApplication):
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, metrics_folder: Path) -> None:
         self._settings = settings
         self._listener = listener
+        self._metrics_folder = metrics_folder
         super().__init__()
 
     def load_config(self) -> None:
@@ -64,9 +71,13 @@ class _Server(BaseApplication):
             "proc_name": "clickstream-api",
             # A management socket in the user's home, which nobody asked for.
             "control_socket_disable": True,
+            # Only the first process calls it; a `with` would end in each worker too.
+            "on_exit": lambda _: shutil.rmtree(self._metrics_folder),
         }
         for name, value in options.items():
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        return create_app(self._settings)
+        from clickstream_assets.api.app import create_app
+
+        return create_app(self._settings, self._metrics_folder)

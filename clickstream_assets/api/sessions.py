@@ -1,62 +1,40 @@
 """`GET /sessions`: published sessions."""
 
-from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
 from apiflask import APIBlueprint, Schema, fields
 
-from clickstream_assets.analytics.schema import SESSIONS, Column
+from clickstream_assets.analytics.schema import SESSIONS
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
-from clickstream_assets.api.parameters import Choice, Day, Flag, QueryParameters, Text, WholeNumber
-from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
+from clickstream_assets.api.fields import schema_of
+from clickstream_assets.api.lists import ListParameters, list_route
+from clickstream_assets.api.parameters import Choice, Day, Flag, Text
 
 blueprint = APIBlueprint("sessions", __name__, tag="Sessions")
 
+# As `analytics.sessions` names them, which would bring the engines along.
+FURTHEST_STEPS = ("none", "view", "add_to_cart", "purchase")
 
-class _Query(QueryParameters):
-    limit = WholeNumber(1, 1000, load_default=10, metadata={"description": "How many sessions"})
-    offset = WholeNumber(0, 2**31 - 1, load_default=0, metadata={"description": "How many to pass over"})
+
+class _Query(ListParameters):
     user_id = Text(metadata={"description": "Only this shopper's"})
     date = Day(
         attribute="session_date",
         metadata={"description": "Only those that started on this UTC day"},
+    )
+    since = Day(metadata={"description": "Only those that started on this UTC day or later"})
+    until = Day(metadata={"description": "Only those that started on this UTC day or earlier"})
+    campaign = Text(metadata={"description": "Only those whose first marketing campaign is this one"})
+    furthest_step = Choice(
+        *FURTHEST_STEPS, metadata={"description": "Only those that came so far, no further"}
     )
     include_bots = Flag(load_default=False, metadata={"description": "Whether bots' sessions count too"})
     sort = Choice(*queries.SESSION_SORTS, load_default="total_events", metadata={"description": "Sort by"})
     order = Choice("asc", "desc", load_default="desc", metadata={"description": "Sort order"})
 
 
-def _iso_utc(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-class _UtcTime(fields.DateTime):
-    """ISO 8601 in UTC, ending in Z."""
-
-    SERIALIZATION_FUNCS = {"iso": _iso_utc}
-
-
-def _field(column: Column) -> fields.Field:
-    """The JSON field of a table's column."""
-    field: type[fields.Field]
-    if pa.types.is_timestamp(column.type):
-        field = _UtcTime
-    elif pa.types.is_date(column.type):
-        field = fields.Date
-    elif pa.types.is_decimal(column.type):
-        field = fields.Float
-    elif pa.types.is_integer(column.type):
-        field = fields.Integer
-    elif pa.types.is_boolean(column.type):
-        field = fields.Boolean
-    else:
-        field = fields.String
-    return field(required=True, allow_none=column.nullable, metadata={"description": column.description})
-
-
-Session = Schema.from_dict({column.name: _field(column) for column in SESSIONS.columns}, name="Session")
+Session = schema_of("Session", SESSIONS.columns)
 
 
 class Sessions(Schema):
@@ -65,10 +43,7 @@ class Sessions(Schema):
     sessions = fields.List(fields.Nested(Session), required=True)
 
 
-@blueprint.get("/sessions")
-@blueprint.input(_Query, location="query", unknown="raise")
-@blueprint.output(Sessions)
-@blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))
+@list_route(blueprint, "/sessions", _Query, Sessions)
 def list_sessions(query_data: dict[str, Any]) -> dict[str, Any]:
     """List sessions, those with the most events first.
 

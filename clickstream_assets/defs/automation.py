@@ -25,6 +25,7 @@ from clickstream_assets.settings import load_settings
 
 REQUEST_TAG = "clickstream/refresh_request"
 EVENTS_READ_PER_TICK = 500
+LONGEST_STEP = timedelta(days=3)
 
 
 class RefreshState(BaseModel):
@@ -42,10 +43,16 @@ class RefreshState(BaseModel):
 
 
 def first_range(days: set[date]) -> tuple[date, date]:
-    """Return the first and last of the earliest days in a row."""
-    first = last = min(days)
-    while last + timedelta(days=1) in days:
-        last += timedelta(days=1)
+    """Return the first and last of the earliest days, up to the first longer gap.
+
+    Over a week-end a run does less for nothing than two runs cost to start.
+    """
+    first, *later = sorted(days)
+    last = first
+    for day in later:
+        if day - last > LONGEST_STEP:
+            break
+        last = day
     return first, last
 
 

@@ -10,10 +10,25 @@ from clickstream_assets.kafka import DataLossError, KafkaError
 from clickstream_assets.lake import LakeError
 from clickstream_assets.postgres.connection import PostgresError
 from clickstream_assets.recommender.evaluation import GateError
+from clickstream_assets.reports.mail import MailError
+from clickstream_assets.reports.published import NoReportError
 from clickstream_assets.settings import SettingsError
+from clickstream_assets.streaming.checkpoint import CheckpointError
+from clickstream_assets.streaming.errors import StreamError
 
 IO_ERRORS = (KafkaError, PostgresError, CommitFailedError, OSError)
 """A server or a disk that does not answer for a moment, or another writer that was first."""
+PERSON_NEEDED = (
+    CheckpointError,
+    DataLossError,
+    GateError,
+    LakeError,
+    MailError,
+    NoReportError,
+    SettingsError,
+    StreamError,
+)
+"""What stays until somebody changes something; the message says what."""
 MAX_RETRIES = 3
 RETRY_SECONDS = 3
 
@@ -26,7 +41,7 @@ def explained_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (DataLossError, GateError, LakeError, SettingsError) as error:
+    except PERSON_NEEDED as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     except IO_ERRORS as error:
         raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=RETRY_SECONDS) from error

@@ -1,4 +1,4 @@
-"""The two jobs that keep everything up to date: bring events in, and bring the tables that rest on them along."""
+"""The jobs that keep everything up to date: bring events in, bring along what rests on them, and run the streams."""
 
 import dagster as dg
 
@@ -16,7 +16,16 @@ ingest = dg.define_asset_job(
 
 refresh = dg.define_asset_job(
     "refresh",
-    selection=dg.AssetSelection.groups("sessions", "segments", "models", "serving"),
+    # Mail goes out once a day, not with every event.
+    selection=dg.AssetSelection.groups("sessions", "segments", "reports", "models", "serving")
+    - dg.AssetSelection.assets("report_mail"),
     tags={ONE_AT_A_TIME: "refresh"},
     description="The tables of some days, then the models and what is served.",
+)
+
+stream = dg.define_asset_job(
+    "stream",
+    selection=dg.AssetSelection.groups("windows"),
+    tags={ONE_AT_A_TIME: "stream"},
+    description="Windows, alerts and live events, straight from Kafka, up to now.",
 )

@@ -6,7 +6,7 @@ from functools import cache
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import EVENTS
+from clickstream_assets.analytics.schema import EVENTS, Table
 from clickstream_assets.lake import Lake
 from clickstream_assets.settings import load_settings
 
@@ -26,6 +26,17 @@ def days_of(context: dg.AssetExecutionContext) -> tuple[date, date]:
     """Return the first and last day of the run's partition, or range of partitions."""
     window = context.partition_time_window
     return window.start.date(), window.end.date() - timedelta(days=1)
+
+
+def row_counts(lake: Lake, table: Table, first: date, last: date) -> dict[str, int]:
+    """Return metadata: a table's rows of some days, and all of them."""
+    snapshot = lake.snapshot(table)
+    (column,) = table.partition_by
+    per_day = snapshot.rows_by(column)
+    return {
+        "dagster/partition_row_count": sum(n for day, n in per_day.items() if first <= day <= last),
+        "dagster/row_count": snapshot.rows,
+    }
 
 
 def portions(lake: Lake, first: date, last: date) -> Iterator[tuple[date, date]]:

@@ -1,12 +1,22 @@
 """What every table asset says about itself, from the table's schema."""
 
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
 from clickstream_assets.analytics.schema import Table
+from clickstream_assets.settings import load_settings
 
 OWNERS = ["team:clickstream"]
+_HOURS = load_settings().freshness_hours
+FRESHNESS = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(hours=_HOURS), warn_window=timedelta(hours=_HOURS * 0.9)
+)
+"""All assets are brought up to date within a shop's day; what is not, Dagster calls stale."""
+
+FIRST = {"dagster/priority": "1"}
+"""Tags of the steps between new events and new recommendations: what else a run does can wait for these."""
 
 
 def describe(*tables: Table) -> dict[str, Any]:

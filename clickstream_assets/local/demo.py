@@ -117,6 +117,7 @@ class Demo:
         env = os.environ | {"API_PORT": str(self.api_port)}
         logs = home / "logs"
         self._children: list[Child] = [stack.enter_context(child) for child in self._processes(logs, env)]
+        self._dagster = self._children[1]
 
     def _processes(self, logs: Path, env: dict[str, str]) -> list[Any]:
         from clickstream_assets.local.children import running
@@ -124,9 +125,12 @@ class Demo:
         programs = Path(sys.executable).parent
         dagster = [str(programs / "dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1"]
         dagster += ["-p", str(self.dagster_port)]
+        clickstream = str(programs / "clickstream")
         return [
+            # Before Dagster, whose sensor would run the streams itself if nobody did.
+            running("The streams", [clickstream, "stream"], logs / "stream.log", env, PROJECT),
             running("Dagster", dagster, logs / "dagster.log", env, PROJECT),
-            running("The API", [str(programs / "clickstream"), "api"], logs / "api.log", env, PROJECT),
+            running("The API", [clickstream, "api"], logs / "api.log", env, PROJECT),
         ]
 
     def _say(self, line: str) -> None:
@@ -158,7 +162,7 @@ class Demo:
         return made.sent, asdict(made)
 
     def wait(self, sent: int, timeout: float) -> None:
-        """Wait until all that was sent is in the served tables, and a recommendation comes over HTTP.
+        """Wait until all that was sent is in the served tables, the streams' too, and the API is ready.
 
         Raises:
             LocalStackError: a process ended, a run failed, or it took too long.
@@ -170,24 +174,25 @@ class Demo:
         while True:
             for child in self._children:
                 child.check()
-            for run in self._runs():
+            runs = self._runs()
+            for run in runs:
                 state = (run["runId"], run["status"])
                 if state not in told:
                     told.add(state)
                     self._say(f"run {run['runId'][:8]} of {run['jobName']}: {run['status'].lower()}")
                 if run["status"] == "FAILURE":
                     raise LocalStackError(f"run {run['runId']} failed:\n{self._failure(run['runId'])}")
-            if self._is_served(sent):
+            # The tables that nobody waits for come last in a run.
+            if all(run["status"] == "SUCCESS" for run in runs) and self._is_served(sent):
                 self._say("served")
                 return
             if time.monotonic() > deadline:
-                raise LocalStackError(
-                    f"no recommendations after {timeout:.0f} s. The end of Dagster's log:\n"
-                    f"{self._children[0].tail()}"
-                )
+                logs = "\n".join(f"The end of {child.log.name}:\n{child.tail()}" for child in self._children)
+                raise LocalStackError(f"not everything was served after {timeout:.0f} s. {logs}")
             time.sleep(0.2)
 
-    def _is_served(self, sent: int) -> bool:
+    def are_recommendations_new(self, sent: int) -> bool:
+        """Whether the published recommendations were trained on all that was sent."""
         from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS
         from clickstream_assets.postgres.connection import connect
 
@@ -196,15 +201,36 @@ class Demo:
         if raw.rows < sent or events.batch < raw.batch:
             return False
         with connect(self.settings) as connection:
-            in_sessions = connection.execute("SELECT sum(total_events) FROM clickstream_sessions").fetchone()
             trained_on = connection.execute(
                 "SELECT trained_on FROM published_models ORDER BY published_at DESC LIMIT 1"
             ).fetchone()
+        return trained_on == (f"events batch {events.batch}",)
+
+    def _is_served(self, sent: int) -> bool:
         return (
-            in_sessions == (events.rows,)
-            and trained_on == (f"events batch {events.batch}",)
+            self.are_recommendations_new(sent)
+            and self._are_days_published()
+            and self._is_streamed()
             and self._get_json(f"http://127.0.0.1:{self.api_port}/health/ready") is not None
         )
+
+    def _are_days_published(self) -> bool:
+        """Whether the last table that a refresh publishes has all events."""
+        from clickstream_assets.analytics.schema import EVENTS
+        from clickstream_assets.postgres.connection import connect
+
+        with connect(self.settings) as connection:
+            in_sessions = connection.execute("SELECT sum(total_events) FROM clickstream_sessions").fetchone()
+        return in_sessions == (self._lake().snapshot(EVENTS).rows,)
+
+    def _is_streamed(self) -> bool:
+        """Whether windows and alerts hold the topic up to its end."""
+        from clickstream_assets.kafka import Topic
+        from clickstream_assets.streaming.store import progress_of
+
+        progress = progress_of(self.settings)
+        ends = {partition: offsets.high for partition, offsets in Topic(self.settings).offsets().items()}
+        return progress is not None and progress.has_begun and progress.offsets == ends
 
     def result(self, sent: int, made: dict[str, Any] | None) -> dict[str, Any]:
         """Count what came out, and look one recommendation up."""
@@ -219,10 +245,16 @@ class Demo:
         events = lake.read(schema.EVENTS)
         F, _ = functions_of(events)
         users = lake.engine.to_arrow(events.agg(F.countDistinct("user_id").cast("long").alias("users")))
+        # Elasticsearch's rejections have batch 0, and are of records that are events.
+        not_events = lake.read(schema.REJECTED_EVENTS).where(F.col("batch") > 0)
+        rejected = lake.engine.to_arrow(not_events.agg(F.count(F.lit(1)).cast("long").alias("rejected")))
         with connect(self.settings) as connection:
             (buyers,) = connection.execute(
                 "SELECT count(DISTINCT user_id) FROM user_segments WHERE segment = 'buyer'"
             ).fetchone() or (0,)
+            (windows, alerts) = connection.execute(
+                "SELECT (SELECT count(*) FROM product_windows), (SELECT count(*) FROM flash_sale_alerts)"
+            ).fetchone() or (0, 0)
             user_ids = connection.execute(
                 "SELECT DISTINCT user_id FROM product_recommendations ORDER BY user_id"
             ).fetchall()
@@ -240,17 +272,17 @@ class Demo:
                 ("events", schema.EVENTS),
                 ("duplicates", schema.DUPLICATE_EVENTS),
                 ("conflicts", schema.CONFLICTING_EVENTS),
-                ("rejected", schema.REJECTED_EVENTS),
                 ("sessions", schema.SESSIONS),
             )
         }
         result = {
             "sent": sent,
             **rows,
+            "rejected": rejected["rejected"][0].as_py(),
             "users": users["users"][0].as_py(),
             "buyers": buyers,
-            "windows": 0,
-            "alerts": 0,
+            "windows": windows,
+            "alerts": alerts,
             "users_with_recommendations": len(user_ids),
             "sample": {"user_id": user_id, "items": answer["items"]},
             "seconds": round(time.monotonic() - self._started, 1),
@@ -263,7 +295,8 @@ class Demo:
         self._say(json.dumps(result, default=str))
         self._say(f"Dagster   http://127.0.0.1:{self.dagster_port}/asset-groups")
         self._say(f"API       http://127.0.0.1:{self.api_port}/api/recommend/{user_id}?n=5")
-        self._say(f"          http://127.0.0.1:{self.api_port}/sessions")
+        for path in ("sessions", "api/windows", "real-time-events"):
+            self._say(f"          http://127.0.0.1:{self.api_port}/{path}")
         self._say("`clickstream simulate` sends more events. Ctrl-C stops everything.")
         while True:
             for child in self._children:
@@ -286,7 +319,7 @@ class Demo:
             f'{{ logsForRun(runId: "{run_id}") {{ ... on EventConnection {{ {events} }} }} }}'
         )
         if not data:
-            return self._children[0].tail()
+            return self._dagster.tail()
         errors = [event["error"] for event in data["logsForRun"]["events"] if event.get("error")]
         return "\n".join(e["message"] + "".join(c["message"] for c in e["causes"]) for e in errors)
 

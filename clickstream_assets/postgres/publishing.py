@@ -118,6 +118,13 @@ class Publication:
                 f"({error.diag.message_detail})"
             ) from error
 
+    def read(self, table: ServedTable) -> pa.Table:
+        """Return what a small table holds, with what this transaction has published of it."""
+        rows = self._execute("SELECT {columns} FROM {target}", table).fetchall()
+        names = table.schema.column_names
+        dicts = [dict(zip(names, row, strict=True)) for row in rows]
+        return pa.Table.from_pylist(dicts, schema=table.schema.arrow)
+
     def _publish(self, table: ServedTable, rows: Rows, scope: Scope | None) -> Published:
         count = self._stage(table, rows)
         self._execute("LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE", table)
@@ -151,12 +158,8 @@ class Publication:
             "AS SELECT {columns} FROM {target} WITH NO DATA",
             table,
         )
-        count = 0
         copy_statement = self._compose("COPY {staged} ({columns}) FROM STDIN (FORMAT csv)", table)
-        with self._connection.cursor() as cursor, cursor.copy(copy_statement) as copy:
-            for batch in _batches(table, rows):
-                copy.write(_to_csv(batch))
-                count += batch.num_rows
+        count = copy_rows(self._connection, copy_statement, table, rows)
         # Autovacuum does not see temporary tables, and without statistics the joins are planned for few rows.
         self._execute("ANALYZE {staged}", table)
         return count
@@ -214,6 +217,22 @@ class Publication:
         )
 
 
+def copy_rows(
+    connection: psycopg.Connection, statement: sql.Composed, table: ServedTable, rows: Rows
+) -> int:
+    """Run a `COPY … FROM STDIN (FORMAT csv)` of all columns of `table.schema`; returns how many rows there were.
+
+    Raises:
+        PublicationError: a column is missing, unknown or of another type; a text has a NUL byte.
+    """
+    count = 0
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for batch in _batches(table, rows):
+            copy.write(_to_csv(batch))
+            count += batch.num_rows
+    return count
+
+
 def _pair(column: str, template: str) -> sql.Composed:
     return sql.SQL(template).format(sql.Identifier(column))
 
@@ -262,6 +281,18 @@ def _conform(table: ServedTable, batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _to_csv(batch: pa.RecordBatch) -> memoryview:
     # Arrow quotes every text and leaves nulls empty and unquoted, which is how COPY tells NULL from ''.
+    columns = [_to_text(column) if pa.types.is_list(column.type) else column for column in batch.columns]
+    batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
     buffer = pa.BufferOutputStream()
     csv.write_csv(batch, buffer, csv.WriteOptions(include_header=False, quoting_style="needed"))
     return memoryview(buffer.getvalue())
+
+
+def _to_text(lists: pa.ListArray) -> pa.StringArray:
+    """Lists of texts as PostgreSQL writes arrays: CSV has none, and Arrow refuses to write them."""
+    counts = pc.fill_null(pc.list_value_length(lists), 0)
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(counts)])
+    texts = pc.replace_substring(pc.replace_substring(lists.flatten(), "\\", "\\\\"), '"', '\\"')
+    quoted = pc.binary_join_element_wise('"', texts, '"', "")
+    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, quoted, mask=pc.is_null(lists)), ",")
+    return pc.binary_join_element_wise("{", joined, "}", "")

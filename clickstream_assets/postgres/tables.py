@@ -8,11 +8,23 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from clickstream_assets.analytics.schema import (
+    CAMPAIGN_ATTRIBUTION,
+    CARTS,
+    CATEGORY_CONVERSION,
+    COHORT_RETENTION,
+    CUSTOMER_SEGMENT_DAYS,
+    CUSTOMER_SEGMENTS,
+    DAILY_REPORT,
+    DAILY_SUMMARY,
     DOUBLE,
+    FLASH_SALE_ALERTS,
+    FUNNEL,
     LONG,
     MODEL_EVALUATION,
     POPULAR_PRODUCTS,
+    PRODUCT_PERFORMANCE,
     PRODUCT_RECOMMENDATIONS,
+    PRODUCT_WINDOWS,
     SESSIONS,
     STRING,
     USER_SEGMENTS,
@@ -38,9 +50,21 @@ class ServedTable:
 
 CLICKSTREAM_SESSIONS_TABLE = ServedTable("clickstream_sessions", SESSIONS)
 USER_SEGMENTS_TABLE = ServedTable("user_segments", USER_SEGMENTS)
+CARTS_TABLE = ServedTable("carts", CARTS)
+CUSTOMER_SEGMENTS_TABLE = ServedTable("customer_segments", CUSTOMER_SEGMENTS)
+CUSTOMER_SEGMENT_DAYS_TABLE = ServedTable("customer_segment_days", CUSTOMER_SEGMENT_DAYS)
+COHORT_RETENTION_TABLE = ServedTable("cohort_retention", COHORT_RETENTION)
+CAMPAIGN_ATTRIBUTION_TABLE = ServedTable("campaign_attribution", CAMPAIGN_ATTRIBUTION)
+PRODUCT_PERFORMANCE_TABLE = ServedTable("product_performance", PRODUCT_PERFORMANCE)
+CATEGORY_CONVERSION_TABLE = ServedTable("category_conversion", CATEGORY_CONVERSION)
+DAILY_SUMMARY_TABLE = ServedTable("daily_summary", DAILY_SUMMARY, stamp="generated_at")
+FUNNEL_TABLE = ServedTable("funnel", FUNNEL)
+DAILY_REPORT_TABLE = ServedTable("daily_report", DAILY_REPORT)
 PRODUCT_RECOMMENDATIONS_TABLE = ServedTable(
     "product_recommendations", PRODUCT_RECOMMENDATIONS, stamp="published_at"
 )
+PRODUCT_WINDOWS_TABLE = ServedTable("product_windows", PRODUCT_WINDOWS)
+FLASH_SALE_ALERTS_TABLE = ServedTable("flash_sale_alerts", FLASH_SALE_ALERTS)
 POPULAR_PRODUCTS_TABLE = ServedTable("popular_products", POPULAR_PRODUCTS)
 MODEL_EVALUATION_TABLE = ServedTable("model_evaluation", MODEL_EVALUATION)
 
@@ -68,8 +92,20 @@ PUBLISHED_MODELS_TABLE = ServedTable(
 )
 
 SERVED_TABLES = (
+    PRODUCT_WINDOWS_TABLE,
+    FLASH_SALE_ALERTS_TABLE,
     CLICKSTREAM_SESSIONS_TABLE,
     USER_SEGMENTS_TABLE,
+    CARTS_TABLE,
+    CUSTOMER_SEGMENTS_TABLE,
+    CUSTOMER_SEGMENT_DAYS_TABLE,
+    COHORT_RETENTION_TABLE,
+    CAMPAIGN_ATTRIBUTION_TABLE,
+    PRODUCT_PERFORMANCE_TABLE,
+    CATEGORY_CONVERSION_TABLE,
+    DAILY_SUMMARY_TABLE,
+    FUNNEL_TABLE,
+    DAILY_REPORT_TABLE,
     PRODUCT_RECOMMENDATIONS_TABLE,
     POPULAR_PRODUCTS_TABLE,
     MODEL_EVALUATION_TABLE,
@@ -87,6 +123,8 @@ def postgres_type(arrow: pa.DataType) -> str:
         return f"numeric({arrow.precision},{arrow.scale})"
     if pa.types.is_timestamp(arrow) and arrow.tz:
         return "timestamp with time zone"
+    if pa.types.is_list(arrow):
+        return f"{postgres_type(arrow.value_type)}[]"
     return {
         pa.string(): "text",
         pa.int64(): "bigint",

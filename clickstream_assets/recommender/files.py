@@ -21,8 +21,7 @@ from pyarrow import csv as arrow_csv
 from clickstream_assets.analytics.events import (
     PARSED,
     Rules,
-    find_repeated_ids,
-    find_repeated_lines,
+    find_repetitions,
     parse_batches,
     place,
 )
@@ -66,9 +65,8 @@ def load_events(engine: Engine, path: Path, rules: Rules) -> LoadedEvents:
     no_events, no_duplicates = (
         engine.from_arrow(table.arrow.empty_table()) for table in (EVENTS, DUPLICATE_EVENTS)
     )
-    repeated_ids = engine.persist(find_repeated_ids(parsed, no_events, no_duplicates))
-    repeated_lines = find_repeated_lines(parsed, repeated_ids, no_events)
-    placed = place(parsed, engine.persist(repeated_ids.unionByName(repeated_lines)))
+    repetitions = find_repetitions(engine, parsed, no_events, no_duplicates)
+    placed = place(parsed, engine.from_arrow(repetitions))
     tables = {"duplicate": placed.duplicates, "conflicting": placed.conflicts, "rejected": placed.rejected}
     counts = {reason: table.count() for reason, table in tables.items()}
     return LoadedEvents(placed.events, {reason: n for reason, n in {**file.skipped, **counts}.items() if n})

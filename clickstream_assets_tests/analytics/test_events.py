@@ -15,8 +15,7 @@ from clickstream_assets.analytics.events import (
     Placed,
     Rejection,
     Rules,
-    find_repeated_ids,
-    find_repeated_lines,
+    find_repetitions,
     parse_event,
     place,
 )
@@ -40,11 +39,8 @@ def judged(
 ) -> Placed:
     """Place parsed records, given the events and duplicates of the batches before."""
     before = engine.from_arrow(events or EVENTS.arrow.empty_table())
-    repeated_ids = engine.persist(
-        find_repeated_ids(df, before, engine.from_arrow(duplicates or DUPLICATE_EVENTS.arrow.empty_table()))
-    )
-    repeated_lines = find_repeated_lines(df, repeated_ids, before)
-    return place(df, engine.persist(repeated_ids.unionByName(repeated_lines)))
+    duplicates_before = engine.from_arrow(duplicates or DUPLICATE_EVENTS.arrow.empty_table())
+    return place(df, engine.from_arrow(find_repetitions(engine, df, before, duplicates_before)))
 
 
 def rejection(payload: object, rules: Rules = RULES) -> Rejection:
@@ -196,6 +192,46 @@ def test_robots_are_labelled_by_their_user_agent(user_agent, is_bot):
 def test_invalid_record_is_rejected_with_its_field_and_rule(payload, field, rule):
     verdict = rejection(payload)
     assert (verdict.field, verdict.rule) == (field, rule)
+
+
+TEXTS = st.one_of(st.none(), st.text(max_size=8), st.just("x" * 257), st.integers(), st.booleans())
+FIELDS = st.fixed_dictionaries(
+    {"event_type": st.sampled_from(["view", "cart", "purchase", "search", "", "hop", 3])},
+    optional={
+        "user_id": st.one_of(st.just("u1"), TEXTS),
+        "timestamp": st.sampled_from(
+            [
+                "2024-05-01T10:00:00Z",
+                "2024-05-01T12:00:00.5+02:00",
+                "2024-05-01",
+                "1999-01-01T00:00:00",
+                5,
+                None,
+            ]
+        ),
+        **{name: TEXTS for name in ("event_id", "product_id", "brand", "order_id", "user_agent", "campaign")},
+        "price": st.sampled_from([None, "", "12.5", 12.5, 12, -1, 1e30, True, "a", [1], 0.00004]),
+        "currency": st.sampled_from([None, "", "EUR", "eur", "EUR\n", 978]),
+        "quantity": st.sampled_from([None, "", 1, 0, 2.0, 2.5, "3", 10**10, True]),
+        "consent": st.sampled_from([None, True, False, "yes"]),
+        "properties": st.sampled_from([None, {}, {"a": 1.10, "b": [None]}, [], "x", {"c": "\x00"}]),
+    },
+)
+
+
+@given(FIELDS)
+def test_an_event_that_is_decoded_in_one_go_is_judged_as_one_that_is_read_field_by_field(payload):
+    # An empty text is no text, and makes it unusual.
+    for value in (payload, payload | {"query": ""}):
+        value.setdefault("user_id", "u1")
+        value.setdefault("timestamp", "2024-05-01T10:00:00Z")
+    outcomes = []
+    for value in (payload, payload | {"query": ""}):
+        try:
+            outcomes.append(parse_event(encode(value), KAFKA_TIME, RULES))
+        except Rejection as rejection:
+            outcomes.append((rejection.field, rejection.rule, rejection.value))
+    assert outcomes[0] == outcomes[1]
 
 
 def test_tombstones_and_oversized_values_are_rejected_without_being_read():

@@ -20,8 +20,10 @@ GAP = timedelta(minutes=30)
 DAY = timedelta(days=1)
 
 
-def compute(engine: Engine, events: list[dict], first: str, last: str, views: int = 60) -> list[dict]:
-    df = sessions(engine.from_arrow(event_table(events)), day(first), day(last), GAP, views)
+def compute(
+    engine: Engine, events: list[dict], first: str, last: str, views: int = 60, **cuts: bool
+) -> list[dict]:
+    df = sessions(engine.from_arrow(event_table(events)), day(first), day(last), GAP, views, **cuts)
     return (
         conform(engine.to_arrow(df), SESSIONS)
         .sort_by([("user_id", "ascending"), ("start_time", "ascending")])
@@ -110,6 +112,75 @@ def test_a_session_says_what_happened_in_it(engine: Engine):
     assert (row["distinct_products"], row["entry_product_id"], row["exit_product_id"]) == (3, "a", "c")
     assert row["revenue"] == money("59.97")
     assert (row["is_bot"], row["bot_reason"]) == (False, None)
+    assert (row["furthest_step"], row["campaign"], row["client_session_ids"]) == ("purchase", None, None)
+
+
+def test_a_session_says_how_far_it_came_and_what_brought_it(engine: Engine):
+    def steps(user: str, *types: str) -> list[dict]:
+        start = at("2024-05-01 10:00")
+        return [
+            {"user_id": user, "event_time": start + timedelta(seconds=number), "event_type": kind}
+            for number, kind in enumerate(types)
+        ]
+
+    events = [
+        *steps("a", "search", "remove_from_cart"),
+        *steps("b", "search", "click"),
+        *steps("c", "add_to_cart", "view"),
+        *steps("d", "purchase", "add_to_cart"),
+        *views("e", "2024-05-01 10:00", session_id="z"),
+        *views("e", "2024-05-01 10:01", session_id="y", campaign="mail"),
+        *views("e", "2024-05-01 10:02", session_id="z", campaign="another"),
+        *views("e", "2024-05-01 10:03"),
+    ]
+    rows = compute(engine, events, "2024-05-01", "2024-05-01")
+    assert [row["furthest_step"] for row in rows] == ["none", "view", "add_to_cart", "purchase", "view"]
+    assert (rows[-1]["campaign"], rows[-1]["client_session_ids"]) == ("mail", ["y", "z"])
+    assert {(row["campaign"], row["client_session_ids"]) for row in rows[:-1]} == {(None, None)}
+
+
+def test_a_cut_at_midnight_ends_a_visit_there(engine: Engine):
+    events = views("u", "2024-05-01 23:50", "2024-05-02 00:00", "2024-05-02 00:10")
+    whole = compute(engine, events, "2024-05-01", "2024-05-02", cut_at_midnight=True)
+    assert spans(whole) == [("01 23:50", "01 23:50", 1), ("02 00:00", "02 00:10", 2)]
+    assert [row["is_bot"] for row in whole] == [False, False]
+
+
+def test_a_cut_at_campaigns_is_where_another_one_than_the_last_appears(engine: Engine):
+    events = [
+        event
+        for minute, campaign in enumerate([None, "a", None, "a", "b", None, "a", "a"])
+        for event in views("u", f"2024-05-01 10:0{minute}", campaign=campaign)
+    ]
+    rows = compute(engine, events, "2024-05-01", "2024-05-01", cut_at_campaign=True)
+    assert [(row["start_time"].minute, row["total_events"], row["campaign"]) for row in rows] == [
+        (0, 1, None),
+        (1, 3, "a"),
+        (4, 2, "b"),
+        (6, 2, "a"),
+    ]
+
+
+def test_sessions_that_start_at_one_moment_have_ids_of_their_own(engine: Engine):
+    events = [
+        *views("u", "2024-05-01 10:00", event_id="1", campaign="a"),
+        *views("u", "2024-05-01 10:00", event_id="2", campaign="b"),
+        *views("u", "2024-05-01 10:00", event_id="3", campaign="a"),
+    ]
+    rows = compute(engine, events, "2024-05-01", "2024-05-01", cut_at_campaign=True)
+    assert len({row["session_id"] for row in rows}) == 3
+
+
+def test_a_visit_without_end_is_a_bots_however_it_is_cut(duckdb_engine: Engine):
+    start = at("2024-05-01 12:00")
+    events = [
+        {"user_id": "u", "event_time": start + timedelta(minutes=20 * i), "campaign": f"c{i // 50}"}
+        for i in range(3 * 24 * 2)
+    ]
+    both = {"cut_at_midnight": True, "cut_at_campaign": True}
+    rows = compute(duckdb_engine, events, "2024-05-01", "2024-05-04", **both)
+    assert len(rows) == 5
+    assert {row["bot_reason"] for row in rows} == {"endless_session"}
 
 
 def test_bots_are_labelled_with_the_reason(engine: Engine):
@@ -167,6 +238,8 @@ def _random_events(seed: int, users: int = 12, days: int = 6) -> list[dict]:
                         "event_type": source.choice(["view", "view", "click", "purchase"]),
                         "product_id": f"p{source.randrange(5)}",
                         "price": Decimal(source.randrange(1000)) / 100,
+                        "campaign": source.choice([None, None, None, "a", "b"]),
+                        "event_id": f"{len(events)}",
                     }
                 )
     # Some that never stop, so that cuts happen too.
@@ -176,24 +249,30 @@ def _random_events(seed: int, users: int = 12, days: int = 6) -> list[dict]:
     return events
 
 
-def _by_definition(events: list[dict]) -> list[tuple]:
+def _by_definition(
+    events: list[dict], cut_at_midnight: bool = False, cut_at_campaign: bool = False
+) -> list[tuple]:
     """(user, start, end, events) of all sessions, one user and event after another."""
     result = []
-    ordered = sorted(events, key=lambda e: (e["user_id"], e["event_time"]))
+    ordered = sorted(events, key=lambda e: (e["user_id"], e["event_time"], e.get("event_id", "")))
     for user, group in groupby(ordered, key=lambda e: e["user_id"]):
-        chain_start = start = last = None
+        chain_start = start = last = seen = None
         count = 0
-        for time in (e["event_time"] for e in group):
+        for time, campaign in ((e["event_time"], e.get("campaign")) for e in group):
             midnight = time.replace(hour=0, minute=0, second=0, microsecond=0)
             new_chain = last is None or time - last > GAP
-            cut = not new_chain and last < midnight and midnight - chain_start >= DAY
-            if new_chain or cut:
+            new_day = not new_chain and last < midnight
+            endless = new_day and midnight - chain_start >= DAY
+            if new_chain or endless:
+                seen = None
+            other = cut_at_campaign and campaign not in (None, seen)
+            if new_chain or endless or (new_day and cut_at_midnight) or other:
                 if count:
                     result.append((user, start, last, count))
                 start, count = time, 0
                 if new_chain:
                     chain_start = time
-            last = time
+            last, seen = time, campaign or seen
             count += 1
         result.append((user, start, last, count))
     return sorted(result)
@@ -206,21 +285,31 @@ def _found(rows: list[dict]) -> list[tuple]:
     )
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_sessions_are_those_of_the_definition_whole_or_day_by_day(engine: Engine, seed):
+CUTS: list[dict[str, bool]] = [
+    {},
+    {"cut_at_midnight": True},
+    {"cut_at_campaign": True},
+    {"cut_at_midnight": True, "cut_at_campaign": True},
+]
+
+
+@pytest.mark.parametrize(("seed", "cuts"), [(1, CUTS[0]), (2, CUTS[1]), (3, CUTS[2]), (4, CUTS[3])])
+def test_sessions_are_those_of_the_definition_whole_or_day_by_day(engine: Engine, seed, cuts):
     events = _random_events(seed)
-    expected = _by_definition(events)
-    whole = compute(engine, events, "2024-05-01", "2024-05-07")
+    expected = _by_definition(events, **cuts)
+    whole = compute(engine, events, "2024-05-01", "2024-05-07", **cuts)
     assert _found(whole) == expected
     assert len({row["session_id"] for row in whole}) == len(expected)
     two_by_two = [
-        row for d in (5, 1, 3) for row in compute(engine, events, f"2024-05-0{d}", f"2024-05-0{d + 1}")
+        row
+        for d in (5, 1, 3)
+        for row in compute(engine, events, f"2024-05-0{d}", f"2024-05-0{d + 1}", **cuts)
     ]
     assert _found(two_by_two) == expected
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_recomputing_the_touched_days_brings_everything_up_to_date(duckdb_engine, seed):
+@pytest.mark.parametrize(("seed", "cuts"), [(1, CUTS[0]), (2, CUTS[0]), (1, CUTS[2]), (2, CUTS[3])])
+def test_recomputing_the_touched_days_brings_everything_up_to_date(duckdb_engine, seed, cuts):
     engine = duckdb_engine
     events = [e for e in _random_events(seed) if e["user_id"] != "u0"] + [
         e for e in _random_events(seed + 100) if e["user_id"] == "u0"
@@ -229,14 +318,15 @@ def test_recomputing_the_touched_days_brings_everything_up_to_date(duckdb_engine
     late = source.sample(events, 6)
     early = [e for e in events if e not in late]
     table = {
-        e_date: compute(engine, early, e_date, e_date) for e_date in (f"2024-05-0{d}" for d in range(1, 8))
+        e_date: compute(engine, early, e_date, e_date, **cuts)
+        for e_date in (f"2024-05-0{d}" for d in range(1, 8))
     }
 
     new, everything = event_table(late), event_table(events)
     for touched in changed_days(engine, new, everything):
         if str(touched) in table:
-            table[str(touched)] = compute(engine, events, str(touched), str(touched))
-    assert _found([row for rows in table.values() for row in rows]) == _by_definition(events)
+            table[str(touched)] = compute(engine, events, str(touched), str(touched), **cuts)
+    assert _found([row for rows in table.values() for row in rows]) == _by_definition(events, **cuts)
 
 
 def test_touched_days_reach_over_midnight_only_where_somebody_was_active(engine: Engine):

@@ -16,6 +16,7 @@ from clickstream_assets.postgres.tables import (
     PUBLISHED_MODELS_TABLE,
 )
 from clickstream_assets.settings import Settings
+from clickstream_assets_tests.api.daily_rows import publish_daily_tables
 from clickstream_assets_tests.databases import fresh_database
 from clickstream_assets_tests.postgres.rows import DAY, popular, recommendations, session, sessions, table
 
@@ -43,11 +44,22 @@ def publish(settings: Settings) -> None:
         transaction.publish(
             CLICKSTREAM_SESSIONS_TABLE,
             sessions(
-                *(session(f"s{n:02}", total_events=n % 7, user_id=f"u{n % 3}") for n in range(1, 15)),
+                *(
+                    session(
+                        f"s{n:02}",
+                        total_events=n % 7,
+                        user_id=f"u{n % 3}",
+                        campaign="spring" if n in (2, 3) else None,
+                        furthest_step="view" if n == 3 else "purchase",
+                        client_session_ids=["x", "y"] if n == 6 else None,
+                    )
+                    for n in range(1, 15)
+                ),
                 session("other-day", session_date=DAY.replace(month=6, day=1), total_events=50),
                 session("robot", is_bot=True, bot_reason="view_rate", total_events=9000),
             ),
         )
+        publish_daily_tables(transaction)
 
 
 @pytest.fixture(scope="module")

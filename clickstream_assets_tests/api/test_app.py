@@ -2,6 +2,7 @@ import json
 import logging
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import schemathesis
@@ -11,15 +12,20 @@ from hypothesis import settings as hypothesis_settings
 
 from clickstream_assets.settings import Settings
 
-PATHS = ["/api/recommend/{user_id}", "/sessions", "/health/live", "/health/ready"]
+LISTS = [
+    *("/sessions", "/real-time-events", "/api/windows", "/api/alerts", "/api/carts", "/api/segments"),
+    *("/api/segments/{user_id}", "/api/funnel", "/api/attribution", "/api/cohorts", "/api/products"),
+    *("/api/products/{product_id}", "/api/categories", "/api/reports"),
+]
+WITH_PARAMETERS = [*LISTS, "/api/recommend/{user_id}", "/api/reports/{date}"]
+PATHS = [*WITH_PARAMETERS, "/metrics", "/health/live", "/health/ready"]
 
 
 @pytest.mark.parametrize(
     ("path", "mode"),
     [
         *((path, schemathesis.GenerationMode.POSITIVE) for path in PATHS),
-        # The other paths take no parameters that could be wrong.
-        *((path, schemathesis.GenerationMode.NEGATIVE) for path in PATHS[:2]),
+        *((path, schemathesis.GenerationMode.NEGATIVE) for path in WITH_PARAMETERS),
     ],
 )
 def test_every_answer_is_as_the_openapi_document_says(
@@ -37,9 +43,34 @@ def test_every_answer_is_as_the_openapi_document_says(
     ask()
 
 
+@pytest.mark.parametrize(
+    ("path", "named", "forms"),
+    [
+        ("/api/products/{product_id}", {"product_id": "p1"}, ["json", "csv"]),
+        ("/api/segments/{user_id}", {"user_id": "u3"}, ["json", "csv"]),
+        ("/api/reports/{date}", {"date": "2024-05-08"}, ["json", "text", "html"]),
+        ("/api/reports/{date}", {"date": "2024-05-09"}, ["json", "text", "html"]),
+    ],
+)
+def test_answer_about_what_is_known_is_as_the_openapi_document_says(
+    client: FlaskClient, path: str, named: dict[str, str], forms: list[str]
+) -> None:
+    operation = schemathesis.openapi.from_wsgi("/openapi.json", client.application)[path]["GET"]
+    for form in forms:
+        answer = operation.Case(path_parameters=named, query={"format": form}).call_and_validate()
+        assert answer.status_code == 200
+
+
+def offered(document: dict[str, Any], path: str) -> set[str]:
+    """The media types of the operation's answer."""
+    return set(document["paths"][path]["get"]["responses"]["200"]["content"])
+
+
 def test_openapi_document_describes_the_routes(client: FlaskClient) -> None:
     document = client.get("/openapi.json").json
     assert set(document["paths"]) == set(PATHS)
+    assert [path for path in PATHS if "text/csv" in offered(document, path)] == LISTS
+    assert offered(document, "/api/reports/{date}") == {"application/json", "text/plain", "text/html"}
     for path in document["paths"].values():
         assert all(parameter["description"] for parameter in path["get"]["parameters"])
 

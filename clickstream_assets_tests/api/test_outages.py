@@ -8,6 +8,7 @@ from clickstream_assets.settings import Settings
 from clickstream_assets_tests.api.conftest import clients_of, publish
 from clickstream_assets_tests.databases import (
     PrivateServer,
+    free_port,
     fresh_database,
     private_server,
     with_settings,
@@ -23,8 +24,10 @@ def server() -> Iterator[PrivateServer]:
 
 
 @pytest.fixture
-def client(server: PrivateServer) -> Iterator[FlaskClient]:
-    yield from clients_of(server.settings)
+def client(server: PrivateServer, settings_for_stack: Settings) -> Iterator[FlaskClient]:
+    yield from clients_of(
+        with_settings(server.settings, elasticsearch_url=settings_for_stack.elasticsearch_url)
+    )
 
 
 def test_service_is_ready_again_by_itself_after_postgresql_was_away(
@@ -32,7 +35,7 @@ def test_service_is_ready_again_by_itself_after_postgresql_was_away(
 ) -> None:
     assert client.get("/health/ready").json == {
         "status": "ready",
-        "dependencies": {"postgres": "ok", "tables": "ok"},
+        "dependencies": {"postgres": "ok", "tables": "ok", "elasticsearch": "ok"},
     }
     assert client.get("/sessions?limit=1").status_code == 200
 
@@ -49,7 +52,10 @@ def test_service_is_ready_again_by_itself_after_postgresql_was_away(
         assert not_ready.json["dependencies"] == {
             "postgres": "PostgreSQL cannot be reached",
             "tables": "unknown",
+            "elasticsearch": "ok",
         }
+        assert client.get("/real-time-events").status_code == 200
+        assert "clickstream_postgres_up 0.0" in client.get("/metrics").text
         assert client.get("/health/live").json == {"status": "live"}
     finally:
         server.start()
@@ -97,3 +103,18 @@ def test_connections_can_only_read(client: FlaskClient) -> None:
     with pytest.raises(PostgresError) as caught, database.snapshot() as connection:
         connection.execute("DELETE FROM clickstream_sessions")
     assert isinstance(caught.value.__cause__, ReadOnlySqlTransaction)
+
+
+def test_without_elasticsearch_all_but_its_own_route_goes_on(server: PrivateServer) -> None:
+    port = free_port()
+    for client in clients_of(with_settings(server.settings, elasticsearch_url=f"http://127.0.0.1:{port}")):
+        answer = client.get("/real-time-events")
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "5"
+        assert answer.json["code"] == "elasticsearch_unreachable"
+        assert str(port) not in answer.text
+        ready = client.get("/health/ready")
+        assert (ready.status_code, ready.json["status"]) == (200, "degraded")
+        assert ready.json["dependencies"]["elasticsearch"] == "Elasticsearch cannot be reached"
+        for path in ("/sessions", "/api/recommend/u1", "/api/windows", "/api/alerts", "/metrics"):
+            assert client.get(path).status_code == 200

@@ -22,10 +22,10 @@ COMMAND = [Path(sys.executable).with_name("clickstream"), "api"]
 class Served:
     """The API as `clickstream api` serves it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, **variables: str) -> None:
         self.process = subprocess.Popen(
             [*COMMAND, "--port", "0"],
-            env=environment(settings) | {"API_WORKERS": "2"},
+            env=environment(settings) | {"API_WORKERS": "2"} | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -57,8 +57,8 @@ class Served:
 
 
 @contextmanager
-def served(settings: Settings) -> Iterator[Served]:
-    api = Served(settings)
+def served(settings: Settings, **variables: str) -> Iterator[Served]:
+    api = Served(settings, **variables)
     try:
         yield api
     finally:
@@ -80,8 +80,8 @@ def workers_of(pid: int, count: int) -> list[psutil.Process]:
     return server.children()
 
 
-def test_command_serves_and_stops(settings: Settings) -> None:
-    with served(settings) as api:
+def test_command_serves_and_stops(settings: Settings, tmp_path: Path) -> None:
+    with served(settings, TMPDIR=str(tmp_path)) as api:
         assert requests.get(f"{api.address}/health/ready", timeout=10).json()["status"] == "ready"
         answer = requests.get(f"{api.address}/api/recommend/a%2F%2Fb?n=1", timeout=10)
         assert answer.json()["user_id"] == "a//b"
@@ -91,6 +91,7 @@ def test_command_serves_and_stops(settings: Settings) -> None:
         api.process.terminate()
         assert api.process.wait(timeout=30) == 0
         assert psutil.wait_procs(workers, timeout=30)[1] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_many_clients_are_answered_at_once(settings: Settings) -> None:
@@ -109,6 +110,17 @@ def test_many_clients_are_answered_at_once(settings: Settings) -> None:
         for thread in threads:
             thread.join()
         assert statuses == [200] * 160
+
+        counted = (
+            'clickstream_api_request_seconds_count{method="GET",route="/api/recommend/<any_text:user_id>",'
+            'status="200"} 160.0'
+        )
+        assert counted in requests.get(f"{api.address}/metrics", timeout=10).text
+        for worker in workers_of(api.process.pid, 2):
+            worker.kill()
+            worker.wait()
+        workers_of(api.process.pid, 2)
+        assert counted in requests.get(f"{api.address}/metrics", timeout=30).text
 
 
 def test_taken_port_is_named(settings: Settings) -> None:

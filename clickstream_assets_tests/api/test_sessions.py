@@ -50,6 +50,12 @@ def test_pages_cover_all_sessions_once(client: FlaskClient) -> None:
         ("?date=2024-06-01", {"other-day"}),
         ("?user_id=u2&date=2024-05-31", {"s02", "s05", "s08", "s11", "s14"}),
         ("?user_id=nobody", set()),
+        ("?since=2024-06-01", {"other-day"}),
+        ("?user_id=u1&until=2024-05-31", {"s01", "s04", "s07", "s10", "s13"}),
+        ("?since=2024-05-31&until=2024-06-01&furthest_step=purchase&user_id=u1&limit=1", {"other-day"}),
+        ("?campaign=spring", {"s02", "s03"}),
+        ("?furthest_step=view", {"s03"}),
+        ("?campaign=spring&furthest_step=none", set()),
     ],
 )
 def test_filters(client: FlaskClient, query: str, expected: set[str]) -> None:
@@ -71,6 +77,8 @@ def test_order_and_its_reverse(client: FlaskClient, sort: str) -> None:
         ("date=yesterday", "date='yesterday': must be a date such as 2024-05-31"),
         ("include_bots=maybe", "include_bots='maybe': must be true or false"),
         ("sort=user_id", "sort='user_id': must be one of total_events, start_time"),
+        ("furthest_step=cart", "furthest_step='cart': must be one of none, view, add_to_cart, purchase"),
+        ("until=2024-05-31T12:00:00Z", "must be a date such as 2024-05-31"),
         ("order=up", "order='up': must be one of asc, desc"),
     ],
 )

@@ -15,13 +15,27 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from clickstream_assets.analytics.schema import MODEL_EVALUATION, SESSIONS, USER_SEGMENTS
+from clickstream_assets.analytics.schema import (
+    CAMPAIGN_ATTRIBUTION,
+    CATEGORY_CONVERSION,
+    DAILY_SUMMARY,
+    FUNNEL,
+    MODEL_EVALUATION,
+    PRODUCT_PERFORMANCE,
+    SESSIONS,
+    USER_SEGMENTS,
+)
 from clickstream_assets.defs import partitions
 from clickstream_assets.defs.models.checks import chosen_is_not_worse_than_popularity
 from clickstream_assets.postgres.tables import (
+    CAMPAIGN_ATTRIBUTION_TABLE,
+    CATEGORY_CONVERSION_TABLE,
     CLICKSTREAM_SESSIONS_TABLE,
+    DAILY_SUMMARY_TABLE,
+    FUNNEL_TABLE,
     MODEL_EVALUATION_TABLE,
     POPULAR_PRODUCTS_TABLE,
+    PRODUCT_PERFORMANCE_TABLE,
     PRODUCT_RECOMMENDATIONS_TABLE,
     PUBLISHED_MODELS_TABLE,
     USER_SEGMENTS_TABLE,
@@ -34,8 +48,16 @@ from clickstream_assets_tests.defs.pipeline import Pipeline, Rows
 
 FIRST, LAST = "2024-05-01", "2024-05-04"
 DAYS = [f"2024-05-0{day}" for day in (1, 2, 3, 4)]
-DAILY = ((SESSIONS, CLICKSTREAM_SESSIONS_TABLE), (USER_SEGMENTS, USER_SEGMENTS_TABLE))
-DAILY_ASSETS = [dg.AssetKey(name) for name in ("sessions", "user_segments", "published_days")]
+DAILY = (
+    (SESSIONS, CLICKSTREAM_SESSIONS_TABLE),
+    (USER_SEGMENTS, USER_SEGMENTS_TABLE),
+    (PRODUCT_PERFORMANCE, PRODUCT_PERFORMANCE_TABLE),
+    (CATEGORY_CONVERSION, CATEGORY_CONVERSION_TABLE),
+    (DAILY_SUMMARY, DAILY_SUMMARY_TABLE),
+    (FUNNEL, FUNNEL_TABLE),
+    (CAMPAIGN_ATTRIBUTION, CAMPAIGN_ATTRIBUTION_TABLE),
+)
+DAILY_ASSETS = [*(dg.AssetKey(table.name) for table, _ in DAILY), dg.AssetKey("published_days")]
 MODEL_TABLES = (
     PRODUCT_RECOMMENDATIONS_TABLE,
     POPULAR_PRODUCTS_TABLE,
@@ -135,6 +157,15 @@ def test_new_events_are_served_a_late_one_repairs_them_and_running_again_changes
         # The visit on 2 May is longer, and the one on 3 May is part of it.
         "clickstream_sessions": {"rows": 20, "inserted": 0, "updated": 1, "deleted": 1},
         "user_segments": {"rows": 13, "inserted": 0, "updated": 1, "deleted": 0},
+        # The event is of a product that nobody met that day; four with as many views come after it now.
+        "product_performance": {"rows": 21, "inserted": 1, "updated": 4, "deleted": 0},
+        "category_conversion": {"rows": 3, "inserted": 0, "updated": 1, "deleted": 0},
+        # A visit less on the day after.
+        "daily_summary": {"rows": 3, "inserted": 0, "updated": 2, "deleted": 0},
+        "funnel": {"rows": 30, "inserted": 0, "updated": 0, "deleted": 0},
+        # Two days with an order, three models, no campaign.
+        "campaign_attribution": {"rows": 6, "inserted": 0, "updated": 0, "deleted": 0},
+        "daily_report": {"rows": 3, "inserted": 0, "updated": 3, "deleted": 0},
     }
     versions = {row["model_version"] for row in pipeline.served(PRODUCT_RECOMMENDATIONS_TABLE)}
     assert versions == {pipeline.reported("als_model", "model_version")}
@@ -154,7 +185,7 @@ def test_new_events_are_served_a_late_one_repairs_them_and_running_again_changes
 def test_days_far_apart_are_all_served_though_the_models_come_with_the_last(pipeline: Pipeline):
     pipeline.ingest(event("05-01 10:00", "ann"), event("06-20 10:00", "bob", "p2"))
     assert pipeline.catch_up() == [("2024-05-01", "2024-05-01"), ("2024-06-20", "2024-06-20")]
-    sessions, segments = daily_tables(pipeline)
+    sessions, segments, *_ = daily_tables(pipeline)
     assert [row["session_date"] for row in sorted(sessions, key=lambda row: row["session_date"])] == [
         date(2024, 5, 1),
         date(2024, 6, 20),

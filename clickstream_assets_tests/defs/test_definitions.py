@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 from dagster._utils.warnings import BetaWarning, PreviewWarning, SupersessionWarning
 
 from clickstream_assets.analytics import schema
@@ -28,17 +30,47 @@ GROUPS = {
         "conflicting_events",
         "rejected_events",
     },
-    "sessions": {"sessions"},
-    "segments": {"user_segments"},
+    "sessions": {"sessions", "carts"},
+    "segments": {"user_segments", "customer_segments", "cohort_retention"},
+    "reports": {
+        "product_performance",
+        "category_conversion",
+        "daily_summary",
+        "funnel",
+        "campaign_attribution",
+        "daily_report",
+        "report_mail",
+    },
+    "windows": {"product_windows", "flash_sale_alerts", "live_events"},
     "models": {"interactions", "popular_products", "als_model", "model_evaluation"},
-    "serving": {"published_days", "product_recommendations"},
+    "serving": {"published_days", "published_shoppers", "product_recommendations"},
 }
 INGESTED = GROUPS["raw"] - {"clickstream_events"}
-REFRESHED = GROUPS["sessions"] | GROUPS["segments"] | GROUPS["models"] | GROUPS["serving"]
-DAILY = {"sessions", "user_segments", "published_days"}
+MAILED = {"report_mail"}
+REFRESHED = (
+    GROUPS["sessions"]
+    | GROUPS["segments"]
+    | (GROUPS["reports"] - MAILED)
+    | GROUPS["models"]
+    | GROUPS["serving"]
+)
+MORNING = GROUPS["sessions"] | GROUPS["segments"] | GROUPS["reports"] | {"published_days"}
+STREAMED = GROUPS["windows"]
+DAILY = {"sessions", "user_segments", *GROUPS["reports"], "published_days"}
 
 # The table whose columns an asset shows; the others have the asset's name.
-SHOWN_TABLES = {"als_model": schema.ITEM_FACTORS, "published_days": schema.SESSIONS}
+SHOWN_TABLES = {
+    "als_model": schema.ITEM_FACTORS,
+    "published_days": schema.SESSIONS,
+    "published_shoppers": schema.CARTS,
+}
+# By asset or by group; all others are tables of the lake.
+KINDS = {
+    "serving": {"postgres"},
+    "windows": {"spark", "delta", "postgres"},
+    "live_events": {"spark", "elasticsearch"},
+    "report_mail": {"postgres"},
+}
 TABLES = {table.name: table for table in vars(schema).values() if isinstance(table, schema.Table)}
 
 
@@ -125,11 +157,18 @@ def test_every_asset_says_what_it_is_and_whose(graph: AssetGraph):
         assert node.owners == ["team:clickstream"], key
         assert node.description, key
         expected = {"kafka"} if key == dg.AssetKey("clickstream_events") else None
-        kinds = expected or ({"postgres"} if node.group_name == "serving" else {"delta"})
+        kinds = expected or KINDS.get(key.to_user_string()) or KINDS.get(node.group_name, {"delta"})
         assert node.kinds == kinds, key
 
 
-@pytest.mark.parametrize("name", sorted(INGESTED | REFRESHED))
+def test_an_asset_that_is_not_brought_up_to_date_for_a_day_is_stale(graph: AssetGraph):
+    for key in graph.materializable_asset_keys:
+        policy = graph.get(key).freshness_policy
+        assert isinstance(policy, TimeWindowFreshnessPolicy), key
+        assert policy.fail_window.to_timedelta() == timedelta(hours=26), key
+
+
+@pytest.mark.parametrize("name", sorted(INGESTED | REFRESHED | STREAMED))
 def test_an_asset_shows_the_columns_of_its_table(graph: AssetGraph, name: str):
     table = SHOWN_TABLES.get(name) or TABLES[name]
     metadata = graph.get(dg.AssetKey(name)).metadata
@@ -147,7 +186,7 @@ def test_an_asset_shows_the_columns_of_its_table(graph: AssetGraph, name: str):
 
 def test_every_table_of_the_lake_is_some_assets(graph: AssetGraph):
     described = set()
-    for name in INGESTED | REFRESHED:
+    for name in INGESTED | REFRESHED | STREAMED:
         metadata = graph.get(dg.AssetKey(name)).metadata
         described |= {metadata["dagster/table_name"], *metadata.get("other_tables", "").split(", ")} - {""}
     # Neighbours are computed where they are used, and kept nowhere yet.
@@ -178,11 +217,39 @@ def test_what_stops_a_run_is_checked_before_anything_rests_on_it(graph: AssetGra
         ("sessions", "session_ids_are_unique"): True,
         # While days are brought up to date one after another, the sums differ.
         ("sessions", "sessions_hold_all_events"): False,
+        ("sessions", "sessions_hold_all_revenue"): False,
+        ("carts", "keys_are_unique"): True,
+        ("carts", "bought_carts_have_their_purchase"): False,
+        ("user_segments", "keys_are_unique"): True,
+        ("customer_segments", "keys_are_unique"): True,
+        ("customer_segments", "quintiles_are_even"): False,
+        ("cohort_retention", "keys_are_unique"): True,
+        ("cohort_retention", "cohorts_hold_every_user"): False,
+        ("product_performance", "keys_are_unique"): True,
+        ("product_performance", "products_add_up_to_the_day"): False,
+        ("category_conversion", "keys_are_unique"): True,
+        ("category_conversion", "categories_add_up_to_the_day"): False,
+        ("daily_summary", "keys_are_unique"): True,
+        ("daily_summary", "users_are_those_of_the_segments"): False,
+        ("daily_summary", "revenue_is_that_of_the_sessions"): False,
+        ("funnel", "keys_are_unique"): True,
+        ("funnel", "funnel_starts_with_all_viewers"): False,
+        ("daily_report", "keys_are_unique"): True,
+        ("daily_report", "reports_say_what_the_summary_says"): False,
+        ("campaign_attribution", "keys_are_unique"): True,
+        ("campaign_attribution", "each_model_shares_out_all_revenue"): False,
+        ("product_windows", "window_keys_are_unique"): True,
+        # Late events are on the batch side only, and the batch side can be behind.
+        ("product_windows", "stream_agrees_with_batch"): False,
+        ("flash_sale_alerts", "alerts_follow_from_windows"): False,
         ("model_evaluation", "chosen_is_not_worse_than_popularity"): True,
     }
 
 
-@pytest.mark.parametrize(("job", "assets"), [("ingest", INGESTED), ("refresh", REFRESHED)])
+@pytest.mark.parametrize(
+    ("job", "assets"),
+    [("ingest", INGESTED), ("refresh", REFRESHED), ("stream", STREAMED), ("morning_report_job", MORNING)],
+)
 def test_a_job_takes_its_assets_with_all_their_checks(
     definitions: dg.Definitions, graph: AssetGraph, job: str, assets: set[str]
 ):
@@ -193,11 +260,13 @@ def test_a_job_takes_its_assets_with_all_their_checks(
 
 
 def test_jobs_leave_no_asset_to_be_made_by_hand(graph: AssetGraph):
-    assert names(graph.materializable_asset_keys) == INGESTED | REFRESHED
+    assert names(graph.materializable_asset_keys) == INGESTED | REFRESHED | STREAMED | MAILED
 
 
 @pytest.mark.parametrize(
-    ("sensor", "job"), [("new_records", "ingest"), ("touched_days", "refresh")], ids=["ingest", "refresh"]
+    ("sensor", "job"),
+    [("new_records", "ingest"), ("touched_days", "refresh"), ("new_stream_records", "stream")],
+    ids=["ingest", "refresh", "stream"],
 )
 def test_a_sensor_that_is_on_from_the_start_runs_each_job(definitions: dg.Definitions, sensor: str, job: str):
     definition = definitions.resolve_sensor_def(sensor)
@@ -215,8 +284,34 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("raw_events", {"clickstream_events"}),
         ("events", {"raw_events"}),
         ("sessions", {"events"}),
+        ("carts", {"events", "sessions"}),
         ("user_segments", {"events", "sessions"}),
-        ("published_days", {"sessions", "user_segments"}),
+        ("customer_segments", {"events", "sessions"}),
+        ("cohort_retention", {"user_segments"}),
+        ("campaign_attribution", {"events", "sessions"}),
+        ("published_shoppers", {"carts", "customer_segments", "cohort_retention"}),
+        ("product_performance", {"events", "sessions"}),
+        ("category_conversion", {"events", "sessions"}),
+        ("daily_summary", {"events", "sessions"}),
+        ("funnel", {"events", "sessions", "user_segments"}),
+        (
+            "daily_report",
+            {
+                "daily_summary",
+                "product_performance",
+                "category_conversion",
+                "funnel",
+                "user_segments",
+                "carts",
+                "customer_segments",
+                "campaign_attribution",
+            },
+        ),
+        ("published_days", {"sessions", "user_segments", *GROUPS["reports"]} - MAILED),
+        ("report_mail", {"published_days"}),
+        ("product_windows", {"clickstream_events"}),
+        ("flash_sale_alerts", {"product_windows"}),
+        ("live_events", {"clickstream_events"}),
         ("interactions", {"events", "sessions"}),
         ("popular_products", {"events", "interactions"}),
         ("als_model", {"interactions", "popular_products"}),

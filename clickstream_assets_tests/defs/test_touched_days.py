@@ -15,7 +15,20 @@ from clickstream_assets_tests.defs.history import end_run, materialize, start_ru
 
 SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
 # Publication of the days among them: no later run would make up for it.
-DAILY_ASSETS = [dg.AssetKey("published_days"), dg.AssetKey("sessions"), dg.AssetKey("user_segments")]
+DAILY_ASSETS = [
+    dg.AssetKey(name)
+    for name in (
+        "campaign_attribution",
+        "category_conversion",
+        "daily_report",
+        "daily_summary",
+        "funnel",
+        "product_performance",
+        "published_days",
+        "sessions",
+        "user_segments",
+    )
+]
 UP_TO_DATE = "every day is up to date"
 
 
@@ -100,6 +113,11 @@ def test_days_in_a_row_are_one_run_whoever_reported_them(refreshing: Refreshing)
 def test_days_in_a_row_go_on_over_the_end_of_a_month(refreshing: Refreshing):
     refreshing.report("2024-02-28", "2024-02-29", "2024-03-01")
     assert days(refreshing.ask().tags) == ("2024-02-28", "2024-03-01")
+
+
+def test_a_week_end_without_events_does_not_part_a_range(refreshing: Refreshing):
+    refreshing.report("2024-05-02", "2024-05-03", "2024-05-06", "2024-05-10")
+    assert days(refreshing.ask().tags) == ("2024-05-02", "2024-05-06")
 
 
 def test_ranges_come_one_after_another_and_the_models_with_the_last(refreshing: Refreshing):
@@ -237,7 +255,7 @@ def test_refreshes_keep_the_interval_that_is_set(refreshing: Refreshing, monkeyp
     refreshing.report("2024-05-01")
     # The first does not wait.
     refreshing.run(refreshing.ask())
-    refreshing.report("2024-05-02", "2024-05-04")
+    refreshing.report("2024-05-02", "2024-05-14")
     reason = refreshing.look()
     assert isinstance(reason, str)
     assert reason.startswith("REFRESH_INTERVAL_SECONDS leaves 3")

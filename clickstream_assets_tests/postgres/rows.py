@@ -45,6 +45,7 @@ def session(session_id: str, **changes: Any) -> dict[str, Any]:
         "exit_product_id": "p2",
         "revenue": Decimal("19.9900"),
         "is_bot": False,
+        "furthest_step": "purchase",
         **changes,
     }
 

@@ -9,7 +9,11 @@ from clickstream_assets.settings import Settings
 from clickstream_assets_tests.databases import fresh_database, query
 
 EXTRA_COLUMNS = {
+    "flash_sale_alerts": {"id": ("bigint", False), "detected_at": ("timestamp with time zone", False)},
     "user_segments": {"id": ("bigint", False), "created_at": ("timestamp with time zone", False)},
+    "product_performance": {"id": ("bigint", False), "created_at": ("timestamp with time zone", False)},
+    "category_conversion": {"id": ("bigint", False), "created_at": ("timestamp with time zone", False)},
+    "daily_summary": {"id": ("bigint", False), "generated_at": ("timestamp with time zone", False)},
     "product_recommendations": {"published_at": ("timestamp with time zone", False)},
     "published_models": {"published_at": ("timestamp with time zone", False)},
 }

@@ -168,6 +168,17 @@ def test_values_arrive_as_they_were_sent(settings: Settings) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [None, [], ["a"], ["a", "b"], ["", "NULL", "null", 'q"uo"te', "\\", "{,}", " ", "line\nbreak", "ü🐍"]],
+)
+def test_lists_of_texts_arrive_as_arrays(settings: Settings, ids: list[str] | None) -> None:
+    others = [session("before", client_session_ids=["x"]), session("z", client_session_ids=["y", "z"])]
+    publish(settings, sessions(others[0], session("it", client_session_ids=ids), others[1]).slice(1))
+    found = query(settings, "SELECT client_session_ids FROM clickstream_sessions ORDER BY session_id")
+    assert found == [(ids,), (["y", "z"],)]
+
+
 @pytest.mark.parametrize("score", [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, float("inf"), -0.5])
 def test_doubles_keep_every_bit(settings: Settings, score: float) -> None:
     rows = recommendations(["u1"], ["p1"])

@@ -70,6 +70,14 @@ EVENTS = Table(
     partition_by=("event_date",),
 )
 
+LIVE_EVENTS = Table(
+    "live_events",
+    "one event id, as the stream first received it, as a document in Elasticsearch",
+    # The stream knows nothing of ingest batches.
+    tuple(column for column in EVENTS.columns if column.name != "batch"),
+    key=("event_id",),
+)
+
 DUPLICATE_EVENTS = Table(
     "duplicate_events",
     "one Kafka record that repeats an event already received",
@@ -103,7 +111,7 @@ CONFLICTING_EVENTS = Table(
 
 REJECTED_EVENTS = Table(
     "rejected_events",
-    "one Kafka record that is no valid event",
+    "one Kafka record that the ingest did not take as an event, or Elasticsearch as a document",
     (
         *_RECORD,
         Column("key", BINARY, "Record key"),
@@ -111,6 +119,12 @@ REJECTED_EVENTS = Table(
         Column("field", STRING, "The field that is wrong; null where the whole record is"),
         Column("rule", STRING, "The rule that it breaks", nullable=False),
         Column("rejected_value", STRING, "The field's value as text, at most 200 characters"),
+        Column(
+            "rejected_by",
+            STRING,
+            "ingest; or elasticsearch, an event that is no document: its batch is 0 and the ingest does not count "
+            "it. Null in rows of older versions, which are the ingest's",
+        ),
     ),
-    key=RECORD_KEY,
+    key=(*RECORD_KEY, "rejected_by"),
 )

@@ -14,6 +14,7 @@ BINARY = pa.binary()
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 MONEY = pa.decimal128(18, 4)
 VECTOR = pa.list_(pa.float32())
+STRINGS = pa.list_(pa.string())
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from clickstream_assets.analytics.schema import (
 from clickstream_assets.analytics.sessions import without_bots
 from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.runs import metadata_value
-from clickstream_assets.defs.tables import OWNERS, describe
+from clickstream_assets.defs.tables import FIRST, FRESHNESS, OWNERS, describe
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.lake import Lake
 from clickstream_assets.recommender import als
@@ -40,6 +40,8 @@ def shoppers_events(lake: Lake, version: int | None = None) -> DataFrame:
     group_name="models",
     kinds={"delta"},
     owners=OWNERS,
+    freshness_policy=FRESHNESS,
+    op_tags=FIRST,
     metadata=describe(INTERACTIONS),
 )
 def interactions(lake: LakeResource) -> dg.MaterializeResult:
@@ -65,6 +67,8 @@ def interactions(lake: LakeResource) -> dg.MaterializeResult:
     group_name="models",
     kinds={"delta"},
     owners=OWNERS,
+    freshness_policy=FRESHNESS,
+    op_tags=FIRST,
     metadata=describe(POPULAR_PRODUCTS),
 )
 def popular_products(lake: LakeResource) -> dg.MaterializeResult:
@@ -81,6 +85,8 @@ def popular_products(lake: LakeResource) -> dg.MaterializeResult:
     group_name="models",
     kinds={"delta"},
     owners=OWNERS,
+    freshness_policy=FRESHNESS,
+    op_tags=FIRST,
     metadata=describe(ITEM_FACTORS, USER_FACTORS),
 )
 def als_model(
@@ -120,6 +126,8 @@ def als_model(
     group_name="models",
     kinds={"delta"},
     owners=OWNERS,
+    freshness_policy=FRESHNESS,
+    op_tags=FIRST,
     metadata=describe(MODEL_EVALUATION),
 )
 def model_evaluation(

@@ -3,11 +3,12 @@
 import dagster as dg
 
 from clickstream_assets.analytics.schema import MODEL_EVALUATION
+from clickstream_assets.defs.tables import FIRST
 from clickstream_assets.recommender.evaluation import GateError, chosen_algorithm
 from clickstream_assets.resources.lake import LakeResource
 
 
-@dg.asset_check(asset="model_evaluation", blocking=True)
+@dg.asset_check(asset="model_evaluation", blocking=True, op_tags=FIRST)
 def chosen_is_not_worse_than_popularity(lake: LakeResource) -> dg.AssetCheckResult:
     """Exactly one algorithm is chosen, and it ranks the future at least as well as popularity does.
 

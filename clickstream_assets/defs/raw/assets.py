@@ -15,7 +15,7 @@ from clickstream_assets.analytics.schema import (
 )
 from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.runs import metadata_value
-from clickstream_assets.defs.tables import OWNERS, describe
+from clickstream_assets.defs.tables import FRESHNESS, OWNERS, describe
 from clickstream_assets.ingest import days_to_update, land_records, place_events
 from clickstream_assets.resources.kafka import KafkaResource
 from clickstream_assets.resources.lake import LakeResource
@@ -35,6 +35,7 @@ clickstream_events = dg.AssetSpec(
     group_name="raw",
     kinds={"delta"},
     owners=OWNERS,
+    freshness_policy=FRESHNESS,
     metadata=describe(RAW_EVENTS),
 )
 def raw_events(settings: SettingsResource, lake: LakeResource, kafka: KafkaResource) -> dg.MaterializeResult:
@@ -48,7 +49,7 @@ def raw_events(settings: SettingsResource, lake: LakeResource, kafka: KafkaResou
         landing = land_records(
             lake.get(),
             kafka.topic(),
-            limits.ingest_batch_records,
+            limits.ingest_batch,
             limits.ingest_run_records,
             limits.allow_data_loss,
         )
@@ -72,6 +73,7 @@ def raw_events(settings: SettingsResource, lake: LakeResource, kafka: KafkaResou
             group_name="raw",
             kinds={"delta"},
             owners=OWNERS,
+            freshness_policy=FRESHNESS,
             metadata=describe(table),
             description=description,
         )
@@ -111,7 +113,9 @@ def events(
     with explained_errors():
         counts = place_events(the_lake, Rules.of(limits))
     snapshot = the_lake.snapshot(EVENTS)
-    days = days_to_update(the_lake, since, timedelta(minutes=limits.session_gap_minutes))
+    # What happens after midnight counts in the sessions and in the funnels of the day before.
+    reach = timedelta(minutes=max(limits.session_gap_minutes, limits.funnel_window_minutes))
+    days = days_to_update(the_lake, since, reach, timedelta(days=limits.attribution_days))
     yield dg.MaterializeResult(
         asset_key=EVENTS.name,
         metadata={

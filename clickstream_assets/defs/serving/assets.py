@@ -6,27 +6,37 @@ from datetime import date
 import dagster as dg
 import pyarrow as pa
 
+from clickstream_assets.analytics.customers import first_changed
 from clickstream_assets.analytics.schema import (
+    CUSTOMER_SEGMENTS,
     INTERACTIONS,
     ITEM_FACTORS,
     MODEL_EVALUATION,
     POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
-    SESSIONS,
-    USER_SEGMENTS,
     Table,
 )
 from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.partitions import daily, days_of, portions
 from clickstream_assets.defs.runs import metadata_value
-from clickstream_assets.defs.tables import OWNERS, describe
+from clickstream_assets.defs.tables import FIRST, FRESHNESS, OWNERS, describe
 from clickstream_assets.engine import functions_of
 from clickstream_assets.lake import Lake, conform
 from clickstream_assets.postgres.publishing import Published, Scope
 from clickstream_assets.postgres.tables import (
+    CAMPAIGN_ATTRIBUTION_TABLE,
+    CARTS_TABLE,
+    CATEGORY_CONVERSION_TABLE,
     CLICKSTREAM_SESSIONS_TABLE,
+    COHORT_RETENTION_TABLE,
+    CUSTOMER_SEGMENT_DAYS_TABLE,
+    CUSTOMER_SEGMENTS_TABLE,
+    DAILY_REPORT_TABLE,
+    DAILY_SUMMARY_TABLE,
+    FUNNEL_TABLE,
     MODEL_EVALUATION_TABLE,
     POPULAR_PRODUCTS_TABLE,
+    PRODUCT_PERFORMANCE_TABLE,
     PRODUCT_RECOMMENDATIONS_TABLE,
     PUBLISHED_MODELS_TABLE,
     USER_SEGMENTS_TABLE,
@@ -36,11 +46,23 @@ from clickstream_assets.recommender.algorithms import restore
 from clickstream_assets.recommender.evaluation import chosen_algorithm
 from clickstream_assets.recommender.ranking import Products
 from clickstream_assets.recommender.selection import recommend
+from clickstream_assets.reports.build import LONGEST_COMPARISON
 from clickstream_assets.resources.lake import LakeResource
 from clickstream_assets.resources.postgres import PostgresResource
 from clickstream_assets.resources.settings import SettingsResource
 
-DAILY_TABLES = (CLICKSTREAM_SESSIONS_TABLE, USER_SEGMENTS_TABLE)
+DAILY_TABLES = (
+    CLICKSTREAM_SESSIONS_TABLE,
+    USER_SEGMENTS_TABLE,
+    PRODUCT_PERFORMANCE_TABLE,
+    CATEGORY_CONVERSION_TABLE,
+    DAILY_SUMMARY_TABLE,
+    FUNNEL_TABLE,
+    CAMPAIGN_ATTRIBUTION_TABLE,
+    DAILY_REPORT_TABLE,
+)
+SHOPPER_TABLES = (CARTS_TABLE, CUSTOMER_SEGMENT_DAYS_TABLE, COHORT_RETENTION_TABLE)
+"""Published whole; customer_segments, of which there are many days, from the first day that has changed."""
 
 
 def _rows_of_days(lake: Lake, table: Table, first: date, last: date) -> Iterator[pa.RecordBatch]:
@@ -62,18 +84,19 @@ def _changes(published: Published) -> dict[str, int]:
 
 
 @dg.asset(
-    deps=["sessions", "user_segments"],
+    deps=[*(table.schema.name for table in DAILY_TABLES)],
     partitions_def=daily(),
     backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="serving",
     kinds={"postgres"},
     owners=OWNERS,
-    metadata=describe(SESSIONS, USER_SEGMENTS),
+    freshness_policy=FRESHNESS,
+    metadata=describe(*(table.schema for table in DAILY_TABLES)),
 )
 def published_days(
     context: dg.AssetExecutionContext, lake: LakeResource, postgres: PostgresResource
 ) -> dg.MaterializeResult:
-    """The days' rows of PostgreSQL's `clickstream_sessions` and `user_segments`, equal to the lake's.
+    """The days' rows of PostgreSQL's `clickstream_sessions` and of the tables that have the lake's names, equal to it.
 
     All tables and all days of a run change in one transaction. Rows that stay the same are not touched; how many
     changed is in the metadata.
@@ -84,8 +107,10 @@ def published_days(
     with explained_errors(), postgres.publication() as publication:
         for table in DAILY_TABLES:
             (day,) = table.schema.partition_by
-            rows = _rows_of_days(the_lake, table.schema, first, last)
-            changes[table.name] = _changes(publication.publish(table, rows, Scope(day, first, last)))
+            # The reports of later days compare with these, and may have been made again.
+            end = last + LONGEST_COMPARISON if table is DAILY_REPORT_TABLE else last
+            rows = _rows_of_days(the_lake, table.schema, first, end)
+            changes[table.name] = _changes(publication.publish(table, rows, Scope(day, first, end)))
     return dg.MaterializeResult(
         metadata={
             "changes": changes,
@@ -95,10 +120,59 @@ def published_days(
 
 
 @dg.asset(
+    deps=["carts", "customer_segments", "cohort_retention"],
+    group_name="serving",
+    kinds={"postgres"},
+    owners=OWNERS,
+    freshness_policy=FRESHNESS,
+    metadata=describe(
+        *(table.schema for table in (CARTS_TABLE, CUSTOMER_SEGMENTS_TABLE, *SHOPPER_TABLES[1:]))
+    ),
+)
+def published_shoppers(lake: LakeResource, postgres: PostgresResource) -> dg.MaterializeResult:
+    """PostgreSQL's `carts`, `customer_segments` and `cohort_retention`, equal to the lake's.
+
+    All change in one transaction. Of the customers' days those are published that are not made from what the
+    published ones were made from, so a publication that failed is made up for by the next.
+    """
+    the_lake = lake.get()
+    engine = the_lake.engine
+    changes = {}
+    with explained_errors():
+        rows = {
+            table: conform(engine.to_arrow(the_lake.read(table.schema)), table.schema)
+            for table in SHOPPER_TABLES
+        }
+        days = rows[CUSTOMER_SEGMENT_DAYS_TABLE]
+        with postgres.publication() as publication:
+            before = publication.read(CUSTOMER_SEGMENT_DAYS_TABLE)
+            changed = first_changed(before, days)
+            if changed:
+                last = max([*before["report_date"].to_pylist(), *days["report_date"].to_pylist()])
+                customers = _rows_of_days(the_lake, CUSTOMER_SEGMENTS, changed, last)
+                changes[CUSTOMER_SEGMENTS.name] = _changes(
+                    publication.publish(
+                        CUSTOMER_SEGMENTS_TABLE, customers, Scope("report_date", changed, last)
+                    )
+                )
+            for table, its_rows in rows.items():
+                changes[table.name] = _changes(publication.publish(table, its_rows))
+    return dg.MaterializeResult(
+        metadata={
+            "changes": changes,
+            "customers_from": str(changed) if changed else "no day has changed",
+            "dagster/row_count": sum(change["rows"] for change in changes.values()),
+        }
+    )
+
+
+@dg.asset(
     deps=["interactions", "popular_products", "als_model", "model_evaluation"],
     group_name="serving",
     kinds={"postgres"},
     owners=OWNERS,
+    freshness_policy=FRESHNESS,
+    op_tags=FIRST,
     metadata=describe(PRODUCT_RECOMMENDATIONS),
 )
 def product_recommendations(

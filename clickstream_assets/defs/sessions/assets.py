@@ -1,14 +1,19 @@
-"""Sessions, a day at a time."""
+"""Sessions, a day at a time, and carts, which know no days."""
 
 from datetime import timedelta
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import EVENTS, SESSIONS
+from clickstream_assets.analytics.carts import CartRules, cart_states
+from clickstream_assets.analytics.carts import carts as final_carts
+from clickstream_assets.analytics.schema import CARTS, EVENTS, SESSIONS
 from clickstream_assets.analytics.sessions import sessions as compute_sessions
 from clickstream_assets.defs.failures import explained_errors
-from clickstream_assets.defs.partitions import daily, days_of, portions
-from clickstream_assets.defs.tables import OWNERS, describe
+from clickstream_assets.defs.partitions import daily, days_of, portions, row_counts
+from clickstream_assets.defs.plots import bar_plot
+from clickstream_assets.defs.shopping import newest_time, shopping_events
+from clickstream_assets.defs.tables import FIRST, FRESHNESS, OWNERS, describe
+from clickstream_assets.engine import functions_of
 from clickstream_assets.resources.lake import LakeResource
 from clickstream_assets.resources.settings import SettingsResource
 
@@ -20,6 +25,8 @@ from clickstream_assets.resources.settings import SettingsResource
     group_name="sessions",
     kinds={"delta"},
     owners=OWNERS,
+    freshness_policy=FRESHNESS,
+    op_tags=FIRST,
     metadata=describe(SESSIONS),
 )
 def sessions(
@@ -35,13 +42,51 @@ def sessions(
     first, last = days_of(context)
     with explained_errors():
         for start, end in portions(the_lake, first, last):
-            rows = compute_sessions(the_lake.read(EVENTS), start, end, gap, limits.bot_views_per_minute)
+            rows = compute_sessions(
+                the_lake.read(EVENTS),
+                start,
+                end,
+                gap,
+                limits.bot_views_per_minute,
+                cut_at_midnight=limits.session_cut_at_midnight,
+                cut_at_campaign=limits.session_cut_at_campaign,
+            )
             the_lake.replace(SESSIONS, rows, days=(start, end))
-    snapshot = the_lake.snapshot(SESSIONS)
-    per_day = snapshot.rows_by("session_date")
+    return dg.MaterializeResult(metadata=row_counts(the_lake, SESSIONS, first, last))
+
+
+@dg.asset(
+    deps=["events", "sessions"],
+    group_name="sessions",
+    kinds={"delta"},
+    owners=OWNERS,
+    freshness_policy=FRESHNESS,
+    metadata=describe(CARTS),
+)
+def carts(settings: SettingsResource, lake: LakeResource) -> dg.MaterializeResult:
+    """One row per cart, across sessions: open, abandoned, emptied, converted or recovered. No bots.
+
+    Computed from all additions, removals and purchases each time, so a late event repairs the carts it concerns.
+    A cart is abandoned as of the newest event of all.
+    """
+    the_lake = lake.get()
+    engine = the_lake.engine
+    with explained_errors():
+        events = the_lake.snapshot(EVENTS)
+        as_of = newest_time(the_lake, events)
+        states = cart_states(engine, shopping_events(the_lake, events), CartRules.of(settings.get(), as_of))
+        the_lake.replace(CARTS, final_carts(states))
+        engine.release(states)
+    rows = the_lake.read(CARTS)
+    F, _ = functions_of(rows)
+    by_state = rows.groupBy("state").agg(F.count(F.lit(1)).cast("long").alias("carts"))
+    counts = {row["state"]: row["carts"] for row in engine.to_arrow(by_state.orderBy("state")).to_pylist()}
     return dg.MaterializeResult(
         metadata={
-            "dagster/partition_row_count": sum(n for day, n in per_day.items() if first <= day <= last),
-            "dagster/row_count": snapshot.rows,
+            "as_of": dg.MetadataValue.timestamp(as_of),
+            "events_batch": events.batch,
+            "states": counts,
+            "carts_by_state": bar_plot("Carts by state", counts),
+            "dagster/row_count": sum(counts.values()),
         }
     )

@@ -1,13 +1,16 @@
-"""Whether sessions account for every event, once."""
+"""Whether sessions account for every event, once, and carts for what was bought."""
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import EVENTS, SESSIONS
-from clickstream_assets.engine import functions_of
+from clickstream_assets.analytics.measures import MONEY, revenue
+from clickstream_assets.analytics.schema import CARTS, EVENTS, SESSIONS
+from clickstream_assets.defs.keys import SAMPLES, keys_are_unique
+from clickstream_assets.defs.tables import FIRST
+from clickstream_assets.engine import as_view, functions_of
 from clickstream_assets.resources.lake import LakeResource
 
 
-@dg.asset_check(asset="sessions", blocking=True)
+@dg.asset_check(asset="sessions", blocking=True, op_tags=FIRST)
 def session_ids_are_unique(lake: LakeResource) -> dg.AssetCheckResult:
     """No session id occurs twice."""
     the_lake = lake.get()
@@ -34,4 +37,64 @@ def sessions_hold_all_events(lake: LakeResource) -> dg.AssetCheckResult:
         passed=actual == expected,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"expected": expected, "actual": actual},
+    )
+
+
+@dg.asset_check(asset="sessions")
+def sessions_hold_all_revenue(lake: LakeResource) -> dg.AssetCheckResult:
+    """The sessions' revenue adds up to that of all purchases.
+
+    Not blocking: while days are still being brought up to date one after another, the sums differ.
+    """
+    the_lake = lake.get()
+    rows, events = the_lake.read(SESSIONS), the_lake.read(EVENTS)
+    F, _ = functions_of(rows)
+    total = rows.agg(F.coalesce(F.sum("revenue"), F.lit(0)).cast(MONEY).alias("revenue"))
+    actual = the_lake.engine.to_arrow(total)["revenue"][0].as_py()
+    expected = the_lake.engine.to_arrow(events.agg(revenue(F).alias("revenue")))["revenue"][0].as_py()
+    return dg.AssetCheckResult(
+        passed=actual == expected,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"expected": str(expected), "actual": str(actual)},
+    )
+
+
+unique_carts = keys_are_unique(CARTS)
+
+
+@dg.asset_check(asset="carts")
+def bought_carts_have_their_purchase(lake: LakeResource) -> dg.AssetCheckResult:
+    """Each cart that was bought has its user's purchase of one of its products at that time.
+
+    Not blocking: while sessions are still being brought up to date, more or fewer of the events are bots'.
+    """
+    the_lake = lake.get()
+    carts, events = the_lake.read(CARTS), the_lake.read(EVENTS)
+    F, _ = functions_of(carts)
+    bought = carts.where(F.col("purchased_at").isNotNull()).select(
+        "cart_id", "user_id", "purchased_at", F.explode("product_ids").alias("bought_id")
+    )
+    purchases = events.where(F.col("event_type") == "purchase").select(
+        F.col("user_id").alias("buyer_id"), F.col("event_time").alias("paid_at"), "product_id"
+    )
+    same = (
+        (F.col("user_id") == F.col("buyer_id"))
+        & (F.col("purchased_at") == F.col("paid_at"))
+        & (F.col("bought_id") == F.col("product_id"))
+    )
+    of_all = as_view(bought).join(as_view(purchases), on=same, how="left")
+    per_cart = of_all.groupBy("cart_id").agg(F.count("paid_at").cast("long").alias("purchases"))
+    without = the_lake.engine.to_arrow(per_cart.where(F.col("purchases") == 0).limit(SAMPLES))
+    expected = the_lake.engine.to_arrow(bought.agg(F.countDistinct("cart_id").cast("long").alias("carts")))
+    found = the_lake.engine.to_arrow(
+        per_cart.where(F.col("purchases") > 0).agg(F.count(F.lit(1)).cast("long").alias("carts"))
+    )
+    return dg.AssetCheckResult(
+        passed=not without.num_rows,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "expected": expected["carts"][0].as_py(),
+            "actual": found["carts"][0].as_py(),
+            "sample_keys": without["cart_id"].to_pylist(),
+        },
     )

@@ -1,0 +1,199 @@
+"""Attribution: which campaigns a day's orders are owed to, by three models.
+
+A campaign touches a user when an event of theirs carries it. Touches in a row of the same campaign, with no pause
+between them that would end a session, are one: a visit that names its campaign at every click is touched once.
+Only events with a campaign decide about that, so a late event without one changes nothing.
+
+- last_touch: the whole order is owed to the last touch before it;
+- first_touch: to the first one in the days that are looked back on;
+- linear: to each touch an equal part, in 1/10,000; what cannot be parted goes to the last one, so that the parts
+  add up to the order.
+
+An order that no campaign touched is owed to `(direct)`. The models are those of Google Analytics' "About attribution
+models" (support.google.com/analytics/answer/1662518).
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from clickstream_assets.analytics.measures import MONEY, amount, order_key
+from clickstream_assets.analytics.persons import between, persons_events
+from clickstream_assets.analytics.schema import CAMPAIGN_ATTRIBUTION
+from clickstream_assets.engine import DataFrame, as_view, functions_of
+
+DIRECT = "(direct)"
+MODELS = ("last_touch", "first_touch", "linear")
+SECOND = 1_000_000
+_UNITS = 10_000
+
+
+def campaign_attribution(
+    events: DataFrame, sessions: DataFrame, first: date, last: date, lookback: timedelta, gap: timedelta
+) -> DataFrame:
+    """Share out the orders from day `first` to day `last`, both included.
+
+    An order is a user's purchases of one day with the same order_id, or without one of the same minute; what
+    happened up to its last line counts. Bots' purchases are left out, and of robots the touches too.
+
+    Args:
+        events: EVENTS rows, at least of the days and of the lookback before them.
+        sessions: SESSIONS rows, at least of the days and of the two before.
+        first: first UTC day.
+        last: last UTC day.
+        lookback: how long before an order a touch has a part in it.
+        gap: inactivity that ends a session.
+
+    Returns:
+        CAMPAIGN_ATTRIBUTION rows.
+    """
+    F, _ = functions_of(events)
+    orders = _orders(persons_events(events, sessions, first, last))
+    touches = _touches(between(events, "event_date", first - lookback - timedelta(days=1), last), gap)
+    lookback_us = int(lookback.total_seconds()) * SECOND
+    since = F.col("order_us") - F.col("touch_us")
+    before = (F.col("user_id") == F.col("touched_id")) & (since >= 0) & (since <= lookback_us)
+    # Of a touch that began before the lookback, what lies within it counts.
+    reached = as_view(
+        orders.join(touches, on=before, how="inner")
+        .groupBy("user_id", "order_key", "report_date", "touch", "campaign")
+        .agg(F.max("place").alias("place"))
+    )
+    return _shares(orders, reached)
+
+
+def _orders(events: DataFrame) -> DataFrame:
+    """One row per order and day, with its revenue in 1/10,000 and the time of its last line."""
+    F, _ = functions_of(events)
+    lines = as_view(
+        events.where(F.col("event_type") == "purchase").select(
+            "user_id",
+            order_key(F).alias("order_key"),
+            F.col("event_date").alias("report_date"),
+            F.unix_micros("event_time").alias("at"),
+            (F.coalesce(amount(F), F.lit(0)) * F.lit(_UNITS)).cast("long").alias("paid"),
+        )
+    )
+    return as_view(
+        lines.groupBy("user_id", "order_key", "report_date").agg(
+            F.max("at").alias("order_us"), F.sum("paid").cast("long").alias("units")
+        )
+    )
+
+
+def _touches(events: DataFrame, gap: timedelta) -> DataFrame:
+    """One row per event with a campaign: its `place` among the user's, and the number of the `touch` it is part of."""
+    F, Window = functions_of(events)
+    in_order = Window.partitionBy("touched_id").orderBy("touch_us", "event_id")
+    rows = as_view(
+        events.where(F.col("campaign").isNotNull() & ~F.col("is_bot")).select(
+            F.col("user_id").alias("touched_id"),
+            F.unix_micros("event_time").alias("touch_us"),
+            "event_id",
+            "campaign",
+        )
+    )
+    paused = F.col("touch_us") - F.lag("touch_us").over(in_order) > int(gap.total_seconds()) * SECOND
+    goes_on = (F.lag("campaign").over(in_order) == F.col("campaign")) & ~paused
+    kept = ("touched_id", "touch_us", "event_id", "campaign")
+    marked = as_view(
+        rows.select(
+            *kept,
+            F.when(goes_on, F.lit(0)).otherwise(F.lit(1)).alias("begins"),
+            F.row_number().over(in_order).alias("place"),
+        )
+    )
+    return as_view(marked.select(*kept, "place", F.sum("begins").over(in_order).alias("touch")))
+
+
+def _shares(orders: DataFrame, reached: DataFrame) -> DataFrame:
+    F, Window = functions_of(orders)
+    order = ("user_id", "order_key", "report_date")
+    of_order = Window.partitionBy(*order)
+    ranked = as_view(
+        reached.select(
+            *(F.col(name).alias(f"touched_{name}") for name in order),
+            "campaign",
+            F.row_number().over(of_order.orderBy("place")).alias("from_first"),
+            F.row_number().over(of_order.orderBy(F.col("place").desc())).alias("from_last"),
+        )
+    )
+    on = None
+    for name in order:
+        same = F.col(name) == F.col(f"touched_{name}")
+        on = same if on is None else on & same
+    # An order without a touch has one row too, of no campaign: the first and the last of one.
+    joined = as_view(
+        orders.join(ranked, on=on, how="left").select(
+            "report_date",
+            "units",
+            F.coalesce(F.col("campaign"), F.lit(DIRECT)).alias("campaign"),
+            F.coalesce(F.col("from_first"), F.lit(1)).alias("from_first"),
+            F.coalesce(F.col("from_last"), F.lit(1)).alias("from_last"),
+        )
+    )
+    touches = F.col("from_first") + F.col("from_last") - F.lit(1)
+
+    def part(of: DataFrame, name: str) -> DataFrame:
+        share = F.floor(of / touches).cast("long")
+        rest = of - (touches - F.lit(1)) * share
+        return F.when(F.col("from_last") == 1, rest).otherwise(share).alias(name)
+
+    by_model = [
+        joined.where(F.col("from_last") == 1).select(
+            "report_date",
+            F.lit("last_touch").alias("model"),
+            "campaign",
+            F.lit(_UNITS).alias("part"),
+            "units",
+        ),
+        joined.where(F.col("from_first") == 1).select(
+            "report_date",
+            F.lit("first_touch").alias("model"),
+            "campaign",
+            F.lit(_UNITS).alias("part"),
+            "units",
+        ),
+        joined.select(
+            "report_date",
+            F.lit("linear").alias("model"),
+            "campaign",
+            part(F.lit(_UNITS), "part"),
+            part(F.col("units"), "units"),
+        ),
+    ]
+    shares = as_view(by_model[0].unionByName(by_model[1]).unionByName(by_model[2]))
+    # Not divided: DuckDB's division leaves decimals for floats.
+    unit = F.lit("0.0001").cast("decimal(5,4)")
+    return (
+        shares.groupBy("report_date", "model", "campaign")
+        .agg(F.sum("part").alias("order_units"), F.sum("units").alias("revenue_units"))
+        .withColumn("orders", (F.col("order_units").cast("decimal(18,0)") * unit).cast(MONEY))
+        .withColumn("revenue", (F.col("revenue_units").cast("decimal(18,0)") * unit).cast(MONEY))
+        .select(*CAMPAIGN_ATTRIBUTION.column_names)
+    )
+
+
+def attributed_days(new_events: DataFrame, events: DataFrame, lookback: timedelta) -> DataFrame:
+    """Tell which days' orders new events can have a part in.
+
+    Args:
+        new_events: `user_id`, `event_date` and `campaign` of the new events.
+        events: EVENTS rows, at least of the purchases of the days that the new events reach.
+        lookback: how long before an order a touch has a part in it.
+
+    Returns:
+        `event_date`, one row per day on which a user purchased soon enough after a campaign's touch.
+    """
+    F, _ = functions_of(new_events)
+    touched = as_view(
+        new_events.where(F.col("campaign").isNotNull())
+        .select(F.col("user_id").alias("touched_id"), F.col("event_date").alias("touched_date"))
+        .distinct()
+    )
+    purchases = as_view(
+        events.where(F.col("event_type") == "purchase").select("user_id", "event_date").distinct()
+    )
+    later = F.datediff("event_date", "touched_date")
+    soon = (F.col("user_id") == F.col("touched_id")) & (later >= 0) & (later <= lookback.days)
+    return purchases.join(touched, on=soon, how="inner").select("event_date").distinct()

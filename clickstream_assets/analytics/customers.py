@@ -1,0 +1,212 @@
+"""Customers: recency, frequency and monetary value of their orders, day by day, and the carts they left.
+
+A day's snapshot knows nothing of later days, so an event changes the snapshots of its own day and of those after
+it, and no other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from hashlib import sha256
+from typing import Any
+
+import pyarrow as pa
+
+from clickstream_assets.analytics.carts import CART_EVENTS
+from clickstream_assets.analytics.measures import MONEY, amount, order_key
+from clickstream_assets.analytics.schema import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
+from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
+
+ABANDONED_CART_DAYS = 30
+"""How long an abandoned cart is worth a reminder."""
+
+
+@dataclass(frozen=True)
+class RfmSegment:
+    """A named part of the scores: from which to which recency score, and which value score.
+
+    The value score is the mean of the frequency and the monetary score, halves rounded up.
+    """
+
+    name: str
+    recency: tuple[int, int]
+    value: tuple[int, int]
+    meaning: str
+
+
+RFM_SEGMENTS = (
+    RfmSegment("champions", (5, 5), (4, 5), "bought lately, often and for much"),
+    RfmSegment("loyal", (3, 4), (4, 5), "buy often and for much, and not long ago"),
+    RfmSegment(
+        "potential_loyalist", (4, 5), (2, 3), "bought lately, and more than once or for more than little"
+    ),
+    RfmSegment("new_customer", (5, 5), (1, 1), "bought lately for the first time"),
+    RfmSegment("promising", (4, 4), (1, 1), "bought not long ago, and little so far"),
+    RfmSegment("need_attention", (3, 3), (3, 3), "middling in everything"),
+    RfmSegment("about_to_sleep", (3, 3), (1, 2), "bought little, and some time ago"),
+    RfmSegment("at_risk", (1, 2), (3, 4), "bought often, and have not for long"),
+    RfmSegment("cannot_lose", (1, 2), (5, 5), "were among the best, and have not bought for long"),
+    RfmSegment("hibernating", (2, 2), (1, 2), "bought little, and long ago"),
+    RfmSegment("lost", (1, 1), (1, 2), "bought little, and longest ago"),
+)
+"""The eleven segments of Putler's "RFM Analysis for Successful Customer Segmentation" (putler.com/rfm-analysis),
+whose plane of recency and value is cut here so that each pair of scores is in exactly one of them."""
+
+
+def orders(events: DataFrame) -> DataFrame:
+    """Sum up purchases per order and day.
+
+    Args:
+        events: EVENTS rows, without bots.
+
+    Returns:
+        user_id, order_key (unique within the user), order_date, amount. An order whose lines are of several days
+        has a row for each.
+    """
+    F, _ = functions_of(events)
+    lines = as_view(
+        events.where(F.col("event_type") == "purchase").select(
+            "user_id",
+            order_key(F).alias("order_key"),
+            F.col("event_date").alias("order_date"),
+            amount(F).alias("paid"),
+        )
+    )
+    return lines.groupBy("user_id", "order_key", "order_date").agg(
+        F.coalesce(F.sum("paid"), F.lit(0)).cast(MONEY).alias("amount")
+    )
+
+
+def customer_segments(
+    orders: DataFrame, abandonments: DataFrame, days: DataFrame, rfm_days: int
+) -> DataFrame:
+    """Describe the customers as of the end of each of some days.
+
+    These are who bought in the last `rfm_days`, and who left a cart in the last ABANDONED_CART_DAYS that they have
+    not taken up since. Scores are quintiles (ntile) among the day's buyers, 5 the best, ties by user_id.
+
+    Args:
+        orders: rows of `orders`.
+        abandonments: rows of `carts.abandonments`.
+        days: `report_date` of the days.
+        rfm_days: days that orders count for, the day itself included.
+
+    Returns:
+        CUSTOMER_SEGMENTS rows.
+    """
+    F, Window = functions_of(orders)
+    order_age = F.datediff("report_date", "order_date")
+    bought = orders.join(days, on=(order_age >= 0) & (order_age < rfm_days), how="inner").select(
+        "report_date",
+        "user_id",
+        "order_key",
+        "order_date",
+        "amount",
+        F.lit(0).alias("carts"),
+        F.lit(0).cast(MONEY).alias("cart_value"),
+    )
+    left = as_view(
+        abandonments.select(
+            "user_id",
+            F.to_date("abandoned_at").alias("left_date"),
+            F.to_date("ended_at").alias("taken_up_date"),
+            "value",
+        )
+    )
+    left_age = F.datediff("report_date", "left_date")
+    outstanding = (left_age >= 0) & (left_age < ABANDONED_CART_DAYS)
+    not_taken_up = F.col("taken_up_date").isNull() | (F.col("taken_up_date") > F.col("report_date"))
+    abandoned = left.join(days, on=outstanding & not_taken_up, how="inner").select(
+        "report_date",
+        "user_id",
+        F.lit(None).cast("string").alias("order_key"),
+        F.lit(None).cast("date").alias("order_date"),
+        F.lit(0).cast(MONEY).alias("amount"),
+        F.lit(1).alias("carts"),
+        F.col("value").alias("cart_value"),
+    )
+    customers = as_view(
+        as_view(bought.unionByName(abandoned))
+        .groupBy("report_date", "user_id")
+        .agg(
+            F.max("order_date").alias("last_order_date"),
+            F.countDistinct("order_key").cast("long").alias("frequency"),
+            F.sum("amount").cast(MONEY).alias("monetary"),
+            F.sum("carts").cast("long").alias("abandoned_carts"),
+            F.sum("cart_value").cast(MONEY).alias("abandoned_value"),
+        )
+        .withColumn("recency_days", F.datediff("report_date", "last_order_date").cast("long"))
+        .withColumn("is_buyer", F.col("frequency") > 0)
+    )
+
+    among = Window.partitionBy("report_date", "is_buyer")
+    best_first = {
+        "r_score": F.col("recency_days"),
+        "f_score": F.col("frequency").desc(),
+        "m_score": F.col("monetary").desc(),
+    }
+    scored = as_view(
+        customers.select(
+            *customers.columns,
+            *(
+                F.when(F.col("is_buyer"), F.lit(6) - F.ntile(5).over(among.orderBy(order, "user_id")))
+                .cast("long")
+                .alias(score)
+                for score, order in best_first.items()
+            ),
+        )
+    )
+    value_score = F.floor((F.col("f_score") + F.col("m_score") + F.lit(1)) / F.lit(2))
+    named = as_view(scored.withColumn("value_score", value_score.cast("long")))
+    segment = F.lit(None).cast("string")
+    for one in RFM_SEGMENTS:
+        within = F.col("r_score").between(*one.recency) & F.col("value_score").between(*one.value)
+        segment = F.when(within, F.lit(one.name)).otherwise(segment)
+    return named.withColumn("rfm_segment", segment).select(*CUSTOMER_SEGMENTS.column_names)
+
+
+def segment_days(engine: Engine, events: DataFrame, as_of: datetime, settings_text: str) -> pa.Table:
+    """Say what each day's snapshot is made from, so that a later run can tell which days have changed.
+
+    Args:
+        engine: of `events`.
+        events: EVENTS rows, without bots.
+        as_of: time of the newest event; its day is the last, and that of the first cart event the first.
+        settings_text: the settings that the snapshots depend on.
+
+    Returns:
+        CUSTOMER_SEGMENT_DAYS rows, in order.
+    """
+    F, _ = functions_of(events)
+    of_days = (
+        events.where(F.col("event_type").isin(*CART_EVENTS))
+        .groupBy("event_date")
+        .agg(
+            F.count(F.lit(1)).cast("long").alias("events"),
+            F.md5(F.concat_ws(",", F.sort_array(F.collect_list("event_id")))).alias("ids_hash"),
+        )
+    )
+    known: dict[date, dict[str, Any]] = {
+        row["event_date"]: row for row in engine.to_arrow(of_days).to_pylist()
+    }
+    last = as_of.date()
+    first = min(known, default=last + timedelta(days=1))
+    rows = []
+    for day in (first + timedelta(days=offset) for offset in range((last - first).days + 1)):
+        row = known.get(day, {"events": 0, "ids_hash": ""})
+        rows.append(
+            {
+                "report_date": day,
+                "as_of": min(as_of, datetime.combine(day + timedelta(days=1), time.min, UTC)),
+                "events": row["events"],
+                "fingerprint": sha256(f"{settings_text}|{row['ids_hash']}".encode()).hexdigest()[:32],
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=CUSTOMER_SEGMENT_DAYS.arrow)
+
+
+def first_changed(before: pa.Table, after: pa.Table) -> date | None:
+    """Return the first day on which two tables of CUSTOMER_SEGMENT_DAYS differ; None where they are equal."""
+    old, new = ({row["report_date"]: row for row in table.to_pylist()} for table in (before, after))
+    return min((day for day in old.keys() | new.keys() if old.get(day) != new.get(day)), default=None)

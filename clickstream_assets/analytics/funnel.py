@@ -1,0 +1,176 @@
+"""The funnel: how many of a day's viewers put something into a cart and purchased, in this order and in time."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+
+from clickstream_assets.analytics.measures import percent
+from clickstream_assets.analytics.persons import persons_events
+from clickstream_assets.analytics.products import NO_CATEGORY
+from clickstream_assets.analytics.schema import FUNNEL
+from clickstream_assets.engine import DataFrame, as_view, functions_of
+
+SECOND = 1_000_000
+STEPS = ("view", "add_to_cart", "purchase")
+
+
+def funnel(
+    events: DataFrame, sessions: DataFrame, segments: DataFrame, first: date, last: date, window: timedelta
+) -> DataFrame:
+    """Follow the users who viewed on a day through the steps.
+
+    A user comes to `add_to_cart` if some addition to a cart is at or after one of the day's views and within the
+    window of it, and to `purchase` if some purchase is at or after such an addition and within the window of that
+    same view. So the later steps may lie after the day's midnight. Overall any products count; in a category, all
+    steps have to be in it.
+
+    Args:
+        events: EVENTS rows, of at least these days and the one after.
+        sessions: SESSIONS rows, of at least these days, the two before and the one after.
+        segments: USER_SEGMENTS rows, of at least these days.
+        first: first UTC day.
+        last: last UTC day.
+        window: time from a view to the last step, at most a day.
+
+    Returns:
+        FUNNEL rows: three per day and group that has viewers.
+    """
+    steps = _steps(persons_events(events, sessions, first, last + timedelta(days=1)), first, last, window)
+    return _as_rows(_counted(_reached(steps, window), segments))
+
+
+def _steps(events: DataFrame, first: date, last: date, window: timedelta) -> DataFrame:
+    """The steps that count for a day, its own and those soon after its midnight; each overall and in its category."""
+    F, _ = functions_of(events)
+    steps = as_view(
+        events.where(F.col("event_type").isin(*STEPS)).select(
+            "event_date",
+            "user_id",
+            "event_type",
+            F.coalesce(F.col("product_category"), F.lit(NO_CATEGORY)).alias("category"),
+            F.unix_micros("event_time").alias("at"),
+            F.explode(F.array(F.lit(0), F.lit(1))).alias("days_back"),
+        )
+    )
+    # A view in the day's last moment leaves just less than the window.
+    is_soon = F.col("at") % F.lit(86_400 * SECOND) < _microseconds(window)
+    own = (F.col("days_back") == 0) & (F.col("event_date") <= F.lit(last))
+    after = (F.col("days_back") == 1) & (F.col("event_date") > F.lit(first)) & is_soon
+    counted = steps.where(own | (after & (F.col("event_type") != "view")))
+    dated = as_view(
+        counted.select(
+            F.when(own, F.col("event_date")).otherwise(F.date_sub("event_date", 1)).alias("report_date"),
+            "user_id",
+            "event_type",
+            "category",
+            "at",
+            F.explode(F.array(F.lit("overall"), F.lit("category"))).alias("dimension"),
+        )
+    )
+    value = F.when(F.col("dimension") == "category", F.col("category")).otherwise(F.lit("all"))
+    return as_view(
+        dated.select("report_date", "dimension", value.alias("value"), "user_id", "event_type", "at")
+    )
+
+
+def _reached(steps: DataFrame, window: timedelta) -> DataFrame:
+    """One row per group and user who viewed: `carted` and `purchased`, 1 where it came to these steps."""
+    F, Window = functions_of(steps)
+    key = ["report_date", "dimension", "value", "user_id"]
+    columns = [*key, "event_type", "at"]
+    event_type, at = F.col("event_type"), F.col("at")
+    # Without a frame of rows, what happened at the same moment counts as before.
+    so_far = Window.partitionBy(*key).orderBy("at")
+    # Of all views before a step the latest leaves the most time, so no other need be tried.
+    view_at = F.max(F.when(event_type == "view", at)).over(so_far)
+    viewed = as_view(steps.select(*columns, view_at.alias("view_at")))
+    cart_view_at = F.max(F.when(event_type == "add_to_cart", F.col("view_at"))).over(so_far)
+    carted = as_view(viewed.select(*columns, "view_at", cart_view_at.alias("cart_view_at")))
+    in_cart = (event_type == "add_to_cart") & (at - F.col("view_at") <= _microseconds(window))
+    purchased = (event_type == "purchase") & (at - F.col("cart_view_at") <= _microseconds(window))
+    return as_view(
+        carted.groupBy(*key).agg(
+            F.max("view_at").alias("viewed_at"),
+            F.max(F.when(in_cart, F.lit(1)).otherwise(F.lit(0))).alias("carted"),
+            F.max(F.when(purchased, F.lit(1)).otherwise(F.lit(0))).alias("purchased"),
+        )
+    ).where(F.col("viewed_at").isNotNull())
+
+
+def _counted(reached: DataFrame, segments: DataFrame) -> DataFrame:
+    """One row per group, those of segments too: `viewers`, `carters` and `purchasers`."""
+    F, _ = functions_of(reached)
+    segment_of = segments.select(
+        F.col("report_date").alias("segment_date"), F.col("user_id").alias("segment_user"), F.col("segment")
+    )
+    is_overall = F.col("dimension") == "overall"
+    same_user = (F.col("report_date") == F.col("segment_date")) & (F.col("user_id") == F.col("segment_user"))
+    joined = reached.join(segment_of, on=is_overall & same_user, how="left")
+    # What counts overall counts in the user's segment once more.
+    named = as_view(
+        joined.select(
+            "report_date",
+            "dimension",
+            "value",
+            "segment",
+            "carted",
+            "purchased",
+            F.explode(F.array(F.lit(0), F.lit(1))).alias("by_segment"),
+        )
+    )
+    by_segment = F.col("by_segment") == 1
+    groups = as_view(
+        named.where(~by_segment | F.col("segment").isNotNull()).select(
+            "report_date",
+            F.when(by_segment, F.lit("segment")).otherwise(F.col("dimension")).alias("dimension"),
+            F.when(by_segment, F.col("segment")).otherwise(F.col("value")).alias("value"),
+            "carted",
+            "purchased",
+        )
+    )
+    return as_view(
+        groups.groupBy("report_date", "dimension", "value").agg(
+            F.count(F.lit(1)).cast("long").alias("viewers"),
+            F.sum("carted").cast("long").alias("carters"),
+            F.sum("purchased").cast("long").alias("purchasers"),
+        )
+    )
+
+
+def _as_rows(counts: DataFrame) -> DataFrame:
+    """A row per step instead of a column."""
+    F, _ = functions_of(counts)
+    key = ["report_date", "dimension", "value"]
+    users = ["viewers", "carters", "purchasers"]
+    numbered = as_view(
+        counts.select(*key, *users, F.explode(F.array(*(F.lit(n) for n in (1, 2, 3)))).alias("number"))
+    )
+    number = F.col("number")
+
+    def by_number(first: Any, second: Any, third: Any) -> Any:
+        return F.when(number == 1, first).when(number == 2, second).otherwise(third)
+
+    viewers, carters, purchasers = (F.col(name) for name in users)
+    rows = as_view(
+        numbered.select(
+            *key,
+            by_number(*(F.lit(step) for step in STEPS)).alias("step"),
+            number.cast("int").alias("step_number"),
+            by_number(viewers, carters, purchasers).alias("users"),
+            F.when(number == 2, viewers).when(number == 3, carters).alias("previous"),
+            "viewers",
+        )
+    )
+    from_previous = percent(F, F.col("users"), F.col("previous"))
+    rates = {
+        "conversion_from_previous": F.when(F.col("step_number") > 1, from_previous),
+        "conversion_from_first": percent(F, F.col("users"), F.col("viewers")),
+    }
+    return rows.select(
+        *(rates[name].alias(name) if name in rates else F.col(name) for name in FUNNEL.column_names)
+    )
+
+
+def _microseconds(window: timedelta) -> int:
+    return int(window.total_seconds()) * SECOND

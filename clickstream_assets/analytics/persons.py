@@ -1,0 +1,44 @@
+"""What persons did: the events that the tables of a day are made from, bots left out."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from clickstream_assets.analytics.sessions import without_bots
+from clickstream_assets.engine import DataFrame, as_view, functions_of
+
+EVENT_COLUMNS = (
+    "event_date",
+    "event_time",
+    "user_id",
+    "event_type",
+    "product_id",
+    "product_category",
+    "price",
+    "quantity",
+    "order_id",
+    "is_bot",
+)
+"""Of EVENTS, what the tables of a day are made from."""
+SESSION_COLUMNS = ("session_date", "user_id", "start_time", "end_time", "total_events", "purchases", "is_bot")
+"""Of SESSIONS, likewise."""
+
+
+def between(rows: DataFrame, column: str, first: date, last: date) -> DataFrame:
+    """Return the rows whose date in `column` is from `first` to `last`, both included."""
+    F, _ = functions_of(rows)
+    return rows.where((F.col(column) >= F.lit(first)) & (F.col(column) <= F.lit(last)))
+
+
+def persons_events(events: DataFrame, sessions: DataFrame, first: date, last: date) -> DataFrame:
+    """Return the events of the days from `first` to `last` without those of bots.
+
+    Args:
+        events: EVENTS rows, of at least these days.
+        sessions: SESSIONS rows, of at least these days and the two before.
+        first: first UTC day.
+        last: last UTC day.
+    """
+    # A bot's session can have started up to two days before the day's events.
+    around = between(sessions, "session_date", first - timedelta(days=2), last)
+    return as_view(without_bots(between(events, "event_date", first, last), around))

@@ -1,0 +1,87 @@
+"""How products and categories did on a day."""
+
+from __future__ import annotations
+
+from clickstream_assets.analytics.measures import count_of, percent, revenue
+from clickstream_assets.analytics.schema import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
+from clickstream_assets.engine import DataFrame, as_view, functions_of
+
+NO_CATEGORY = "unknown"
+
+
+def product_performance(events: DataFrame) -> DataFrame:
+    """Count what happened to each product, and rank the day's products by views.
+
+    Args:
+        events: EVENTS rows of whole days, without bots.
+
+    Returns:
+        PRODUCT_PERFORMANCE rows, one per day and product that somebody met.
+    """
+    F, Window = functions_of(events)
+    is_purchase = F.col("event_type") == "purchase"
+    sold = F.when(is_purchase, F.coalesce(F.col("quantity"), F.lit(1))).otherwise(F.lit(0))
+    named = F.col("product_category").isNotNull()
+    by_product = as_view(
+        events.where(F.col("product_id").isNotNull())
+        .withColumn("buyer", F.when(is_purchase, F.col("user_id")))
+        .groupBy("event_date", "product_id")
+        .agg(
+            count_of(F, "view").alias("view_count"),
+            count_of(F, "add_to_cart").alias("add_to_carts"),
+            count_of(F, "purchase").alias("purchases"),
+            F.sum(sold).cast("long").alias("quantity"),
+            revenue(F).alias("revenue"),
+            F.countDistinct("user_id").cast("long").alias("users"),
+            F.countDistinct("buyer").cast("long").alias("buyers"),
+            # Events of the same moment in two categories: the same one is chosen every time.
+            F.max(F.when(named, F.struct("event_time", "product_category"))).alias("latest"),
+        )
+    )
+    by_views = Window.partitionBy("event_date").orderBy(F.col("view_count").desc(), F.col("product_id"))
+    computed = {
+        "report_date": F.col("event_date"),
+        "rank": F.row_number().over(by_views).cast("long"),
+        "product_category": F.col("latest").getField("product_category"),
+        "conversion_rate": percent(F, F.col("purchases"), F.col("view_count")),
+    }
+    return by_product.select(
+        *(
+            computed[name].alias(name) if name in computed else F.col(name)
+            for name in PRODUCT_PERFORMANCE.column_names
+        )
+    )
+
+
+def category_conversion(events: DataFrame) -> DataFrame:
+    """Count views and purchases per category, as the events name it.
+
+    Args:
+        events: EVENTS rows of whole days, without bots.
+
+    Returns:
+        CATEGORY_CONVERSION rows, one per day and category; what has none counts as `unknown`.
+    """
+    F, _ = functions_of(events)
+    by_category = as_view(
+        events.where(F.col("event_type").isin("view", "add_to_cart", "purchase"))
+        .withColumn("category", F.coalesce(F.col("product_category"), F.lit(NO_CATEGORY)))
+        .groupBy("event_date", "category")
+        .agg(
+            count_of(F, "view").alias("views"),
+            count_of(F, "add_to_cart").alias("add_to_carts"),
+            count_of(F, "purchase").alias("purchases"),
+            revenue(F).alias("revenue"),
+            F.countDistinct("user_id").cast("long").alias("users"),
+        )
+    )
+    computed = {
+        "report_date": F.col("event_date"),
+        "conversion_rate": percent(F, F.col("purchases"), F.col("views")),
+    }
+    return by_category.select(
+        *(
+            computed[name].alias(name) if name in computed else F.col(name)
+            for name in CATEGORY_CONVERSION.column_names
+        )
+    )

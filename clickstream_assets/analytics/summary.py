@@ -1,0 +1,116 @@
+"""A day in one row."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from clickstream_assets.analytics.measures import count_of, half_even, percent, revenue
+from clickstream_assets.analytics.persons import between, persons_events
+from clickstream_assets.analytics.schema import DAILY_SUMMARY
+from clickstream_assets.engine import DataFrame, as_view, functions_of
+
+MINUTE = 60_000_000
+# Money has four decimals; in these units it is a whole number.
+UNITS = 10_000
+
+
+def daily_summary(events: DataFrame, sessions: DataFrame, first: date, last: date) -> DataFrame:
+    """Sum up days: their events and users from the events, their sessions from the sessions that started.
+
+    Bots are left out and counted apart. `total_events` counts each event once, where older reports counted the
+    lines of a log: those of bots and repetitions too.
+
+    Args:
+        events: EVENTS rows, of at least these days.
+        sessions: SESSIONS rows, of at least these days and the two before.
+        first: first UTC day.
+        last: last UTC day.
+
+    Returns:
+        DAILY_SUMMARY rows, one per day that has events.
+    """
+    F, _ = functions_of(events)
+    all_events = as_view(
+        between(events, "event_date", first, last)
+        .groupBy("event_date")
+        .agg(F.count(F.lit(1)).cast("long").alias("all_events"))
+    )
+    persons = _of_persons(persons_events(events, sessions, first, last))
+    visits = _of_sessions(between(sessions, "session_date", first, last))
+    joined = as_view(
+        all_events.join(persons, on=F.col("event_date") == F.col("persons_date"), how="left").join(
+            visits, on=F.col("event_date") == F.col("session_date"), how="left"
+        )
+    )
+
+    known = {
+        name: F.coalesce(F.col(name), F.lit(0)).cast("long").alias(name)
+        for name in (*persons.columns, *visits.columns)
+        if name not in ("persons_date", "session_date", "revenue")
+    }
+    counts = as_view(
+        joined.select(
+            F.col("event_date").alias("report_date"),
+            "all_events",
+            F.coalesce(F.col("revenue"), F.lit(0)).cast("decimal(18,4)").alias("revenue"),
+            *known.values(),
+        )
+    )
+    order_units = half_even(F, (F.col("revenue") * F.lit(UNITS)).cast("long"), F.col("orders"))
+    computed = {
+        "window_shopper_count": F.col("users") - F.col("buyer_count"),
+        "buyer_rate": percent(F, F.col("buyer_count"), F.col("users")),
+        "bounce_rate": percent(F, F.col("bounced_sessions"), F.col("sessions")),
+        "average_order_value": (order_units / F.lit(UNITS)).cast("decimal(18,4)"),
+        "conversion_rate": percent(F, F.col("converted_sessions"), F.col("sessions")),
+        "bot_events": F.col("all_events") - F.col("total_events"),
+    }
+    return counts.select(
+        *(
+            computed[name].alias(name) if name in computed else F.col(name)
+            for name in DAILY_SUMMARY.column_names
+        )
+    )
+
+
+def _of_persons(events: DataFrame) -> DataFrame:
+    F, _ = functions_of(events)
+    is_purchase = F.col("event_type") == "purchase"
+    minute = F.floor(F.unix_micros("event_time") / F.lit(MINUTE)).cast("long").cast("string")
+    unnamed = F.concat_ws("|", F.lit("minute"), F.col("user_id"), minute)
+    named = F.concat_ws("|", F.lit("order"), F.col("order_id"))
+    order = F.when(is_purchase, F.when(F.col("order_id").isNotNull(), named).otherwise(unnamed))
+    return as_view(
+        events.withColumn("buyer", F.when(is_purchase, F.col("user_id")))
+        .withColumn("order_key", order)
+        .withColumn("persons_date", F.col("event_date"))
+        .groupBy("persons_date")
+        .agg(
+            F.count(F.lit(1)).cast("long").alias("total_events"),
+            F.countDistinct("user_id").cast("long").alias("users"),
+            F.countDistinct("buyer").cast("long").alias("buyer_count"),
+            F.countDistinct("order_key").cast("long").alias("orders"),
+            count_of(F, "view").alias("views"),
+            count_of(F, "add_to_cart").alias("add_to_carts"),
+            count_of(F, "purchase").alias("purchases"),
+            revenue(F).alias("revenue"),
+        )
+    )
+
+
+def _of_sessions(sessions: DataFrame) -> DataFrame:
+    F, _ = functions_of(sessions)
+    is_bot = F.col("is_bot")
+
+    def count_where(condition: Any) -> Any:
+        return F.sum(F.when(condition, F.lit(1)).otherwise(F.lit(0))).cast("long")
+
+    return as_view(
+        sessions.groupBy("session_date").agg(
+            count_where(~is_bot).alias("sessions"),
+            count_where(~is_bot & (F.col("total_events") == 1)).alias("bounced_sessions"),
+            count_where(~is_bot & (F.col("purchases") > 0)).alias("converted_sessions"),
+            count_where(is_bot).alias("bot_sessions"),
+        )
+    )

@@ -1,0 +1,188 @@
+"""`GET /api/reports` and `GET /api/reports/{date}`: the daily reports that were published."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
+from http import HTTPStatus
+from typing import Any
+
+from apiflask import APIBlueprint, Schema, fields
+from flask import Response
+
+from clickstream_assets.analytics.schema import DAILY_REPORT, DAILY_SUMMARY
+from clickstream_assets.api import daily_queries
+from clickstream_assets.api.database import database
+from clickstream_assets.api.fields import schema_of
+from clickstream_assets.api.formats import chosen_format
+from clickstream_assets.api.lists import RangeParameters, list_route
+from clickstream_assets.api.parameters import Choice, Day, QueryParameters
+from clickstream_assets.api.problems import REQUEST_TOO_LONG, ServiceProblem, documented
+from clickstream_assets.reports.document import COMPARED, COMPARISONS
+from clickstream_assets.reports.page import render_html
+from clickstream_assets.reports.text import render_text
+
+blueprint = APIBlueprint("reports", __name__, url_prefix="/api", tag="Reports")
+
+FORMATS = {"json": "application/json", "text": "text/plain", "html": "text/html"}
+# The page has only inline styles and loads nothing; so whatever might get into it is not run either.
+_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+_FIGURES = [
+    # A day without events has a report, and no summary.
+    replace(column, nullable=True)
+    for column in DAILY_SUMMARY.columns
+    if column.name in daily_queries.SUMMARY_FIGURES
+]
+_DAY = [column for column in DAILY_REPORT.columns if column.name != "report"]
+
+
+class Reports(Schema):
+    """The answer: days with a report."""
+
+    reports = fields.List(fields.Nested(schema_of("ReportedDay", [*_DAY, *_FIGURES])), required=True)
+
+
+@list_route(blueprint, "/reports", RangeParameters, Reports)
+def list_reports(query_data: dict[str, Any]) -> dict[str, Any]:
+    """List the days that have a report with their headline figures, the newest first.
+
+    The figures are null on a day without events.
+    """
+    with database().snapshot() as connection:
+        return {"reports": daily_queries.reports(connection, **query_data)}
+
+
+def _object(description: str, **properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": description,
+        "required": list(properties),
+        "properties": properties,
+    }
+
+
+def _list(description: str, **properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "description": description, "items": _object("One of them", **properties)}
+
+
+def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+_COUNT: dict[str, Any] = {"type": "integer"}
+_NUMBER = {"type": "number"}
+_TEXT = {"type": "string"}
+_USERS: dict[str, Any] = {
+    "count": _COUNT,
+    "user_ids": {"type": "array", "items": _TEXT, "description": "The first of them"},
+}
+_COUNTS = {"type": "object", "additionalProperties": _COUNT}
+_CHANGE = _or_null(
+    _object(
+        "How a figure changed; null where there is nothing to compare",
+        before=_NUMBER,
+        change=_NUMBER,
+        change_percent=_or_null(_NUMBER),
+    )
+)
+# OpenAPI's own form rather than a marshmallow schema: the report is stored as JSON and answered as it is.
+REPORT_SCHEMA = _object(
+    "A day's report. Rates are per cent, money is in the events' own currency.",
+    date={"type": "string", "format": "date"},
+    total_events=_COUNT,
+    window_shoppers=_object("Users who were there and did not purchase", **_USERS),
+    buyers=_object("Users who purchased", **_USERS),
+    top_5_viewed_products=_list("Most viewed first", product_id=_TEXT, views=_COUNT),
+    conversion_rates_by_category={
+        "type": "object",
+        "description": "By category, those that convert best first",
+        "additionalProperties": _object(
+            "A category", views=_COUNT, purchases=_COUNT, conversion_rate=_NUMBER
+        ),
+    },
+    generated_at={"type": "string", "format": "date-time"},
+    users=_COUNT,
+    sessions=_COUNT,
+    orders=_COUNT,
+    revenue=_NUMBER,
+    average_order_value=_or_null(_NUMBER),
+    bounce_rate=_NUMBER,
+    conversion_rate=_NUMBER,
+    views=_COUNT,
+    add_to_carts=_COUNT,
+    purchases=_COUNT,
+    buyer_rate=_NUMBER,
+    bots=_object("What was left out as bots'", events=_COUNT, sessions=_COUNT),
+    funnel=_list(
+        "Steps from view to purchase",
+        step=_TEXT,
+        users=_COUNT,
+        conversion_from_previous=_or_null(_NUMBER),
+        conversion_from_first=_NUMBER,
+    ),
+    carts=_or_null({**_COUNTS, "description": "Carts by what happened to them that day"}),
+    customer_segments=_or_null({**_COUNTS, "description": "Customers by segment"}),
+    campaigns=_or_null(
+        _list("Orders by the campaign that was met last", campaign=_TEXT, orders=_NUMBER, revenue=_NUMBER)
+    ),
+    comparison=_object(
+        "The same figures before",
+        **{
+            name: _object(
+                name.replace("_", " ").capitalize(),
+                date={"type": "string", "format": "date"},
+                **dict.fromkeys(COMPARED, _CHANGE),
+            )
+            for name in COMPARISONS
+        },
+    ),
+)
+
+
+class _Path(Schema):
+    date = Day(required=True, metadata={"description": "The UTC day"})
+
+
+class _ReportQuery(QueryParameters):
+    format = Choice(*FORMATS, metadata={"description": "The form of the answer, whatever `Accept` says"})
+
+
+@blueprint.get("/reports/<date>")
+@blueprint.input(_Path, location="path")
+@blueprint.input(_ReportQuery, location="query", unknown="raise")
+@blueprint.doc(
+    responses={
+        200: {
+            "description": "The day's report",
+            "content": {
+                FORMATS["json"]: {"schema": REPORT_SCHEMA},
+                FORMATS["text"]: {"schema": _TEXT},
+                FORMATS["html"]: {"schema": _TEXT},
+            },
+        }
+    }
+    | REQUEST_TOO_LONG
+    | documented(404, 406, 422, 503)
+)
+def show_report(path_data: dict[str, date], query_data: dict[str, str], **_: object) -> Response:
+    """Show a day's report: as JSON, as the text of a mail, or as a page."""
+    day = path_data["date"]
+    form = chosen_format(FORMATS, query_data.get("format"))
+    with database().snapshot() as connection:
+        report = daily_queries.report(connection, day)
+        if report is None:
+            raise _no_report(day, daily_queries.report_days(connection))
+    headers = {"Vary": "Accept"}
+    if form == "json":
+        return Response(report, headers=headers, mimetype=FORMATS[form])
+    if form == "html":
+        headers["Content-Security-Policy"] = _PAGE_POLICY
+    render = render_html if form == "html" else render_text
+    return Response(render(json.loads(report)), headers=headers, mimetype=FORMATS[form])
+
+
+def _no_report(day: date, days: Mapping[str, Any]) -> ServiceProblem:
+    there = f"there are {days['count']}, from {days['first']} to {days['last']}"
+    which = there if days["count"] else "there is none of any day yet"
+    return ServiceProblem(HTTPStatus.NOT_FOUND, "no_report", f"There is no report of {day}: {which}.")

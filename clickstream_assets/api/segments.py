@@ -1,0 +1,113 @@
+"""`GET /api/segments` and `GET /api/segments/{user_id}`: which segments shoppers are in, day by day."""
+
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any
+
+from apiflask import APIBlueprint, Schema, fields, validators
+
+from clickstream_assets.analytics.schema import CUSTOMER_SEGMENTS, USER_SEGMENTS
+from clickstream_assets.api import daily_queries
+from clickstream_assets.api.database import database
+from clickstream_assets.api.fields import schema_of
+from clickstream_assets.api.lists import ListParameters, RangeParameters, list_route, row_limit
+from clickstream_assets.api.parameters import Choice, Day, Text
+from clickstream_assets.api.problems import ServiceProblem
+
+blueprint = APIBlueprint("segments", __name__, url_prefix="/api", tag="Segments")
+
+_COLUMNS = {column.name: column for column in (*CUSTOMER_SEGMENTS.columns, *USER_SEGMENTS.columns)}
+
+UserDay = schema_of(
+    "UserDay",
+    (
+        _COLUMNS[name] if name in USER_SEGMENTS.key else replace(_COLUMNS[name], nullable=True)
+        for name in daily_queries.USER_DAY_COLUMNS
+    ),
+)
+
+
+class _Path(Schema):
+    user_id = Text(required=True, metadata={"description": "The shopper", "minLength": 1})
+
+
+class UserHistory(Schema):
+    """The answer: one shopper's days."""
+
+    user_id = fields.String(required=True, metadata={"description": "The shopper"})
+    segments = fields.List(fields.Nested(UserDay), required=True)
+
+
+@list_route(
+    blueprint, "/segments/<any_text:user_id>", RangeParameters, UserHistory, path=_Path, problems=[404]
+)
+def list_user_segments(user_id: str, query_data: dict[str, Any]) -> dict[str, Any]:
+    """List a shopper's segments, the newest day first.
+
+    `segment` and the counts after it are null on days on which the shopper was not there; `rfm_segment` and what
+    follows it on days of which there is nothing to say about the shopper as a customer.
+    """
+    with database().snapshot() as connection:
+        found = daily_queries.user_segments(connection, user_id, **query_data)
+    if found is None:
+        raise ServiceProblem(HTTPStatus.NOT_FOUND, "unknown_user", "There are no segments of this user.")
+    return {"user_id": user_id, "segments": found}
+
+
+class _DayQuery(ListParameters):
+    limit = row_limit(100)
+    date = Day(metadata={"description": "The UTC day; the newest one by default"})
+    segment = Choice(
+        *daily_queries.ACTIVITY_SEGMENTS,
+        *daily_queries.RFM_SEGMENTS,
+        daily_queries.CART_ABANDONER,
+        metadata={"description": "List the users of this segment, instead of how many there are in each"},
+    )
+
+
+class SegmentCount(Schema):
+    """How many users a segment has."""
+
+    report_date = fields.Date(required=True, metadata={"description": "The UTC day"})
+    kind = fields.String(
+        required=True,
+        validate=validators.OneOf(["activity", "rfm", "carts"]),
+        metadata={
+            "description": "activity: what they did that day; rfm: their orders up to then; carts: left ones. "
+            "A user is in one segment of a kind at most"
+        },
+    )
+    segment = fields.String(required=True, metadata={"description": "The segment"})
+    users = fields.Integer(
+        required=True, metadata={"description": "Users in it; segments without are left out"}
+    )
+
+
+class DaySegments(Schema):
+    """The answer: the segments of a day, or the users of one of them."""
+
+    date = fields.Date(
+        required=True, allow_none=True, metadata={"description": "The UTC day; null if there is none yet"}
+    )
+    segments = fields.List(
+        fields.Nested(SegmentCount), metadata={"description": "Where no segment is asked for"}
+    )
+    users = fields.List(fields.Nested(UserDay), metadata={"description": "Where a segment is asked for"})
+
+
+@list_route(blueprint, "/segments", _DayQuery, DaySegments)
+def list_day_segments(query_data: dict[str, Any]) -> dict[str, Any]:
+    """Count a day's users by segment, or list the users of a segment by user id.
+
+    `buyer` and `window_shopper` are about the day itself. The others are as of its end: the segments of recency,
+    frequency and monetary value, and `cart_abandoner`, who has left a cart in the last 30 days.
+    """
+    asked = {name: query_data[name] for name in ("limit", "offset")}
+    with database().snapshot() as connection:
+        day = query_data.get("date") or daily_queries.newest_segment_day(connection)
+        if "segment" in query_data:
+            return {
+                "date": day,
+                "users": daily_queries.segment_users(connection, day, query_data["segment"], **asked),
+            }
+        return {"date": day, "segments": daily_queries.segment_counts(connection, day, **asked)}

@@ -1,0 +1,40 @@
+"""The check that every table's key is one: no two rows have the same."""
+
+import dagster as dg
+
+from clickstream_assets.analytics.schema import Table
+from clickstream_assets.engine import functions_of
+from clickstream_assets.resources.lake import LakeResource
+
+SAMPLES = 5
+
+
+def keys_are_unique(table: Table) -> dg.AssetChecksDefinition:
+    """Make the blocking check of a table, for the asset of its name."""
+
+    @dg.asset_check(
+        asset=table.name,
+        name="keys_are_unique",
+        description=f"No two rows have the same {', '.join(table.key)}.",
+        blocking=True,
+    )
+    def check(lake: LakeResource) -> dg.AssetCheckResult:
+        the_lake = lake.get()
+        rows = the_lake.read(table)
+        F, _ = functions_of(rows)
+        twice = (
+            rows.groupBy(*table.key)
+            .agg(F.count(F.lit(1)).cast("long").alias("rows"))
+            .where(F.col("rows") > 1)
+        )
+        samples = the_lake.engine.to_arrow(twice.limit(SAMPLES)).to_pylist()
+        return dg.AssetCheckResult(
+            passed=not samples,
+            metadata={
+                "expected": "1 row per key",
+                "actual": "1 row per key" if not samples else f"{samples[0]['rows']} rows of one key",
+                "sample_keys": [{name: str(row[name]) for name in table.key} for row in samples],
+            },
+        )
+
+    return check

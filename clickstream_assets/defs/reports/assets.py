@@ -1,0 +1,280 @@
+"""The tables that a day is reported from, the report, and its mail; a day at a time."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+
+import dagster as dg
+
+from clickstream_assets.analytics.funnel import funnel as compute_funnel
+from clickstream_assets.analytics.persons import (
+    EVENT_COLUMNS,
+    SESSION_COLUMNS,
+    between,
+    persons_events,
+)
+from clickstream_assets.analytics.products import category_conversion as compute_category_conversion
+from clickstream_assets.analytics.products import product_performance as compute_product_performance
+from clickstream_assets.analytics.schema import (
+    CATEGORY_CONVERSION,
+    DAILY_REPORT,
+    DAILY_SUMMARY,
+    EVENTS,
+    FUNNEL,
+    PRODUCT_PERFORMANCE,
+    SESSIONS,
+    USER_SEGMENTS,
+    Table,
+)
+from clickstream_assets.analytics.summary import daily_summary as compute_daily_summary
+from clickstream_assets.defs.failures import explained_errors
+from clickstream_assets.defs.partitions import daily, days_of, portions, row_counts
+from clickstream_assets.defs.plots import bar_plot
+from clickstream_assets.defs.tables import FRESHNESS, OWNERS, describe
+from clickstream_assets.engine import DataFrame
+from clickstream_assets.lake import Lake
+from clickstream_assets.reports.build import LONGEST_COMPARISON, report_rows, update_reports
+from clickstream_assets.reports.mail import mailer, recipients
+from clickstream_assets.reports.published import mail_once, published_report
+from clickstream_assets.reports.text import render_text
+from clickstream_assets.resources.lake import LakeResource
+from clickstream_assets.resources.settings import SettingsResource
+
+PLOTTED_DAYS = 30
+PLOTTED_PRODUCTS = 20
+
+# A bot's session can have started up to two days before the day's events.
+SESSIONS_BEFORE = dg.AssetDep("sessions", partition_mapping=dg.TimeWindowPartitionMapping(start_offset=-2))
+
+
+def _events_and_sessions(lake: Lake) -> tuple[DataFrame, DataFrame]:
+    return lake.read(EVENTS, columns=EVENT_COLUMNS), lake.read(SESSIONS, columns=SESSION_COLUMNS)
+
+
+def _replace_days(
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    table: Table,
+    compute: Callable[[date, date], DataFrame],
+) -> None:
+    first, last = days_of(context)
+    with explained_errors():
+        for start, end in portions(lake, first, last):
+            lake.replace(table, compute(start, end), days=(start, end))
+
+
+def _materialized(
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    table: Table,
+    plot: str,
+    bars: Callable[[list[dict]], dict[str, float]],
+    days: int = 1,
+) -> dg.MaterializeResult:
+    """Count the rows, and plot those of the run's last `days` days."""
+    first, last = days_of(context)
+    rows = between(lake.read(table), "report_date", last - timedelta(days=days - 1), last)
+    plotted = bars(
+        sorted(lake.engine.to_arrow(rows).to_pylist(), key=lambda row: [row[c] for c in table.key])
+    )
+    title = f"{plot}, {last}" if days == 1 else f"{plot}, to {last}"
+    return dg.MaterializeResult(
+        metadata={**row_counts(lake, table, first, last), "plot": bar_plot(title, plotted)}
+    )
+
+
+@dg.asset(
+    deps=["events", SESSIONS_BEFORE],
+    partitions_def=daily(),
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="reports",
+    kinds={"delta"},
+    owners=OWNERS,
+    freshness_policy=FRESHNESS,
+    metadata=describe(PRODUCT_PERFORMANCE),
+)
+def product_performance(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    """One row per product and UTC day, ranked by views. No bots."""
+    the_lake = lake.get()
+    _replace_days(
+        context,
+        the_lake,
+        PRODUCT_PERFORMANCE,
+        lambda first, last: compute_product_performance(
+            persons_events(*_events_and_sessions(the_lake), first, last)
+        ),
+    )
+
+    def most_viewed(rows: list[dict]) -> dict[str, float]:
+        ranked = sorted(rows, key=lambda row: row["rank"])[:PLOTTED_PRODUCTS]
+        return {row["product_id"]: row["view_count"] for row in ranked}
+
+    return _materialized(context, the_lake, PRODUCT_PERFORMANCE, "Views of the most viewed", most_viewed)
+
+
+@dg.asset(
+    deps=["events", SESSIONS_BEFORE],
+    partitions_def=daily(),
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="reports",
+    kinds={"delta"},
+    owners=OWNERS,
+    freshness_policy=FRESHNESS,
+    metadata=describe(CATEGORY_CONVERSION),
+)
+def category_conversion(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    """One row per product category and UTC day: views, purchases and their rate. No bots."""
+    the_lake = lake.get()
+    _replace_days(
+        context,
+        the_lake,
+        CATEGORY_CONVERSION,
+        lambda first, last: compute_category_conversion(
+            persons_events(*_events_and_sessions(the_lake), first, last)
+        ),
+    )
+    return _materialized(
+        context,
+        the_lake,
+        CATEGORY_CONVERSION,
+        "Purchases per hundred views",
+        lambda rows: {row["category"]: float(row["conversion_rate"]) for row in rows},
+    )
+
+
+@dg.asset(
+    deps=["events", SESSIONS_BEFORE],
+    partitions_def=daily(),
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="reports",
+    kinds={"delta"},
+    owners=OWNERS,
+    freshness_policy=FRESHNESS,
+    metadata=describe(DAILY_SUMMARY),
+)
+def daily_summary(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    """One row per UTC day with events: users, sessions, orders, revenue. Bots are counted apart."""
+    the_lake = lake.get()
+    _replace_days(
+        context,
+        the_lake,
+        DAILY_SUMMARY,
+        lambda first, last: compute_daily_summary(*_events_and_sessions(the_lake), first, last),
+    )
+    return _materialized(
+        context,
+        the_lake,
+        DAILY_SUMMARY,
+        "Events",
+        lambda rows: {row["report_date"].isoformat(): row["total_events"] for row in rows},
+        days=PLOTTED_DAYS,
+    )
+
+
+@dg.asset(
+    deps=[
+        "events",
+        "user_segments",
+        # The last steps can lie after the day's midnight.
+        dg.AssetDep(
+            "sessions", partition_mapping=dg.TimeWindowPartitionMapping(start_offset=-2, end_offset=1)
+        ),
+    ],
+    partitions_def=daily(),
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="reports",
+    kinds={"delta"},
+    owners=OWNERS,
+    freshness_policy=FRESHNESS,
+    metadata=describe(FUNNEL),
+)
+def funnel(
+    context: dg.AssetExecutionContext, settings: SettingsResource, lake: LakeResource
+) -> dg.MaterializeResult:
+    """From view to cart to purchase within FUNNEL_WINDOW_MINUTES: users per step, overall, by category and segment."""
+    window = timedelta(minutes=settings.get().funnel_window_minutes)
+    the_lake = lake.get()
+    _replace_days(
+        context,
+        the_lake,
+        FUNNEL,
+        lambda first, last: compute_funnel(
+            *_events_and_sessions(the_lake), the_lake.read(USER_SEGMENTS), first, last, window
+        ),
+    )
+
+    def overall(rows: list[dict]) -> dict[str, float]:
+        steps = sorted(rows, key=lambda row: row["step_number"])
+        return {row["step"]: row["users"] for row in steps if row["dimension"] == "overall"}
+
+    return _materialized(context, the_lake, FUNNEL, "Users who came to each step", overall)
+
+
+# A report compares with the day before and the week before.
+_WEEK_BEFORE = dg.TimeWindowPartitionMapping(start_offset=-LONGEST_COMPARISON.days)
+
+
+@dg.asset(
+    deps=[
+        dg.AssetDep("daily_summary", partition_mapping=_WEEK_BEFORE),
+        "product_performance",
+        "category_conversion",
+        "funnel",
+        "user_segments",
+        "carts",
+        "customer_segments",
+        "campaign_attribution",
+    ],
+    partitions_def=daily(),
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="reports",
+    kinds={"delta"},
+    owners=OWNERS,
+    freshness_policy=FRESHNESS,
+    metadata=describe(DAILY_REPORT),
+)
+def daily_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    """One report per UTC day, as JSON; the API and the mail make text and HTML of it.
+
+    The reports of later days that compare with the run's days are made again, where they exist.
+    """
+    the_lake = lake.get()
+    first, last = days_of(context)
+    with explained_errors():
+        changed = update_reports(the_lake, first, last, datetime.now(UTC))
+        newest = report_rows(the_lake, last, last)
+    return dg.MaterializeResult(
+        metadata={
+            **row_counts(the_lake, DAILY_REPORT, first, last),
+            "changed_days": [day.isoformat() for day in changed],
+            "report": dg.MetadataValue.md(f"```\n{render_text(newest[last])}\n```"),
+        }
+    )
+
+
+@dg.asset(
+    deps=["published_days"],
+    partitions_def=daily(),
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="reports",
+    kinds={"postgres"},
+    owners=OWNERS,
+    freshness_policy=FRESHNESS,
+    metadata={"dagster/table_name": "report_mails"},
+)
+def report_mail(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    """The days' published reports, mailed to each of REPORT_TO once; without SMTP_HOST to nobody."""
+    limits = settings.get()
+    first, last = days_of(context)
+    if not limits.smtp_host:
+        return dg.MaterializeResult(metadata={"mailed": "no: SMTP_HOST is not set"})
+    sent: list[str] = []
+    had: list[str] = []
+    with explained_errors(), mailer(limits) as server:
+        for offset in range((last - first).days + 1):
+            day = first + timedelta(days=offset)
+            send = partial(server.send, published_report(limits, day))
+            mailed = mail_once(limits, day, recipients(limits), send)
+            sent += [f"{day} to {recipient}" for recipient in mailed.now]
+            had += [f"{day} to {recipient}, on {at:%Y-%m-%d}" for recipient, at in mailed.before.items()]
+    return dg.MaterializeResult(metadata={"mailed": sent, "mailed_before": had})

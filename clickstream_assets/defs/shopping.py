@@ -1,0 +1,40 @@
+"""What the assets on carts and customers read: shoppers' cart events of all time, and the data's own clock."""
+
+from datetime import UTC, datetime
+
+from clickstream_assets.analytics.carts import CART_EVENTS
+from clickstream_assets.analytics.schema import EVENTS, SESSIONS
+from clickstream_assets.analytics.sessions import without_bots
+from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.lake import Lake, Snapshot
+
+
+def shopping_events(lake: Lake, events: Snapshot) -> DataFrame:
+    """Return the additions to carts, removals and purchases of one version of the events, without bots'."""
+    rows = lake.read(EVENTS, events.version)
+    F, _ = functions_of(rows)
+    columns = (
+        "event_id",
+        "event_type",
+        "event_time",
+        "event_date",
+        "user_id",
+        "is_bot",
+        "product_id",
+        "price",
+    )
+    of_carts = rows.where(F.col("event_type").isin(*CART_EVENTS)).select(
+        *columns, "currency", "quantity", "order_id"
+    )
+    return without_bots(of_carts, lake.read(SESSIONS))
+
+
+def newest_time(lake: Lake, events: Snapshot) -> datetime:
+    """Return the time of the newest event, of whatever type and user; 1970 where there is none."""
+    days = events.rows_by("event_date")
+    if not days:
+        return datetime.fromtimestamp(0, UTC)
+    rows = lake.read(EVENTS, events.version)
+    F, _ = functions_of(rows)
+    newest = rows.where(F.col("event_date") == F.lit(max(days))).agg(F.max("event_time").alias("newest"))
+    return lake.engine.to_arrow(newest)["newest"][0].as_py().astimezone(UTC)

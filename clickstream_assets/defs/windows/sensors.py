@@ -1,0 +1,44 @@
+"""When to run the streams: as soon as Kafka has what they have not read, unless `clickstream stream` does."""
+
+import time
+
+import dagster as dg
+
+from clickstream_assets.defs.jobs import stream
+from clickstream_assets.defs.runs import under_way, wait_after_failures
+from clickstream_assets.kafka import TopicNotFoundError
+from clickstream_assets.resources.kafka import KafkaResource
+from clickstream_assets.settings import load_settings
+from clickstream_assets.streaming.owner import owner
+from clickstream_assets.streaming.store import progress_of
+
+
+@dg.sensor(
+    job=stream,
+    minimum_interval_seconds=load_settings().stream_sensor_seconds,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts a run of the streams when the topic has records that they have not read, and nobody runs them.",
+)
+def new_stream_records(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg.SensorResult:
+    """Compare the topic's end with how far the stream's tables have come.
+
+    Keeps no cursor: what has been counted is known by PostgreSQL. A server that does not answer is an error of the
+    tick, for everybody to see.
+    """
+    settings = load_settings()
+    if run_id := under_way(context.instance, stream.name):
+        return dg.SensorResult(skip_reason=f"run {run_id} is under way")
+    if wait := wait_after_failures(context.instance, stream.name, time.time()):
+        return dg.SensorResult(skip_reason=f"the last run failed; trying again in {wait:.0f} s")
+    if holder := owner(settings):
+        return dg.SensorResult(skip_reason=f"the streams are run by {holder}")
+    try:
+        available = kafka.topic().offsets()
+    except TopicNotFoundError as error:
+        return dg.SensorResult(skip_reason=str(error))
+    progress = progress_of(settings)
+    read = progress.offsets if progress else {}
+    waiting = sum(max(0, o.high - max(read.get(p, o.low), o.low)) for p, o in available.items())
+    if not waiting:
+        return dg.SensorResult(skip_reason="no new records")
+    return dg.SensorResult(run_requests=[dg.RunRequest(tags={"clickstream/waiting_records": str(waiting)})])

@@ -1,0 +1,87 @@
+"""The report as an HTML page that mail programs and phones show alike: tables, inline styles, bars of table cells."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from clickstream_assets.reports.document import COMPARISONS, Report
+from clickstream_assets.reports.text import (
+    COMPARED_WITH,
+    EMPTY,
+    FIGURES,
+    STEPS,
+    change_shown,
+    figure,
+    shown,
+    title,
+)
+
+# Where less is better, a rise is not painted as good news.
+BETTER_LOW = {"bounce_rate"}
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2")
+
+
+def render_html(report: Report) -> str:
+    """Lay a report out as a page that needs nothing from elsewhere; every value in it is escaped."""
+    return _template().render(
+        report=report,
+        title=title(report),
+        empty=EMPTY,
+        figures=[_figure(report, name, label) for name, label in FIGURES.items()],
+        products=_bars(report["top_5_viewed_products"], "views"),
+        categories=_bars(
+            [
+                {"category": category, **counts}
+                for category, counts in report["conversion_rates_by_category"].items()
+            ],
+            "conversion_rate",
+        ),
+        steps=_bars([{**step, "label": STEPS[step["step"]]} for step in report["funnel"]], "users"),
+        carts=_bars([{"state": name, "carts": n} for name, n in (report["carts"] or {}).items()], "carts"),
+        customers=_bars(
+            [{"segment": name, "users": n} for name, n in (report["customer_segments"] or {}).items()],
+            "users",
+        ),
+        campaigns=_bars(report["campaigns"] or [], "revenue"),
+    )
+
+
+def _figure(report: Report, name: str, label: str) -> dict[str, Any]:
+    changes = []
+    for compared in COMPARISONS:
+        change = report["comparison"][compared][name]
+        if change is None:
+            continue
+        direction = (change["change"] > 0) - (change["change"] < 0)
+        changes.append(
+            {
+                "text": change_shown(name, change),
+                "with": COMPARED_WITH[compared].lower(),
+                "mood": -direction if name in BETTER_LOW else direction,
+            }
+        )
+    return {"label": label, "value": shown(name, figure(report, name)), "changes": changes}
+
+
+def _bars(rows: list[dict[str, Any]], measure: str) -> list[dict[str, Any]]:
+    """The rows with `width`: per cent of the longest bar, at least what can be seen."""
+    longest = max((row[measure] for row in rows), default=0)
+    return [
+        {**row, "width": max(1, round(100 * row[measure] / longest)) if row[measure] > 0 else 0}
+        for row in rows
+    ]

@@ -1,0 +1,271 @@
+"""Flash-sale alerts: a pure function of a product's windows, and what is to be told of a change.
+
+No clock, no database: the same windows give the same alerts, in whatever batches they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from hashlib import blake2b
+from math import sqrt
+from typing import Any, NamedTuple, Self
+
+from clickstream_assets.settings import Settings
+
+HISTORY = timedelta(hours=24)
+LEAST_HISTORY = timedelta(hours=1)
+
+
+class State(StrEnum):
+    """Whether the product is still over the threshold."""
+
+    OPEN = "open"
+    RESOLVED = "resolved"
+
+
+class Window(NamedTuple):
+    """A window of one product."""
+
+    start: datetime
+    end: datetime
+    views: int
+    purchases: int
+    category: str | None = None
+
+
+@dataclass(frozen=True)
+class AlertRules:
+    """When a window is one to alert about, and how windows make an episode."""
+
+    views: int
+    purchases: int
+    cooldown: timedelta
+    slide: timedelta
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Take the rules from the settings."""
+        return cls(
+            views=settings.views_threshold,
+            purchases=settings.purchases_threshold,
+            cooldown=timedelta(minutes=settings.alert_cooldown_minutes),
+            slide=settings.slide_duration,
+        )
+
+    def matches(self, window: Window) -> bool:
+        """Whether a window has more views than the threshold, and fewer purchases."""
+        return window.views > self.views and window.purchases < self.purchases
+
+
+class Alert(NamedTuple):
+    """An episode; the fields are the columns of FLASH_SALE_ALERTS."""
+
+    window_start: datetime
+    window_end: datetime
+    product_id: str
+    views: int
+    purchases: int
+    alert_id: str
+    product_category: str | None
+    state: State
+    conversion: float
+    first_window_start: datetime
+    last_window_end: datetime
+    windows: int
+    resolved_at: datetime | None
+    usual_views: float | None
+    unusualness: float | None
+
+
+def find_alerts(
+    product_id: str, windows: Iterable[Window], rules: AlertRules, watermark: datetime | None
+) -> list[Alert]:
+    """Find the episodes of a product, in order.
+
+    A window over the threshold that starts no later than a cool-down after the end of the one before belongs to the
+    same episode. An episode is open until the watermark passes its last window's end.
+
+    Args:
+        product_id: the product.
+        windows: the windows of the episodes and of the 24 hours before them.
+        rules: thresholds and cool-down.
+        watermark: up to where the stream is sure to have seen everything.
+    """
+    in_order = sorted(windows)
+    episodes: list[list[Window]] = []
+    for window in in_order:
+        if not rules.matches(window):
+            continue
+        if episodes and window.start <= episodes[-1][-1].end + rules.cooldown:
+            episodes[-1].append(window)
+        else:
+            episodes.append([window])
+    return [_alert(product_id, episode, in_order, rules, watermark) for episode in episodes]
+
+
+def _alert(
+    product_id: str,
+    episode: Sequence[Window],
+    windows: Sequence[Window],
+    rules: AlertRules,
+    watermark: datetime | None,
+) -> Alert:
+    first, last = episode[0].start, episode[-1].end
+    # Of windows with the same views, the first.
+    peak = max(episode, key=lambda window: window.views)
+    is_over = watermark is not None and watermark >= last
+    usual, unusualness = _compare(peak.views, first, windows, rules)
+    return Alert(
+        window_start=peak.start,
+        window_end=peak.end,
+        product_id=product_id,
+        views=peak.views,
+        purchases=peak.purchases,
+        alert_id=alert_id(product_id, first),
+        product_category=peak.category,
+        state=State.RESOLVED if is_over else State.OPEN,
+        conversion=peak.purchases / peak.views,
+        first_window_start=first,
+        last_window_end=last,
+        windows=len(episode),
+        resolved_at=last if is_over else None,
+        usual_views=usual,
+        unusualness=unusualness,
+    )
+
+
+def alert_id(product_id: str, first_window_start: datetime) -> str:
+    """Return the id of the episode that begins with a product's window."""
+    key = f"{product_id}\n{first_window_start.timestamp():.6f}"
+    return blake2b(key.encode(), digest_size=16).hexdigest()
+
+
+def _compare(
+    views: int, episode_start: datetime, windows: Sequence[Window], rules: AlertRules
+) -> tuple[float | None, float | None]:
+    """Return the product's usual views, and how many standard deviations `views` is above them.
+
+    Usual is the mean over the windows that ended before the episode, within 24 hours and since the product was first
+    seen in them; a window without a row had 0 views. The deviation is the sample's, but no less than chance alone
+    gives: counts of independent events are Poisson, whose standard deviation is the root of the mean (NIST/SEMATECH
+    e-Handbook of Statistical Methods, 6.3.3.1, counts control charts); a mean below 1 is taken for 1. Null with less
+    than an hour of past.
+    """
+    past = [w for w in windows if w.start >= episode_start - HISTORY and w.end <= episode_start]
+    if not past or episode_start - past[0].start < LEAST_HISTORY:
+        return None, None
+    length = past[0].end - past[0].start
+    number = (episode_start - length - past[0].start) // rules.slide + 1
+    mean = sum(w.views for w in past) / number
+    squares = sum((w.views - mean) ** 2 for w in past) + (number - len(past)) * mean**2
+    deviation = sqrt(squares / (number - 1)) if number > 1 else 0.0
+    return mean, (views - mean) / max(deviation, sqrt(max(mean, 1.0)))
+
+
+class Kind(StrEnum):
+    """What is told of an alert."""
+
+    OPENED = "opened"
+    UPDATED = "updated"
+    """Open again within the cool-down, or known by another window now."""
+    RESOLVED = "resolved"
+    WITHDRAWN = "withdrawn"
+    """Late events brought purchases, so that there was no flash sale after all."""
+
+
+class Told(NamedTuple):
+    """The last that was told of an alert; `told_id` is what the told know it by."""
+
+    told_id: str
+    alert_id: str
+    kind: Kind
+    sequence: int
+    first_window_start: datetime
+    last_window_end: datetime
+
+
+class Message(NamedTuple):
+    """Something to tell; `alert` is None where it was withdrawn."""
+
+    told: Told
+    alert: Alert | None
+
+
+def messages(
+    alerts: Iterable[Alert], told: Iterable[Told], cooldown: timedelta, settled: datetime | None = None
+) -> list[Message]:
+    """Say what has to be told so that everybody knows a product's alerts as they are.
+
+    Late events can move the beginning of an episode, and its id with it. That is the same flash sale to those who
+    were told of it: they are told of an update under the id they know.
+
+    Args:
+        alerts: the product's alerts from some time on.
+        told: what was told of its alerts since that time.
+        cooldown: alerts no further apart are the same episode.
+        settled: withdraw only what ended by then (default: anything); what came later may yet come again.
+    """
+    open_tales = {tale.told_id: tale for tale in told if tale.kind is not Kind.WITHDRAWN}
+    result: list[Message] = []
+    unknown: list[Alert] = []
+
+    def tell(alert: Alert, told_id: str, sequence: int, *kinds: Kind) -> None:
+        for number, kind in enumerate(kinds, start=sequence + 1):
+            tale = Told(
+                told_id, alert.alert_id, kind, number, alert.first_window_start, alert.last_window_end
+            )
+            result.append(Message(tale, alert))
+
+    by_alert = {tale.alert_id: tale for tale in open_tales.values()}
+    for alert in alerts:
+        tale = by_alert.get(alert.alert_id)
+        if tale is None:
+            unknown.append(alert)
+            continue
+        del open_tales[tale.told_id]
+        is_told_resolved = tale.kind is Kind.RESOLVED
+        if alert.state is State.RESOLVED and not is_told_resolved:
+            tell(alert, tale.told_id, tale.sequence, Kind.RESOLVED)
+        elif alert.state is State.OPEN and is_told_resolved:
+            tell(alert, tale.told_id, tale.sequence, Kind.UPDATED)
+    # What was withdrawn under the same id before goes on counting.
+    sequences = {tale.told_id: tale.sequence for tale in told}
+    for alert in unknown:
+        ended = [Kind.RESOLVED] if alert.state is State.RESOLVED else []
+        known = next((tale for tale in open_tales.values() if _touch(alert, tale, cooldown)), None)
+        if known:
+            del open_tales[known.told_id]
+            tell(alert, known.told_id, known.sequence, Kind.UPDATED, *ended)
+        else:
+            tell(alert, alert.alert_id, sequences.get(alert.alert_id, 0), Kind.OPENED, *ended)
+    for tale in open_tales.values():
+        if settled is None or tale.last_window_end <= settled:
+            result.append(Message(tale._replace(kind=Kind.WITHDRAWN, sequence=tale.sequence + 1), None))
+    return result
+
+
+def _touch(alert: Alert, tale: Told, cooldown: timedelta) -> bool:
+    return (
+        alert.first_window_start <= tale.last_window_end + cooldown
+        and tale.first_window_start <= alert.last_window_end + cooldown
+    )
+
+
+def payload(message: Message, product_id: str) -> dict[str, Any]:
+    """Return what receivers get: the alert as it is now, under the id that they know it by."""
+    told, alert = message
+    if alert is None:
+        fields: dict[str, Any] = {
+            "product_id": product_id,
+            "first_window_start": told.first_window_start,
+            "last_window_end": told.last_window_end,
+        }
+    else:
+        fields = alert._asdict()
+    fields |= {"alert_id": told.told_id, "kind": told.kind, "sequence": told.sequence}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()
+    }

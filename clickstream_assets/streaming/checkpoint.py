@@ -1,0 +1,114 @@
+"""The folder in which a query keeps how far it has come, and what it must not be gone on with.
+
+Beside Spark's own files lies `query.json`: what the state depends on. A query with other values is refused before it
+starts, where Spark itself would fail on the way or, worse, count wrongly.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pyarrow import fs
+
+from clickstream_assets.settings import Settings
+
+REBUILD = "`clickstream stream --rebuild`"
+
+
+class CheckpointError(RuntimeError):
+    """A query cannot go on from its checkpoint; the message says what changed, and the fix."""
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """What Spark wrote down about a batch before it began."""
+
+    watermark: datetime | None
+    """No event before this is counted any more once the batch is done."""
+    offsets: dict[int, int]
+    """Per partition of the topic, the offset up to which the batch reads."""
+
+
+class Checkpoint:
+    """The checkpoint of one query.
+
+    Args:
+        settings: name the folder of all checkpoints.
+        name: this one's folder in it.
+        fingerprint: what the query's state depends on, by the name of the setting.
+    """
+
+    def __init__(self, settings: Settings, name: str, fingerprint: dict[str, Any]) -> None:
+        self.path = f"{settings.checkpoints}/{name}"
+        self._topic = settings.kafka_topic
+        self._fingerprint = fingerprint
+        # As Spark spells it, S3 is s3a.
+        self._fs, self._root = fs.FileSystem.from_uri(self.path.replace("s3a://", "s3://", 1))
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a query has ever planned a batch here."""
+        return bool(self.planned_batch_ids())
+
+    def planned_batch_ids(self) -> list[int]:
+        """Return the batches that Spark has noted and still keeps, in order."""
+        selector = fs.FileSelector(f"{self._root}/offsets", allow_not_found=True)
+        names = [info.base_name for info in self._fs.get_file_info(selector)]
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def open(self) -> None:
+        """Make the folder, or see that the query can go on from it.
+
+        Raises:
+            CheckpointError: it cannot, because the settings or the query are others.
+        """
+        written = self._read("query.json")
+        if written is None:
+            if self.has_begun:
+                raise CheckpointError(
+                    f"{self.path} is a checkpoint without query.json, so nobody knows of which query; run {REBUILD}"
+                )
+            self._fs.create_dir(self._root, recursive=True)
+            with self._fs.open_output_stream(f"{self._root}/query.json") as file:
+                file.write(json.dumps(self._fingerprint, indent=2).encode())
+            return
+        then = json.loads(written)
+        changes = [
+            f"{name} is {self._fingerprint.get(name)!r} and was {then.get(name)!r}"
+            for name in sorted({*then, *self._fingerprint})
+            if then.get(name) != self._fingerprint.get(name)
+        ]
+        if changes:
+            raise CheckpointError(
+                f"the stream cannot go on from {self.path}: {'; '.join(changes)}. Run {REBUILD} to begin anew from "
+                "the lake's events, or put it back"
+            )
+
+    def planned_batch(self, batch_id: int) -> PlannedBatch:
+        """Read what Spark noted before it ran a batch."""
+        text = self._read(f"offsets/{batch_id}")
+        if text is None:
+            raise CheckpointError(f"{self.path} has lost offsets/{batch_id}; run {REBUILD}")
+        # A version, a line of metadata, and a line per source.
+        _, metadata, offsets = text.splitlines()[:3]
+        milliseconds = json.loads(metadata)["batchWatermarkMs"]
+        topic = json.loads(offsets).get(self._topic, {}) if offsets != "-" else {}
+        return PlannedBatch(
+            watermark=datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None,
+            offsets={int(partition): offset for partition, offset in topic.items()},
+        )
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        if self._fs.get_file_info(self._root).type != fs.FileType.NotFound:
+            self._fs.delete_dir(self._root)
+
+    def _read(self, name: str) -> str | None:
+        path = f"{self._root}/{name}"
+        if self._fs.get_file_info(path).type == fs.FileType.NotFound:
+            return None
+        with self._fs.open_input_stream(path) as file:
+            return bytes(file.readall()).decode()

@@ -1,0 +1,75 @@
+"""The lake's copies of windows and alerts: what PostgreSQL has, brought along at times.
+
+Every row of a window carries the number of the batch that changed it last, and every commit to the lake the number up
+to which it has all rows. So the copy can be made at any time, by anybody, however the last one ended.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+from pyarrow import csv
+
+from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, Table
+from clickstream_assets.lake import Lake
+from clickstream_assets.postgres.connection import connect, explained
+from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.store import read_progress
+
+
+def update_copies(settings: Settings, lake: Lake) -> int:
+    """Bring the lake's `product_windows` and `flash_sale_alerts` up to PostgreSQL's.
+
+    Returns:
+        How many rows of windows were new or changed.
+
+    Raises:
+        PostgresError: the database cannot be reached.
+        LakeStorageError: the lake cannot be written.
+    """
+    with explained(settings), connect(settings) as connection:
+        # One moment for all that is read.
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.execute("SET TIME ZONE 'UTC'")
+        progress = read_progress(connection)
+        there = lake.snapshot(PRODUCT_WINDOWS).batch
+        is_told = lake.snapshot(FLASH_SALE_ALERTS).batch
+        if progress is None or min(there, is_told) >= progress.batch_id:
+            return 0
+        # Before the base there were other windows, of which some may be gone.
+        is_other = there < progress.base_batch_id
+        windows = _read(connection, PRODUCT_WINDOWS, 0 if is_other else there)
+        alerts = _read(connection, FLASH_SALE_ALERTS)
+    if is_other:
+        lake.replace_batch(PRODUCT_WINDOWS, windows, progress.batch_id)
+    else:
+        lake.merge(PRODUCT_WINDOWS, windows, progress.batch_id)
+    lake.replace_batch(FLASH_SALE_ALERTS, alerts, progress.batch_id)
+    return windows.num_rows
+
+
+def _read(connection: psycopg.Connection, table: Table, after_batch: int | None = None) -> pa.Table:
+    condition = sql.SQL("WHERE batch_id > {}").format(after_batch) if after_batch else sql.SQL("")
+    statement = sql.SQL("COPY (SELECT {} FROM {} {}) TO STDOUT (FORMAT csv, HEADER)").format(
+        sql.SQL(", ").join(map(sql.Identifier, table.column_names)), sql.Identifier(table.name), condition
+    )
+    buffer = BytesIO()
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for data in copy:
+            buffer.write(data)
+    buffer.seek(0)
+    return csv.read_csv(
+        buffer,
+        convert_options=csv.ConvertOptions(
+            column_types=table.arrow,
+            true_values=["t"],
+            false_values=["f"],
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+    )

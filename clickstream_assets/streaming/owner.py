@@ -1,0 +1,73 @@
+"""One process at a time: whoever holds a lock in PostgreSQL runs the streams.
+
+The lock belongs to the connection that the windows are written with. Who loses the connection loses the lock, and
+can write no more; a dead owner keeps nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from clickstream_assets.postgres.connection import connect, explained
+from clickstream_assets.settings import Settings
+
+# Any number will do, as long as nobody else takes it: "clickwin" in ASCII.
+_LOCK = 0x636C69636B77696E
+# A machine that vanished says no goodbye: both ends find out after about this long.
+_KEEPALIVE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
+
+
+class OwnedError(RuntimeError):
+    """Somebody else runs the streams; the message says who."""
+
+
+@contextmanager
+def ownership(settings: Settings, role: str) -> Iterator[psycopg.Connection]:
+    """Be the one that runs the streams, until the block ends or the connection breaks.
+
+    Args:
+        settings: name the database.
+        role: what this process is, for others to read.
+
+    Yields:
+        The connection to write with.
+
+    Raises:
+        OwnedError: another process is.
+        PostgresError: the database cannot be reached.
+    """
+    connection = connect(settings, autocommit=True)
+    try:
+        with explained(settings):
+            name = f"clickstream {role}, process {os.getpid()} on {socket.gethostname()}"
+            for setting, value in {"application_name": name[:63], **_KEEPALIVE}.items():
+                connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
+            row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
+        if row != (True,):
+            holder = owner(settings)
+            raise OwnedError(f"the streams are run by {holder or 'another process, which has just ended'}")
+        yield connection
+    finally:
+        connection.close()
+
+
+def owner(settings: Settings) -> str | None:
+    """Say who runs the streams; None if nobody does.
+
+    Raises:
+        PostgresError: the database cannot be reached.
+    """
+    holder = (
+        "SELECT application_name, backend_start FROM pg_locks JOIN pg_stat_activity USING (pid) "
+        "WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+        "AND (classid::bigint << 32) + objid::bigint = %s"
+    )
+    with explained(settings), connect(settings) as connection:
+        row = connection.execute(holder, (_LOCK,)).fetchone()
+    return f"{row[0]} (since {row[1]:%Y-%m-%d %H:%M:%S %Z})" if row else None

@@ -1,0 +1,338 @@
+"""Running the streams: what there is and no more, for a run of Dagster's, or always, as a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from clickstream_assets.engine import SparkSession
+from clickstream_assets.kafka import Topic, TopicNotFoundError
+from clickstream_assets.postgres.connection import PostgresError, explained
+from clickstream_assets.settings import Settings
+from clickstream_assets.streaming import live_events
+from clickstream_assets.streaming.errors import explain, needs_person
+from clickstream_assets.streaming.lake_copies import update_copies
+from clickstream_assets.streaming.notifications import deliver_pending
+from clickstream_assets.streaming.owner import OwnedError, ownership
+from clickstream_assets.streaming.query import WindowQuery, lake_of
+from clickstream_assets.streaming.report import Reporter, metadata
+from clickstream_assets.streaming.status import Status, write_status
+from clickstream_assets.streaming.windows import QUERY
+
+if TYPE_CHECKING:
+    from pyspark.sql.streaming import StreamingQuery
+
+Session = Callable[[], SparkSession]
+"""Starts Spark when it is first asked: not before it is clear that nobody else runs the streams."""
+Start = Callable[[dict[str, Any]], "StreamingQuery"]
+
+TICK_SECONDS = 0.5
+STATUS_SECONDS = 2.0
+LOCK_CHECK_SECONDS = 5.0
+FIRST_WAIT_SECONDS = 1.0
+LONGEST_WAIT_SECONDS = 30.0
+LIVE_WAIT_SECONDS = 5.0
+STOP_SECONDS = 20.0
+
+_log = logging.getLogger(__name__)
+
+
+class Courier:
+    """Delivers messages about alerts in a thread of its own, so that a slow receiver keeps no batch waiting."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._wake = threading.Event()
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._work, name="alerts", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to deliver."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Deliver what is pending, and end."""
+        self._is_closing = True
+        self._wake.set()
+        self._thread.join(STOP_SECONDS)
+
+    def wake(self) -> None:
+        """Have what is pending delivered soon."""
+        self._wake.set()
+
+    def _work(self) -> None:
+        while not self._is_closing:
+            # Also without being woken: what failed is to be tried again.
+            self._wake.wait(LONGEST_WAIT_SECONDS)
+            self._wake.clear()
+            try:
+                deliver_pending(self._settings)
+            except PostgresError as error:
+                _log.warning("messages about alerts wait: %s", error)
+            except Exception:
+                # Whatever it is, it must not end the deliveries, nor the streams.
+                _log.exception("messages about alerts could not be delivered; they are tried again")
+
+
+class Running:
+    """One query, and what is known of it."""
+
+    def __init__(self, name: str, settings: Settings, role: str, start: Start) -> None:
+        self.name = name
+        self.status = Status(name)
+        self._settings = settings
+        self._role = role
+        self._start = start
+        self._query: StreamingQuery | None = None
+
+    def start(self, trigger: dict[str, Any]) -> None:
+        """Start it."""
+        # A query that is started again reports from its last batch on.
+        self._query = self._start(trigger)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it runs."""
+        return self._query is not None and bool(self._query.isActive)
+
+    @property
+    def exception(self) -> BaseException | None:
+        """What it ended with, as Spark tells it."""
+        return self._query.exception() if self._query else None
+
+    def finish(self) -> BaseException | None:
+        """Run it over what there is now; returns what it ended with, if it did not come to the end."""
+        self.start({"availableNow": True})
+        try:
+            while self.is_active:
+                time.sleep(0.05)
+            return self.exception
+        finally:
+            self.stop()
+
+    def forget(self) -> None:
+        """Let go of a query that has ended."""
+        self._query = None
+
+    def note(self, latency_seconds: float | None = None) -> None:
+        """Write down how it does."""
+        if self._query:
+            rows, late = self.status.take_in(self._query)
+            write_status(self._settings, self.status, self._role, rows, late, latency_seconds)
+
+    def stop(self) -> None:
+        """Stop it, after its batch if that does not take long."""
+        if self._query is None:
+            return
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._query.isActive and self._query.status["isTriggerActive"] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self._query.stop()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run over all that there is did."""
+
+    status: Status
+    latency_seconds: float | None
+    changed_windows: int
+
+
+def run_available(settings: Settings, session: Session) -> Outcome:
+    """Bring windows and alerts up to what is in the topic now, and the lake's copies with them.
+
+    Raises:
+        OwnedError: another process runs the streams.
+        KafkaError, PostgresError, OSError: a server is away; run it again.
+        CheckpointError, StreamError: somebody has to do something first; the message says what.
+    """
+    Topic(settings).offsets()
+    with ownership(settings, "run") as connection, Courier(settings) as courier:
+        windows = WindowQuery(session(), settings, connection, courier.wake)
+        running = Running(QUERY, settings, "a run of Dagster's", windows.start)
+        error = running.finish()
+        if cause := windows.error or error:
+            raise explain(cause, settings)
+        running.note(windows.latency_seconds)
+        changed = update_copies(settings, lake_of(settings))
+    return Outcome(running.status, windows.latency_seconds, changed)
+
+
+def run_live_events(settings: Settings, session: Session) -> Status:
+    """Bring the live events up to what is in the topic now.
+
+    Raises:
+        OwnedError: another process runs the streams.
+        KafkaError, PostgresError, OSError: a server is away; run it again.
+        CheckpointError, StreamError: somebody has to do something first; the message says what.
+    """
+    Topic(settings).offsets()
+    with ownership(settings, "run"):
+        running = Running(
+            live_events.QUERY,
+            settings,
+            "a run of Dagster's",
+            lambda trigger: live_events.start(session(), settings, trigger),
+        )
+        if error := running.finish():
+            raise explain(error, settings)
+        running.note()
+    return running.status
+
+
+class Supervisor:
+    """`clickstream stream`: keeps the streams running until it is told to stop.
+
+    Args:
+        settings: everything.
+        session: gives what `source.streaming_session` returns.
+        stop: set from outside to end it.
+    """
+
+    def __init__(self, settings: Settings, session: Session, stop: threading.Event) -> None:
+        self._settings = settings
+        self._session = session
+        self._stop = stop
+        self._reporter = Reporter(settings)
+        self._trigger = {"processingTime": f"{settings.stream_trigger_seconds:g} seconds"}
+
+    def run(self) -> None:
+        """Run until told to stop. Servers that go away are waited for.
+
+        Raises:
+            CheckpointError, StreamError, DataLossError, PostgresError: somebody has to do something first.
+        """
+        wait = FIRST_WAIT_SECONDS
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                self._run_as_owner()
+            except OwnedError as error:
+                _log.info("%s; waiting for it to end", error)
+                self._stop.wait(LOCK_CHECK_SECONDS)
+            except Exception as error:
+                if needs_person(error):
+                    raise
+                if time.monotonic() - began > LONGEST_WAIT_SECONDS:
+                    wait = FIRST_WAIT_SECONDS
+                _log.warning("the streams stopped: %s; starting again in %.0f s", error, wait)
+                self._stop.wait(wait)
+                wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+
+    def _run_as_owner(self) -> None:
+        with ownership(self._settings, "stream") as connection, Courier(self._settings) as courier:
+            if not self._wait_for_topic():
+                return
+            session = self._session()
+            windows = WindowQuery(session, self._settings, connection, courier.wake)
+            counting = Running(QUERY, self._settings, "clickstream stream", windows.start)
+            live = Running(
+                live_events.QUERY,
+                self._settings,
+                "clickstream stream",
+                lambda trigger: live_events.start(session, self._settings, trigger),
+            )
+            try:
+                counting.start(self._trigger)
+                _log.info("the streams run, up to now at %s", self._settings.kafka_topic)
+                self._watch(connection, windows, counting, live)
+            finally:
+                # The lock may only go when nothing of this process writes any more.
+                counting.stop()
+                live.stop()
+            self._note(windows, counting, live)
+            update_copies(self._settings, lake_of(self._settings))
+            self._report(windows, counting, live)
+
+    def _wait_for_topic(self) -> bool:
+        """Wait until the topic is there; False where it is time to stop."""
+        is_told = False
+        while not self._stop.is_set():
+            try:
+                Topic(self._settings).offsets()
+            except TopicNotFoundError as error:
+                if not is_told:
+                    _log.info("%s; waiting for it", error)
+                    is_told = True
+                self._stop.wait(FIRST_WAIT_SECONDS)
+            else:
+                return True
+        return False
+
+    def _watch(
+        self, connection: psycopg.Connection, windows: WindowQuery, counting: Running, live: Running
+    ) -> None:
+        now = time.monotonic()
+        next_status = next_lock_check = now
+        next_copy = now + self._settings.stream_lake_seconds
+        next_report = now + self._settings.stream_report_seconds
+        live_start = now
+        while not self._stop.wait(TICK_SECONDS):
+            now = time.monotonic()
+            if not counting.is_active:
+                error = windows.error or counting.exception
+                raise explain(error, self._settings) if error else _ended(counting)
+            if not live.is_active and now >= live_start:
+                live_start = now + self._start_live(live)
+            if now >= next_lock_check:
+                self._check_lock(connection)
+                next_lock_check = now + LOCK_CHECK_SECONDS
+            if now >= next_status:
+                self._note(windows, counting, live)
+                next_status = now + STATUS_SECONDS
+            if now >= next_copy:
+                update_copies(self._settings, lake_of(self._settings))
+                next_copy = time.monotonic() + self._settings.stream_lake_seconds
+            if now >= next_report:
+                self._report(windows, counting, live)
+                next_report = time.monotonic() + self._settings.stream_report_seconds
+
+    def _start_live(self, live: Running) -> float:
+        """Start the live events, or say why they ended: Elasticsearch being away does not stop the windows.
+
+        Returns:
+            In how many seconds to look again.
+        """
+        ended_with = live.exception
+        if ended_with is None:
+            live.start(self._trigger)
+            return 0
+        error = explain(ended_with, self._settings)
+        if needs_person(error):
+            raise error
+        _log.warning("the live events stopped: %s; starting again in %.0f s", error, LIVE_WAIT_SECONDS)
+        live.forget()
+        return LIVE_WAIT_SECONDS
+
+    def _check_lock(self, connection: psycopg.Connection) -> None:
+        """See that the connection, and the lock with it, is still there, also while there is nothing to write."""
+        if connection.info.transaction_status is TransactionStatus.IDLE:
+            with explained(self._settings):
+                connection.execute("SELECT")
+
+    def _note(self, windows: WindowQuery, counting: Running, live: Running) -> None:
+        counting.note(windows.latency_seconds)
+        live.note()
+
+    def _report(self, windows: WindowQuery, counting: Running, live: Running) -> None:
+        if counting.status.batch_id >= 0:
+            values = metadata(counting.status, windows.latency_seconds)
+            self._reporter.report([QUERY, "flash_sale_alerts"], values)
+        if live.status.batch_id >= 0:
+            self._reporter.report([live.name], metadata(live.status))
+
+
+def _ended(running: Running) -> Exception:
+    return OSError(f"the query {running.name} was stopped from outside")

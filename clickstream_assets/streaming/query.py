@@ -1,0 +1,129 @@
+"""The running query of `product_windows`: from its start to what each of its batches leaves behind."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clickstream_assets.analytics.schema import PRODUCT_WINDOWS
+from clickstream_assets.engine import DataFrame, DuckDBEngine, SparkSession
+from clickstream_assets.kafka import Topic
+from clickstream_assets.lake import Lake
+from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.checkpoint import REBUILD, Checkpoint, CheckpointError
+from clickstream_assets.streaming.errors import guarded
+from clickstream_assets.streaming.source import valid_events
+from clickstream_assets.streaming.store import Progress, WindowStore
+from clickstream_assets.streaming.windows import COLUMNS, QUERY, fingerprint, windowed
+
+if TYPE_CHECKING:
+    from pyspark.sql.streaming import StreamingQuery
+
+_log = logging.getLogger(__name__)
+
+
+def checkpoint_of(settings: Settings, generation: int) -> Checkpoint:
+    """Return the checkpoint of a generation of the query: 1 at first, one more with each rebuild."""
+    return Checkpoint(settings, f"{QUERY}-{generation}", fingerprint(settings))
+
+
+def lake_of(settings: Settings) -> Lake:
+    """Return the lake for what goes through Arrow in this process, whatever engine tables are computed on."""
+    return Lake(settings.lake, DuckDBEngine(settings))
+
+
+class WindowQuery:
+    """`product_windows`, run by the owner of the streams.
+
+    Args:
+        session: as `source.streaming_session` returns it.
+        settings: everything else.
+        connection: the owner's.
+        on_batch: called after each batch that is in PostgreSQL; must not block.
+    """
+
+    def __init__(
+        self,
+        session: SparkSession,
+        settings: Settings,
+        connection: psycopg.Connection,
+        on_batch: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._session = session
+        self._settings = settings
+        self._store = WindowStore(connection, settings)
+        self._on_batch = on_batch
+        self.latency_seconds: float | None = None
+        """From the time of the newest event to when it was in PostgreSQL, in the last batch with events."""
+        self.error: BaseException | None = None
+        """What a batch failed with here, which Spark passes on as text alone."""
+
+    def start(self, trigger: dict[str, Any]) -> StreamingQuery:
+        """Start it where it ended; `trigger` is of `DataStreamWriter.trigger`.
+
+        Raises:
+            CheckpointError: the checkpoint and the tables, or the checkpoint and the settings, do not fit together.
+            PostgresError: the database cannot be reached.
+        """
+        progress = self._store.progress(lake_of(self._settings).snapshot(PRODUCT_WINDOWS).batch)
+        checkpoint = checkpoint_of(self._settings, progress.generation)
+        if progress.has_begun and not checkpoint.has_begun:
+            raise CheckpointError(
+                f"CHECKPOINT_PATH: the state of the stream is not in {checkpoint.path}, and the tables hold what it "
+                f"counted up to batch {progress.batch_id}. Set CHECKPOINT_PATH to where it is, or run {REBUILD}"
+            )
+        checkpoint.open()
+        if checkpoint.has_begun and not progress.has_begun and checkpoint.planned_batch_ids()[-1] > 0:
+            raise CheckpointError(
+                f"POSTGRES_DB={self._settings.postgres_db} has none of the windows that the stream of "
+                f"{checkpoint.path} has counted. Set POSTGRES_DB to where they are, or run {REBUILD}"
+            )
+
+        def write(rows: DataFrame, batch_id: int) -> None:
+            try:
+                self._write(rows, batch_id, progress, checkpoint)
+            except BaseException as error:
+                self.error = error
+                raise
+
+        events = valid_events(
+            self._session, self._settings, COLUMNS, None if progress.has_begun else self._beginning(progress)
+        )
+        return (
+            windowed(events, self._settings)
+            .writeStream.queryName(QUERY)
+            .outputMode("update")
+            .foreachBatch(guarded(write))
+            .option("checkpointLocation", checkpoint.path)
+            .trigger(**trigger)
+            .start()
+        )
+
+    def _beginning(self, progress: Progress) -> dict[int, int] | None:
+        if not progress.offsets:
+            return None
+        # Spark wants every partition; one that is newer than the rebuild begins where it does.
+        available = Topic(self._settings).offsets()
+        return {p: max(progress.offsets.get(p, o.low), o.low) for p, o in available.items()}
+
+    def _write(self, rows: DataFrame, batch_id: int, progress: Progress, checkpoint: Checkpoint) -> None:
+        # Also of a batch that is in the tables already: collecting it is what brings the query's state along.
+        table: pa.Table = rows.toArrow()
+        number = progress.base_batch_id + 1 + batch_id
+        changes = self._store.record(number, checkpoint.planned_batch(batch_id), table)
+        if table.num_rows:
+            newest = pc.max(table["last_event_time"]).as_py()
+            self.latency_seconds = (datetime.now(UTC) - newest).total_seconds()
+        _log.debug(
+            "batch %d: %d windows changed, %d messages about alerts",
+            number,
+            changes.windows,
+            changes.messages,
+        )
+        self._on_batch()

@@ -1,0 +1,143 @@
+"""`clickstream stream --rebuild`: windows and alerts from the lake's events, and a stream that goes on from there.
+
+What windows the lake has whole are final from then on. The new checkpoint begins in Kafka with the first record that
+an open window can need, so nothing is missing in between; the tables and where to begin change in one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from clickstream_assets.analytics.schema import EVENTS, PRODUCT_WINDOWS, RAW_EVENTS
+from clickstream_assets.analytics.windows import counted_time, product_windows
+from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.kafka import Topic
+from clickstream_assets.lake import Lake
+from clickstream_assets.postgres.connection import explained
+from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.lake_copies import update_copies
+from clickstream_assets.streaming.query import checkpoint_of, lake_of
+from clickstream_assets.streaming.store import Progress, WindowStore, read_progress
+
+_log = logging.getLogger(__name__)
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a rebuild left: windows and alerts, up to when they are final, and where the stream begins."""
+
+    windows: int
+    alerts: int
+    floor: datetime | None
+    offsets: dict[int, int]
+    lost: int
+    """Events that Kafka no longer has, so that open windows were closed early with what the lake has of them."""
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    floor: datetime | None
+    watermark: datetime | None
+    offsets: dict[int, int]
+    lost: int = 0
+
+
+def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> Rebuilt:
+    """Begin anew from the lake.
+
+    Args:
+        settings: windows, thresholds, and where everything is.
+        lake: with the engine to compute on.
+        connection: the owner's.
+
+    Raises:
+        KafkaError: Kafka does not answer.
+        PostgresError: the database cannot be reached. Nothing was changed.
+    """
+    events = lake.read(EVENTS)
+    beginning = _begin(settings, lake, events)
+    rows = lake.engine.to_arrow(product_windows(events, settings.window_duration, settings.slide_duration))
+    with explained(settings):
+        before = read_progress(connection)
+        keeps = _are_of_this_length(settings, connection)
+    copied = lake_of(settings).snapshot(PRODUCT_WINDOWS).batch
+    number = max(before.batch_id if before else 0, copied) + 1
+    progress = Progress(
+        generation=before.generation + 1 if before else 1,
+        base_batch_id=number,
+        batch_id=number,
+        watermark=beginning.watermark,
+        floor=beginning.floor,
+        topic=settings.kafka_topic,
+        offsets=beginning.offsets,
+    )
+    # One that was killed may have left its beginnings; nothing points there yet.
+    checkpoint = checkpoint_of(settings, progress.generation)
+    checkpoint.remove()
+    checkpoint.open()
+    windows, alerts = WindowStore(connection, settings).rebuild(progress, rows, keeps)
+    if before:
+        checkpoint_of(settings, before.generation).remove()
+    update_copies(settings, lake_of(settings))
+    return Rebuilt(windows, alerts, beginning.floor, beginning.offsets, beginning.lost)
+
+
+def _begin(settings: Settings, lake: Lake, events: DataFrame) -> _Beginning:
+    """Find out up to when the lake's windows are whole, and which records the others need."""
+    F, _ = functions_of(events)
+    timed = events.select("topic", "partition", "offset", counted_time(F).alias("counted_time"))
+    newest = _single(lake, timed.agg(F.max("counted_time").alias("value")))
+    held = lake_of(settings).snapshot(RAW_EVENTS).maximum("offset", by=("topic", "partition"))
+    offsets = {p: offset + 1 for (topic, p), offset in held.items() if topic == settings.kafka_topic}
+    if newest is None:
+        return _Beginning(None, None, {})
+    complete = newest - settings.watermark_delay
+    of_topic = timed.where(F.col("topic") == settings.kafka_topic)
+    needed = of_topic.where(F.col("counted_time") >= F.lit(complete - settings.window_duration))
+    firsts = needed.groupBy("partition").agg(F.min("offset").cast("long").alias("first"))
+    offsets |= {row["partition"]: row["first"] for row in lake.engine.to_arrow(firsts).to_pylist()}
+    beginning = _Beginning(complete, complete, offsets)
+    for partition, available in Topic(settings).offsets().items():
+        first = offsets.get(partition, 0)
+        if available.low <= first:
+            continue
+        gone = needed.where(
+            (F.col("partition") == partition) & (F.col("offset") >= first) & (F.col("offset") < available.low)
+        )
+        last = _single(lake, gone.agg(F.max("counted_time").alias("value")))
+        lost = _single(lake, gone.agg(F.count(F.lit(1)).cast("long").alias("value")))
+        if last is None:
+            continue
+        end = last_window_end(last, settings.window_duration, settings.slide_duration)
+        beginning = replace(beginning, floor=max(beginning.floor or end, end), lost=beginning.lost + lost)
+    if beginning.lost:
+        _log.warning(
+            "Kafka no longer has %d events of open windows; windows up to %s are as the lake has them, and final",
+            beginning.lost,
+            beginning.floor,
+        )
+    return beginning
+
+
+def last_window_end(moment: datetime, duration: timedelta, slide: timedelta) -> datetime:
+    """Return the end of the last window that holds a moment."""
+    return moment - (moment - _EPOCH) % slide + duration
+
+
+def _single(lake: Lake, df: DataFrame) -> Any:
+    return lake.engine.to_arrow(df)["value"][0].as_py()
+
+
+def _are_of_this_length(settings: Settings, connection: psycopg.Connection) -> bool:
+    row = connection.execute(
+        "SELECT bool_and(window_end - window_start = %s AND mod(extract(epoch FROM window_start), %s::numeric) = 0) "
+        "FROM product_windows",
+        (settings.window_duration, settings.slide_duration.total_seconds()),
+    ).fetchone()
+    return row == (True,)

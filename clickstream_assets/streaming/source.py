@@ -1,0 +1,112 @@
+"""Where the streams begin: a Spark session of their own, and the topic's valid events."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clickstream_assets.analytics.events import PARSED, Rules, parse_batches
+from clickstream_assets.engine import DataFrame, SparkEngine, SparkSession
+from clickstream_assets.settings import Settings
+
+# Fewer than Spark's hundred: what is kept is only read again after a crash, and that goes one batch back.
+_BATCHES_KEPT = 20
+_STATE_MEMORY_MB = 128
+
+
+def streaming_session(settings: Settings) -> SparkSession:
+    """Start Spark in this process, or join it, and return a session with the streams' own configuration.
+
+    A classic one even where SPARK_REMOTE names a Connect server: what a batch's rows are written with is a
+    connection of this process, which cannot be shipped. Where it is local, with more threads than cores: those of the
+    live events can be waiting for Elasticsearch, and must not keep the windows from going on.
+    """
+    from clickstream_assets.resources.compute import spark_session
+
+    # PySpark would take the variable for a wish to use Connect, whatever it is asked for.
+    os.environ.pop("SPARK_REMOTE", None)
+    master = settings.spark_master or f"local[{(os.cpu_count() or 1) + settings.stream_shuffle_partitions}]"
+    classic = settings.model_copy(update={"spark_remote": None, "spark_master": master})
+    return configured(SparkEngine(lambda: spark_session(classic)).session, settings)
+
+
+def configured(session: SparkSession, settings: Settings) -> SparkSession:
+    """Return a session beside this one, on the same Spark, that keeps the streams' state in RocksDB."""
+    own = session.newSession()
+    state = "spark.sql.streaming.stateStore"
+    configuration = {
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": settings.stream_shuffle_partitions,
+        "spark.sql.streaming.minBatchesToRetain": _BATCHES_KEPT,
+        f"{state}.providerClass": "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
+        # A batch writes what it changed; whole copies of the state are made in the background.
+        f"{state}.rocksdb.changelogCheckpointing.enabled": "true",
+        f"{state}.rocksdb.boundedMemoryUsage": "true",
+        f"{state}.rocksdb.maxMemoryUsageMB": _STATE_MEMORY_MB,
+    }
+    for name, value in configuration.items():
+        own.conf.set(name, str(value))
+    return own
+
+
+def _valid_events(
+    batches: Iterator[pa.RecordBatch], rules: Rules, columns: tuple[str, ...]
+) -> Iterator[pa.RecordBatch]:
+    for batch in parse_batches(batches, rules):
+        yield batch.filter(pc.is_null(batch.column("rule"))).select(list(columns))
+
+
+def valid_events(
+    session: SparkSession,
+    settings: Settings,
+    columns: tuple[str, ...],
+    starting_offsets: Mapping[int, int] | None = None,
+) -> DataFrame:
+    """Stream the topic's valid events; what is no event is left to the batch side.
+
+    Args:
+        session: a classic one, as `streaming_session` returns it.
+        settings: name the topic and the rules of valid events.
+        columns: which of PARSED; fewer are faster.
+        starting_offsets: where a query without a checkpoint begins, per partition (default: the earliest record).
+    """
+    from pyspark.sql import functions as F
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    starting = "earliest"
+    if starting_offsets:
+        starting = json.dumps(
+            {settings.kafka_topic: {str(partition): offset for partition, offset in starting_offsets.items()}}
+        )
+    records = (
+        session.readStream.format("kafka")
+        .option("kafka.bootstrap.servers", settings.kafka_bootstrap_servers)
+        .option("subscribe", settings.kafka_topic)
+        .option("startingOffsets", starting)
+        .option("failOnDataLoss", str(not settings.allow_data_loss).lower())
+        .option("maxOffsetsPerTrigger", settings.stream_batch_records)
+        # Records of a transaction that was aborted are no records.
+        .option("kafka.isolation.level", "read_committed")
+        # A broker that is away is noticed by the batch after this long, not after a minute.
+        .option("kafka.default.api.timeout.ms", int(settings.kafka_timeout_seconds * 1000))
+        .option("kafka.request.timeout.ms", int(settings.kafka_timeout_seconds * 500))
+        .load()
+        .select(
+            "topic",
+            "partition",
+            "offset",
+            F.lit(0).cast("long").alias("batch"),
+            F.col("timestamp").alias("kafka_time"),
+            "key",
+            "value",
+        )
+    )
+    schema = pa.schema([PARSED.field(name) for name in columns])
+    return records.mapInArrow(
+        partial(_valid_events, rules=Rules.of(settings), columns=columns), from_arrow_schema(schema)
+    )

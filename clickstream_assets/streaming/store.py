@@ -1,0 +1,413 @@
+"""What PostgreSQL keeps of the stream: windows, alerts, what has to be told of them, and how far it has come.
+
+All that a batch changes is one transaction, which also notes the batch's number. A batch that is run again after a
+crash finds its number and changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from clickstream_assets.postgres.connection import connect, explained
+from clickstream_assets.postgres.publishing import copy_rows
+from clickstream_assets.postgres.tables import FLASH_SALE_ALERTS_TABLE, PRODUCT_WINDOWS_TABLE
+from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.alerts import (
+    HISTORY,
+    Alert,
+    AlertRules,
+    Kind,
+    Message,
+    Told,
+    Window,
+    find_alerts,
+    messages,
+    payload,
+)
+from clickstream_assets.streaming.checkpoint import PlannedBatch
+from clickstream_assets.streaming.windows import QUERY
+
+_COLUMNS = PRODUCT_WINDOWS_TABLE.schema.column_names
+_ALERT_COLUMNS = FLASH_SALE_ALERTS_TABLE.schema.column_names
+assert list(Alert._fields) == _ALERT_COLUMNS
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the stream has come.
+
+    Batches are numbered from `base_batch_id` on, which a rebuild raises: a number is never used twice.
+    """
+
+    generation: int
+    """How often it was begun anew; every time has a checkpoint of its own."""
+    base_batch_id: int
+    batch_id: int
+    """The last batch that is in the tables."""
+    watermark: datetime | None
+    floor: datetime | None
+    """Windows that end by then were rebuilt from the lake, and the stream does not change them."""
+    topic: str
+    offsets: dict[int, int]
+    """Per partition, up to where the tables hold the topic; before the first batch, where to begin."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any batch of this generation is in the tables."""
+        return self.batch_id > self.base_batch_id
+
+
+class Changes(NamedTuple):
+    """What a batch changed: rows of windows, and messages to deliver."""
+
+    windows: int
+    messages: int
+
+
+def read_progress(connection: psycopg.Connection, *, for_update: bool = False) -> Progress | None:
+    """Read how far the stream has come; None before its first start."""
+    row = connection.execute(
+        "SELECT generation, base_batch_id, batch_id, watermark, floor, topic, offsets FROM stream_progress "
+        f"WHERE query = %s{' FOR UPDATE' if for_update else ''}",
+        (QUERY,),
+    ).fetchone()
+    if row is None:
+        return None
+    generation, base_batch_id, batch_id, watermark, floor, topic, offsets = row
+    by_partition = {int(partition): offset for partition, offset in offsets.items()}
+    return Progress(generation, base_batch_id, batch_id, watermark, floor, topic, by_partition)
+
+
+def progress_of(settings: Settings) -> Progress | None:
+    """Read how far the stream has come, on a connection of its own.
+
+    Raises:
+        PostgresError: the database cannot be reached.
+    """
+    with explained(settings), connect(settings) as connection:
+        return read_progress(connection)
+
+
+def write_progress(connection: psycopg.Connection, progress: Progress) -> None:
+    """Note how far the stream has come."""
+    values = {
+        "query": QUERY,
+        "generation": progress.generation,
+        "base_batch_id": progress.base_batch_id,
+        "batch_id": progress.batch_id,
+        "watermark": progress.watermark,
+        "floor": progress.floor,
+        "topic": progress.topic,
+        "offsets": json.dumps(progress.offsets),
+    }
+    names = sql.SQL(", ").join(sql.Identifier(name) for name in values)
+    places = sql.SQL(", ").join(sql.Placeholder() for _ in values)
+    assignments = sql.SQL(", ").join(
+        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
+        for name in [*list(values)[1:], "updated_at"]
+    )
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO stream_progress ({}, updated_at) VALUES ({}, now()) ON CONFLICT (query) DO UPDATE SET {}"
+        ).format(names, places, assignments),
+        list(values.values()),
+    )
+
+
+def sinks(settings: Settings) -> list[str]:
+    """Return who is told of alerts."""
+    return ["console", *(["webhook"] if settings.alert_webhook_url else [])]
+
+
+class WindowStore:
+    """The tables of windows and alerts, written on the owner's connection.
+
+    Args:
+        connection: in autocommit; what `ownership` gives.
+        settings: thresholds, and who is told.
+    """
+
+    def __init__(self, connection: psycopg.Connection, settings: Settings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._rules = AlertRules.of(settings)
+        self._sinks = sinks(settings)
+
+    def progress(self, first_batch_id: int) -> Progress:
+        """Read how far the stream has come; a first start is noted, with batches numbered after `first_batch_id`."""
+        with self._transaction():
+            progress = read_progress(self._connection)
+            if progress is None:
+                topic = self._settings.kafka_topic
+                progress = Progress(1, first_batch_id, first_batch_id, None, None, topic, {})
+                write_progress(self._connection, progress)
+        return progress
+
+    def record(self, batch_id: int, planned: PlannedBatch, rows: pa.Table) -> Changes:
+        """Take in a batch, once.
+
+        Args:
+            batch_id: the batch's number.
+            planned: its watermark, and up to where it read.
+            rows: the windows that it changed, PRODUCT_WINDOWS without `is_final` and `batch_id`.
+
+        Raises:
+            PostgresError: the connection broke; nothing was changed, or everything was.
+        """
+        with self._transaction():
+            progress = read_progress(self._connection, for_update=True)
+            assert progress is not None
+            if progress.batch_id >= batch_id:
+                return Changes(0, 0)
+            changed = self._put(rows, batch_id, progress.floor)
+            watermark = max(filter(None, (planned.watermark, progress.watermark)), default=None)
+            if watermark:
+                self._connection.execute(
+                    "UPDATE product_windows SET is_final = true, batch_id = %s "
+                    "WHERE NOT is_final AND window_end <= %s",
+                    (batch_id, watermark),
+                )
+            sent = self._bring_alerts_up_to_date(self._concerned(watermark), watermark)
+            write_progress(
+                self._connection,
+                Progress(
+                    progress.generation,
+                    progress.base_batch_id,
+                    batch_id,
+                    watermark,
+                    progress.floor,
+                    progress.topic,
+                    progress.offsets | planned.offsets,
+                ),
+            )
+        return Changes(changed, sent)
+
+    def rebuild(self, progress: Progress, rows: pa.Table, keeps: bool) -> tuple[int, int]:
+        """Replace everything by windows that were computed anew, and find all alerts again.
+
+        Args:
+            progress: of the new generation; its `floor` is up to where the rows are final.
+            rows: as for `record`.
+            keeps: keep open windows that the stream knows more events of; only if they are of the same length.
+
+        Returns:
+            How many windows and how many alerts there are.
+        """
+        with self._transaction():
+            if keeps:
+                self._connection.execute(
+                    "DELETE FROM product_windows WHERE %s::timestamptz IS NULL OR window_end <= %s",
+                    (progress.floor, progress.floor),
+                )
+                self._connection.execute(
+                    "UPDATE product_windows SET is_final = false, batch_id = %s", (progress.batch_id,)
+                )
+            else:
+                self._connection.execute("DELETE FROM product_windows")
+            self._put(rows, progress.batch_id, None)
+            self._connection.execute(
+                "UPDATE product_windows SET is_final = true WHERE window_end <= %s", (progress.floor,)
+            )
+            # In one go for all products, each from its first window over the threshold on.
+            concerned = self._connection.execute(
+                "SELECT product_id, min(since) FROM ("
+                "SELECT product_id, window_start AS since FROM product_windows "
+                "WHERE views > %s AND purchases < %s "
+                "UNION ALL SELECT product_id, first_window_start FROM flash_sale_alerts "
+                "UNION ALL SELECT product_id, first_window_start FROM told_alerts) AS all_times GROUP BY 1",
+                (self._rules.views, self._rules.purchases),
+            ).fetchall()
+            # What was told of later windows may come again with the events that the stream has yet to read.
+            self._bring_alerts_up_to_date(dict(concerned), progress.watermark, settled=progress.floor)
+            write_progress(self._connection, progress)
+            counts = self._connection.execute(
+                "SELECT (SELECT count(*) FROM product_windows), (SELECT count(*) FROM flash_sale_alerts)"
+            ).fetchone()
+        assert counts is not None
+        return counts[0], counts[1]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with explained(self._settings), self._connection.transaction():
+            yield
+
+    def _put(self, rows: pa.Table, batch_id: int, floor: datetime | None) -> int:
+        """Insert or update windows; returns how many there were."""
+        # Kept for the connection: a table per batch would leave its traces in the catalogue with each.
+        self._connection.execute(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS staged_windows (LIKE product_windows) ON COMMIT DELETE ROWS"
+        )
+        complete = rows.append_column(
+            "is_final", pa.array([False] * rows.num_rows, pa.bool_())
+        ).append_column("batch_id", pa.array([batch_id] * rows.num_rows, pa.int64()))
+        columns = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
+        copy_statement = sql.SQL("COPY pg_temp.staged_windows ({}) FROM STDIN (FORMAT csv)").format(columns)
+        count = copy_rows(self._connection, copy_statement, PRODUCT_WINDOWS_TABLE, complete)
+        key = PRODUCT_WINDOWS_TABLE.schema.key
+        assignments = sql.SQL(", ").join(
+            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in _COLUMNS if name not in key
+        )
+        # A window never loses events. Fewer than there are come only from a stream that reads a part of the topic
+        # again after a rebuild, and has not come to its end.
+        self._connection.execute(
+            sql.SQL(
+                "INSERT INTO product_windows AS kept ({columns}) SELECT {columns} FROM pg_temp.staged_windows "
+                "WHERE {floor}::timestamptz IS NULL OR window_end > {floor} "
+                "ON CONFLICT (window_start, product_id) DO UPDATE SET {assignments} "
+                "WHERE NOT kept.is_final AND excluded.total_events >= kept.total_events"
+            ).format(columns=columns, assignments=assignments, floor=floor)
+        )
+        return count
+
+    def _concerned(self, watermark: datetime | None) -> dict[str, datetime]:
+        """Return the products whose alerts can be others now, and from when on.
+
+        Those with a changed window over the threshold, or with an alert that a changed window can belong to or is the
+        past of; and those with an alert whose end the watermark has passed.
+        """
+        rules = self._rules
+        rows = self._connection.execute(
+            """
+            WITH changed AS (
+                SELECT product_id, min(window_start) AS since, bool_or(views > %(views)s AND purchases < %(purchases)s)
+                    AS is_over
+                FROM pg_temp.staged_windows GROUP BY product_id
+            ), times AS (
+                SELECT product_id, since FROM changed WHERE is_over
+                UNION ALL
+                SELECT product_id, least(since, first_window_start)
+                FROM changed JOIN flash_sale_alerts USING (product_id)
+                WHERE last_window_end + %(cooldown)s >= since
+                UNION ALL
+                SELECT product_id, first_window_start FROM flash_sale_alerts
+                WHERE state = 'open' AND last_window_end <= %(watermark)s
+                UNION ALL
+                SELECT product_id, first_window_start FROM told_alerts
+                WHERE kind IN ('opened', 'updated') AND last_window_end <= %(watermark)s
+            )
+            SELECT product_id, min(since) FROM times GROUP BY product_id
+            """,
+            {
+                "views": rules.views,
+                "purchases": rules.purchases,
+                "cooldown": rules.cooldown,
+                "watermark": watermark,
+            },
+        ).fetchall()
+        return dict(rows)
+
+    def _bring_alerts_up_to_date(
+        self, since: Mapping[str, datetime], watermark: datetime | None, settled: datetime | None = None
+    ) -> int:
+        """Find the alerts of products from a time on again, and write down what is to be told; returns how much."""
+        if not since:
+            return 0
+        scope = (list(since), list(since.values()))
+        windows = self._windows(scope)
+        told = self._told(scope)
+        alerts: dict[str, list[Alert]] = {
+            product_id: [
+                alert
+                for alert in find_alerts(product_id, windows[product_id], self._rules, watermark)
+                if alert.first_window_start >= start
+            ]
+            for product_id, start in since.items()
+        }
+        self._replace_alerts(scope, [alert for found in alerts.values() for alert in found])
+        to_tell = [
+            (product_id, message)
+            for product_id, found in alerts.items()
+            for message in messages(found, told[product_id], self._rules.cooldown, settled)
+        ]
+        self._tell(to_tell)
+        self._connection.execute(
+            "UPDATE told_alerts AS told SET first_window_start = alert.first_window_start, "
+            "last_window_end = alert.last_window_end FROM flash_sale_alerts AS alert "
+            "WHERE alert.alert_id = told.alert_id AND told.product_id = ANY(%s) "
+            "AND told.last_window_end <> alert.last_window_end",
+            (scope[0],),
+        )
+        return len(to_tell)
+
+    def _windows(self, scope: tuple[list[str], list[datetime]]) -> dict[str, list[Window]]:
+        rows = self._connection.execute(
+            "SELECT product_id, window_start, window_end, views, purchases, product_category "
+            "FROM unnest(%s::text[], %s::timestamptz[]) AS scope (product_id, since) "
+            "JOIN product_windows USING (product_id) WHERE window_start >= since - %s",
+            (*scope, HISTORY + self._settings.window_duration),
+        )
+        windows: dict[str, list[Window]] = defaultdict(list)
+        for product_id, *fields in rows:
+            windows[product_id].append(Window(*fields))
+        return windows
+
+    def _told(self, scope: tuple[list[str], list[datetime]]) -> dict[str, list[Told]]:
+        rows = self._connection.execute(
+            "SELECT product_id, told_id, alert_id, kind, sequence, first_window_start, last_window_end "
+            "FROM unnest(%s::text[], %s::timestamptz[]) AS scope (product_id, since) "
+            "JOIN told_alerts USING (product_id) WHERE first_window_start >= since ORDER BY first_window_start",
+            scope,
+        )
+        told: dict[str, list[Told]] = defaultdict(list)
+        for product_id, told_id, alert_id, kind, *fields in rows:
+            told[product_id].append(Told(told_id, alert_id, Kind(kind), *fields))
+        return told
+
+    def _replace_alerts(self, scope: tuple[list[str], list[datetime]], alerts: list[Alert]) -> None:
+        self._connection.execute(
+            "DELETE FROM flash_sale_alerts USING unnest(%s::text[], %s::timestamptz[]) AS scope (id_of_product, since) "
+            "WHERE product_id = id_of_product AND first_window_start >= since AND alert_id <> ALL(%s)",
+            (*scope, [alert.alert_id for alert in alerts]),
+        )
+        values = [name for name in _ALERT_COLUMNS if name != "alert_id"]
+        statement = sql.SQL(
+            "INSERT INTO flash_sale_alerts AS kept ({columns}) VALUES ({places}) "
+            "ON CONFLICT (alert_id) DO UPDATE SET {assignments} WHERE ({old}) IS DISTINCT FROM ({new})"
+        ).format(
+            columns=sql.SQL(", ").join(map(sql.Identifier, _ALERT_COLUMNS)),
+            places=sql.SQL(", ").join(sql.Placeholder() for _ in _ALERT_COLUMNS),
+            assignments=sql.SQL(", ").join(
+                sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in values
+            ),
+            old=sql.SQL(", ").join(sql.Identifier("kept", name) for name in values),
+            new=sql.SQL(", ").join(sql.Identifier("excluded", name) for name in values),
+        )
+        with self._connection.cursor() as cursor:
+            cursor.executemany(statement, alerts)
+
+    def _tell(self, to_tell: Iterable[tuple[str, Message]]) -> None:
+        """Note what is told, and put a message for each sink into the outbox."""
+        for product_id, message in to_tell:
+            told = message.told
+            self._connection.execute(
+                "INSERT INTO told_alerts (told_id, alert_id, product_id, kind, sequence, first_window_start, "
+                "last_window_end) VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (told_id) DO UPDATE SET "
+                "alert_id = excluded.alert_id, kind = excluded.kind, sequence = excluded.sequence, "
+                "first_window_start = excluded.first_window_start, last_window_end = excluded.last_window_end",
+                (
+                    told.told_id,
+                    told.alert_id,
+                    product_id,
+                    told.kind,
+                    told.sequence,
+                    told.first_window_start,
+                    told.last_window_end,
+                ),
+            )
+            for sink in self._sinks:
+                self._connection.execute(
+                    "INSERT INTO alert_notifications (told_id, sequence, kind, sink, payload) "
+                    "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (told_id, sequence, sink) DO NOTHING",
+                    (told.told_id, told.sequence, told.kind, sink, Jsonb(payload(message, product_id))),
+                )

@@ -1,0 +1,91 @@
+"""The query behind `product_windows`: deduplicated events, counted per sliding window and product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clickstream_assets.analytics.windows import COUNTS, counted_time, counts, is_counted
+from clickstream_assets.engine import DataFrame
+from clickstream_assets.settings import Settings
+
+QUERY = "product_windows"
+COLUMNS = (
+    "event_id",
+    "event_type",
+    "event_time",
+    "kafka_time",
+    "user_id",
+    "product_id",
+    "product_category",
+    "price",
+    "quantity",
+    "order_id",
+    "is_bot",
+)
+"""What the query needs of an event."""
+
+STATE_FORMAT = 1
+"""To be raised with every change of the query that its checkpoints do not survive."""
+
+
+def fingerprint(settings: Settings) -> dict[str, Any]:
+    """What a checkpoint of this query depends on; with another value it cannot be gone on with."""
+    return {
+        "FORMAT": STATE_FORMAT,
+        "KAFKA_TOPIC": settings.kafka_topic,
+        "WINDOW_DURATION": f"{settings.window_duration.total_seconds():g} seconds",
+        "SLIDE_DURATION": f"{settings.slide_duration.total_seconds():g} seconds",
+        "WATERMARK_DELAY": f"{settings.watermark_delay.total_seconds():g} seconds",
+        "STREAM_SHUFFLE_PARTITIONS": settings.stream_shuffle_partitions,
+    }
+
+
+def windowed(events: DataFrame, settings: Settings) -> DataFrame:
+    """Count a stream of valid events.
+
+    Of an event id, and of an order line, the first to come counts, as on the batch side; repetitions are known for
+    as long as they can come without being late. What is later than WATERMARK_DELAY is dropped, and counted by the
+    first of the operators, once per event.
+
+    Args:
+        events: COLUMNS of valid events, bots and searches included: their ids are taken too.
+
+    Returns:
+        window_start, window_end, window_date, product_id and the COUNTS columns, in update mode.
+    """
+    from pyspark.sql import functions as F
+
+    def spark(interval: Any) -> str:
+        return f"{interval.total_seconds():g} seconds"
+
+    # Not everybody who orders a thing twice says so; as in `find_repetitions`, no quantity is one, and no price too
+    # is a price.
+    is_line = (F.col("event_type") == "purchase") & F.col("order_id").isNotNull()
+    line = F.to_json(
+        F.array(
+            F.col("order_id"),
+            F.col("product_id"),
+            F.coalesce(F.col("quantity"), F.lit(1)).cast("string"),
+            F.coalesce(F.col("price"), F.lit(-1)).cast("string"),
+        )
+    )
+    once = (
+        events.withColumn("counted_time", counted_time(F))
+        .withColumn("line", F.when(is_line, line).otherwise(F.to_json(F.array("event_id"))))
+        .withWatermark("counted_time", spark(settings.watermark_delay))
+        .dropDuplicatesWithinWatermark(["event_id"])
+        .dropDuplicatesWithinWatermark(["line"])
+    )
+    window = F.window("counted_time", spark(settings.window_duration), spark(settings.slide_duration))
+    return (
+        once.where(is_counted(F))
+        .groupBy(window, "product_id")
+        .agg(*counts(F, F.approx_count_distinct("user_id", rsd=0.05)))
+        .select(
+            F.col("window.start").alias("window_start"),
+            F.col("window.end").alias("window_end"),
+            F.to_date("window.start").alias("window_date"),
+            "product_id",
+            *COUNTS,
+        )
+    )

@@ -1,0 +1,260 @@
+"""Customers' scores and segments day by day, against cases by hand and a plain reading of the definition."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from clickstream_assets.analytics.carts import abandonments, cart_states
+from clickstream_assets.analytics.customers import (
+    RFM_SEGMENTS,
+    customer_segments,
+    first_changed,
+    orders,
+    segment_days,
+)
+from clickstream_assets.analytics.schema import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
+from clickstream_assets.engine import Engine
+from clickstream_assets.recommender.files import load_events
+from clickstream_assets_tests.analytics.days import table_of
+from clickstream_assets_tests.analytics.records import RULES, at, day, event_table, money
+from clickstream_assets_tests.analytics.test_carts import DAY, add, purchase, random_history, rules
+from clickstream_assets_tests.conftest import DATA
+
+
+def segments(
+    engine: Engine, events: list[dict[str, Any]], days: list[date], rfm_days: int = 365, as_of: str = ""
+) -> list[dict[str, Any]]:
+    clock = at(as_of) if as_of else max(one["event_time"] for one in events)
+    df = engine.from_arrow(event_table(events))
+    left = abandonments(engine.persist(cart_states(engine, df, rules(clock))))
+    wanted = engine.from_arrow(pa.table({"report_date": days}))
+    return table_of(engine, customer_segments(orders(df), left, wanted, rfm_days), CUSTOMER_SEGMENTS)
+
+
+def test_a_day_knows_what_was_bought_up_to_its_end(engine: Engine):
+    events = [
+        purchase("2024-05-01 10:00", price="1", order_id="a"),
+        purchase("2024-05-01 10:30", price="2", quantity=3, order_id="a"),
+        # Two orders without a name.
+        purchase("2024-05-02 10:00:01", price="4"),
+        purchase("2024-05-02 10:00:59", price="5"),
+        purchase("2024-05-02 10:01", price=None),
+    ]
+    rows = segments(engine, events, [day(f"2024-05-0{n}") for n in range(1, 6)], rfm_days=3)
+    assert [
+        (row["report_date"].day, row["recency_days"], row["frequency"], row["monetary"]) for row in rows
+    ] == [
+        (1, 0, 1, money("7")),
+        (2, 0, 3, money("16")),
+        (3, 1, 3, money("16")),
+        # The first day's order is more than three days ago.
+        (4, 2, 2, money("9")),
+    ]
+
+
+def test_scores_are_quintiles_of_the_days_buyers_and_ties_go_by_user(engine: Engine):
+    events = [
+        purchase(f"2024-05-{10 + n} 10:00", user=f"u{n}", price=str(100 - n), order_id=f"{n}-{m}")
+        for n in range(5)
+        for m in range(n + 1)
+    ]
+    ties = [purchase("2024-05-14 12:00", user=f"v{n}", price="1") for n in range(5)]
+    rows = segments(engine, events + ties, [day("2024-05-14")])
+    assert {row["user_id"]: (row["r_score"], row["f_score"], row["m_score"]) for row in rows} == {
+        "u4": (5, 5, 5),
+        "v0": (5, 3, 3),
+        "v1": (4, 2, 2),
+        "v2": (4, 2, 2),
+        "v3": (3, 1, 1),
+        "v4": (3, 1, 1),
+        "u3": (2, 5, 5),
+        "u2": (2, 4, 4),
+        "u1": (1, 4, 4),
+        "u0": (1, 3, 3),
+    }
+
+
+def test_an_abandoned_cart_counts_until_it_is_taken_up_and_no_longer_than_a_month(engine: Engine):
+    events = [
+        add("2024-05-01 10:00", user="comes back", price="3", quantity=2),
+        purchase("2024-05-04 09:00", user="comes back", price="6"),
+        add("2024-05-01 10:00", user="never", price="5"),
+    ]
+    days = [day("2024-05-01") + DAY * n for n in range(40)]
+    rows = segments(engine, events, days, as_of="2024-06-30 00:00")
+    of_never = [row for row in rows if row["user_id"] == "never"]
+    assert [row["report_date"] for row in of_never] == [day("2024-05-02") + DAY * n for n in range(30)]
+    assert {(row["abandoned_carts"], row["abandoned_value"], row["rfm_segment"]) for row in of_never} == {
+        (1, money("5"), None)
+    }
+    back = {
+        row["report_date"].day: (row["abandoned_carts"], row["abandoned_value"], row["frequency"])
+        for row in rows
+        if row["user_id"] == "comes back" and row["report_date"] <= day("2024-05-05")
+    }
+    assert back == {
+        2: (1, money("6"), 0),
+        3: (1, money("6"), 0),
+        4: (0, money("0"), 1),
+        5: (0, money("0"), 1),
+    }
+
+
+def test_each_of_the_score_triples_has_one_named_segment():
+    for r, f, m in product(range(1, 6), repeat=3):
+        value = (f + m + 1) // 2
+        names = [
+            one.name
+            for one in RFM_SEGMENTS
+            if one.recency[0] <= r <= one.recency[1] and one.value[0] <= value <= one.value[1]
+        ]
+        assert len(names) == 1, (r, f, m, names)
+
+
+def named(r: int, f: int, m: int) -> str:
+    plane = [
+        "lost lost at_risk at_risk cannot_lose",
+        "hibernating hibernating at_risk at_risk cannot_lose",
+        "about_to_sleep about_to_sleep need_attention loyal loyal",
+        "promising potential_loyalist potential_loyalist loyal loyal",
+        "new_customer potential_loyalist potential_loyalist champions champions",
+    ]
+    return plane[r - 1].split()[(f + m + 1) // 2 - 1]
+
+
+def by_definition(
+    events: list[dict[str, Any]], left: list[dict[str, Any]], report_date: date, rfm_days: int
+) -> list[dict[str, Any]]:
+    """The customers of one day, one after another."""
+    found: dict[str, dict[str, Any]] = defaultdict(lambda: {"lines": [], "carts": []})
+    for one in events:
+        if (
+            one["event_type"] == "purchase"
+            and report_date - timedelta(days=rfm_days) < one["event_time"].date() <= report_date
+        ):
+            found[one["user_id"]]["lines"].append(one)
+    midnight = datetime.combine(report_date + DAY, datetime.min.time(), at("2024-01-01").tzinfo)
+    for cart in left:
+        begun = cart["abandoned_at"]
+        is_recent = begun < midnight and begun.date() > report_date - 30 * DAY
+        if is_recent and (cart["ended_at"] is None or cart["ended_at"] >= midnight):
+            found[cart["user_id"]]["carts"].append(cart["value"])
+    rows = {}
+    for user, its in found.items():
+        lines = its["lines"]
+        last = max((one["event_time"].date() for one in lines), default=None)
+        paid = sum(((one["price"] or 0) * (one["quantity"] or 1) for one in lines), Decimal(0))
+        rows[user] = {
+            "report_date": report_date,
+            "user_id": user,
+            "rfm_segment": None,
+            "recency_days": (report_date - last).days if last else None,
+            "frequency": len(
+                {one["order_id"] or one["event_time"].replace(second=0, microsecond=0) for one in lines}
+            ),
+            "monetary": money(str(paid)),
+            "r_score": None,
+            "f_score": None,
+            "m_score": None,
+            "abandoned_carts": len(its["carts"]),
+            "abandoned_value": money(str(sum(its["carts"], Decimal(0)))),
+        }
+    buyers = [row for row in rows.values() if row["frequency"]]
+    for score, best_first in (
+        ("r_score", lambda row: (row["recency_days"], row["user_id"])),
+        ("f_score", lambda row: (-row["frequency"], row["user_id"])),
+        ("m_score", lambda row: (-row["monetary"], row["user_id"])),
+    ):
+        # As even as can be, the first ones larger.
+        sizes = [len(buyers) // 5 + (number < len(buyers) % 5) for number in range(5)]
+        scores = [5 - number for number, size in enumerate(sizes) for _ in range(size)]
+        for row, value in zip(sorted(buyers, key=best_first), scores, strict=True):
+            row[score] = value
+    for row in buyers:
+        row["rfm_segment"] = named(row["r_score"], row["f_score"], row["m_score"])
+    return [rows[user] for user in sorted(rows)]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_segments_are_those_of_the_definition(engine: Engine, seed: int):
+    events = random_history(seed)
+    clock = max(one["event_time"] for one in events)
+    first = day("2024-01-01")
+    days = [first + DAY * n for n in range(0, (clock.date() - first).days + 1, 9)]
+    states = engine.persist(cart_states(engine, engine.from_arrow(event_table(events)), rules(clock)))
+    left = engine.to_arrow(abandonments(states)).to_pylist()
+    found = segments(engine, events, days, rfm_days=60)
+    expected = [row for one in days for row in by_definition(events, left, one, 60)]
+    assert found == expected
+    assert {row["rfm_segment"] for row in found} > {None, "champions", "lost"}
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_an_event_changes_no_snapshot_of_an_earlier_day(duckdb_engine: Engine, seed: int):
+    events = random_history(seed)
+    clock = max(one["event_time"] for one in events)
+    for cut in (clock.date() - 80 * DAY, clock.date() - 20 * DAY):
+        known = [one for one in events if one["event_time"].date() <= cut]
+        # The day of the newest event is not over for the data's own clock.
+        days = [cut - DAY * n for n in range(1, 60)]
+        as_of = f"{cut} 00:00"
+        assert segments(duckdb_engine, known, days, as_of=as_of) == segments(duckdb_engine, events, days)
+
+
+def days_of(engine: Engine, events: list[dict[str, Any]], settings_text: str = "") -> pa.Table:
+    clock = max(one["event_time"] for one in events)
+    df = engine.from_arrow(event_table(events))
+    return segment_days(engine, df, clock, settings_text)
+
+
+def test_the_first_changed_day_is_that_of_the_first_changed_event(engine: Engine):
+    events = [
+        add("2024-05-01 10:00", event_id="1"),
+        purchase("2024-05-03 10:00", event_id="2"),
+        purchase("2024-05-04 10:00", event_id="3"),
+    ]
+    table = days_of(engine, events)
+    assert [(row["events"], row["as_of"]) for row in table.to_pylist()] == [
+        (1, at("2024-05-02 00:00")),
+        (0, at("2024-05-03 00:00")),
+        (1, at("2024-05-04 00:00")),
+        (1, at("2024-05-04 10:00")),
+    ]
+    assert first_changed(table, days_of(engine, list(reversed(events)))) is None
+    late = add("2024-05-02 10:00", event_id="4")
+    assert first_changed(table, days_of(engine, [*events, late])) == day("2024-05-02")
+    assert first_changed(days_of(engine, [*events, late]), table) == day("2024-05-02")
+    # A bot's, after all.
+    assert first_changed(table, days_of(engine, [events[0], events[2]])) == day("2024-05-03")
+    # Only the clock moved on.
+    view = {"user_id": "v", "event_time": at("2024-05-05 01:00"), "event_id": "5"}
+    assert first_changed(table, days_of(engine, [*events, view])) == day("2024-05-04")
+    assert first_changed(table, days_of(engine, events, "another setting")) == day("2024-05-01")
+    assert first_changed(CUSTOMER_SEGMENT_DAYS.arrow.empty_table(), table) == day("2024-05-01")
+
+
+def test_online_retail_has_as_many_customers_as_are_known_by_name(duckdb_engine: Engine, online_retail: Path):
+    events = load_events(duckdb_engine, online_retail, RULES).events
+    days = duckdb_engine.from_arrow(pa.table({"report_date": [day("2011-09-30")]}))
+    nobody = abandonments(cart_states(duckdb_engine, events, rules(at("2011-10-01"))))
+    rows = table_of(duckdb_engine, customer_segments(orders(events), nobody, days, 365), CUSTOMER_SEGMENTS)
+    assert len(rows) == 3616
+    assert {row["abandoned_carts"] for row in rows} == {0}
+    scores = Counter(row["r_score"] for row in rows)
+    assert scores == {5: 724, 4: 723, 3: 723, 2: 723, 1: 723}
+
+
+@pytest.fixture
+def online_retail() -> Path:
+    path = DATA / "uci_online_retail_20101201-20110930.csv.gz"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not here")
+    return path

@@ -1,0 +1,113 @@
+"""A day in one row."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from clickstream_assets.analytics.schema import DAILY_SUMMARY, SESSIONS
+from clickstream_assets.analytics.sessions import sessions
+from clickstream_assets.analytics.summary import daily_summary
+from clickstream_assets.engine import Engine
+from clickstream_assets.lake import conform
+from clickstream_assets_tests.analytics import by_hand
+from clickstream_assets_tests.analytics.days import (
+    BAD_DAY,
+    FIRST,
+    GAP,
+    LAST,
+    load,
+    repeated_and_shuffled,
+    simulated_lines,
+    table_of,
+)
+from clickstream_assets_tests.analytics.records import at, day, event_table, money
+
+
+def summarise(engine: Engine, events: list[dict[str, Any]], first: str, last: str) -> list[dict[str, Any]]:
+    df = engine.from_arrow(event_table(events))
+    visits = sessions(df, day(first) - timedelta(days=2), day(last), GAP, 60)
+    kept = engine.from_arrow(conform(engine.to_arrow(visits), SESSIONS))
+    return table_of(engine, daily_summary(df, kept, day(first), day(last)), DAILY_SUMMARY)
+
+
+def event(user: str, time: str, kind: str = "view", **more: Any) -> dict[str, Any]:
+    return {"user_id": user, "event_time": at(f"2024-05-0{time}"), "event_type": kind, **more}
+
+
+def test_a_day_is_summed_up_without_bots_who_are_counted_apart(engine: Engine):
+    start = at("2024-05-01 12:00")
+    (row,) = summarise(
+        engine,
+        [
+            event("a", "1 10:00"),
+            event("a", "1 10:05", "purchase", price=Decimal("10.01"), quantity=2, order_id="o1"),
+            event("a", "1 10:05:30", "purchase", price=Decimal("1"), order_id="o1"),
+            # Without an order id: two in the same minute are one order, the third is another.
+            event("b", "1 11:00:01", "purchase", price=Decimal("3")),
+            event("b", "1 11:00:59", "purchase", price=Decimal("4"), product_id="p2"),
+            event("b", "1 11:01:00", "purchase", price=Decimal("5")),
+            event("c", "1 11:00:30", "add_to_cart"),
+            event("d", "1 23:50"),
+            event("d", "2 00:10"),
+            event("robot", "1 12:00", is_bot=True),
+            *({"user_id": "fast", "event_time": start + timedelta(milliseconds=n)} for n in range(100)),
+        ],
+        "2024-05-01",
+        "2024-05-01",
+    )
+    assert row == {
+        "report_date": day("2024-05-01"),
+        "total_events": 8,
+        "buyer_count": 2,
+        "window_shopper_count": 2,
+        "buyer_rate": Decimal("50.00"),
+        "users": 4,
+        "sessions": 4,
+        "bounced_sessions": 1,
+        "bounce_rate": Decimal("25.00"),
+        "views": 2,
+        "add_to_carts": 1,
+        "purchases": 5,
+        "orders": 3,
+        "revenue": money("33.02"),
+        "average_order_value": money("11.0067"),
+        "converted_sessions": 2,
+        "conversion_rate": Decimal("50.00"),
+        "bot_events": 101,
+        "bot_sessions": 2,
+    }
+
+
+def test_a_day_without_events_has_no_row_and_one_of_bots_alone_is_all_zero(engine: Engine):
+    rows = summarise(engine, [event("robot", "2 12:00", is_bot=True)], first="2024-05-01", last="2024-05-03")
+    (row,) = rows
+    assert row["report_date"] == day("2024-05-02")
+    assert {name for name, value in row.items() if value} == {"report_date", "bot_events", "bot_sessions"}
+    assert row["average_order_value"] is None
+
+
+def test_the_summary_says_what_plain_loops_find_in_the_lines(engine: Engine):
+    lines = simulated_lines(seed=5)
+    read = by_hand.read(lines)
+    events, visits = load(engine, lines)
+    rows = table_of(engine, daily_summary(events, visits, FIRST, LAST), DAILY_SUMMARY)
+    expected = [by_hand.summary(read, FIRST + timedelta(days=number), GAP) for number in range(3)]
+    assert [{name: row[name] for name in expected[0]} for row in rows] == expected
+    assert [row["bot_events"] + row["bot_sessions"] for row in rows] == [0, 0, 0]
+
+
+def test_lines_that_come_late_twice_broken_or_in_another_order_make_the_same_summary(engine: Engine):
+    lines = simulated_lines(seed=6, bots=0.1)
+    arrivals = (
+        lines,
+        simulated_lines(seed=6, bots=0.1, faults=BAD_DAY),
+        repeated_and_shuffled(lines, seed=6),
+    )
+    clean, *others = (
+        table_of(engine, daily_summary(*load(engine, arrived), FIRST, LAST), DAILY_SUMMARY)
+        for arrived in arrivals
+    )
+    assert all(row["bot_events"] for row in clean)
+    assert others == [clean, clean]

@@ -1,0 +1,215 @@
+"""The daily tables of a small shop, of two days unless told otherwise."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from clickstream_assets.postgres.publishing import Publication
+from clickstream_assets.postgres.tables import (
+    CAMPAIGN_ATTRIBUTION_TABLE,
+    CARTS_TABLE,
+    CATEGORY_CONVERSION_TABLE,
+    COHORT_RETENTION_TABLE,
+    CUSTOMER_SEGMENTS_TABLE,
+    DAILY_REPORT_TABLE,
+    DAILY_SUMMARY_TABLE,
+    FUNNEL_TABLE,
+    PRODUCT_PERFORMANCE_TABLE,
+    USER_SEGMENTS_TABLE,
+    ServedTable,
+)
+from clickstream_assets.reports.document import DayRows, make_report
+from clickstream_assets_tests.postgres.rows import DAY, table
+from clickstream_assets_tests.reports.days import DAY as REPORT_DAY
+from clickstream_assets_tests.reports.days import NOW as REPORT_TIME
+from clickstream_assets_tests.reports.days import report, summary
+
+DAY_BEFORE = DAY - timedelta(days=1)
+EMPTY_DAY = REPORT_DAY + timedelta(days=1)
+NOON = datetime(DAY.year, DAY.month, DAY.day, 12, tzinfo=UTC)
+STRANGE_PRODUCTS = ["a/b", "a//b", "/", "..", 'ü "🐍", x', "a\r\nb", "50%", "?x=1#y", "=1+1"]
+
+Row = dict[str, Any]
+
+
+def user_segment(day: date, user: str, segment: str) -> Row:
+    bought = segment == "buyer"
+    return {
+        "report_date": day,
+        "user_id": user,
+        "segment": segment,
+        "events": 3,
+        "views": 2,
+        "add_to_carts": 0,
+        "purchases": int(bought),
+        "revenue": Decimal("19.9900") if bought else Decimal(0),
+    }
+
+
+def customer(day: date, user: str, rfm_segment: str | None, abandoned_carts: int = 0) -> Row:
+    scores = dict.fromkeys(("r_score", "f_score", "m_score"), 5) if rfm_segment else {}
+    return {
+        "report_date": day,
+        "user_id": user,
+        "rfm_segment": rfm_segment,
+        "recency_days": 0 if rfm_segment else None,
+        "frequency": 1 if rfm_segment else 0,
+        "monetary": Decimal("19.9900") if rfm_segment else Decimal(0),
+        **scores,
+        "abandoned_carts": abandoned_carts,
+        "abandoned_value": Decimal(10 * abandoned_carts),
+    }
+
+
+def cart(number: int, user: str, state: str, value: str) -> Row:
+    """A cart that was opened at noon, and whose last activity is `number` hours later."""
+    return {
+        "cart_id": f"c{number}",
+        "user_id": user,
+        "state": state,
+        "opened_at": NOON,
+        "last_activity_at": NOON + timedelta(hours=number),
+        "items": 2,
+        "quantity": 3,
+        "value": Decimal(value),
+        "currency": "EUR" if number else None,
+        "product_ids": ["p1", 'p"2,'],
+    }
+
+
+def product_day(day: date, product: str, rank: int, views: int, purchases: int = 0) -> Row:
+    return {
+        "report_date": day,
+        "product_id": product,
+        "view_count": views,
+        "rank": rank,
+        "product_category": "books" if product == "p1" else None,
+        "add_to_carts": purchases,
+        "purchases": purchases,
+        "quantity": 2 * purchases,
+        "revenue": purchases * Decimal("0.1000"),
+        "users": views,
+        "buyers": purchases,
+        "conversion_rate": round(Decimal(100 * purchases) / views, 2),
+    }
+
+
+def category_day(day: date, category: str, views: int, purchases: int) -> Row:
+    return {
+        "report_date": day,
+        "category": category,
+        "views": views,
+        "purchases": purchases,
+        "conversion_rate": round(Decimal(100 * purchases) / views, 2),
+        "add_to_carts": purchases,
+        "revenue": purchases * Decimal("0.1000"),
+        "users": views,
+    }
+
+
+def funnel_steps(day: date, dimension: str, value: str, *users: int) -> list[Row]:
+    steps = zip(("view", "add_to_cart", "purchase"), users, (None, *users), strict=False)
+    return [
+        {
+            "report_date": day,
+            "dimension": dimension,
+            "value": value,
+            "step": step,
+            "step_number": number,
+            "users": count,
+            "conversion_from_previous": round(Decimal(100 * count) / before, 2) if before else None,
+            "conversion_from_first": round(Decimal(100 * count) / users[0], 2),
+        }
+        for number, (step, count, before) in enumerate(steps, start=1)
+    ]
+
+
+def campaign_day(day: date, model: str, campaign: str, orders: str, revenue: str) -> Row:
+    return {
+        "report_date": day,
+        "model": model,
+        "campaign": campaign,
+        "orders": Decimal(orders),
+        "revenue": Decimal(revenue),
+    }
+
+
+def cohort_week(week: date, weeks_since: int, users: int, active: int) -> Row:
+    return {
+        "cohort_week": week,
+        "weeks_since": weeks_since,
+        "users": users,
+        "active_users": active,
+        "retention_rate": active / users,
+    }
+
+
+def report_day(day: date, content: Row) -> Row:
+    return {"report_date": day, "generated_at": REPORT_TIME, "report": json.dumps(content)}
+
+
+ROWS: dict[ServedTable, list[Row]] = {
+    USER_SEGMENTS_TABLE: [
+        user_segment(DAY_BEFORE, "u1", "buyer"),
+        user_segment(DAY_BEFORE, "u2", "window_shopper"),
+        user_segment(DAY, "u1", "window_shopper"),
+        user_segment(DAY, "u2", "buyer"),
+        user_segment(DAY, "a/b", "window_shopper"),
+    ],
+    CUSTOMER_SEGMENTS_TABLE: [
+        customer(DAY_BEFORE, "u1", "champions"),
+        customer(DAY, "u1", "champions", abandoned_carts=2),
+        customer(DAY, "u2", "new_customer"),
+        customer(DAY, "u3", None, abandoned_carts=1),
+    ],
+    CARTS_TABLE: [
+        cart(0, "u1", "abandoned", "5.0000"),
+        cart(1, "u1", "converted", "12345678901234.5678"),
+        cart(2, "u2", "open", "0.0001"),
+        cart(3, "u2", "abandoned", "7.5000"),
+        cart(4, "=cmd", "recovered", "7.5000"),
+    ],
+    PRODUCT_PERFORMANCE_TABLE: [
+        product_day(DAY_BEFORE, "p1", 2, 10, 1),
+        product_day(DAY_BEFORE, "p2", 1, 20, 3),
+        product_day(DAY, "p1", 1, 30, 2),
+        product_day(DAY, "p2", 2, 20),
+        *(product_day(DAY, name, rank, 1) for rank, name in enumerate(STRANGE_PRODUCTS, start=3)),
+    ],
+    CATEGORY_CONVERSION_TABLE: [
+        category_day(DAY_BEFORE, "books", 10, 1),
+        category_day(DAY, "books", 30, 2),
+        category_day(DAY, "toys", 20, 3),
+        category_day(DAY, "unknown", 40, 0),
+    ],
+    FUNNEL_TABLE: [
+        *funnel_steps(DAY_BEFORE, "overall", "all", 8, 4, 1),
+        *funnel_steps(DAY, "overall", "all", 10, 4, 3),
+        *funnel_steps(DAY, "category", "books", 5, 2, 0),
+        *funnel_steps(DAY, "segment", "buyer", 3, 3, 3),
+    ],
+    CAMPAIGN_ATTRIBUTION_TABLE: [
+        campaign_day(DAY_BEFORE, "last_touch", "spring", "1", "9.9900"),
+        campaign_day(DAY, "last_touch", "spring", "1", "5.0000"),
+        campaign_day(DAY, "last_touch", "(direct)", "1", "19.9900"),
+        campaign_day(DAY, "linear", "spring", "0.3333", "1.6667"),
+    ],
+    COHORT_RETENTION_TABLE: [
+        *(cohort_week(date(2024, 5, 20), weeks, 10, 10 - weeks) for weeks in range(2)),
+        cohort_week(date(2024, 5, 27), 0, 4, 4),
+    ],
+    DAILY_SUMMARY_TABLE: [summary()],
+    DAILY_REPORT_TABLE: [
+        report_day(REPORT_DAY, report()),
+        report_day(EMPTY_DAY, make_report(EMPTY_DAY, DayRows(), {}, REPORT_TIME)),
+    ],
+}
+
+
+def publish_daily_tables(transaction: Publication) -> None:
+    """Publish the shop's daily tables."""
+    for served, rows in ROWS.items():
+        transaction.publish(served, table(served.schema, rows))

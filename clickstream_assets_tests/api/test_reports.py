@@ -1,0 +1,122 @@
+import pytest
+from flask.testing import FlaskClient
+
+from clickstream_assets.api.reports import REPORT_SCHEMA
+from clickstream_assets.reports.page import render_html
+from clickstream_assets.reports.text import render_text
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.api.conftest import clients_of
+from clickstream_assets_tests.databases import fresh_database
+from clickstream_assets_tests.reports.days import report
+
+PATH = "/api/reports/2024-05-08"
+
+
+def test_report_is_json_by_default_as_it_was_stored(client: FlaskClient) -> None:
+    answer = client.get(PATH)
+    assert (answer.status_code, answer.content_type) == (200, "application/json")
+    assert answer.json == report()
+    assert list(answer.json) == list(REPORT_SCHEMA["properties"])
+
+
+@pytest.mark.parametrize("asked", ["header", "name"])
+def test_report_is_text_or_a_page_on_request(client: FlaskClient, asked: str) -> None:
+    def of(form: str, media_type: str) -> str:
+        by_name = asked == "name"
+        answer = client.get(
+            f"{PATH}?format={form}" if by_name else PATH,
+            headers={"Accept": "image/png" if by_name else media_type},
+        )
+        assert (answer.status_code, answer.content_type) == (200, f"{media_type}; charset=utf-8")
+        assert answer.headers["Vary"] == "Accept"
+        return answer.text
+
+    assert of("text", "text/plain") == render_text(report())
+    assert of("html", "text/html") == render_html(report())
+
+
+def test_browser_gets_a_page_in_which_no_script_runs(client: FlaskClient) -> None:
+    answer = client.get(
+        PATH, headers={"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+    )
+    assert answer.mimetype == "text/html"
+    assert answer.headers["Content-Security-Policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def test_report_of_a_day_without_events_says_so(client: FlaskClient) -> None:
+    assert client.get("/api/reports/2024-05-09").json["total_events"] == 0
+    assert "There were no events on this day." in client.get("/api/reports/2024-05-09?format=text").text
+
+
+def test_day_without_a_report_is_a_problem_that_says_which_days_have_one(client: FlaskClient) -> None:
+    answer = client.get("/api/reports/2024-05-31")
+    assert (answer.status_code, answer.content_type) == (404, "application/problem+json")
+    assert answer.json["code"] == "no_report"
+    assert (
+        answer.json["detail"]
+        == "There is no report of 2024-05-31: there are 2, from 2024-05-08 to 2024-05-09."
+    )
+
+
+def test_before_the_first_report_there_is_none(settings_for_stack: Settings) -> None:
+    with fresh_database(settings_for_stack) as empty:
+        for client in clients_of(empty):
+            assert client.get("/api/reports").json["reports"] == []
+            answer = client.get(PATH)
+            assert answer.status_code == 404
+            assert answer.json["detail"] == "There is no report of 2024-05-08: there is none of any day yet."
+
+
+def test_form_that_is_not_offered_is_a_problem(client: FlaskClient) -> None:
+    answer = client.get(PATH, headers={"Accept": "text/csv"})
+    assert (answer.status_code, answer.json["code"]) == (406, "not_acceptable")
+    assert "application/json, text/plain, text/html" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/api/reports/yesterday", "date='yesterday': must be a date such as 2024-05-31"),
+        ("/api/reports/2024-02-30", "date='2024-02-30': must be a date such as 2024-05-31"),
+        (f"{PATH}?format=csv", "format='csv': must be one of json, text, html"),
+        ("/api/reports?since=soon", "since='soon': must be a date such as 2024-05-31"),
+    ],
+)
+def test_unusable_parameter_is_named_with_what_is_allowed(
+    client: FlaskClient, path: str, message: str
+) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 422
+    assert message in answer.json["detail"]
+
+
+def test_days_with_a_report_are_listed_newest_first_with_headline_figures(client: FlaskClient) -> None:
+    empty, full = client.get("/api/reports").json["reports"]
+    assert (empty["report_date"], empty["total_events"], empty["revenue"]) == ("2024-05-09", None, None)
+    assert full == {
+        "report_date": "2024-05-08",
+        "generated_at": "2024-05-09T02:00:03Z",
+        "total_events": 28123,
+        "buyer_count": 434,
+        "window_shopper_count": 2876,
+        "buyer_rate": 13.11,
+        "users": 3310,
+        "sessions": 4937,
+        "orders": 612,
+        "revenue": 47794.53,
+        "average_order_value": 78.0956,
+        "conversion_rate": 10.37,
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "days"),
+    [
+        ("?until=2024-05-08", ["2024-05-08"]),
+        ("?since=2024-05-09", ["2024-05-09"]),
+        ("?limit=1&offset=1", ["2024-05-08"]),
+        ("?since=2024-06-01", []),
+    ],
+)
+def test_reports_of_a_range_of_days(client: FlaskClient, query: str, days: list[str]) -> None:
+    assert [row["report_date"] for row in client.get(f"/api/reports{query}").json["reports"]] == days

@@ -1,0 +1,296 @@
+"""Carts, customers, cohorts and attribution through the pipeline: late events repair what was published.
+
+On real servers, with the runs that the sensors ask for.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from dagster import AssetCheckResult
+from deltalake import DeltaTable, write_deltalake
+
+from clickstream_assets.analytics.schema import (
+    CAMPAIGN_ATTRIBUTION,
+    CARTS,
+    COHORT_RETENTION,
+    CUSTOMER_SEGMENT_DAYS,
+    CUSTOMER_SEGMENTS,
+    SESSIONS,
+    Table,
+)
+from clickstream_assets.defs.reports.attribution import each_model_shares_out_all_revenue
+from clickstream_assets.defs.segments import assets as segments
+from clickstream_assets.defs.segments.checks import cohorts_hold_every_user, unique_customers
+from clickstream_assets.defs.sessions.checks import (
+    bought_carts_have_their_purchase,
+    sessions_hold_all_revenue,
+    unique_carts,
+)
+from clickstream_assets.postgres.connection import connect
+from clickstream_assets.postgres.tables import (
+    CARTS_TABLE,
+    COHORT_RETENTION_TABLE,
+    CUSTOMER_SEGMENT_DAYS_TABLE,
+    CUSTOMER_SEGMENTS_TABLE,
+)
+from clickstream_assets.resources.compute import ComputeResource
+from clickstream_assets.resources.lake import LakeResource
+from clickstream_assets.resources.settings import SettingsResource
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.defs.pipeline import Pipeline
+
+OURS = [
+    dg.AssetKey(name)
+    for name in (
+        "sessions",
+        "carts",
+        "user_segments",
+        "customer_segments",
+        "cohort_retention",
+        "campaign_attribution",
+        "published_shoppers",
+    )
+]
+SERVED = (CARTS_TABLE, CUSTOMER_SEGMENTS_TABLE, CUSTOMER_SEGMENT_DAYS_TABLE, COHORT_RETENTION_TABLE)
+
+
+def event(moment: str, user: str, kind: str = "view", product: str = "p1", **more: Any) -> dict[str, Any]:
+    """An event as a shop sends it; `moment` is like `05-01 10:00`, in 2024 and UTC."""
+    return {
+        "event_id": f"{user} {moment} {product} {kind}",
+        "event_type": kind,
+        "user_id": user,
+        "product_id": product,
+        "timestamp": f"2024-{moment.replace(' ', 'T')}:00Z",
+        **more,
+    }
+
+
+MAY = [
+    event("05-01 10:00", "ann", campaign="mail", session_id="s1"),
+    event("05-01 10:05", "ann", "add_to_cart", price="4.00", session_id="s1"),
+    event("05-02 09:00", "ann", "purchase", price="4.00", order_id="o1"),
+    event("05-01 12:00", "bob", "add_to_cart", price="9.00"),
+    event("05-10 12:00", "bob", "add_to_cart", "p2", price="1.00"),
+    event("05-10 12:01", "bob", "remove_from_cart", "p1"),
+    event("05-12 08:00", "cat", "purchase", "p3", price="30.00", quantity=2),
+    event("05-12 20:00", "ann"),
+]
+LATE = [
+    event("05-11 10:00", "bob", "purchase", "p2", price="1.00"),
+    event("05-11 23:50", "cat", campaign="search"),
+]
+
+
+@pytest.fixture
+def pipeline(pipeline_env: Settings, instance: dg.DagsterInstance, definitions: dg.Definitions) -> Pipeline:
+    return Pipeline(pipeline_env, instance, definitions)
+
+
+@pytest.fixture
+def lake(pipeline_env: Settings) -> LakeResource:
+    settings = SettingsResource()
+    return LakeResource(settings=settings, compute=ComputeResource(settings=settings))
+
+
+def refresh(pipeline: Pipeline) -> dg.ExecuteInProcessResult:
+    """Bring the days that `events` reported last up to date; all checks have to pass."""
+    days = pipeline.reported("events", "days_to_update")
+    result = pipeline.refresh(min(days), max(days), OURS)
+    checks = result.get_asset_check_evaluations()
+    assert len(checks) >= 10
+    assert [(check.check_name, check.metadata) for check in checks if not check.passed] == []
+    for table in SERVED:
+        assert pipeline.served(table) == pipeline.lake(table.schema), table.name
+    return result
+
+
+def states(pipeline: Pipeline) -> dict[str, list[tuple[str, Decimal]]]:
+    """State and value of each user's carts."""
+    found: dict[str, list[tuple[str, Decimal]]] = {}
+    for row in sorted(pipeline.lake(CARTS), key=lambda row: row["opened_at"]):
+        found.setdefault(row["user_id"], []).append((row["state"], row["value"]))
+    return found
+
+
+def owed(pipeline: Pipeline, day: str) -> dict[str, Decimal]:
+    """What the linear model owes to campaigns on a day."""
+    return {
+        row["campaign"]: row["revenue"]
+        for row in pipeline.lake(CAMPAIGN_ATTRIBUTION)
+        if row["model"] == "linear" and row["report_date"] == date.fromisoformat(day)
+    }
+
+
+def test_late_events_repair_carts_customers_and_attribution(pipeline: Pipeline):
+    pipeline.ingest(*MAY)
+    refresh(pipeline)
+    assert states(pipeline) == {"ann": [("converted", Decimal(4))], "bob": [("abandoned", Decimal(1))]}
+    assert owed(pipeline, "2024-05-02") == {"mail": Decimal(4)}
+    assert owed(pipeline, "2024-05-12") == {"(direct)": Decimal(60)}
+    assert pipeline.reported("customer_segments", "replaced_from") == "2024-05-01"
+    (first_visit,) = (row for row in pipeline.lake(SESSIONS) if row["client_session_ids"])
+    assert (first_visit["campaign"], first_visit["furthest_step"]) == ("mail", "add_to_cart")
+
+    pipeline.ingest(*LATE)
+    assert pipeline.reported("events", "days_to_update") == ["2024-05-11", "2024-05-12"]
+    refresh(pipeline)
+    assert states(pipeline)["bob"] == [("recovered", Decimal(1))]
+    assert owed(pipeline, "2024-05-12") == {"search": Decimal(60)}
+    assert pipeline.reported("customer_segments", "replaced_from") == "2024-05-11"
+    # The days before it were not even looked at.
+    changes = pipeline.reported("published_shoppers", "changes")
+    assert changes["customer_segments"]["rows"] == len(
+        [row for row in pipeline.lake(CUSTOMER_SEGMENTS) if row["report_date"] >= date(2024, 5, 11)]
+    )
+
+    repaired = [pipeline.lake(table) for table in (CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS)]
+    for table in (CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS):
+        DeltaTable(f"{pipeline.settings.lake}/{table.name}").delete()
+    assert pipeline.materialize("customer_segments").success
+    assert pipeline.reported("customer_segments", "replaced_from") == "2024-05-01"
+    assert [pipeline.lake(table) for table in (CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS)] == repaired
+
+
+def test_a_late_campaign_reaches_the_orders_of_the_thirty_days_after_it(pipeline: Pipeline):
+    pipeline.ingest(*MAY)
+    pipeline.ingest(event("04-20 10:00", "cat", campaign="radio"), event("04-10 10:00", "cat", campaign="tv"))
+    assert pipeline.reported("events", "days_to_update") == ["2024-04-10", "2024-04-20", "2024-05-12"]
+
+
+def test_customers_of_some_days_at_a_time_are_those_of_all_at_once(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    pipeline.ingest(*MAY)
+    refresh(pipeline)
+    at_once = pipeline.lake(CUSTOMER_SEGMENTS)
+    DeltaTable(f"{pipeline.settings.lake}/{CUSTOMER_SEGMENT_DAYS.name}").delete()
+    monkeypatch.setattr(segments, "ORDERS_PER_PORTION", 4)
+    assert pipeline.materialize("customer_segments").success
+    assert pipeline.lake(CUSTOMER_SEGMENTS) == at_once
+    assert len({row["report_date"] for row in at_once}) == 11
+
+
+def test_another_setting_changes_every_day(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    pipeline.ingest(*MAY)
+    refresh(pipeline)
+    assert pipeline.materialize("customer_segments").success
+    assert pipeline.reported("customer_segments", "replaced_from") == "no day has changed"
+    monkeypatch.setenv("RFM_DAYS", "2")
+    assert pipeline.materialize("customer_segments").success
+    assert pipeline.reported("customer_segments", "replaced_from") == "2024-05-01"
+    assert {row["recency_days"] for row in pipeline.lake(CUSTOMER_SEGMENTS)} == {None, 0, 1}
+
+
+def test_a_publication_makes_up_for_one_that_failed(pipeline: Pipeline):
+    pipeline.ingest(*MAY)
+    refresh(pipeline)
+    with connect(pipeline.settings) as connection:
+        connection.execute("DELETE FROM customer_segments WHERE report_date = '2024-05-05'")
+        connection.execute("DELETE FROM customer_segment_days WHERE report_date = '2024-05-05'")
+    assert pipeline.served(CUSTOMER_SEGMENTS_TABLE) != pipeline.lake(CUSTOMER_SEGMENTS)
+    assert pipeline.materialize("published_shoppers").success
+    assert pipeline.reported("published_shoppers", "customers_from") == "2024-05-05"
+    assert pipeline.served(CUSTOMER_SEGMENTS_TABLE) == pipeline.lake(CUSTOMER_SEGMENTS)
+
+
+def test_without_events_the_tables_are_empty(pipeline: Pipeline):
+    for asset in ("carts", "customer_segments", "cohort_retention", "published_shoppers"):
+        assert pipeline.materialize(asset).success, asset
+    assert [pipeline.served(table) for table in SERVED] == [[]] * len(SERVED)
+
+
+def test_settings_cut_sessions_at_midnight_and_at_campaigns(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SESSION_CUT_AT_MIDNIGHT", "true")
+    monkeypatch.setenv("SESSION_CUT_AT_CAMPAIGN", "true")
+    pipeline.ingest(
+        event("05-01 23:50", "owl"),
+        event("05-02 00:05", "owl"),
+        event("05-02 00:06", "owl", campaign="mail"),
+    )
+    refresh(pipeline)
+    assert sorted((row["session_date"].day, row["campaign"] or "") for row in pipeline.lake(SESSIONS)) == [
+        (1, ""),
+        (2, ""),
+        (2, "mail"),
+    ]
+
+
+def overwrite(pipeline: Pipeline, table: Table, rows: list[dict[str, Any]]) -> None:
+    data = pa.Table.from_pylist(rows, schema=table.arrow)
+    write_deltalake(f"{pipeline.settings.lake}/{table.name}", data, mode="overwrite")
+
+
+def judged(check: Any, lake: LakeResource) -> AssetCheckResult:
+    result = check(lake=lake)
+    assert isinstance(result, AssetCheckResult)
+    return result
+
+
+def test_checks_name_what_is_wrong(pipeline: Pipeline, lake: LakeResource):
+    pipeline.ingest(*MAY)
+    refresh(pipeline)
+
+    carts = pipeline.lake(CARTS)
+    sold = next(row for row in carts if row["purchased_at"])
+    overwrite(
+        pipeline, CARTS, [*carts, {**sold, "purchased_at": sold["purchased_at"] + timedelta(seconds=1)}]
+    )
+    twice = judged(unique_carts, lake)
+    assert not twice.passed
+    assert twice.metadata["sample_keys"].value == [{"cart_id": sold["cart_id"]}]
+    overwrite(pipeline, CARTS, [{**sold, "product_ids": ["never bought"]}])
+    unsold = judged(bought_carts_have_their_purchase, lake)
+    assert not unsold.passed
+    assert unsold.metadata["sample_keys"].value == [sold["cart_id"]]
+
+    visits = pipeline.lake(SESSIONS)
+    overwrite(pipeline, SESSIONS, [{**row, "revenue": row["revenue"] + 1} for row in visits])
+    revenue = judged(sessions_hold_all_revenue, lake)
+    assert not revenue.passed
+    assert (revenue.metadata["expected"].value, revenue.metadata["actual"].value) == (
+        "64.0000",
+        f"{64 + len(visits)}.0000",
+    )
+    overwrite(pipeline, SESSIONS, visits)
+
+    shares = pipeline.lake(CAMPAIGN_ATTRIBUTION)
+    overwrite(pipeline, CAMPAIGN_ATTRIBUTION, [row for row in shares if row["model"] != "linear"])
+    missing = judged(each_model_shares_out_all_revenue, lake)
+    assert not missing.passed
+    assert missing.metadata["sample_keys"].value[0] == {
+        "report_date": "2024-05-02",
+        "model": "linear",
+        "expected": "4.0000",
+        "actual": "None",
+    }
+
+    customers = pipeline.lake(CUSTOMER_SEGMENTS)
+    overwrite(pipeline, CUSTOMER_SEGMENTS, [*customers, customers[0]])
+    assert not judged(unique_customers, lake).passed
+
+    cohorts = pipeline.lake(COHORT_RETENTION)
+    overwrite(pipeline, COHORT_RETENTION, [row for row in cohorts if row["weeks_since"]])
+    lost = judged(cohorts_hold_every_user, lake)
+    assert not lost.passed
+    assert (lost.metadata["expected"].value, lost.metadata["actual"].value) == (3, 0)
+
+
+def test_a_plot_is_a_picture_of_its_figures(pipeline: Pipeline):
+    pipeline.ingest(*MAY)
+    refresh(pipeline)
+    shown = pipeline.reported("carts", "carts_by_state")
+    found = re.fullmatch(r"!\[Carts by state\]\(data:image/svg\+xml;base64,(.+)\)", shown)
+    assert found
+    picture = base64.b64decode(found[1]).decode()
+    assert re.findall(r">([^<>]+)</text>", picture) == ["abandoned", "1", "converted", "1"]

@@ -1,0 +1,150 @@
+"""The streams in Dagster: when the sensor asks for a run, what a run reports, and what its checks find."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster import DagsterRunStatus
+
+from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
+from clickstream_assets.defs.windows.sensors import new_stream_records
+from clickstream_assets.engine import SparkEngine
+from clickstream_assets.resources.kafka import KafkaResource
+from clickstream_assets.resources.settings import SettingsResource
+from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.owner import ownership
+from clickstream_assets_tests.analytics.records import at
+from clickstream_assets_tests.databases import query
+from clickstream_assets_tests.defs.history import past_run, start_run, tick
+from clickstream_assets_tests.defs.pipeline import Pipeline, send
+from clickstream_assets_tests.streaming.streams import click, views
+
+NOON = at("2024-05-01 12:00")
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def pipeline(
+    pipeline_env: Settings,
+    spark_engine: SparkEngine,
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Pipeline:
+    monkeypatch.setenv("CLICKSTREAM_HOME", str(tmp_path))
+    monkeypatch.setenv("ELASTICSEARCH_ALIAS", pipeline_env.postgres_db)
+    # Started first, so that the run joins it: a process has one.
+    assert spark_engine.session
+    return Pipeline(pipeline_env, instance, definitions)
+
+
+def run(pipeline: Pipeline, definitions: dg.Definitions) -> dg.ExecuteInProcessResult:
+    return definitions.resolve_job_def("stream").execute_in_process(instance=pipeline.instance)
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {check.check_name: check for check in result.get_asset_check_evaluations()}
+
+
+def values(check: dg.AssetCheckEvaluation) -> dict[str, Any]:
+    return {name: value.value for name, value in check.metadata.items()}
+
+
+def test_a_run_reports_what_it_did_and_its_checks_agree(pipeline: Pipeline, definitions: dg.Definitions):
+    events = [*views(NOON, 101, MINUTE), click(NOON + 40 * MINUTE, 1, product_id="p2")]
+    pipeline.ingest(*events)
+    result = run(pipeline, definitions)
+    found = checks(result)
+    assert {name: check.passed for name, check in found.items()} == {
+        "window_keys_are_unique": True,
+        "stream_agrees_with_batch": True,
+        "alerts_follow_from_windows": True,
+    }
+    agreement = values(found["stream_agrees_with_batch"])
+    assert (agreement["compared"], agreement["equal"], agreement["lost"]) == (2, 2, 0)
+    assert values(found["alerts_follow_from_windows"])["expected"] == 1
+    assert pipeline.reported("product_windows", "rows") == 102
+    assert pipeline.reported("product_windows", "lag") == 0
+    assert pipeline.reported("product_windows", "dagster/row_count") == 4
+    assert pipeline.reported("flash_sale_alerts", "dagster/row_count") == 1
+    assert pipeline.reported("live_events", "rows") == 102
+    assert len(pipeline.lake(PRODUCT_WINDOWS)) == 4
+    (alert,) = pipeline.lake(FLASH_SALE_ALERTS)
+    assert alert["state"] == "resolved"
+
+
+def test_checks_find_lost_state_and_alerts_that_do_not_follow(
+    pipeline: Pipeline, definitions: dg.Definitions
+):
+    pipeline.ingest(*views(NOON, 101, MINUTE), click(NOON + 40 * MINUTE, 1, product_id="p2"))
+    run(pipeline, definitions)
+    # As if the stream had counted too little, and somebody had deleted an alert.
+    query(
+        pipeline.settings,
+        "WITH deleted AS (DELETE FROM flash_sale_alerts) "
+        "UPDATE product_windows SET views = 101, total_events = 100, batch_id = 99 WHERE is_final RETURNING 1",
+    )
+    query(pipeline.settings, "UPDATE stream_progress SET batch_id = 99, base_batch_id = 96 RETURNING 1")
+    pipeline.ingest(click(NOON + 41 * MINUTE, 2, product_id="p2"))
+    found = checks(run(pipeline, definitions))
+    agreement = found["stream_agrees_with_batch"]
+    assert not agreement.passed
+    assert values(agreement)["lost"] == 2
+    alerts = found["alerts_follow_from_windows"]
+    assert not alerts.passed
+    assert (values(alerts)["expected"], values(alerts)["actual"]) == (1, 0)
+
+
+def test_a_run_beside_an_owner_fails_and_says_who_it_is(pipeline: Pipeline, definitions: dg.Definitions):
+    pipeline.ingest(click(NOON, 1))
+    with ownership(pipeline.settings, "stream"):
+        result = pipeline.materialize("product_windows")
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert "run by clickstream stream, process" in str(failure.step_failure_data.user_failure_data)
+
+
+def ask(pipeline: Pipeline, definitions: dg.Definitions) -> str | list[dict[str, str]]:
+    """Why the sensor asks for nothing, or the tags of the runs that it asks for."""
+    kafka = KafkaResource(settings=SettingsResource())
+    result = tick(new_stream_records, pipeline.instance, definitions, resources={"kafka": kafka})
+    if result.run_requests:
+        return [
+            {name: tag for name, tag in request.tags.items() if "waiting" in name}
+            for request in result.run_requests
+        ]
+    return str(result.skip_message)
+
+
+def test_sensor_asks_for_a_run_when_there_is_more_than_the_stream_has_read(
+    pipeline: Pipeline, definitions: dg.Definitions
+):
+    assert ask(pipeline, definitions) == "no new records"
+    send(pipeline.settings, [json.dumps(click(NOON, number)).encode() for number in range(3)])
+    assert ask(pipeline, definitions) == [{"clickstream/waiting_records": "3"}]
+    run(pipeline, definitions)
+    assert ask(pipeline, definitions) == "no new records"
+    send(pipeline.settings, [b"no event"])
+    assert ask(pipeline, definitions) == [{"clickstream/waiting_records": "1"}]
+
+
+def test_sensor_leaves_the_streams_to_who_runs_them(pipeline: Pipeline, definitions: dg.Definitions):
+    send(pipeline.settings, [b"{}"])
+    with ownership(pipeline.settings, "stream"):
+        assert str(ask(pipeline, definitions)).startswith(
+            "the streams are run by clickstream stream, process"
+        )
+    assert isinstance(ask(pipeline, definitions), list)
+
+
+def test_sensor_waits_for_a_run_and_after_failures(pipeline: Pipeline, definitions: dg.Definitions):
+    send(pipeline.settings, [b"{}"])
+    past_run(pipeline.instance, "stream", DagsterRunStatus.FAILURE)
+    assert str(ask(pipeline, definitions)).startswith("the last run failed; trying again in")
+    run_ = start_run(pipeline.instance, "stream")
+    assert ask(pipeline, definitions) == f"run {run_.run_id} is under way"

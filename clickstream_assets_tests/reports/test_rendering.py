@@ -1,0 +1,156 @@
+"""The report as text and as a page."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from html.parser import HTMLParser
+
+from clickstream_assets.reports.document import DayRows
+from clickstream_assets.reports.page import render_html
+from clickstream_assets.reports.text import render_text
+from clickstream_assets_tests.reports.days import DAY, ROWS, category, product, report, summary
+
+# As the older text has it, line by line.
+OLDER_LINES = """\
+Daily E-commerce Summary - 2024-05-08
+============================================================
+
+Total Events: 28123
+
+USER SEGMENTATION
+----------------------------------------
+- Buyers: 434
+- Window Shoppers: 2876
+
+TOP 5 VIEWED PRODUCTS
+----------------------------------------
+1. p1 - 900 views
+2. p2 - 70 views
+3. p3 - 70 views
+4. p5 - 1 views
+
+CONVERSION RATES BY PRODUCT CATEGORY
+----------------------------------------
+Category             Views  Purchases       Rate
+---------------------------------------------
+electronics           5000        600     12.00%
+books                 3000        150      5.00%
+clothing              3000        150      5.00%
+"""
+VOID = {"meta", "br"}
+HOSTILE = '<script>alert("1")</script>&'
+
+
+def test_the_text_begins_and_ends_as_the_older_one_does():
+    text = render_text(report())
+    assert text.startswith(OLDER_LINES)
+    assert text.endswith(f"\n\n{'=' * 60}\nReport generated at: 2024-05-09T02:00:03+00:00")
+
+
+def test_what_is_new_comes_after_it():
+    text = render_text(report(summaries={DAY - timedelta(days=7): summary(total_events=20000)}))
+    more = text.removeprefix(OLDER_LINES).splitlines()
+    assert "Events                  28,123            -       +40.6%" in more
+    assert "Revenue              47,794.53            -        +0.0%" in more
+    assert "Bounce rate             18.23%            -     +0.00 pp" in more
+    assert "Put into a cart      1,200     38.71%" in more
+    assert "- Abandoned: 120" in more
+    assert "- champions: 30" in more
+    assert "(direct)                         600      40,000.00" in more
+    assert "Left out as bots': 1,931 events in 31 sessions" in more
+
+
+def test_a_day_without_events_says_so():
+    empty = report(DayRows())
+    assert "Total Events: 0\n\nThere were no events on this day.\n" in render_text(empty)
+    assert "FIGURES" not in render_text(empty)
+    assert "There were no events on this day." in render_html(empty)
+    assert "From view to purchase" not in render_html(empty)
+
+
+class Page(HTMLParser):
+    """Holds that each tag is closed by its own, and collects texts and attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def words(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def test_the_page_is_well_formed_and_says_what_the_report_says():
+    html = render_html(report(summaries={DAY - timedelta(days=1): summary(total_events=30000)}))
+    assert html.startswith("<!DOCTYPE html>")
+    text = words(Page(html).text)
+    for part in (
+        "Events 28,123 -6.3% day before",
+        "Buyers 434 13.11%",
+        "Window shoppers 2,876 86.89%",
+        "Put into a cart 1,200 38.71%",
+        "1. p1 900",
+        "electronics 12.00% 600 of 5,000",
+        "Abandoned 120",
+        "champions 30",
+        "(direct) 40,000.00 600 orders",
+        "Report generated at: 2024-05-09T02:00:03+00:00",
+    ):
+        assert part in text
+    # The week before has no report.
+    assert "week before" not in text
+
+
+def test_the_page_runs_nothing_and_fetches_nothing():
+    page = Page(render_html(report()))
+    assert page.tags <= {"html", "head", "meta", "title", "body", "table", "tr", "td", "div", "span", "br"}
+    names = {name for name, _ in page.attributes}
+    assert not {name for name in names if name.startswith("on")} | (names & {"src", "href", "background"})
+    assert not [value for _, value in page.attributes if "url(" in value or "//" in value]
+
+
+def test_every_value_is_escaped():
+    rows = DayRows(
+        summary=ROWS.summary,
+        products=[product(HOSTILE, 5, 1)],
+        categories=[category(HOSTILE, 5, 1, "20.00")],
+        customers={HOSTILE: 1},
+        campaigns=[{"campaign": HOSTILE, "orders": 1, "revenue": 1}],
+    )
+    html = render_html(report(rows))
+    assert "<script" not in html
+    assert Page(html).text.count(HOSTILE) == 4
+
+
+def test_text_and_page_are_made_from_the_stored_json_alone():
+    made = report()
+    stored = json.loads(json.dumps(made))
+    assert render_text(stored) == render_text(made)
+    assert render_html(stored) == render_html(made)
+
+
+def test_the_longest_bar_is_whole_and_the_smallest_can_be_seen():
+    rows = DayRows(summary=ROWS.summary, products=[product("a", 10_000, 1), product("b", 1, 2)])
+    widths = [value for name, value in Page(render_html(report(rows))).attributes if name == "width"]
+    assert widths.count("100%") > 1
+    assert "1%" in widths

@@ -1,0 +1,93 @@
+"""What a stream refuses to go on from, and what it says."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.checkpoint import Checkpoint, CheckpointError, PlannedBatch
+from clickstream_assets.streaming.query import checkpoint_of
+from clickstream_assets.streaming.windows import fingerprint
+from clickstream_assets_tests.analytics.records import at
+from clickstream_assets_tests.databases import fresh_database, with_settings
+from clickstream_assets_tests.streaming.streams import Shop, click
+
+NOON = at("2024-05-01 12:00")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(_env_file=None, checkpoint_path=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"window_duration": "20 minutes"},
+            "WINDOW_DURATION is '1200 seconds' and was '600 seconds'",
+        ),
+        ({"slide_duration": "1 minute"}, "SLIDE_DURATION is '60 seconds' and was '300 seconds'"),
+        ({"watermark_delay": "1 hour"}, "WATERMARK_DELAY is '3600 seconds' and was '600 seconds'"),
+        ({"stream_shuffle_partitions": 8}, "STREAM_SHUFFLE_PARTITIONS is 8 and was 2"),
+        ({"kafka_topic": "other"}, "KAFKA_TOPIC is 'other' and was 'clickstream-events'"),
+    ],
+)
+def test_another_query_is_refused_with_what_changed_and_what_to_do(
+    settings: Settings, changes: dict[str, Any], says: str
+):
+    checkpoint_of(settings, 1).open()
+    checkpoint_of(settings, 1).open()
+    with pytest.raises(CheckpointError, match=re.escape(says)) as caught:
+        checkpoint_of(with_settings(settings, **changes), 1).open()
+    assert "`clickstream stream --rebuild`" in str(caught.value)
+
+
+def test_thresholds_can_be_changed_at_any_time(settings: Settings):
+    changed = with_settings(settings, views_threshold=7, alert_cooldown_minutes=1, stream_batch_records=9)
+    assert fingerprint(changed) == fingerprint(settings)
+
+
+def test_a_new_format_of_the_state_is_refused(settings: Settings):
+    Checkpoint(settings, "q", {"FORMAT": 1}).open()
+    with pytest.raises(CheckpointError, match="FORMAT is 2 and was 1"):
+        Checkpoint(settings, "q", {"FORMAT": 2}).open()
+
+
+def test_a_checkpoint_of_an_unknown_query_is_refused(settings: Settings, tmp_path: Path):
+    (tmp_path / "q" / "offsets").mkdir(parents=True)
+    (tmp_path / "q" / "offsets" / "0").write_text("v1\n")
+    with pytest.raises(CheckpointError, match=r"without query\.json"):
+        Checkpoint(settings, "q", {}).open()
+
+
+def test_what_spark_planned_is_read_from_its_log(settings: Settings, tmp_path: Path):
+    checkpoint = Checkpoint(settings, "q", {})
+    assert not checkpoint.has_begun
+    (tmp_path / "q" / "offsets").mkdir(parents=True)
+    log = tmp_path / "q" / "offsets" / "3"
+    log.write_text('v1\n{"batchWatermarkMs":1714564800000,"conf":{}}\n{"clickstream-events":{"1":5,"0":7}}')
+    assert checkpoint.has_begun
+    assert checkpoint.planned_batch(3) == PlannedBatch(NOON, {0: 7, 1: 5})
+    log.write_text('v1\n{"batchWatermarkMs":0}\n-')
+    assert checkpoint.planned_batch(3) == PlannedBatch(None, {})
+
+
+def test_a_stream_starts_neither_without_its_state_nor_without_its_tables(shop: Shop):
+    for number in range(3):
+        shop.send([click(NOON + timedelta(minutes=number), number)])
+        shop.run()
+    with fresh_database(shop.settings) as empty:
+        other = Shop(empty, shop.spark)
+        with pytest.raises(CheckpointError, match=r"has none of the windows.*--rebuild"):
+            other.run()
+    assert shop.settings.checkpoint_path
+    shutil.rmtree(shop.settings.checkpoint_path)
+    with pytest.raises(CheckpointError, match=r"state of the stream is not in .*--rebuild"):
+        shop.run()

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+from deltalake import DeltaTable
+
+from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS, REJECTED_EVENTS
+from clickstream_assets.elasticsearch import LiveEvents
+from clickstream_assets.engine import DuckDBEngine, SparkEngine
+from clickstream_assets.ingest import counts_by_hour, misplaced_records
+from clickstream_assets.lake import Lake
+from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.checkpoint import Checkpoint, CheckpointError
+from clickstream_assets.streaming.errors import ServerAwayError
+from clickstream_assets.streaming.live_events import QUERY, start
+from clickstream_assets.streaming.owner import OwnedError, ownership
+from clickstream_assets.streaming.process import run_live_events
+from clickstream_assets.streaming.source import configured
+from clickstream_assets_tests.databases import free_port, fresh_database, query, with_settings
+from clickstream_assets_tests.ingestion import PLACES, Ingestion
+from clickstream_assets_tests.topics import new_topic, send
+
+
+@pytest.fixture
+def settings(settings_for_stack: Settings, tmp_path: Path) -> Iterator[Settings]:
+    """A topic of two partitions, a lake, checkpoints and an alias of one's own."""
+    settings = with_settings(
+        new_topic(settings_for_stack, partitions=2),
+        lake_path=str(tmp_path / "lake"),
+        checkpoint_path=str(tmp_path / "checkpoints"),
+        elasticsearch_alias=f"live_{uuid4().hex}",
+        elasticsearch_patience_seconds=5,
+    )
+    yield settings
+    live = LiveEvents(settings)
+    for index in indices(settings):
+        live.client.indices.delete(index=index)
+    live.client.options(ignore_status=404).indices.delete_index_template(name=settings.elasticsearch_alias)
+    live.close()
+
+
+def indices(settings: Settings) -> list[str]:
+    return sorted(LiveEvents(settings).client.indices.get_alias(index=f"{settings.elasticsearch_alias}-*"))
+
+
+def event(event_id: str | None = None, time: str = "2024-05-31T12:00:00Z", **fields: Any) -> bytes:
+    sent = {"event_type": "view", "user_id": "u1", "product_id": "p1", "timestamp": time} | fields
+    return msgspec.json.encode(sent | ({"event_id": event_id} if event_id else {}))
+
+
+def too_deep(event_id: str) -> bytes:
+    """A valid event that is no document: Elasticsearch takes 20 levels."""
+    deep: object = 1
+    for _ in range(25):
+        deep = {"a": deep}
+    return event(event_id, properties={"deep": deep})
+
+
+def run(settings: Settings, engine: SparkEngine) -> None:
+    """Bring all there is in the topic into Elasticsearch."""
+    query = start(configured(engine.session, settings), settings, {"availableNow": True})
+    query.awaitTermination()
+
+
+def documents(settings: Settings) -> list[dict[str, Any]]:
+    live = LiveEvents(settings)
+    live.client.indices.refresh(index="_all")
+    return sorted(live.search({"match_all": {}}, 1000, 0), key=lambda document: document["event_id"])
+
+
+def ids(settings: Settings) -> list[str]:
+    return [document["event_id"] for document in documents(settings)]
+
+
+def rejected(settings: Settings, engine: DuckDBEngine) -> list[dict[str, Any]]:
+    lake = Lake(settings.lake, engine)
+    rows = engine.to_arrow(lake.read(REJECTED_EVENTS)).to_pylist()
+    return sorted(rows, key=lambda row: (row["rejected_by"], row["partition"], row["offset"]))
+
+
+def test_event_is_a_document_with_every_column(settings: Settings, spark_engine: SparkEngine):
+    full = {
+        "price": 19.99,
+        "quantity": 2,
+        "product_category": "electronics.smartphone",
+        "brand": "Acme",
+        "consent": True,
+        "properties": {"colour": "blue", "sizes": [1, 2.5]},
+        "page": "/home",
+    }
+    send(settings, {0: [event("a", "2024-05-31T12:00:00.123456+02:00", **full), b"broken", None]})
+    run(settings, spark_engine)
+    [document] = documents(settings)
+    kafka_time = datetime.fromisoformat(document.pop("kafka_time"))
+    assert abs(datetime.now(UTC) - kafka_time) < timedelta(hours=1)
+    assert len(document.pop("payload_hash")) == 32
+    assert document == {
+        "event_id": "a",
+        "event_type": "view",
+        "event_time": "2024-05-31T10:00:00.123456Z",
+        "event_date": "2024-05-31",
+        "user_id": "u1",
+        "product_id": "p1",
+        "product_category": "electronics.smartphone",
+        "brand": "Acme",
+        "price": 19.99,
+        "quantity": 2,
+        "consent": True,
+        "properties": {"colour": "blue", "sizes": [1, 2.5], "page": "/home"},
+        "is_bot": False,
+        "topic": settings.kafka_topic,
+        "partition": 0,
+        "offset": 0,
+    }
+    live = LiveEvents(settings)
+    for asked in (
+        {"match": {"words": "smartphone"}},
+        {"match": {"words": "ACME"}},
+        {"term": {"properties.colour": "blue"}},
+        {"term": {"product_category": "electronics.smartphone"}},
+        {"range": {"price": {"gte": 19.99, "lt": 20}}},
+    ):
+        assert len(live.search(asked, 10, 0)) == 1, asked
+
+
+def test_first_record_of_an_id_is_the_document_also_when_it_comes_again_later(
+    settings: Settings, spark_engine: SparkEngine
+):
+    send(settings, {0: [event("a", price=1), event("b")], 1: [event("a", "2024-06-01T00:00:00Z", price=2)]})
+    run(settings, spark_engine)
+    send(settings, {1: [event("a", price=3), event("c")]})
+    run(settings, spark_engine)
+    assert [(d["event_id"], d.get("price")) for d in documents(settings)] == [
+        ("a", 1),
+        ("b", None),
+        ("c", None),
+    ]
+    assert [index[-10:] for index in indices(settings)] == ["2024.05.31"]
+
+
+def test_same_events_again_from_the_first_change_nothing(
+    settings: Settings, spark_engine: SparkEngine, duckdb_engine: DuckDBEngine
+):
+    send(settings, {p: [event(f"{p}{n}") for n in range(20)] for p in range(2)})
+    send(settings, {1: [too_deep("deep")]})
+    run(settings, spark_engine)
+    before = documents(settings), rejected(settings, duckdb_engine)
+    Checkpoint(settings, QUERY, {}).remove()
+    run(settings, spark_engine)
+    assert (documents(settings), rejected(settings, duckdb_engine)) == before
+    assert (len(before[0]), len(before[1])) == (40, 1)
+
+
+def test_event_that_elasticsearch_refuses_is_rejected_with_the_reason_and_the_numbers_still_close(
+    settings: Settings, spark_engine: SparkEngine, duckdb_engine: DuckDBEngine
+):
+    values = [event("a"), too_deep("deep"), b"broken", event("b"), event("ü" * 256)]
+    send(settings, {1: values}, key=b"k")
+    ingestion = Ingestion.of(settings, duckdb_engine)
+    ingestion.run()
+    run(settings, spark_engine)
+    assert ids(settings) == ["a", "b", "ü" * 256]
+
+    by_elasticsearch, by_ingest = rejected(settings, duckdb_engine)
+    assert (by_ingest["offset"], by_ingest["rejected_by"], by_ingest["batch"]) == (2, "ingest", 1)
+    assert by_elasticsearch["rule"] == (
+        "document_parsing_exception: The provided [flattened] field [properties] exceeds the maximum depth limit of "
+        "[20]."
+    )
+    assert (
+        by_elasticsearch.items()
+        >= {
+            "topic": settings.kafka_topic,
+            "partition": 1,
+            "offset": 1,
+            "batch": 0,
+            "key": b"k",
+            "value": values[1],
+            "rejected_by": "elasticsearch",
+        }.items()
+    )
+
+    query_id = msgspec.json.decode(Path(settings.checkpoints, QUERY, "metadata").read_bytes())["id"]
+    table = DeltaTable(ingestion.lake.path(REJECTED_EVENTS))
+    assert table.transaction_version(f"{QUERY} {query_id}") == 1
+
+    [hour] = counts_by_hour(ingestion.lake, RAW_EVENTS, PLACES, 1)
+    assert (hour[RAW_EVENTS.name], hour[EVENTS.name], hour[REJECTED_EVENTS.name]) == (5, 4, 1)
+    assert misplaced_records(ingestion.lake, RAW_EVENTS, PLACES, 1) == []
+    send(settings, {0: [b"broken too", too_deep("deeper")]})
+    ingestion.run()
+    run(settings, spark_engine)
+    assert [row["rejected_by"] for row in rejected(settings, duckdb_engine)] == ["elasticsearch"] * 2 + [
+        "ingest"
+    ] * 2
+
+
+def test_stream_goes_on_where_it_was_when_elasticsearch_is_back(
+    settings: Settings, spark_engine: SparkEngine, duckdb_engine: DuckDBEngine
+):
+    send(settings, {0: [event("a")]})
+    run(settings, spark_engine)
+    send(settings, {0: [event("b"), too_deep("deep")], 1: [event("c")]})
+    away = with_settings(
+        settings, elasticsearch_url=f"http://127.0.0.1:{free_port()}", elasticsearch_patience_seconds=0
+    )
+    with pytest.raises(
+        Exception, match="Elasticsearch cannot be reached: no answer from ELASTICSEARCH_URL=http"
+    ):
+        run(away, spark_engine)
+    assert ids(settings) == ["a"]
+    run(settings, spark_engine)
+    assert ids(settings) == ["a", "b", "c"]
+    assert len(rejected(settings, duckdb_engine)) == 1
+
+
+def test_days_past_their_retention_are_dropped(settings: Settings, spark_engine: SparkEngine):
+    today = datetime.now(UTC).date()
+    days = [today - timedelta(days=ago) for ago in (0, 3, 4)] + [date(2024, 5, 31)]
+    send(settings, {0: [event(str(day), f"{day}T00:00:00Z") for day in days]})
+    run(with_settings(settings, live_events_retention_days=3), spark_engine)
+    assert ids(settings) == sorted(str(day) for day in days[:2])
+
+
+def test_checkpoint_of_another_topic_is_refused(settings: Settings, spark_engine: SparkEngine):
+    run(settings, spark_engine)
+    with pytest.raises(CheckpointError, match="KAFKA_TOPIC is 'other'"):
+        run(with_settings(settings, kafka_topic="other"), spark_engine)
+
+
+def test_run_notes_how_it_went_and_leaves_the_streams_to_their_owner(
+    settings: Settings, spark_engine: SparkEngine
+):
+    send(settings, {0: [event("a"), b"broken"], 1: [event("b")]})
+    with fresh_database(settings) as own:
+        session = configured(spark_engine.session, own)
+        with ownership(own, "stream"), pytest.raises(OwnedError, match="clickstream stream, process"):
+            run_live_events(own, lambda: session)
+        status = run_live_events(own, lambda: session)
+        assert (status.rows, status.lag, ids(own)) == (3, {0: 0, 1: 0}, ["a", "b"])
+        assert query(own, "SELECT query, rows FROM stream_status") == [("live_events", 3)]
+        away = with_settings(
+            own, elasticsearch_url="http://u:s3cret@127.0.0.1:1", elasticsearch_patience_seconds=0
+        )
+        send(settings, {0: [event("c")]})
+        with pytest.raises(
+            ServerAwayError, match="cannot be reached: no answer from ELASTICSEARCH_URL=http://127"
+        ) as caught:
+            run_live_events(away, lambda: session)
+        assert "s3cret" not in str(caught.value)

@@ -1,0 +1,72 @@
+"""Who runs the streams: one process, until it ends, however it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.owner import OwnedError, owner, ownership
+from clickstream_assets_tests.databases import environment, fresh_database, query
+
+HOLDER = """
+import threading
+from clickstream_assets.settings import load_settings
+from clickstream_assets.streaming.owner import ownership
+
+with ownership(load_settings(), "stream"):
+    print("held", flush=True)
+    threading.Event().wait()
+"""
+
+
+@pytest.fixture
+def settings(settings_for_stack: Settings) -> Iterator[Settings]:
+    with fresh_database(settings_for_stack) as own:
+        yield own
+
+
+def test_a_second_owner_is_told_who_the_first_is(settings: Settings):
+    assert owner(settings) is None
+    with ownership(settings, "stream"):
+        by_whom = r"run by clickstream stream, process \d+ on .* \(since "
+        with pytest.raises(OwnedError, match=by_whom), ownership(settings, "run"):
+            pass
+        assert str(owner(settings)).startswith("clickstream stream, process ")
+    assert owner(settings) is None
+    with ownership(settings, "run"):
+        assert str(owner(settings)).startswith("clickstream run")
+
+
+def test_databases_have_owners_of_their_own(settings: Settings, settings_for_stack: Settings):
+    with fresh_database(settings_for_stack) as other, ownership(settings, "a"), ownership(other, "b"):
+        assert str(owner(other)).startswith("clickstream b")
+
+
+def test_a_killed_owner_keeps_nothing(settings: Settings):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER], env=environment(settings), stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        assert owner(settings)
+        process.kill()
+    while owner(settings):
+        pass
+    with ownership(settings, "next"):
+        pass
+
+
+def test_who_lost_the_lock_can_write_no_more(settings: Settings):
+    with ownership(settings, "stream") as connection:
+        query(
+            settings,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'clickstream stream%'",
+        )
+        with ownership(settings, "next"), pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT")

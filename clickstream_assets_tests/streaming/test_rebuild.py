@@ -1,0 +1,147 @@
+"""`clickstream stream --rebuild`: the same windows and alerts as before, and a stream that misses nothing."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
+from clickstream_assets.streaming.checkpoint import CheckpointError
+from clickstream_assets.streaming.owner import ownership
+from clickstream_assets.streaming.rebuild import Rebuilt, rebuild
+from clickstream_assets.streaming.store import progress_of
+from clickstream_assets_tests.analytics.records import at
+from clickstream_assets_tests.databases import fresh_database, with_settings
+from clickstream_assets_tests.streaming.streams import Rows, Shop, click, views
+
+NOON = at("2024-05-01 12:00")
+MINUTE = timedelta(minutes=1)
+USERS = "distinct_users"
+"""Estimated by the stream and counted by the rebuild."""
+
+
+def rebuilt(shop: Shop) -> Rebuilt:
+    with ownership(shop.settings, "test") as connection:
+        return rebuild(shop.settings, shop.lake, connection)
+
+
+def without_users(rows: Rows) -> Rows:
+    return [{name: value for name, value in row.items() if name != USERS} for row in rows]
+
+
+def traffic(shop: Shop) -> None:
+    """An alert that is over, one that is open, and windows of both kinds."""
+    shop.send(views(NOON, 110, 2 * MINUTE))
+    shop.send(click(NOON + i * MINUTE, 1000 + i, product_id="p2") for i in range(60))
+    shop.send(views(NOON + 57 * MINUTE, 120, 2 * MINUTE))
+
+
+def test_a_rebuild_brings_back_what_was_there_and_the_stream_goes_on(shop: Shop):
+    traffic(shop)
+    shop.run()
+    shop.ingest()
+    windows, alerts, messages = shop.windows(), shop.alerts(), shop.messages()
+    assert [alert["state"] for alert in alerts].count("open") == 1
+    assert messages == [("p1", "opened"), ("p1", "opened"), ("p1", "resolved")]
+
+    result = rebuilt(shop)
+    assert (result.windows, result.alerts, result.lost) == (len(windows), 2, 0)
+    assert without_users(shop.windows()) == without_users(windows)
+    assert shop.alerts() == alerts
+    assert shop.copy(PRODUCT_WINDOWS) == shop.windows()
+
+    # What came meanwhile is read, and what was open is read again without being counted twice.
+    shop.send(views(NOON + 60 * MINUTE, 30, MINUTE, prefix="more"))
+    shop.run()
+    shop.send([click(NOON + 120 * MINUTE, 5000, product_id="p3")])
+    shop.run()
+    assert shop.messages() == [*messages, ("p1", "resolved")]
+    assert shop.copy(FLASH_SALE_ALERTS) == shop.alerts()
+
+    after = without_users(shop.windows())
+    shop.ingest()
+    rebuilt(shop)
+    assert without_users(shop.windows()) == after
+
+
+def test_a_stream_that_has_lost_its_state_goes_on_after_a_rebuild(shop: Shop):
+    traffic(shop)
+    shop.run()
+    shop.ingest()
+    windows = shop.windows()
+    assert shop.settings.checkpoint_path
+    shutil.rmtree(shop.settings.checkpoint_path)
+    rebuilt(shop)
+    shop.run()
+    assert without_users(shop.windows()) == without_users(windows)
+    assert [path.name for path in Path(shop.settings.checkpoint_path).iterdir()] == ["product_windows-2"]
+
+
+def test_events_that_the_lake_does_not_have_yet_are_not_lost(shop: Shop):
+    shop.send(views(NOON, 40, MINUTE))
+    shop.ingest()
+    shop.send(views(NOON + 2 * MINUTE, 70, MINUTE))
+    shop.run()
+    windows, messages = shop.windows(), shop.messages()
+    assert messages == [("p1", "opened")]
+    rebuilt(shop)
+    # The stream knows more of the open windows than the lake.
+    assert without_users(shop.windows()) == without_users(windows)
+    shop.run(stream_batch_records=30)
+    assert without_users(shop.windows()) == without_users(windows)
+    assert shop.messages() == messages
+
+
+def test_windows_of_another_length_come_with_a_rebuild(shop: Shop):
+    traffic(shop)
+    shop.run()
+    shop.ingest()
+    with pytest.raises(CheckpointError, match="WINDOW_DURATION"):
+        shop.run(window_duration="20 minutes")
+    rebuilt(shop)
+    shop.run()
+    assert {row["window_end"] - row["window_start"] for row in shop.windows()} == {20 * MINUTE}
+    assert shop.copy(PRODUCT_WINDOWS) == shop.windows()
+
+
+def test_what_kafka_no_longer_has_is_taken_from_the_lake(shop: Shop):
+    shop.send(views(NOON, 40, MINUTE))
+    shop.send([click(NOON + 12 * MINUTE, 1, product_id="p2")])
+    shop.ingest()
+    admin = AdminClient({"bootstrap.servers": shop.settings.kafka_bootstrap_servers})
+    admin.delete_records([TopicPartition(shop.settings.kafka_topic, 0, 30)])[
+        TopicPartition(shop.settings.kafka_topic, 0, 30)
+    ].result()
+    result = rebuilt(shop)
+    assert (result.lost, result.floor) == (30, NOON + 10 * MINUTE)
+    shop.run()
+    counts = {(row["window_start"], row["product_id"]): row["views"] for row in shop.windows()}
+    assert counts[NOON, "p1"] == counts[NOON - 5 * MINUTE, "p1"] == 40
+    progress = progress_of(shop.settings)
+    assert progress
+    assert progress.floor == NOON + 10 * MINUTE
+
+
+def test_a_rebuild_without_events_begins_with_the_first_record(shop: Shop):
+    shop.send([click(NOON, 1)])
+    assert rebuilt(shop) == Rebuilt(0, 0, None, {}, 0)
+    shop.run()
+    assert len(shop.windows()) == 2
+
+
+def test_a_new_database_is_filled_by_a_rebuild(shop: Shop):
+    traffic(shop)
+    shop.run()
+    shop.ingest()
+    windows = shop.windows()
+    with fresh_database(shop.settings) as empty:
+        other = Shop(with_settings(empty), shop.spark)
+        rebuilt(other)
+        other.run()
+        assert without_users(other.windows()) == without_users(windows)
+        assert other.copy(PRODUCT_WINDOWS) == other.windows()

@@ -1,0 +1,273 @@
+"""The streaming query over what is in a topic: what it counts, what it leaves out, and what it says of alerts."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
+from clickstream_assets.engine import SparkEngine
+from clickstream_assets.lake import Lake
+from clickstream_assets.settings import Settings
+from clickstream_assets.simulator.run import run_replay
+from clickstream_assets.streaming.agreement import Reason, compare
+from clickstream_assets.streaming.checkpoint import PlannedBatch
+from clickstream_assets.streaming.owner import ownership
+from clickstream_assets.streaming.status import write_status
+from clickstream_assets.streaming.store import WindowStore, progress_of
+from clickstream_assets_tests.analytics.records import at
+from clickstream_assets_tests.conftest import DATA
+from clickstream_assets_tests.databases import query, with_settings
+from clickstream_assets_tests.streaming.streams import Shop, click, new_shop, views
+
+REES46 = DATA / "rees46_multicategory_20191001_train.csv.gz"
+NOON = at("2024-05-01 12:00")
+MINUTE = timedelta(minutes=1)
+TEN, FIVE = 10 * MINUTE, 5 * MINUTE
+
+
+def count_by_hand(events: list[dict[str, Any]]) -> dict[tuple[datetime, str], tuple[int, int]]:
+    """Views and purchases per window and product, of events that all count."""
+    counts: dict[tuple[datetime, str], list[int]] = defaultdict(lambda: [0, 0])
+    for event in events:
+        moment = datetime.fromisoformat(event["timestamp"]).astimezone(UTC)
+        first = moment - (moment - datetime(1970, 1, 1, tzinfo=UTC)) % FIVE
+        for start in (first - FIVE, first):
+            counts[start, event["product_id"]][0] += event["event_type"] == "view"
+            counts[start, event["product_id"]][1] += event["event_type"] == "purchase"
+    return {key: (seen, bought) for key, (seen, bought) in counts.items()}
+
+
+def counted(shop: Shop) -> dict[tuple[datetime, str], tuple[int, int]]:
+    return {
+        (row["window_start"], row["product_id"]): (row["views"], row["purchases"]) for row in shop.windows()
+    }
+
+
+def episodes_by_hand(
+    counts: dict[tuple[datetime, str], tuple[int, int]], threshold: int
+) -> set[tuple[str, datetime, datetime]]:
+    """Product, first window's start and last window's end of each episode."""
+    starts = defaultdict(list)
+    for (start, product), (seen, bought) in sorted(counts.items()):
+        if seen > threshold and bought < 5:
+            starts[product].append(start)
+    found = set()
+    for product, times in starts.items():
+        first = last = times[0]
+        for start in [*times[1:], datetime.max.replace(tzinfo=UTC)]:
+            if start > last + TEN + 30 * MINUTE:
+                found.add((product, first, last + TEN))
+                first = start
+            last = start
+    return found
+
+
+@pytest.mark.skipif(not REES46.exists(), reason="the data set is not here")
+def test_real_shoppers_are_counted_as_by_hand(
+    settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path
+):
+    with new_shop(settings_for_stack, tmp_path, spark_engine.session, partitions=3) as shop:
+        run_replay(shop.settings, REES46, files=False)
+        outcome = shop.run()
+        assert outcome.status.rows == 14_074
+        assert outcome.status.dropped_late == 0
+        counts = counted(shop)
+        assert len(counts) == 15_327
+        assert max(seen for seen, _ in counts.values()) == 48
+        assert shop.alerts() == []
+
+        # The same topic once more, with a threshold that something is over, in several batches.
+        with new_shop(settings_for_stack, tmp_path / "lower", spark_engine.session) as lower:
+            lower.settings = with_settings(
+                lower.settings,
+                kafka_topic=shop.settings.kafka_topic,
+                views_threshold=20,
+                stream_batch_records=5_000,
+            )
+            lower.run()
+            assert lower.windows() == shop.windows()
+            found = {
+                (alert["product_id"], alert["first_window_start"], alert["last_window_end"])
+                for alert in lower.alerts()
+            }
+            assert found == episodes_by_hand(counts, 20)
+            assert lower.copy(FLASH_SALE_ALERTS) == lower.alerts()
+        shop.ingest()
+        for lake in (shop.lake, Lake(shop.settings.lake, spark_engine)):
+            agreement = compare(shop.settings, lake, progress_of(shop.settings), days=7)
+            assert (agreement.compared, agreement.differences) == (8_889, [])
+
+
+def test_repetitions_and_robots_are_not_counted(shop: Shop):
+    order = {"event_type": "purchase", "order_id": "o1", "quantity": 2, "price": 9.5}
+    robot = {"user_agent": "Googlebot/2.1 (+http://www.google.com/bot.html)"}
+    shop.send(
+        [
+            click(NOON, 1),
+            click(NOON, 1),
+            click(NOON, 1, user_id="u2"),
+            click(NOON, 2, **order),
+            click(NOON + MINUTE, 3, **order),
+            click(NOON, 4, **order | {"order_id": "o2"}),
+            click(NOON, 5, **robot),
+            click(NOON, 6, event_type="search", product_id=None, query="a"),
+            click(NOON, 7, event_type="add_to_cart"),
+            {"event_type": "view"},
+        ]
+    )
+    shop.run()
+    (_, window) = shop.windows()
+    counts = {name: window[name] for name in ("views", "add_to_carts", "purchases", "total_events")}
+    assert counts == {"views": 1, "add_to_carts": 1, "purchases": 2, "total_events": 4}
+    shop.send([click(NOON + 2 * MINUTE, 1), click(NOON + 3 * MINUTE, 8, **order)])
+    shop.run()
+    assert shop.windows()[1]["total_events"] == 4
+
+
+def test_open_windows_change_and_closed_ones_are_final(shop: Shop):
+    shop.send([click(NOON, 1)])
+    shop.run()
+    assert [row["is_final"] for row in shop.windows()] == [False, False]
+    shop.send([click(NOON + MINUTE, 2), click(NOON + 16 * MINUTE, 3, product_id="p2")])
+    shop.run()
+    assert [(row["product_id"], row["total_events"], row["is_final"]) for row in shop.windows()] == [
+        ("p1", 2, True),
+        ("p1", 2, False),
+        ("p2", 1, False),
+        ("p2", 1, False),
+    ]
+    assert shop.copy(PRODUCT_WINDOWS) == shop.windows()
+
+
+def test_the_order_in_which_events_come_does_not_matter_within_the_watermark(shop: Shop):
+    events = [
+        click(NOON + i * 7 * timedelta(seconds=1), i, product_id=f"p{i % 3}", user_id=f"u{i % 20}")
+        for i in range(400)
+    ]
+    # Never further from its place than 10 minutes: 85 events.
+    order = random.Random(3)
+    shuffled = sorted(events, key=lambda event: int(event["event_id"][1:]) + order.uniform(0, 80))
+    for part in range(0, 400, 100):
+        shop.send(shuffled[part : part + 100])
+        outcome = shop.run()
+        assert outcome.status.dropped_late == 0
+    assert counted(shop) == count_by_hand(events)
+
+
+def test_what_is_later_than_the_watermark_is_counted_as_late_and_is_in_the_batch(shop: Shop):
+    shop.send([click(NOON, 1), click(NOON + 30 * MINUTE, 2)])
+    shop.run()
+    shop.send([click(NOON + MINUTE, 3), click(NOON + 31 * MINUTE, 4)])
+    shop.run()
+    shop.send([click(NOON + 60 * MINUTE, 5)])
+    shop.run()
+    (row,) = query(shop.settings, "SELECT dropped_late, rows FROM stream_status")
+    assert row == (1, 5)
+    shop.ingest()
+    agreement = compare(shop.settings, shop.lake, progress_of(shop.settings), days=7)
+    assert [(d.window_start, d.streamed, d.batch, d.late, d.reason) for d in agreement.differences] == [
+        (NOON - FIVE, 1, 2, 1, Reason.LATE),
+        (NOON, 1, 2, 1, Reason.LATE),
+    ]
+
+
+def test_state_that_was_lost_is_told_from_events_that_were_late(shop: Shop):
+    shop.send([click(NOON, 1), click(NOON + MINUTE, 2), click(NOON + 30 * MINUTE, 3)])
+    shop.run()
+    shop.ingest()
+    lake = shop.lake
+    windows = lake.engine.to_arrow(lake.read(PRODUCT_WINDOWS)).to_pylist()
+    wrong = [row | {"total_events": 1, "batch_id": 9} for row in windows if row["is_final"]]
+    lake.merge(PRODUCT_WINDOWS, pa.Table.from_pylist(wrong, PRODUCT_WINDOWS.arrow), 99)
+    agreement = compare(shop.settings, lake, progress_of(shop.settings), days=7)
+    assert {d.reason for d in agreement.differences} == {Reason.LOST}
+    assert agreement.count(Reason.LOST) == 2
+
+
+def test_an_order_that_comes_again_after_the_watermark_is_told_from_lost_state(shop: Shop):
+    order = {"event_type": "purchase", "order_id": "o1"}
+    shop.send([click(NOON, 1, **order), click(NOON + 30 * MINUTE, 2)])
+    shop.run()
+    shop.send([click(NOON + 40 * MINUTE, 3, **order)])
+    shop.run()
+    shop.send([click(NOON + 90 * MINUTE, 4)])
+    shop.run()
+    shop.ingest()
+    agreement = compare(shop.settings, shop.lake, progress_of(shop.settings), days=7)
+    assert [(d.streamed, d.batch, d.reason) for d in agreement.differences] == [
+        (1, 0, Reason.REPEATED),
+        (1, 0, Reason.REPEATED),
+    ]
+
+
+def test_stream_and_batch_are_compared_only_where_both_have_been(shop: Shop):
+    assert compare(shop.settings, shop.lake, None, days=7).waiting == "no window is closed yet"
+    shop.send([click(NOON, 1), click(NOON + 30 * MINUTE, 2)])
+    shop.run()
+    waiting = compare(shop.settings, shop.lake, progress_of(shop.settings), days=7).waiting
+    assert waiting == "events has not come as far as the stream"
+    # What only the batch has seen is no difference.
+    shop.send([click(NOON + MINUTE, 3)])
+    shop.ingest()
+    agreement = compare(shop.settings, shop.lake, progress_of(shop.settings), days=7)
+    assert (agreement.compared, agreement.differences) == (2, [])
+
+
+def test_an_alert_is_opened_updated_and_resolved(shop: Shop):
+    shop.send(views(NOON, 101, MINUTE))
+    shop.run()
+    (alert,) = shop.alerts()
+    assert (alert["state"], alert["views"], alert["window_start"]) == ("open", 101, NOON - FIVE)
+    shop.send([*views(NOON + 2 * MINUTE, 50, MINUTE), click(NOON + 3 * MINUTE, 0, event_type="purchase")])
+    shop.run()
+    (alert,) = shop.alerts()
+    assert (alert["state"], alert["views"], alert["purchases"]) == ("open", 151, 1)
+    shop.send([click(NOON + 40 * MINUTE, 1, product_id="p2")])
+    shop.run()
+    (alert,) = shop.alerts()
+    assert (alert["state"], alert["resolved_at"]) == ("resolved", NOON + TEN)
+    assert shop.messages() == [("p1", "opened"), ("p1", "resolved")]
+    assert shop.copy(FLASH_SALE_ALERTS) == shop.alerts()
+
+
+def test_an_alert_that_late_purchases_refute_is_withdrawn(shop: Shop):
+    shop.send(views(NOON, 101, MINUTE))
+    shop.run()
+    shop.send(click(NOON + MINUTE, i, event_type="purchase") for i in range(5))
+    shop.run()
+    assert shop.alerts() == []
+    assert shop.messages() == [("p1", "opened"), ("p1", "withdrawn")]
+    assert shop.copy(FLASH_SALE_ALERTS) == []
+
+
+def test_a_batch_that_is_run_again_changes_nothing(shop: Shop):
+    shop.send(views(NOON, 101, MINUTE))
+    shop.run()
+    before = (shop.windows(), shop.alerts(), shop.messages(), progress_of(shop.settings))
+    progress = before[3]
+    assert progress
+    with ownership(shop.settings, "test") as connection:
+        store = WindowStore(connection, shop.settings)
+        other = shop.lake.engine.to_arrow(shop.lake.read(PRODUCT_WINDOWS)).drop_columns(
+            ["is_final", "batch_id"]
+        )
+        planned = PlannedBatch(NOON + 60 * MINUTE, {0: 5})
+        for batch_id in range(progress.batch_id + 1):
+            assert store.record(batch_id, planned, other) == (0, 0)
+    assert (shop.windows(), shop.alerts(), shop.messages(), progress_of(shop.settings)) == before
+
+
+def test_status_adds_up_over_runs(shop: Shop):
+    for number in range(2):
+        shop.send([click(NOON + number * MINUTE, number)])
+        outcome = shop.run()
+    write_status(shop.settings, outcome.status, "test", 0, 3, None)
+    (row,) = query(shop.settings, "SELECT rows, dropped_late, lag, owner FROM stream_status")
+    assert row == (2, 3, {"0": 0}, "test")

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from clickstream_assets.elasticsearch import (
+    Document,
+    ElasticsearchError,
+    LiveEvents,
+    Outcome,
+    Problem,
+    Written,
+)
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.databases import free_port, with_settings
+from clickstream_assets_tests.web import Answer, Request, web_server
+
+DAY = date(2024, 5, 31)
+CREATED, THERE = Outcome(Written.CREATED), Outcome(Written.THERE)
+PRODUCT = {"X-Elastic-Product": "Elasticsearch", "Content-Type": "application/json"}
+
+
+def document(event_id: str, day: date = DAY, **fields: object) -> Document:
+    source = {"event_id": event_id, "event_time": f"{day}T12:00:00Z"} | fields
+    return Document(event_id, day, msgspec.json.encode(source))
+
+
+@pytest.fixture
+def live(settings_for_stack: Settings) -> Iterator[LiveEvents]:
+    """An alias of its own, ready to be written to."""
+    alias = f"live_{uuid4().hex}"
+    live = LiveEvents(
+        with_settings(settings_for_stack, elasticsearch_alias=alias, elasticsearch_patience_seconds=5)
+    )
+    live.prepare()
+    yield live
+    for index in live.client.indices.get_alias(index=f"{alias}-*"):
+        live.client.indices.delete(index=index)
+    live.client.indices.delete_index_template(name=alias)
+    live.close()
+
+
+def found(live: LiveEvents) -> list[str]:
+    live.client.indices.refresh(index="_all")
+    return [event["event_id"] for event in live.search({"match_all": {}}, 100, 0)]
+
+
+def days(live: LiveEvents) -> list[str]:
+    return sorted(index[-10:] for index in live.client.indices.get_alias(index=live.index(DAY)[:-10] + "*"))
+
+
+def test_first_document_of_an_id_stays(live: LiveEvents):
+    first = [document("a", price=1), document("b"), document("a", price=2)]
+    assert live.write(first) == [CREATED, CREATED, THERE]
+    assert live.write(first) == [THERE] * 3
+    live.client.indices.refresh(index=live.index(DAY))
+    assert live.search({"term": {"event_id": "a"}}, 10, 0) == [
+        {"event_id": "a", "event_time": "2024-05-31T12:00:00Z", "price": 1}
+    ]
+
+
+def test_documents_are_in_the_index_of_their_day_and_found_latest_first(live: LiveEvents):
+    live.write(
+        [document("a"), document("c", date(2024, 6, 2)), document("b", date(2024, 6, 1)), document("d")]
+    )
+    assert days(live) == ["2024.05.31", "2024.06.01", "2024.06.02"]
+    assert found(live) == ["c", "b", "a", "d"]
+
+
+def test_document_that_is_refused_is_told_with_its_reason_and_stops_no_other(live: LiveEvents):
+    deep: object = 1
+    for _ in range(25):
+        deep = {"a": deep}
+    outcomes = live.write([document("a"), document("deep", properties=deep), document("b")])
+    assert [o.written for o in outcomes] == [Written.CREATED, Written.REFUSED, Written.CREATED]
+    assert outcomes[1].error == "document_parsing_exception"
+    assert "exceeds the maximum depth limit of [20]" in (outcomes[1].reason or "")
+
+
+def test_document_for_which_the_whole_request_is_refused_stops_no_other(live: LiveEvents):
+    documents = [document("a"), document("x" * 600), document("b")]
+    outcomes = live.write(documents)
+    assert [o.written for o in outcomes] == [Written.CREATED, Written.REFUSED, Written.CREATED]
+    assert "id is too long" in (outcomes[1].reason or "").replace("id [" + "x" * 600 + "]", "id")
+    assert found(live) == ["a", "b"]
+
+
+def test_long_texts_and_strange_keys_are_no_reason_to_refuse(live: LiveEvents):
+    properties = {"text": "y" * 40_000, "": 1, "..": [[1, 2], {"x": None}], "n": 1e300, "ü 🐍": "\n"}
+    assert live.write([document("a", properties=properties)]) == [CREATED]
+    assert found(live) == ["a"]
+
+
+def test_full_cluster_refuses_new_days_with_a_reason_and_takes_the_others(live: LiveEvents):
+    live.write([document("a")])
+    live.client.cluster.put_settings(persistent={"cluster.max_shards_per_node": 1})
+    try:
+        outcomes = live.write([document("b"), document("next", date(2024, 6, 1))])
+    finally:
+        live.client.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
+    assert outcomes[0] == CREATED
+    assert outcomes[1].error == "validation_exception"
+    assert "maximum normal shards open" in (outcomes[1].reason or "")
+
+
+def test_index_that_may_not_be_written_is_an_error_and_no_fault_of_the_documents(live: LiveEvents):
+    live.write([document("a")])
+    live.client.indices.put_settings(index=live.index(DAY), settings={"index.blocks.read_only": True})
+    try:
+        with pytest.raises(ElasticsearchError, match="index read-only") as caught:
+            live.write([document("b")])
+    finally:
+        live.client.indices.put_settings(index=live.index(DAY), settings={"index.blocks.read_only": None})
+    assert caught.value.problem is Problem.NOT_ALLOWED
+
+
+def test_days_are_dropped_by_age_and_the_newest_stays(live: LiveEvents):
+    newest = date(2024, 6, 10)
+    live.write([document(str(day), day) for day in (DAY, date(2024, 6, 1), date(2024, 6, 2), newest)])
+    live.client.indices.create(index=live.index(DAY)[:-10] + "older")
+    assert live.drop_days(keep=10, today=date(2024, 6, 12)) == [DAY, date(2024, 6, 1)]
+    assert days(live)[:2] == ["2024.06.02", "2024.06.10"]
+    assert live.drop_days(keep=10, today=date(2030, 1, 1)) == [date(2024, 6, 2)]
+    assert found(live) == ["2024-06-10"]
+
+
+def test_nothing_is_found_before_anything_was_written(settings_for_stack: Settings):
+    live = LiveEvents(with_settings(settings_for_stack, elasticsearch_alias="never_written"))
+    assert live.search({"match_all": {}}, 10, 0) == []
+    assert live.drop_days(keep=1, today=DAY) == []
+
+
+def test_index_in_the_place_of_the_alias_is_named(settings_for_stack: Settings):
+    name = f"older_{uuid4().hex}"
+    live = LiveEvents(with_settings(settings_for_stack, elasticsearch_alias=name))
+    live.client.indices.create(index=name)
+    try:
+        with pytest.raises(ElasticsearchError, match=f"has an index called {name}") as caught:
+            live.prepare()
+    finally:
+        live.client.indices.delete(index=name)
+    assert caught.value.problem is Problem.IN_THE_WAY
+
+
+def bulk_answer(*statuses: int) -> Answer:
+    """An answer to a bulk request, item by item."""
+    items = [
+        {
+            "create": {"_index": "i", "_id": str(n), "status": status}
+            | ({"error": {"type": f"error_{status}", "reason": "busy"}} if status >= 400 else {})
+        }
+        for n, status in enumerate(statuses)
+    ]
+    return Answer(200, msgspec.json.encode({"errors": True, "items": items}), PRODUCT)
+
+
+def ids_in(request: Request) -> list[str]:
+    return [msgspec.json.decode(line)["create"]["_id"] for line in request.body.splitlines()[::2]]
+
+
+def test_only_what_a_busy_server_has_not_taken_is_sent_again(settings_for_stack: Settings):
+    answers = iter(
+        [
+            Answer(503, b"{}", PRODUCT),
+            bulk_answer(429, 201, 503, 201),
+            Answer(429, b"{}", PRODUCT),
+            bulk_answer(201, 409),
+        ]
+    )
+    with web_server(lambda _: next(answers)) as server:
+        live = LiveEvents(with_settings(settings_for_stack, elasticsearch_url=server.url))
+        assert live.write([document(name) for name in "abcd"]) == [CREATED, CREATED, THERE, CREATED]
+    assert [ids_in(request) for request in server.requests] == [list("abcd")] * 2 + [["a", "c"]] * 2
+
+
+def test_server_that_stays_busy_is_an_error_after_the_patience(settings_for_stack: Settings):
+    with web_server(lambda _: bulk_answer(429, 201)) as server:
+        live = LiveEvents(
+            with_settings(
+                settings_for_stack, elasticsearch_url=server.url, elasticsearch_patience_seconds=0.5
+            )
+        )
+        with pytest.raises(ElasticsearchError, match="error_429: busy") as caught:
+            live.write([document("a"), document("b")])
+    assert caught.value.problem is Problem.BUSY
+    assert len(server.requests) > 1
+
+
+def test_server_that_is_away_is_named_without_the_password(settings_for_stack: Settings):
+    port = free_port()
+    live = LiveEvents(
+        with_settings(
+            settings_for_stack,
+            elasticsearch_url=f"http://user:s3cret@127.0.0.1:{port}",
+            elasticsearch_patience_seconds=0,
+        )
+    )
+    for ask in (live.check, live.prepare, lambda: live.write([document("a")])):
+        with pytest.raises(ElasticsearchError, match=f"ELASTICSEARCH_URL=http://127.0.0.1:{port}") as caught:
+            ask()
+        assert caught.value.problem is Problem.UNREACHABLE
+        assert "s3cret" not in str(caught.value)
+
+
+def test_wrong_key_is_told_apart(settings_for_stack: Settings):
+    with web_server(lambda _: Answer(401, b"{}", PRODUCT)) as server:
+        live = LiveEvents(
+            with_settings(settings_for_stack, elasticsearch_url=server.url, elasticsearch_api_key="a key")
+        )
+        with pytest.raises(ElasticsearchError, match="set ELASTICSEARCH_API_KEY"):
+            live.prepare()
+        with pytest.raises(ElasticsearchError) as caught:
+            live.write([document("a")])
+    assert caught.value.problem is Problem.NOT_ALLOWED
+    assert server.requests[0].headers["authorization"] == "ApiKey a key"
+    assert len(server.requests) == 2
