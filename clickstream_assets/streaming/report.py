@@ -65,5 +65,5 @@ class Reporter:
                 "DAGSTER_HOME=%s: Dagster was not told of %s: %s",
                 self._home,
                 ", ".join(assets),
-                " ".join(str(error).split())[:500],
+                " ".join(str(error).split())[-300:],
             )

@@ -6,10 +6,11 @@ import random
 import tempfile
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from clickstream_assets.analytics.schema import SESSIONS, Table
+from clickstream_assets.analytics.schema import EVENTS, SESSIONS, Table
 from clickstream_assets.analytics.sessions import sessions
 from clickstream_assets.engine import DataFrame, Engine
 from clickstream_assets.lake import conform
@@ -49,12 +50,20 @@ def repeated_and_shuffled(lines: list[bytes], seed: int) -> list[bytes]:
 
 def load(engine: Engine, lines: Iterable[bytes]) -> tuple[DataFrame, DataFrame]:
     """EVENTS and SESSIONS rows of the lines, and of nothing else."""
+    return _load(engine, b"\n".join(lines))
+
+
+@cache
+def _load(engine: Engine, text: bytes) -> tuple[DataFrame, DataFrame]:
+    # Kept for the other tests of the same lines: on Spark it takes seconds.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "events.jsonl")
-        path.write_bytes(b"\n".join(lines) + b"\n")
+        path.write_bytes(text + b"\n")
         events = engine.persist(load_events(engine, path, RULES).events)
-    visits = sessions(events, FIRST - timedelta(days=2), LAST + timedelta(days=1), GAP, 60)
-    return events, engine.from_arrow(conform(engine.to_arrow(visits), SESSIONS))
+        # Computed while the file is there.
+        kept = engine.from_arrow(conform(engine.to_arrow(events), EVENTS))
+    visits = sessions(kept, FIRST - timedelta(days=2), LAST + timedelta(days=1), GAP, 60)
+    return kept, engine.from_arrow(conform(engine.to_arrow(visits), SESSIONS))
 
 
 def table_of(engine: Engine, df: DataFrame, table: Table) -> list[dict[str, Any]]:

@@ -173,7 +173,7 @@ def test_a_category_needs_all_its_steps_and_segments_are_those_of_the_day(engine
 
 @pytest.mark.parametrize("minutes", [5, 60, 1440])
 def test_the_funnel_is_that_of_every_view_tried_with_every_later_step(engine: Engine, minutes: int):
-    lines = simulated_lines(seed=7, events=2000)
+    lines = simulated_lines(seed=3)
     window = timedelta(minutes=minutes)
     read = by_hand.read(lines)
     rows = follow(engine, *load(engine, lines), FIRST, LAST, window)
@@ -183,13 +183,13 @@ def test_the_funnel_is_that_of_every_view_tried_with_every_later_step(engine: En
 
 
 def test_days_one_by_one_or_from_lines_in_another_order_have_the_same_funnels(engine: Engine):
-    lines = simulated_lines(seed=8, bots=0.1)
+    lines = simulated_lines(seed=4, bots=0.1)
     events, visits = load(engine, lines)
     whole = follow(engine, events, visits, FIRST, LAST, HOUR)
     days = [FIRST + timedelta(days=number) for number in (0, 1, 2)]
     assert [row for one in days for row in follow(engine, events, visits, one, one, HOUR)] == whole
     for arrived in (
-        simulated_lines(seed=8, bots=0.1, faults=BAD_DAY),
-        repeated_and_shuffled(lines, seed=8),
+        simulated_lines(seed=4, bots=0.1, faults=BAD_DAY),
+        repeated_and_shuffled(lines, seed=4),
     ):
         assert follow(engine, *load(engine, arrived), FIRST, LAST, HOUR) == whole

@@ -29,6 +29,13 @@ from clickstream_assets_tests.databases import fresh_database, with_settings
 from clickstream_assets_tests.topics import new_topic, send
 
 Rows = list[dict[str, Any]]
+_PASSED_ON = (
+    *("kafka_bootstrap_servers", "kafka_topic", "kafka_timeout_seconds"),
+    *("postgres_host", "postgres_port", "postgres_user", "postgres_db"),
+    *("elasticsearch_url", "elasticsearch_alias", "elasticsearch_patience_seconds"),
+    *("lake_path", "checkpoint_path", "clickstream_home", "views_threshold"),
+    *("stream_batch_records", "stream_trigger_seconds", "stream_lake_seconds"),
+)
 UNSETTLED = ("batch_id",)
 """Columns that say in which batch something came, not what came."""
 
@@ -119,12 +126,7 @@ class Shop:
 
     def environment(self) -> dict[str, str]:
         """The environment of a process that runs this stream."""
-        names = (
-            "kafka_bootstrap_servers kafka_topic lake_path checkpoint_path clickstream_home postgres_host "
-            "postgres_port postgres_user postgres_db elasticsearch_url elasticsearch_alias views_threshold "
-            "stream_batch_records stream_trigger_seconds stream_lake_seconds kafka_timeout_seconds elasticsearch_patience_seconds"
-        )
-        values = {name.upper(): str(getattr(self.settings, name)) for name in names.split()}
+        values = {name.upper(): str(getattr(self.settings, name)) for name in _PASSED_ON}
         values["POSTGRES_PASSWORD"] = self.settings.postgres_password.get_secret_value()
         return os.environ | values
 
