@@ -207,7 +207,9 @@ class Settings(BaseSettings):
     elasticsearch_shards: int = Field(1, ge=1, description="Shards of each day's index.")
     elasticsearch_replicas: int = Field(0, ge=0, description="Copies of each shard; 1 on a cluster.")
     elasticsearch_patience_seconds: float = Field(
-        60, ge=0, description="How long the stream waits for a server that is away or busy before it starts anew."
+        60,
+        ge=0,
+        description="How long the stream waits for a server that is away or busy before it starts anew.",
     )
     live_events_retention_days: int = Field(
         0, ge=0, description="Days of live events that are kept; 0 keeps all. The newest day always stays."
@@ -248,7 +250,9 @@ class Settings(BaseSettings):
     )
 
     freshness_hours: float = Field(
-        26, ge=0.1, description="Hours after which Dagster calls an asset stale that was not brought up to date."
+        26,
+        ge=0.1,
+        description="Hours after which Dagster calls an asset stale that was not brought up to date.",
     )
 
     simulator_interval: float = Field(0.1, ge=0, description="Seconds between two simulated events.")

@@ -217,9 +217,7 @@ class Publication:
         )
 
 
-def copy_rows(
-    connection: psycopg.Connection, statement: sql.Composed, table: ServedTable, rows: Rows
-) -> int:
+def copy_rows(connection: psycopg.Connection, statement: sql.Composed, table: ServedTable, rows: Rows) -> int:
     """Run a `COPY … FROM STDIN (FORMAT csv)` of all columns of `table.schema`; returns how many rows there were.
 
     Raises:

@@ -70,16 +70,16 @@ def explain(error: BaseException, settings: Settings) -> Exception:
             "on without"
         )
     if re.search(r"STATE_STORE|STATEFUL_|StateSchema|CheckpointFileManager|IncompatibleCheckpoint", text):
-        return CheckpointError(f"the stream's state cannot be used ({_summary(text)}); run {REBUILD}")
+        return CheckpointError(f"the stream's state cannot be used ({innermost(text)}); run {REBUILD}")
     if found := re.search(r"ElasticsearchError: (.+)", text):
         return ServerAwayError(found[1])
     if "org.apache.kafka" in text:
-        return KafkaError(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: {_summary(text)}")
-    return StreamError(_summary(text))
+        return KafkaError(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: {innermost(text)}")
+    return StreamError(innermost(text))
 
 
-def _summary(text: str) -> str:
-    """Return the innermost error of a stack trace."""
+def innermost(text: str) -> str:
+    """Return what the innermost error of a stack trace says, or the first line of another text."""
     errors = [match for match in map(_ERROR.match, text.splitlines()) if match]
     named = [match for match in errors if match[2].strip()]
     return f"{named[-1][1]}: {named[-1][2]}"[:500] if named else text.strip().partition("\n")[0][:500]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.errors import innermost
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -65,5 +66,5 @@ class Reporter:
                 "DAGSTER_HOME=%s: Dagster was not told of %s: %s",
                 self._home,
                 ", ".join(assets),
-                " ".join(str(error).split())[-300:],
+                innermost(str(error)),
             )

@@ -209,7 +209,7 @@ FIELDS = st.fixed_dictionaries(
                 None,
             ]
         ),
-        **{name: TEXTS for name in ("event_id", "product_id", "brand", "order_id", "user_agent", "campaign")},
+        **dict.fromkeys(("event_id", "product_id", "brand", "order_id", "user_agent", "campaign"), TEXTS),
         "price": st.sampled_from([None, "", "12.5", 12.5, 12, -1, 1e30, True, "a", [1], 0.00004]),
         "currency": st.sampled_from([None, "", "EUR", "eur", "EUR\n", 978]),
         "quantity": st.sampled_from([None, "", 1, 0, 2.0, 2.5, "3", 10**10, True]),
