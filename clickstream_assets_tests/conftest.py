@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
@@ -15,6 +16,10 @@ from clickstream_assets.local.prepare import prepare_servers
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.resources.compute import spark_session
 from clickstream_assets.settings import Settings
+
+# How long an example takes says something of the machine, and nothing of the code.
+hypothesis.settings.register_profile("without_deadline", deadline=None)
+hypothesis.settings.load_profile("without_deadline")
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

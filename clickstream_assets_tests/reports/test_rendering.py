@@ -105,7 +105,7 @@ def test_the_page_is_well_formed_and_says_what_the_report_says():
     assert html.startswith("<!DOCTYPE html>")
     text = words(Page(html).text)
     for part in (
-        "Events 28,123 -6.3% day before",
+        "Events 28,123 -6.3% in 1 day",
         "Buyers 434 13.11%",
         "Window shoppers 2,876 86.89%",
         "Put into a cart 1,200 38.71%",
@@ -118,7 +118,7 @@ def test_the_page_is_well_formed_and_says_what_the_report_says():
     ):
         assert part in text
     # The week before has no report.
-    assert "week before" not in text
+    assert "in 7 days" not in text
 
 
 def test_the_page_runs_nothing_and_fetches_nothing():
