@@ -13,6 +13,7 @@ import pytest
 
 from clickstream_assets_tests.conftest import DATA
 
+
 CLICKSTREAM = Path(sys.executable).parent / "clickstream"
 REES46 = DATA / "rees46_multicategory_20191001_train.csv.gz"
 
@@ -20,10 +21,10 @@ REES46 = DATA / "rees46_multicategory_20191001_train.csv.gz"
 def run_demo(tmp_path: Path, *arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess, dict]:
     """Run `clickstream demo --once` as a user does; return its last line as well."""
     done = subprocess.run(
-        [CLICKSTREAM, "demo", "--once", "--timeout", "240", *arguments],
+        [CLICKSTREAM, "demo", "--once", "--timeout", "900", *arguments],
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=1100,
         cwd=tmp_path,
         env=os.environ | {"TMPDIR": str(tmp_path)} | environment,
         check=False,
@@ -61,6 +62,8 @@ def test_a_public_days_events_give_its_published_counts(tmp_path: Path):
         "sessions": 3642,
         "users": 3633,
         "buyers": 156,
+        "windows": 15327,
+        "alerts": 0,
         "users_with_recommendations": 3633,
     }
     assert {name: result[name] for name in expected} == expected
