@@ -174,7 +174,7 @@ class Settings(BaseSettings):
     )
     stream_batch_records: int = Field(200_000, ge=1, description="Most records in one micro-batch.")
     stream_shuffle_partitions: int = Field(
-        2, ge=1, description="State partitions of the streams; fixed by their checkpoint. Raise on a cluster."
+        1, ge=1, description="State partitions of the streams; fixed by their checkpoint. Raise on a cluster."
     )
     stream_lake_seconds: float = Field(
         60, ge=0, description="Least seconds between two updates of the lake's copies of streamed tables."

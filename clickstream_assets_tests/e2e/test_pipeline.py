@@ -13,7 +13,6 @@ import pytest
 
 from clickstream_assets_tests.conftest import DATA
 
-
 CLICKSTREAM = Path(sys.executable).parent / "clickstream"
 REES46 = DATA / "rees46_multicategory_20191001_train.csv.gz"
 

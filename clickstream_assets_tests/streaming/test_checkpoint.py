@@ -35,7 +35,7 @@ def settings(tmp_path: Path) -> Settings:
         ),
         ({"slide_duration": "1 minute"}, "SLIDE_DURATION is '60 seconds' and was '300 seconds'"),
         ({"watermark_delay": "1 hour"}, "WATERMARK_DELAY is '3600 seconds' and was '600 seconds'"),
-        ({"stream_shuffle_partitions": 8}, "STREAM_SHUFFLE_PARTITIONS is 8 and was 2"),
+        ({"stream_shuffle_partitions": 8}, "STREAM_SHUFFLE_PARTITIONS is 8 and was 1"),
         ({"kafka_topic": "other"}, "KAFKA_TOPIC is 'other' and was 'clickstream-events'"),
     ],
 )
