@@ -5,9 +5,11 @@ import typer
 from clickstream_assets.api.cli import api
 from clickstream_assets.local.cli import fetch_jars_command, stack_app
 from clickstream_assets.local.demo import demo
+from clickstream_assets.local.spark_cli import spark_app
 from clickstream_assets.postgres.cli import migrate_command
 from clickstream_assets.recommender.cli import evaluate
 from clickstream_assets.reports.cli import report_command
+from clickstream_assets.settings_page import settings_command
 from clickstream_assets.simulator.cli import replay, simulate
 from clickstream_assets.streaming.cli import stream
 
@@ -18,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(stack_app, name="stack")
+app.add_typer(spark_app, name="spark")
 app.command()(simulate)
 app.command()(replay)
 app.command()(stream)
@@ -25,5 +28,6 @@ app.command()(api)
 app.command()(evaluate)
 app.command("report")(report_command)
 app.command()(demo)
+app.command("settings")(settings_command)
 app.command("migrate")(migrate_command)
 app.command("fetch-jars")(fetch_jars_command)

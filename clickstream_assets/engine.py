@@ -357,14 +357,18 @@ def spark_config(settings: Settings, jars: Iterable[str] = ()) -> dict[str, str]
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": settings.spark_driver_host,
+        "spark.driver.bindAddress": settings.spark_driver_bind_address or settings.spark_driver_host,
+        "spark.executor.memory": settings.spark_executor_memory,
         "spark.sql.execution.arrow.maxRecordsPerBatch": "16384",
         # Delta's own log cache defaults to a size for clusters.
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.driver.extraJavaOptions": "-Dlog4j2.level=warn",
     }
+    if settings.spark_cores_max:
+        config["spark.cores.max"] = str(settings.spark_cores_max)
     jar_list = list(jars)
     if jar_list:
+        # The driver hands them to the executors.
         config["spark.jars"] = ",".join(jar_list)
-    return config
+    return config | settings.spark_config

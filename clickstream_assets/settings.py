@@ -77,6 +77,22 @@ class Settings(BaseSettings):
     spark_master: str | None = Field(None, description="Spark master, such as local[*] or spark://host:7077.")
     spark_remote: str | None = Field(None, description="Spark Connect server, such as sc://host:15002.")
     spark_driver_memory: str = Field("1g", description="Heap of a Spark driver that the pipeline starts.")
+    spark_driver_host: str = Field(
+        "127.0.0.1", description="Name by which a cluster's executors reach the driver; not for local[*]."
+    )
+    spark_driver_bind_address: str | None = Field(
+        None, description="Address that the driver listens on (default: SPARK_DRIVER_HOST)."
+    )
+    spark_executor_memory: str = Field("1g", description="Heap of each executor of a cluster.")
+    spark_cores_max: int | None = Field(
+        None,
+        ge=1,
+        description="Cores that a run takes of a standalone cluster (default: all that are free; the next run waits).",
+    )
+    spark_config: dict[str, str] = Field(
+        {},
+        description="Further Spark configuration, a JSON object; it wins over what the pipeline sets.",
+    )
     spark_shuffle_partitions: int = Field(
         4, ge=1, description="spark.sql.shuffle.partitions; raise it on a cluster."
     )
@@ -176,6 +192,9 @@ class Settings(BaseSettings):
     stream_shuffle_partitions: int = Field(
         1, ge=1, description="State partitions of the streams; fixed by their checkpoint. Raise on a cluster."
     )
+    stream_cores_max: int = Field(
+        2, ge=1, description="Cores that the streams take of a standalone cluster; the rest is for runs."
+    )
     stream_lake_seconds: float = Field(
         60, ge=0, description="Least seconds between two updates of the lake's copies of streamed tables."
     )
@@ -190,10 +209,10 @@ class Settings(BaseSettings):
     )
     dagster_home: Path | None = Field(None, description="Dagster's instance, which the streams report to.")
 
-    postgres_host: str = "127.0.0.1"
-    postgres_port: int = Field(5432, ge=1, le=65535)
-    postgres_user: str = "clickstream"
-    postgres_password: SecretStr = SecretStr("")
+    postgres_host: str = Field("127.0.0.1", description="Host of the PostgreSQL server.")
+    postgres_port: int = Field(5432, ge=1, le=65535, description="Its port.")
+    postgres_user: str = Field("clickstream", description="Owner of the served tables.")
+    postgres_password: SecretStr = Field(SecretStr(""), description="That user's password.")
     postgres_db: str = Field("clickstream", description="Database of the served tables.")
 
     elasticsearch_url: str = Field("http://127.0.0.1:9200", description="http(s)://host:port of the server.")
@@ -231,13 +250,13 @@ class Settings(BaseSettings):
         None, ge=1, le=65535, description="Its port (default: 587 for starttls, 465 for ssl, 25 for none)."
     )
     smtp_user: str | None = Field(None, description="User to log in with (default: no login).")
-    smtp_password: SecretStr = SecretStr("")
+    smtp_password: SecretStr = Field(SecretStr(""), description="That user's password.")
     smtp_tls: MailEncryption = Field(MailEncryption.STARTTLS, description="starttls, ssl or none.")
     report_from: str | None = Field(None, description="Sender address of the daily report.")
     report_to: str = Field("", description="Recipients of the daily report, comma separated.")
 
-    api_host: str = "127.0.0.1"
-    api_port: int = Field(8000, ge=0, le=65535)
+    api_host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    api_port: int = Field(8000, ge=0, le=65535, description="Its port; 0 takes a free one.")
     api_workers: int = Field(2, ge=1, description="gunicorn worker processes.")
 
     sensor_interval_seconds: int = Field(

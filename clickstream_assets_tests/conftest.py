@@ -21,6 +21,14 @@ from clickstream_assets.settings import Settings
 hypothesis.settings.register_profile("without_deadline", deadline=None)
 hypothesis.settings.load_profile("without_deadline")
 
+# Most of a test's time would be spent on compiling queries, by Spark to Java and by Java to machine code, that then see
+# a few rows. Half the time without; the demo's test runs them compiled.
+FOR_A_FEW_ROWS = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.driver.extraJavaOptions": "-Dlog4j2.level=warn -XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+}
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -37,7 +45,9 @@ def duckdb_engine() -> DuckDBEngine:
 
 @pytest.fixture(scope="session")
 def spark_engine() -> Iterator[SparkEngine]:
-    settings = Settings(_env_file=None, spark_master="local[2]", spark_shuffle_partitions=2)
+    settings = Settings(
+        _env_file=None, spark_master="local[2]", spark_shuffle_partitions=2, spark_config=FOR_A_FEW_ROWS
+    )
     fetch_jars(settings.jars_path, print)
     assert spark_jars(settings.jars_path)
     engine = SparkEngine(lambda: spark_session(settings))

@@ -32,7 +32,9 @@ def streaming_session(settings: Settings) -> SparkSession:
     # PySpark would take the variable for a wish to use Connect, whatever it is asked for.
     os.environ.pop("SPARK_REMOTE", None)
     master = settings.spark_master or f"local[{(os.cpu_count() or 1) + settings.stream_shuffle_partitions}]"
-    classic = settings.model_copy(update={"spark_remote": None, "spark_master": master})
+    classic = settings.model_copy(
+        update={"spark_remote": None, "spark_master": master, "spark_cores_max": settings.stream_cores_max}
+    )
     return configured(SparkEngine(lambda: spark_session(classic)).session, settings)
 
 

@@ -1,0 +1,161 @@
+"""Spark on this machine as a team has it on many: a standalone cluster, and a Connect server.
+
+All in processes of their own on loopback, from the pyspark package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.request import urlopen
+
+from clickstream_assets.engine import spark_config
+from clickstream_assets.local.children import Child, running
+from clickstream_assets.local.errors import LocalStackError
+from clickstream_assets.local.jars import spark_jars
+from clickstream_assets.local.java import find_java
+from clickstream_assets.local.ports import LOOPBACK, accepts_connections, free_port
+from clickstream_assets.settings import Settings
+
+_START_SECONDS = 60
+_SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running standalone cluster."""
+
+    master: str
+    """For SPARK_MASTER."""
+    page: str
+    """The master's page, with the applications and who works for them."""
+    workers: tuple[Path, ...]
+    """Each worker's folder: a folder per application in it, with the executors' logs."""
+    processes: tuple[Child, ...]
+
+    def check(self) -> None:
+        """Raise a LocalStackError if a process has ended."""
+        for process in self.processes:
+            process.check()
+
+
+@contextmanager
+def standalone_cluster(
+    settings: Settings, folder: Path, workers: int = 2, cores: int = 2
+) -> Iterator[Cluster]:
+    """Run a master and workers until the block ends.
+
+    Args:
+        settings: name the Java, and how much memory an executor gets.
+        folder: for logs and the workers' files; it is made.
+        workers: how many worker processes.
+        cores: what each worker offers; it may be more than there are.
+
+    Raises:
+        LocalStackError: no Java, or a process did not start.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    port, page_port = free_port(), free_port()
+    address, page = f"spark://{LOOPBACK}:{port}", f"http://{LOOPBACK}:{page_port}"
+    env = _environment(settings)
+    spark_class = str(_spark_home() / "bin" / "spark-class")
+    deploy = "org.apache.spark.deploy"
+    master = [spark_class, f"{deploy}.master.Master", "--host", LOOPBACK, "--port", str(port)]
+    worker = [spark_class, f"{deploy}.worker.Worker", "--host", LOOPBACK, "--cores", str(cores)]
+    # Room for an executor of each of: a run, the next one, and the streams.
+    worker += ["--memory", "8g", "--webui-port", "0"]
+    with ExitStack() as stack:
+        children = [
+            stack.enter_context(
+                running(
+                    "Spark's master",
+                    [*master, "--webui-port", str(page_port)],
+                    folder / "master.log",
+                    env,
+                    folder,
+                )
+            )
+        ]
+        work = tuple(folder / f"worker-{number}" for number in range(1, workers + 1))
+        for number, own in enumerate(work, start=1):
+            command = [*worker, "--work-dir", str(own), address]
+            log = folder / f"worker-{number}.log"
+            children.append(
+                stack.enter_context(running(f"Spark's worker {number}", command, log, env, folder))
+            )
+        cluster = Cluster(address, page, work, tuple(children))
+        _wait(cluster.check, lambda: _alive_workers(page) == workers, "Spark's workers did not register")
+        yield cluster
+
+
+@contextmanager
+def connect_server(settings: Settings, folder: Path, port: int | None = None) -> Iterator[tuple[str, Child]]:
+    """Run a Spark Connect server on SPARK_MASTER (default: this machine's cores) until the block ends.
+
+    Yields:
+        What SPARK_REMOTE is to be, and the process.
+
+    Raises:
+        LocalStackError: no Java, no jars, or the server did not start.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    configuration = spark_config(settings, [str(jar) for jar in spark_jars(settings.jars_path)]) | {
+        # It would listen on every interface, and asks nobody for a password.
+        "spark.connect.grpc.binding.address": LOOPBACK,
+        "spark.connect.grpc.binding.port": str(port),
+    }
+    command = [str(_spark_home() / "bin" / "spark-submit"), "--class", _SERVER]
+    for name, value in configuration.items():
+        command += ["--conf", f"{name}={value}"]
+    log = folder / "connect.log"
+    with running("Spark Connect", [*command, "spark-internal"], log, _environment(settings), folder) as child:
+        _wait(child.check, lambda: accepts_connections(port), "Spark Connect did not start")
+        yield f"sc://{LOOPBACK}:{port}", child
+
+
+def _spark_home() -> Path:
+    # The package is looked up, not imported: importing pyspark takes a second.
+    spec = find_spec("pyspark")
+    if not spec or not spec.submodule_search_locations:
+        raise LocalStackError("pyspark is missing; install it again (pip install pyspark).")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _environment(settings: Settings) -> Mapping[str, str]:
+    own = {
+        "JAVA_HOME": str(find_java(settings.java_home).parents[1]),
+        "SPARK_HOME": str(_spark_home()),
+        # Workers would take the first python3 on PATH, which need not be the one with our packages.
+        "PYSPARK_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": LOOPBACK,
+    }
+    # PySpark in a server's own processes would take these for a wish to be a client of yet another one.
+    passed = {
+        name: value for name, value in os.environ.items() if name not in ("SPARK_REMOTE", "SPARK_MASTER")
+    }
+    return passed | own
+
+
+def _alive_workers(page: str) -> int:
+    try:
+        with urlopen(f"{page}/json/", timeout=5) as answer:
+            return json.load(answer)["aliveworkers"]
+    except OSError:
+        return 0
+
+
+def _wait(check: Callable[[], None], is_ready: Callable[[], bool], problem: str) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not is_ready():
+        check()
+        if time.monotonic() > deadline:
+            raise LocalStackError(f"{problem} within {_START_SECONDS} s")
+        time.sleep(0.1)
