@@ -2,14 +2,18 @@
 # make demo ONCE=1 [EVENTS=FILE]     the same in a temporary home, then stops; the result is the last line
 # make test     everything that is checked, on real servers
 # make lint     style, types and import contracts alone
+# make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
 # All of them set up what is missing first: Java, a venv, the packages and the servers' jars.
 
 PYTHON ?= python3
 VENV ?= .venv
+# Each has servers and a Spark of its own: 3 GB of memory.
+TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
+HELM := v3.22.0
 DEMO_ARGS := $(if $(ONCE),--once) $(if $(EVENTS),--events "$(EVENTS)") $(ARGS)
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint helm clean
 
 setup: $(VENV)/.ready
 
@@ -33,8 +37,19 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test: lint
-	$(BIN)/pytest
+helm: $(VENV)/.helm-$(HELM)
+
+$(VENV)/.helm-$(HELM): | $(VENV)/.ready
+	@if ! command -v go >/dev/null; then \
+		echo "Go is not there, so Helm is not built, and the tests of the chart are skipped" >&2; \
+	else \
+		echo "Building Helm $(HELM); a first time this takes some minutes" >&2; \
+		if GOBIN="$(abspath $(BIN))" go install helm.sh/helm/v3/cmd/helm@$(HELM) >&2; then touch $@; else \
+			echo "HELM WAS NOT BUILT (Go says why, above): the tests of the chart are skipped" >&2; fi; \
+	fi
+
+test: lint helm
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

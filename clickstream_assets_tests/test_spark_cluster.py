@@ -1,0 +1,96 @@
+"""The pipeline on a standalone cluster of real processes, directly and through a Connect server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from clickstream_assets.analytics.schema import SESSIONS
+from clickstream_assets.engine import DuckDBEngine
+from clickstream_assets.local.jars import fetch_jars
+from clickstream_assets.local.ports import is_free
+from clickstream_assets.local.spark import Cluster, connect_server, standalone_cluster
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.databases import query, with_settings
+from clickstream_assets_tests.ingestion import Ingestion, made_counts, simulate
+
+RUN = [sys.executable, "-m", "clickstream_assets_tests.whole_run", "2024-05-01", "2024-05-02"]
+STREAM = [str(Path(sys.executable).parent / "clickstream"), "stream", "--once"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    settings = Settings(_env_file=None)
+    fetch_jars(settings.jars_path, print)
+    with standalone_cluster(settings, tmp_path_factory.mktemp("cluster"), workers=2, cores=1) as running:
+        yield running
+        running.check()
+
+
+def executed(command: list[str], **environment: str) -> str:
+    """Run a command of the pipeline with the test's environment; return its output."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=900, env=os.environ | environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def tasks(cluster: Cluster) -> list[int]:
+    """How many tasks each worker's executors have run so far."""
+    return [
+        sum(log.read_text(errors="replace").count("Running task") for log in worker.rglob("stderr"))
+        for worker in cluster.workers
+    ]
+
+
+def contents(settings: Settings, lake: str) -> dict[str, object]:
+    """How many rows each table of the ingest has, and the visits themselves."""
+    ingestion = Ingestion.of(with_settings(settings, lake_path=lake), DuckDBEngine(settings))
+    visits = DeltaTable(f"{lake}/{SESSIONS.name}").to_pyarrow_table().select(SESSIONS.column_names)
+    return ingestion.counts() | {"sessions": visits.sort_by(SESSIONS.key[-1]).to_pylist()}
+
+
+def test_a_cluster_and_a_connect_server_compute_what_one_process_does(
+    cluster: Cluster, pipeline_env: Settings, tmp_path: Path
+):
+    made = simulate(pipeline_env, events=400, share=0.02)
+    lakes = {engine: str(tmp_path / engine) for engine in ("alone", "cluster", "connect")}
+    executed(RUN, LAKE_PATH=lakes["alone"])
+    alone = contents(pipeline_env, lakes["alone"])
+    assert {name: alone[name] for name in made_counts(made)} == made_counts(made)
+
+    session = executed(RUN, LAKE_PATH=lakes["cluster"], SPARK_MASTER=cluster.master)
+    assert session.split()[-1] == "pyspark.sql.session"
+    assert contents(pipeline_env, lakes["cluster"]) == alone
+    of_batch = tasks(cluster)
+    assert min(of_batch) > 0
+    assert query(pipeline_env, "SELECT count(DISTINCT user_id) FROM product_recommendations") == [
+        (made.users,)
+    ]
+
+    executed(STREAM, LAKE_PATH=lakes["cluster"], SPARK_MASTER=cluster.master)
+    assert query(pipeline_env, "SELECT max(rows) FROM stream_status") == [(made.sent,)]
+    of_streams = tasks(cluster)
+    assert all(now > before for now, before in zip(of_streams, of_batch, strict=True))
+
+    on_cluster = with_settings(pipeline_env, spark_master=cluster.master)
+    with connect_server(on_cluster, tmp_path / "connect-server") as (remote, server):
+        session = executed(RUN, LAKE_PATH=lakes["connect"], SPARK_REMOTE=remote)
+        server.check()
+    assert session.split()[-1] == "pyspark.sql.connect.session"
+    assert contents(pipeline_env, lakes["connect"]) == alone
+    assert all(now > before for now, before in zip(tasks(cluster), of_streams, strict=True))
+
+
+def test_nothing_is_left_when_a_cluster_ends(tmp_path: Path):
+    with standalone_cluster(Settings(_env_file=None), tmp_path / "cluster", workers=1, cores=1) as running:
+        ports = [int(address.rsplit(":", 1)[1]) for address in (running.master, running.page)]
+        assert not any(is_free(port) for port in ports)
+    assert all(is_free(port) for port in ports)

@@ -1,0 +1,29 @@
+"""What the environment names, ingested and refreshed: a process of its own, as a Spark session is one per process.
+
+`python -m clickstream_assets_tests.whole_run FIRST_DAY LAST_DAY`
+"""
+
+from __future__ import annotations
+
+import sys
+
+import dagster as dg
+
+from clickstream_assets.definitions import defs
+from clickstream_assets.engine import SparkEngine
+from clickstream_assets.resources.compute import ComputeResource
+from clickstream_assets.resources.settings import SettingsResource
+
+
+def main(first: str, last: str) -> None:
+    """Run the jobs `ingest` and `refresh` one after the other, as the sensors do."""
+    definitions = defs()
+    instance = dg.DagsterInstance.ephemeral()
+    definitions.resolve_job_def("ingest").execute_in_process(instance=instance)
+    days = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    definitions.resolve_job_def("refresh").execute_in_process(instance=instance, tags=days)
+    print(type(ComputeResource(settings=SettingsResource()).engine().session).__module__)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
