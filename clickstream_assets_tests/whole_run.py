@@ -22,7 +22,8 @@ def main(first: str, last: str) -> None:
     definitions.resolve_job_def("ingest").execute_in_process(instance=instance)
     days = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     definitions.resolve_job_def("refresh").execute_in_process(instance=instance, tags=days)
-    print(type(ComputeResource(settings=SettingsResource()).engine().session).__module__)
+    engine = ComputeResource(settings=SettingsResource()).engine()
+    print(type(engine.session).__module__ if isinstance(engine, SparkEngine) else engine.name)
 
 
 if __name__ == "__main__":
