@@ -1,8 +1,9 @@
 """Ingest: from Kafka to `events`, deduplicated against what is there; time and peak memory.
 
-    python -m benchmarks.ingest --events 5000000 --engine duckdb
+    python -m benchmarks.ingest --events 5000000 --engine duckdb spark
 
-Simulated events are made and sent first, which gives the simulator's own rate.
+Simulated events are made and sent first, which gives the simulator's own rate. Each engine then brings all of them into
+a lake of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import os
 import time
+from typing import Any
 
 from benchmarks.measure import run_measured, say, servers
 
@@ -56,7 +58,7 @@ def main() -> None:
     """Send events, then measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=5_000_000)
-    parser.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb")
+    parser.add_argument("--engine", nargs="+", choices=("duckdb", "spark"), default=["duckdb"])
     parser.add_argument("--measured", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measured:
@@ -66,7 +68,7 @@ def main() -> None:
     from clickstream_assets.simulator.run import SimulationOptions, run_simulation
     from clickstream_assets.simulator.stream import Faults
 
-    with servers():
+    with servers() as home:
         faults = Faults(late=0.01, duplicate=0.01, conflicting=0.01, malformed=0.01)
         options = SimulationOptions(
             events=arguments.events,
@@ -81,16 +83,15 @@ def main() -> None:
         made = run_simulation(load_settings(), options)
         seconds = time.perf_counter() - start
         say(f"sent {made.sent:,} records in {seconds:.0f} s")
-        os.environ |= {
-            "COMPUTE_ENGINE": arguments.engine,
-            "BENCHMARK_HALF": str(made.sent // 2 + 1),
-        }
-        result = {
-            "engine": arguments.engine,
-            "sent": made.sent,
-            "sent_per_second": round(made.sent / seconds),
-            **run_measured(["-m", "benchmarks.ingest", "--measured"]),
-        }
+        result: dict[str, Any] = {"sent": made.sent, "sent_per_second": round(made.sent / seconds)}
+        for engine in arguments.engine:
+            os.environ |= {
+                "COMPUTE_ENGINE": engine,
+                "LAKE_PATH": str(home / engine),
+                "BENCHMARK_HALF": str(made.sent // 2 + 1),
+            }
+            result[engine] = run_measured(["-m", "benchmarks.ingest", "--measured"])
+            say(f"{engine}: {result[engine]}")
     print(json.dumps(result))
 
 

@@ -142,41 +142,47 @@ def sessions(
     )
 
     by_user = Window.partitionBy("user_id").orderBy("event_us", "event_id")
-    inactive = F.col("event_us") - F.lag("event_us").over(by_user) > int(gap.total_seconds()) * SECOND
-    marked = rows.select(*columns, F.when(inactive, F.lit(1)).otherwise(F.lit(0)).alias("starts"))
-    chains = as_view(marked.select(*columns, F.sum("starts").over(by_user).alias("chain")))
+    goes_on = F.col("event_us") - F.lag("event_us").over(by_user) <= int(gap.total_seconds()) * SECOND
+    marked = as_view(
+        rows.select(
+            *columns,
+            F.row_number().over(by_user).alias("number"),
+            F.when(goes_on, F.lit(None)).otherwise(F.col("event_us")).alias("starts_us"),
+        )
+    )
 
-    columns += ["chain", "day"]
-    chain_us = F.min("event_us").over(Window.partitionBy("user_id", "chain"))
+    # Sorting is what costs, so a chain is known by its start: that is the latest start so far.
+    columns += ["number", "chain_us", "day"]
     day = F.floor(F.col("event_us") / F.lit(DAY)).cast("long")
-    dated = chains.select(*columns[:-1], chain_us.alias("chain_us"), day.alias("day"))
+    chains = as_view(
+        marked.select(*columns[:-2], F.max("starts_us").over(by_user).alias("chain_us"), day.alias("day"))
+    )
     lasts_a_day = F.col("day") * F.lit(DAY) - F.col("chain_us") >= DAY
     pieces = as_view(
-        dated.select(
+        chains.select(
             *columns, F.when(lasts_a_day, F.col("day")).otherwise(F.lit(0)).cast("long").alias("piece")
         )
     )
 
     columns.append("piece")
-    visit = ["user_id", "chain", "piece"]
+    visit = ["user_id", "chain_us", "piece"]
     parts = as_view(_cut(pieces, columns, visit, cut_at_midnight, cut_at_campaign))
 
     columns += ["part", "visit_us"]
     key = [*visit, "part"]
-    in_order = Window.partitionBy(*key).orderBy("event_us", "event_id")
-    by_type = Window.partitionBy(*key, "event_type").orderBy("event_us", "event_id")
+    by_type = Window.partitionBy(*key, "event_type").orderBy("number")
     within = F.col("event_us") - F.lag("event_us", bot_views_per_minute).over(by_type)
     too_fast = (F.col("event_type") == "view") & (within < 60 * SECOND)
     numbered = as_view(
         parts.select(
             *columns,
-            F.row_number().over(in_order).alias("number"),
             F.when(too_fast, F.lit(1)).otherwise(F.lit(0)).alias("too_fast"),
         )
     )
 
-    touched = F.when(F.col("product_id").isNotNull(), F.struct("number", "product_id"))
-    brought = F.when(F.col("campaign").isNotNull(), F.struct("number", "campaign"))
+    # What is null has no place in the order: the engines differ in whether min_by passes over it.
+    touched = F.when(F.col("product_id").isNotNull(), F.col("number"))
+    brought = F.when(F.col("campaign").isNotNull(), F.col("number"))
     paid = F.when(F.col("event_type") == "purchase", F.col("amount"))
     grouped = as_view(
         numbered.groupBy(*key).agg(
@@ -192,14 +198,14 @@ def sessions(
             count_of(F, "purchase").alias("purchases"),
             count_of(F, "search").alias("searches"),
             F.countDistinct("product_id").cast("long").alias("distinct_products"),
-            F.min(touched).alias("entry"),
-            F.max(touched).alias("exit"),
+            F.min_by("product_id", touched).alias("entry_product_id"),
+            F.max_by("product_id", touched).alias("exit_product_id"),
             F.coalesce(F.sum(paid), F.lit(0).cast(MONEY)).cast(MONEY).alias("revenue"),
             F.max(F.when(F.col("is_bot"), F.lit(1)).otherwise(F.lit(0))).alias("robot"),
             F.max("too_fast").alias("too_fast"),
             F.max("visit_us").alias("visit_us"),
-            F.min(F.struct("number", "event_id")).alias("opening"),
-            F.min(brought).alias("brought"),
+            F.min_by("event_id", "number").alias("opening"),
+            F.min_by("campaign", brought).alias("campaign"),
             F.count("client_id").alias("client_events"),
             F.collect_set("client_id").alias("client_ids"),
         )
@@ -218,7 +224,7 @@ def sessions(
     identity = [F.col("user_id"), F.col("start_us").cast("string")]
     if cut_at_campaign:
         # Only then can two sessions of a user start at the same moment.
-        identity.append(F.col("opening").getField("event_id"))
+        identity.append(F.col("opening"))
     step = (
         F.when(F.col("purchases") > 0, F.lit("purchase"))
         .when(F.col("add_to_carts") > 0, F.lit("add_to_cart"))
@@ -229,12 +235,9 @@ def sessions(
         "session_id": F.substring(F.sha2(F.concat_ws("|", *identity), 256), 1, 32),
         "session_date": F.to_date("start_time"),
         "duration_seconds": F.floor((F.col("end_us") - F.col("start_us")) / F.lit(SECOND)).cast("long"),
-        "entry_product_id": F.col("entry").getField("product_id"),
-        "exit_product_id": F.col("exit").getField("product_id"),
         "is_bot": bot_reason.isNotNull(),
         "bot_reason": bot_reason,
         "furthest_step": step,
-        "campaign": F.col("brought").getField("campaign"),
         "client_session_ids": F.when(F.col("client_events") > 0, F.sort_array(F.array_compact("client_ids"))),
     }
     return grouped.where(starts_in_range).select(

@@ -1,0 +1,136 @@
+"""The day that is measured: events of simulated shoppers in a lake, and one that comes late.
+
+python -m benchmarks.day.events LAKE 1000000
+python -m benchmarks.day.events LAKE late
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from itertools import islice
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from clickstream_assets.analytics.events import PARSED, Rules, parse_batches
+from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS
+from clickstream_assets.engine import DuckDBEngine
+from clickstream_assets.lake import Lake
+from clickstream_assets.settings import load_settings
+from clickstream_assets.simulator.stream import RecordStream
+from clickstream_assets.simulator.traffic import Traffic
+
+DAY = date(2024, 5, 1)
+BATCH_RECORDS = 250_000
+"""Events in one commit, as the ingest brings them in."""
+SIMULATED = 1_000_000
+"""More events than these are copies of them: simulating goes through every single one in Python."""
+EVENTS_PER_USER = 10
+PRODUCTS = 5_000
+
+COPIES = """
+    SELECT * REPLACE (
+        user_id || '-' || copy AS user_id,
+        event_id || '-' || copy AS event_id,
+        session_id || '-' || copy AS session_id,
+        order_id || '-' || copy AS order_id,
+        "offset" * $copies + copy AS "offset"
+    )
+    FROM events CROSS JOIN (SELECT unnest(range($copies)) AS copy)
+"""
+LATE = """
+    SELECT * EXCLUDE (batch) REPLACE (
+        event_id || '-late' AS event_id,
+        order_id || '-late' AS order_id,
+        event_time + INTERVAL 1 SECOND AS event_time
+    ), batch + 1 AS batch
+    FROM events WHERE event_type = 'purchase' AND campaign IS NOT NULL
+    ORDER BY batch DESC, event_id LIMIT 1
+"""
+
+
+def write_day(lake: Lake, count: int) -> None:
+    """Write about `count` events of the day, in order of time, into the lake's empty `events`.
+
+    The events of visits that go on after midnight are left out. Of more than SIMULATED events there are several
+    copies, as if so many shops of the same goods had each had their own shoppers.
+    """
+    connection = _connection()
+    copies = max(1, round(count / SIMULATED))
+    for batch, events in enumerate(_simulated(count // copies, BATCH_RECORDS // copies), start=1):
+        connection.register("events", events.set_column(*_number(events, batch)))
+        rows = connection.sql(COPIES, params={"copies": copies}).to_arrow_table()
+        part = lake.engine.from_arrow(rows.select(EVENTS.column_names))
+        lake.append_batch(EVENTS, part, batch)
+        lake.engine.release(part)
+
+
+def add_late_event(lake: Lake) -> None:
+    """Append a purchase of a shopper who is known, with a campaign, so that it concerns every table."""
+    connection = _connection()
+    files = DeltaTable(lake.path(EVENTS)).file_uris()
+    connection.read_parquet(files, hive_partitioning=True).create_view("events")
+    row = connection.sql(LATE).to_arrow_table().select(EVENTS.column_names)
+    lake.append_batch(EVENTS, lake.engine.from_arrow(row), row["batch"][0].as_py())
+
+
+def _connection() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(config={"threads": 2})
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def _number(events: pa.Table, batch: int) -> tuple[int, str, pa.Array]:
+    return (
+        events.column_names.index("batch"),
+        "batch",
+        pa.repeat(pa.scalar(batch, pa.int64()), events.num_rows),
+    )
+
+
+def _simulated(count: int, at_once: int) -> Iterator[pa.Table]:
+    """Yield EVENTS rows of the day, at most so many at once."""
+    rules = Rules.of(load_settings())
+    start = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
+    traffic = Traffic(
+        users=max(1, count // EVENTS_PER_USER), products=PRODUCTS, seed=1, start=start, events=count
+    )
+    values = (record.value for record in RecordStream(traffic) if record.day == DAY)
+    arrived = pa.scalar(datetime(2024, 5, 2, tzinfo=UTC), RAW_EVENTS.arrow.field("kafka_time").type)
+    first = 0
+    while part := list(islice(values, at_once)):
+        size = len(part)
+        raw = pa.table(
+            {
+                "topic": pa.repeat("events", size),
+                "partition": pa.repeat(pa.scalar(0, pa.int32()), size),
+                "offset": pa.array(range(first, first + size), pa.int64()),
+                "batch": pa.repeat(pa.scalar(1, pa.int64()), size),
+                "kafka_time": pa.repeat(arrived, size),
+                "key": pa.nulls(size, pa.binary()),
+                "value": pa.array(part, pa.binary()),
+            }
+        )
+        first += size
+        batches = parse_batches(iter(raw.to_batches(max_chunksize=16_384)), rules)
+        yield pa.Table.from_batches(batches, PARSED).select(EVENTS.column_names)
+
+
+def main() -> None:
+    """Write the day, or the late event, into a lake."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("lake")
+    parser.add_argument("what", help="how many events, or `late`")
+    arguments = parser.parse_args()
+    lake = Lake(arguments.lake, DuckDBEngine(load_settings()))
+    if arguments.what == "late":
+        add_late_event(lake)
+    else:
+        write_day(lake, int(arguments.what))
+
+
+if __name__ == "__main__":
+    main()

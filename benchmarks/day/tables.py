@@ -1,0 +1,122 @@
+"""The day's tables as the pipeline makes them: its assets, called one after another in one process, as a run does.
+
+    LAKE_PATH=… COMPUTE_ENGINE=duckdb python -m benchmarks.day.tables sessions carts …
+    LAKE_PATH=… python -m benchmarks.day.tables --late sessions carts …
+
+What an asset takes is all that it does: it reads from the lake, writes to it, and counts rows for Dagster. Not
+measured are Dagster's own steps between them, the imports, and the engine's start, which a run has once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+
+from benchmarks.day.events import DAY
+from benchmarks.day.usage import used_by
+from clickstream_assets.analytics.schema import EVENTS
+from clickstream_assets.defs.reports.assets import (
+    category_conversion,
+    daily_summary,
+    funnel,
+    product_performance,
+)
+from clickstream_assets.defs.reports.attribution import campaign_attribution
+from clickstream_assets.defs.segments.assets import cohort_retention, customer_segments, user_segments
+from clickstream_assets.defs.sessions.assets import carts, sessions
+from clickstream_assets.engine import as_view, functions_of
+from clickstream_assets.ingest import days_to_update
+from clickstream_assets.lake import Lake
+from clickstream_assets.resources.compute import ComputeResource
+from clickstream_assets.resources.lake import LakeResource
+from clickstream_assets.resources.settings import SettingsResource
+
+ASSETS: dict[str, dg.AssetsDefinition] = {
+    asset.key.to_user_string(): asset
+    for asset in (
+        sessions,
+        carts,
+        user_segments,
+        customer_segments,
+        cohort_retention,
+        product_performance,
+        category_conversion,
+        funnel,
+        campaign_attribution,
+        daily_summary,
+    )
+}
+"""In an order in which each comes after those that it reads."""
+READ_BY_OTHERS = ("sessions", "user_segments")
+
+
+def maker(
+    name: str, settings: SettingsResource, lake: LakeResource, days: list[date], instance: dg.DagsterInstance
+) -> Callable[[], None]:
+    """Return what runs one asset's function, for each of the days where it is made by days."""
+    asset = ASSETS[name]
+    arguments: dict[str, Any] = {"lake": lake}
+    if "settings" in asset.required_resource_keys:
+        arguments["settings"] = settings
+    contexts = [dg.build_asset_context(partition_key=str(day), instance=instance) for day in days]
+
+    def make() -> None:
+        if not asset.partitions_def:
+            asset(**arguments)
+            return
+        for context in contexts:
+            asset(context, **arguments)
+
+    return make
+
+
+def touched_days(settings: SettingsResource, lake: Lake) -> list[date]:
+    """Ask, as the ingest does, which days the last batch of events touches."""
+    limits = settings.get()
+    reach = timedelta(minutes=max(limits.session_gap_minutes, limits.funnel_window_minutes))
+    last = lake.snapshot(EVENTS).batch
+    return days_to_update(lake, last - 1, reach, timedelta(days=limits.attribution_days))
+
+
+def warm_up(lake: Lake) -> None:
+    """Start what a process starts once: the engine, and imports that come late."""
+    events = lake.read(EVENTS)
+    F, _ = functions_of(events)
+    first = events.groupBy("user_id").agg(F.min("event_time").alias("first")).limit(1)
+    lake.engine.to_arrow(as_view(first))
+    lake.snapshot(EVENTS)
+
+
+def main() -> None:
+    """Make the tables that are asked for, and, without measuring, those that they read."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", nargs="+", choices=ASSETS)
+    parser.add_argument("--late", action="store_true", help="repair what the last batch of events touches")
+    arguments = parser.parse_args()
+    settings = SettingsResource()
+    lake = LakeResource(settings=settings, compute=ComputeResource(settings=settings))
+    figures = {"start": used_by(lambda: warm_up(lake.get()))}
+    days = [DAY]
+    if arguments.late:
+
+        def ask() -> None:
+            days[:] = touched_days(settings, lake.get())
+
+        figures["days_to_update"] = used_by(ask)
+    with dg.DagsterInstance.ephemeral() as instance:
+        for name in ASSETS:
+            make = maker(name, settings, lake, days, instance)
+            if name in arguments.tables:
+                figures[name] = used_by(make)
+            elif name in READ_BY_OTHERS and not arguments.late:
+                make()
+    print(json.dumps({"days": [str(day) for day in days], "tables": figures}))
+
+
+if __name__ == "__main__":
+    main()
