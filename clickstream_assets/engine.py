@@ -153,8 +153,7 @@ def _named_relation(name: str, schema: pa.Schema) -> DataFrame:
     """Return the DataFrame of a relation that DuckDB knows by this name."""
     _, session = _duckdb_session()
     session.catalog.add_table(name, {f"`{field.name}`": _sql_type(field.type) for field in schema})
-    columns = ", ".join(f"`{field.name}`" for field in schema)
-    return session.sql(f"select {columns} from {name}")
+    return session.table(name)
 
 
 def _to_message(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Buffer:
@@ -348,7 +347,8 @@ class SparkEngine(Engine):
 def spark_config(settings: Settings, jars: Iterable[str] = ()) -> dict[str, str]:
     """Spark configuration for a session that the pipeline starts itself; `jars` are local files."""
     config = {
-        "spark.app.name": "clickstream_assets",
+        # Of what Kubernetes allows in a name.
+        "spark.app.name": "clickstream-assets",
         "spark.master": settings.spark_master or "local[*]",
         "spark.driver.memory": settings.spark_driver_memory,
         "spark.sql.session.timeZone": "UTC",

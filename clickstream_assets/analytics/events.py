@@ -49,6 +49,9 @@ MAX_ID_LENGTH = 256
 MAX_TEXT_LENGTH = 4096
 MAX_QUANTITY = 1_000_000_000
 MAX_PRICE = Decimal(10) ** 13
+# A time that is a number is in seconds since 1970, as Python's is, or from here on in milliseconds, as JavaScript's.
+_LATEST_SECONDS = 10**11
+_LATEST_MILLISECONDS = 10**14
 _CENTS = Decimal("0.0001")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -182,9 +185,16 @@ def _time(payload: dict[str, Any], kafka_time: int, rules: Rules) -> int:
     if name is None:
         raise Rejection("timestamp", "missing")
     value = payload.pop(name)
-    if not isinstance(value, str):
+    if isinstance(value, str):
+        return _microseconds(name, value, kafka_time, rules)
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise Rejection(name, "wrong_type", value)
-    return _microseconds(name, value, kafka_time, rules)
+    number = Decimal(value)
+    # Before it is multiplied out: it may have an exponent of any size.
+    if abs(number) >= _LATEST_MILLISECONDS:
+        raise Rejection(name, "before_start_date" if number < 0 else "in_the_future", value)
+    unit = 1_000_000 if abs(number) < _LATEST_SECONDS else 1_000
+    return _in_bounds(name, value, int(number * unit), kafka_time, rules)
 
 
 def _microseconds(name: str, value: str, kafka_time: int, rules: Rules) -> int:
@@ -197,7 +207,10 @@ def _microseconds(name: str, value: str, kafka_time: int, rules: Rules) -> int:
         since_epoch = (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment) - _EPOCH
     except ValueError:
         raise Rejection(name, "not_iso_8601", value) from None
-    microseconds = since_epoch // _MICROSECOND
+    return _in_bounds(name, value, since_epoch // _MICROSECOND, kafka_time, rules)
+
+
+def _in_bounds(name: str, value: Any, microseconds: int, kafka_time: int, rules: Rules) -> int:
     if microseconds < rules.earliest:
         raise Rejection(name, "before_start_date", value)
     if microseconds > kafka_time + rules.max_clock_skew:

@@ -7,7 +7,7 @@ from apiflask import APIBlueprint, Schema, fields
 from flask import current_app
 
 from clickstream_assets.analytics.schema import LIVE_EVENTS
-from clickstream_assets.api.fields import schema_of
+from clickstream_assets.api.fields import UtcTime, schema_of
 from clickstream_assets.api.lists import MOST, ListParameters, list_route
 from clickstream_assets.api.parameters import Choice, Moment, Text, WholeNumber
 from clickstream_assets.api.queries import Page
@@ -66,11 +66,14 @@ class _Query(ListParameters):
 class Events(Schema):
     """The answer."""
 
-    events = fields.List(
+    real_time_events = fields.List(
         fields.Nested(
             schema_of(
                 "Event",
                 (column for column in LIVE_EVENTS.columns if column.name != "properties"),
+                timestamp=UtcTime(
+                    required=True, metadata={"description": "event_time, by the name that it was sent under"}
+                ),
                 properties=fields.Dict(
                     required=True,
                     allow_none=True,
@@ -97,13 +100,14 @@ def list_events(query_data: dict[str, Any]) -> dict[str, Any]:
         offset,
     )
     rows = [_row(event) for event in found[:limit]]
-    return {"events": Page(rows, limit, offset, more=len(found) > limit)}
+    return {"real_time_events": Page(rows, limit, offset, more=len(found) > limit)}
 
 
 def _row(event: dict[str, Any]) -> dict[str, Any]:
     """The columns of a document, which has no fields for what is null, and times as text."""
     row = {name: event.get(name) for name in LIVE_EVENTS.column_names}
-    return row | {name: read(event[name]) for name, read in _TIMES.items()}
+    row |= {name: read(event[name]) for name, read in _TIMES.items()}
+    return row | {"timestamp": row["event_time"]}
 
 
 def _filters(asked: dict[str, Any]) -> list[dict[str, Any]]:

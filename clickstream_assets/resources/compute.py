@@ -28,7 +28,10 @@ def spark_session(settings: Settings) -> Any:
     if settings.spark_remote:
         from pyspark.sql import SparkSession
 
-        return SparkSession.builder.remote(settings.spark_remote).getOrCreate()
+        session = SparkSession.builder.remote(settings.spark_remote).getOrCreate()
+        # All else is configured where the server is, but days are UTC wherever that is.
+        session.conf.set("spark.sql.session.timeZone", "UTC")
+        return session
     from dagster_pyspark import LazyPySparkResource
 
     from clickstream_assets.local.jars import spark_jars

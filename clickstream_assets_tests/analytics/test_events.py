@@ -77,6 +77,18 @@ def test_search_event_without_product_and_with_local_time_is_accepted_as_utc():
     assert event.event_time == 1_714_557_600_000_001
 
 
+@pytest.mark.parametrize(
+    ("sent", "microseconds"),
+    [
+        (1_714_557_600, 1_714_557_600_000_000),
+        (1_714_557_600.25, 1_714_557_600_250_000),
+        (1_714_557_600_250, 1_714_557_600_250_000),
+    ],
+)
+def test_a_time_that_is_a_number_is_in_seconds_or_milliseconds_since_1970(sent: float, microseconds: int):
+    assert parsed({**VIEW, "timestamp": sent}).event_time == microseconds
+
+
 def test_event_timestamp_is_another_name_for_timestamp():
     event = parsed(
         {"event_timestamp": "2024-05-01T10:00:00Z", **{k: v for k, v in VIEW.items() if k != "timestamp"}}
@@ -168,7 +180,12 @@ def test_robots_are_labelled_by_their_user_agent(user_agent, is_bot):
         ({**VIEW, "event_type": None}, "event_type", "missing"),
         ({**VIEW, "event_type": "VIEW"}, "event_type", "unknown"),
         ({**VIEW, "timestamp": None}, "timestamp", "missing"),
-        ({**VIEW, "timestamp": 1714557600}, "timestamp", "wrong_type"),
+        ({**VIEW, "timestamp": True}, "timestamp", "wrong_type"),
+        ({**VIEW, "timestamp": [1714557600]}, "timestamp", "wrong_type"),
+        ({**VIEW, "timestamp": 0}, "timestamp", "before_start_date"),
+        ({**VIEW, "timestamp": -(10**300)}, "timestamp", "before_start_date"),
+        ({**VIEW, "timestamp": 99_999_999_999}, "timestamp", "in_the_future"),
+        ({**VIEW, "timestamp": 10**300}, "timestamp", "in_the_future"),
         ({**VIEW, "timestamp": "yesterday, at noon"}, "timestamp", "not_iso_8601"),
         ({**VIEW, "timestamp": "2024-05-01"}, "timestamp", "not_iso_8601"),
         ({**VIEW, "timestamp": "2024-13-01T00:00:00Z"}, "timestamp", "not_iso_8601"),
