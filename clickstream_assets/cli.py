@@ -6,7 +6,7 @@ from clickstream_assets.api.cli import api
 from clickstream_assets.local.cli import fetch_jars_command, stack_app
 from clickstream_assets.local.demo import demo
 from clickstream_assets.local.spark_cli import spark_app
-from clickstream_assets.postgres.cli import migrate_command
+from clickstream_assets.prepare import prepare_command
 from clickstream_assets.recommender.cli import evaluate
 from clickstream_assets.reports.cli import report_command
 from clickstream_assets.settings_page import settings_command
@@ -29,5 +29,5 @@ app.command()(evaluate)
 app.command("report")(report_command)
 app.command()(demo)
 app.command("settings")(settings_command)
-app.command("migrate")(migrate_command)
+app.command("prepare")(prepare_command)
 app.command("fetch-jars")(fetch_jars_command)

@@ -363,7 +363,9 @@ def spark_config(settings: Settings, jars: Iterable[str] = ()) -> dict[str, str]
         "spark.sql.execution.arrow.maxRecordsPerBatch": "16384",
         # Delta's own log cache defaults to a size for clusters.
         "spark.databricks.delta.snapshotPartitions": "2",
-        "spark.driver.extraJavaOptions": "-Dlog4j2.level=warn",
+        # ALS has a lineage as long as its iterations, and tasks are read recursively: 25 were too many for 1 MB.
+        "spark.driver.extraJavaOptions": "-Dlog4j2.level=warn -Xss8m",
+        "spark.executor.extraJavaOptions": "-Xss8m",
     }
     if settings.spark_cores_max:
         config["spark.cores.max"] = str(settings.spark_cores_max)

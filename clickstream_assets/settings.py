@@ -91,7 +91,8 @@ class Settings(BaseSettings):
     )
     spark_config: dict[str, str] = Field(
         {},
-        description="Further Spark configuration, a JSON object; it wins over what the pipeline sets.",
+        description="Further Spark configuration, a JSON object; it wins over the pipeline's. A Connect server has its "
+        "own.",
     )
     spark_shuffle_partitions: int = Field(
         4, ge=1, description="spark.sql.shuffle.partitions; raise it on a cluster."
@@ -200,6 +201,11 @@ class Settings(BaseSettings):
     )
     stream_report_seconds: float = Field(
         60, gt=0, description="Seconds between two reports of `clickstream stream` to Dagster."
+    )
+    stream_heartbeat_path: Path | None = Field(
+        None,
+        description="A file that `clickstream stream` touches while it is alive: a minute without means that it hangs "
+        "(default: none).",
     )
     stream_sensor_seconds: int = Field(
         20, ge=1, description="Least seconds between two looks of the sensor that runs the streams."

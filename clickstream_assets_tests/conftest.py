@@ -12,8 +12,8 @@ import pytest
 
 from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
 from clickstream_assets.local.jars import fetch_jars, spark_jars
-from clickstream_assets.local.prepare import prepare_servers
 from clickstream_assets.local.stack import Stack
+from clickstream_assets.prepare import prepare_servers
 from clickstream_assets.resources.compute import spark_session
 from clickstream_assets.settings import Settings
 
@@ -27,7 +27,7 @@ FOR_A_FEW_ROWS = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.adaptive.enabled": "false",
-    "spark.driver.extraJavaOptions": "-Dlog4j2.level=warn -XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.driver.extraJavaOptions": "-Dlog4j2.level=warn -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss8m",
 }
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -75,5 +75,5 @@ def _postgres() -> dict[str, str]:
             missing = queries.missing_tables(connection)
     except PostgresError as error:
         return {"postgres": str(error.problem), "tables": "unknown"}
-    tables = f"missing: {', '.join(missing)}; run `clickstream migrate`" if missing else "ok"
+    tables = f"missing: {', '.join(missing)}; run `clickstream prepare`" if missing else "ok"
     return {"postgres": "ok", "tables": tables}

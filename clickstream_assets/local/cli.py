@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clickstream_assets.local.jars import Configuration, fetch_jars
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -71,13 +73,17 @@ def status(home: Home = None) -> None:
         raise typer.Exit(1)
 
 
-def fetch_jars_command() -> None:
+def fetch_jars_command(
+    only: Annotated[
+        Configuration | None,
+        typer.Option(help="A part of them: a cluster's image needs Spark's alone.", show_default="all"),
+    ] = None,
+) -> None:
     """Fetch the local servers and the jars that Spark needs, once per machine."""
-    from clickstream_assets.local.jars import fetch_jars
-
     with _reporting("Fetching jars") as progress:
         settings = _settings()
-        fetch_jars(settings.jars_path, progress, settings.java_home)
+        configurations = [only] if only else list(Configuration)
+        fetch_jars(settings.jars_path, progress, settings.java_home, configurations)
 
 
 def make_stack(home: Path | None, progress: "Progress") -> "Stack":
@@ -130,7 +136,7 @@ def _settings() -> "Settings":
 
 def _prepare(env: dict[str, str]) -> None:
     """Make the served tables and the topic, so that `dagster dev` and the API can start right away."""
-    from clickstream_assets.local.prepare import prepare_servers
+    from clickstream_assets.prepare import prepare_servers
     from clickstream_assets.settings import Settings
 
     # What was just started, whatever else the environment names.

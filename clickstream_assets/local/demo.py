@@ -100,7 +100,7 @@ class Demo:
     def __init__(self, home: Path, once: bool, stack: ExitStack, started: float) -> None:
         from clickstream_assets.local.cli import make_stack
         from clickstream_assets.local.ports import free_port
-        from clickstream_assets.local.prepare import prepare_servers
+        from clickstream_assets.prepare import prepare_servers
         from clickstream_assets.settings import load_settings
 
         self._started = started

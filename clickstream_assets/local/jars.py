@@ -1,6 +1,7 @@
 """Fetches what `ivy.xml` pins, once per machine: Kafka, Elasticsearch and the jars that Spark needs.
 
-`JARS_PATH/<hash of ivy.xml>/` is complete or is not there, so several homes and clones can share it.
+A folder `JARS_PATH/<hash of ivy.xml>/<configuration>/` is complete or is not there, so several homes and clones can
+share it.
 """
 
 import errno
@@ -10,7 +11,9 @@ import re
 import shutil
 import subprocess
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +22,6 @@ from clickstream_assets.local.files import Progress, exclusive
 from clickstream_assets.local.java import find_java
 
 IVY_FILE = Path(__file__).with_name("ivy.xml")
-CONFIGURATIONS = ("kafka", "elasticsearch", "spark")
 # Measured: 460 MB while fetching, since Ivy's cache holds every file a second time, and 185 MB afterwards.
 NEEDED_BYTES = 600_000_000
 
@@ -28,20 +30,33 @@ _FAILED = re.compile(r"\[FAILED\s*\]\s+(\S+?)!")
 _NO_ANSWER = re.compile(r"((?:java\.net|javax\.net|java\.io)\.\w*(?:Exception|Error)[^\n)]*)")
 
 
-def fetch_jars(jars_path: Path, progress: Progress, java_home: Path | None = None) -> Path:
-    """Fetch everything that `ivy.xml` pins, unless it is there, and return its folder.
+class Configuration(StrEnum):
+    """What can be fetched on its own; the names are those of the configurations in `ivy.xml`."""
+
+    KAFKA = "kafka"
+    ELASTICSEARCH = "elasticsearch"
+    SPARK = "spark"
+
+
+def fetch_jars(
+    jars_path: Path,
+    progress: Progress,
+    java_home: Path | None = None,
+    configurations: Sequence[Configuration] = tuple(Configuration),
+) -> Path:
+    """Fetch what `ivy.xml` pins, unless it is there, and return the folder of the configurations' folders.
 
     Raises:
         LocalStackError: no Java, no network, no such artifact or no disk space.
     """
     folder = _folder(jars_path)
-    if folder.exists():
+    if not _missing(folder, configurations):
         return folder
     try:
         jars_path.mkdir(parents=True, exist_ok=True)
         with exclusive(jars_path / "fetch.lock", progress):
-            if not folder.exists():
-                _fetch(jars_path, folder, find_java(java_home), progress)
+            if missing := _missing(folder, configurations):
+                _fetch(jars_path, folder, missing, find_java(java_home), progress)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise _disk_full(jars_path) from error
@@ -59,7 +74,7 @@ def kafka_classpath(jars_path: Path) -> str:
     Raises:
         LocalStackError: when the jars have not been fetched.
     """
-    return str(_fetched(jars_path) / "kafka" / "*")
+    return str(_fetched(jars_path, Configuration.KAFKA) / "*")
 
 
 def spark_jars(jars_path: Path) -> list[Path]:
@@ -68,7 +83,7 @@ def spark_jars(jars_path: Path) -> list[Path]:
     Raises:
         LocalStackError: when the jars have not been fetched.
     """
-    return sorted((_fetched(jars_path) / "spark").glob("*.jar"))
+    return sorted(_fetched(jars_path, Configuration.SPARK).glob("*.jar"))
 
 
 def elasticsearch_home(jars_path: Path) -> Path:
@@ -77,37 +92,47 @@ def elasticsearch_home(jars_path: Path) -> Path:
     Raises:
         LocalStackError: when the jars have not been fetched.
     """
-    return next((_fetched(jars_path) / "elasticsearch").iterdir())
+    return next(_fetched(jars_path, Configuration.ELASTICSEARCH).iterdir())
 
 
 def _folder(jars_path: Path) -> Path:
     return jars_path / hashlib.sha256(IVY_FILE.read_bytes()).hexdigest()[:12]
 
 
-def _fetched(jars_path: Path) -> Path:
-    folder = _folder(jars_path)
+def _missing(folder: Path, configurations: Sequence[Configuration]) -> list[Configuration]:
+    return [configuration for configuration in configurations if not (folder / configuration).exists()]
+
+
+def _fetched(jars_path: Path, configuration: Configuration) -> Path:
+    folder = _folder(jars_path) / configuration
     if not folder.exists():
         raise LocalStackError(
-            f"Nothing has been fetched into JARS_PATH={jars_path}: run `clickstream fetch-jars`."
+            f"The jars of {configuration} have not been fetched into JARS_PATH={jars_path}: run "
+            "`clickstream fetch-jars`."
         )
     return folder
 
 
-def _fetch(jars_path: Path, folder: Path, java: Path, progress: Progress) -> None:
+def _fetch(
+    jars_path: Path, folder: Path, configurations: list[Configuration], java: Path, progress: Progress
+) -> None:
     if shutil.disk_usage(jars_path).free < NEEDED_BYTES:
         raise _disk_full(jars_path)
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    progress(f"Fetching Kafka, Elasticsearch and Spark's connectors into {folder} (170 MB, once)")
+    progress(f"Fetching jars for {', '.join(configurations)} into {folder} (once; 170 MB for all)")
     # Ivy fetches one file at a time, so one run per configuration makes it parallel (35 s instead of 54).
-    with ThreadPoolExecutor(len(CONFIGURATIONS)) as pool:
-        runs = [pool.submit(_retrieve, name, jars_path, partial, java, progress) for name in CONFIGURATIONS]
+    with ThreadPoolExecutor(len(configurations)) as pool:
+        runs = [pool.submit(_retrieve, name, jars_path, partial, java, progress) for name in configurations]
     for run in runs:
         run.result()
-    for archive in list((partial / "elasticsearch").glob("*.zip")):
+    for archive in list(partial.glob(f"{Configuration.ELASTICSEARCH}/*.zip")):
         _unpack(archive)
         archive.unlink()
-    partial.rename(folder)
+    folder.mkdir(exist_ok=True)
+    for configuration in configurations:
+        (partial / configuration).rename(folder / configuration)
+    partial.rmdir()
     shutil.rmtree(_ivy_folder(jars_path), ignore_errors=True)
 
 
@@ -116,7 +141,9 @@ def _ivy_folder(jars_path: Path) -> Path:
     return jars_path / "ivy"
 
 
-def _retrieve(configuration: str, jars_path: Path, target: Path, java: Path, progress: Progress) -> None:
+def _retrieve(
+    configuration: Configuration, jars_path: Path, target: Path, java: Path, progress: Progress
+) -> None:
     # A cache of its own for each run: Ivy does not lock one between processes.
     ivy = _ivy_folder(jars_path) / configuration
     ivy.mkdir(parents=True, exist_ok=True)

@@ -102,11 +102,11 @@ def _statement_error(error: psycopg.Error, settings: Settings) -> PostgresError:
     where = f"{settings.postgres_db} on {_server(settings)}"
     match error:
         case psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedColumn():
-            return PostgresError(Problem.TABLE_MISSING, f"{message}, in {where}; run `clickstream migrate`")
+            return PostgresError(Problem.TABLE_MISSING, f"{message}, in {where}; run `clickstream prepare`")
         case psycopg.errors.DuplicateTable():
             return PostgresError(
                 Problem.TABLE_IN_THE_WAY,
-                f"{message}, in {where}, and `clickstream migrate` did not make it; "
+                f"{message}, in {where}, and `clickstream prepare` did not make it; "
                 "rename it, or set POSTGRES_DB to another database",
             )
         case psycopg.errors.DiskFull():

@@ -18,7 +18,7 @@ from clickstream_assets.kafka import Topic, TopicNotFoundError
 from clickstream_assets.postgres.connection import PostgresError, explained
 from clickstream_assets.settings import Settings
 from clickstream_assets.streaming import live_events
-from clickstream_assets.streaming.errors import explain, needs_person
+from clickstream_assets.streaming.errors import StreamError, explain, needs_person
 from clickstream_assets.streaming.lake_copies import update_copies
 from clickstream_assets.streaming.notifications import deliver_pending
 from clickstream_assets.streaming.owner import OwnedError, ownership
@@ -216,20 +216,38 @@ class Supervisor:
         """
         wait = FIRST_WAIT_SECONDS
         while not self._stop.is_set():
+            self._beat()
             began = time.monotonic()
             try:
                 self._run_as_owner()
             except OwnedError as error:
                 _log.info("%s; waiting for it to end", error)
-                self._stop.wait(LOCK_CHECK_SECONDS)
+                self._pause(LOCK_CHECK_SECONDS)
             except Exception as error:
                 if needs_person(error):
                     raise
                 if time.monotonic() - began > LONGEST_WAIT_SECONDS:
                     wait = FIRST_WAIT_SECONDS
                 _log.warning("the streams stopped: %s; starting again in %.0f s", error, wait)
-                self._stop.wait(wait)
+                self._pause(wait)
                 wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait, and show that this process is alive; True where it is time to stop."""
+        self._beat()
+        return self._stop.wait(seconds)
+
+    def _beat(self) -> None:
+        """Touch the file by whose time others see that this process is alive, also while it waits for a server."""
+        path = self._settings.stream_heartbeat_path
+        if path is None:
+            return
+        try:
+            path.touch()
+        except OSError as error:
+            raise StreamError(
+                f"STREAM_HEARTBEAT_PATH={path} cannot be written: {error.strerror}; name a file in a folder that can"
+            ) from error
 
     def _run_as_owner(self) -> None:
         with ownership(self._settings, "stream") as connection, Courier(self._settings) as courier:
@@ -266,7 +284,7 @@ class Supervisor:
                 if not is_told:
                     _log.info("%s; waiting for it", error)
                     is_told = True
-                self._stop.wait(FIRST_WAIT_SECONDS)
+                self._pause(FIRST_WAIT_SECONDS)
             else:
                 return True
         return False
@@ -279,7 +297,7 @@ class Supervisor:
         next_copy = now + self._settings.stream_lake_seconds
         next_report = now + self._settings.stream_report_seconds
         live_start = now
-        while not self._stop.wait(TICK_SECONDS):
+        while not self._pause(TICK_SECONDS):
             now = time.monotonic()
             if not counting.is_active:
                 error = windows.error or counting.exception

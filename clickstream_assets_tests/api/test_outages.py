@@ -89,7 +89,7 @@ def test_missing_tables_are_named(settings_for_stack: Settings) -> None:
         for client in clients_of(empty):
             tables = client.get("/health/ready").json["dependencies"]["tables"]
             assert "popular_products" in tables
-            assert "run `clickstream migrate`" in tables
+            assert "run `clickstream prepare`" in tables
             assert client.get("/sessions").json["code"] == "postgres_table_missing"
 
 

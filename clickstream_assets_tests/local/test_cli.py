@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from clickstream_assets.settings import Settings
+
 CLICKSTREAM = Path(sys.executable).with_name("clickstream")
 
 
@@ -71,6 +73,15 @@ def test_a_setting_that_cannot_be_used_is_named(run):
     assert answer.returncode == 1
     assert "POSTGRES_PORT='many'" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_a_part_of_the_jars_can_be_asked_for_and_a_part_that_there_is_not_is_named(run, stack):
+    # The running stack has them all, so there is nothing to fetch.
+    jars = str(Settings(_env_file=None).jars_path)
+    assert run("fetch-jars", "--only", "spark", JARS_PATH=jars).returncode == 0
+    answer = run("fetch-jars", "--only", "hadoop", JARS_PATH=jars)
+    assert answer.returncode == 2
+    assert "'hadoop' is not one of 'kafka', 'elasticsearch', 'spark'" in answer.stderr
 
 
 def test_a_home_that_cannot_be_made_is_named(run, tmp_path):

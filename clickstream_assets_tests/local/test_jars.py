@@ -9,7 +9,13 @@ import pytest
 
 from clickstream_assets.local import jars
 from clickstream_assets.local.errors import LocalStackError
-from clickstream_assets.local.jars import elasticsearch_home, fetch_jars, kafka_classpath, spark_jars
+from clickstream_assets.local.jars import (
+    Configuration,
+    elasticsearch_home,
+    fetch_jars,
+    kafka_classpath,
+    spark_jars,
+)
 from clickstream_assets.settings import Settings
 
 
@@ -64,6 +70,35 @@ def test_a_network_that_does_not_answer_is_named_and_leaves_nothing_to_be_taken_
     assert "did not answer (java.net.ConnectException" in str(error.value)
     with pytest.raises(LocalStackError, match="clickstream fetch-jars"):
         spark_jars(tmp_path)
+
+
+@pytest.fixture
+def sparks_jars_only(jars_path, tmp_path) -> Path:
+    """A folder that has nothing but what `--only spark` fetches."""
+    fetched = fetch_jars(jars_path, print)
+    only = tmp_path / fetched.name / Configuration.SPARK
+    only.parent.mkdir()
+    only.symlink_to(fetched / Configuration.SPARK)
+    return tmp_path
+
+
+def test_a_part_that_is_there_is_enough_for_who_asks_for_it(sparks_jars_only, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    said: list[str] = []
+    fetch_jars(sparks_jars_only, said.append, Path("/nonexistent"), [Configuration.SPARK])
+    assert said == []
+    assert spark_jars(sparks_jars_only)
+    with pytest.raises(LocalStackError, match="The jars of kafka have not been fetched"):
+        kafka_classpath(sparks_jars_only)
+
+
+def test_only_what_is_missing_is_fetched_and_a_failure_leaves_the_rest(sparks_jars_only, monkeypatch):
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=1")
+    said: list[str] = []
+    with pytest.raises(LocalStackError, match="did not answer"):
+        fetch_jars(sparks_jars_only, said.append)
+    assert [line for line in said if "Fetching jars for kafka, elasticsearch into" in line] == said
+    assert spark_jars(sparks_jars_only)
 
 
 def test_too_little_disk_space_is_said_before_anything_is_fetched(tmp_path, monkeypatch):

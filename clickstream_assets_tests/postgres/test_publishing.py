@@ -363,7 +363,7 @@ def test_publisher_killed_while_copying_leaves_the_old_rows(settings: Settings) 
 def test_missing_table_says_to_migrate(settings_for_stack: Settings) -> None:
     with (
         fresh_database(settings_for_stack, migrated=False) as empty,
-        pytest.raises(PostgresError, match="run `clickstream migrate`") as caught,
+        pytest.raises(PostgresError, match="run `clickstream prepare`") as caught,
     ):
         publish(empty, sessions(session("a")))
     assert caught.value.problem is Problem.TABLE_MISSING

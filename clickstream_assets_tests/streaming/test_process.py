@@ -26,11 +26,12 @@ from clickstream_assets.analytics.schema import PRODUCT_WINDOWS
 from clickstream_assets.elasticsearch import LiveEvents
 from clickstream_assets.engine import SparkEngine
 from clickstream_assets.kafka import Topic
-from clickstream_assets.local.prepare import prepare_servers
 from clickstream_assets.local.stack import Stack
+from clickstream_assets.prepare import prepare_servers
 from clickstream_assets.settings import Settings
 from clickstream_assets.simulator.sinks import ensure_topic
 from clickstream_assets.streaming.checkpoint import CheckpointError
+from clickstream_assets.streaming.errors import StreamError
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets.streaming.process import Supervisor
 from clickstream_assets.streaming.source import configured
@@ -184,15 +185,25 @@ def always_on(shop: Shop) -> Iterator[Callable[[], Thread]]:
 
 
 def test_an_always_on_stream_waits_for_its_topic_and_for_its_turn(
-    shop: Shop, always_on: Callable[[], Thread], caplog: pytest.LogCaptureFixture
+    shop: Shop, always_on: Callable[[], Thread], caplog: pytest.LogCaptureFixture, tmp_path: Path
 ):
+    heartbeat = tmp_path / "heartbeat"
+
+    def assert_beats() -> None:
+        heartbeat.unlink(missing_ok=True)
+        wait_until(heartbeat.exists)
+
     caplog.set_level(logging.INFO)
     topic = shop.settings.kafka_topic
-    shop.settings = with_settings(shop.settings, kafka_topic=f"{topic}-later", **QUICK)
+    shop.settings = with_settings(
+        shop.settings, kafka_topic=f"{topic}-later", stream_heartbeat_path=heartbeat, **QUICK
+    )
     with ownership(shop.settings, "run"):
         always_on()
         wait_until(lambda: "the streams are run by clickstream run" in caplog.text)
+        assert_beats()
     wait_until(lambda: "waiting for it" in caplog.text)
+    assert_beats()
     ensure_topic(shop.settings)
     shop.send(traffic(0, 100))
     wait_until(lambda: has_caught_up(shop) and documents(shop.settings) == 100)
@@ -200,6 +211,18 @@ def test_an_always_on_stream_waits_for_its_topic_and_for_its_turn(
     expected = [(name, 100, {"0": 0, "1": 0, "2": 0}) for name in ("live_events", "product_windows")]
     wait_until(lambda: query(shop.settings, statuses) == expected)
     wait_until(lambda: shop.copy(PRODUCT_WINDOWS) == shop.windows())
+    assert_beats()
+
+
+def test_a_heartbeat_that_cannot_be_shown_is_named_before_anything_is_done(tmp_path: Path):
+    path = tmp_path / "nowhere" / "heartbeat"
+    settings = Settings(_env_file=None, stream_heartbeat_path=path)
+
+    def no_session() -> None:
+        raise AssertionError("Spark was asked for")
+
+    with pytest.raises(StreamError, match=f"STREAM_HEARTBEAT_PATH={path} cannot be written: No such file"):
+        Supervisor(settings, no_session, threading.Event()).run()
 
 
 def test_an_always_on_stream_ends_where_a_person_has_to_do_something(

@@ -1,0 +1,41 @@
+# The one image of the project: every process of ours, and Spark's master, workers and executors, so that all of them
+# have the same Python, the same packages and the same jars. Nothing is fetched when a container starts.
+#
+#     docker build --tag clickstream-assets:0.1.0 .
+
+FROM python:3.11-slim-bookworm AS java
+# Spark runs on it, and Ivy, which fetches Spark's jars. Not pinned closer: Debian keeps a release's newest only.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends openjdk-17-jre-headless \
+    && rm -rf /var/lib/apt/lists/*
+ENV PATH=/opt/venv/bin:$PATH \
+    JARS_PATH=/opt/jars
+
+FROM java AS build
+RUN python -m venv /opt/venv
+WORKDIR /build
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+# An empty package first: what it needs is a layer that only changes with these files.
+RUN mkdir clickstream_assets && touch clickstream_assets/__init__.py \
+    && pip install --no-cache-dir --constraint constraints.txt '.[kubernetes]'
+COPY clickstream_assets clickstream_assets
+RUN pip install --no-cache-dir --no-deps --force-reinstall . \
+    && clickstream fetch-jars --only spark
+
+FROM java
+RUN groupadd --gid 10001 clickstream \
+    && useradd --uid 10001 --gid clickstream --create-home clickstream \
+    && install --directory --owner=clickstream --group=clickstream \
+        /opt/dagster /opt/dagster/storage /var/lib/clickstream
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /opt/jars /opt/jars
+COPY dagster.yaml /opt/dagster/
+COPY deploy/workspace.yaml /opt/clickstream/
+ENV DAGSTER_HOME=/opt/dagster \
+    CLICKSTREAM_HOME=/var/lib/clickstream \
+    PYTHONUNBUFFERED=1
+# The user by number, as Kubernetes can only tell of a number that it is not root's.
+USER 10001:10001
+WORKDIR /opt/clickstream
+CMD ["clickstream", "--help"]

@@ -1,0 +1,90 @@
+"""The files that a deployment is made of, as Docker and Compose read them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+COMPOSE_FILE = ROOT / "docker-compose.yml"
+DOCKERFILE = ROOT / "Dockerfile"
+OUR_IMAGE = "clickstream-assets"
+PASSWORDS = {"DATABASE_PASSWORD": "secret", "DATABASE_ADMIN_PASSWORD": "another"}
+
+_VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<text>[^}]*))?\})")
+_INSTRUCTION = re.compile(r"^([A-Z]+) ((?:.*\\\n)*.*)$", re.MULTILINE)
+
+
+def compose_variables() -> dict[str, str | None]:
+    """The variables that the Compose file asks for, and their defaults."""
+    found = _VARIABLE.finditer(COMPOSE_FILE.read_text())
+    return {
+        match["name"]: match["text"] if match["kind"] == "-" else None for match in found if match["name"]
+    }
+
+
+def compose_services(variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The services of the Compose file, with what the variables stand for."""
+
+    def value(match: re.Match[str]) -> str:
+        if not match["name"]:
+            return "$"
+        if match["kind"] == "-":
+            return variables.get(match["name"]) or match["text"]
+        return variables[match["name"]]
+
+    def filled_in(node: Any) -> Any:
+        match node:
+            case dict():
+                return {key: filled_in(item) for key, item in node.items()}
+            case list():
+                return [filled_in(item) for item in node]
+            case str():
+                return _VARIABLE.sub(value, node)
+        return node
+
+    return filled_in(yaml.safe_load(COMPOSE_FILE.read_text())["services"])
+
+
+def is_ours(service: Mapping[str, Any]) -> bool:
+    """Whether a container of it runs our image."""
+    return service["image"].startswith(f"{OUR_IMAGE}:")
+
+
+def is_long_running(service: Mapping[str, Any]) -> bool:
+    """Whether it is to run for ever, and not once."""
+    return service["restart"] != "no"
+
+
+@cache
+def dockerfile_instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions in order: name and arguments, on one line."""
+    return [
+        (name, arguments.replace("\\\n", " "))
+        for name, arguments in _INSTRUCTION.findall(DOCKERFILE.read_text())
+    ]
+
+
+def image_environment() -> dict[str, str]:
+    """The variables that the image sets, from all of its stages."""
+    pairs = [
+        pair for name, arguments in dockerfile_instructions() if name == "ENV" for pair in arguments.split()
+    ]
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def make_env(file: Path) -> subprocess.CompletedProcess[str]:
+    """Run the script that makes the passwords."""
+    return subprocess.run(
+        ["sh", ROOT / "deploy" / "make_env.sh", file], capture_output=True, text=True, check=False
+    )
+
+
+SERVICES = compose_services(PASSWORDS)
+OURS = [name for name, service in SERVICES.items() if is_ours(service)]

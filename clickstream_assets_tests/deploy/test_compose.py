@@ -1,0 +1,155 @@
+"""docker-compose.yml: that it is one, and that it says what the rest of the project does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clickstream_assets.local.jars import IVY_FILE
+from clickstream_assets.local.kafka import Kafka
+from clickstream_assets.local.postgres import installed_programs
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.deploy.files import (
+    COMPOSE_FILE,
+    OUR_IMAGE,
+    OURS,
+    ROOT,
+    SERVICES,
+    image_environment,
+    is_long_running,
+)
+
+LONG_RUNNING = [name for name, service in SERVICES.items() if is_long_running(service)]
+
+
+def test_the_file_is_what_the_compose_specification_says():
+    checker = Path(sys.executable).with_name("check-jsonschema")
+    checked = subprocess.run(
+        [checker, "--builtin-schema", "vendor.compose-spec", COMPOSE_FILE], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def pinned_in_ivy(name: str) -> str:
+    (dependency,) = ET.parse(IVY_FILE).findall(f"dependencies/dependency[@name='{name}']")
+    return dependency.attrib["rev"]
+
+
+def postgres_of_the_wheel() -> str:
+    said = subprocess.check_output([installed_programs() / "postgres", "--version"], text=True)
+    return re.findall(r"\d+\.\d+", said)[0]
+
+
+def test_the_servers_are_those_of_the_one_machine_stack():
+    images = {name: service["image"] for name, service in SERVICES.items()}
+    elastic = pinned_in_ivy("elasticsearch")
+    assert images["kafka"] == f"apache/kafka:{pinned_in_ivy('kafka_2.13')}"
+    assert images["postgres"] == f"postgres:{postgres_of_the_wheel()}-bookworm"
+    assert images["elasticsearch"] == f"docker.elastic.co/elasticsearch/elasticsearch:{elastic}"
+    assert images["kibana"] == images["kibana-objects"] == f"docker.elastic.co/kibana/kibana:{elastic}"
+
+
+def test_our_image_has_our_version():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    assert {SERVICES[name]["image"] for name in OURS} == {f"{OUR_IMAGE}:{project['version']}"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_an_image_is_pinned(name: str):
+    assert re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z]+)?$", SERVICES[name]["image"])
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_containers_get_no_variable_that_nobody_reads(name: str):
+    settings = {field.upper() for field in Settings.model_fields}
+    of_dagster = set(re.findall(r"env: (\w+)", (ROOT / "dagster.yaml").read_text()))
+    # https://spark.apache.org/docs/4.0.0/spark-standalone.html, and Python's own.
+    others = {"SPARK_DAEMON_MEMORY", "PATH", "PYTHONUNBUFFERED"}
+    given = image_environment() | SERVICES[name].get("environment", {})
+    assert set(given) <= settings | of_dagster | others
+    assert Settings(_env_file=None, **{key.lower(): value for key, value in given.items()})
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_who_speaks_to_dagsters_instance_knows_its_database(name: str):
+    if "dagster" in str(SERVICES[name]["command"]) or name == "stream":
+        of_dagster = set(re.findall(r"env: (\w+)", (ROOT / "dagster.yaml").read_text()))
+        assert of_dagster <= set(SERVICES[name]["environment"])
+
+
+def test_only_pages_and_the_api_are_published_and_only_to_this_machine():
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert set(published) == {"webserver", "api", "kibana", "kafka-ui", "spark-master"}
+    ports = [port for ports in published.values() for port in ports]
+    assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in ports)
+    assert len({port.split(":")[1] for port in ports}) == len(ports)
+
+
+@pytest.mark.parametrize("name", LONG_RUNNING)
+def test_what_is_to_stay_up_is_watched_bounded_and_started_again(name: str):
+    service = SERVICES[name]
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+    assert {"interval", "timeout", "retries", "start_period"} <= set(service["healthcheck"])
+    assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_is_waited_for_can_come_about(name: str):
+    for other, wanted in SERVICES[name].get("depends_on", {}).items():
+        runs_on = "service_healthy" if is_long_running(SERVICES[other]) else "service_completed_successfully"
+        assert wanted == {"condition": runs_on}
+        assert set(SERVICES[other].get("profiles", [])) <= set(SERVICES[name].get("profiles", []))
+
+
+def test_who_touches_the_lake_finds_it_under_one_path():
+    home = image_environment()["CLICKSTREAM_HOME"]
+    with_lake = {name for name in SERVICES if f"lake:{home}" in SERVICES[name].get("volumes", [])}
+    assert with_lake == {"stream", "code-server", "spark-worker", "simulator"}
+
+
+def test_every_volume_is_declared_and_every_file_is_there():
+    volumes = set(yaml.safe_load(COMPOSE_FILE.read_text())["volumes"])
+    mounts = {mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", [])}
+    files = {mount for mount in mounts if mount.startswith("./")}
+    assert mounts - files == volumes
+    assert files == {"./deploy/postgres/databases.sh", "./deploy/kibana/objects.ndjson"}
+    assert all((ROOT / file).is_file() for file in files)
+
+
+def test_the_cluster_has_room_for_the_streams_and_a_run():
+    worker = SERVICES["spark-worker"]
+    offered = dict(pairwise(worker["command"]))
+    taken = SERVICES["code-server"]["environment"]
+    cores = worker["deploy"]["replicas"] * int(offered["--cores"])
+    assert int(taken["STREAM_CORES_MAX"]) + int(taken["SPARK_CORES_MAX"]) <= cores
+    executor = Settings.model_fields["spark_executor_memory"].default
+    assert (offered["--memory"], executor) == ("2g", "1g")
+
+
+def test_kafka_is_set_up_as_on_one_machine(tmp_path: Path):
+    lines = Kafka(tmp_path, 9092)._properties(Path("/var/lib/kafka/data"), 9093).splitlines()
+    local = dict(line.split("=", 1) for line in lines)
+    composed = {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): value
+        for name, value in SERVICES["kafka"]["environment"].items()
+        if name.startswith("KAFKA_") and name != "KAFKA_HEAP_OPTS"
+    }
+    addresses = {"listeners", "advertised.listeners", "controller.quorum.voters"}
+    assert {name: local.get(name) for name in composed if name not in addresses} == {
+        name: value for name, value in composed.items() if name not in addresses
+    }
+    # What is not set has to do with how fast one broker on one machine starts and how small it is.
+    left_out = {
+        re.sub(r"\.(num\.partitions|.*ms|buffer\.size)$", "…", name) for name in set(local) - set(composed)
+    }
+    assert all(name.endswith("…") for name in left_out), left_out

@@ -1,0 +1,146 @@
+"""Our containers in earnest: their commands, variables and health checks, on real servers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+import pytest
+import yaml
+
+from clickstream_assets.kafka import Topic
+from clickstream_assets.local.ports import free_port
+from clickstream_assets.local.stack import Stack
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
+from clickstream_assets_tests.databases import fresh_database, with_settings
+from clickstream_assets_tests.deploy.containers import LOOPBACK, Containers, wait_until
+from clickstream_assets_tests.deploy.files import OURS, PASSWORDS, ROOT, SERVICES, compose_services
+
+SERVERS = {"kafka", "postgres", "elasticsearch"}
+FREQUENT_EVENTS = {"SIMULATOR_INTERVAL": "0.01"}
+# Half the time that these JVMs take to start goes into compiling what then runs once.
+QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"
+
+
+@pytest.fixture(scope="module")
+def own_settings(settings_for_stack: Settings) -> Iterator[Settings]:
+    """A topic's and an alias's names, and an empty database."""
+    name = uuid4().hex[:12]
+    with fresh_database(settings_for_stack, migrated=False) as database:
+        yield with_settings(database, kafka_topic=f"events-{name}", elasticsearch_alias=f"live_{name}")
+
+
+@pytest.fixture(scope="module")
+def ports(stack: Stack) -> dict[int, int]:
+    """The containers' ports, and what they are here."""
+    env = stack.env()
+    return {
+        9092: int(env["KAFKA_BOOTSTRAP_SERVERS"].split(":")[1]),
+        5432: int(env["POSTGRES_PORT"]),
+        9200: int(env["ELASTICSEARCH_URL"].rpartition(":")[2]),
+        **{port: free_port() for port in (3000, 4000, 7077, 8000, 8080, 8081)},
+    }
+
+
+@pytest.fixture(scope="module")
+def containers(
+    own_settings: Settings, ports: dict[int, int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Containers]:
+    """All containers of ours but the simulator, healthy; sensors look once, before there is anything to do."""
+    folder = tmp_path_factory.mktemp("containers")
+    folders = {
+        path: folder / path.strip("/")
+        for path in ("/opt/dagster", "/opt/clickstream", "/var/lib/clickstream")
+    }
+    for path in (*folders.values(), folder / "tmp"):
+        path.mkdir(parents=True)
+    shutil.copy(ROOT / "dagster.yaml", folders["/opt/dagster"])
+    workspace = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text())
+    server = workspace["load_from"][0]["grpc_server"]
+    assert server["host"] in SERVICES
+    server |= {"host": LOOPBACK, "port": ports[server["port"]]}
+    (folders["/opt/clickstream"] / "workspace.yaml").write_text(yaml.safe_dump(workspace))
+    folders |= {
+        "/opt/venv/bin": Path(sys.executable).parent,
+        "/opt/jars": Settings(_env_file=None).jars_path,
+        "/tmp": folder / "tmp",
+    }
+    password = own_settings.postgres_password.get_secret_value()
+    services = compose_services(PASSWORDS | {"DATABASE_PASSWORD": password} | FREQUENT_EVENTS)
+    with fresh_database(own_settings, migrated=False) as dagsters:
+        environment = {
+            "KAFKA_TOPIC": own_settings.kafka_topic,
+            "ELASTICSEARCH_ALIAS": own_settings.elasticsearch_alias,
+            "POSTGRES_DB": own_settings.postgres_db,
+            "DAGSTER_POSTGRES_DB": dagsters.postgres_db,
+            "SENSOR_INTERVAL_SECONDS": "3600",
+            "STREAM_SENSOR_SECONDS": "3600",
+            "SPARK_CONFIG": json.dumps({k: v for k, v in FOR_A_FEW_ROWS.items() if "Java" not in k}),
+            "SPARK_LOCAL_IP": LOOPBACK,
+            "JAVA_TOOL_OPTIONS": QUICK_JVM,
+        }
+        with Containers(services, SERVERS, ports, folders, environment, folder) as started:
+            started.bring_up(name for name in OURS if "profiles" not in services[name])
+            yield started
+
+
+def ask(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    data = json.dumps(body).encode() if body else None
+    with urlopen(Request(url, data, {"Content-Type": "application/json"}), timeout=20) as answer:
+        return json.load(answer)
+
+
+def latest_events(api: str) -> list[dict[str, Any]]:
+    try:
+        return ask(f"{api}/real-time-events")["real_time_events"]
+    except HTTPError as error:
+        # Elasticsearch has made the day's index and not yet opened it.
+        if error.code == 503:
+            return []
+        raise
+
+
+def test_all_containers_of_ours_become_healthy_in_the_files_order(containers: Containers):
+    assert containers.up == SERVERS | set(OURS) - {"simulator"}
+
+
+def test_dagster_finds_the_code_at_the_code_server(containers: Containers, ports: dict[int, int]):
+    entries = "locationEntries { name loadStatus locationOrLoadError { __typename } }"
+    loaded = f"{{ workspaceOrError {{ ... on Workspace {{ {entries} }} }} }}"
+    answer = ask(f"http://{LOOPBACK}:{ports[3000]}/graphql", {"query": loaded})
+    assert answer["data"]["workspaceOrError"]["locationEntries"] == [
+        {
+            "name": "clickstream_assets",
+            "loadStatus": "LOADED",
+            "locationOrLoadError": {"__typename": "RepositoryLocation"},
+        }
+    ]
+    assert ask(f"http://{LOOPBACK}:{ports[3000]}/server_info")["dagster_version"] == version("dagster")
+
+
+def test_the_streams_run_on_the_cluster(containers: Containers, ports: dict[int, int]):
+    (application,) = ask(f"http://{LOOPBACK}:{ports[8080]}/json/")["activeapps"]
+    assert application["cores"] == int(SERVICES["stream"]["environment"]["STREAM_CORES_MAX"])
+
+
+def test_simulated_events_come_out_of_the_api(
+    containers: Containers, ports: dict[int, int], own_settings: Settings
+):
+    api = f"http://{LOOPBACK}:{ports[8000]}"
+    containers.bring_up(["simulator"])
+    wait_until(lambda: sum(offsets.high for offsets in Topic(own_settings).offsets().values()) >= 300)
+    assert containers.stop("simulator") == 0
+    wait_until(lambda: len(latest_events(api)) == 10)
+    assert ask(f"{api}/health/ready") == {
+        "status": "ready",
+        "dependencies": {"postgres": "ok", "tables": "ok", "elasticsearch": "ok"},
+    }

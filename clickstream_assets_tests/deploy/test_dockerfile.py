@@ -1,0 +1,94 @@
+"""The Dockerfile: that a linter likes it, and that the image has what its containers need."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.deploy.files import DOCKERFILE, ROOT, dockerfile_instructions, image_environment
+
+INSTRUCTIONS = dockerfile_instructions()
+ALL = {name: [arguments for other, arguments in INSTRUCTIONS if other == name] for name, _ in INSTRUCTIONS}
+COPIED = [
+    source
+    for arguments in ALL["COPY"]
+    if not arguments.startswith("--from=")
+    for source in arguments.split()[:-1]
+]
+
+
+def test_a_linter_finds_nothing():
+    linter = Path(sys.executable).with_name("hadolint")
+    linted = subprocess.run([linter, DOCKERFILE], capture_output=True, text=True, check=False)
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+def test_containers_run_as_a_plain_user():
+    assert ALL["USER"] == ["10001:10001"]
+    assert [name for name, _ in INSTRUCTIONS].index("USER") > len(INSTRUCTIONS) - 4
+    assert "groupadd --gid 10001" in str(ALL["RUN"])
+    assert "useradd --uid 10001" in str(ALL["RUN"])
+
+
+def test_the_base_is_pinned_to_a_python_that_we_run_on():
+    images = [arguments.split()[0] for arguments in ALL["FROM"] if ":" in arguments]
+    (python,) = {re.fullmatch(r"python:(\d+\.\d+)-slim-bookworm", image)[1] for image in images}
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)
+    assert f">={python}" in project["project"]["requires-python"]
+    assert python == project["tool"]["mypy"]["python_version"]
+
+
+def test_packages_are_those_that_the_tests_ran_with():
+    installs = [run for run in ALL["RUN"] if "pip install" in run]
+    assert len(installs) == 2
+    assert all("--constraint constraints.txt" in run or "--no-deps" in run for run in installs)
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        assert "kubernetes" in tomllib.load(file)["project"]["optional-dependencies"]
+
+
+def test_sparks_jars_are_in_the_image_and_no_servers():
+    (fetch,) = re.findall(r"clickstream (fetch-jars[^&]*)", str(ALL["RUN"]))
+    assert fetch.startswith("fetch-jars --only spark")
+    copied = {arguments.split()[1] for arguments in ALL["COPY"] if arguments.startswith("--from=build ")}
+    assert copied == {"/opt/venv", image_environment()["JARS_PATH"]}
+
+
+def test_the_images_variables_are_settings():
+    assert set(image_environment()) - {"PATH", "PYTHONUNBUFFERED"} <= {
+        field.upper() for field in Settings.model_fields
+    }
+
+
+@pytest.mark.parametrize("source", COPIED)
+def test_what_is_copied_is_there_and_not_ignored(source: str):
+    assert (ROOT / source).exists()
+    assert not is_ignored(source)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [".env", ".git/config", "clickstream_assets_tests/conftest.py", "deploy/make_env.sh", ".venv/bin/python"],
+)
+def test_what_is_not_needed_does_not_get_into_the_build(path: str):
+    assert is_ignored(path)
+
+
+def is_ignored(path: str) -> bool:
+    """Whether .dockerignore leaves a path out: the last rule that fits it, or a folder above, decides."""
+    ignored = False
+    parts = Path(path).parts
+    above = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if line and not line.startswith("#"):
+            rule = line.removeprefix("!")
+            if any(fnmatch.fnmatch(name, rule) for name in above):
+                ignored = not line.startswith("!")
+    return ignored

@@ -1,0 +1,770 @@
+"""The Helm chart: rendered, held against Kubernetes' schemas, and its dagster.yaml loaded by Dagster itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import dagster as dg
+import kubernetes_validate
+import pytest
+import yaml
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.launcher import LaunchRunContext
+from dagster_k8s import K8sRunLauncher
+
+from clickstream_assets.local.postgres import installed_programs
+from clickstream_assets.settings import EngineName, Settings, load_settings
+from clickstream_assets_tests.deploy.charts import (
+    CHART,
+    COMPONENT,
+    INSTANCE,
+    KUBERNETES,
+    NAME,
+    NAMESPACE,
+    RELEASE,
+    Chart,
+    Manifest,
+    Pod,
+    helm,
+    references,
+    render,
+    selects,
+    template,
+)
+from clickstream_assets_tests.deploy.files import ROOT, image_environment
+
+VALUES = {
+    "minimal": ["--values", f"{CHART}/ci/minimal-values.yaml"],
+    "full": ["--values", f"{CHART}/ci/full-values.yaml"],
+    "external-spark": ["--values", f"{CHART}/ci/external-spark-values.yaml"],
+    "spark-on-kubernetes": ["--values", f"{CHART}/ci/spark-on-kubernetes-values.yaml"],
+    "trial": ["--values", f"{CHART}/values-trial.yaml", "--set", "secrets.values.POSTGRES_PASSWORD=secret"],
+}
+MINIMAL = VALUES["minimal"]
+FULLNAME = f"{RELEASE}-clickstream-assets"
+SERVERS = {"kafka", "postgresql", "elasticsearch"}
+LAKE_USERS = {"run", "stream", "code-server", "spark-worker", "spark-executor"}
+SETTINGS = {name.upper() for name in Settings.model_fields}
+# Of Spark: https://spark.apache.org/docs/latest/spark-standalone.html#cluster-launch-scripts
+SPARKS = {
+    "SPARK_DAEMON_MEMORY",
+    "SPARK_LOCAL_IP",
+    "SPARK_MASTER_HOST",
+    "SPARK_WORKER_CORES",
+    "SPARK_WORKER_DIR",
+    "SPARK_WORKER_MEMORY",
+    "SPARK_WORKER_OPTS",
+    "SPARK_WORKER_WEBUI_PORT",
+}
+# Filled into SPARK_CONFIG by Kubernetes.
+SUBSTITUTED = {"POD_NAME"}
+
+
+@cache
+def rendered(values: str) -> Chart:
+    """The chart with one set of values."""
+    return render(*VALUES[values])
+
+
+@pytest.fixture(params=VALUES)
+def values(request: pytest.FixtureRequest) -> str:
+    """Each set of values in turn."""
+    return request.param
+
+
+@pytest.fixture
+def chart(values: str) -> Chart:
+    """The chart, with each set of values in turn."""
+    return rendered(values)
+
+
+@pytest.fixture
+def minimal() -> Chart:
+    return rendered("minimal")
+
+
+@pytest.fixture
+def full() -> Chart:
+    return rendered("full")
+
+
+@pytest.fixture
+def trial() -> Chart:
+    return rendered("trial")
+
+
+@dg.job
+def nothing() -> None:
+    """A job to launch a run of."""
+
+
+@contextmanager
+def kubernetes_api() -> Iterator[tuple[str, list[tuple[str, Manifest]]]]:
+    """The end of Kubernetes' API that takes what is posted; yields its address, and path and body of each."""
+    posted: list[tuple[str, Manifest]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            posted.append((self.path, json.loads(body)))
+            self.send_response(201)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", posted
+        finally:
+            server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
+    """By values, the Job that Dagster's launcher asks Kubernetes for with the chart's dagster.yaml."""
+    folder = tmp_path_factory.mktemp("dagster")
+    with kubernetes_api() as (url, posted), dg.DagsterInstance.local_temp(str(folder)) as instance:
+        kubeconfig = {
+            "clusters": [{"name": "stub", "cluster": {"server": url}}],
+            "contexts": [{"name": "stub", "context": {"cluster": "stub", "user": "stub"}}],
+            "users": [{"name": "stub", "user": {}}],
+            "current-context": "stub",
+        }
+        (folder / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+        for values in VALUES:
+            configuration = yaml.safe_load(rendered(values).dagster_yaml)
+            # All that is different outside of a cluster.
+            configuration["run_launcher"]["config"] |= {
+                "load_incluster_config": False,
+                "kubeconfig_file": str(folder / "kubeconfig"),
+            }
+            (folder / values).mkdir()
+            (folder / values / "dagster.yaml").write_text(yaml.safe_dump(configuration))
+            launcher = InstanceRef.from_dir(str(folder / values)).run_launcher
+            assert isinstance(launcher, K8sRunLauncher)
+            launcher.register_instance(instance)
+            origin = dg.reconstructable(nothing).get_python_origin()
+            run = instance.create_run_for_job(nothing, job_code_origin=origin)
+            launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=None))
+    assert {path for path, _ in posted} == {f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"}
+    return dict(zip(VALUES, [body for _, body in posted], strict=True))
+
+
+@pytest.fixture
+def run(values: str, jobs: dict[str, Manifest]) -> Pod:
+    """The pod of a run."""
+    pod = jobs[values]["spec"]["template"]
+    return Pod("Job", pod["metadata"]["labels"], pod["spec"])
+
+
+@pytest.fixture
+def pods(chart: Chart, run: Pod) -> list[Pod]:
+    """The pods of the release, and those that Dagster and Spark make later."""
+    return [*chart.pods, run, *([chart.executor] if chart.executor else [])]
+
+
+def is_ours(pod: Pod) -> bool:
+    return pod.component not in SERVERS
+
+
+def explained(rendered: subprocess.CompletedProcess[str]) -> str:
+    """What Helm says of values that it refuses."""
+    assert rendered.returncode != 0
+    return rendered.stderr
+
+
+# ---- The chart itself ----
+
+
+def test_helm_lints_the_chart_without_a_warning(values: str) -> None:
+    linted = helm("lint", "--strict", str(CHART), "--kube-version", KUBERNETES, *VALUES[values])
+
+    assert linted.returncode == 0, linted.stdout
+    assert "[WARNING]" not in linted.stdout
+
+
+def test_the_chart_is_of_the_projects_version_and_takes_its_image(minimal: Chart) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+    assert {pod.container["image"] for pod in minimal.pods} == {f"clickstream-assets:{version}"}
+
+
+def test_every_manifest_is_what_kubernetes_knows(
+    chart: Chart, values: str, jobs: dict[str, Manifest]
+) -> None:
+    for manifest in [*chart.manifests, jobs[values]]:
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+
+
+def test_every_object_is_named_once_and_belongs_to_the_release(chart: Chart) -> None:
+    named = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in chart.manifests]
+
+    assert len(set(named)) == len(named)
+    for manifest in chart.manifests:
+        labels = manifest["metadata"]["labels"]
+        assert (labels[NAME], labels[INSTANCE]) == ("clickstream-assets", RELEASE)
+
+
+def test_trial_servers_are_of_the_versions_that_the_local_stack_runs(trial: Chart) -> None:
+    ivy = (ROOT / "clickstream_assets" / "local" / "ivy.xml").read_text()
+    pinned = dict(re.findall(r'name="(kafka_2.13|elasticsearch)" rev="([^"]+)"', ivy))
+    postgres = subprocess.run(
+        [installed_programs() / "postgres", "--version"], capture_output=True, text=True, check=True
+    )
+
+    tags = {name: trial.pod(name).container["image"].rpartition(":")[2] for name in SERVERS}
+
+    assert tags["kafka"] == pinned["kafka_2.13"]
+    assert tags["elasticsearch"] == pinned["elasticsearch"]
+    assert tags["postgresql"] == re.findall(r"\d+\.\d+", postgres.stdout)[0]
+
+
+# ---- How the parts find one another ----
+
+
+def test_selectors_select_exactly_their_own_pods(chart: Chart) -> None:
+    owners = [manifest for manifest in chart.manifests if "selector" in manifest.get("spec", {})]
+
+    for owner in owners:
+        selector = owner["spec"]["selector"]
+        selector = selector if "matchLabels" in selector else {"matchLabels": selector}
+        selected = [pod for pod in chart.pods if selects(selector, pod.labels)]
+        assert [pod.component for pod in selected] == [owner["metadata"]["labels"][COMPONENT]]
+        if "template" in owner["spec"]:
+            assert selects(selector, owner["spec"]["template"]["metadata"]["labels"])
+
+
+def test_services_lead_to_named_ports_that_are_there(chart: Chart) -> None:
+    for service in chart.of_kind("Service"):
+        pod = chart.pod(service["spec"]["selector"][COMPONENT])
+        for port in service["spec"]["ports"]:
+            assert isinstance(port["targetPort"], str)
+            assert pod.port(port["targetPort"]) > 0
+
+
+def test_probes_ask_ports_that_are_there(chart: Chart) -> None:
+    for pod in chart.pods:
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+            probe = pod.container.get(kind, {})
+            for how in ("httpGet", "tcpSocket", "grpc"):
+                if how in probe:
+                    assert pod.port(probe[how]["port"]) in [
+                        port["containerPort"] for port in pod.container["ports"]
+                    ]
+
+
+def test_what_is_always_on_is_watched(chart: Chart) -> None:
+    for pod in chart.pods:
+        if pod.owner == "Job" or pod.component == "simulator":
+            continue
+        assert {"startupProbe", "livenessProbe"} <= set(pod.container), pod.component
+        # Whoever is sent requests says when it can take them.
+        assert ("readinessProbe" in pod.container) == ("ports" in pod.container), pod.component
+
+
+def test_settings_lead_to_services_of_the_release(trial: Chart, full: Chart) -> None:
+    def has(chart: Chart, address: str) -> bool:
+        host, _, port = address.removeprefix("http://").removeprefix("spark://").rpartition(":")
+        service = chart.find("Service", host)
+        return bool(service) and int(port) in [entry["port"] for entry in service["spec"]["ports"]]
+
+    found = trial.settings
+    assert has(trial, found["KAFKA_BOOTSTRAP_SERVERS"])
+    assert has(trial, f"{found['POSTGRES_HOST']}:{found['POSTGRES_PORT']}")
+    assert has(trial, found["ELASTICSEARCH_URL"])
+    assert has(full, full.settings["SPARK_MASTER"])
+    advertised = trial.pod("kafka").environment(trial)["KAFKA_ADVERTISED_LISTENERS"]
+    assert advertised == f"PLAINTEXT://{found['KAFKA_BOOTSTRAP_SERVERS']}"
+
+
+def test_the_workspace_is_the_code_servers_service(minimal: Chart) -> None:
+    dagster = minimal.find("ConfigMap", f"{FULLNAME}-dagster")
+    assert dagster
+    ((kind, server),) = [
+        entry
+        for item in yaml.safe_load(dagster["data"]["workspace.yaml"])["load_from"]
+        for entry in item.items()
+    ]
+    service = minimal.find("Service", server["host"])
+    ours = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"][0]["python_module"]
+
+    assert kind == "grpc_server"
+    assert service
+    assert server["port"] == service["spec"]["ports"][0]["port"]
+    # Schedules and sensors are known by the location's name, also when a deployment moves here.
+    assert server["location_name"] == ours["location_name"]
+    assert ours["module_name"] in minimal.pod("code-server").container["args"]
+
+
+def test_whatever_is_referred_to_is_there_or_was_named_in_the_values(chart: Chart, pods: list[Pod]) -> None:
+    named = {
+        ("Secret", "clickstream-secrets"),
+        ("Secret", "registry"),
+        ("Secret", "shop-tls"),
+        ("Secret", "dagster-tls"),
+        ("PersistentVolumeClaim", "lake"),
+    }
+    specs = [pod.spec for pod in pods]
+    specs += [tls for ingress in chart.of_kind("Ingress") for tls in ingress["spec"]["tls"]]
+    secrets = [("Secret", spec["secretName"]) for spec in specs if "secretName" in spec]
+
+    for kind, name in [*references(specs), *secrets]:
+        assert chart.find(kind, name) or (kind, name) in named, f"{kind} {name}"
+    for volume_owner in pods:
+        volumes = {volume["name"] for volume in volume_owner.spec.get("volumes", [])}
+        mounted = {mount["name"] for mount in volume_owner.container["volumeMounts"]}
+        templates = {"data"} if volume_owner.owner == "StatefulSet" else set()
+        assert mounted == volumes | templates, volume_owner.component
+
+
+@pytest.mark.parametrize("values", ["minimal", "full", "spark-on-kubernetes", "external-spark"])
+def test_the_migration_before_install_needs_nothing_that_comes_after_it(chart: Chart) -> None:
+    hooks = [manifest for manifest in chart.manifests if "helm.sh/hook" in annotations(manifest)]
+    before = {
+        (manifest["kind"], manifest["metadata"]["name"])
+        for manifest in hooks
+        if int(annotations(manifest)["helm.sh/hook-weight"]) < 0
+    }
+    (job,) = [manifest for manifest in hooks if manifest["kind"] == "Job"]
+
+    assert annotations(job)["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert set(references(job["spec"])) <= before | {
+        ("Secret", "clickstream-secrets"),
+        ("Secret", "registry"),
+    }
+    # It works on what everything else works on.
+    migrating = chart.pod("migrate").environment(chart)
+    assert {name: migrating[name] for name in chart.settings} == chart.settings
+
+
+def annotations(manifest: Manifest) -> dict[str, str]:
+    return manifest["metadata"].get("annotations", {})
+
+
+def test_with_servers_of_the_charts_own_the_migration_is_no_hook(trial: Chart) -> None:
+    # They are not there before install; and after it, `helm install --wait` would wait for an API without tables.
+    (job,) = trial.of_kind("Job")
+
+    assert not annotations(job)
+    # A Job cannot be changed, so each revision has one of its own.
+    assert job["metadata"]["name"] == f"{FULLNAME}-migrate-1"
+
+
+# ---- Settings ----
+
+
+def test_every_variable_is_a_setting_or_documented_elsewhere(chart: Chart, pods: list[Pod]) -> None:
+    dagsters = set(re.findall(r"env: (\w+)", (ROOT / "dagster.yaml").read_text())) | {"DAGSTER_RUN_JOB_NAME"}
+
+    for pod in filter(is_ours, pods):
+        unknown = set(pod.environment(chart)) - SETTINGS - SPARKS - dagsters - SUBSTITUTED
+        assert not unknown, pod.component
+
+
+def test_what_processes_are_given_are_settings_that_they_can_use(
+    chart: Chart, pods: list[Pod], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pod in pods:
+        if not is_ours(pod) or pod.component == "spark-master":
+            continue
+        with monkeypatch.context() as patch:
+            for name in SETTINGS:
+                patch.delenv(name, raising=False)
+            for name, value in (image_environment() | pod.environment(chart)).items():
+                if name in SETTINGS:
+                    patch.setenv(name, value)
+            settings = load_settings()
+        assert settings.clickstream_home == Path("/var/lib/clickstream")
+        assert settings.engine is (EngineName.SPARK if settings.spark_master else EngineName.DUCKDB)
+        assert settings.spark_master == chart.settings.get("SPARK_MASTER")
+
+
+def test_numbers_arrive_as_they_were_written(full: Chart) -> None:
+    assert full.settings["INGEST_RUN_RECORDS"] == "5000000"
+    assert full.settings["ALS_REGULARIZATION"] == "0.5"
+    assert full.settings["SESSION_CUT_AT_MIDNIGHT"] == "true"
+    assert full.settings["ALERT_WEBHOOK_URL"] == "https://hooks.example.com/alerts?shop=1&sale=yes"
+
+
+def test_a_run_takes_the_cores_that_it_may_unless_told_otherwise(minimal: Chart) -> None:
+    assert minimal.pod("stream").environment(minimal)["DUCKDB_THREADS"] == "2"
+    told = render(*MINIMAL, "--set", "settings.DUCKDB_THREADS=7")
+    assert told.pod("stream").environment(told)["DUCKDB_THREADS"] == "7"
+
+
+def test_a_password_arrives_as_it_was_written(full: Chart) -> None:
+    secrets = {secret["metadata"]["name"]: secret["stringData"] for secret in full.of_kind("Secret")}
+    password = yaml.safe_load((CHART / "ci" / "full-values.yaml").read_text())["secrets"]["values"]
+
+    assert secrets[FULLNAME] == password
+    assert secrets[f"{FULLNAME}-migrate"] == {"POSTGRES_PASSWORD": password["POSTGRES_PASSWORD"]}
+
+
+def test_every_setting_can_be_set_in_one_place() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    by_name = set(schema["properties"]["settings"]["properties"])
+    charts = [rendered(values) for values in VALUES]
+    by_chart = {
+        name for chart in charts for pod in chart.pods if is_ours(pod) for name in pod.environment(chart)
+    }
+    of_the_image = {"JARS_PATH", "JAVA_HOME"}
+    # Connect's server is another machine; daily files are not written; the driver listens where it is reached.
+    left = {"SPARK_REMOTE", "RAW_LOGS_PATH", "SPARK_DRIVER_BIND_ADDRESS"}
+
+    given = (by_chart - by_name) & SETTINGS
+    assert (
+        by_name
+        | given
+        | of_the_image
+        | left
+        | set(schema["properties"]["secrets"]["properties"]["values"]["properties"]) & SETTINGS
+        == SETTINGS
+    )
+    assert not by_name & (of_the_image | left)
+
+
+def test_a_change_of_settings_replaces_the_pods_that_read_them() -> None:
+    def checksums(*arguments: str) -> dict[str, str]:
+        return {
+            manifest["metadata"]["name"]: json.dumps(template["metadata"]["annotations"])
+            for manifest in render(*MINIMAL, *arguments).of_kind("Deployment")
+            for template in [manifest["spec"]["template"]]
+        }
+
+    before, after = checksums(), checksums("--set", "settings.SESSION_GAP_MINUTES=20")
+
+    assert before.keys() == after.keys()
+    assert all(before[name] != after[name] for name in before)
+
+
+# ---- Dagster ----
+
+
+def test_dagsters_configuration_is_the_projects_but_for_the_launcher(chart: Chart) -> None:
+    rendered = yaml.safe_load(chart.dagster_yaml)
+    ours = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+
+    del rendered["run_launcher"]
+    logs = rendered.pop("compute_logs", None)
+
+    assert rendered == ours
+    # On the claim, if there is one, so that the webserver finds them.
+    assert bool(logs) == (not chart.settings["LAKE_PATH"].startswith("s3a://"))
+
+
+def test_a_run_is_like_the_other_processes(chart: Chart, run: Pod) -> None:
+    stream = chart.pod("stream")
+
+    assert run.labels[COMPONENT] == "run"
+    assert run.container["image"] == stream.container["image"]
+    assert run.container["imagePullPolicy"] == stream.container["imagePullPolicy"]
+    assert (run.spec["imagePullSecrets"] or None) == stream.spec.get("imagePullSecrets")
+    assert run.spec["serviceAccountName"] == stream.spec["serviceAccountName"]
+    assert run.spec["automountServiceAccountToken"] == stream.spec["automountServiceAccountToken"]
+    assert run.spec.get("nodeSelector") == stream.spec.get("nodeSelector")
+    assert run.spec.get("tolerations") == stream.spec.get("tolerations")
+    only_the_streams = {"STREAM_HEARTBEAT_PATH"}
+    assert {
+        name: value for name, value in run.environment(chart).items() if name != "DAGSTER_RUN_JOB_NAME"
+    } == {name: value for name, value in stream.environment(chart).items() if name not in only_the_streams}
+    # A run is told of Dagster's instance in its arguments.
+    stored = {(mount["name"], mount["mountPath"]) for mount in run.container["volumeMounts"]}
+    assert stored == {
+        (mount["name"], mount["mountPath"])
+        for mount in stream.container["volumeMounts"]
+        if mount["name"] != "dagster"
+    }
+
+
+def test_only_who_needs_it_may_ask_anything_of_kubernetes(chart: Chart, pods: list[Pod]) -> None:
+    allowed = {"webserver", "daemon"} | ({"run", "stream"} if chart.executor else set())
+    with_token = {pod.component for pod in pods if pod.spec.get("automountServiceAccountToken", True)}
+
+    assert with_token == allowed
+    for binding in chart.of_kind("RoleBinding"):
+        assert chart.find(binding["roleRef"]["kind"], binding["roleRef"]["name"])
+        for subject in binding["subjects"]:
+            assert chart.find(subject["kind"], subject["name"])
+            assert subject["namespace"] == NAMESPACE
+    assert not chart.of_kind("ClusterRole")
+
+
+def test_the_launcher_may_do_what_its_client_does(minimal: Chart) -> None:
+    role = minimal.find("Role", f"{FULLNAME}-launcher")
+    assert role
+    allowed = {
+        (resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]
+    }
+    client = Path(__import__("dagster_k8s.client").client.__file__).read_text()
+    calls = set(
+        re.findall(r"_api\.(create|delete|list|read)_namespaced_(job_status|job|pod_log|pod|event)\(", client)
+    )
+    resources = {
+        "job": "jobs",
+        "job_status": "jobs/status",
+        "pod": "pods",
+        "pod_log": "pods/log",
+        "event": "events",
+    }
+
+    assert len(calls) >= 8
+    for call, resource in calls:
+        assert (resources[resource], "get" if call == "read" else call) in allowed
+
+
+# ---- The lake, and Spark ----
+
+
+def test_the_lake_is_under_one_path_for_all_that_touch_it(chart: Chart, pods: list[Pod]) -> None:
+    places = [chart.settings["LAKE_PATH"], chart.settings["CHECKPOINT_PATH"]]
+    users = [pod for pod in pods if pod.component in LAKE_USERS]
+
+    assert {"run", "stream", "code-server"} <= {pod.component for pod in users}
+    for pod in users:
+        claims = {volume["name"] for volume in pod.spec["volumes"] if "persistentVolumeClaim" in volume}
+        mounts = [mount["mountPath"] for mount in pod.container["volumeMounts"] if mount["name"] in claims]
+        for place in places:
+            assert place.startswith("s3a://") or any(place.startswith(f"{mount}/") for mount in mounts)
+            assert not (place.startswith("s3a://") and mounts)
+
+
+def test_what_is_written_beside_the_lake_can_be(chart: Chart, pods: list[Pod]) -> None:
+    for pod in filter(is_ours, pods):
+        empty = {volume["name"] for volume in pod.spec["volumes"] if "emptyDir" in volume}
+        writable = {mount["mountPath"] for mount in pod.container["volumeMounts"] if mount["name"] in empty}
+        image = image_environment()
+        assert writable >= {"/tmp", image["CLICKSTREAM_HOME"], f"{image['DAGSTER_HOME']}/storage"}
+        # Spark's executors put the jars there that they are handed.
+        assert pod.container["workingDir"] in writable
+
+
+def test_runs_and_the_stream_tell_a_cluster_where_they_are(chart: Chart, run: Pod) -> None:
+    for pod in (run, chart.pod("stream")):
+        host = pod.environment(chart).get("SPARK_DRIVER_HOST")
+        assert (host is not None) == ("SPARK_MASTER" in chart.settings)
+        assert host in (None, "10.1.2.3")
+
+
+@pytest.mark.parametrize("values", ["spark-on-kubernetes"])
+def test_executors_as_pods_are_given_by_sparks_configuration(chart: Chart, run: Pod) -> None:
+    for pod in (run, chart.pod("stream")):
+        names = [variable["name"] for variable in pod.container["env"]]
+        config = json.loads(pod.environment(chart)["SPARK_CONFIG"])
+        folder = str(Path(config["spark.kubernetes.executor.podTemplateFile"]).parent)
+
+        # A variable is only filled into those that come after it.
+        assert names.index("POD_NAME") < names.index("SPARK_CONFIG")
+        assert config["spark.kubernetes.driver.pod.name"] == "$(POD_NAME)"
+        assert config["spark.kubernetes.namespace"] == NAMESPACE
+        assert config["spark.kubernetes.container.image"] == pod.container["image"]
+        assert config["spark.executor.instances"] == "4"
+        # What the values say of Spark wins.
+        assert config["spark.executor.cores"] == "2"
+        assert folder in [mount["mountPath"] for mount in pod.container["volumeMounts"]]
+    assert chart.executor
+    assert chart.executor.container["name"] == config["spark.kubernetes.executor.podTemplateContainerName"]
+
+
+# ---- Security ----
+
+
+def test_pods_are_as_restricted_as_kubernetes_strictest_profile_asks(chart: Chart, pods: list[Pod]) -> None:
+    # https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
+    for pod in pods:
+        security = pod.container["securityContext"]
+        assert pod.spec["securityContext"]["runAsNonRoot"] is True
+        assert pod.spec["securityContext"]["runAsUser"] > 0
+        assert pod.spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert security.get("readOnlyRootFilesystem") is True or pod.component in ("kafka", "elasticsearch")
+        assert pod.spec["enableServiceLinks"] is False
+        if pod.component != "spark-executor":
+            assert set(pod.container["resources"]) == {"requests", "limits"}
+
+
+def test_our_processes_run_as_the_images_user(minimal: Chart) -> None:
+    user = re.findall(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[-1]
+
+    for pod in minimal.pods:
+        security = pod.spec["securityContext"]
+        assert (str(security["runAsUser"]), str(security["runAsGroup"])) == user
+        assert str(security["fsGroup"]) == user[1]
+
+
+def test_no_password_is_in_a_config_map_or_written_into_a_pod(full: Chart) -> None:
+    secrets = full.find("Secret", FULLNAME)
+    assert secrets
+    open_to_all = json.dumps([manifest for manifest in full.manifests if manifest["kind"] != "Secret"])
+
+    for secret in secrets["stringData"].values():
+        assert json.dumps(secret)[1:-1] not in open_to_all
+
+
+# ---- Who reaches whom ----
+
+
+def test_what_has_to_be_reached_is(chart: Chart, pods: list[Pod]) -> None:
+    by_name = {pod.component: pod for pod in pods}
+    anybody = {"app": "a pod of this namespace"}
+    storage = ("code-server", "webserver", "daemon", "run", "stream", "api", "migrate")
+    needed: list[tuple[str, str, int]] = [("webserver", "code-server", 4000), ("daemon", "code-server", 4000)]
+    needed += [(source, "postgresql", 5432) for source in storage]
+    needed += [(source, "kafka", 9092) for source in ("code-server", "run", "stream", "migrate", "simulator")]
+    needed += [(source, "elasticsearch", 9200) for source in ("run", "stream", "api")]
+    for driver in ("run", "stream"):
+        needed.append((driver, "spark-master", 7077))
+        # Ports that Spark chooses.
+        for executor in ("spark-worker", "spark-executor"):
+            needed += [(driver, executor, 40_123), (executor, driver, 40_123), (executor, executor, 40_123)]
+    needed.append(("spark-worker", "spark-master", 7077))
+
+    reached = [
+        (source, target, port) for source, target, port in needed if {source, target} <= by_name.keys()
+    ]
+    assert len(reached) >= 2
+    for source, target, port in reached:
+        assert chart.lets_in(by_name[source], by_name[target], port), f"{source} -> {target}:{port}"
+    assert chart.lets_in(anybody, by_name["api"], 8000)
+
+
+def test_nobody_else_is_let_in(chart: Chart, pods: list[Pod]) -> None:
+    anybody = {"app": "a pod of this namespace"}
+
+    for pod in pods:
+        for port in (3000, 4000, 5432, 7077, 8000, 8080, 8081, 9092, 9200, 40_123):
+            expected = pod.component == "api" and port == 8000
+            assert chart.lets_in(anybody, pod, port) == expected, f"{pod.component}:{port}"
+    assert not chart.lets_in(chart.pod("api"), chart.pod("code-server"), 4000)
+    assert not chart.lets_in(chart.pod("stream"), chart.pod("webserver"), 3000)
+
+
+def test_the_ingress_controller_is_let_in_where_there_is_an_ingress(full: Chart, minimal: Chart) -> None:
+    def from_controller(chart: Chart) -> set[str]:
+        return {
+            policy["metadata"]["labels"][COMPONENT]
+            for policy in chart.of_kind("NetworkPolicy")
+            if "ingress-nginx" in json.dumps(policy)
+        }
+
+    (ingress,) = full.of_kind("Ingress")
+    for rule in ingress["spec"]["rules"]:
+        backend = rule["http"]["paths"][0]["backend"]["service"]
+        service = full.find("Service", backend["name"])
+        assert service
+        assert backend["port"]["name"] in [port["name"] for port in service["spec"]["ports"]]
+    assert {host for tls in ingress["spec"]["tls"] for host in tls["hosts"]} == {
+        "shop.example.com",
+        "dagster.example.com",
+    }
+    assert from_controller(full) == {"api", "webserver"}
+    assert from_controller(minimal) == set()
+    assert not minimal.of_kind("Ingress")
+
+
+# ---- How many ----
+
+
+def test_there_is_one_owner_of_the_streams_and_one_daemon(chart: Chart) -> None:
+    for component in ("stream", "daemon"):
+        deployment = chart.find("Deployment", f"{FULLNAME}-{component}")
+        assert deployment
+        assert deployment["spec"]["replicas"] == 1
+        assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_the_api_grows_with_its_load_or_has_a_number_of_pods(full: Chart, minimal: Chart) -> None:
+    grown, fixed = (chart.find("Deployment", f"{FULLNAME}-api") for chart in (full, minimal))
+    assert grown
+    assert fixed
+    (scaler,) = full.of_kind("HorizontalPodAutoscaler")
+
+    assert scaler["spec"]["scaleTargetRef"]["name"] == grown["metadata"]["name"]
+    # Otherwise every upgrade would set back what the autoscaler has decided.
+    assert "replicas" not in grown["spec"]
+    assert fixed["spec"]["replicas"] == 2
+    assert not minimal.of_kind("HorizontalPodAutoscaler")
+    assert [budget["spec"]["maxUnavailable"] for budget in full.of_kind("PodDisruptionBudget")] == ["25%"]
+
+
+# ---- What is refused, and how that is said ----
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("stream.replicas=2", "at '/stream/replicas': value must be 1"),
+        ("streem.enabled=false", "additional properties 'streem' not allowed"),
+        ("api.replica=3", "at '/api': additional properties 'replica' not allowed"),
+        ("api.replicas=many", "at '/api/replicas': got string, want integer"),
+        ("api.replicas=0", "at '/api/replicas': minimum: got 0, want 1"),
+        ("settings.WINDOW_DURATOIN=5", "at '/settings': additional properties 'WINDOW_DURATOIN' not allowed"),
+        ("settings.KAFKA_TOPIC=x", "at '/settings': additional properties 'KAFKA_TOPIC' not allowed"),
+        ("postgresql.port=70000", "at '/postgresql/port': maximum"),
+        ("postgresql.host=postgres:5432", "at '/postgresql/host': 'postgres:5432' does not match pattern"),
+        ("elasticsearch.url=search:9200", "at '/elasticsearch/url': 'search:9200' does not match pattern"),
+        ("spark.master=yarn", "at '/spark/master': 'yarn' does not match pattern"),
+        ("run.resources.limits.memory=lots", "at '/run/resources/limits/memory': 'lots' does not match"),
+        ("image.pullPolicy=Sometimes", "at '/image/pullPolicy': value must be one of 'Always'"),
+        ("secrets.existingSecret=", "secrets.values.POSTGRES_PASSWORD is missing: set it, or name a Secret"),
+        ("secrets.values.POSTGRES_PASSWORD=x", "secrets.existingSecret and secrets.values are both set"),
+        (
+            "secrets.values.POSTGRES_PASWORD=x",
+            "at '/secrets/values': additional properties 'POSTGRES_PASWORD'",
+        ),
+        ("kafka.bootstrapServers=", "kafka.bootstrapServers is missing"),
+        ("postgresql.host=", "postgresql.host is missing"),
+        (
+            "postgresql.dagsterDatabase=clickstream",
+            "postgresql.database and postgresql.dagsterDatabase are the same",
+        ),
+        ("elasticsearch.url=", "elasticsearch.url is missing"),
+        ("trial.kafka.enabled=true", "kafka.bootstrapServers and trial.kafka.enabled are both set"),
+        ("storage.lakePath=s3a://shop/lake", "storage.lakePath and storage.checkpointPath: set both"),
+        ("spark.remote=sc://a:1,spark.master=spark://b:2", "spark.master and spark.remote are both set"),
+        ("spark.master=spark://b:2,spark.standalone.enabled=true", "spark.standalone.enabled is set beside"),
+        ("ingress.enabled=true", "neither ingress.api.host nor ingress.webserver.host is"),
+        (
+            "api.autoscaling.enabled=true,api.autoscaling.minReplicas=9",
+            "api.autoscaling.minReplicas is more than",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_and_named(change: str, said: str) -> None:
+    assert said in explained(template(*MINIMAL, "--set", change))
+
+
+def test_without_any_values_the_first_thing_said_is_the_password() -> None:
+    assert "secrets.values.POSTGRES_PASSWORD is missing" in explained(template())
+
+
+def test_every_value_that_is_offered_has_a_schema() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def check(value: Any, rule: Any, path: str) -> None:
+        while "$ref" in rule:
+            rule = schema["definitions"][rule["$ref"].rpartition("/")[2]]
+        if isinstance(value, dict) and "properties" in rule:
+            assert rule["additionalProperties"] is False, path
+            for key, item in value.items():
+                assert key in rule["properties"], f"{path}.{key}"
+                check(item, rule["properties"][key], f"{path}.{key}")
+
+    check(yaml.safe_load((CHART / "values.yaml").read_text()), schema, "values")
+    assert set(schema["properties"]) - {"global"} == set(yaml.safe_load((CHART / "values.yaml").read_text()))
