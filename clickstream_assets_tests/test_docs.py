@@ -42,6 +42,8 @@ OTHERS_VARIABLES = {
     "DAGSTER_POSTGRES_DB",
     "HADOOP_CONF_DIR",
     "PYSPARK_PYTHON",
+    # The Makefile's.
+    "TEST_PROCESSES",
 }
 # Variables of the older projects that have no effect here, which moving-over.md says.
 OLD_VARIABLES = {
