@@ -32,6 +32,15 @@ FOR_A_FEW_ROWS = {
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+# Tests that take minutes. What begins last would have all other processes wait for it.
+LONG = ("e2e/test_pipeline.py", "test_spark_cluster.py", "deploy/test_containers.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the long tests first."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONG))
+
+
 @pytest.fixture(autouse=True)
 def _no_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep a developer's own .env, which is read from the current folder, out of the tests."""
