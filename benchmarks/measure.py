@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from clickstream_assets.local.children import exit_on_sigterm
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.prepare import prepare_servers
 from clickstream_assets.settings import load_settings
@@ -26,8 +26,7 @@ SAMPLE_SECONDS = 0.2
 @contextmanager
 def servers() -> Iterator[Path]:
     """Kafka, PostgreSQL and Elasticsearch in a temporary home, with the environment set to them."""
-    # A stop from outside takes the servers along, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="clickstream-benchmark-") as folder:
         home = Path(folder)
         stack = Stack(home, load_settings().jars_path, progress=say)

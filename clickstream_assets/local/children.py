@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,11 @@ class Child:
                 break
             except subprocess.TimeoutExpired:
                 continue
+
+
+def exit_on_sigterm() -> None:
+    """Let a stop from outside end this process as Ctrl-C does, so that what it has started is stopped too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -47,14 +46,14 @@ def demo(
 ) -> None:
     """From nothing to a served recommendation; the last line on stdout is one JSON object of counts."""
     from clickstream_assets.kafka import KafkaError
+    from clickstream_assets.local.children import exit_on_sigterm
     from clickstream_assets.local.errors import LocalStackError
     from clickstream_assets.postgres.connection import PostgresError
     from clickstream_assets.settings import SettingsError
     from clickstream_assets.simulator.errors import SimulatorError
     from clickstream_assets.simulator.readers import read_events
 
-    # A stop from outside takes the servers along, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_on_sigterm()
     started = time.monotonic()
     try:
         if events:

@@ -95,6 +95,19 @@ def elasticsearch_home(jars_path: Path) -> Path:
     return next(_fetched(jars_path, Configuration.ELASTICSEARCH).iterdir())
 
 
+def pyspark_home() -> Path:
+    """Folder of the pyspark package, which carries Spark and Ivy.
+
+    Raises:
+        LocalStackError: when the package is missing.
+    """
+    # Looked up, not imported: importing pyspark takes a second.
+    spec = find_spec("pyspark")
+    if not spec or not spec.submodule_search_locations:
+        raise LocalStackError("pyspark is missing; install it again (pip install pyspark).")
+    return Path(spec.submodule_search_locations[0])
+
+
 def _folder(jars_path: Path) -> Path:
     return jars_path / hashlib.sha256(IVY_FILE.read_bytes()).hexdigest()[:12]
 
@@ -167,10 +180,7 @@ def _retrieve(
 
 
 def _ivy_jar() -> Path:
-    # The package is looked up, not imported: importing pyspark takes a second.
-    spec = find_spec("pyspark")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    jars = [jar for folder in folders for jar in Path(folder, "jars").glob("ivy-*.jar")]
+    jars = list((pyspark_home() / "jars").glob("ivy-*.jar"))
     if not jars:
         raise LocalStackError(
             "pyspark's jars/ivy-*.jar is missing; install pyspark again (pip install pyspark)."

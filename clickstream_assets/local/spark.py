@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.request import urlopen
 
 from clickstream_assets.engine import spark_config
 from clickstream_assets.local.children import Child, running
 from clickstream_assets.local.errors import LocalStackError
-from clickstream_assets.local.jars import spark_jars
+from clickstream_assets.local.jars import pyspark_home, spark_jars
 from clickstream_assets.local.java import find_java
 from clickstream_assets.local.ports import LOOPBACK, accepts_connections, free_port
 from clickstream_assets.settings import Settings
@@ -65,31 +64,22 @@ def standalone_cluster(
     port, page_port = free_port(), free_port()
     address, page = f"spark://{LOOPBACK}:{port}", f"http://{LOOPBACK}:{page_port}"
     env = _environment(settings)
-    spark_class = str(_spark_home() / "bin" / "spark-class")
+    spark_class = str(pyspark_home() / "bin" / "spark-class")
     deploy = "org.apache.spark.deploy"
     master = [spark_class, f"{deploy}.master.Master", "--host", LOOPBACK, "--port", str(port)]
     worker = [spark_class, f"{deploy}.worker.Worker", "--host", LOOPBACK, "--cores", str(cores)]
     # Room for an executor of each of: a run, the next one, and the streams.
     worker += ["--memory", "8g", "--webui-port", "0"]
     with ExitStack() as stack:
-        children = [
-            stack.enter_context(
-                running(
-                    "Spark's master",
-                    [*master, "--webui-port", str(page_port)],
-                    folder / "master.log",
-                    env,
-                    folder,
-                )
-            )
-        ]
+
+        def start(title: str, name: str, command: list[str]) -> Child:
+            return stack.enter_context(running(title, command, folder / f"{name}.log", env, folder))
+
         work = tuple(folder / f"worker-{number}" for number in range(1, workers + 1))
+        children = [start("Spark's master", "master", [*master, "--webui-port", str(page_port)])]
         for number, own in enumerate(work, start=1):
             command = [*worker, "--work-dir", str(own), address]
-            log = folder / f"worker-{number}.log"
-            children.append(
-                stack.enter_context(running(f"Spark's worker {number}", command, log, env, folder))
-            )
+            children.append(start(f"Spark's worker {number}", own.name, command))
         cluster = Cluster(address, page, work, tuple(children))
         _wait(cluster.check, lambda: _alive_workers(page) == workers, "Spark's workers did not register")
         yield cluster
@@ -112,7 +102,7 @@ def connect_server(settings: Settings, folder: Path, port: int | None = None) ->
         "spark.connect.grpc.binding.address": LOOPBACK,
         "spark.connect.grpc.binding.port": str(port),
     }
-    command = [str(_spark_home() / "bin" / "spark-submit"), "--class", _SERVER]
+    command = [str(pyspark_home() / "bin" / "spark-submit"), "--class", _SERVER]
     for name, value in configuration.items():
         command += ["--conf", f"{name}={value}"]
     log = folder / "connect.log"
@@ -121,18 +111,10 @@ def connect_server(settings: Settings, folder: Path, port: int | None = None) ->
         yield f"sc://{LOOPBACK}:{port}", child
 
 
-def _spark_home() -> Path:
-    # The package is looked up, not imported: importing pyspark takes a second.
-    spec = find_spec("pyspark")
-    if not spec or not spec.submodule_search_locations:
-        raise LocalStackError("pyspark is missing; install it again (pip install pyspark).")
-    return Path(spec.submodule_search_locations[0])
-
-
 def _environment(settings: Settings) -> Mapping[str, str]:
     own = {
         "JAVA_HOME": str(find_java(settings.java_home).parents[1]),
-        "SPARK_HOME": str(_spark_home()),
+        "SPARK_HOME": str(pyspark_home()),
         # Workers would take the first python3 on PATH, which need not be the one with our packages.
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_LOCAL_IP": LOOPBACK,

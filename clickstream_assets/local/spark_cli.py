@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,11 +56,11 @@ def _stay(check: Callable[[], None]) -> None:
 
 @contextmanager
 def _reporting() -> Iterator[None]:
+    from clickstream_assets.local.children import exit_on_sigterm
     from clickstream_assets.local.errors import LocalStackError
     from clickstream_assets.settings import SettingsError
 
-    # A stop from outside takes the processes along, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_on_sigterm()
     try:
         yield
     except KeyboardInterrupt:
