@@ -26,7 +26,6 @@ from benchmarks.measure import say
 
 DAY = date(2024, 5, 1)
 TOP = 5
-BATCH_RECORDS = 250_000
 
 
 def peak_mb() -> float:
@@ -36,10 +35,8 @@ def peak_mb() -> float:
 
 def write_day(folder: Path, count: int) -> None:
     """Simulate a day's events into `lines.jsonl` and, with its sessions, into the lake."""
-    import pyarrow as pa
-
-    from clickstream_assets.analytics.events import PARSED, Rules, parse_batches
-    from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS, SESSIONS
+    from benchmarks.day.events import BATCH_RECORDS, parsed
+    from clickstream_assets.analytics.schema import EVENTS, SESSIONS
     from clickstream_assets.analytics.sessions import sessions
     from clickstream_assets.engine import DuckDBEngine
     from clickstream_assets.lake import Lake
@@ -53,27 +50,12 @@ def write_day(folder: Path, count: int) -> None:
     # The plain events of older simulators: the shortest lines, so the loop at its best.
     values = [record.value for record in RecordStream(traffic, plain=True) if record.day == DAY]
     (folder / "lines.jsonl").write_bytes(b"\n".join(values) + b"\n")
-    size = len(values)
-    raw = pa.table(
-        {
-            "topic": pa.repeat("events", size),
-            "partition": pa.repeat(pa.scalar(0, pa.int32()), size),
-            "offset": pa.array(range(size), pa.int64()),
-            "batch": pa.repeat(pa.scalar(1, pa.int64()), size),
-            "kafka_time": pa.repeat(
-                pa.scalar(int(time.time() * 1e6), RAW_EVENTS.arrow.field("kafka_time").type), size
-            ),
-            "key": pa.nulls(size, pa.binary()),
-            "value": pa.array(values, pa.binary()),
-        }
-    )
-    batches = parse_batches(iter(raw.to_batches(max_chunksize=16_384)), Rules.of(settings))
-    events = pa.Table.from_batches(batches, PARSED).select(EVENTS.column_names)
-    assert events.num_rows == size
+    events = parsed(values)
+    assert events.num_rows == len(values)
     engine = DuckDBEngine(settings)
     lake = Lake(str(folder / "lake"), engine)
     # In batches, as the ingest brings them in.
-    for batch, first in enumerate(range(0, size, BATCH_RECORDS), start=1):
+    for batch, first in enumerate(range(0, len(values), BATCH_RECORDS), start=1):
         part = engine.from_arrow(events.slice(first, BATCH_RECORDS))
         lake.append_batch(EVENTS, part, batch)
         engine.release(part)

@@ -93,30 +93,34 @@ def _number(events: pa.Table, batch: int) -> tuple[int, str, pa.Array]:
 
 def _simulated(count: int, at_once: int) -> Iterator[pa.Table]:
     """Yield EVENTS rows of the day, at most so many at once."""
-    rules = Rules.of(load_settings())
     start = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
     traffic = Traffic(
         users=max(1, count // EVENTS_PER_USER), products=PRODUCTS, seed=1, start=start, events=count
     )
     values = (record.value for record in RecordStream(traffic) if record.day == DAY)
-    arrived = pa.scalar(datetime(2024, 5, 2, tzinfo=UTC), RAW_EVENTS.arrow.field("kafka_time").type)
     first = 0
     while part := list(islice(values, at_once)):
-        size = len(part)
-        raw = pa.table(
-            {
-                "topic": pa.repeat("events", size),
-                "partition": pa.repeat(pa.scalar(0, pa.int32()), size),
-                "offset": pa.array(range(first, first + size), pa.int64()),
-                "batch": pa.repeat(pa.scalar(1, pa.int64()), size),
-                "kafka_time": pa.repeat(arrived, size),
-                "key": pa.nulls(size, pa.binary()),
-                "value": pa.array(part, pa.binary()),
-            }
-        )
-        first += size
-        batches = parse_batches(iter(raw.to_batches(max_chunksize=16_384)), rules)
-        yield pa.Table.from_batches(batches, PARSED).select(EVENTS.column_names)
+        yield parsed(part, first)
+        first += len(part)
+
+
+def parsed(values: list[bytes], first: int = 0) -> pa.Table:
+    """Read records that arrived after the day, with offsets from `first` on, as EVENTS rows."""
+    size = len(values)
+    arrived = pa.scalar(datetime(2024, 5, 2, tzinfo=UTC), RAW_EVENTS.arrow.field("kafka_time").type)
+    raw = pa.table(
+        {
+            "topic": pa.repeat("events", size),
+            "partition": pa.repeat(pa.scalar(0, pa.int32()), size),
+            "offset": pa.array(range(first, first + size), pa.int64()),
+            "batch": pa.repeat(pa.scalar(1, pa.int64()), size),
+            "kafka_time": pa.repeat(arrived, size),
+            "key": pa.nulls(size, pa.binary()),
+            "value": pa.array(values, pa.binary()),
+        }
+    )
+    batches = parse_batches(iter(raw.to_batches(max_chunksize=16_384)), Rules.of(load_settings()))
+    return pa.Table.from_batches(batches, PARSED).select(EVENTS.column_names)
 
 
 def main() -> None:
