@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -50,8 +51,10 @@ def run_measured(arguments: list[str]) -> dict[str, Any]:
     """Run a Python script that prints a JSON object last.
 
     Returns:
-        That object, with `peak_mb`: the most memory (proportional set size) of the process and its children.
+        That object, with `peak_mb`: the most memory (proportional set size) of the process and its children;
+        `cpu_seconds`: what they all used; `load`: how many on average wanted to run, the machine's other work included.
     """
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)
     watched = psutil.Process(process.pid)
     peak = 0
@@ -62,7 +65,12 @@ def run_measured(arguments: list[str]) -> dict[str, Any]:
     lines = process.stdout.read().splitlines()
     if process.returncode:
         raise SystemExit(f"{' '.join(arguments)} ended with status {process.returncode}")
-    return json.loads(lines[-1]) | {"peak_mb": round(peak / 2**20)}
+    in_all = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return json.loads(lines[-1]) | {
+        "peak_mb": round(peak / 2**20),
+        "cpu_seconds": round(in_all.ru_utime + in_all.ru_stime - used.ru_utime - used.ru_stime, 1),
+        "load": round(os.getloadavg()[1], 1),
+    }
 
 
 def memory(process: psutil.Process) -> int:

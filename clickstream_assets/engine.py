@@ -13,10 +13,12 @@ import os
 import re
 import sys
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from functools import cache, cached_property
 from multiprocessing import get_context, parent_process
+from pathlib import Path
 from threading import Thread
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,12 +28,17 @@ import pyarrow as pa
 from clickstream_assets.settings import EngineName, Settings
 
 if TYPE_CHECKING:
+    from deltalake import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
 else:
     DataFrame: TypeAlias = Any
     SparkSession: TypeAlias = Any
 
 BatchFunction: TypeAlias = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+class EngineStorageError(OSError):
+    """The engine has neither memory nor disk for what it computes; the message names the settings and the fix."""
 
 
 def functions_of(df: DataFrame) -> tuple[ModuleType, Any]:
@@ -78,8 +85,17 @@ class Engine(ABC):
         """Compute a DataFrame into memory."""
 
     @abstractmethod
-    def read_delta(self, path: str, schema: pa.Schema, version: int | None = None) -> DataFrame:
-        """Read a Delta table, lazily; `version` pins it (default: the newest)."""
+    def read_delta(
+        self,
+        path: str,
+        schema: pa.Schema,
+        version: int | None = None,
+        batches: tuple[int, int] | None = None,
+    ) -> DataFrame:
+        """Read a Delta table, lazily; `version` pins it (default: the newest).
+
+        Of `batches`, the first and the last that are wanted (default: all); files without are skipped.
+        """
 
     @abstractmethod
     def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
@@ -142,7 +158,10 @@ def _duckdb_session() -> tuple[Any, Any]:
     from sqlframe.duckdb import DuckDBSession
 
     # Keeping insertion order costs memory on large results, and no function here relies on it.
-    connection = duckdb.connect(config={"preserve_insertion_order": False})
+    # Nor does caching files' data: each is read once a query, and the cache would fill the limit and stay.
+    connection = duckdb.connect(
+        config={"preserve_insertion_order": False, "enable_external_file_cache": False}
+    )
     connection.execute("SET TimeZone = 'UTC'")
     # SQLFrame holds it to the end, and DuckDB prints what is still there by then as 40 lines of leaks.
     atexit.register(connection.close)
@@ -163,6 +182,10 @@ def _to_message(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Buff
         for batch in batches:
             stream.write_batch(batch)
     return sink.getvalue()
+
+
+def _from_message(message: pa.Buffer) -> pa.Table:
+    return pa.ipc.open_stream(message).read_all()
 
 
 def _literal(value: list[str] | dict[str, str]) -> str:
@@ -195,6 +218,30 @@ def _worker_pool(size: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(size, get_context("spawn"), initializer=_end_with_parent)
 
 
+def _of_batches(df: DataFrame, batches: tuple[int, int] | None) -> DataFrame:
+    if batches is None:
+        return df
+    F, _ = functions_of(df)
+    return df.where(F.col("batch").between(*batches))
+
+
+def _files(table: DeltaTable, batches: tuple[int, int] | None) -> list[str]:
+    """Return the addresses of a Delta table's files, of those alone that may have rows of `batches`."""
+    files: list[str] = table.file_uris()
+    if not batches or not files:
+        return files
+    first, last = batches
+    actions = pa.table(table.get_add_actions(flatten=True))
+    names = {
+        # Encoded otherwise in the log, but for the last part.
+        action["path"].rsplit("/", 1)[-1]
+        for action in actions.to_pylist()
+        # Another writer may keep no statistics.
+        if action.get("min.batch") is None or (action["min.batch"] <= last and action["max.batch"] >= first)
+    }
+    return [file for file in files if file.rsplit("/", 1)[-1] in names]
+
+
 class DuckDBEngine(Engine):
     """SQLFrame on DuckDB, in this process; no JVM."""
 
@@ -204,11 +251,14 @@ class DuckDBEngine(Engine):
         self._settings = settings
 
     @cached_property
+    def _spill(self) -> Path:
+        return self._settings.clickstream_home.absolute() / "spill"
+
+    @cached_property
     def _connection(self) -> Any:
         connection, _ = _duckdb_session()
-        spill = self._settings.clickstream_home.absolute() / "spill"
         connection.execute(f"SET memory_limit = '{self._settings.duckdb_memory_limit}'")
-        connection.execute(f"SET temp_directory = '{str(spill).replace(chr(39), chr(39) * 2)}'")
+        connection.execute(f"SET temp_directory = '{str(self._spill).replace(chr(39), chr(39) * 2)}'")
         if self._settings.duckdb_threads:
             connection.execute(f"SET threads = {self._settings.duckdb_threads}")
         return connection
@@ -226,15 +276,41 @@ class DuckDBEngine(Engine):
         return self._register(data, data.schema)
 
     def to_arrow(self, df: DataFrame) -> pa.Table:
-        """Compute a DataFrame into memory."""
-        return df.toArrow()
+        """Compute a DataFrame into memory.
 
-    def read_delta(self, path: str, schema: pa.Schema, version: int | None = None) -> DataFrame:
+        Raises:
+            EngineStorageError: it takes more than the memory and the disk that DuckDB may use.
+        """
+        import duckdb
+
+        try:
+            return df.toArrow()
+        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+            settings = self._settings
+            raise EngineStorageError(
+                f"DUCKDB_MEMORY_LIMIT={settings.duckdb_memory_limit}: DuckDB could not go on: "
+                f"{' '.join(str(error).split())}. It spills to {self._spill}: see that this disk has space, set "
+                "CLICKSTREAM_HOME to another one, or raise the limit"
+            ) from error
+
+    def read_delta(
+        self,
+        path: str,
+        schema: pa.Schema,
+        version: int | None = None,
+        batches: tuple[int, int] | None = None,
+    ) -> DataFrame:
         """Let DuckDB read the files that delta-rs finds in the table's log; it skips files and columns."""
         from deltalake import DeltaTable
 
-        table = DeltaTable(path, version=version)
-        files = table.file_uris()
+        return _of_batches(
+            self._read_table(DeltaTable(path, version=version), path, schema, batches), batches
+        )
+
+    def _read_table(
+        self, table: DeltaTable, path: str, schema: pa.Schema, batches: tuple[int, int] | None
+    ) -> DataFrame:
+        files = _files(table, batches)
         if "://" in path or table.protocol().reader_features:
             # DuckDB itself would need an extension for object stores and for the newer features of Delta. Where
             # it stops reading an Arrow dataset before its end, as at a join with nothing, the process can hang
@@ -266,15 +342,32 @@ class DuckDBEngine(Engine):
 
     def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
         """Run the function here, or where there is much to do in a process per core; the result is in memory."""
-        batches = self.to_arrow(df).combine_chunks().to_batches(max_chunksize=_BATCH_ROWS)
-        if len(batches) < _PARALLEL_BATCHES:
+        data = self.to_arrow(df)
+        starts = range(0, data.num_rows, _BATCH_ROWS)
+        if len(starts) < _PARALLEL_BATCHES:
+            batches = data.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS)
             return self.from_arrow(pa.Table.from_batches(function(iter(batches)), schema))
-        messages = (_to_message(batch.schema, [batch]) for batch in batches)
-        workers = _worker_pool(self._settings.duckdb_threads or os.cpu_count() or 1)
-        results = workers.map(_apply, itertools.repeat(function), itertools.repeat(schema), messages)
-        return self.from_arrow(
-            pa.concat_tables(pa.ipc.open_stream(message).read_all() for message in results)
-        )
+        parts = (data.slice(start, _BATCH_ROWS) for start in starts)
+        return self.from_arrow(pa.concat_tables(self._map_in_processes(parts, function, schema)))
+
+    def _map_in_processes(
+        self, parts: Iterable[pa.Table], function: BatchFunction, schema: pa.Schema
+    ) -> Iterator[pa.Table]:
+        size = self._settings.duckdb_threads or os.cpu_count() or 1
+        workers = _worker_pool(size)
+        waiting: deque[Future[pa.Buffer]] = deque()
+        try:
+            for part in parts:
+                batches = part.combine_chunks().to_batches()
+                waiting.append(workers.submit(_apply, function, schema, _to_message(part.schema, batches)))
+                # Another for each worker while it is busy; as messages, all would be in memory a second time.
+                if len(waiting) > 2 * size:
+                    yield _from_message(waiting.popleft().result())
+            while waiting:
+                yield _from_message(waiting.popleft().result())
+        finally:
+            for future in waiting:
+                future.cancel()
 
     def persist(self, df: DataFrame) -> DataFrame:
         """Compute into an Arrow table; one that is at hand is taken as it is."""
@@ -320,12 +413,18 @@ class SparkEngine(Engine):
         """Collect a DataFrame to the driver."""
         return df.toArrow()
 
-    def read_delta(self, path: str, schema: pa.Schema, version: int | None = None) -> DataFrame:
-        """Read with delta-spark."""
+    def read_delta(
+        self,
+        path: str,
+        schema: pa.Schema,
+        version: int | None = None,
+        batches: tuple[int, int] | None = None,
+    ) -> DataFrame:
+        """Read with delta-spark, which skips files by what is asked of their columns."""
         reader = self.session.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
-        return reader.load(path).select(*schema.names)
+        return _of_batches(reader.load(path).select(*schema.names), batches)
 
     def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
         """Run the function on Spark's Python workers."""
@@ -361,6 +460,8 @@ def spark_config(settings: Settings, jars: Iterable[str] = ()) -> dict[str, str]
         "spark.driver.bindAddress": settings.spark_driver_bind_address or settings.spark_driver_host,
         "spark.executor.memory": settings.spark_executor_memory,
         "spark.sql.execution.arrow.maxRecordsPerBatch": "16384",
+        # Records may be large: 16,384 of 1 MB are more than a worker's memory.
+        "spark.sql.execution.arrow.maxBytesPerBatch": "67108864",
         # Delta's own log cache defaults to a size for clusters.
         "spark.databricks.delta.snapshotPartitions": "2",
         # ALS has a lineage as long as its iterations, and tasks are read recursively: 25 were too many for 1 MB.

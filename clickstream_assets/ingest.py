@@ -9,10 +9,12 @@ point: the next one ends in the same tables.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
+
+import pyarrow as pa
 
 from clickstream_assets.analytics.attribution import attributed_days
 from clickstream_assets.analytics.events import (
@@ -26,13 +28,14 @@ from clickstream_assets.analytics.schema import (
     CONFLICTING_EVENTS,
     DUPLICATE_EVENTS,
     EVENTS,
+    INGEST_RULES,
     RAW_EVENTS,
     REJECTED_EVENTS,
     Table,
 )
 from clickstream_assets.analytics.sessions import touched_days
 from clickstream_assets.engine import functions_of
-from clickstream_assets.kafka import Topic, plan_ranges
+from clickstream_assets.kafka import Topic, deleted_records, plan_ranges
 from clickstream_assets.lake import Lake
 
 
@@ -68,6 +71,7 @@ def land_records(
     landing = Landing()
     silent: dict[int, int] = {}
     rows_before: int | None = None
+    deleted: dict[int, int] | None = None
     while True:
         # One snapshot for both: the batch's number claims exactly the offsets that follow it.
         snapshot = lake.snapshot(RAW_EVENTS)
@@ -78,15 +82,18 @@ def land_records(
         landing.offsets = {p: offset + 1 for (name, p), offset in last.items() if name == topic.name}
         for partition, offset in silent.items():
             landing.offsets[partition] = max(offset, landing.offsets.get(partition, 0))
+        deleted = deleted_records(landing.offsets, available) if deleted is None else deleted
+        passed = {p for p, offset in landing.offsets.items() if p in deleted and offset > available[p].low}
+        landing.lost = sum(deleted[partition] for partition in passed)
         limit = max(0, min(batch_records, run_records - landing.records))
-        ranges, lost = plan_ranges(landing.offsets, available, limit, allow_data_loss)
+        ranges = plan_ranges(landing.offsets, available, limit, allow_data_loss)
         if not ranges:
             return landing
         batch = snapshot.batch + 1
         records = topic.read(lake.engine, ranges, batch)
         if lake.engine.to_arrow(records.select("offset").limit(1)).num_rows:
-            lake.append_batch(RAW_EVENTS, records, batch)
-            landing.lost += lost
+            # Spark reads a Kafka partition in one task.
+            lake.append_batch(RAW_EVENTS, records, batch, is_laid_out=True)
         else:
             # Markers and aborted records of transactions have offsets and are never shown, so the lake cannot
             # tell that they were passed. Only this run needs to know; the next one passes them again.
@@ -97,7 +104,9 @@ def land_records(
 def place_events(lake: Lake, rules: Rules) -> Counter[str]:
     """Put the records of all new batches into `events` and the three tables beside it.
 
-    `events` takes a batch last: it having the batch means that all four have it.
+    `events` takes a batch last: it having the batch means that all four have it. A batch that a killed run left half
+    placed is placed by the rules that it was begun with, so a setting that was changed since puts no record into two
+    of them.
 
     Returns:
         How many new records became `events`, `same_event`, `same_order_line`, `other_payload` and `rejected`.
@@ -106,13 +115,13 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
     newest = lake.snapshot(RAW_EVENTS)
     counts: Counter[str] = Counter()
     for batch in range(lake.snapshot(EVENTS).batch + 1, newest.batch + 1):
-        records = lake.read(RAW_EVENTS, newest.version)
+        records = lake.read(RAW_EVENTS, newest.version, batches=(batch, batch))
         F, _ = functions_of(records)
-        records = records.where(F.col("batch") == batch)
         events_before, duplicates_before = (
-            lake.read(table).where(F.col("batch") < batch) for table in (EVENTS, DUPLICATE_EVENTS)
+            lake.read(table, batches=(0, batch - 1)) for table in (EVENTS, DUPLICATE_EVENTS)
         )
-        parsed = engine.persist(engine.map_arrow(records, partial(parse_batches, rules=rules), PARSED))
+        judge = partial(parse_batches, rules=_rules_of_batch(lake, batch, rules), keep_bytes=False)
+        parsed = engine.persist(engine.map_arrow(records, judge, PARSED))
         repeated = find_repetitions(engine, parsed, events_before, duplicates_before)
         found = Counter(repeated["reason"].to_pylist())
         verdicts = engine.to_arrow(
@@ -136,6 +145,13 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
         for df in (repetitions, parsed):
             engine.release(df)
     return counts
+
+
+def _rules_of_batch(lake: Lake, batch: int, rules: Rules) -> Rules:
+    """Return the rules to place a batch by: these, unless one came before that began it with others."""
+    lake.append_rows(INGEST_RULES, pa.Table.from_pylist([{"batch": batch, **asdict(rules)}]), batch)
+    (first,) = lake.rows_of_batch(INGEST_RULES, batch).drop_columns(["batch"]).to_pylist()
+    return Rules(**first)
 
 
 def days_to_update(lake: Lake, after_batch: int, gap: timedelta, lookback: timedelta) -> list[date]:
@@ -204,11 +220,11 @@ def misplaced_records(
         At most `limit` dicts of topic, partition, offset and `places`: how many rows stand for the record.
     """
     key = list(raw.key)
-    records = lake.read(raw)
+    records = lake.read(raw, batches=(batch, batch))
     F, _ = functions_of(records)
-    rows = records.where(F.col("batch") == batch).select(*key, F.lit(0).alias("is_place"))
+    rows = records.select(*key, F.lit(0).alias("is_place"))
     for table in places:
-        placed = lake.read(table).where(F.col("batch") == batch)
+        placed = lake.read(table, batches=(batch, batch))
         rows = rows.unionByName(placed.select(*key, F.lit(1).alias("is_place")))
     wrong = (
         rows.groupBy(*key)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _CHUNK_RECORDS = 16_384
 _CHUNK_SECONDS = 0.1
+# Until some have been seen: the largest that brokers take by default.
+_RECORD_BYTES = 1_000_000
 
 
 class KafkaError(RuntimeError):
@@ -56,7 +58,7 @@ class OffsetRange:
 
 def plan_ranges(
     ingested: Mapping[int, int], available: Mapping[int, Offsets], limit: int, allow_data_loss: bool = False
-) -> tuple[list[OffsetRange], int]:
+) -> list[OffsetRange]:
     """Decide which records to read next, at most `limit` of them, an even share of each partition.
 
     Args:
@@ -66,12 +68,12 @@ def plan_ranges(
         allow_data_loss: go on where Kafka has deleted records that were never ingested.
 
     Returns:
-        The ranges, none of them empty, and the number of records that Kafka has deleted right before them.
+        The ranges, none of them empty, by partition.
 
     Raises:
         DataLossError: there are such records and `allow_data_loss` is not set, or the topic was made anew.
     """
-    lost = {p: o.low - ingested[p] for p, o in available.items() if p in ingested and o.low > ingested[p]}
+    lost = deleted_records(ingested, available)
     if lost and not allow_data_loss:
         counts = ", ".join(f"{count:,} of partition {partition}" for partition, count in sorted(lost.items()))
         raise DataLossError(
@@ -100,8 +102,12 @@ def plan_ranges(
             ranges.append(
                 OffsetRange(waiting_range.partition, waiting_range.start, waiting_range.start + share)
             )
-    # Only where something is read now: what is skipped over is counted once, however many calls that takes.
-    return sorted(ranges, key=lambda r: r.partition), sum(lost.get(r.partition, 0) for r in ranges)
+    return sorted(ranges, key=lambda r: r.partition)
+
+
+def deleted_records(ingested: Mapping[int, int], available: Mapping[int, Offsets]) -> dict[int, int]:
+    """Return how many records Kafka has deleted that were never ingested, per partition that has any."""
+    return {p: o.low - ingested[p] for p, o in available.items() if p in ingested and o.low > ingested[p]}
 
 
 class Topic:
@@ -111,6 +117,7 @@ class Topic:
         self.name = settings.kafka_topic
         self._servers = settings.kafka_bootstrap_servers
         self._timeout = settings.kafka_timeout_seconds
+        self._batch_bytes = settings.ingest_batch_bytes
 
     def _consumer(self) -> Consumer:
         from confluent_kafka import Consumer
@@ -161,7 +168,10 @@ class Topic:
             consumer.close()
 
     def read(self, engine: Engine, ranges: list[OffsetRange], batch: int) -> DataFrame:
-        """Read exactly these ranges as RAW_EVENTS rows of an ingest batch.
+        """Read these ranges as RAW_EVENTS rows of an ingest batch.
+
+        Where their records are large, DuckDB, which has them in memory, reads the beginning of each range (or nothing
+        of some), at least one record, until it has INGEST_BATCH_BYTES.
 
         Raises:
             KafkaError: a range cannot be read to its end.
@@ -202,9 +212,12 @@ class Topic:
         try:
             consumer.assign([TopicPartition(self.name, r.partition, r.start) for r in ranges])
             heard = time.monotonic()
-            while unread:
+            count = size = 0
+            while unread and size < self._batch_bytes:
                 # Returns early only when the chunk is full, so the wait is what the last chunk costs.
-                messages = consumer.consume(_CHUNK_RECORDS, timeout=_CHUNK_SECONDS)
+                average = size / count if count else _RECORD_BYTES
+                wanted = min(_CHUNK_RECORDS, max(1, int((self._batch_bytes - size) / average)))
+                messages = consumer.consume(wanted, timeout=_CHUNK_SECONDS)
                 if messages:
                     heard = time.monotonic()
                 elif time.monotonic() - heard > self._timeout:
@@ -216,13 +229,16 @@ class Topic:
                 records = []
                 for message in messages:
                     if message.error() is None:
-                        wanted = unread.get(message.partition())
-                        if wanted and message.offset() < wanted.end:
+                        unread_range = unread.get(message.partition())
+                        if unread_range and message.offset() < unread_range.end:
                             records.append(message)
                     else:
                         self._check(message.error())
                 if records:
-                    yield self._to_arrow(records, batch)
+                    data = self._to_arrow(records, batch)
+                    count += len(records)
+                    size += data.nbytes
+                    yield data
                 # By position, not by records seen: a range can end in records that are never shown, such as a
                 # transaction's markers.
                 done = [

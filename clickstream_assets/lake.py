@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +19,20 @@ from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, 
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from clickstream_assets.analytics.schema import Table
-from clickstream_assets.engine import ADDED_LATER, DataFrame, Engine, SparkEngine
+from clickstream_assets.engine import (
+    ADDED_LATER,
+    DataFrame,
+    Engine,
+    EngineStorageError,
+    SparkEngine,
+)
+
+# Which classes Py4J and Connect raise differs; the names of Java's are in the text of both.
+_SPARK_CONFLICT = re.compile(r"\bConcurrent\w*Exception|DELTA_CONCURRENT_\w+")
+_SPARK_STORAGE = re.compile(
+    r"No space left on device|Disk quota exceeded|Read-only file system|Permission denied|AccessDenied"
+    r"|java\.io\.(?:IO|FileNotFound|EOF)Exception|java\.nio\.file\.\w+Exception|Mkdirs failed[^\n]*"
+)
 
 
 class LakeError(RuntimeError):
@@ -62,6 +75,17 @@ class Snapshot:
         return {tuple(row[key] for key in keys): row[f"max.{column}_max"] for row in grouped}
 
 
+@dataclass(frozen=True)
+class Maintenance:
+    """What `Lake.maintain` found and left of a table."""
+
+    rows: int
+    files_before: int
+    files_after: int
+    removed_files: int
+    """Files that no version within the retention has, deleted from storage."""
+
+
 class Lake:
     """Delta tables under one root, by the names of their schemas."""
 
@@ -73,27 +97,47 @@ class Lake:
         """Where a table is, as Spark spells it."""
         return f"{self._root}/{table.name}"
 
+    def _delta_path(self, table: Table) -> str:
+        # delta-rs knows S3 by s3://, Spark by s3a://.
+        return self.path(table).replace("s3a://", "s3://", 1)
+
     @contextmanager
     def _explained(self, table: Table) -> Iterator[None]:
         try:
             yield
-        except CommitFailedError:
+        except (CommitFailedError, EngineStorageError):
             raise
         except (DeltaError, OSError) as error:
             # delta-rs draws causes as a tree, in colours.
-            cause = " ".join(re.sub(r"\x1b\[[0-9;]*m|\u21b3", "", str(error)).split())
-            raise LakeStorageError(
-                f"LAKE_PATH={self._root}: table {table.name} cannot be opened or written: {cause}. See that this "
-                "user may write there and that the disk has space, or set LAKE_PATH to another place"
-            ) from error
+            raise self._storage_error(table, re.sub(r"\x1b\[[0-9;]*m|\u21b3", "", str(error))) from error
+
+    @contextmanager
+    def _explained_spark(self, table: Table) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            text = str(error)
+            if conflict := _SPARK_CONFLICT.search(text):
+                raise CommitFailedError(
+                    f"table {table.name}: another writer was first: {conflict[0]}"
+                ) from error
+            causes = dict.fromkeys(_SPARK_STORAGE.findall(text))
+            if not causes:
+                raise
+            raise self._storage_error(table, ", ".join(causes)) from error
+
+    def _storage_error(self, table: Table, cause: str) -> LakeStorageError:
+        return LakeStorageError(
+            f"LAKE_PATH={self._root}: table {table.name} cannot be opened or written: {' '.join(cause.split())}. See "
+            "that this user may write there and that the disk has space, or set LAKE_PATH to another place"
+        )
 
     def _open(self, table: Table) -> DeltaTable:
         with self._explained(table):
             return self._open_or_make(table)
 
     def _open_or_make(self, table: Table) -> DeltaTable:
-        # delta-rs knows S3 by s3://, Spark by s3a://.
-        path = self.path(table).replace("s3a://", "s3://", 1)
+        path = self._delta_path(table)
         try:
             delta = DeltaTable(path)
         except TableNotFoundError:
@@ -126,10 +170,15 @@ class Lake:
         )
 
     def read(
-        self, table: Table, version: int | None = None, columns: Iterable[str] | None = None
+        self,
+        table: Table,
+        version: int | None = None,
+        columns: Iterable[str] | None = None,
+        batches: tuple[int, int] | None = None,
     ) -> DataFrame:
         """Read a table lazily; `version` pins it (default: the newest).
 
+        `batches` are the first and the last of those whose rows are wanted (default: all); files without are skipped.
         `columns` are those that are needed (default: all). The engines read no others anyway, but on DuckDB each
         step of a query costs time per column that it carries along.
         """
@@ -138,9 +187,40 @@ class Lake:
         schema = table.arrow
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns])
-        return self.engine.read_delta(self.path(table), schema, version)
+        return self.engine.read_delta(self.path(table), schema, version, batches)
 
-    def append_batch(self, table: Table, df: DataFrame, batch: int, app: str | None = None) -> None:
+    def exists(self, table: Table) -> bool:
+        """Tell whether a table has been made."""
+        with self._explained(table):
+            return DeltaTable.is_deltatable(self._delta_path(table))
+
+    def maintain(self, table: Table, retention: timedelta) -> Maintenance:
+        """Put a table's small files together, and delete the files that nobody reads any more.
+
+        Rows, batches and statistics stay; who reads an older version goes on, for as long as `retention`. Appending
+        goes on beside it. Of this and a replacement of the same rows, the one that comes second fails. By delta-rs
+        on both engines.
+
+        Raises:
+            CommitFailedError: the rows were replaced or merged meanwhile; nothing was changed.
+        """
+        before = self.snapshot(table)
+        with self._explained(table):
+            delta = self._open(table)
+            delta.optimize.compact()
+            removed = delta.vacuum(
+                retention_hours=int(retention / timedelta(hours=1)),
+                dry_run=False,
+                enforce_retention_duration=False,
+                # What runs that were killed have left, too.
+                full=True,
+            )
+        after = self.snapshot(table)
+        return Maintenance(after.rows, before.files.num_rows, after.files.num_rows, len(removed))
+
+    def append_batch(
+        self, table: Table, df: DataFrame, batch: int, app: str | None = None, is_laid_out: bool = False
+    ) -> None:
         """Append the rows of a batch, once, however often and by however many it is tried.
 
         The commit carries the batch's number as the app's transaction version, so it and the rows become
@@ -152,13 +232,26 @@ class Lake:
             df: the rows.
             batch: number of the batch, from 1.
             app: whose batches these are, as each counts their own (default: the ingest's).
+            is_laid_out: the rows of one of the table's partitions are in one of Spark's already.
         """
         app = app or table.name
         if isinstance(self.engine, SparkEngine):
             self._open(table)
-            self._append_batch_spark(table, df, batch, app)
-            return
-        data = conform(self.engine.to_arrow(df), table)
+            self._append_batch_spark(table, df, batch, app, is_laid_out)
+        else:
+            self._append_arrow(table, self.engine.to_arrow(df), batch, app)
+
+    def append_rows(self, table: Table, data: pa.Table, batch: int) -> None:
+        """Append the rows of a batch that are at hand, and few, as `append_batch` does; by delta-rs on both engines."""
+        self._append_arrow(table, data, batch, table.name)
+
+    def rows_of_batch(self, table: Table, batch: int) -> pa.Table:
+        """Return the rows of a batch, which are few; by delta-rs on both engines."""
+        with self._explained(table):
+            return self._open(table).to_pyarrow_table(filters=[("batch", "=", batch)])
+
+    def _append_arrow(self, table: Table, rows: pa.Table, batch: int, app: str) -> None:
+        data = conform(rows, table)
         delta = self._open(table)
         if (delta.transaction_version(app) or 0) >= batch:
             return
@@ -171,20 +264,21 @@ class Lake:
             if (self._open(table).transaction_version(app) or 0) < batch:
                 raise
 
-    def _append_batch_spark(self, table: Table, df: DataFrame, batch: int, app: str) -> None:
+    def _append_batch_spark(
+        self, table: Table, df: DataFrame, batch: int, app: str, is_laid_out: bool
+    ) -> None:
         rows = df.select(*table.column_names)
-        if table.partition_by:
+        if table.partition_by and not is_laid_out:
             # Each task would write a file of its own for every day among its rows: a batch of a month on four
             # tasks is 120 files, and every later read pays for them.
             rows = rows.repartition(*table.partition_by)
         writer = rows.write.format("delta").mode("append").option("txnAppId", app).option("txnVersion", batch)
         try:
-            writer.save(self.path(table))
-        except Exception as error:
-            # Which class Py4J or Connect raises for Delta's ConcurrentTransactionException differs; the name
-            # is in the text of both.
-            landed = self._open(table).transaction_version(app) or 0
-            if "ConcurrentTransaction" not in str(error) or landed < batch:
+            with self._explained_spark(table):
+                writer.save(self.path(table))
+        except CommitFailedError:
+            # As on DuckDB.
+            if (self._open(table).transaction_version(app) or 0) < batch:
                 raise
 
     def replace(self, table: Table, df: DataFrame, days: tuple[date, date] | None = None) -> None:
@@ -201,7 +295,8 @@ class Lake:
             writer = df.select(*table.column_names).write.format("delta").mode("overwrite")
             if where:
                 writer = writer.option("replaceWhere", where)
-            writer.save(self.path(table))
+            with self._explained_spark(table):
+                writer.save(self.path(table))
             return
         data = conform(self.engine.to_arrow(df), table)
         with self._explained(table):

@@ -71,6 +71,13 @@ class Settings(BaseSettings):
         None, description="Where the Delta tables are: a folder or s3a://… (default: lake under the home)."
     )
 
+    lake_retention_days: int = Field(
+        7,
+        ge=1,
+        description="Days that files of the lake are kept after a table's newest version has no use for them: longer "
+        "than any run or query reads.",
+    )
+
     compute_engine: EngineName | None = Field(
         None, description="duckdb or spark (default: spark where SPARK_MASTER or SPARK_REMOTE is set)."
     )
@@ -109,6 +116,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Records in one commit to raw_events; bounds an ingest's memory (default: 250,000, and on Spark, "
         "where every commit is many jobs, 1,000,000).",
+    )
+    ingest_batch_bytes: int = Field(
+        256_000_000,
+        ge=1,
+        description="Bytes after which a commit to raw_events takes no more records: bounds memory where those are "
+        "large. Spark holds no batch in memory, and does not need it.",
     )
     ingest_run_records: int = Field(
         5_000_000, ge=1, description="Records that one ingest run takes at most; the next run goes on."

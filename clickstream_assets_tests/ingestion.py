@@ -142,11 +142,11 @@ def ingestion_environment(settings: Settings) -> dict[str, str]:
 def _die_at(table: str, moment: str, batch: int) -> None:
     append = Lake.append_batch
 
-    def append_and_die(lake: Lake, to: Table, df: DataFrame, number: int) -> None:
+    def append_and_die(lake: Lake, to: Table, df: DataFrame, number: int, **options: Any) -> None:
         is_the_one = (to.name, number) == (table, batch)
         if is_the_one and moment == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        append(lake, to, df, number)
+        append(lake, to, df, number, **options)
         if is_the_one:
             os.kill(os.getpid(), signal.SIGKILL)
 

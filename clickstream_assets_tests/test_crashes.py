@@ -103,6 +103,27 @@ def test_ingest_killed_beside_a_write_is_made_good_by_the_next(
     assert ingestion.misplaced() == {}
 
 
+def test_rules_that_change_after_a_kill_put_no_record_into_two_places(
+    settings_for_stack: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path
+):
+    settings = with_settings(new_topic(settings_for_stack), lake_path=str(tmp_path / "lake"))
+    made = simulate(settings, events=60, share=0.1)
+    undisturbed = Ingestion.of(with_settings(settings, lake_path=str(tmp_path / "other")), duckdb_engine)
+    undisturbed.run()
+    ingestion = Ingestion.of(settings, duckdb_engine)
+    with start(ingestion, REJECTED_EVENTS.name, "after", "1") as process:
+        assert process.wait() == -signal.SIGKILL
+    # By these no record is an event.
+    stricter = Ingestion.of(with_settings(settings, max_event_bytes=10), duckdb_engine)
+    stricter.run()
+    assert stricter.counts() == made_counts(made)
+    assert stricter.contents() == undisturbed.contents()
+    assert stricter.misplaced() == {}
+    # What nobody had begun to place goes by the new ones.
+    more = simulate(settings, events=10, share=0, seed=8)
+    assert stricter.run()[1] == {"rejected": more.sent}
+
+
 def test_records_that_arrive_while_nothing_runs_are_taken_by_the_next(
     settings_for_stack: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path
 ):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -134,6 +138,33 @@ def test_released_data_is_no_longer_held(duckdb_engine: DuckDBEngine):
     duckdb_engine.release(df)
     del df
     assert pa.total_allocated_bytes() < before + 8_000_000
+
+
+SPILLED = """
+from clickstream_assets.engine import DuckDBEngine, EngineStorageError, functions_of
+from clickstream_assets.settings import load_settings
+import pyarrow as pa
+
+engine = DuckDBEngine(load_settings())
+df = engine.from_arrow(pa.table({"n": pa.array(range(3_000_000), pa.int64())}))
+F, _ = functions_of(df)
+try:
+    engine.to_arrow(df.groupBy(F.sha2(F.col("n").cast("string"), 256).alias("text")).agg(F.sum("n").alias("n")))
+except EngineStorageError as error:
+    print(error)
+"""
+
+
+def test_a_query_that_has_nowhere_to_spill_to_names_the_settings(tmp_path: Path):
+    # A file where the folder of what is spilled would be.
+    (tmp_path / "spill").write_text("")
+    environment = os.environ | {"CLICKSTREAM_HOME": str(tmp_path), "DUCKDB_MEMORY_LIMIT": "60MB"}
+    # In a process of its own: the limit is the connection's, which all of a process share.
+    done = subprocess.run(
+        [sys.executable, "-c", SPILLED], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "DUCKDB_MEMORY_LIMIT=60MB: DuckDB could not go on: " in done.stdout
+    assert f"It spills to {tmp_path}/spill" in done.stdout
 
 
 def test_names_and_texts_with_quotes_are_only_names_and_texts(engine: Engine):

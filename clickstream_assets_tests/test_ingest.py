@@ -97,6 +97,17 @@ def test_a_run_takes_no_more_than_it_may_and_the_next_goes_on(shop: Settings, du
     assert landings[-1].offsets == {0: 10, 1: 10, 2: 10}
 
 
+def test_a_batch_of_large_records_ends_where_it_has_its_bytes(shop: Settings, duckdb_engine: DuckDBEngine):
+    values = {p: [bytes([p, n]) * 150_000 for n in range(4)] for p in range(3)}
+    send(shop, values)
+    ingestion = Ingestion.of(with_settings(shop, ingest_batch_bytes=700_000), duckdb_engine)
+    landing = ingestion.land()
+    # A first one of as yet unknown size, then as many as there is room for, and the one that fills it.
+    assert (landing.records, landing.batch, landing.offsets) == (12, 4, dict.fromkeys(range(3), 4))
+    rows = ingestion.contents()[RAW_EVENTS.name]
+    assert [row["value"] for row in rows] == [value for p in range(3) for value in values[p]]
+
+
 def test_records_that_arrive_meanwhile_are_left_to_the_next_run(shop: Settings, duckdb_engine: DuckDBEngine):
     class BusyTopic(Topic):
         def offsets(self) -> dict[int, Offsets]:

@@ -19,6 +19,7 @@ from clickstream_assets.kafka import (
     Offsets,
     Topic,
     TopicNotFoundError,
+    deleted_records,
     plan_ranges,
 )
 from clickstream_assets.lake import conform
@@ -44,9 +45,8 @@ def topics(draw: st.DrawFn) -> tuple[dict[int, int], dict[int, Offsets]]:
 @given(topics(), st.integers(0, 500))
 def test_planned_ranges_follow_what_was_ingested_and_keep_the_limit(topic, limit):
     ingested, available = topic
-    ranges, lost = plan_ranges(ingested, available, limit)
+    ranges = plan_ranges(ingested, available, limit)
     waiting = {p: o.high - ingested.get(p, o.low) for p, o in available.items()}
-    assert lost == 0
     assert sum(len(r) for r in ranges) == min(limit, sum(waiting.values()))
     assert len({r.partition for r in ranges}) == len(ranges)
     for planned in ranges:
@@ -61,7 +61,7 @@ def test_every_partition_is_read_to_its_end_without_overlap(topic, limit):
     done = dict(ingested)
     read = dict.fromkeys(available, 0)
     while True:
-        ranges, _ = plan_ranges(done, available, limit)
+        ranges = plan_ranges(done, available, limit)
         if not ranges:
             break
         for planned in ranges:
@@ -72,7 +72,7 @@ def test_every_partition_is_read_to_its_end_without_overlap(topic, limit):
 
 def test_a_large_partition_does_not_hold_up_the_small_ones():
     available = {0: Offsets(0, 1_000_000), 1: Offsets(5, 8), 2: Offsets(0, 0), 3: Offsets(0, 40)}
-    ranges, _ = plan_ranges({}, available, 100)
+    ranges = plan_ranges({}, available, 100)
     assert ranges == [OffsetRange(0, 0, 57), OffsetRange(1, 5, 8), OffsetRange(3, 0, 40)]
 
 
@@ -83,16 +83,20 @@ def test_records_deleted_before_they_were_ingested_are_an_error_that_counts_them
 
 
 def test_a_partition_that_was_never_read_starts_at_its_lowest_offset_and_has_lost_nothing():
-    assert plan_ranges({}, {0: Offsets(1_500, 1_510)}, 100) == ([OffsetRange(0, 1_500, 1_510)], 0)
+    available = {0: Offsets(1_500, 1_510)}
+    assert plan_ranges({}, available, 100) == [OffsetRange(0, 1_500, 1_510)]
+    assert deleted_records({}, available) == {}
 
 
-def test_with_data_loss_allowed_reading_goes_on_and_deleted_records_are_counted_once():
+def test_with_data_loss_allowed_reading_goes_on_after_what_was_deleted():
     available = {0: Offsets(20, 30), 1: Offsets(50, 60)}
     ingested = {0: 10, 1: 20}
-    ranges, lost = plan_ranges(ingested, available, 1, allow_data_loss=True)
-    assert (ranges, lost) == ([OffsetRange(1, 50, 51)], 30)
-    ranges, lost = plan_ranges(ingested | {1: 51}, available, 100, allow_data_loss=True)
-    assert (ranges, lost) == ([OffsetRange(0, 20, 30), OffsetRange(1, 51, 60)], 10)
+    assert deleted_records(ingested, available) == {0: 10, 1: 30}
+    assert plan_ranges(ingested, available, 1, allow_data_loss=True) == [OffsetRange(1, 50, 51)]
+    assert plan_ranges(ingested | {1: 51}, available, 100, allow_data_loss=True) == [
+        OffsetRange(0, 20, 30),
+        OffsetRange(1, 51, 60),
+    ]
 
 
 @pytest.mark.parametrize("allow_data_loss", [False, True])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import deltalake
 import pyarrow as pa
 import pytest
+from deltalake.exceptions import CommitFailedError
 
 from clickstream_assets import lake as lake_module
 from clickstream_assets.analytics.schema import (
@@ -25,7 +27,7 @@ from clickstream_assets.analytics.schema import (
     Table,
 )
 from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
-from clickstream_assets.lake import Lake, LakeError, LakeStorageError, conform
+from clickstream_assets.lake import Lake, LakeError, LakeStorageError, Maintenance, conform
 from clickstream_assets_tests.analytics.records import raw_table
 
 VISITS = Table(
@@ -219,6 +221,87 @@ def test_a_version_that_is_pinned_stays_as_it_was(lake: Lake):
     assert lake.engine.to_arrow(pinned.select("value"))["value"].to_pylist() == [b"a"]
 
 
+def test_maintenance_puts_files_together_and_changes_nothing_else(lake: Lake):
+    for batch in range(1, 5):
+        append(lake, batch, b"%d" % batch, first_offset=batch)
+    pinned = lake.read(RAW_EVENTS)
+    assert lake.maintain(RAW_EVENTS, timedelta(days=7)) == Maintenance(4, 4, 1, removed_files=0)
+
+    snapshot = lake.snapshot(RAW_EVENTS)
+    assert (snapshot.batch, snapshot.rows) == (4, 4)
+    assert snapshot.maximum("offset", by=("topic", "partition")) == {("events", 0): 4}
+    append(lake, 4, b"not again")
+    append(lake, 5, b"5", first_offset=5)
+    assert raw_values(lake) == [b"1", b"2", b"3", b"4", b"5"]
+    # Who began to read before goes on.
+    assert sorted(lake.engine.to_arrow(pinned.select("value"))["value"].to_pylist()) == [
+        b"1",
+        b"2",
+        b"3",
+        b"4",
+    ]
+
+    assert lake.maintain(RAW_EVENTS, timedelta(days=7)) == Maintenance(5, 2, 1, removed_files=0)
+    version = lake.snapshot(RAW_EVENTS).version
+    assert lake.maintain(RAW_EVENTS, timedelta(days=7)) == Maintenance(5, 1, 1, removed_files=0)
+    assert lake.snapshot(RAW_EVENTS).version == version
+
+
+def test_maintenance_deletes_what_no_version_within_the_retention_has(duckdb_lake: Lake):
+    for batch in (1, 2):
+        append(duckdb_lake, batch, b"%d" % batch, first_offset=batch)
+    folder = Path(duckdb_lake.path(RAW_EVENTS)) / "topic=events" / "partition=0"
+    # As a run that was killed leaves them.
+    shutil.copy(next(folder.glob("*.parquet")), folder / "part-00000-left.parquet")
+    assert duckdb_lake.maintain(RAW_EVENTS, timedelta(0)) == Maintenance(2, 2, 1, removed_files=3)
+    assert len(list(folder.glob("*.parquet"))) == 1
+    append(duckdb_lake, 2, b"not again")
+    append(duckdb_lake, 3, b"3", first_offset=3)
+    assert raw_values(duckdb_lake) == [b"1", b"2", b"3"]
+
+
+def test_a_replacement_of_rows_that_are_put_together_meanwhile_is_refused_whole(
+    duckdb_lake: Lake, monkeypatch: pytest.MonkeyPatch
+):
+    for user in ("a", "b"):
+        days = pa.concat_tables([visits((DAYS[0], user)), visits((DAYS[1], user))])
+        deltalake.write_deltalake(duckdb_lake.path(VISITS), days, mode="append", partition_by=["day"])
+    write = deltalake.write_deltalake
+
+    def write_after_maintenance(*arguments: Any, **options: Any) -> None:
+        duckdb_lake.maintain(VISITS, timedelta(days=7))
+        write(*arguments, **options)
+
+    monkeypatch.setattr(lake_module, "write_deltalake", write_after_maintenance)
+    new = duckdb_lake.engine.from_arrow(visits((DAYS[1], "new")))
+    with pytest.raises(CommitFailedError):
+        duckdb_lake.replace(VISITS, new, days=(DAYS[1], DAYS[1]))
+    everybody = [(day, user) for day in DAYS[:2] for user in ("a", "b")]
+    assert users(duckdb_lake) == everybody
+    # As it is tried again.
+    duckdb_lake.replace(VISITS, new, days=(DAYS[1], DAYS[1]))
+    assert users(duckdb_lake) == [*everybody[:2], (DAYS[1], "new")]
+
+
+def test_files_without_rows_of_a_batch_are_not_opened(duckdb_lake: Lake):
+    for batch in (1, 2, 3):
+        append(duckdb_lake, batch, b"%d" % batch, first_offset=batch)
+    held = {row["min.batch"]: row["path"] for row in duckdb_lake.snapshot(RAW_EVENTS).files.to_pylist()}
+    for batch in (1, 3):
+        (Path(duckdb_lake.path(RAW_EVENTS)) / held[batch]).unlink()
+    rows = duckdb_lake.engine.to_arrow(duckdb_lake.read(RAW_EVENTS, batches=(2, 2)))
+    assert rows["value"].to_pylist() == [b"2"]
+
+
+def test_the_rows_of_some_batches_are_read(lake: Lake):
+    for batch in (1, 2, 3, 4):
+        append(lake, batch, b"%d" % batch, first_offset=batch)
+    lake.maintain(RAW_EVENTS, timedelta(days=7))
+    rows = lake.engine.to_arrow(lake.read(RAW_EVENTS, batches=(2, 3)).select("value"))
+    assert sorted(rows["value"].to_pylist()) == [b"2", b"3"]
+    assert lake.engine.to_arrow(lake.read(RAW_EVENTS, batches=(0, 0)).select("value")).num_rows == 0
+
+
 def test_a_table_of_an_earlier_version_gets_the_columns_that_it_lacks(lake: Lake):
     first_version = Table("visits", "one visit", VISITS.columns[:2], VISITS.key, VISITS.partition_by)
     lake.replace(first_version, lake.engine.from_arrow(visits((DAYS[0], "u1")).select(["day", "user_id"])))
@@ -312,6 +395,18 @@ def test_a_full_disk_is_named_and_leaves_what_was_there(duckdb_engine: DuckDBEng
     append(lake, 2, b"b", first_offset=1)
     assert raw_values(lake) == [b"a", b"b"]
     assert lake.snapshot(VISITS).rows == 0
+
+
+def test_a_disk_that_is_full_for_spark_is_named_alike(spark_engine: SparkEngine, small_disk: Path):
+    lake = Lake(str(small_disk / "lake"), spark_engine)
+    append(lake, 1, b"a")
+    message = rf"LAKE_PATH={small_disk}/lake: table {{}} cannot be opened or written: .*[Ss]pace"
+    with pytest.raises(LakeStorageError, match=message.format("raw_events")):
+        append(lake, 2, os.urandom(4_000_000), first_offset=1)
+    assert raw_values(lake) == [b"a"]
+    many = visits(*((DAYS[0], os.urandom(1_000).hex()) for _ in range(5_000)))
+    with pytest.raises(LakeStorageError, match=message.format("visits")):
+        lake.replace(VISITS, spark_engine.from_arrow(many))
 
 
 def _write(file: Any, data: bytes) -> int:

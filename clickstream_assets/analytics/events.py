@@ -21,6 +21,7 @@ from typing import Annotated, Any, NamedTuple, Self
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 from crawlerdetect import CrawlerDetect
 
 from clickstream_assets.analytics.schema import (
@@ -48,7 +49,9 @@ TIMESTAMP_FIELDS = ("timestamp", "event_timestamp")
 MAX_ID_LENGTH = 256
 MAX_TEXT_LENGTH = 4096
 MAX_QUANTITY = 1_000_000_000
-MAX_PRICE = Decimal(10) ** 13
+# Of price times quantity. Amounts and their sums are decimals of 14 digits before the point: 10,000 events at the bound
+# still have a sum.
+MAX_AMOUNT = Decimal(10) ** 10
 # A time that is a number is in seconds since 1970, as Python's is, or from here on in milliseconds, as JavaScript's.
 _LATEST_SECONDS = 10**11
 _LATEST_MILLISECONDS = 10**14
@@ -225,7 +228,7 @@ def _price(value: Any) -> Decimal | None:
         raise Rejection("price", "wrong_type", value)
     try:
         price = Decimal(value)
-        if not 0 <= price < MAX_PRICE:
+        if not 0 <= price < MAX_AMOUNT:
             raise Rejection("price", "out_of_range", value)
         return price.quantize(_CENTS)
     except InvalidOperation:
@@ -382,6 +385,8 @@ def _event(
         raise Rejection("event_type", "unknown", sent_type)
     if product_id is None and event_type != "search":
         raise Rejection("product_id", "missing")
+    if price is not None and quantity is not None and price * quantity >= MAX_AMOUNT:
+        raise Rejection("price", "out_of_range", f"{price:f} times quantity {quantity}")
     body = (
         event_type,
         event_time,
@@ -427,14 +432,29 @@ def _collector_off() -> Iterator[None]:
             gc.enable()
 
 
-def parse_batches(batches: Iterator[pa.RecordBatch], rules: Rules) -> Iterator[pa.RecordBatch]:
-    """Judge each raw record by itself: RAW_EVENTS batches in, PARSED batches out, one row per record."""
+def parse_batches(
+    batches: Iterator[pa.RecordBatch], rules: Rules, keep_bytes: bool = True
+) -> Iterator[pa.RecordBatch]:
+    """Judge each raw record by itself.
+
+    Args:
+        batches: RAW_EVENTS rows.
+        rules: the bounds to keep.
+        keep_bytes: whether valid events keep their record's key and value too. They are half of what there is to
+            carry between processes, and what `place` makes of events has no use for them.
+
+    Yields:
+        PARSED rows, one per record.
+    """
     for batch in batches:
         if not batch.num_rows:
             continue
         with _collector_off():
             events, rejections = _judge(batch, rules)
             columns = [batch.column(field.name) for field in _RECORD_FIELDS]
+            if not keep_bytes:
+                is_event = pa.array([event is not _NO_EVENT for event in events])
+                columns = [_without_bytes(column, is_event) for column in columns]
             for rows, fields in ((events, _EVENT_FIELDS), (rejections, _REJECTION_FIELDS)):
                 columns.extend(
                     pa.array(values, field.type)
@@ -443,10 +463,18 @@ def parse_batches(batches: Iterator[pa.RecordBatch], rules: Rules) -> Iterator[p
         yield pa.RecordBatch.from_arrays(columns, schema=PARSED)
 
 
+def _without_bytes(column: pa.Array, where: pa.Array) -> pa.Array:
+    return (
+        pc.if_else(where, pa.scalar(None, column.type), column) if pa.types.is_binary(column.type) else column
+    )
+
+
+_NO_EVENT = (None,) * len(_EVENT_FIELDS)
+_NO_REJECTION = (None,) * len(_REJECTION_FIELDS)
+
+
 def _judge(batch: pa.RecordBatch, rules: Rules) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """Return an event and a rejection for each record, one of them empty."""
-    no_event = (None,) * len(_EVENT_FIELDS)
-    no_rejection = (None, None, None)
     events: list[tuple[Any, ...]] = []
     rejections: list[tuple[Any, ...]] = []
     for value, kafka_time in zip(
@@ -454,9 +482,9 @@ def _judge(batch: pa.RecordBatch, rules: Rules) -> tuple[list[tuple[Any, ...]], 
     ):
         try:
             events.append(parse_event(value, kafka_time, rules))
-            rejections.append(no_rejection)
+            rejections.append(_NO_REJECTION)
         except Rejection as rejection:
-            events.append(no_event)
+            events.append(_NO_EVENT)
             rejections.append((rejection.field, rejection.rule, _shown(rejection.value)))
     return events, rejections
 
@@ -508,15 +536,14 @@ def find_repetitions(
     before = as_view(events_before.select(*_RECORD).unionByName(taken.select(*_RECORD)))
     same_payload = F.col("payload_hash") == F.col("first_payload_hash")
     reason = F.when(same_payload, F.lit("same_event")).otherwise(F.lit("other_payload"))
-    by_id = _repetitions(valid.select(*_RECORD), before, ["event_id"]).withColumn("reason", reason)
-    repeated_ids = engine.to_arrow(by_id.select(*REPETITIONS.names)).cast(REPETITIONS)
+    repeated_ids = _repetitions(engine, valid.select(*_RECORD), before, ["event_id"], reason)
 
     # A repeated id is no event, so no first of an order line either.
     repeated = engine.from_arrow(repeated_ids)
     lines = _order_lines(valid).join(repeated.select(*RECORD_ORDER), on=list(RECORD_ORDER), how="left_anti")
-    by_line = _repetitions(as_view(lines), _order_lines(events_before), list(_LINE))
-    by_line = by_line.withColumn("reason", F.lit("same_order_line"))
-    repeated_lines = engine.to_arrow(by_line.select(*REPETITIONS.names)).cast(REPETITIONS)
+    repeated_lines = _repetitions(
+        engine, as_view(lines), _order_lines(events_before), list(_LINE), F.lit("same_order_line")
+    )
     engine.release(repeated)
     return pa.concat_tables([repeated_ids, repeated_lines])
 
@@ -538,16 +565,22 @@ def _order_lines(events: DataFrame) -> DataFrame:
     )
 
 
-def _repetitions(new: DataFrame, before: DataFrame, key: list[str]) -> DataFrame:
-    """Return the new records that do not come first with their key, each with the record that does.
+def _repetitions(engine: Engine, new: DataFrame, before: DataFrame, key: list[str], reason: Any) -> pa.Table:
+    """Find the new records that do not come first with their key, each with the record that does.
 
     Args:
+        engine: computes.
         new: the key, `payload_hash` and RECORD_ORDER of each new record.
         before: the same of earlier records, of which each key has at most one.
         key: columns.
+        reason: a column of REPETITIONS, in terms of its others and of `payload_hash`.
+
+    Returns:
+        REPETITIONS rows.
     """
     F, Window = functions_of(new)
-    known = as_view(before.join(new.select(*key).distinct(), on=key, how="left_semi"))
+    # Computed once for its two uses: it reads all of history, and finds few.
+    known = engine.persist(before.join(new.select(*key).distinct(), on=key, how="left_semi"))
     # Only keys that occur more than once need a window; sorting all new rows would cost more than the rest.
     counts = new.groupBy(*key).agg(F.count(F.lit(1)).alias("records"))
     more_than_once = counts.where(F.col("records") > 1).select(*key)
@@ -556,7 +589,7 @@ def _repetitions(new: DataFrame, before: DataFrame, key: list[str]) -> DataFrame
     suspects = new.join(keys, on=key, how="left_semi").select(*columns, F.lit(0).alias("is_known"))
     all_of_them = as_view(suspects.unionByName(known.select(*columns, F.lit(1).alias("is_known"))))
     in_order = Window.partitionBy(*key).orderBy(F.col("is_known").desc(), *RECORD_ORDER)
-    return as_view(
+    repeated = as_view(
         all_of_them.select(
             *RECORD_ORDER,
             "payload_hash",
@@ -567,6 +600,9 @@ def _repetitions(new: DataFrame, before: DataFrame, key: list[str]) -> DataFrame
             ),
         )
     ).where(F.col("place") > 1)
+    found = engine.to_arrow(repeated.withColumn("reason", reason).select(*REPETITIONS.names))
+    engine.release(known)
+    return found.cast(REPETITIONS)
 
 
 @dataclass(frozen=True)

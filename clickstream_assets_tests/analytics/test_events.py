@@ -12,15 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clickstream_assets.analytics.events import (
+    MAX_AMOUNT,
     Placed,
     Rejection,
     Rules,
     find_repetitions,
+    parse_batches,
     parse_event,
     place,
 )
+from clickstream_assets.analytics.measures import revenue
 from clickstream_assets.analytics.schema import DUPLICATE_EVENTS, EVENTS
-from clickstream_assets.engine import DataFrame, Engine
+from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.lake import conform
 from clickstream_assets_tests.analytics.records import ARRIVED, RULES, VIEW, encode, parse, raw_table
 
@@ -197,6 +200,9 @@ def test_robots_are_labelled_by_their_user_agent(user_agent, is_bot):
         ({**VIEW, "price": "NaN"}, "price", "not_a_number"),
         ({**VIEW, "price": "cheap"}, "price", "not_a_number"),
         ({**VIEW, "price": [1]}, "price", "wrong_type"),
+        ({**VIEW, "price": 1e12}, "price", "out_of_range"),
+        ({**VIEW, "price": 1e7, "quantity": 1000}, "price", "out_of_range"),
+        ({**VIEW, "price": "10.0000", "quantity": "1e9"}, "price", "out_of_range"),
         ({**VIEW, "quantity": 0}, "quantity", "out_of_range"),
         ({**VIEW, "quantity": 1.5}, "quantity", "not_an_integer"),
         ({**VIEW, "quantity": "Infinity"}, "quantity", "out_of_range"),
@@ -209,6 +215,15 @@ def test_robots_are_labelled_by_their_user_agent(user_agent, is_bot):
 def test_invalid_record_is_rejected_with_its_field_and_rule(payload, field, rule):
     verdict = rejection(payload)
     assert (verdict.field, verdict.rule) == (field, rule)
+
+
+def test_the_largest_amounts_have_a_sum(engine: Engine):
+    purchase = VIEW | {"event_type": "purchase", "price": "9999999.9999", "quantity": 1000}
+    df = parse(engine, raw_table([encode(purchase | {"event_id": str(n)}) for n in range(9)]))
+    F, _ = functions_of(df)
+    (sums,) = engine.to_arrow(df.agg(revenue(F).alias("revenue"))).to_pylist()
+    assert sums == {"revenue": Decimal("89999999999.1000")}
+    assert Decimal(10) ** 14 >= 10_000 * MAX_AMOUNT
 
 
 TEXTS = st.one_of(st.none(), st.text(max_size=8), st.just("x" * 257), st.integers(), st.booleans())
@@ -227,9 +242,11 @@ FIELDS = st.fixed_dictionaries(
             ]
         ),
         **dict.fromkeys(("event_id", "product_id", "brand", "order_id", "user_agent", "campaign"), TEXTS),
-        "price": st.sampled_from([None, "", "12.5", 12.5, 12, -1, 1e30, True, "a", [1], 0.00004]),
+        "price": st.sampled_from(
+            [None, "", "12.5", 12.5, 12, -1, 1e30, True, "a", [1], 0.00004, 9.9e9, 1e12]
+        ),
         "currency": st.sampled_from([None, "", "EUR", "eur", "EUR\n", 978]),
-        "quantity": st.sampled_from([None, "", 1, 0, 2.0, 2.5, "3", 10**10, True]),
+        "quantity": st.sampled_from([None, "", 1, 0, 2.0, 2.5, "3", 10**9, 10**10, True]),
         "consent": st.sampled_from([None, True, False, "yes"]),
         "properties": st.sampled_from([None, {}, {"a": 1.10, "b": [None]}, [], "x", {"c": "\x00"}]),
     },
@@ -245,7 +262,9 @@ def test_an_event_that_is_decoded_in_one_go_is_judged_as_one_that_is_read_field_
     outcomes = []
     for value in (payload, payload | {"query": ""}):
         try:
-            outcomes.append(parse_event(encode(value), KAFKA_TIME, RULES))
+            event = parse_event(encode(value), KAFKA_TIME, RULES)
+            assert (event.price or 0) * (event.quantity or 1) < MAX_AMOUNT
+            outcomes.append(event)
         except Rejection as rejection:
             outcomes.append((rejection.field, rejection.rule, rejection.value))
     assert outcomes[0] == outcomes[1]
@@ -286,6 +305,15 @@ def test_bad_records_keep_their_bytes_beside_the_rule(engine: Engine):
         (3, encode({**VIEW, "user_id": {"a": "\x00"}}), "user_id", "wrong_type"),
     ]
     assert "\x00" not in rejected[2]["rejected_value"]
+
+
+def test_only_rejected_records_carry_their_bytes_where_none_else_are_asked_for():
+    raw = raw_table([encode(VIEW), b"bad", encode(VIEW)]).set_column(5, "key", pa.array([b"k"] * 3))
+    (kept,), (left,) = (list(parse_batches(iter(raw.to_batches()), RULES, keep)) for keep in (True, False))
+    assert kept["key"].to_pylist() == [b"k"] * 3
+    assert kept["value"].to_pylist() == [encode(VIEW), b"bad", encode(VIEW)]
+    assert (left["key"].to_pylist(), left["value"].to_pylist()) == ([None, b"k", None], [None, b"bad", None])
+    assert kept.drop_columns(["key", "value"]) == left.drop_columns(["key", "value"])
 
 
 def test_reloaded_thank_you_page_is_one_purchase(engine: Engine):

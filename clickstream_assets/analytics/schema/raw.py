@@ -34,6 +34,20 @@ RAW_EVENTS = Table(
     partition_by=("topic", "partition"),
 )
 
+INGEST_RULES = Table(
+    "ingest_rules",
+    "one ingest batch: the bounds that its records are judged by, as set when it was first placed",
+    (
+        Column("batch", LONG, "Number of the ingest batch", nullable=False),
+        Column("earliest", LONG, "Earliest time of an event, microseconds since 1970", nullable=False),
+        Column(
+            "max_clock_skew", LONG, "How far an event may be ahead of Kafka, microseconds", nullable=False
+        ),
+        Column("max_event_bytes", LONG, "Size of the largest event", nullable=False),
+    ),
+    key=("batch",),
+)
+
 _EVENT = (
     Column("event_id", STRING, "The sender's id, or a hash of the canonical payload", nullable=False),
     Column(

@@ -45,14 +45,16 @@ def raw_events(settings: SettingsResource, lake: LakeResource, kafka: KafkaResou
     they were read fail the run, unless ALLOW_DATA_LOSS says to go on.
     """
     limits = settings.get()
+    the_lake = lake.get()
     with explained_errors():
         landing = land_records(
-            lake.get(),
+            the_lake,
             kafka.topic(),
             limits.ingest_batch,
             limits.ingest_run_records,
             limits.allow_data_loss,
         )
+        rows = the_lake.snapshot(RAW_EVENTS).rows
     return dg.MaterializeResult(
         metadata={
             "records": landing.records,
@@ -60,7 +62,7 @@ def raw_events(settings: SettingsResource, lake: LakeResource, kafka: KafkaResou
             "topic": kafka.topic().name,
             "offsets": {str(partition): offset for partition, offset in sorted(landing.offsets.items())},
             "lost_records": landing.lost,
-            "dagster/row_count": lake.get().snapshot(RAW_EVENTS).rows,
+            "dagster/row_count": rows,
         }
     )
 
@@ -107,15 +109,18 @@ def events(
     the_lake = lake.get()
     reported = context.instance.get_latest_materialization_event(dg.AssetKey(EVENTS.name))
     since = metadata_value(reported, "batch") or 0
-    if since > the_lake.snapshot(EVENTS).batch:
-        # Another lake, or this one made anew: none of its days has been reported.
-        since = 0
-    with explained_errors():
-        counts = place_events(the_lake, Rules.of(limits))
-    snapshot = the_lake.snapshot(EVENTS)
     # What happens after midnight counts in the sessions and in the funnels of the day before.
     reach = timedelta(minutes=max(limits.session_gap_minutes, limits.funnel_window_minutes))
-    days = days_to_update(the_lake, since, reach, timedelta(days=limits.attribution_days))
+    with explained_errors():
+        if since > the_lake.snapshot(EVENTS).batch:
+            # Another lake, or this one made anew: none of its days has been reported.
+            since = 0
+        counts = place_events(the_lake, Rules.of(limits))
+        snapshot = the_lake.snapshot(EVENTS)
+        days = days_to_update(the_lake, since, reach, timedelta(days=limits.attribution_days))
+        beside = [
+            the_lake.snapshot(table) for table in (DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS)
+        ]
     yield dg.MaterializeResult(
         asset_key=EVENTS.name,
         metadata={
@@ -126,12 +131,15 @@ def events(
         },
     )
     new_records = {
-        DUPLICATE_EVENTS: counts["same_event"] + counts["same_order_line"],
-        CONFLICTING_EVENTS: counts["other_payload"],
-        REJECTED_EVENTS: counts["rejected"],
+        DUPLICATE_EVENTS.name: counts["same_event"] + counts["same_order_line"],
+        CONFLICTING_EVENTS.name: counts["other_payload"],
+        REJECTED_EVENTS.name: counts["rejected"],
     }
-    for table, count in new_records.items():
+    for snapshot in beside:
         yield dg.MaterializeResult(
-            asset_key=table.name,
-            metadata={"new_records": count, "dagster/row_count": the_lake.snapshot(table).rows},
+            asset_key=snapshot.table.name,
+            metadata={
+                "new_records": new_records[snapshot.table.name],
+                "dagster/row_count": snapshot.rows,
+            },
         )
