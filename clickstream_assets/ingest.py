@@ -186,8 +186,10 @@ def days_to_update(lake: Lake, after_batch: int, gap: timedelta, lookback: timed
     return sorted(days)
 
 
-def counts_by_hour(lake: Lake, raw: Table, places: tuple[Table, ...], batch: int) -> list[dict[str, Any]]:
-    """Count records per hour of arrival in Kafka, up to an ingest batch.
+def counts_by_hour(
+    lake: Lake, raw: Table, places: tuple[Table, ...], batch: int, first_batch: int = 1
+) -> list[dict[str, Any]]:
+    """Count records per hour of arrival in Kafka, from the first to the last of some ingest batches.
 
     Returns:
         One dict per hour, in order: `hour` (UTC), and the number of rows under each table's name.
@@ -200,7 +202,7 @@ def counts_by_hour(lake: Lake, raw: Table, places: tuple[Table, ...], batch: int
         hour = F.floor(F.unix_micros("kafka_time") / F.lit(3_600_000_000)).cast("long")
         counts = (
             # Batch 0 is what others rejected: records that have their place among the ingest's already.
-            rows.where(F.col("batch").between(1, batch))
+            rows.where(F.col("batch").between(first_batch, batch))
             .groupBy(hour.alias("hour"))
             .agg(F.count(F.lit(1)).cast("long").alias("records"))
         )
@@ -212,19 +214,25 @@ def counts_by_hour(lake: Lake, raw: Table, places: tuple[Table, ...], batch: int
 
 
 def misplaced_records(
-    lake: Lake, raw: Table, places: tuple[Table, ...], batch: int, limit: int = 5
+    lake: Lake,
+    raw: Table,
+    places: tuple[Table, ...],
+    batch: int,
+    limit: int = 5,
+    first_batch: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Find records of an ingest batch that are not in exactly one place.
+    """Find records of an ingest batch, or of all from `first_batch` to it, that are not in exactly one place.
 
     Returns:
         At most `limit` dicts of topic, partition, offset and `places`: how many rows stand for the record.
     """
     key = list(raw.key)
-    records = lake.read(raw, batches=(batch, batch))
+    batches = (batch if first_batch is None else first_batch, batch)
+    records = lake.read(raw, batches=batches)
     F, _ = functions_of(records)
     rows = records.select(*key, F.lit(0).alias("is_place"))
     for table in places:
-        placed = lake.read(table, batches=(batch, batch))
+        placed = lake.read(table, batches=batches)
         rows = rows.unionByName(placed.select(*key, F.lit(1).alias("is_place")))
     wrong = (
         rows.groupBy(*key)

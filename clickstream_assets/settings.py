@@ -278,8 +278,10 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, ge=0, le=65535, description="Its port; 0 takes a free one.")
     api_workers: int = Field(2, ge=1, description="gunicorn worker processes.")
 
-    sensor_interval_seconds: int = Field(
-        2, ge=1, description="Least seconds between two looks of the Kafka sensor."
+    sensor_interval_seconds: float = Field(
+        0.5,
+        ge=0.1,
+        description="Least seconds between two looks of the sensors at Kafka and at what runs have done.",
     )
     refresh_interval_seconds: int = Field(
         0,

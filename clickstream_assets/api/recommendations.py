@@ -48,7 +48,7 @@ class RecommendedProduct(Schema):
         allow_none=True,
         metadata={"description": "The score, if it was computed for this shopper; else null"},
     )
-    algorithm = fields.String(required=True, metadata={"description": "als or popularity"})
+    algorithm = fields.String(required=True, metadata={"description": "als, item_knn or popularity"})
     reason = fields.String(required=True, metadata={"description": "Why, in words for the shopper"})
     source = fields.String(
         required=True,

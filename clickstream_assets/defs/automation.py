@@ -1,12 +1,14 @@
 """What brings published days up to date: late events and new ones are treated alike.
 
 `events` reports the days that its new rows touch. `touched_days` collects them and asks for one `refresh` run at a
-time, each over a range of days in a row; the models and what rests on them come with the last of them.
+time, each over a range of days in a row, with all that rests on them: the tables of all time, the models, and what
+is served. So no report is older than the carts and customers that it tells of, and no day keeps another waiting.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 
 import dagster as dg
@@ -20,7 +22,13 @@ from pydantic import BaseModel
 from clickstream_assets.analytics.schema import EVENTS
 from clickstream_assets.defs.jobs import refresh
 from clickstream_assets.defs.partitions import daily
-from clickstream_assets.defs.runs import metadata_value, under_way, wait_after_failures
+from clickstream_assets.defs.runs import (
+    blocking_checks,
+    look_until_due,
+    metadata_value,
+    under_way,
+    wait_after_failures,
+)
 from clickstream_assets.settings import load_settings
 
 REQUEST_TAG = "clickstream/refresh_request"
@@ -33,27 +41,39 @@ class RefreshState(BaseModel):
 
     seen: int = 0
     """Storage id of the last materialization of `events` that was taken in."""
-    pending: set[date] = set()
-    """Days to bring up to date."""
+    pending: list[date] = []
+    """Days to bring up to date, each once; first the one that has waited longest."""
     requested: set[date] = set()
     """Days of the run that was asked for last; they return to `pending` unless it succeeds."""
     request_id: str = ""
     requested_at: float = 0
     """Seconds since 1970."""
 
+    def wait_for(self, days: Iterable[date]) -> None:
+        """Put days behind those that wait already."""
+        self.pending = list(dict.fromkeys([*self.pending, *sorted(days)]))
 
-def first_range(days: set[date]) -> tuple[date, date]:
-    """Return the first and last of the earliest days, up to the first longer gap.
+
+def next_range(waiting: Sequence[date]) -> tuple[date, date]:
+    """Return the first and last of the days around the one that has waited longest, up to longer gaps.
+
+    Neither the earliest days first nor the latest: either would be touched again while it is brought up to date,
+    under steady traffic with a few late events, and the others' turn would never come.
 
     Over a week-end a run does less for nothing than two runs cost to start.
     """
-    first, *later = sorted(days)
-    last = first
-    for day in later:
-        if day - last > LONGEST_STEP:
+    longest = waiting[0]
+    days = sorted(waiting)
+    place = days.index(longest)
+    return _reach(longest, reversed(days[:place])), _reach(longest, days[place + 1 :])
+
+
+def _reach(day: date, onward: Iterable[date]) -> date:
+    for another in onward:
+        if abs(another - day) > LONGEST_STEP:
             break
-        last = day
-    return first, last
+        day = another
+    return day
 
 
 @dg.sensor(
@@ -63,8 +83,15 @@ def first_range(days: set[date]) -> tuple[date, date]:
     description="Starts a refresh run for the days that new events touch.",
 )
 def touched_days(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Ask for the days that `events` reported, one run at a time; a failed run's days are asked for again."""
+    """Ask for the days that `events` reported, one run at a time; a failed run's days are asked for again.
+
+    Nothing is asked for before the blocking checks of `events` have passed on what it holds.
+    """
     state = RefreshState.model_validate_json(context.cursor) if context.cursor else RefreshState()
+    return look_until_due(lambda: _look(context, state))
+
+
+def _look(context: dg.SensorEvaluationContext, state: RefreshState) -> dg.SensorResult:
     _take_in_reports(context.instance, state)
     _settle_request(context.instance, state)
 
@@ -75,27 +102,29 @@ def touched_days(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return skip("every day is up to date")
     if run_id := under_way(context.instance, refresh.name):
         return skip(f"run {run_id} is under way; {len(state.pending)} days wait")
+    for check, passed in blocking_checks(context, dg.AssetKey(EVENTS.name), state.seen).items():
+        if not passed:
+            verdict = "has not been carried out yet" if passed is None else "failed"
+            return skip(f"check {check} of {EVENTS.name} {verdict}; {len(state.pending)} days wait")
     if wait := wait_after_failures(context.instance, refresh.name, time.time()):
         return skip(f"the last run failed; trying again in {wait:.0f} s")
     rest = state.requested_at + load_settings().refresh_interval_seconds - time.time()
     if rest > 0:
         return skip(f"REFRESH_INTERVAL_SECONDS leaves {rest:.0f} s; {len(state.pending)} days wait")
-    possible = {day for day in state.pending if daily().has_partition_key(day.isoformat())}
+    possible = [day for day in state.pending if daily().has_partition_key(day.isoformat())]
     if not possible:
         return skip(f"{len(state.pending)} days wait for their time to come")
 
-    first, last = first_range(possible)
+    first, last = next_range(possible)
     state.requested = {day for day in possible if first <= day <= last}
-    state.pending -= state.requested
+    state.pending = [day for day in state.pending if day not in state.requested]
     state.requested_at = time.time()
     state.request_id = f"{first}/{last}@{state.requested_at:.3f}"
-    more_to_come = possible - state.requested
     return dg.SensorResult(
         cursor=state.model_dump_json(),
         run_requests=[
             dg.RunRequest(
                 run_key=state.request_id,
-                asset_selection=_daily_assets(context) if more_to_come else None,
                 tags={
                     ASSET_PARTITION_RANGE_START_TAG: first.isoformat(),
                     ASSET_PARTITION_RANGE_END_TAG: last.isoformat(),
@@ -115,7 +144,7 @@ def _take_in_reports(instance: dg.DagsterInstance, state: RefreshState) -> None:
     for record in records:
         state.seen = record.storage_id
         days = metadata_value(record.event_log_entry, "days_to_update") or []
-        state.pending |= {date.fromisoformat(day) for day in days}
+        state.wait_for(date.fromisoformat(day) for day in days)
 
 
 def _settle_request(instance: dg.DagsterInstance, state: RefreshState) -> None:
@@ -126,12 +155,6 @@ def _settle_request(instance: dg.DagsterInstance, state: RefreshState) -> None:
     if runs and not runs[0].is_finished:
         return
     if not runs or runs[0].status != DagsterRunStatus.SUCCESS:
-        state.pending |= state.requested
+        # Behind the others: days that fail each time must not keep those waiting.
+        state.wait_for(state.requested)
     state.requested = set()
-
-
-def _daily_assets(context: dg.SensorEvaluationContext) -> list[dg.AssetKey]:
-    if context.repository_def is None:
-        raise dg.DagsterInvariantViolationError("the sensor needs its code location")
-    graph = context.repository_def.asset_graph
-    return sorted(key for key in refresh.selection.resolve(graph) if graph.get(key).is_partitioned)

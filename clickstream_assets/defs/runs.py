@@ -1,15 +1,39 @@
-"""What sensors ask about runs: is one under way, and how long to wait after failures."""
+"""What sensors ask Dagster: what is under way, how long to wait after failures, and what checks have found."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+
+from clickstream_assets.settings import load_settings
 
 FIRST_WAIT_SECONDS = 10
 LONGEST_WAIT_SECONDS = 600
+# The daemon begins evaluations every 5 s, whatever a sensor's least interval is (MIN_INTERVAL_LOOP_TIME in its
+# sensor.py), and misses the turn of a sensor whose last one has not ended.
+LOOKING_SECONDS = 4.0
+PASSED = {AssetCheckExecutionRecordStatus.SUCCEEDED}
+EVALUATED = PASSED | {AssetCheckExecutionRecordStatus.FAILED}
+
+
+def look_until_due(look: Callable[[], dg.SensorResult]) -> dg.SensorResult:
+    """Look every SENSOR_INTERVAL_SECONDS, for most of the time until the next evaluation, until a run is due.
+
+    A look must change nothing that matters if its result is lost with the evaluation.
+    """
+    interval = load_settings().sensor_interval_seconds
+    end = time.monotonic() + LOOKING_SECONDS
+    while True:
+        result = look()
+        if result.run_requests or time.monotonic() + interval > end:
+            return result
+        time.sleep(interval)
 
 
 def under_way(instance: DagsterInstance, job_name: str) -> str | None:
@@ -37,6 +61,46 @@ def wait_after_failures(instance: DagsterInstance, job_name: str, now: float) ->
     ended = records[0].end_time or records[0].create_timestamp.timestamp()
     wait = min(FIRST_WAIT_SECONDS * 2 ** (failures - 1), LONGEST_WAIT_SECONDS)
     return max(0.0, ended + wait - now)
+
+
+def last_evaluation(
+    instance: DagsterInstance, check: dg.AssetCheckKey, passed_only: bool = False
+) -> dg.AssetCheckEvaluation | None:
+    """Return what a check found when it was last carried out, or last passed."""
+    records = instance.event_log_storage.get_asset_check_execution_history(
+        check, limit=1, status=PASSED if passed_only else EVALUATED
+    )
+    return records[0].evaluation if records else None
+
+
+def blocking_checks(
+    context: dg.SensorEvaluationContext, asset: dg.AssetKey, materialization: int
+) -> dict[str, bool | None]:
+    """Tell of each blocking check of an asset whether it passed when it was last carried out.
+
+    Dagster stops a run at such a check, and no other run. It reports the materialization first, so who acts on
+    that has to ask for the checks too.
+
+    Args:
+        context: knows the instance and the code location.
+        asset: the asset.
+        materialization: storage id of its newest materialization, or 0.
+
+    Returns:
+        By the check's name; None where it has not been carried out on this materialization.
+    """
+    if context.repository_def is None:
+        raise dg.DagsterInvariantViolationError("the sensor needs its code location")
+    graph = context.repository_def.asset_graph
+    verdicts: dict[str, bool | None] = {}
+    for check in sorted(graph.asset_check_keys, key=lambda key: key.name):
+        if check.asset_key != asset or not graph.get(check).blocking:
+            continue
+        evaluation = last_evaluation(context.instance, check)
+        target = evaluation.target_materialization_data if evaluation else None
+        is_of_it = target is not None and target.storage_id >= materialization
+        verdicts[check.name] = evaluation.passed if evaluation and is_of_it else None
+    return verdicts
 
 
 def metadata_value(event: dg.EventLogEntry | None, name: str) -> Any:

@@ -75,11 +75,11 @@ PUBLISHED_MODELS_TABLE = ServedTable(
         "one model that was put before the shoppers",
         (
             Column("model_version", STRING, "Version of the model", nullable=False),
-            Column("algorithm", STRING, "als or popularity", nullable=False),
+            Column("algorithm", STRING, "als, item_knn or popularity", nullable=False),
             Column("reason", STRING, "Why this algorithm was chosen", nullable=False),
             Column("metric_name", STRING, "The metric that the choice was made by", nullable=False),
             Column("metric", DOUBLE, "Its value for this model"),
-            Column("baseline_metric", DOUBLE, "Its value for what was being served before"),
+            Column("baseline_metric", DOUBLE, "Its value for popularity, on the same split"),
             Column(
                 "trained_on", STRING, "Version of the lake's table that it was trained on", nullable=False
             ),

@@ -37,13 +37,27 @@ ALGORITHMS: dict[str, Fit] = {
 }
 
 
-def fit(algorithm: str, engine: Engine, interactions: DataFrame, parameters: Parameters) -> Model:
+def products_of(engine: Engine, interactions: DataFrame) -> Products:
+    """Return the products among INTERACTIONS rows."""
+    return Products.of(engine.to_arrow(rank_products(interactions)))
+
+
+def fit(
+    algorithm: str,
+    engine: Engine,
+    interactions: DataFrame,
+    parameters: Parameters,
+    products: Products | None = None,
+) -> Model:
     """Train one of `ALGORITHMS` on INTERACTIONS rows, to recommend any product among them.
+
+    `products` are those of the interactions, for who trains several algorithms on the same.
 
     Raises:
         NotEnoughInteractions: there are none to train a personal model on.
     """
-    products = Products.of(engine.to_arrow(rank_products(interactions)))
+    if products is None:
+        products = products_of(engine, interactions)
     return ALGORITHMS[algorithm](engine, interactions, products, parameters)
 
 

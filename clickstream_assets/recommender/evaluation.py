@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,16 +20,22 @@ import pyarrow.compute as pc
 
 from clickstream_assets.analytics.schema import MODEL_EVALUATION
 from clickstream_assets.engine import DataFrame, Engine, functions_of
-from clickstream_assets.recommender.algorithms import ALGORITHMS, fit
+from clickstream_assets.recommender.algorithms import ALGORITHMS, fit, products_of
 from clickstream_assets.recommender.als import Parameters
-from clickstream_assets.recommender.interactions import NotEnoughInteractions, interactions, split_by_time
+from clickstream_assets.recommender.interactions import (
+    NotEnoughInteractions,
+    interactions,
+    product_events,
+    split_by_time,
+)
 from clickstream_assets.recommender.popularity import PopularityModel
-from clickstream_assets.recommender.ranking import Histories, Model, best_unmet, histories
+from clickstream_assets.recommender.ranking import Histories, Model, Products, best_unmet, histories
 
 METRICS = ("ndcg", "map", "precision", "recall")
 # The t-test leans on the mean of the differences being close to normal; 30 is the usual rule of thumb for it.
 LEAST_USERS = 30
 SIGNIFICANCE = 0.05
+_COUNTED_COLUMNS = ("user_id", "product_id", "event_type", "event_time", "is_bot", "consent")
 
 _JUDGED = pa.schema(
     [
@@ -87,8 +94,8 @@ def evaluate(
     """Train each algorithm on `train` and judge its lists of k products by `test`.
 
     A user is judged who has a history in `train` and met at least one product in `test` that is known in
-    `train` and that they had not met in it; these products are the relevant ones. Every algorithm reads both
-    parts several times: persist them first.
+    `train` and that they had not met in it; these products are the relevant ones. Both parts are read several
+    times: persist them first.
 
     Args:
         engine: where the interactions are.
@@ -101,8 +108,14 @@ def evaluate(
     Raises:
         NotEnoughInteractions: there is nothing to train on.
     """
-    tasks = _tasks(train, test)
-    return [_evaluate(engine, algorithm, train, tasks, parameters, k) for algorithm in algorithms]
+    products = products_of(engine, train)
+    tasks = engine.persist(_tasks(train, test))
+    try:
+        return [
+            _evaluate(engine, algorithm, train, products, tasks, parameters, k) for algorithm in algorithms
+        ]
+    finally:
+        engine.release(tasks)
 
 
 def judge(
@@ -124,11 +137,18 @@ def judge(
         serving: name of the algorithm being served now, if any.
     """
     try:
-        past, future = split_by_time(engine, events, test_fraction)
-        train, test = engine.persist(interactions(past)), engine.persist(interactions(future))
-        evaluations = evaluate(engine, train, test, parameters, k)
-        engine.release(train)
-        engine.release(test)
+        with ExitStack() as held:
+
+            def persist(df: DataFrame) -> DataFrame:
+                persisted = engine.persist(df)
+                held.callback(engine.release, persisted)
+                return persisted
+
+            # The split reads the events four times, and what leaves bots out is the dearest part of each.
+            counted = persist(product_events(events).select(*_COUNTED_COLUMNS))
+            past, future = split_by_time(engine, counted, test_fraction)
+            train, test = persist(interactions(past)), persist(interactions(future))
+            evaluations = evaluate(engine, train, test, parameters, k)
     except NotEnoughInteractions as error:
         baseline = PopularityModel.algorithm
         nobody = Evaluation(baseline, k, _JUDGED.empty_table().drop_columns("listed"), coverage=0, seconds=0)
@@ -168,11 +188,19 @@ def _tasks(train: DataFrame, test: DataFrame) -> DataFrame:
 
 
 def _evaluate(
-    engine: Engine, algorithm: str, train: DataFrame, tasks: DataFrame, parameters: Parameters, k: int
+    engine: Engine,
+    algorithm: str,
+    train: DataFrame,
+    products: Products,
+    tasks: DataFrame,
+    parameters: Parameters,
+    k: int,
 ) -> Evaluation:
     start = time.perf_counter()
-    model = fit(algorithm, engine, train, parameters)
-    judged = engine.to_arrow(engine.map_arrow(tasks, partial(_judge_batches, model=model, k=k), _JUDGED))
+    model = fit(algorithm, engine, train, parameters, products)
+    lists = engine.map_arrow(tasks, partial(_judge_batches, model=model, k=k), _JUDGED)
+    judged = engine.to_arrow(lists)
+    engine.release(lists)
     seconds = time.perf_counter() - start
     listed = len(pc.unique(pc.list_flatten(judged["listed"])))
     return Evaluation(

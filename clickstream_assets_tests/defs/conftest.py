@@ -16,3 +16,9 @@ def definitions() -> dg.Definitions:
 def instance() -> dg.DagsterInstance:
     """A Dagster instance in memory."""
     return dg.DagsterInstance.ephemeral()
+
+
+@pytest.fixture(autouse=True)
+def _one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a sensor's evaluation look once: at this interval it would end before a second look."""
+    monkeypatch.setenv("SENSOR_INTERVAL_SECONDS", "5")

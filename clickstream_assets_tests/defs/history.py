@@ -8,6 +8,9 @@ from typing import Any
 
 import dagster as dg
 from dagster import DagsterEvent, DagsterEventType, DagsterRun, DagsterRunStatus
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.remote_origin import (
     RegisteredCodeLocationOrigin,
@@ -16,6 +19,7 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.test_utils import create_run_for_test, freeze_time
 
+CHECKS_OF_EVENTS = ("counts_close", "event_ids_are_unique")
 REPOSITORY = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("clickstream_assets"), "__repository__")
 STEPS = {
     DagsterRunStatus.QUEUED: DagsterEventType.RUN_ENQUEUED,
@@ -71,6 +75,21 @@ def _report(instance: dg.DagsterInstance, run: DagsterRun, status: DagsterRunSta
 def materialize(instance: dg.DagsterInstance, asset: str, **metadata: Any) -> None:
     """An asset reports what it did."""
     instance.report_runless_asset_event(dg.AssetMaterialization(asset, metadata=metadata))
+
+
+def check_events(instance: dg.DagsterInstance, passed: bool = True, only: str | None = None) -> None:
+    """The checks of `events` are carried out on its newest materialization, or only the one of this name."""
+    key = dg.AssetKey("events")
+    (newest,) = instance.fetch_materializations(key, limit=1).records
+    target = AssetCheckEvaluationTargetMaterializationData(
+        storage_id=newest.storage_id, run_id="", timestamp=newest.timestamp
+    )
+    for name in CHECKS_OF_EVENTS if only is None else (only,):
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=key, check_name=name, passed=passed, target_materialization_data=target
+            )
+        )
 
 
 def tick(

@@ -27,6 +27,7 @@ from clickstream_assets.analytics.schema import (
 )
 from clickstream_assets.defs import partitions
 from clickstream_assets.defs.models.checks import chosen_is_not_worse_than_popularity
+from clickstream_assets.defs.serving import assets as serving
 from clickstream_assets.postgres.tables import (
     CAMPAIGN_ATTRIBUTION_TABLE,
     CATEGORY_CONVERSION_TABLE,
@@ -182,7 +183,10 @@ def test_new_events_are_served_a_late_one_repairs_them_and_running_again_changes
         assert changes == {"inserted": 0, "updated": 0, "deleted": 0}
 
 
-def test_days_far_apart_are_all_served_though_the_models_come_with_the_last(pipeline: Pipeline):
+def test_days_far_apart_are_all_served_with_what_rests_on_them(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(serving, "USERS_PER_PORTION", 1)
     pipeline.ingest(event("05-01 10:00", "ann"), event("06-20 10:00", "bob", "p2"))
     assert pipeline.catch_up() == [("2024-05-01", "2024-05-01"), ("2024-06-20", "2024-06-20")]
     sessions, segments, *_ = daily_tables(pipeline)
@@ -192,6 +196,8 @@ def test_days_far_apart_are_all_served_though_the_models_come_with_the_last(pipe
     ]
     assert len(segments) == 2
     assert {row["user_id"] for row in pipeline.served(PRODUCT_RECOMMENDATIONS_TABLE)} == {"ann", "bob"}
+    (model,) = pipeline.served(PUBLISHED_MODELS_TABLE)
+    assert (model["users"], model["rows"]) == (2, 2)
 
 
 def test_days_of_a_lake_that_was_made_anew_are_reported_again(pipeline: Pipeline):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Timer
+
 import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
@@ -13,7 +15,14 @@ from clickstream_assets.resources.kafka import KafkaResource
 from clickstream_assets.resources.settings import SettingsResource
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.databases import free_port
-from clickstream_assets_tests.defs.history import end_run, materialize, past_run, start_run, tick
+from clickstream_assets_tests.defs.history import (
+    check_events,
+    end_run,
+    materialize,
+    past_run,
+    start_run,
+    tick,
+)
 from clickstream_assets_tests.defs.pipeline import send
 
 TOPIC = Settings.model_fields["kafka_topic"].default
@@ -55,9 +64,10 @@ def look(
 def ingested(
     instance: dg.DagsterInstance, offsets: dict[int, int], batch: int = 1, topic: str = TOPIC
 ) -> None:
-    """A run has brought the topic in up to these offsets."""
+    """A run has brought the topic in up to these offsets, and its checks have passed."""
     landed(instance, offsets, batch, topic)
     materialize(instance, "events", batch=batch, days_to_update=[])
+    check_events(instance)
 
 
 def landed(instance: dg.DagsterInstance, offsets: dict[int, int], batch: int, topic: str = TOPIC) -> None:
@@ -143,6 +153,35 @@ def test_raw_records_of_a_first_run_that_was_killed_are_not_left_unplaced(
     instance: dg.DagsterInstance, definitions: dg.Definitions
 ):
     landed(instance, {0: 6}, batch=1)
+    assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0
+
+
+def test_events_of_a_run_that_was_killed_are_not_left_unchecked(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    ingested(instance, {0: 4}, batch=1)
+    landed(instance, {0: 6}, batch=2)
+    materialize(instance, "events", batch=2, days_to_update=[])
+    check_events(instance, only="counts_close")
+    past_run(instance, "ingest", DagsterRunStatus.CANCELED)
+    assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0
+
+
+def test_a_check_that_failed_is_not_repeated_for_nothing(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    ingested(instance, {0: 4})
+    check_events(instance, passed=False, only="counts_close")
+    assert refused(look(instance, definitions, {0: (0, 4)})) == "no new records"
+
+
+def test_records_that_come_during_an_evaluation_are_asked_for_by_it(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SENSOR_INTERVAL_SECONDS", "0.1")
+    landed(instance, {0: 6}, batch=1)
+    run = start_run(instance, "ingest")
+    Timer(0.15, end_run, [instance, run, DagsterRunStatus.SUCCESS]).start()
     assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0
 
 

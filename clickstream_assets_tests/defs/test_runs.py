@@ -7,9 +7,12 @@ import time
 import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
+from dagster._daemon.sensor import MIN_INTERVAL_LOOP_TIME
 
+from clickstream_assets.defs import runs
 from clickstream_assets.defs.runs import (
     LONGEST_WAIT_SECONDS,
+    look_until_due,
     metadata_value,
     under_way,
     wait_after_failures,
@@ -73,6 +76,34 @@ def test_the_wait_doubles_with_each_failure_in_a_row(
     assert wait_after_failures(instance, "ingest", ended) == seconds
     assert wait_after_failures(instance, "ingest", ended + seconds - 1) == max(0, min(1, seconds))
     assert wait_after_failures(instance, "ingest", ended + seconds) == 0
+
+
+def looks_until_due(results: list[dg.SensorResult]) -> tuple[dg.SensorResult, int]:
+    """What an evaluation returns, and how many looks it took; from then on each look has the last result."""
+    looks: list[dg.SensorResult] = []
+
+    def look() -> dg.SensorResult:
+        looks.append(results[min(len(looks), len(results) - 1)])
+        return looks[-1]
+
+    return look_until_due(look), len(looks)
+
+
+SKIPPED = [dg.SensorResult(skip_reason=f"nothing {number}") for number in range(3)]
+DUE = dg.SensorResult(run_requests=[dg.RunRequest()])
+
+
+def test_an_evaluation_ends_with_the_look_that_finds_a_run_due(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SENSOR_INTERVAL_SECONDS", "0.1")
+    assert looks_until_due([*SKIPPED[:2], DUE, SKIPPED[2]]) == (DUE, 3)
+
+
+def test_an_evaluation_ends_before_the_next_one_would_begin(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SENSOR_INTERVAL_SECONDS", "0.1")
+    monkeypatch.setattr(runs, "LOOKING_SECONDS", 0.15)
+    result, looks = looks_until_due(SKIPPED)
+    assert (result, looks) == (SKIPPED[1], 2)
+    assert runs.LOOKING_SECONDS < MIN_INTERVAL_LOOP_TIME
 
 
 def test_another_jobs_failures_do_not_count(instance: dg.DagsterInstance):

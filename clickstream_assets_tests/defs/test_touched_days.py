@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from threading import Timer
 
 import dagster as dg
 import pytest
@@ -11,24 +12,9 @@ from dagster import DagsterRun, DagsterRunStatus
 
 from clickstream_assets.defs import automation
 from clickstream_assets.defs.automation import REQUEST_TAG, RefreshState, touched_days
-from clickstream_assets_tests.defs.history import end_run, materialize, start_run, tick
+from clickstream_assets_tests.defs.history import check_events, end_run, materialize, start_run, tick
 
 SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
-# Publication of the days among them: no later run would make up for it.
-DAILY_ASSETS = [
-    dg.AssetKey(name)
-    for name in (
-        "campaign_attribution",
-        "category_conversion",
-        "daily_report",
-        "daily_summary",
-        "funnel",
-        "product_performance",
-        "published_days",
-        "sessions",
-        "user_segments",
-    )
-]
 UP_TO_DATE = "every day is up to date"
 
 
@@ -41,7 +27,12 @@ class Refreshing:
         self.cursor: str | None = None
 
     def report(self, *days: str) -> None:
-        """`events` reports days that its new rows touch."""
+        """`events` reports days that its new rows touch, and its checks pass."""
+        self.report_unchecked(*days)
+        check_events(self.instance)
+
+    def report_unchecked(self, *days: str) -> None:
+        """`events` reports days; its checks are still to come."""
         materialize(self.instance, "events", days_to_update=list(days), batch=1)
 
     def look(self) -> dg.RunRequest | str:
@@ -120,25 +111,88 @@ def test_a_week_end_without_events_does_not_part_a_range(refreshing: Refreshing)
     assert days(refreshing.ask().tags) == ("2024-05-02", "2024-05-06")
 
 
-def test_ranges_come_one_after_another_and_the_models_with_the_last(refreshing: Refreshing):
+def test_ranges_come_one_after_another_each_with_all_that_rests_on_it(refreshing: Refreshing):
     refreshing.report("2024-05-01", "2024-05-02", "2024-05-10", "2024-06-01")
-    first = refreshing.ask()
-    assert days(first.tags) == ("2024-05-01", "2024-05-02")
-    assert first.asset_selection == DAILY_ASSETS
-    refreshing.run(first)
-
-    second = refreshing.ask()
-    assert days(second.tags) == ("2024-05-10", "2024-05-10")
-    assert second.asset_selection == DAILY_ASSETS
-    refreshing.run(second)
-
-    third = refreshing.ask()
-    assert days(third.tags) == ("2024-06-01", "2024-06-01")
-    assert third.asset_selection is None
-    refreshing.run(third)
-
+    requests = []
+    for expected in (
+        ("2024-05-01", "2024-05-02"),
+        ("2024-05-10", "2024-05-10"),
+        ("2024-06-01", "2024-06-01"),
+    ):
+        request = refreshing.ask()
+        assert days(request.tags) == expected
+        # Of a part of the job, a day's report would tell of the carts and customers as they were before.
+        assert request.asset_selection is None
+        refreshing.run(request)
+        requests.append(request)
     assert refreshing.look() == UP_TO_DATE
-    assert len({request.run_key for request in (first, second, third)}) == 3
+    assert len({request.run_key for request in requests}) == 3
+
+
+def test_a_late_event_in_every_ingest_does_not_keep_today_waiting(refreshing: Refreshing):
+    asked = []
+    for _ in range(4):
+        refreshing.report("2024-05-01", "2024-05-11")
+        request = refreshing.ask()
+        asked.append(days(request.tags)[0])
+        refreshing.run(request)
+    assert asked == ["2024-05-01", "2024-05-11", "2024-05-01", "2024-05-11"]
+
+
+def test_a_day_that_fails_each_time_does_not_keep_another_waiting(refreshing: Refreshing):
+    refreshing.report("2024-05-01", "2024-05-11")
+    refreshing.run(refreshing.ask(), FAILURE, seconds_ago=11)
+    request = refreshing.ask()
+    assert days(request.tags) == ("2024-05-11", "2024-05-11")
+    refreshing.run(request)
+    assert days(refreshing.ask().tags) == ("2024-05-01", "2024-05-01")
+
+
+def test_days_around_the_one_that_has_waited_longest_come_along(refreshing: Refreshing):
+    refreshing.report("2024-05-08")
+    refreshing.report("2024-05-01", "2024-05-05", "2024-05-07", "2024-05-10", "2024-05-20")
+    assert days(refreshing.ask().tags) == ("2024-05-05", "2024-05-10")
+
+
+def test_a_report_is_not_acted_on_before_its_checks(refreshing: Refreshing):
+    refreshing.report_unchecked("2024-05-01")
+    assert refreshing.look() == "check counts_close of events has not been carried out yet; 1 days wait"
+    check_events(refreshing.instance, only="counts_close")
+    assert (
+        refreshing.look() == "check event_ids_are_unique of events has not been carried out yet; 1 days wait"
+    )
+    check_events(refreshing.instance, only="event_ids_are_unique")
+    assert days(refreshing.ask().tags) == ("2024-05-01", "2024-05-01")
+
+
+def test_checks_of_an_earlier_report_say_nothing_of_a_new_one(refreshing: Refreshing):
+    refreshing.report("2024-05-01")
+    refreshing.report_unchecked("2024-05-02")
+    assert refreshing.look() == "check counts_close of events has not been carried out yet; 2 days wait"
+
+
+def test_a_failed_check_holds_all_days_up_and_is_named(refreshing: Refreshing):
+    refreshing.report("2024-05-01")
+    refreshing.report_unchecked("2024-05-02")
+    check_events(refreshing.instance)
+    check_events(refreshing.instance, passed=False, only="event_ids_are_unique")
+    for _ in range(2):
+        assert refreshing.look() == "check event_ids_are_unique of events failed; 2 days wait"
+    # A person has mended the table, and carried the check out again.
+    check_events(refreshing.instance, only="event_ids_are_unique")
+    assert days(refreshing.ask().tags) == ("2024-05-01", "2024-05-02")
+
+
+def test_days_that_are_reported_during_an_evaluation_are_asked_for_by_it(
+    refreshing: Refreshing, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SENSOR_INTERVAL_SECONDS", "0.1")
+    Timer(0.15, refreshing.report, ["2024-05-01"]).start()
+    request = refreshing.ask()
+    assert days(request.tags) == ("2024-05-01", "2024-05-01")
+    refreshing.run(request)
+    monkeypatch.setenv("SENSOR_INTERVAL_SECONDS", "5")
+    assert refreshing.look() == UP_TO_DATE
 
 
 def test_a_second_run_does_not_start_beside_one_that_is_under_way(refreshing: Refreshing):
@@ -181,7 +235,7 @@ def test_a_failing_run_is_not_started_in_every_tick(refreshing: Refreshing):
     reason = refreshing.look()
     assert isinstance(reason, str)
     assert reason.startswith("the last run failed; trying again in ")
-    assert RefreshState.model_validate_json(refreshing.cursor or "").pending == {datetime(2024, 5, 1).date()}
+    assert RefreshState.model_validate_json(refreshing.cursor or "").pending == [datetime(2024, 5, 1).date()]
 
 
 def test_days_of_a_canceled_run_are_not_lost(refreshing: Refreshing):

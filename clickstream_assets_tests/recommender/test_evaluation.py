@@ -1,3 +1,4 @@
+from datetime import timedelta
 from math import log2
 
 import numpy as np
@@ -5,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from clickstream_assets.analytics.schema import MODEL_EVALUATION
+from clickstream_assets.recommender.algorithms import ALGORITHMS
 from clickstream_assets.recommender.als import Parameters
 from clickstream_assets.recommender.evaluation import (
     METRICS,
@@ -12,6 +14,7 @@ from clickstream_assets.recommender.evaluation import (
     choose,
     evaluate,
     evaluation_table,
+    judge,
     rank_metrics,
 )
 from clickstream_assets.recommender.interactions import (
@@ -19,6 +22,7 @@ from clickstream_assets.recommender.interactions import (
     interactions,
     split_by_time,
 )
+from clickstream_assets_tests.analytics.records import at, event_table
 from clickstream_assets_tests.recommender.shop import (
     event,
     events_table,
@@ -160,6 +164,31 @@ def test_without_history_there_is_nothing_to_judge(duckdb_engine):
 
     with pytest.raises(NotEnoughInteractions):
         evaluate(duckdb_engine, train, test, PARAMETERS, 10)
+
+
+@pytest.mark.parametrize("hours", [12, 1])
+def test_nothing_of_a_judgement_stays_in_memory(duckdb_engine, hours):
+    events = [
+        {
+            "user_id": f"u{number % 5}",
+            "product_id": f"p{number % 7}",
+            "event_time": at("2024-05-01 00:00") + timedelta(hours=number % hours),
+        }
+        for number in range(60)
+    ]
+    df = duckdb_engine.from_arrow(event_table(events))
+
+    def held() -> set[tuple[str]]:
+        found = duckdb_engine._connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal")
+        return set(found.fetchall())
+
+    before = held()
+    assert before
+    evaluations, choice = judge(duckdb_engine, df, PARAMETERS, 0.25, 3)
+    # Of one moment, there is no past to learn from.
+    assert len(evaluations) == (len(ALGORITHMS) if hours > 1 else 1)
+    assert choice.algorithm == "popularity"
+    assert held() == before
 
 
 def judged(algorithm: str, ndcg: list[float]) -> Evaluation:

@@ -1,5 +1,6 @@
 """When to ingest: as soon as Kafka has what the lake has not, one run at a time."""
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -7,7 +8,13 @@ import dagster as dg
 
 from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS
 from clickstream_assets.defs.jobs import ingest
-from clickstream_assets.defs.runs import metadata_value, under_way, wait_after_failures
+from clickstream_assets.defs.runs import (
+    blocking_checks,
+    look_until_due,
+    metadata_value,
+    under_way,
+    wait_after_failures,
+)
 from clickstream_assets.kafka import Offsets, TopicNotFoundError
 from clickstream_assets.resources.kafka import KafkaResource
 from clickstream_assets.settings import load_settings
@@ -15,22 +22,27 @@ from clickstream_assets.settings import load_settings
 
 @dg.sensor(
     job=ingest,
-    minimum_interval_seconds=load_settings().sensor_interval_seconds,
+    minimum_interval_seconds=math.ceil(load_settings().sensor_interval_seconds),
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Starts an ingest run when the topic has records that raw_events does not report.",
 )
 def new_records(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg.SensorResult:
-    """Compare the topic's end with what raw_events last reported, and raw_events with events.
+    """Compare the topic's end with what raw_events last reported, raw_events with events, events with its checks.
 
     Keeps no cursor: what has been ingested is known by the lake, so nothing here can be lost, and a request too
     many finds nothing to do. A broker that does not answer is an error of the tick, for everybody to see.
     """
+    return look_until_due(lambda: _look(context, kafka))
+
+
+def _look(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg.SensorResult:
     if run_id := under_way(context.instance, ingest.name):
         return dg.SensorResult(skip_reason=f"run {run_id} is under way")
     if wait := wait_after_failures(context.instance, ingest.name, time.time()):
         return dg.SensorResult(skip_reason=f"the last run failed; trying again in {wait:.0f} s")
     landed = context.instance.get_latest_materialization_event(dg.AssetKey(RAW_EVENTS.name))
-    placed = context.instance.get_latest_materialization_event(dg.AssetKey(EVENTS.name))
+    events = dg.AssetKey(EVENTS.name)
+    placed = next(iter(context.instance.fetch_materializations(events, limit=1).records), None)
     topic = kafka.topic()
     same_topic = metadata_value(landed, "topic") == topic.name
     ingested = metadata_value(landed, "offsets") if same_topic else {}
@@ -39,8 +51,10 @@ def new_records(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg
     except TopicNotFoundError as error:
         return dg.SensorResult(skip_reason=str(error))
     waiting = _waiting(available, ingested, load_settings().allow_data_loss)
-    unplaced = metadata_value(landed, "batch") != metadata_value(placed, "batch")
-    if not waiting and not unplaced:
+    unplaced = metadata_value(landed, "batch") != metadata_value(placed and placed.event_log_entry, "batch")
+    # Of a run that was killed before its checks. One that failed says so, and is for a person to look at.
+    unchecked = placed and None in blocking_checks(context, events, placed.storage_id).values()
+    if not waiting and not unplaced and not unchecked:
         return dg.SensorResult(skip_reason="no new records")
     return dg.SensorResult(run_requests=[dg.RunRequest(tags={"clickstream/waiting_records": str(waiting)})])
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from datetime import date
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clickstream_assets.analytics.customers import first_changed
 from clickstream_assets.analytics.schema import (
@@ -20,7 +22,7 @@ from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.partitions import daily, days_of, portions
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.tables import FIRST, FRESHNESS, OWNERS, describe
-from clickstream_assets.engine import functions_of
+from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.lake import Lake, conform
 from clickstream_assets.postgres.publishing import Published, Scope
 from clickstream_assets.postgres.tables import (
@@ -44,7 +46,7 @@ from clickstream_assets.postgres.tables import (
 from clickstream_assets.recommender import als
 from clickstream_assets.recommender.algorithms import restore
 from clickstream_assets.recommender.evaluation import chosen_algorithm
-from clickstream_assets.recommender.ranking import Products
+from clickstream_assets.recommender.ranking import Model, Products
 from clickstream_assets.recommender.selection import recommend
 from clickstream_assets.reports.build import LONGEST_COMPARISON
 from clickstream_assets.resources.lake import LakeResource
@@ -61,6 +63,8 @@ DAILY_TABLES = (
     CAMPAIGN_ATTRIBUTION_TABLE,
     DAILY_REPORT_TABLE,
 )
+# Of 20 rows a user, at some 150 bytes a row: 600 MB.
+USERS_PER_PORTION = 200_000
 SHOPPER_TABLES = (CARTS_TABLE, CUSTOMER_SEGMENT_DAYS_TABLE, COHORT_RETENTION_TABLE)
 """Published whole; customer_segments, of which there are many days, from the first day that has changed."""
 
@@ -166,6 +170,26 @@ def published_shoppers(lake: LakeResource, postgres: PostgresResource) -> dg.Mat
     )
 
 
+def _lists(
+    engine: Engine, model: Model, interactions: DataFrame, n: int, model_version: str, users: list[int]
+) -> Iterator[pa.RecordBatch]:
+    """Rank for some users after others; all lists at once would be n rows of text per user in memory.
+
+    Adds to `users`, for each portion, how many of them have a list.
+    """
+    ids = pc.unique(engine.to_arrow(interactions.select("user_id").distinct())["user_id"])
+    ids = ids.take(pc.sort_indices(ids))
+    F, _ = functions_of(interactions)
+    for start in range(0, len(ids), USERS_PER_PORTION):
+        first, last = ids[start].as_py(), ids[min(start + USERS_PER_PORTION, len(ids)) - 1].as_py()
+        of_portion = interactions.where(F.col("user_id").between(first, last))
+        ranked = recommend(engine, model, of_portion, n, model_version)
+        rows = conform(engine.to_arrow(ranked), PRODUCT_RECOMMENDATIONS)
+        engine.release(ranked)
+        users.append(len(rows["user_id"].unique()))
+        yield from rows.to_batches()
+
+
 @dg.asset(
     deps=["interactions", "popular_products", "als_model", "model_evaluation"],
     group_name="serving",
@@ -204,16 +228,9 @@ def product_recommendations(
             engine.to_arrow(the_lake.read(ITEM_FACTORS)),
             als.Parameters.of(limits),
         )
-        rows = conform(
-            engine.to_arrow(
-                recommend(engine, model, interactions, limits.recommendations_per_user, model_version)
-            ),
-            PRODUCT_RECOMMENDATIONS,
-        )
-        users = len(rows["user_id"].unique())
         (chosen,) = [row for row in evaluation.to_pylist() if row["chosen"]]
         (baseline,) = [row for row in evaluation.to_pylist() if row["algorithm"] == "popularity"]
-        record = {
+        record: dict[str, Any] = {
             "model_version": model_version,
             "algorithm": algorithm,
             "reason": chosen["reason"],
@@ -221,11 +238,12 @@ def product_recommendations(
             "metric": chosen["ndcg"],
             "baseline_metric": baseline["ndcg"],
             "trained_on": f"events batch {metadata_value(model_event, 'events_batch')}",
-            "users": users,
-            "rows": rows.num_rows,
         }
+        users: list[int] = []
+        lists = _lists(engine, model, interactions, limits.recommendations_per_user, model_version, users)
         with postgres.publication() as publication:
-            changes = _changes(publication.publish(PRODUCT_RECOMMENDATIONS_TABLE, rows))
+            changes = _changes(publication.publish(PRODUCT_RECOMMENDATIONS_TABLE, lists))
+            record |= {"users": sum(users), "rows": changes["rows"]}
             publication.publish(POPULAR_PRODUCTS_TABLE, popular)
             # Of these two, earlier versions stay: they are the history of what was served, and why.
             this_version = Scope("model_version", model_version)
@@ -237,8 +255,8 @@ def product_recommendations(
             "algorithm": algorithm,
             "reason": chosen["reason"],
             "model_version": model_version,
-            "users": users,
+            "users": sum(users),
             "changes": changes,
-            "dagster/row_count": rows.num_rows,
+            "dagster/row_count": changes["rows"],
         }
     )
