@@ -250,17 +250,29 @@ def test_a_range_of_days_mails_the_newest_and_a_busy_server_is_tried_for_an_hour
                 "INSERT INTO daily_report (report_date, generated_at, report) VALUES (%s, now(), %s)",
                 [day, json.dumps(make_report(day, DayRows(), {}, datetime.now(UTC)))],
             )
-    the_range = dg.PartitionKeyRange(*map(str, days))
+    newest = dg.build_asset_context(partition_key="2024-05-02", instance=pipeline.instance)
+    settings = SettingsResource()
 
-    def mail(**config: bool) -> list[str]:
-        context = dg.build_asset_context(partition_key_range=the_range, instance=pipeline.instance)
-        result = report_mail(context, MailConfig(**config), settings=SettingsResource())
-        return result.metadata["mailed"]
+    def mail(**config: bool) -> Any:
+        dg.materialize(
+            [report_mail],
+            instance=pipeline.instance,
+            resources={"settings": settings},
+            run_config=dg.RunConfig({"report_mail": MailConfig(**config)}),
+            tags=dict(
+                zip(
+                    ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end"),
+                    map(str, days),
+                    strict=True,
+                )
+            ),
+        )
+        return pipeline.reported("report_mail", "mailed")
 
     busy = "busy@example.com"
     with mails_to(monkeypatch, busy, "ann@example.com", refused=(busy,)) as received:
         with pytest.raises(dg.RetryRequested) as raised:
-            mail()
+            report_mail(newest, MailConfig(), settings=settings)
         assert 3000 <= raised.value.max_retries * raised.value.seconds_to_wait <= 4500
         received.refused = ()
         assert mail() == [f"2024-05-02 to {busy}"]

@@ -248,7 +248,12 @@ def judged(check: dg.AssetChecksDefinition, lake: LakeResource, *days: str) -> A
     )
     with dg.DagsterInstance.ephemeral() as instance:
         run = dg.materialize(
-            [check], instance=instance, resources={"lake": lake}, tags=tags, raise_on_error=False
+            [check],
+            selection=dg.AssetSelection.checks(check),
+            instance=instance,
+            resources={"lake": lake},
+            tags=tags,
+            raise_on_error=False,
         )
     (evaluation,) = run.get_asset_check_evaluations()
     return evaluation

@@ -3,7 +3,7 @@
 from datetime import UTC, timedelta
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, PARTITION_NAME_TAG
 
 from clickstream_assets.defs.jobs import ONE_AT_A_TIME
 from clickstream_assets.defs.partitions import daily
@@ -53,5 +53,6 @@ def morning_report(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.
 )
 def report_published(context: dg.RunStatusSensorContext) -> dg.RunRequest:
     """Ask for the mail of the run's day, of several the newest."""
-    newest = context.dagster_run.tags.get(ASSET_PARTITION_RANGE_END_TAG) or context.partition_key
+    tags = context.dagster_run.tags
+    newest = tags.get(ASSET_PARTITION_RANGE_END_TAG) or tags[PARTITION_NAME_TAG]
     return dg.RunRequest(run_key=context.dagster_run.run_id, partition_key=newest)
