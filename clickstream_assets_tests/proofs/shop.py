@@ -17,6 +17,7 @@ import pytest
 from deltalake import DeltaTable
 from psycopg import sql
 
+from clickstream_assets.analytics.schema import CART_DAYS
 from clickstream_assets.definitions import defs
 from clickstream_assets.defs.serving.assets import DAILY_TABLES as SERVED_BY_DAY
 from clickstream_assets.defs.serving.assets import SHOPPER_TABLES
@@ -30,7 +31,7 @@ from clickstream_assets_tests.databases import fresh_database
 from clickstream_assets_tests.defs.pipeline import Pipeline
 
 SERVED = (*SERVED_BY_DAY, *SHOPPER_TABLES, CUSTOMER_SEGMENTS_TABLE)
-DAILY_TABLES = tuple(table.schema for table in SERVED)
+DAILY_TABLES = (*(table.schema for table in SERVED), CART_DAYS)
 # What is recommended is not in question here.
 SMALL_MODELS = {"ALS_FACTORS": "8", "ALS_ITERATIONS": "2"}
 

@@ -5,7 +5,7 @@ CREATE MACRO change(now, before) AS
         'before': before,
         'change': now - before,
         'change_percent': CASE
-            WHEN before = 0 THEN NULL
+            WHEN before = 0 THEN CASE WHEN now = 0 THEN 0 END
             WHEN now >= before THEN half_even(((now - before) * 10000)::HUGEINT * 10000, (before * 10000)::HUGEINT) / 100
             ELSE -half_even(((before - now) * 10000)::HUGEINT * 10000, (before * 10000)::HUGEINT) / 100
         END
@@ -14,9 +14,11 @@ CREATE MACRO change(now, before) AS
 CREATE TABLE figures AS
 SELECT
     report_date,
-    summary.report_date IS NOT NULL AS has_events,
+    -- Before the first event of all there is nothing to compare with; later days without events had none.
+    report_date >= (SELECT min(event_date) FROM events) AS is_known,
     average_order_value,
-    coalesce(columns(* EXCLUDE (report_date, average_order_value)), 0)
+    coalesce(currencies, []) AS currencies,
+    coalesce(columns(* EXCLUDE (report_date, average_order_value, currencies)), 0)
 FROM days LEFT JOIN expected.daily_summary AS summary USING (report_date);
 
 CREATE MACRO compared(now, before, day) AS {
@@ -31,19 +33,6 @@ CREATE MACRO compared(now, before, day) AS {
     'bounce_rate': change(now.bounce_rate, before.bounce_rate),
     'conversion_rate': change(now.conversion_rate, before.conversion_rate)
 };
-
-CREATE TABLE cart_counts AS
-SELECT
-    report_date,
-    count(*) FILTER (what = 'opened') AS opened,
-    count(*) FILTER (what = 'abandoned') AS abandoned,
-    count(*) FILTER (what = 'purchased') AS purchased
-FROM (
-    SELECT 'opened' AS what, opened_at::DATE AS report_date FROM expected.carts
-    UNION ALL SELECT 'abandoned', abandoned_at::DATE FROM expected.carts
-    UNION ALL SELECT 'purchased', purchased_at::DATE FROM expected.carts
-)
-GROUP BY report_date;
 
 CREATE TABLE reports AS
 SELECT
@@ -81,6 +70,8 @@ SELECT
         'add_to_carts', now.add_to_carts,
         'purchases', now.purchases,
         'buyer_rate', now.buyer_rate,
+        'currencies', now.currencies,
+        'complete', true,
         'bots', json_object('events', now.bot_events, 'sessions', now.bot_sessions),
         'funnel', coalesce(
             (SELECT list({
@@ -91,7 +82,7 @@ SELECT
                 } ORDER BY step_number)
                 FROM expected.funnel WHERE report_date = now.report_date AND dimension = 'overall'), []),
         'carts', (SELECT {'opened': opened, 'abandoned': abandoned, 'purchased': purchased}
-            FROM cart_counts WHERE report_date = now.report_date),
+            FROM expected.cart_days WHERE report_date = now.report_date),
         'customer_segments', (SELECT CASE WHEN count(*) > 0 THEN json_group_object(rfm_segment, customers) END
             FROM (SELECT rfm_segment, count(*) AS customers FROM expected.customer_segments
                 WHERE report_date = now.report_date AND rfm_segment IS NOT NULL GROUP BY rfm_segment)),
@@ -104,5 +95,5 @@ SELECT
         }
     ) AS report
 FROM figures AS now
-LEFT JOIN figures AS day_before ON day_before.report_date = now.report_date - 1 AND day_before.has_events
-LEFT JOIN figures AS week_before ON week_before.report_date = now.report_date - 7 AND week_before.has_events;
+LEFT JOIN figures AS day_before ON day_before.report_date = now.report_date - 1 AND day_before.is_known
+LEFT JOIN figures AS week_before ON week_before.report_date = now.report_date - 7 AND week_before.is_known;

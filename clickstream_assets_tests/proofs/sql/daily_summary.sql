@@ -11,10 +11,9 @@ persons_days AS (
         count(*) FILTER (event_type = 'view') AS views,
         count(*) FILTER (event_type = 'add_to_cart') AS add_to_carts,
         count(*) FILTER (event_type = 'purchase') AS purchases,
-        -- An order's id is the shop's; without one an order is a user's minute.
-        count(DISTINCT CASE WHEN order_id IS NULL THEN user_id || '|' ELSE '' END || order_key)
-            FILTER (event_type = 'purchase') AS orders,
-        sum(amount) FILTER (event_type = 'purchase') AS revenue
+        count(DISTINCT (user_id, order_key)) FILTER (event_type = 'purchase') AS orders,
+        sum(amount) FILTER (event_type = 'purchase') AS revenue,
+        list_sort(list(DISTINCT currency) FILTER (event_type = 'purchase' AND currency IS NOT NULL)) AS currencies
     FROM persons
     GROUP BY event_date
 ),
@@ -32,7 +31,8 @@ filled AS (
     SELECT
         event_date,
         all_events,
-        coalesce(columns(* EXCLUDE (event_date, all_events)), 0)
+        currencies,
+        coalesce(columns(* EXCLUDE (event_date, all_events, currencies)), 0)
     FROM every_day LEFT JOIN persons_days USING (event_date) LEFT JOIN session_days USING (event_date)
 )
 SELECT
