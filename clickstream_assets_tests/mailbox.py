@@ -21,7 +21,8 @@ class Mailbox:
 
     host: str
     refused: tuple[str, ...] = ()
-    """Recipients that are refused: with 550, or with 451 where the address begins with busy."""
+    """Recipients that are refused: with 550, or with 451 where the address begins with busy; with 421, and the
+    connection closed, where it begins with full."""
     port: int = 0
     mails: list[tuple[str, str, EmailMessage]] = field(default_factory=list)
 
@@ -40,6 +41,8 @@ class Mailbox:
     ) -> str:
         """Take or refuse a recipient."""
         if address in self.refused:
+            if address.startswith("full"):
+                return "421 Too many mails"
             return "451 Try again later" if address.startswith("busy") else "550 No such user"
         envelope.rcpt_tos.append(address)
         return "250 OK"

@@ -27,8 +27,8 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickstream_assets.analytics.schema import CARTS, TIMESTAMP
-from clickstream_assets.engine import DataFrame, Engine, functions_of
+from clickstream_assets.analytics.schema import CART_DAYS, CARTS, TIMESTAMP
+from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 from clickstream_assets.settings import Settings
 
 ADD, REMOVE, PURCHASE = CART_EVENTS = ("add_to_cart", "remove_from_cart", "purchase")
@@ -100,6 +100,32 @@ def abandonments(states: DataFrame) -> DataFrame:
     """Return from when (`abandoned_at`) to when (`ended_at`, null: still) carts were abandoned, and their value."""
     F, _ = functions_of(states)
     return states.where(F.col("state") == "abandoned").select("user_id", "abandoned_at", "ended_at", "value")
+
+
+def cart_days(states: DataFrame) -> DataFrame:
+    """Count what happened to carts on each day, as it was then: no event changes the counts of days before its own.
+
+    Returns:
+        CART_DAYS rows, of CART_STATES rows.
+    """
+    F, _ = functions_of(states)
+    is_last = F.col("is_last")
+    moments = {
+        "opened": F.when(is_last, F.col("opened_at")),
+        "abandoned": F.when(F.col("state") == "abandoned", F.col("abandoned_at")),
+        "purchased": F.when(is_last, F.col("purchased_at")),
+    }
+    happened = [
+        states.where(moment.isNotNull()).select(
+            F.to_date(moment).alias("report_date"),
+            *(F.lit(int(other == name)).alias(other) for other in moments),
+        )
+        for name, moment in moments.items()
+    ]
+    by_day = as_view(happened[0].unionByName(happened[1]).unionByName(happened[2])).groupBy("report_date")
+    return by_day.agg(*(F.sum(name).cast("long").alias(name) for name in moments)).select(
+        *CART_DAYS.column_names
+    )
 
 
 def follow_carts(batches: Iterator[pa.RecordBatch], rules: CartRules) -> Iterator[pa.RecordBatch]:

@@ -6,7 +6,6 @@ it, and no other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
 from typing import Any
@@ -15,43 +14,12 @@ import pyarrow as pa
 
 from clickstream_assets.analytics.carts import CART_EVENTS
 from clickstream_assets.analytics.measures import MONEY, amount, order_key
+from clickstream_assets.analytics.rfm import RFM_SEGMENTS, SCORES
 from clickstream_assets.analytics.schema import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 
 ABANDONED_CART_DAYS = 30
 """How long an abandoned cart is worth a reminder."""
-
-
-@dataclass(frozen=True)
-class RfmSegment:
-    """A named part of the scores: from which to which recency score, and which value score.
-
-    The value score is the mean of the frequency and the monetary score, halves rounded up.
-    """
-
-    name: str
-    recency: tuple[int, int]
-    value: tuple[int, int]
-    meaning: str
-
-
-RFM_SEGMENTS = (
-    RfmSegment("champions", (5, 5), (4, 5), "bought lately, often and for much"),
-    RfmSegment("loyal", (3, 4), (4, 5), "buy often and for much, and not long ago"),
-    RfmSegment(
-        "potential_loyalist", (4, 5), (2, 3), "bought lately, and more than once or for more than little"
-    ),
-    RfmSegment("new_customer", (5, 5), (1, 1), "bought lately for the first time"),
-    RfmSegment("promising", (4, 4), (1, 1), "bought not long ago, and little so far"),
-    RfmSegment("need_attention", (3, 3), (3, 3), "middling in everything"),
-    RfmSegment("about_to_sleep", (3, 3), (1, 2), "bought little, and some time ago"),
-    RfmSegment("at_risk", (1, 2), (3, 4), "bought often, and have not for long"),
-    RfmSegment("cannot_lose", (1, 2), (5, 5), "were among the best, and have not bought for long"),
-    RfmSegment("hibernating", (2, 2), (1, 2), "bought little, and long ago"),
-    RfmSegment("lost", (1, 1), (1, 2), "bought little, and longest ago"),
-)
-"""The eleven segments of Putler's "RFM Analysis for Successful Customer Segmentation" (putler.com/rfm-analysis),
-whose plane of recency and value is cut here so that each pair of scores is in exactly one of them."""
 
 
 def orders(events: DataFrame) -> DataFrame:
@@ -84,7 +52,7 @@ def customer_segments(
     """Describe the customers as of the end of each of some days.
 
     These are who bought in the last `rfm_days`, and who left a cart in the last ABANDONED_CART_DAYS that they have
-    not taken up since. Scores are quintiles (ntile) among the day's buyers, 5 the best, ties by user_id.
+    not taken up since. The scores are among the day's buyers, and those of `rfm`.
 
     Args:
         orders: rows of `orders`.
@@ -141,27 +109,40 @@ def customer_segments(
     )
 
     among = Window.partitionBy("report_date", "is_buyer")
-    best_first = {
-        "r_score": F.col("recency_days"),
-        "f_score": F.col("frequency").desc(),
-        "m_score": F.col("monetary").desc(),
+    worst_first = {
+        "r_score": F.col("recency_days").desc(),
+        "f_score": F.col("frequency"),
+        "m_score": F.col("monetary"),
     }
-    scored = as_view(
+    ranked = as_view(
         customers.select(
             *customers.columns,
+            F.count(F.lit(1)).over(among).alias("buyers"),
+            *(F.rank().over(among.orderBy(measure)).alias(score) for score, measure in worst_first.items()),
+        )
+    )
+    scored = as_view(
+        ranked.select(
+            *customers.columns,
             *(
-                F.when(F.col("is_buyer"), F.lit(6) - F.ntile(5).over(among.orderBy(order, "user_id")))
+                F.when(
+                    F.col("is_buyer"),
+                    F.floor((F.col(score) - F.lit(1)) * F.lit(SCORES) / F.col("buyers")) + F.lit(1),
+                )
                 .cast("long")
                 .alias(score)
-                for score, order in best_first.items()
+                for score in worst_first
             ),
         )
     )
     value_score = F.floor((F.col("f_score") + F.col("m_score") + F.lit(1)) / F.lit(2))
     named = as_view(scored.withColumn("value_score", value_score.cast("long")))
     segment = F.lit(None).cast("string")
-    for one in RFM_SEGMENTS:
+    # From the last, so that the first that fits stays.
+    for one in reversed(RFM_SEGMENTS):
         within = F.col("r_score").between(*one.recency) & F.col("value_score").between(*one.value)
+        if one.most_orders is not None:
+            within = within & (F.col("frequency") <= one.most_orders)
         segment = F.when(within, F.lit(one.name)).otherwise(segment)
     return named.withColumn("rfm_segment", segment).select(*CUSTOMER_SEGMENTS.column_names)
 

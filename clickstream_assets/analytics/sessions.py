@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
 
-from clickstream_assets.analytics.measures import MONEY, amount, count_of
+from clickstream_assets.analytics.measures import MONEY, amount, count_of, revenue
 from clickstream_assets.analytics.schema import SESSIONS
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
@@ -297,3 +297,44 @@ def without_bots(events: DataFrame, sessions_of_the_days: DataFrame) -> DataFram
         & (F.col("event_time") <= F.col("until"))
     )
     return events.where(~F.col("is_bot")).join(bots, on=within, how="left_anti")
+
+
+def spilled(events: DataFrame, sessions: DataFrame, first: date, last: date) -> DataFrame:
+    """Tell what sessions that go on at midnight had on later days.
+
+    Args:
+        events: EVENTS rows, at least of the days and of the two after.
+        sessions: SESSIONS rows.
+        first: first UTC day on which the sessions started.
+        last: last such day.
+
+    Returns:
+        session_date, event_date, events and revenue; one row per such pair of days.
+    """
+    F, _ = functions_of(events)
+    going_on = (
+        (F.col("session_date") >= F.lit(first))
+        & (F.col("session_date") <= F.lit(last))
+        & (F.to_date("end_time") > F.col("session_date"))
+    )
+    long = as_view(
+        sessions.where(going_on).select(
+            "session_date", F.col("user_id").alias("visitor"), "start_time", "end_time"
+        )
+    )
+    later = as_view(
+        events.where(
+            (F.col("event_date") > F.lit(first)) & (F.col("event_date") <= F.lit(last + timedelta(days=2)))
+        ).select("event_date", "event_time", "user_id", "event_type", "price", "quantity")
+    )
+    within = (
+        (F.col("user_id") == F.col("visitor"))
+        & (F.col("event_time") >= F.col("start_time"))
+        & (F.col("event_time") <= F.col("end_time"))
+        & (F.col("event_date") > F.col("session_date"))
+    )
+    return (
+        later.join(long, on=within, how="inner")
+        .groupBy("session_date", "event_date")
+        .agg(F.count(F.lit(1)).cast("long").alias("events"), revenue(F).alias("revenue"))
+    )

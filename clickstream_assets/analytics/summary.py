@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-from clickstream_assets.analytics.measures import count_of, half_even, percent, revenue
+from clickstream_assets.analytics.measures import count_of, half_even, order_key, percent, revenue
 from clickstream_assets.analytics.persons import between, persons_events
 from clickstream_assets.analytics.schema import DAILY_SUMMARY
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
-MINUTE = 60_000_000
 # Money has four decimals; in these units it is a whole number.
 UNITS = 10_000
 
@@ -47,13 +46,14 @@ def daily_summary(events: DataFrame, sessions: DataFrame, first: date, last: dat
     known = {
         name: F.coalesce(F.col(name), F.lit(0)).cast("long").alias(name)
         for name in (*persons.columns, *visits.columns)
-        if name not in ("persons_date", "session_date", "revenue")
+        if name not in ("persons_date", "session_date", "revenue", "paid_in")
     }
     counts = as_view(
         joined.select(
             F.col("event_date").alias("report_date"),
             "all_events",
             F.coalesce(F.col("revenue"), F.lit(0)).cast("decimal(18,4)").alias("revenue"),
+            "paid_in",
             *known.values(),
         )
     )
@@ -64,6 +64,7 @@ def daily_summary(events: DataFrame, sessions: DataFrame, first: date, last: dat
         "bounce_rate": percent(F, F.col("bounced_sessions"), F.col("sessions")),
         "average_order_value": (order_units / F.lit(UNITS)).cast("decimal(18,4)"),
         "conversion_rate": percent(F, F.col("converted_sessions"), F.col("sessions")),
+        "currencies": F.when(F.col("paid_in_some") > 0, F.sort_array(F.array_compact("paid_in"))),
         "bot_events": F.col("all_events") - F.col("total_events"),
     }
     return counts.select(
@@ -77,13 +78,12 @@ def daily_summary(events: DataFrame, sessions: DataFrame, first: date, last: dat
 def _of_persons(events: DataFrame) -> DataFrame:
     F, _ = functions_of(events)
     is_purchase = F.col("event_type") == "purchase"
-    minute = F.floor(F.unix_micros("event_time") / F.lit(MINUTE)).cast("long").cast("string")
-    unnamed = F.concat_ws("|", F.lit("minute"), F.col("user_id"), minute)
-    named = F.concat_ws("|", F.lit("order"), F.col("order_id"))
-    order = F.when(is_purchase, F.when(F.col("order_id").isNotNull(), named).otherwise(unnamed))
+    # The length, so that no id reads on into the key.
+    order = F.concat_ws("|", F.length("user_id").cast("string"), F.col("user_id"), order_key(F))
     return as_view(
         events.withColumn("buyer", F.when(is_purchase, F.col("user_id")))
-        .withColumn("order_key", order)
+        .withColumn("order_key", F.when(is_purchase, order))
+        .withColumn("paid_in", F.when(is_purchase, F.col("currency")))
         .withColumn("persons_date", F.col("event_date"))
         .groupBy("persons_date")
         .agg(
@@ -95,6 +95,8 @@ def _of_persons(events: DataFrame) -> DataFrame:
             count_of(F, "add_to_cart").alias("add_to_carts"),
             count_of(F, "purchase").alias("purchases"),
             revenue(F).alias("revenue"),
+            F.count("paid_in").alias("paid_in_some"),
+            F.collect_set("paid_in").alias("paid_in"),
         )
     )
 

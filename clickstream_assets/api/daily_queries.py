@@ -9,6 +9,7 @@ from typing import Any, LiteralString
 from psycopg import Connection, sql
 from psycopg.rows import DictRow
 
+from clickstream_assets.analytics.rfm import RFM_SEGMENTS
 from clickstream_assets.analytics.schema import (
     CAMPAIGN_ATTRIBUTION,
     CARTS,
@@ -35,11 +36,7 @@ SUMMARY_FIGURES = (
 """What of a day's summary the list of reports shows."""
 
 ACTIVITY_SEGMENTS = ("buyer", "window_shopper")
-# As `analytics.customers` names them, which would bring the engines along.
-RFM_SEGMENTS = (
-    *("champions", "loyal", "potential_loyalist", "new_customer", "promising", "need_attention"),
-    *("about_to_sleep", "at_risk", "cannot_lose", "hibernating", "lost"),
-)
+RFM_SEGMENT_NAMES = tuple(segment.name for segment in RFM_SEGMENTS)
 CART_ABANDONER = "cart_abandoner"
 
 USER_DAY_COLUMNS = [*USER_SEGMENTS.column_names, *CUSTOMER_SEGMENTS.column_names[2:]]

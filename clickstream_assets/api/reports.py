@@ -34,7 +34,7 @@ _FIGURES = [
     for column in DAILY_SUMMARY.columns
     if column.name in daily_queries.SUMMARY_FIGURES
 ]
-_DAY = [column for column in DAILY_REPORT.columns if column.name != "report"]
+_DAY = [column for column in DAILY_REPORT.columns if column.name in ("report_date", "generated_at")]
 
 
 class Reports(Schema):
@@ -88,7 +88,7 @@ _CHANGE = _or_null(
 )
 # OpenAPI's own form rather than a marshmallow schema: the report is stored as JSON and answered as it is.
 REPORT_SCHEMA = _object(
-    "A day's report. Rates are per cent, money is in the events' own currency.",
+    "A day's report. Rates are per cent, money is in the events' own currencies, added up as they are.",
     date={"type": "string", "format": "date"},
     total_events=_COUNT,
     window_shoppers=_object("Users who were there and did not purchase", **_USERS),
@@ -113,6 +113,8 @@ REPORT_SCHEMA = _object(
     add_to_carts=_COUNT,
     purchases=_COUNT,
     buyer_rate=_NUMBER,
+    currencies={"type": "array", "items": _TEXT, "description": "What the purchases were paid in"},
+    complete={"type": "boolean", "description": "Whether the day was over when the report was made"},
     bots=_object("What was left out as bots'", events=_COUNT, sessions=_COUNT),
     funnel=_list(
         "Steps from view to purchase",

@@ -6,6 +6,7 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema, fields, validators
 
+from clickstream_assets.analytics.rfm import DEFINITIONS
 from clickstream_assets.analytics.schema import CUSTOMER_SEGMENTS, USER_SEGMENTS
 from clickstream_assets.api import daily_queries
 from clickstream_assets.api.database import database
@@ -59,7 +60,7 @@ class _DayQuery(ListParameters):
     date = Day(metadata={"description": "The UTC day; the newest one by default"})
     segment = Choice(
         *daily_queries.ACTIVITY_SEGMENTS,
-        *daily_queries.RFM_SEGMENTS,
+        *daily_queries.RFM_SEGMENT_NAMES,
         daily_queries.CART_ABANDONER,
         metadata={"description": "List the users of this segment, instead of how many there are in each"},
     )
@@ -77,7 +78,9 @@ class SegmentCount(Schema):
             "A user is in one segment of a kind at most"
         },
     )
-    segment = fields.String(required=True, metadata={"description": "The segment"})
+    segment = fields.String(
+        required=True, metadata={"description": f"The segment. Of kind rfm: {DEFINITIONS}"}
+    )
     users = fields.Integer(
         required=True, metadata={"description": "Users in it; segments without are left out"}
     )

@@ -34,8 +34,10 @@ RETRY_SECONDS = 3
 
 
 @contextmanager
-def explained_errors() -> Iterator[None]:
+def explained_errors(max_retries: int = MAX_RETRIES, seconds: float = RETRY_SECONDS) -> Iterator[None]:
     """Try again what a moment may mend; end the run with the message alone where only a person can.
+
+    `max_retries` and `seconds` say how often, and how long a moment is.
 
     Any other exception is a fault of ours and fails the run at once, with its traceback.
     """
@@ -44,4 +46,4 @@ def explained_errors() -> Iterator[None]:
     except PERSON_NEEDED as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     except IO_ERRORS as error:
-        raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=RETRY_SECONDS) from error
+        raise dg.RetryRequested(max_retries=max_retries, seconds_to_wait=seconds) from error

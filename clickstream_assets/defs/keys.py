@@ -1,16 +1,24 @@
 """The check that every table's key is one: no two rows have the same."""
 
+from collections.abc import Callable
+
 import dagster as dg
 
 from clickstream_assets.analytics.schema import Table
+from clickstream_assets.defs.scope import Days, rows_of
 from clickstream_assets.engine import functions_of
 from clickstream_assets.resources.lake import LakeResource
 
 SAMPLES = 5
 
 
-def keys_are_unique(table: Table) -> dg.AssetChecksDefinition:
-    """Make the blocking check of a table, for the asset of its name."""
+def keys_are_unique(
+    table: Table, days: Callable[[dg.AssetCheckExecutionContext], Days] = lambda _: None
+) -> dg.AssetChecksDefinition:
+    """Make the blocking check of a table, for the asset of its name.
+
+    `days` tells which days of the table a run may have changed (default: all); the others have been looked at before.
+    """
 
     @dg.asset_check(
         asset=table.name,
@@ -18,9 +26,10 @@ def keys_are_unique(table: Table) -> dg.AssetChecksDefinition:
         description=f"No two rows have the same {', '.join(table.key)}.",
         blocking=True,
     )
-    def check(lake: LakeResource) -> dg.AssetCheckResult:
+    def check(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
         the_lake = lake.get()
-        rows = the_lake.read(table)
+        its_days = days(context)
+        rows = rows_of(the_lake, table, its_days) if its_days else the_lake.read(table)
         F, _ = functions_of(rows)
         twice = (
             rows.groupBy(*table.key)

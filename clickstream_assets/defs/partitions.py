@@ -11,7 +11,7 @@ from clickstream_assets.lake import Lake
 from clickstream_assets.settings import load_settings
 
 # What a day's tables need in memory grows with its events; a run over many days takes them in portions.
-EVENTS_PER_PORTION = 5_000_000
+ROWS_PER_PORTION = 5_000_000
 
 
 @cache
@@ -39,15 +39,15 @@ def row_counts(lake: Lake, table: Table, first: date, last: date) -> dict[str, i
     }
 
 
-def portions(lake: Lake, first: date, last: date) -> Iterator[tuple[date, date]]:
-    """Split days into portions of at most EVENTS_PER_PORTION events, or single days, in order."""
-    snapshot = lake.snapshot(EVENTS)
-    events = snapshot.rows_by("event_date")
+def portions(lake: Lake, first: date, last: date, table: Table = EVENTS) -> Iterator[tuple[date, date]]:
+    """Split days into portions of at most ROWS_PER_PORTION rows of a table, or single days, in order."""
+    (column,) = table.partition_by
+    rows = lake.snapshot(table).rows_by(column)
     start, held = first, 0
     for offset in range((last - first).days + 1):
         day = first + timedelta(days=offset)
-        count = events.get(day, 0)
-        if day > start and held + count > EVENTS_PER_PORTION:
+        count = rows.get(day, 0)
+        if day > start and held + count > ROWS_PER_PORTION:
             yield start, day - timedelta(days=1)
             start, held = day, 0
         held += count

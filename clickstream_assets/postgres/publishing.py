@@ -118,12 +118,16 @@ class Publication:
                 f"({error.diag.message_detail})"
             ) from error
 
-    def read(self, table: ServedTable) -> pa.Table:
-        """Return what a small table holds, with what this transaction has published of it."""
-        rows = self._execute("SELECT {columns} FROM {target}", table).fetchall()
-        names = table.schema.column_names
+    def read(self, table: ServedTable, columns: Iterable[str] | None = None) -> pa.Table:
+        """Return what a small table holds, with what this transaction has published of it.
+
+        `columns` are those that are needed (default: all).
+        """
+        names = list(columns or table.schema.column_names)
+        chosen = _comma(sql.Identifier(name) for name in names)
+        rows = self._execute("SELECT {chosen} FROM {target}", table, chosen=chosen).fetchall()
         dicts = [dict(zip(names, row, strict=True)) for row in rows]
-        return pa.Table.from_pylist(dicts, schema=table.schema.arrow)
+        return pa.Table.from_pylist(dicts, schema=pa.schema([table.schema.arrow.field(n) for n in names]))
 
     def _publish(self, table: ServedTable, rows: Rows, scope: Scope | None) -> Published:
         count = self._stage(table, rows)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
@@ -13,11 +14,13 @@ import pyarrow as pa
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.schema import (
     CAMPAIGN_ATTRIBUTION,
-    CARTS,
+    CART_DAYS,
     CATEGORY_CONVERSION,
+    CUSTOMER_SEGMENT_DAYS,
     CUSTOMER_SEGMENTS,
     DAILY_REPORT,
     DAILY_SUMMARY,
+    EVENTS,
     FUNNEL,
     PRODUCT_PERFORMANCE,
     USER_SEGMENTS,
@@ -38,15 +41,17 @@ from clickstream_assets.reports.document import (
 LONGEST_COMPARISON = max(COMPARISONS.values())
 # Of the attribution models the one that gives each order to one campaign, so that the orders are whole.
 ATTRIBUTION_MODEL = "last_touch"
-CART_TIMES = {"opened": "opened_at", "abandoned": "abandoned_at", "purchased": "purchased_at"}
+# A late purchase concerns the reports of all days after it; users and products of so many days are read at once.
+DAYS_AT_ONCE = 31
 
 
 def update_reports(lake: Lake, first: date, last: date, now: datetime) -> list[date]:
-    """Make the reports of the days from `first` to `last`, and again those of later days that compare with them.
+    """Make the reports of the days from `first` to `last`, and again those of other days that have become wrong.
 
-    A report whose content stays the same stays as it is, with the time at which it was made. A day without events
-    gets a report too, which says so. Carts and customer segments look back further than a week: of these a report
-    says what was known when its day, or one that it compares with, was last brought up to date.
+    These are the later days that compare with them, and those whose carts or customers are no longer what the report
+    was made from: a late purchase changes the customer segments of every day after it. A report whose content stays
+    the same stays as it is, with the time at which it was made. A day without events gets a report too, which says
+    so.
 
     Args:
         lake: where the tables are; `daily_report` is replaced in one commit.
@@ -57,25 +62,78 @@ def update_reports(lake: Lake, first: date, last: date, now: datetime) -> list[d
     Returns:
         The days whose reports are new or changed, in order.
     """
-    reach = last + LONGEST_COMPARISON
     reports = lake.read(DAILY_REPORT)
-    before = {row["report_date"]: row for row in _rows(lake, between(reports, "report_date", first, reach))}
+    kept = {
+        row["report_date"]: row["made_from"]
+        for row in _rows(lake, reports.select("report_date", "made_from"))
+    }
     asked = {first + timedelta(days=offset) for offset in range((last - first).days + 1)}
-    compared = {day + longer for day in asked for longer in COMPARISONS.values()} & set(before)
-    days = asked | compared
+    compared = {day + longer for day in asked for longer in COMPARISONS.values()} & set(kept)
+    eventless = _eventless_days(lake)
+    hashes = _hashes(lake, asked | set(kept), eventless)
+    days = sorted(asked | compared | {day for day, its in kept.items() if its != hashes[day]})
+    before = {
+        row["report_date"]: row for row in _rows(lake, between(reports, "report_date", days[0], days[-1]))
+    }
     after = dict(before)
-    for day, report in _made(lake, days, now).items():
-        kept = before.get(day)
-        if kept is None or without_time(json.loads(kept["report"])) != without_time(report):
-            text = json.dumps(report, ensure_ascii=False)
-            after[day] = {"report_date": day, "generated_at": now, "report": text}
-    changed = sorted(day for day, row in after.items() if row is not before.get(day))
-    if changed:
+    changed = []
+    for portion in _portions(days):
+        for day, report in _made(lake, portion, eventless, now).items():
+            row = {"report_date": day, "generated_at": now, "made_from": hashes[day]}
+            there = before.get(day)
+            if there and without_time(json.loads(there["report"])) == without_time(report):
+                after[day] = {**there, "made_from": hashes[day]}
+            else:
+                after[day] = {**row, "report": json.dumps(report, ensure_ascii=False)}
+                changed.append(day)
+    if after != before:
         table = pa.Table.from_pylist([after[day] for day in sorted(after)], schema=DAILY_REPORT.arrow)
         rows = lake.engine.from_arrow(table)
-        lake.replace(DAILY_REPORT, rows, days=(first, reach))
+        lake.replace(DAILY_REPORT, rows, days=(days[0], days[-1]))
         lake.engine.release(rows)
     return changed
+
+
+def _portions(days: Sequence[date]) -> Iterable[Sequence[date]]:
+    """The days, which are in order, in portions that lie within DAYS_AT_ONCE."""
+    start = 0
+    for number, day in enumerate(days):
+        if (day - days[start]).days >= DAYS_AT_ONCE:
+            yield days[start:number]
+            start = number
+    yield days[start:]
+
+
+def _eventless_days(lake: Lake) -> Callable[[date], bool]:
+    """What tells whether a day, which is not before the first event of all, has no events."""
+    days = lake.snapshot(EVENTS).rows_by("event_date").keys()
+    first = min(days, default=date.max)
+    return lambda day: day > first and day not in days
+
+
+def _hashes(lake: Lake, days: Iterable[date], eventless: Callable[[date], bool]) -> dict[date, str]:
+    """For each of the days a hash of what its report is made from besides the tables of the day.
+
+    A day's customers are made from all days up to it, so its hash takes up that of the day before. What happened to
+    carts is taken up by its counts, which another run may have made than the customers. Which of the days that it is
+    compared with have no events changes with the first event of all.
+    """
+    made_from = {row["report_date"]: row for row in _rows(lake, lake.read(CUSTOMER_SEGMENT_DAYS))}
+    carts = {row["report_date"]: row for row in _rows(lake, lake.read(CART_DAYS))}
+    wanted = set(days)
+    hashes: dict[date, str] = {}
+    so_far = ""
+    for day in sorted(wanted | made_from.keys()):
+        if row := made_from.get(day):
+            so_far = _hash(so_far, row["as_of"].timestamp(), row["fingerprint"])
+        if day in wanted:
+            compared = (eventless(day - before) for before in COMPARISONS.values())
+            hashes[day] = _hash(so_far, *compared, *(carts.get(day) or {}).values())
+    return hashes
+
+
+def _hash(*parts: object) -> str:
+    return sha256("|".join(map(str, parts)).encode()).hexdigest()[:32]
 
 
 def report_rows(lake: Lake, first: date, last: date) -> dict[date, Report]:
@@ -84,7 +142,9 @@ def report_rows(lake: Lake, first: date, last: date) -> dict[date, Report]:
     return {row["report_date"]: json.loads(row["report"]) for row in rows}
 
 
-def _made(lake: Lake, days: Iterable[date], now: datetime) -> dict[date, Report]:
+def _made(
+    lake: Lake, days: Iterable[date], eventless: Callable[[date], bool], now: datetime
+) -> dict[date, Report]:
     wanted = sorted(days)
     first, last = wanted[0], wanted[-1]
 
@@ -95,11 +155,12 @@ def _made(lake: Lake, days: Iterable[date], now: datetime) -> dict[date, Report]
             found = found.where(F.col(column) <= most if isinstance(most, int) else F.col(column) == most)
         return _by_day(_rows(lake, found))
 
-    summaries = {
+    start = first - LONGEST_COMPARISON
+    before = (start + timedelta(days=number) for number in range((last - start).days + 1))
+    summaries: dict[date, dict[str, Any] | None] = dict.fromkeys(filter(eventless, before))
+    summaries |= {
         row["report_date"]: row
-        for row in _rows(
-            lake, between(lake.read(DAILY_SUMMARY), "report_date", first - LONGEST_COMPARISON, last)
-        )
+        for row in _rows(lake, between(lake.read(DAILY_SUMMARY), "report_date", start, last))
     }
     products = of_days(PRODUCT_PERFORMANCE, rank=TOP_PRODUCTS)
     categories = of_days(CATEGORY_CONVERSION)
@@ -154,21 +215,8 @@ def _first_users(lake: Lake, first: date, last: date) -> dict[date, dict[str, li
 
 def _carts(lake: Lake, first: date, last: date) -> dict[date, dict[str, int]]:
     """What happened to carts on each day: how many were opened, abandoned and purchased."""
-    carts = lake.read(CARTS)
-    F, _ = functions_of(carts)
-    start, end = (datetime.combine(day, time.min, UTC) for day in (first, last + timedelta(days=1)))
-    days: dict[date, dict[str, int]] = defaultdict(lambda: dict.fromkeys(CART_TIMES, 0))
-    for name, column in CART_TIMES.items():
-        moment = F.col(column)
-        counts = (
-            carts.where((moment >= F.lit(start)) & (moment < F.lit(end)))
-            .withColumn("report_date", F.to_date(column))
-            .groupBy("report_date")
-            .agg(F.count(F.lit(1)).cast("long").alias("carts"))
-        )
-        for row in _rows(lake, counts):
-            days[row["report_date"]][name] = row["carts"]
-    return days
+    rows = _rows(lake, between(lake.read(CART_DAYS), "report_date", first, last))
+    return {row.pop("report_date"): row for row in rows}
 
 
 def _customers(lake: Lake, first: date, last: date) -> dict[date, Counter[str]]:

@@ -3,7 +3,6 @@
 import json
 from datetime import datetime
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -52,11 +51,11 @@ def report_command(
             typer.echo(rendered)
         if send:
             with mailer(settings) as server:
-                send_to = partial(server.send, report)
-                mailed = mail_once(settings, day.date(), recipients(settings), send_to)
-            for recipient in mailed.now:
+                mails = [(day.date(), recipient) for recipient in recipients(settings)]
+                mailed = mail_once(settings, mails, lambda _, recipient: server.send(report, recipient))
+            for _, recipient in mailed.now:
                 typer.echo(f"Sent to {recipient}.")
-            for recipient, moment in mailed.before.items():
+            for (_, recipient), moment in mailed.before.items():
                 typer.echo(f"{recipient} had it already, on {moment:%Y-%m-%d %H:%M} UTC.")
     except (SettingsError, PostgresError, NoReportError, MailError, MailServerError) as error:
         typer.echo(str(error), err=True)

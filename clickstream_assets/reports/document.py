@@ -1,14 +1,15 @@
 """What the daily report says: one JSON object, from which alone text and HTML are made.
 
 It starts with what older reports of this shape hold, under the same names; the rest follows. Rates are per cent,
-money is in the events' own currency.
+money is in the events' own currencies, added up as they are: `currencies` names them. `complete` says whether the
+day was over when the report was made; until then its figures are those so far, and what it compares with whole days.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -57,13 +58,16 @@ class DayRows:
     campaigns: Sequence[Row] = ()
 
 
-def make_report(day: date, rows: DayRows, summaries: Mapping[date, Row], generated_at: datetime) -> Report:
+def make_report(
+    day: date, rows: DayRows, summaries: Mapping[date, Row | None], generated_at: datetime
+) -> Report:
     """Make a day's report.
 
     Args:
         day: the day.
         rows: its rows, in any order.
-        summaries: DAILY_SUMMARY rows of the days that it is compared with, where they have one.
+        summaries: DAILY_SUMMARY rows of the days that it is compared with; None for those without events. Where
+            nothing is known of a day, it is not among them, and the report does not compare with it.
         generated_at: the current time, in UTC.
     """
     figures = _figures(rows.summary)
@@ -93,14 +97,15 @@ def make_report(day: date, rows: DayRows, summaries: Mapping[date, Row], generat
         "add_to_carts": summary.get("add_to_carts", 0),
         "purchases": summary.get("purchases", 0),
         "buyer_rate": summary.get("buyer_rate", 0),
+        "currencies": summary.get("currencies") or [],
+        "complete": generated_at >= datetime.combine(day + timedelta(days=1), time.min, UTC),
         "bots": {"events": summary.get("bot_events", 0), "sessions": summary.get("bot_sessions", 0)},
         "funnel": _funnel(rows.funnel),
         "carts": dict(rows.carts) if rows.carts else None,
         "customer_segments": dict(sorted(rows.customers.items())) or None,
         "campaigns": _campaigns(rows.campaigns) or None,
         "comparison": {
-            name: _comparison(figures, day - before, summaries.get(day - before))
-            for name, before in COMPARISONS.items()
+            name: _comparison(figures, day - before, summaries) for name, before in COMPARISONS.items()
         },
     }
     return _plain(report)
@@ -118,8 +123,8 @@ def _figures(summary: Row | None) -> dict[str, Any]:
     return {name: summary[names.get(name, name)] for name in COMPARED}
 
 
-def _comparison(figures: Row, day: date, summary: Row | None) -> Report:
-    before = _figures(summary) if summary else {}
+def _comparison(figures: Row, day: date, summaries: Mapping[date, Row | None]) -> Report:
+    before = _figures(summaries[day]) if day in summaries else {}
     return {"date": day.isoformat(), **{name: _change(figures[name], before.get(name)) for name in COMPARED}}
 
 
@@ -128,7 +133,9 @@ def _change(now: Any, before: Any) -> Report | None:
     if now is None or before is None:
         return None
     change = now - before
-    percent = round(Decimal(change) * 100 / Decimal(before), 2) if before else None
+    if not before:
+        return {"before": before, "change": change, "change_percent": None if change else 0}
+    percent = round(Decimal(change) * 100 / Decimal(before), 2)
     return {"before": before, "change": change, "change_percent": percent}
 
 

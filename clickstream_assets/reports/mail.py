@@ -5,7 +5,7 @@ from __future__ import annotations
 import smtplib
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -73,11 +73,16 @@ def compose(report: Report, sender: str, recipient: str) -> EmailMessage:
 
 
 class Mailer:
-    """An open connection to the mail server; made by `mailer`."""
+    """A connection to the mail server, opened again when the server has closed it; made by `mailer`."""
 
-    def __init__(self, settings: Settings, server: smtplib.SMTP) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._server = server
+        self._server = _logged_in(settings)
+
+    def close(self) -> None:
+        """Close the connection."""
+        # QUIT would wait for an answer that a broken server does not give; what was sent has been acknowledged.
+        self._server.close()
 
     def send(self, report: Report, recipient: str) -> str:
         """Send a report to one recipient.
@@ -91,6 +96,9 @@ class Mailer:
         """
         sender = str(self._settings.report_from)
         message = compose(report, sender, recipient)
+        if self._server.sock is None:
+            # What was wrong with the last recipient's mail, or with the server then, need not be so any more.
+            self._server = _logged_in(self._settings)
         with _explained(self._settings, recipient):
             # smtplib's send_message would put a > before each line that begins with "From ".
             self._server.sendmail(sender, [recipient], message.as_bytes(policy=SMTP))
@@ -108,22 +116,27 @@ def mailer(settings: Settings) -> Iterator[Mailer]:
     """
     if not settings.smtp_host:
         raise SettingsError("SMTP_HOST is not set; set it to the mail server to send reports")
+    with closing(Mailer(settings)) as opened:
+        yield opened
+
+
+def _logged_in(settings: Settings) -> smtplib.SMTP:
     with _explained(settings):
-        server = _connect(settings, settings.smtp_host)
+        server = _connect(settings)
     try:
         with _explained(settings):
             if settings.smtp_tls is MailEncryption.STARTTLS:
                 server.starttls(context=ssl.create_default_context())
             if settings.smtp_user:
                 server.login(settings.smtp_user, settings.smtp_password.get_secret_value())
-        yield Mailer(settings, server)
-    finally:
-        # QUIT would wait for an answer that a broken server does not give; what was sent has been acknowledged.
+    except (MailError, MailServerError):
         server.close()
+        raise
+    return server
 
 
-def _connect(settings: Settings, host: str) -> smtplib.SMTP:
-    port = _port(settings)
+def _connect(settings: Settings) -> smtplib.SMTP:
+    host, port = str(settings.smtp_host), _port(settings)
     if settings.smtp_tls is MailEncryption.SSL:
         context = ssl.create_default_context()
         return smtplib.SMTP_SSL(host, port, timeout=TIMEOUT_SECONDS, context=context)

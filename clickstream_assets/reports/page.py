@@ -12,15 +12,19 @@ from clickstream_assets.reports.document import COMPARISONS, Report
 from clickstream_assets.reports.text import (
     EMPTY,
     FIGURES,
+    SO_FAR,
     STEPS,
+    amounts_shown,
     change_shown,
     figure,
+    shortened_campaigns,
     shown,
     title,
 )
 
 # Where less is better, a rise is not painted as good news.
 BETTER_LOW = {"bounce_rate"}
+CATEGORIES_SHOWN = 15
 
 
 @cache
@@ -41,23 +45,42 @@ def render_html(report: Report) -> str:
         report=report,
         title=title(report),
         empty=EMPTY,
+        so_far=SO_FAR,
+        amounts=amounts_shown(report) if report["currencies"] else "",
         figures=[_figure(report, name, label) for name, label in FIGURES.items()],
         products=_bars(report["top_5_viewed_products"], "views"),
-        categories=_bars(
-            [
-                {"category": category, **counts}
-                for category, counts in report["conversion_rates_by_category"].items()
-            ],
-            "conversion_rate",
-        ),
+        categories=_bars(_categories(report), "conversion_rate"),
         steps=_bars([{**step, "label": STEPS[step["step"]]} for step in report["funnel"]], "users"),
         carts=_bars([{"state": name, "carts": n} for name, n in (report["carts"] or {}).items()], "carts"),
         customers=_bars(
             [{"segment": name, "users": n} for name, n in (report["customer_segments"] or {}).items()],
             "users",
         ),
-        campaigns=_bars(report["campaigns"] or [], "revenue"),
+        campaigns=_bars(shortened_campaigns(report), "revenue"),
     )
+
+
+def _categories(report: Report) -> list[dict[str, Any]]:
+    """The most viewed categories, those that convert best first, and the others together.
+
+    Gmail cuts a mail off at 102 KB, and a shop may have a thousand of them.
+    """
+    rows = [
+        {"category": category, **counts}
+        for category, counts in report["conversion_rates_by_category"].items()
+    ]
+    most_viewed = sorted(rows, key=lambda row: (-row["views"], row["category"]))
+    others = most_viewed[CATEGORIES_SHOWN:]
+    if not others:
+        return rows
+    views, purchases = (sum(row[name] for row in others) for name in ("views", "purchases"))
+    rest = {
+        "category": f"{len(others):,} more",
+        "views": views,
+        "purchases": purchases,
+        "conversion_rate": 100 * purchases / views if views else 0,
+    }
+    return [*(row for row in rows if row not in others), rest]
 
 
 def _figure(report: Report, name: str, label: str) -> dict[str, Any]:
@@ -70,7 +93,7 @@ def _figure(report: Report, name: str, label: str) -> dict[str, Any]:
         changes.append(
             {
                 "text": change_shown(name, change),
-                # Short: three of these stand side by side on a phone.
+                # Short: two of these stand side by side on a phone.
                 "since": f"in {before.days} day{'s' if before.days > 1 else ''}",
                 "mood": -direction if name in BETTER_LOW else direction,
             }

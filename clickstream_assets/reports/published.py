@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import TypeAlias
 
 import psycopg
 
 from clickstream_assets.postgres.connection import connect, explained
 from clickstream_assets.reports.document import Report
-from clickstream_assets.reports.mail import MailError
+from clickstream_assets.reports.mail import MailError, MailServerError
 from clickstream_assets.settings import Settings
 
 
@@ -19,12 +20,16 @@ class NoReportError(LookupError):
     """There is no published report of a day; the message says which days have one."""
 
 
+Mail: TypeAlias = tuple[date, str]
+"""Whose report goes to whom: the day and the recipient."""
+
+
 @dataclass(frozen=True)
 class Mailed:
-    """To whom a report was sent now, and to whom it had been sent before and when."""
+    """Which mails were sent now, and which had been sent before and when."""
 
-    now: list[str]
-    before: dict[str, datetime]
+    now: list[Mail]
+    before: dict[Mail, datetime]
 
 
 def published_report(settings: Settings, day: date) -> Report:
@@ -48,43 +53,45 @@ def published_report(settings: Settings, day: date) -> Report:
     )
 
 
-def mail_once(settings: Settings, day: date, recipients: Iterable[str], send: Callable[[str], str]) -> Mailed:
-    """Send a day's report to those recipients who have not had it.
+def mail_once(settings: Settings, mails: Iterable[Mail], send: Callable[[date, str], str]) -> Mailed:
+    """Send days' reports to those recipients who have not had them.
 
-    A recipient is recorded in a transaction that is open while the mail is handed over: a second run waits for it,
-    and a mail that was refused leaves no record.
+    A mail is recorded in a transaction that is open while it is handed over: a second run waits for it, and a mail
+    that was not taken leaves no record. Whatever keeps a mail from one recipient, the others get theirs.
 
     Args:
         settings: the database.
-        day: whose report.
-        recipients: mail addresses.
-        send: sends to one recipient and returns the mail's id.
+        mails: the days and mail addresses.
+        send: sends a day's report to one recipient and returns the mail's id.
 
     Raises:
         PostgresError: the database cannot be reached.
-        MailError: of some recipients the mail is refused; the others have it.
+        MailServerError: some mails were not taken, and of these some may be when they are tried again.
+        MailError: some mails were refused.
     """
     mailed = Mailed([], {})
-    refusals = []
+    failures: list[MailError | MailServerError] = []
     with explained(settings), connect(settings, autocommit=True) as connection:
-        for recipient in recipients:
+        for day, recipient in mails:
             try:
                 with connection.transaction():
                     sent_at = _claim(connection, day, recipient)
                     if sent_at:
-                        mailed.before[recipient] = sent_at
+                        mailed.before[day, recipient] = sent_at
                         continue
-                    message_id = send(recipient)
+                    message_id = send(day, recipient)
                     connection.execute(
                         "UPDATE report_mails SET message_id = %s WHERE report_date = %s AND recipient = %s",
                         [message_id, day, recipient],
                     )
-            except MailError as error:
-                refusals.append(str(error))
+            except (MailError, MailServerError) as error:
+                failures.append(error)
             else:
-                mailed.now.append(recipient)
-    if refusals:
-        raise MailError("; ".join(refusals))
+                mailed.now.append((day, recipient))
+    if failures:
+        messages = "; ".join(dict.fromkeys(map(str, failures)))
+        again = any(isinstance(error, MailServerError) for error in failures)
+        raise (MailServerError if again else MailError)(messages)
     return mailed
 
 

@@ -5,7 +5,7 @@ The sections up to the table of categories are laid out as older reports lay the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from clickstream_assets.reports.document import COMPARISONS, Report
@@ -13,6 +13,9 @@ from clickstream_assets.reports.document import COMPARISONS, Report
 RULE = "=" * 60
 LINE = "-" * 40
 EMPTY = "There were no events on this day."
+SO_FAR = "The day is not over: its figures so far, compared with whole days."
+NAME_WIDTH, LONGEST_NAME = 15, 40
+CAMPAIGNS_SHOWN = 15
 FIGURES = {
     "total_events": "Events",
     "users": "Users",
@@ -56,6 +59,24 @@ def change_shown(name: str, change: Report | None) -> str:
     return "new" if change["change_percent"] is None else f"{change['change_percent']:+.1f}%"
 
 
+def amounts_shown(report: Report) -> str:
+    """What currency the amounts are in."""
+    names = ", ".join(report["currencies"])
+    if len(report["currencies"]) == 1:
+        return f"Amounts are in {names}."
+    return f"Amounts of several currencies are added up as they are: {names}."
+
+
+def shortened_campaigns(report: Report) -> list[dict[str, Any]]:
+    """The campaigns with the highest revenue, and the others together, for a shop may name one per mail."""
+    rows = report["campaigns"] or []
+    others = rows[CAMPAIGNS_SHOWN:]
+    if not others:
+        return rows
+    total = {name: sum(row[name] for row in others) for name in ("orders", "revenue")}
+    return [*rows[:CAMPAIGNS_SHOWN], {"campaign": f"{len(others):,} more", **total}]
+
+
 def render_text(report: Report) -> str:
     """Lay a report out as plain text."""
     return "\n".join(_lines(report))
@@ -65,6 +86,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield from (title(report), RULE, "", f"Total Events: {report['total_events']}", "")
     if not report["total_events"]:
         yield from (EMPTY, "")
+    if not report["complete"]:
+        yield from (SO_FAR, "")
     yield from _head("USER SEGMENTATION")
     yield f"- Buyers: {report['buyers']['count']}"
     yield f"- Window Shoppers: {report['window_shoppers']['count']}"
@@ -74,11 +97,13 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"{place}. {product['product_id']} - {product['views']} views"
     yield ""
     yield from _head("CONVERSION RATES BY PRODUCT CATEGORY")
-    yield f"{'Category':<15} {'Views':>10} {'Purchases':>10} {'Rate':>10}"
-    yield "-" * 45
-    for category, counts in report["conversion_rates_by_category"].items():
+    named = _padded(["Category", *report["conversion_rates_by_category"]], NAME_WIDTH)
+    head = f"{next(named)} {'Views':>10} {'Purchases':>10} {'Rate':>10}"
+    # Of the older text's table, whose names have 15 characters, the line is three short.
+    yield from (head, "-" * (len(head) - 3))
+    for name, counts in zip(named, report["conversion_rates_by_category"].values(), strict=True):
         rate = f"{counts['conversion_rate']:.2f}%"
-        yield f"{category:<15} {counts['views']:>10} {counts['purchases']:>10} {rate:>10}"
+        yield f"{name} {counts['views']:>10} {counts['purchases']:>10} {rate:>10}"
     if report["total_events"]:
         yield from _more(report)
     yield from ("", RULE, f"Report generated at: {report['generated_at']}")
@@ -86,6 +111,13 @@ def _lines(report: Report) -> Iterator[str]:
 
 def _head(text: str) -> tuple[str, str]:
     return text, LINE
+
+
+def _padded(names: Iterable[str], width: int) -> Iterator[str]:
+    """The names as wide as the widest of them, at least `width` and at most LONGEST_NAME characters."""
+    names = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names]
+    widest = max(width, *map(len, names))
+    return (name.ljust(widest) for name in names)
 
 
 def _more(report: Report) -> Iterator[str]:
@@ -96,6 +128,8 @@ def _more(report: Report) -> Iterator[str]:
     for name, label in FIGURES.items():
         changes = "".join(f" {change_shown(name, report['comparison'][c][name]):>12}" for c in COMPARISONS)
         yield f"{label:<15} {shown(name, figure(report, name)):>14}{changes}"
+    if report["currencies"]:
+        yield from ("", amounts_shown(report))
     if report["funnel"]:
         yield ""
         yield from _head("FROM VIEW TO PURCHASE")
@@ -113,9 +147,11 @@ def _more(report: Report) -> Iterator[str]:
     if report["campaigns"]:
         yield ""
         yield from _head("CAMPAIGNS (LAST TOUCH)")
-        yield f"{'Campaign':<25} {'Orders':>10} {'Revenue':>14}"
-        for row in report["campaigns"]:
-            yield f"{row['campaign']:<25} {row['orders']:>10,g} {row['revenue']:>14,.2f}"
+        rows = shortened_campaigns(report)
+        named = _padded(["Campaign", *(row["campaign"] for row in rows)], 25)
+        yield f"{next(named)} {'Orders':>10} {'Revenue':>14}"
+        for name, row in zip(named, rows, strict=True):
+            yield f"{name} {row['orders']:>10,.10g} {row['revenue']:>14,.2f}"
     if report["bots"]["events"]:
         yield ""
         yield f"Left out as bots': {report['bots']['events']:,} events in {report['bots']['sessions']:,} sessions"

@@ -123,7 +123,7 @@ def summary(lines: list[Line], day: date, gap: timedelta) -> dict[str, Any]:
     users = {line.user for line in todays}
     buyers = {line.user for line in todays if line.kind == "purchase"}
     orders = {
-        line.order or (line.user, line.at.replace(second=0, microsecond=0))
+        (line.user, line.order or line.at.replace(second=0, microsecond=0))
         for line in todays
         if line.kind == "purchase"
     }

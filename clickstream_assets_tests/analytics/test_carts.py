@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -17,11 +18,12 @@ from clickstream_assets.analytics.carts import (
     CART_EVENTS,
     CartRules,
     abandonments,
+    cart_days,
     cart_states,
     carts,
     follow_carts,
 )
-from clickstream_assets.analytics.schema import CARTS
+from clickstream_assets.analytics.schema import CART_DAYS, CARTS
 from clickstream_assets.engine import Engine
 from clickstream_assets.lake import conform
 from clickstream_assets.settings import Settings
@@ -349,6 +351,46 @@ def _described(user: str, log: list[dict[str, Any]], as_of: datetime) -> dict[st
         "seconds_to_purchase": int((sold[0]["event_time"] - times[0]).total_seconds()) if sold else None,
         "order_id": sold[0]["order_id"] if sold else None,
     }
+
+
+def days_of(engine: Engine, events: list[dict[str, Any]], as_of: datetime) -> list[dict[str, Any]]:
+    """CART_DAYS rows by day."""
+    found = engine.persist(cart_states(engine, engine.from_arrow(event_table(events)), rules(as_of)))
+    return conform(engine.to_arrow(cart_days(found)), CART_DAYS).sort_by("report_date").to_pylist()
+
+
+def test_a_day_counts_what_happened_then_whatever_becomes_of_the_cart(engine: Engine):
+    events = [
+        add("2024-05-01 23:59:59"),
+        add("2024-05-04 10:00"),
+        add("2024-05-01 12:00", user="v"),
+        purchase("2024-05-03 09:00", user="v"),
+    ]
+    assert [tuple(row.values()) for row in days_of(engine, events, at("2024-05-20 00:00"))] == [
+        (date(2024, 5, 1), 2, 0, 0),
+        # The last moment of the day after; it is taken up on the 4th and given up again.
+        (date(2024, 5, 2), 0, 2, 0),
+        (date(2024, 5, 3), 0, 0, 1),
+        (date(2024, 5, 5), 0, 1, 0),
+    ]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_what_happened_to_carts_on_a_day_is_known_at_its_end(engine: Engine, seed: int):
+    events = random_history(seed)
+    as_of = max(one["event_time"] for one in events)
+    days = days_of(engine, events, as_of)
+    rows, left = follow(engine, events, as_of)
+    expected = Counter(("opened", row["opened_at"].date()) for row in rows)
+    expected += Counter(("abandoned", row["abandoned_at"].date()) for row in left)
+    expected += Counter(("purchased", row["purchased_at"].date()) for row in rows if row["purchased_at"])
+    names = ("opened", "abandoned", "purchased")
+    assert {(n, row["report_date"]): row[n] for row in days for n in names if row[n]} == expected
+    midnight = datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC) - 60 * DAY
+    known = [one for one in events if one["event_time"] < midnight]
+    then = [row for row in days_of(engine, known, midnight) if row["report_date"] < midnight.date()]
+    assert then == [row for row in days if row["report_date"] < midnight.date()]
+    assert len(then) > 20
 
 
 def without_ids(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

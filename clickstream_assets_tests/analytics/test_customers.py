@@ -14,12 +14,12 @@ import pytest
 
 from clickstream_assets.analytics.carts import abandonments, cart_states
 from clickstream_assets.analytics.customers import (
-    RFM_SEGMENTS,
     customer_segments,
     first_changed,
     orders,
     segment_days,
 )
+from clickstream_assets.analytics.rfm import RFM_SEGMENTS
 from clickstream_assets.analytics.schema import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
 from clickstream_assets.engine import Engine
 from clickstream_assets.recommender.files import load_events
@@ -60,7 +60,7 @@ def test_a_day_knows_what_was_bought_up_to_its_end(engine: Engine):
     ]
 
 
-def test_scores_are_quintiles_of_the_days_buyers_and_ties_go_by_user(engine: Engine):
+def test_scores_are_fifths_of_the_days_buyers_and_equals_have_the_same(engine: Engine):
     events = [
         purchase(f"2024-05-{10 + n} 10:00", user=f"u{n}", price=str(100 - n), order_id=f"{n}-{m}")
         for n in range(5)
@@ -69,16 +69,14 @@ def test_scores_are_quintiles_of_the_days_buyers_and_ties_go_by_user(engine: Eng
     ties = [purchase("2024-05-14 12:00", user=f"v{n}", price="1") for n in range(5)]
     rows = segments(engine, events + ties, [day("2024-05-14")])
     assert {row["user_id"]: (row["r_score"], row["f_score"], row["m_score"]) for row in rows} == {
-        "u4": (5, 5, 5),
-        "v0": (5, 3, 3),
-        "v1": (4, 2, 2),
-        "v2": (4, 2, 2),
-        "v3": (3, 1, 1),
-        "v4": (3, 1, 1),
+        # Six of ten bought last, so that nobody is ahead of more than the four others.
+        "u4": (3, 5, 5),
+        # Six bought once.
+        **{f"v{n}": (3, 1, 1) for n in range(5)},
         "u3": (2, 5, 5),
         "u2": (2, 4, 4),
         "u1": (1, 4, 4),
-        "u0": (1, 3, 3),
+        "u0": (1, 1, 3),
     }
 
 
@@ -108,18 +106,23 @@ def test_an_abandoned_cart_counts_until_it_is_taken_up_and_no_longer_than_a_mont
     }
 
 
-def test_each_of_the_score_triples_has_one_named_segment():
-    for r, f, m in product(range(1, 6), repeat=3):
+def test_every_customer_is_in_one_named_segment():
+    for r, f, m, frequency in product(*[range(1, 6)] * 3, (1, 2)):
         value = (f + m + 1) // 2
         names = [
             one.name
             for one in RFM_SEGMENTS
-            if one.recency[0] <= r <= one.recency[1] and one.value[0] <= value <= one.value[1]
+            if one.recency[0] <= r <= one.recency[1]
+            and one.value[0] <= value <= one.value[1]
+            and frequency <= (one.most_orders or frequency)
         ]
-        assert len(names) == 1, (r, f, m, names)
+        # New customers would be promising, were they not new.
+        expected = ["new_customer", "promising"] if names[0] == "new_customer" else names[:1]
+        assert names == expected, (r, f, m, names)
+        assert names[0] == named(r, f, m, frequency)
 
 
-def named(r: int, f: int, m: int) -> str:
+def named(r: int, f: int, m: int, frequency: int) -> str:
     plane = [
         "lost lost at_risk at_risk cannot_lose",
         "hibernating hibernating at_risk at_risk cannot_lose",
@@ -127,7 +130,8 @@ def named(r: int, f: int, m: int) -> str:
         "promising potential_loyalist potential_loyalist loyal loyal",
         "new_customer potential_loyalist potential_loyalist champions champions",
     ]
-    return plane[r - 1].split()[(f + m + 1) // 2 - 1]
+    name = plane[r - 1].split()[(f + m + 1) // 2 - 1]
+    return "promising" if name == "new_customer" and frequency > 1 else name
 
 
 def by_definition(
@@ -168,18 +172,16 @@ def by_definition(
             "abandoned_value": money(str(sum(its["carts"], Decimal(0)))),
         }
     buyers = [row for row in rows.values() if row["frequency"]]
-    for score, best_first in (
-        ("r_score", lambda row: (row["recency_days"], row["user_id"])),
-        ("f_score", lambda row: (-row["frequency"], row["user_id"])),
-        ("m_score", lambda row: (-row["monetary"], row["user_id"])),
+    for score, goodness in (
+        ("r_score", lambda row: -row["recency_days"]),
+        ("f_score", lambda row: row["frequency"]),
+        ("m_score", lambda row: row["monetary"]),
     ):
-        # As even as can be, the first ones larger.
-        sizes = [len(buyers) // 5 + (number < len(buyers) % 5) for number in range(5)]
-        scores = [5 - number for number, size in enumerate(sizes) for _ in range(size)]
-        for row, value in zip(sorted(buyers, key=best_first), scores, strict=True):
-            row[score] = value
+        for row in buyers:
+            worse = sum(goodness(other) < goodness(row) for other in buyers)
+            row[score] = 1 + 5 * worse // len(buyers)
     for row in buyers:
-        row["rfm_segment"] = named(row["r_score"], row["f_score"], row["m_score"])
+        row["rfm_segment"] = named(row["r_score"], row["f_score"], row["m_score"], row["frequency"])
     return [rows[user] for user in sorted(rows)]
 
 
@@ -248,8 +250,12 @@ def test_online_retail_has_as_many_customers_as_are_known_by_name(duckdb_engine:
     rows = table_of(duckdb_engine, customer_segments(orders(events), nobody, days, 365), CUSTOMER_SEGMENTS)
     assert len(rows) == 3616
     assert {row["abandoned_carts"] for row in rows} == {0}
-    scores = Counter(row["r_score"] for row in rows)
-    assert scores == {5: 724, 4: 723, 3: 723, 2: 723, 1: 723}
+    # 1,445 of them have one invoice, which is two fifths.
+    once = Counter(row["f_score"] for row in rows if row["frequency"] == 1)
+    assert once == {1: 1445}
+    twice = {row["f_score"] for row in rows if row["frequency"] == 2}
+    assert twice == {1 + 5 * 1445 // 3616}
+    assert {row["frequency"] for row in rows if row["rfm_segment"] == "new_customer"} == {1}
 
 
 @pytest.fixture

@@ -42,12 +42,17 @@ def test_a_day_is_summed_up_without_bots_who_are_counted_apart(engine: Engine):
         engine,
         [
             event("a", "1 10:00"),
-            event("a", "1 10:05", "purchase", price=Decimal("10.01"), quantity=2, order_id="o1"),
-            event("a", "1 10:05:30", "purchase", price=Decimal("1"), order_id="o1"),
+            event(
+                "a", "1 10:05", "purchase", price=Decimal("10.01"), quantity=2, order_id="o1", currency="USD"
+            ),
+            event("a", "1 10:05:30", "purchase", price=Decimal("1"), order_id="o1", currency="USD"),
             # Without an order id: two in the same minute are one order, the third is another.
             event("b", "1 11:00:01", "purchase", price=Decimal("3")),
             event("b", "1 11:00:59", "purchase", price=Decimal("4"), product_id="p2"),
-            event("b", "1 11:01:00", "purchase", price=Decimal("5")),
+            event("b", "1 11:01:00", "purchase", price=Decimal("5"), currency="EUR"),
+            # Another's order has the same id; what is only viewed has no part in the currencies.
+            event("b", "1 11:02:00", "purchase", price=Decimal("0"), order_id="o1"),
+            event("b", "1 11:03:00", price=Decimal("7"), currency="GBP"),
             event("c", "1 11:00:30", "add_to_cart"),
             event("d", "1 23:50"),
             event("d", "2 00:10"),
@@ -59,7 +64,7 @@ def test_a_day_is_summed_up_without_bots_who_are_counted_apart(engine: Engine):
     )
     assert row == {
         "report_date": day("2024-05-01"),
-        "total_events": 8,
+        "total_events": 10,
         "buyer_count": 2,
         "window_shopper_count": 2,
         "buyer_rate": Decimal("50.00"),
@@ -67,16 +72,17 @@ def test_a_day_is_summed_up_without_bots_who_are_counted_apart(engine: Engine):
         "sessions": 4,
         "bounced_sessions": 1,
         "bounce_rate": Decimal("25.00"),
-        "views": 2,
+        "views": 3,
         "add_to_carts": 1,
-        "purchases": 5,
-        "orders": 3,
+        "purchases": 6,
+        "orders": 4,
         "revenue": money("33.02"),
-        "average_order_value": money("11.0067"),
+        "average_order_value": money("8.255"),
         "converted_sessions": 2,
         "conversion_rate": Decimal("50.00"),
         "bot_events": 101,
         "bot_sessions": 2,
+        "currencies": ["EUR", "USD"],
     }
 
 

@@ -3,9 +3,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from clickstream_assets.analytics import customers
 from clickstream_assets.analytics.schema import CUSTOMER_SEGMENTS, USER_SEGMENTS
-from clickstream_assets.api.daily_queries import RFM_SEGMENTS
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.api.conftest import clients_of
 from clickstream_assets_tests.databases import fresh_database
@@ -118,7 +116,3 @@ def test_without_any_day_there_is_nothing_to_count(settings_for_stack: Settings)
             page = {"limit": 100, "offset": 0, "more": False}
             assert asked(client) == {"date": None, "segments": [], "page": page}
             assert asked(client, "?segment=buyer") == {"date": None, "users": [], "page": page}
-
-
-def test_segments_are_those_that_customers_are_put_into() -> None:
-    assert tuple(segment.name for segment in customers.RFM_SEGMENTS) == RFM_SEGMENTS

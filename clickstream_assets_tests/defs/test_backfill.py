@@ -122,7 +122,7 @@ def test_a_range_in_one_run_is_the_same_as_its_days_one_by_one_in_any_order(
 ):
     pipeline.ingest(*FOUR_DAYS)
     # Less than a day's events, so that the range is worked through in several portions.
-    monkeypatch.setattr(partitions, "EVENTS_PER_PORTION", 20)
+    monkeypatch.setattr(partitions, "ROWS_PER_PORTION", 20)
     pipeline.refresh(FIRST, LAST, DAILY_ASSETS)
     at_once = daily_tables(pipeline)
     assert visits(pipeline, "owl") == [(date(2024, 5, 2), 2)]

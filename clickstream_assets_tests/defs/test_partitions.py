@@ -51,7 +51,7 @@ def test_portions_are_as_large_as_memory_allows(
     events_per_day: list[int],
     expected: list[tuple[int, int]],
 ):
-    monkeypatch.setattr(partitions, "EVENTS_PER_PORTION", 5)
+    monkeypatch.setattr(partitions, "ROWS_PER_PORTION", 5)
     lake = lake_with(tmp_path, duckdb_engine, events_per_day)
     last = MAY + timedelta(days=len(events_per_day) - 1)
     assert list(portions(lake, MAY, last)) == [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -10,20 +12,33 @@ import dagster as dg
 import pytest
 
 from clickstream_assets.analytics.schema import DAILY_REPORT, DAILY_SUMMARY
-from clickstream_assets.defs.reports.schedules import morning_report, morning_report_job
-from clickstream_assets.postgres.tables import DAILY_REPORT_TABLE
-from clickstream_assets.reports.document import without_time
+from clickstream_assets.defs.reports.assets import MailConfig, report_mail
+from clickstream_assets.defs.reports.schedules import (
+    morning_report,
+    morning_report_job,
+    report_mail_job,
+    report_published,
+)
+from clickstream_assets.postgres.connection import connect
+from clickstream_assets.postgres.tables import (
+    CUSTOMER_SEGMENTS_TABLE,
+    DAILY_REPORT_TABLE,
+    PRODUCT_PERFORMANCE_TABLE,
+)
+from clickstream_assets.reports.document import DayRows, make_report
+from clickstream_assets.resources.settings import SettingsResource
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.databases import query
 from clickstream_assets_tests.defs.pipeline import Pipeline
 from clickstream_assets_tests.defs.test_backfill import event
-from clickstream_assets_tests.mailbox import mailbox
+from clickstream_assets_tests.mailbox import Mailbox, mailbox
 
 CHECKS = {
     ("product_performance", "products_add_up_to_the_day"),
     ("category_conversion", "categories_add_up_to_the_day"),
     ("daily_summary", "users_are_those_of_the_segments"),
     ("daily_summary", "revenue_is_that_of_the_sessions"),
+    ("daily_summary", "a_day_has_one_currency"),
     ("funnel", "funnel_starts_with_all_viewers"),
     ("daily_report", "reports_say_what_the_summary_says"),
     *(
@@ -80,22 +95,58 @@ def test_reports_are_made_and_those_that_compare_with_a_late_event_are_made_agai
             "change": -1,
             "change_percent": -50.0,
         }
-    assert after[date(2024, 5, 9)] == before[date(2024, 5, 9)]
-    assert pipeline.reported("daily_report", "changed_days") == ["2024-05-01", "2024-05-02", "2024-05-08"]
+    # Every later day knows the customer now, also that which does not compare with the day of the purchase.
+    assert [before[day]["customer_segments"] for day in days] == [None] * 4
+    assert [sum(after[day]["customer_segments"].values()) for day in days] == [1] * 4
+    assert pipeline.reported("daily_report", "changed_days") == [str(day) for day in days]
 
-    # Nothing is new: the reports stay, with the time at which they were made …
+    # Nothing is new: the reports stay, with the time at which they were made.
     result = pipeline.refresh("2024-05-01", "2024-05-09")
     again = reports(pipeline)
-    # … but for the customers, who are counted from all that is known: now from the late purchase too.
-    assert after[date(2024, 5, 9)].pop("customer_segments") is None
-    assert sum(again[date(2024, 5, 9)].pop("customer_segments").values()) == 1
-    for day in days:
-        assert without_time(again[day]) == without_time(after[day])
-    assert [again[day]["generated_at"] == after[day]["generated_at"] for day in days[:3]] == [True] * 3
+    assert {day: again[day] for day in days} == after
     # The days between were asked for too, and have nothing to tell.
     assert [report["total_events"] for day, report in again.items() if day not in days] == [0] * 5
     assert [row["report_date"] for row in pipeline.lake(DAILY_SUMMARY)] == days
     assert outcomes(result) == dict.fromkeys(CHECKS, True)
+
+
+def test_what_comes_in_while_a_run_is_under_way_is_in_none_of_its_tables(
+    pipeline: Pipeline, definitions: dg.Definitions
+):
+    @dg.asset(deps=["sessions"], op_tags={"dagster/priority": "99"})
+    def more() -> None:
+        pipeline.ingest(event("05-01 10:10", "bob", "p2", "purchase", price="5.00"))
+
+    pipeline.ingest(event("05-01 10:00", "ann"), event("05-01 10:05", "ann", "p2", "purchase", price="2.00"))
+    result = dg.materialize(
+        [*definitions.assets, more, *definitions.asset_checks],
+        selection=morning_report_job.selection | dg.AssetSelection.assets("more"),
+        resources=definitions.resources,
+        instance=pipeline.instance,
+        partition_key="2024-05-01",
+    )
+    assert outcomes(result) == dict.fromkeys(CHECKS, True)
+    assert reports(pipeline)[date(2024, 5, 1)]["revenue"] == 2.0
+    assert [row["total_events"] for row in pipeline.lake(DAILY_SUMMARY)] == [2]
+    # It was reported, and has a run of its own.
+    assert pipeline.catch_up() == [("2024-05-01", "2024-05-01")]
+    assert reports(pipeline)[date(2024, 5, 1)]["revenue"] == 7.0
+
+
+def test_sums_that_differ_keep_a_day_from_being_published(pipeline: Pipeline, definitions: dg.Definitions):
+    pipeline.ingest(event("05-01 10:00", "ann"), event("05-01 10:05", "ann", "p2", "purchase", price="2.00"))
+    pipeline.catch_up()
+    pipeline.ingest(event("05-01 11:00", "bob", "p2", "purchase", price="5.00"))
+    # Of the day's tables only one is made anew: with the others it does not agree any more.
+    job = definitions.resolve_implicit_global_asset_job_def()
+    made = [dg.AssetKey(name) for name in ("product_performance", "daily_report", "published_days")]
+    result = job.execute_in_process(
+        instance=pipeline.instance, asset_selection=made, partition_key="2024-05-01", raise_on_error=False
+    )
+    assert not result.success
+    assert outcomes(result)["product_performance", "products_add_up_to_the_day"] is False
+    assert reports(pipeline)[date(2024, 5, 1)]["revenue"] == 2.0
+    assert [row["revenue"] for row in pipeline.served(PRODUCT_PERFORMANCE_TABLE) if row["purchases"]] == [2]
 
 
 def test_a_purchase_after_midnight_is_in_the_funnel_of_the_day_before(pipeline: Pipeline):
@@ -128,36 +179,93 @@ def test_the_schedule_asks_for_the_day_before_at_two(definitions: dg.Definitions
 
 def run_morning(pipeline: Pipeline, definitions: dg.Definitions, day: str) -> dg.ExecuteInProcessResult:
     return definitions.resolve_job_def(morning_report_job.name).execute_in_process(
-        instance=pipeline.instance, partition_key=day, raise_on_error=False
+        instance=pipeline.instance, partition_key=day
     )
 
 
-def test_the_morning_run_brings_the_day_up_to_date_and_mails_its_report_once_to_each(
+def run_mail(pipeline: Pipeline, definitions: dg.Definitions, day: str) -> Any:
+    """What the run that `report_published` asks for after the morning's mails."""
+    run = run_morning(pipeline, definitions, day)
+    context = dg.build_run_status_sensor_context(
+        sensor_name=report_published.name,
+        dagster_event=run.get_run_success_event(),
+        dagster_instance=pipeline.instance,
+        dagster_run=run.dagster_run,
+    )
+    request = report_published(context)
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == day
+    definitions.resolve_job_def(report_mail_job.name).execute_in_process(
+        instance=pipeline.instance, partition_key=request.partition_key
+    )
+    return pipeline.reported("report_mail", "mailed")
+
+
+@contextmanager
+def mails_to(
+    monkeypatch: pytest.MonkeyPatch, *recipients: str, refused: tuple[str, ...] = ()
+) -> Iterator[Mailbox]:
+    """A mail server that the settings name."""
+    with mailbox(refused=refused) as received:
+        for name, value in {
+            "SMTP_HOST": received.host,
+            "SMTP_PORT": received.port,
+            "SMTP_TLS": "none",
+            "REPORT_FROM": "shop@example.com",
+            "REPORT_TO": ", ".join(recipients),
+        }.items():
+            monkeypatch.setenv(name, str(value))
+        yield received
+
+
+def test_the_morning_brings_the_day_up_to_date_and_mails_its_report_once_to_each(
     pipeline: Pipeline, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
 ):
     pipeline.ingest(event("05-01 10:00", "ann"), event("05-01 10:01", "ann", event_type="purchase"))
-    assert run_morning(pipeline, definitions, "2024-05-01").success
-    assert pipeline.reported("report_mail", "mailed") == "no: SMTP_HOST is not set"
+    assert run_mail(pipeline, definitions, "2024-05-01") == "no: SMTP_HOST is not set"
+    # The run brings along what rests on no day, too.
+    assert [row["user_id"] for row in pipeline.served(CUSTOMER_SEGMENTS_TABLE)] == ["ann"]
 
-    with mailbox() as received:
-        monkeypatch.setenv("SMTP_HOST", received.host)
-        monkeypatch.setenv("SMTP_PORT", str(received.port))
-        monkeypatch.setenv("SMTP_TLS", "none")
-        monkeypatch.setenv("REPORT_FROM", "shop@example.com")
-        monkeypatch.setenv("REPORT_TO", "ann@example.com, bob@example.com")
-        assert run_morning(pipeline, definitions, "2024-05-01").success
-        assert pipeline.reported("report_mail", "mailed") == [
+    with mails_to(monkeypatch, "ann@example.com", "bob@example.com") as received:
+        assert run_mail(pipeline, definitions, "2024-05-01") == [
             "2024-05-01 to ann@example.com",
             "2024-05-01 to bob@example.com",
         ]
         # Somebody joins; the others have had it.
         monkeypatch.setenv("REPORT_TO", "ann@example.com, bob@example.com, eve@example.com")
-        assert run_morning(pipeline, definitions, "2024-05-01").success
-    assert pipeline.reported("report_mail", "mailed") == ["2024-05-01 to eve@example.com"]
+        assert run_mail(pipeline, definitions, "2024-05-01") == ["2024-05-01 to eve@example.com"]
     assert [to for _, to, _ in received.mails] == ["ann@example.com", "bob@example.com", "eve@example.com"]
     assert "Total Events: 2" in received.text(0)
     sent = query(pipeline.settings, "SELECT recipient, message_id FROM report_mails ORDER BY sent_at")
     assert [message_id for _, message_id in sent] == [mail["Message-ID"] for *_, mail in received.mails]
+
+
+def test_a_range_of_days_mails_the_newest_and_a_busy_server_is_tried_for_an_hour(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    days = [date(2024, 5, 1), date(2024, 5, 2)]
+    with connect(pipeline.settings) as connection:
+        for day in days:
+            connection.execute(
+                "INSERT INTO daily_report (report_date, generated_at, report) VALUES (%s, now(), %s)",
+                [day, json.dumps(make_report(day, DayRows(), {}, datetime.now(UTC)))],
+            )
+    the_range = dg.PartitionKeyRange(*map(str, days))
+
+    def mail(**config: bool) -> list[str]:
+        context = dg.build_asset_context(partition_key_range=the_range, instance=pipeline.instance)
+        result = report_mail(context, MailConfig(**config), settings=SettingsResource())
+        return result.metadata["mailed"]
+
+    busy = "busy@example.com"
+    with mails_to(monkeypatch, busy, "ann@example.com", refused=(busy,)) as received:
+        with pytest.raises(dg.RetryRequested) as raised:
+            mail()
+        assert 3000 <= raised.value.max_retries * raised.value.seconds_to_wait <= 4500
+        received.refused = ()
+        assert mail() == [f"2024-05-02 to {busy}"]
+        assert mail(every_day=True) == [f"2024-05-01 to {busy}", "2024-05-01 to ann@example.com"]
+    assert [to for _, to, _ in received.mails] == ["ann@example.com", busy, busy, "ann@example.com"]
 
 
 def test_today_is_reported_too(pipeline: Pipeline):

@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
-from dagster import AssetCheckResult
+from dagster import AssetCheckEvaluation
 from deltalake import DeltaTable, write_deltalake
 
 from clickstream_assets.analytics.schema import (
@@ -26,12 +26,21 @@ from clickstream_assets.analytics.schema import (
     SESSIONS,
     Table,
 )
-from clickstream_assets.defs.reports.attribution import each_model_shares_out_all_revenue
+from clickstream_assets.defs.reports.attribution import (
+    each_model_shares_out_all_orders,
+    each_model_shares_out_all_revenue,
+)
+from clickstream_assets.defs.reports.checks import revenue_is_that_of_the_sessions
 from clickstream_assets.defs.segments import assets as segments
-from clickstream_assets.defs.segments.checks import cohorts_hold_every_user, unique_customers
+from clickstream_assets.defs.segments.checks import (
+    cohorts_hold_every_user,
+    scores_follow_behaviour,
+    unique_customers,
+)
 from clickstream_assets.defs.sessions.checks import (
     bought_carts_have_their_purchase,
-    sessions_hold_all_revenue,
+    session_ids_are_unique,
+    sessions_hold_all_events,
     unique_carts,
 )
 from clickstream_assets.postgres.connection import connect
@@ -56,6 +65,7 @@ OURS = [
         "customer_segments",
         "cohort_retention",
         "campaign_attribution",
+        "daily_summary",
         "published_shoppers",
     )
 ]
@@ -231,10 +241,17 @@ def overwrite(pipeline: Pipeline, table: Table, rows: list[dict[str, Any]]) -> N
     write_deltalake(f"{pipeline.settings.lake}/{table.name}", data, mode="overwrite")
 
 
-def judged(check: Any, lake: LakeResource) -> AssetCheckResult:
-    result = check(lake=lake)
-    assert isinstance(result, AssetCheckResult)
-    return result
+def judged(check: dg.AssetChecksDefinition, lake: LakeResource, *days: str) -> AssetCheckEvaluation:
+    """What a check says of all days, or as in a run of these."""
+    tags = dict(
+        zip(("dagster/asset_partition_range_start", "dagster/asset_partition_range_end"), days, strict=False)
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = dg.materialize(
+            [check], instance=instance, resources={"lake": lake}, tags=tags, raise_on_error=False
+        )
+    (evaluation,) = run.get_asset_check_evaluations()
+    return evaluation
 
 
 def test_checks_name_what_is_wrong(pipeline: Pipeline, lake: LakeResource):
@@ -255,29 +272,59 @@ def test_checks_name_what_is_wrong(pipeline: Pipeline, lake: LakeResource):
     assert unsold.metadata["sample_keys"].value == [sold["cart_id"]]
 
     visits = pipeline.lake(SESSIONS)
-    overwrite(pipeline, SESSIONS, [{**row, "revenue": row["revenue"] + 1} for row in visits])
-    revenue = judged(sessions_hold_all_revenue, lake)
-    assert not revenue.passed
-    assert (revenue.metadata["expected"].value, revenue.metadata["actual"].value) == (
-        "64.0000",
-        f"{64 + len(visits)}.0000",
+    overwrite(pipeline, SESSIONS, [*visits, visits[0]])
+    assert judged(session_ids_are_unique, lake).metadata["actual"].value == len(visits)
+    # What is wrong on one day is not made up for by another.
+    (first, *_, last) = sorted(visits, key=lambda row: row["start_time"])
+    changed = {first["session_id"]: 1, last["session_id"]: -1}
+    overwrite(
+        pipeline,
+        SESSIONS,
+        [{**row, "revenue": row["revenue"] + changed.get(row["session_id"], 0)} for row in visits],
     )
+    wrong = [
+        "2024-05-01 revenue: 0.0000 expected, 1.0000 found",
+        "2024-05-12 revenue: 60.0000 expected, 59.0000 found",
+    ]
+    assert judged(sessions_hold_all_events, lake).metadata["sample_days"].value == wrong
+    # A run looks at its own days.
+    assert (
+        judged(sessions_hold_all_events, lake, "2024-05-02", "2024-05-12").metadata["sample_days"].value
+        == wrong[1:]
+    )
+    assert judged(sessions_hold_all_events, lake, "2024-05-02", "2024-05-11").passed
+    assert not judged(revenue_is_that_of_the_sessions, lake).passed
     overwrite(pipeline, SESSIONS, visits)
 
     shares = pipeline.lake(CAMPAIGN_ATTRIBUTION)
     overwrite(pipeline, CAMPAIGN_ATTRIBUTION, [row for row in shares if row["model"] != "linear"])
     missing = judged(each_model_shares_out_all_revenue, lake)
     assert not missing.passed
-    assert missing.metadata["sample_keys"].value[0] == {
-        "report_date": "2024-05-02",
-        "model": "linear",
-        "expected": "4.0000",
-        "actual": "None",
-    }
+    assert missing.metadata["sample_days"].value == [
+        "2024-05-02 linear: 4.0000 expected, 0 found",
+        "2024-05-12 linear: 60.0000 expected, 0 found",
+    ]
+    assert judged(each_model_shares_out_all_orders, lake).metadata["sample_days"].value == [
+        "2024-05-02 linear: 1 expected, 0 found",
+        "2024-05-12 linear: 1 expected, 0 found",
+    ]
 
     customers = pipeline.lake(CUSTOMER_SEGMENTS)
     overwrite(pipeline, CUSTOMER_SEGMENTS, [*customers, customers[0]])
     assert not judged(unique_customers, lake).passed
+    twelfth = [row for row in customers if row["report_date"] == date(2024, 5, 12) and row["frequency"]]
+    (ann, cat) = sorted(twelfth, key=lambda row: row["monetary"])
+    overwrite(pipeline, CUSTOMER_SEGMENTS, [ann, {**cat, "user_id": "dan", "rfm_segment": None}, cat])
+    assert judged(scores_follow_behaviour, lake).metadata["sample_keys"].value == ["2024-05-12: no segment"]
+    overwrite(
+        pipeline, CUSTOMER_SEGMENTS, [{**ann, "m_score": 5}, cat, {**cat, "user_id": "dan", "r_score": 1}]
+    )
+    assert judged(scores_follow_behaviour, lake).metadata["sample_keys"].value == [
+        "2024-05-12: r_score",
+        "2024-05-12: m_score",
+    ]
+    overwrite(pipeline, CUSTOMER_SEGMENTS, [ann, cat])
+    assert judged(scores_follow_behaviour, lake).passed
 
     cohorts = pipeline.lake(COHORT_RETENTION)
     overwrite(pipeline, COHORT_RETENTION, [row for row in cohorts if row["weeks_since"]])

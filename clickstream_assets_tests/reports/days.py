@@ -34,6 +34,7 @@ def summary(**more: Any) -> dict[str, Any]:
         "conversion_rate": Decimal("10.37"),
         "bot_events": 1931,
         "bot_sessions": 31,
+        "currencies": ["EUR"],
         **more,
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,16 @@ from clickstream_assets.analytics.persons import persons_events
 from clickstream_assets.analytics.products import category_conversion, product_performance
 from clickstream_assets.analytics.schema import (
     CAMPAIGN_ATTRIBUTION,
-    CARTS,
+    CART_DAYS,
     CATEGORY_CONVERSION,
+    CUSTOMER_SEGMENT_DAYS,
     CUSTOMER_SEGMENTS,
     DAILY_REPORT,
     DAILY_SUMMARY,
     FUNNEL,
     PRODUCT_PERFORMANCE,
     USER_SEGMENTS,
+    Table,
 )
 from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.summary import daily_summary
@@ -35,19 +37,35 @@ NOW = datetime(2024, 5, 4, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def cart(number: int, state: str, **times: datetime) -> dict[str, Any]:
+def from_rows(lake: Lake, table: Table, rows: list[dict[str, Any]]) -> None:
+    """Replace a table."""
+    lake.replace(table, lake.engine.from_arrow(pa.Table.from_pylist(rows, schema=table.arrow)))
+
+
+def customer(day: date, user: str, segment: str | None) -> dict[str, Any]:
     return {
-        **dict.fromkeys(CARTS.column_names),
-        "cart_id": f"c{number}",
-        "user_id": f"u{number}",
-        "state": state,
-        "last_activity_at": times["opened_at"],
-        "items": 1,
-        "quantity": 1,
-        "value": money("1"),
-        "product_ids": ["p1"],
-        **times,
+        **dict.fromkeys(CUSTOMER_SEGMENTS.column_names),
+        "report_date": day,
+        "user_id": user,
+        "rfm_segment": segment,
+        "frequency": 1,
+        "monetary": money("1"),
+        "abandoned_carts": 0,
+        "abandoned_value": money("0"),
     }
+
+
+def made_from(*fingerprints: str) -> list[dict[str, Any]]:
+    """CUSTOMER_SEGMENT_DAYS rows, from FIRST on."""
+    return [
+        {
+            "report_date": FIRST + timedelta(days=number),
+            "as_of": at("2024-05-02") + timedelta(days=number),
+            "events": 1,
+            "fingerprint": fingerprint,
+        }
+        for number, fingerprint in enumerate(fingerprints)
+    ]
 
 
 def write_tables(lake: Lake, lines: list[bytes]) -> None:
@@ -63,28 +81,13 @@ def write_tables(lake: Lake, lines: list[bytes]) -> None:
     lake.replace(DAILY_SUMMARY, daily_summary(events, visits, *days), days)
     lake.replace(FUNNEL, funnel(events, visits, segments, *days, HOUR), days)
     carts = [
-        cart(1, "abandoned", opened_at=at("2024-05-01 23:59:59"), abandoned_at=at("2024-05-02 23:59:59")),
-        cart(2, "converted", opened_at=at("2024-05-02 00:00"), purchased_at=at("2024-05-02 01:00")),
-        cart(3, "open", opened_at=at("2024-05-03 10:00")),
+        {"report_date": day, "opened": 1, "abandoned": sold, "purchased": sold}
+        for day, sold in ((FIRST, 0), (FIRST + timedelta(days=1), 1), (LAST, 0))
     ]
-    lake.replace(CARTS, engine.from_arrow(pa.Table.from_pylist(carts, schema=CARTS.arrow)))
-    customers = [
-        {
-            **dict.fromkeys(CUSTOMER_SEGMENTS.column_names),
-            "report_date": LAST,
-            "user_id": user,
-            "rfm_segment": segment,
-            "frequency": 1,
-            "monetary": money("1"),
-            "abandoned_carts": 0,
-            "abandoned_value": money("0"),
-        }
-        for user, segment in (("a", "champions"), ("b", "champions"), ("c", "lost"), ("d", None))
-    ]
-    lake.replace(
-        CUSTOMER_SEGMENTS,
-        engine.from_arrow(pa.Table.from_pylist(customers, schema=CUSTOMER_SEGMENTS.arrow)),
-    )
+    from_rows(lake, CART_DAYS, carts)
+    customers = (("a", "champions"), ("b", "champions"), ("c", "lost"), ("d", None))
+    from_rows(lake, CUSTOMER_SEGMENTS, [customer(LAST, *one) for one in customers])
+    from_rows(lake, CUSTOMER_SEGMENT_DAYS, made_from("x", "y", "z"))
     campaigns = [
         {
             "report_date": FIRST,
@@ -99,10 +102,7 @@ def write_tables(lake: Lake, lines: list[bytes]) -> None:
             ("linear", "sale", "99"),
         )
     ]
-    lake.replace(
-        CAMPAIGN_ATTRIBUTION,
-        engine.from_arrow(pa.Table.from_pylist(campaigns, schema=CAMPAIGN_ATTRIBUTION.arrow)),
-    )
+    from_rows(lake, CAMPAIGN_ATTRIBUTION, campaigns)
 
 
 def test_reports_say_what_plain_loops_find_and_stay_as_long_as_that_is_so(engine: Engine, tmp_path: Path):
@@ -167,4 +167,39 @@ def test_reports_say_what_plain_loops_find_and_stay_as_long_as_that_is_so(engine
 
     version = lake.snapshot(DAILY_REPORT).version
     assert update_reports(lake, FIRST, LAST, NOW + HOUR) == []
+    assert lake.snapshot(DAILY_REPORT).version == version
+
+
+def test_what_changes_customers_or_carts_makes_the_reports_of_all_later_days_again(
+    engine: Engine, tmp_path: Path
+):
+    lake = Lake(str(tmp_path / "lake"), engine)
+    days = [FIRST + timedelta(days=number) for number in range(40)]
+    fingerprints = [f"of {day}" for day in days]
+    from_rows(lake, CUSTOMER_SEGMENT_DAYS, made_from(*fingerprints))
+    from_rows(lake, CUSTOMER_SEGMENTS, [customer(day, "ann", "champions") for day in days])
+    # The reports of two days were never asked for, and are not made.
+    assert update_reports(lake, days[0], days[19], NOW) == days[:20]
+    assert update_reports(lake, days[22], days[-1], NOW) == days[22:]
+
+    fingerprints[3] = "one more purchase"
+    from_rows(lake, CUSTOMER_SEGMENT_DAYS, made_from(*fingerprints))
+    bought = [customer(day, "bob", "lost") for day in days[3:] if day != days[30]]
+    from_rows(lake, CUSTOMER_SEGMENTS, [*(customer(day, "ann", "champions") for day in days), *bought])
+    from_rows(lake, CART_DAYS, [{"report_date": days[38], "opened": 0, "abandoned": 4, "purchased": 0}])
+    changed = [day for day in [*days[3:20], *days[22:]] if day != days[30]]
+    assert update_reports(lake, days[2], days[2], NOW + HOUR) == changed
+    reports = report_rows(lake, days[0], days[-1])
+    assert [reports[day]["customer_segments"] for day in (days[2], days[3], days[39])] == [
+        {"champions": 1},
+        {"champions": 1, "lost": 1},
+        {"champions": 1, "lost": 1},
+    ]
+    assert (reports[days[37]]["carts"], reports[days[38]]["carts"]) == (
+        None,
+        {"opened": 0, "abandoned": 4, "purchased": 0},
+    )
+    # That of which the content stayed the same need not be looked at again.
+    version = lake.snapshot(DAILY_REPORT).version
+    assert update_reports(lake, days[2], days[2], NOW + 2 * HOUR) == []
     assert lake.snapshot(DAILY_REPORT).version == version

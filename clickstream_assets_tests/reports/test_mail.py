@@ -143,14 +143,15 @@ def test_nobody_gets_a_report_twice_and_one_refusal_keeps_it_from_nobody_else(se
     with fresh_database(settings_for_stack) as database, mailbox(refused=("ghost@example.com",)) as received:
         with mailer(settings_for(received)) as server:
 
-            def to(recipient: str) -> str:
+            def to(_: datetime.date, recipient: str) -> str:
                 return server.send(report(), recipient)
 
             with pytest.raises(MailError, match=r"ghost@example\.com"):
-                mail_once(database, DAY, addresses, to)
-            again = mail_once(database, DAY, ["ann@example.com", "eve@example.com"], to)
-            mail_once(database, DAY + datetime.timedelta(days=1), ["ann@example.com"], to)
-        assert (again.now, list(again.before)) == (["eve@example.com"], ["ann@example.com"])
+                mail_once(database, [(DAY, address) for address in addresses], to)
+            ann, eve = (DAY, "ann@example.com"), (DAY, "eve@example.com")
+            again = mail_once(database, [ann, eve], to)
+            mail_once(database, [(DAY + datetime.timedelta(days=1), "ann@example.com")], to)
+        assert (again.now, list(again.before)) == ([eve], [ann])
         assert [recipient for _, recipient, _ in received.mails] == [
             "ann@example.com",
             "bob@example.com",
@@ -162,10 +163,23 @@ def test_nobody_gets_a_report_twice_and_one_refusal_keeps_it_from_nobody_else(se
 
 
 def test_a_mail_that_failed_leaves_no_record_so_that_it_is_tried_again(settings_for_stack: Settings):
-    def fail(recipient: str) -> str:
+    def fail(_: datetime.date, recipient: str) -> str:
         raise MailServerError(f"no way to {recipient}")
+
+    mail = (DAY, "ann@example.com")
 
     with fresh_database(settings_for_stack) as database:
         with pytest.raises(MailServerError):
-            mail_once(database, DAY, ["ann@example.com"], fail)
-        assert mail_once(database, DAY, ["ann@example.com"], lambda _: "<1@x>").now == ["ann@example.com"]
+            mail_once(database, [mail], fail)
+        assert mail_once(database, [mail], lambda *_: "<1@x>").now == [mail]
+
+
+def test_a_busy_recipient_keeps_the_report_from_nobody_else(settings_for_stack: Settings):
+    kept = ("busy@example.com", "ghost@example.com", "full@example.com")
+    mails = [(DAY, address) for address in ("ann@example.com", *kept, "bob@example.com")]
+    with fresh_database(settings_for_stack) as database, mailbox(refused=kept) as received:
+        settings = settings_for(received)
+        with mailer(settings) as server, pytest.raises(MailServerError) as raised:
+            mail_once(database, mails, lambda _, recipient: server.send(report(), recipient))
+        assert [recipient for _, recipient, _ in received.mails] == ["ann@example.com", "bob@example.com"]
+        assert [str(raised.value).count(address) for address in kept] == [1, 1, 1]

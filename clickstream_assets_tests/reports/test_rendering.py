@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from datetime import timedelta
+from decimal import Decimal
 from html.parser import HTMLParser
 
-from clickstream_assets.reports.document import DayRows
+from clickstream_assets.reports.document import DayRows, Report, make_report
 from clickstream_assets.reports.page import render_html
 from clickstream_assets.reports.text import render_text
-from clickstream_assets_tests.reports.days import DAY, ROWS, category, product, report, summary
+from clickstream_assets_tests.reports.days import DAY, NOW, ROWS, category, product, report, summary
 
 # As the older text has it, line by line.
 OLDER_LINES = """\
@@ -110,10 +111,10 @@ def test_the_page_is_well_formed_and_says_what_the_report_says():
         "Window shoppers 2,876 86.89%",
         "Put into a cart 1,200 38.71%",
         "1. p1 900",
-        "electronics 12.00% 600 of 5,000",
+        "electronics 600 of 5,000 12.00%",
         "Abandoned 120",
         "champions 30",
-        "(direct) 40,000.00 600 orders",
+        "(direct) 600 orders 40,000.00",
         "Report generated at: 2024-05-09T02:00:03+00:00",
     ):
         assert part in text
@@ -154,3 +155,59 @@ def test_the_longest_bar_is_whole_and_the_smallest_can_be_seen():
     widths = [value for name, value in Page(render_html(report(rows))).attributes if name == "width"]
     assert widths.count("100%") > 1
     assert "1%" in widths
+
+
+def a_large_shop() -> Report:
+    """A report of 114 categories and 200 campaigns with long names, in two currencies, while the day goes on."""
+    rows = DayRows(
+        summary=summary(currencies=["EUR", "USD"], revenue=Decimal("11223344.5500")),
+        products=ROWS.products,
+        categories=[
+            category(
+                f"appliances.environment.vacuum.{number:03}", 1000 + number, number, f"{number / 11:.2f}"
+            )
+            for number in range(114)
+        ],
+        campaigns=[
+            {
+                "campaign": f"utm_newsletter_2019_week_{number:03}_segment_of_returning_customers",
+                "orders": Decimal(10),
+                "revenue": Decimal(1000 - number),
+            }
+            for number in range(200)
+        ],
+    )
+    return make_report(DAY, rows, {}, NOW - timedelta(hours=12))
+
+
+def test_a_large_shops_mail_is_not_cut_off_and_says_what_it_leaves_out():
+    html = render_html(a_large_shop())
+    # Gmail cuts off at 102 KB.
+    assert len(html.encode()) < 60_000
+    text = words(Page(html).text)
+    assert "appliances.environment.vacuum.113 113 of 1,113 10.27%" in text
+    assert "appliances.environment.vacuum.099 99 of 1,099 9.00%" in text
+    assert "vacuum.098" not in text
+    views, purchases = sum(range(1000, 1099)), sum(range(99))
+    assert f"99 more {purchases:,} of {views:,} {100 * purchases / views:.2f}%" in text
+    assert f"185 more 1,850 orders {sum(range(801, 986)):,}.00" in text
+    assert "Amounts of several currencies are added up as they are: EUR, USD." in text
+    assert "Amounts are in EUR." in words(Page(render_html(report())).text)
+
+
+def test_a_day_that_is_not_over_says_so():
+    for rendered in (render_text(a_large_shop()), render_html(a_large_shop())):
+        assert "The day is not over: its figures so far, compared with whole days." in rendered
+    for rendered in (render_text(report()), render_html(report())):
+        assert "not over" not in rendered
+
+
+def test_long_names_stay_in_their_columns():
+    lines = render_text(a_large_shop()).splitlines()
+    start = lines.index("CONVERSION RATES BY PRODUCT CATEGORY")
+    table = [lines[start + 2], *lines[start + 4 : start + 118]]
+    assert {len(line) for line in table} == {len("appliances.environment.vacuum.000") + 33}
+    campaigns = lines[lines.index("CAMPAIGNS (LAST TOUCH)") + 2 :][:17]
+    assert {len(line) for line in campaigns} == {40 + 26}
+    assert campaigns[1].startswith("utm_newsletter_2019_week_000_segment_of… ")
+    assert campaigns[-1].startswith("185 more ")

@@ -34,9 +34,10 @@ WITH orders AS (
     GROUP BY ALL
 ), scored AS (
     SELECT report_date, user_id, report_date - last_order_date AS recency_days, frequency, monetary,
-        6 - ntile(5) OVER (PARTITION BY report_date ORDER BY last_order_date DESC, user_id) AS r_score,
-        6 - ntile(5) OVER (PARTITION BY report_date ORDER BY frequency DESC, user_id) AS f_score,
-        6 - ntile(5) OVER (PARTITION BY report_date ORDER BY monetary DESC, user_id) AS m_score,
+        count(*) OVER (PARTITION BY report_date) AS buyers,
+        fifth(rank() OVER (PARTITION BY report_date ORDER BY last_order_date), buyers) AS r_score,
+        fifth(rank() OVER (PARTITION BY report_date ORDER BY frequency), buyers) AS f_score,
+        fifth(rank() OVER (PARTITION BY report_date ORDER BY monetary), buyers) AS m_score,
         (f_score + m_score + 1) // 2 AS value_score
     FROM bought
 )
@@ -45,8 +46,8 @@ SELECT report_date, user_id,
         WHEN r_score = 5 AND value_score >= 4 THEN 'champions'
         WHEN r_score >= 3 AND value_score >= 4 THEN 'loyal'
         WHEN r_score >= 4 AND value_score >= 2 THEN 'potential_loyalist'
-        WHEN r_score = 5 THEN 'new_customer'
-        WHEN r_score = 4 THEN 'promising'
+        WHEN r_score = 5 AND frequency = 1 THEN 'new_customer'
+        WHEN r_score >= 4 THEN 'promising'
         WHEN r_score = 3 AND value_score = 3 THEN 'need_attention'
         WHEN r_score = 3 THEN 'about_to_sleep'
         WHEN value_score = 5 THEN 'cannot_lose'

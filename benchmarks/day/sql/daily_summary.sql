@@ -5,8 +5,8 @@ WITH of_persons AS (
         count(*) FILTER (event_type = 'view') AS views,
         count(*) FILTER (event_type = 'add_to_cart') AS add_to_carts,
         count(*) FILTER (event_type = 'purchase') AS purchases,
-        count(DISTINCT coalesce('o' || order_id, 'm' || user_id || '|' || epoch_us(event_time) // 60000000))
-            FILTER (event_type = 'purchase') AS orders,
+        count(DISTINCT (user_id, order_of(order_id, event_time))) FILTER (event_type = 'purchase') AS orders,
+        list_sort(list(DISTINCT currency) FILTER (event_type = 'purchase' AND currency IS NOT NULL)) AS currencies,
         coalesce(sum(paid(price, quantity)) FILTER (event_type = 'purchase'), 0)::DECIMAL(18, 4) AS revenue
     FROM persons(DATE '$day', DATE '$day')
 ), of_sessions AS (
@@ -27,5 +27,6 @@ SELECT DATE '$day' AS report_date, total_events, buyer_count,
     converted_sessions,
     percent(converted_sessions, sessions) AS conversion_rate,
     all_events - total_events AS bot_events,
-    bot_sessions
+    bot_sessions,
+    currencies
 FROM of_persons, of_sessions, of_all WHERE all_events > 0

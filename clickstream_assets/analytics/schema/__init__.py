@@ -32,6 +32,7 @@ from clickstream_assets.analytics.schema.reports import (
 )
 from clickstream_assets.analytics.schema.shoppers import (
     CAMPAIGN_ATTRIBUTION,
+    CART_DAYS,
     CARTS,
     COHORT_RETENTION,
     CUSTOMER_SEGMENT_DAYS,
@@ -61,6 +62,7 @@ __all__ = [
     "BOOL",
     "CAMPAIGN_ATTRIBUTION",
     "CARTS",
+    "CART_DAYS",
     "CATEGORY_CONVERSION",
     "COHORT_RETENTION",
     "CONFLICTING_EVENTS",

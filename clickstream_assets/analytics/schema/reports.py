@@ -12,6 +12,7 @@ from clickstream_assets.analytics.schema.table import (
     LONG,
     MONEY,
     STRING,
+    STRINGS,
     TIMESTAMP,
     Column,
     Table,
@@ -79,7 +80,7 @@ DAILY_SUMMARY = Table(
         Column(
             "orders",
             LONG,
-            "Different order ids; a user's purchases without one in the same minute are one order",
+            "Orders: a user's purchases with the same order id, or without one in the same minute",
             nullable=False,
         ),
         Column("revenue", MONEY, "Sum of price times quantity of the purchases", nullable=False),
@@ -90,6 +91,12 @@ DAILY_SUMMARY = Table(
         ),
         Column("bot_events", LONG, "Events that were left out as bots'", nullable=False),
         Column("bot_sessions", LONG, "Sessions that were left out as bots'", nullable=False),
+        Column(
+            "currencies",
+            STRINGS,
+            "The purchases' currencies, sorted; where there are several, revenue adds up amounts of all of them; null "
+            "where none is named",
+        ),
     ),
     key=("report_date",),
     partition_by=("report_date",),
@@ -126,6 +133,7 @@ DAILY_REPORT = Table(
         _DAY,
         Column("generated_at", TIMESTAMP, "When its content last changed", nullable=False),
         Column("report", STRING, "The report: a JSON object", nullable=False),
+        Column("made_from", STRING, "Hash of what it is made from besides the tables of its own day"),
     ),
     key=("report_date",),
     partition_by=("report_date",),

@@ -1,5 +1,6 @@
 """What shoppers do: visits, carts, segments, and what brought them."""
 
+from clickstream_assets.analytics.rfm import DEFINITIONS
 from clickstream_assets.analytics.schema.table import (
     BOOL,
     DATE,
@@ -98,19 +99,46 @@ CARTS = Table(
     key=("cart_id",),
 )
 
+CART_DAYS = Table(
+    "cart_days",
+    "one day on which something happened to some cart",
+    (
+        Column("report_date", DATE, "The UTC day", nullable=False),
+        Column("opened", LONG, "Carts that were opened", nullable=False),
+        Column(
+            "abandoned",
+            LONG,
+            "Carts that were given up, whatever became of them later: one that is taken up and given up again counts "
+            "on both days",
+            nullable=False,
+        ),
+        Column("purchased", LONG, "Carts that were bought", nullable=False),
+    ),
+    key=("report_date",),
+)
+
 CUSTOMER_SEGMENTS = Table(
     "customer_segments",
     "one customer as of the end of one day",
     (
         Column("report_date", DATE, "The UTC day; all that happened up to its end counts", nullable=False),
         Column("user_id", STRING, "The shopper", nullable=False),
-        Column("rfm_segment", STRING, "Named segment of the scores; null without a purchase in RFM_DAYS"),
+        Column(
+            "rfm_segment",
+            STRING,
+            "Named segment of the recency score and the value score, which is the mean of the other two, halves up. "
+            f"{DEFINITIONS}. Null without a purchase in RFM_DAYS",
+        ),
         Column("recency_days", LONG, "Days from the last purchase to report_date; 0 is the same day"),
         Column("frequency", LONG, "Different orders in RFM_DAYS", nullable=False),
         Column("monetary", MONEY, "Sum of price times quantity of the purchases in RFM_DAYS", nullable=False),
-        Column("r_score", LONG, "Quintile by recency among the day's customers; 5 is best"),
-        Column("f_score", LONG, "Quintile by frequency; 5 is best"),
-        Column("m_score", LONG, "Quintile by monetary; 5 is best"),
+        Column(
+            "r_score",
+            LONG,
+            "In which fifth of the day's buyers by recency, from 1 to 5, the best; equals alike",
+        ),
+        Column("f_score", LONG, "The same by frequency"),
+        Column("m_score", LONG, "The same by monetary"),
         Column("abandoned_carts", LONG, "Carts abandoned in 30 days and not taken up since", nullable=False),
         Column("abandoned_value", MONEY, "What is in them", nullable=False),
     ),

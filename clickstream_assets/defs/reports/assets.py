@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 
 import dagster as dg
+from pydantic import Field
 
 from clickstream_assets.analytics.funnel import funnel as compute_funnel
 from clickstream_assets.analytics.persons import (
@@ -30,6 +30,7 @@ from clickstream_assets.analytics.summary import daily_summary as compute_daily_
 from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.partitions import daily, days_of, portions, row_counts
 from clickstream_assets.defs.plots import bar_plot
+from clickstream_assets.defs.scope import events_version
 from clickstream_assets.defs.tables import FRESHNESS, OWNERS, describe
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.lake import Lake
@@ -42,13 +43,21 @@ from clickstream_assets.resources.settings import SettingsResource
 
 PLOTTED_DAYS = 30
 PLOTTED_PRODUCTS = 20
+# Greylisting and a full mailbox's quota take minutes; after an hour of trying somebody has to look.
+MAIL_RETRIES = 6
+MAIL_RETRY_SECONDS = 600
 
 # A bot's session can have started up to two days before the day's events.
 SESSIONS_BEFORE = dg.AssetDep("sessions", partition_mapping=dg.TimeWindowPartitionMapping(start_offset=-2))
 
 
-def _events_and_sessions(lake: Lake) -> tuple[DataFrame, DataFrame]:
-    return lake.read(EVENTS, columns=EVENT_COLUMNS), lake.read(SESSIONS, columns=SESSION_COLUMNS)
+def _events_and_sessions(
+    context: dg.AssetExecutionContext, lake: Lake, *more: str
+) -> tuple[DataFrame, DataFrame]:
+    """Of the events EVENT_COLUMNS, and `more`."""
+    version = events_version(context.instance, context.run_id)
+    events = lake.read(EVENTS, version, columns=(*EVENT_COLUMNS, *more))
+    return events, lake.read(SESSIONS, columns=SESSION_COLUMNS)
 
 
 def _replace_days(
@@ -101,7 +110,7 @@ def product_performance(context: dg.AssetExecutionContext, lake: LakeResource) -
         the_lake,
         PRODUCT_PERFORMANCE,
         lambda first, last: compute_product_performance(
-            persons_events(*_events_and_sessions(the_lake), first, last)
+            persons_events(*_events_and_sessions(context, the_lake), first, last)
         ),
     )
 
@@ -130,7 +139,7 @@ def category_conversion(context: dg.AssetExecutionContext, lake: LakeResource) -
         the_lake,
         CATEGORY_CONVERSION,
         lambda first, last: compute_category_conversion(
-            persons_events(*_events_and_sessions(the_lake), first, last)
+            persons_events(*_events_and_sessions(context, the_lake), first, last)
         ),
     )
     return _materialized(
@@ -159,7 +168,9 @@ def daily_summary(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.M
         context,
         the_lake,
         DAILY_SUMMARY,
-        lambda first, last: compute_daily_summary(*_events_and_sessions(the_lake), first, last),
+        lambda first, last: compute_daily_summary(
+            *_events_and_sessions(context, the_lake, "currency"), first, last
+        ),
     )
     return _materialized(
         context,
@@ -199,7 +210,7 @@ def funnel(
         the_lake,
         FUNNEL,
         lambda first, last: compute_funnel(
-            *_events_and_sessions(the_lake), the_lake.read(USER_SEGMENTS), first, last, window
+            *_events_and_sessions(context, the_lake), the_lake.read(USER_SEGMENTS), first, last, window
         ),
     )
 
@@ -236,7 +247,8 @@ _WEEK_BEFORE = dg.TimeWindowPartitionMapping(start_offset=-LONGEST_COMPARISON.da
 def daily_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """One report per UTC day, as JSON; the API and the mail make text and HTML of it.
 
-    The reports of later days that compare with the run's days are made again, where they exist.
+    The reports of other days that the run's days change are made again, where they exist: those that compare with
+    them, and those whose carts and customer segments are no longer what they were made from.
     """
     the_lake = lake.get()
     first, last = days_of(context)
@@ -252,6 +264,14 @@ def daily_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Ma
     )
 
 
+class MailConfig(dg.Config):
+    """What a run of `report_mail` mails."""
+
+    every_day: bool = Field(
+        False, description="Mail the report of every day of the run, instead of the newest one alone."
+    )
+
+
 @dg.asset(
     deps=["published_days"],
     partitions_def=daily(),
@@ -262,19 +282,21 @@ def daily_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Ma
     freshness_policy=FRESHNESS,
     metadata={"dagster/table_name": "report_mails"},
 )
-def report_mail(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
-    """The days' published reports, mailed to each of REPORT_TO once; without SMTP_HOST to nobody."""
+def report_mail(
+    context: dg.AssetExecutionContext, config: MailConfig, settings: SettingsResource
+) -> dg.MaterializeResult:
+    """The newest day's published report, mailed to each of REPORT_TO once; without SMTP_HOST to nobody."""
     limits = settings.get()
     first, last = days_of(context)
     if not limits.smtp_host:
         return dg.MaterializeResult(metadata={"mailed": "no: SMTP_HOST is not set"})
-    sent: list[str] = []
-    had: list[str] = []
-    with explained_errors(), mailer(limits) as server:
-        for offset in range((last - first).days + 1):
-            day = first + timedelta(days=offset)
-            send = partial(server.send, published_report(limits, day))
-            mailed = mail_once(limits, day, recipients(limits), send)
-            sent += [f"{day} to {recipient}" for recipient in mailed.now]
-            had += [f"{day} to {recipient}, on {at:%Y-%m-%d}" for recipient, at in mailed.before.items()]
+    begin = first if config.every_day else last
+    days = [begin + timedelta(days=offset) for offset in range((last - begin).days + 1)]
+    with explained_errors(max_retries=MAIL_RETRIES, seconds=MAIL_RETRY_SECONDS):
+        reports = {day: published_report(limits, day) for day in days}
+        mails = [(day, recipient) for day in days for recipient in recipients(limits)]
+        with mailer(limits) as server:
+            mailed = mail_once(limits, mails, lambda day, recipient: server.send(reports[day], recipient))
+    sent = [f"{day} to {recipient}" for day, recipient in mailed.now]
+    had = [f"{day} to {recipient}, on {at:%Y-%m-%d}" for (day, recipient), at in mailed.before.items()]
     return dg.MaterializeResult(metadata={"mailed": sent, "mailed_before": had})

@@ -8,13 +8,16 @@ from clickstream_assets.analytics.attribution import MODELS
 from clickstream_assets.analytics.attribution import campaign_attribution as compute_campaign_attribution
 from clickstream_assets.analytics.measures import revenue
 from clickstream_assets.analytics.persons import between, persons_events
-from clickstream_assets.analytics.schema import CAMPAIGN_ATTRIBUTION, EVENTS, SESSIONS
+from clickstream_assets.analytics.schema import CAMPAIGN_ATTRIBUTION, DAILY_SUMMARY, EVENTS, SESSIONS
 from clickstream_assets.defs.failures import explained_errors
-from clickstream_assets.defs.keys import SAMPLES, keys_are_unique
+from clickstream_assets.defs.keys import keys_are_unique
 from clickstream_assets.defs.partitions import daily, days_of, portions, row_counts
 from clickstream_assets.defs.plots import bar_plot
+from clickstream_assets.defs.scope import Days, check_events, events_version, run_days
+from clickstream_assets.defs.sums import Sums, compared, sums
 from clickstream_assets.defs.tables import FRESHNESS, OWNERS, describe
 from clickstream_assets.engine import functions_of
+from clickstream_assets.lake import Lake
 from clickstream_assets.resources.lake import LakeResource
 from clickstream_assets.resources.settings import SettingsResource
 
@@ -43,10 +46,11 @@ def campaign_attribution(
     limits = settings.get()
     the_lake = lake.get()
     first, last = days_of(context)
+    version = events_version(context.instance, context.run_id)
     with explained_errors():
         for start, end in portions(the_lake, first, last):
             rows = compute_campaign_attribution(
-                the_lake.read(EVENTS),
+                the_lake.read(EVENTS, version),
                 the_lake.read(SESSIONS),
                 start,
                 end,
@@ -70,54 +74,46 @@ def campaign_attribution(
     )
 
 
-unique_keys = keys_are_unique(CAMPAIGN_ATTRIBUTION)
+unique_keys = keys_are_unique(CAMPAIGN_ATTRIBUTION, run_days)
 
 
-@dg.asset_check(asset="campaign_attribution")
-def each_model_shares_out_all_revenue(lake: LakeResource) -> dg.AssetCheckResult:
-    """Of every day, each model's shares add up to the purchases of the day without bots'.
-
-    Not blocking: while days are still being brought up to date one after another, the sums differ.
-    """
+@dg.asset_check(asset="campaign_attribution", blocking=True)
+def each_model_shares_out_all_revenue(
+    context: dg.AssetCheckExecutionContext, lake: LakeResource
+) -> dg.AssetCheckResult:
+    """Of every day, each model's shares add up to the purchases of the day without bots'."""
     the_lake = lake.get()
-    attributed = the_lake.snapshot(CAMPAIGN_ATTRIBUTION).rows_by("report_date")
-    if not attributed:
-        return dg.AssetCheckResult(passed=True, metadata={"days": 0})
-    purchases = the_lake.read(EVENTS)
+    days = run_days(context)
+    purchases = check_events(context, the_lake)
     F, _ = functions_of(purchases)
     purchases = purchases.where(F.col("event_type") == "purchase")
-    persons = persons_events(purchases, the_lake.read(SESSIONS), min(attributed), max(attributed))
-    paid = persons.groupBy("event_date").agg(revenue(F).alias("paid"))
-    shared = (
-        the_lake.read(CAMPAIGN_ATTRIBUTION)
-        .groupBy("report_date", "model")
-        .agg(F.sum("revenue").cast("decimal(18,4)").alias("owed"))
-    )
-    expected = {row["event_date"]: row["paid"] for row in the_lake.engine.to_arrow(paid).to_pylist()}
-    actual = {
-        (row["report_date"], row["model"]): row["owed"]
-        for row in the_lake.engine.to_arrow(shared).to_pylist()
-    }
-    days = sorted(expected.keys() | {day for day, _ in actual})
-    wrong = [
-        (day, model) for day in days for model in MODELS if actual.get((day, model)) != expected.get(day)
-    ]
-    return dg.AssetCheckResult(
-        passed=not wrong,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={
-            "expected": str(sum(expected.values())),
-            "actual": {
-                model: str(sum(v for (_, its), v in actual.items() if its == model)) for model in MODELS
-            },
-            "sample_keys": [
-                {
-                    "report_date": str(day),
-                    "model": model,
-                    "expected": str(expected.get(day)),
-                    "actual": str(actual.get((day, model))),
-                }
-                for day, model in wrong[:SAMPLES]
-            ],
-        },
-    )
+    attributed = the_lake.snapshot(CAMPAIGN_ATTRIBUTION).rows_by("report_date")
+    span = days or ((min(attributed), max(attributed)) if attributed else None)
+    expected: Sums = {}
+    if span:
+        persons = persons_events(purchases, the_lake.read(SESSIONS), *span)
+        paid = persons.groupBy("event_date").agg(revenue(F).alias("paid"))
+        for row in the_lake.engine.to_arrow(paid).to_pylist():
+            expected[row["event_date"]] = dict.fromkeys(MODELS, row["paid"])
+    return compared(expected, _by_model(the_lake, days, "revenue"))
+
+
+@dg.asset_check(asset="campaign_attribution", additional_deps=["daily_summary"], blocking=True)
+def each_model_shares_out_all_orders(
+    context: dg.AssetCheckExecutionContext, lake: LakeResource
+) -> dg.AssetCheckResult:
+    """Of every day, each model's shares of orders add up to those of daily_summary."""
+    the_lake = lake.get()
+    days = run_days(context)
+    summaries = sums(the_lake, DAILY_SUMMARY, {"orders": "orders"}, days)
+    expected = {day: dict.fromkeys(MODELS, figures["orders"]) for day, figures in summaries.items()}
+    return compared(expected, _by_model(the_lake, days, "orders"))
+
+
+def _by_model(lake: Lake, days: Days, column: str) -> Sums:
+    found: Sums = {}
+    for model in MODELS:
+        shares = sums(lake, CAMPAIGN_ATTRIBUTION, {model: column}, days, where=f"model = '{model}'")
+        for day, figures in shares.items():
+            found.setdefault(day, {}).update(figures)
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -14,91 +13,54 @@ from clickstream_assets.analytics.schema import (
     DAILY_SUMMARY,
     FUNNEL,
     PRODUCT_PERFORMANCE,
-    SESSIONS,
     USER_SEGMENTS,
-    Table,
 )
-from clickstream_assets.defs.keys import keys_are_unique
+from clickstream_assets.defs.keys import SAMPLES, keys_are_unique
+from clickstream_assets.defs.scope import check_events, rows_of, run_days
+from clickstream_assets.defs.sums import Sums, compared, sums, sums_of_sessions
 from clickstream_assets.engine import functions_of
-from clickstream_assets.lake import Lake
 from clickstream_assets.resources.lake import LakeResource
 
-SAMPLES = 5
-Sums = dict[Any, dict[str, Any]]
+product_performance_keys = keys_are_unique(PRODUCT_PERFORMANCE, run_days)
+category_conversion_keys = keys_are_unique(CATEGORY_CONVERSION, run_days)
+daily_summary_keys = keys_are_unique(DAILY_SUMMARY, run_days)
+funnel_keys = keys_are_unique(FUNNEL, run_days)
+daily_report_keys = keys_are_unique(DAILY_REPORT, run_days)
 
 
-product_performance_keys = keys_are_unique(PRODUCT_PERFORMANCE)
-category_conversion_keys = keys_are_unique(CATEGORY_CONVERSION)
-daily_summary_keys = keys_are_unique(DAILY_SUMMARY)
-funnel_keys = keys_are_unique(FUNNEL)
-daily_report_keys = keys_are_unique(DAILY_REPORT)
-
-
-def _sums(lake: Lake, table: Table, columns: Mapping[str, str], where: str | None = None) -> Sums:
-    """Per day the sums of some columns, under other names; `where` is an SQL condition."""
-    (day,) = table.partition_by
-    rows = lake.read(table)
-    F, _ = functions_of(rows)
-    if where:
-        rows = rows.where(F.expr(where))
-    types = {c.name: "decimal(18,4)" if str(c.type).startswith("decimal") else "long" for c in table.columns}
-    sums = rows.groupBy(day).agg(
-        *(F.sum(column).cast(types[column]).alias(f"sum_{name}") for name, column in columns.items())
-    )
-    return {
-        row[day]: {name: row[f"sum_{name}"] for name in columns}
-        for row in lake.engine.to_arrow(sums).to_pylist()
-    }
-
-
-def _compared(expected: Sums, actual: Sums, **more: Any) -> dg.AssetCheckResult:
-    """Whether the days' figures are the same; a day that one of the two has not counts as zeros there."""
-    names = sorted({name for figures in (*expected.values(), *actual.values()) for name in figures})
-
-    def total(sums: Sums, day: Any, name: str) -> Any:
-        return sums.get(day, {}).get(name, 0)
-
-    wrong = [
-        f"{day} {name}: {total(expected, day, name)} expected, {total(actual, day, name)} found"
-        for day in sorted({*expected, *actual})
-        for name in names
-        if total(expected, day, name) != total(actual, day, name)
-    ]
-    return dg.AssetCheckResult(
-        passed=not wrong,
-        metadata={
-            "expected": {name: float(sum(total(expected, day, name) for day in expected)) for name in names},
-            "actual": {name: float(sum(total(actual, day, name) for day in actual)) for name in names},
-            "sample_days": wrong[:SAMPLES],
-        },
-        **more,
-    )
-
-
-@dg.asset_check(asset="product_performance", additional_deps=["daily_summary"])
-def products_add_up_to_the_day(lake: LakeResource) -> dg.AssetCheckResult:
+@dg.asset_check(asset="product_performance", additional_deps=["daily_summary"], blocking=True)
+def products_add_up_to_the_day(
+    context: dg.AssetCheckExecutionContext, lake: LakeResource
+) -> dg.AssetCheckResult:
     """Views, additions to carts, purchases and revenue of a day's products are those of the day."""
     names = ("views", "add_to_carts", "purchases", "revenue")
-    of_day = _sums(lake.get(), DAILY_SUMMARY, {name: name for name in names})
+    days = run_days(context)
+    of_day = sums(lake.get(), DAILY_SUMMARY, {name: name for name in names}, days)
     columns = {name: "view_count" if name == "views" else name for name in names}
-    return _compared(of_day, _sums(lake.get(), PRODUCT_PERFORMANCE, columns))
+    return compared(of_day, sums(lake.get(), PRODUCT_PERFORMANCE, columns, days))
 
 
-@dg.asset_check(asset="category_conversion", additional_deps=["daily_summary"])
-def categories_add_up_to_the_day(lake: LakeResource) -> dg.AssetCheckResult:
+@dg.asset_check(asset="category_conversion", additional_deps=["daily_summary"], blocking=True)
+def categories_add_up_to_the_day(
+    context: dg.AssetCheckExecutionContext, lake: LakeResource
+) -> dg.AssetCheckResult:
     """Views, additions to carts, purchases and revenue of a day's categories are those of the day."""
     columns = {name: name for name in ("views", "add_to_carts", "purchases", "revenue")}
-    return _compared(
-        _sums(lake.get(), DAILY_SUMMARY, columns), _sums(lake.get(), CATEGORY_CONVERSION, columns)
+    expected, actual = (
+        sums(lake.get(), table, columns, run_days(context)) for table in (DAILY_SUMMARY, CATEGORY_CONVERSION)
     )
+    return compared(expected, actual)
 
 
-@dg.asset_check(asset="daily_summary", additional_deps=["user_segments"])
-def users_are_those_of_the_segments(lake: LakeResource) -> dg.AssetCheckResult:
+@dg.asset_check(asset="daily_summary", additional_deps=["user_segments"], blocking=True)
+def users_are_those_of_the_segments(
+    context: dg.AssetCheckExecutionContext, lake: LakeResource
+) -> dg.AssetCheckResult:
     """A day's buyers, window shoppers, events and revenue are those of its user_segments."""
     the_lake = lake.get()
-    expected = _sums(the_lake, USER_SEGMENTS, {"events": "events", "revenue": "revenue"})
-    rows = the_lake.read(USER_SEGMENTS)
+    days = run_days(context)
+    expected = sums(the_lake, USER_SEGMENTS, {"events": "events", "revenue": "revenue"}, days)
+    rows = rows_of(the_lake, USER_SEGMENTS, days)
     F, _ = functions_of(rows)
     users = rows.groupBy("report_date", "segment").agg(F.count(F.lit(1)).cast("long").alias("users"))
     for row in the_lake.engine.to_arrow(users).to_pylist():
@@ -109,31 +71,53 @@ def users_are_those_of_the_segments(lake: LakeResource) -> dg.AssetCheckResult:
         "buyer": "buyer_count",
         "window_shopper": "window_shopper_count",
     }
-    return _compared(expected, _sums(the_lake, DAILY_SUMMARY, columns))
+    return compared(expected, sums(the_lake, DAILY_SUMMARY, columns, days))
 
 
 @dg.asset_check(asset="daily_summary", additional_deps=["sessions"])
-def revenue_is_that_of_the_sessions(lake: LakeResource) -> dg.AssetCheckResult:
-    """The revenue of all days is that of all sessions of persons.
+def revenue_is_that_of_the_sessions(
+    context: dg.AssetCheckExecutionContext, lake: LakeResource
+) -> dg.AssetCheckResult:
+    """A day's revenue is that of the sessions of persons, of those that go on at midnight what they had that day.
 
-    Of a single day the two differ by the sessions that go on at midnight. Not blocking: while days are still being
-    brought up to date one after another, the sums differ.
+    Not blocking: the sessions of the days before may wait for being brought up to date themselves.
     """
     the_lake = lake.get()
-    of_sessions = _sums(the_lake, SESSIONS, {"revenue": "revenue"}, where="NOT is_bot")
-    of_days = _sums(the_lake, DAILY_SUMMARY, {"revenue": "revenue"})
-    return _compared(
-        {"all days": {"revenue": sum(figures["revenue"] for figures in of_sessions.values())}},
-        {"all days": {"revenue": sum(figures["revenue"] for figures in of_days.values())}},
+    days = run_days(context)
+    of_sessions = sums_of_sessions(the_lake, check_events(context, the_lake), days, where="NOT is_bot")
+    expected = {day: {"revenue": figures["revenue"]} for day, figures in of_sessions.items()}
+    of_days = sums(the_lake, DAILY_SUMMARY, {"revenue": "revenue"}, days)
+    return compared(expected, of_days, severity=dg.AssetCheckSeverity.WARN)
+
+
+@dg.asset_check(asset="daily_summary")
+def a_day_has_one_currency(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
+    """The purchases of a day are all in one currency: amounts of several are added up as they are."""
+    rows = rows_of(lake.get(), DAILY_SUMMARY, run_days(context)).select("report_date", "currencies")
+    named = {
+        row["report_date"]: row["currencies"] or [] for row in lake.get().engine.to_arrow(rows).to_pylist()
+    }
+    mixed = [day for day in sorted(named) if len(named[day]) > 1]
+    return dg.AssetCheckResult(
+        passed=not mixed,
         severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "expected": "1 currency a day",
+            "actual": f"{max(map(len, named.values()), default=0)} at most",
+            "currencies": sorted({currency for its in named.values() for currency in its}),
+            "sample_days": [f"{day}: {', '.join(named[day])}" for day in mixed[:SAMPLES]],
+        },
     )
 
 
 @dg.asset_check(asset="funnel", additional_deps=["user_segments"])
-def funnel_starts_with_all_viewers(lake: LakeResource) -> dg.AssetCheckResult:
+def funnel_starts_with_all_viewers(
+    context: dg.AssetCheckExecutionContext, lake: LakeResource
+) -> dg.AssetCheckResult:
     """The first step overall, and of the segments together, is everybody who viewed; no step has more than the last."""
     the_lake = lake.get()
-    viewers = the_lake.read(USER_SEGMENTS)
+    days = run_days(context)
+    viewers = rows_of(the_lake, USER_SEGMENTS, days)
     F, _ = functions_of(viewers)
     expected = {
         row["report_date"]: {"overall": row["users"], "segment": row["users"], "growing_steps": 0}
@@ -145,7 +129,7 @@ def funnel_starts_with_all_viewers(lake: LakeResource) -> dg.AssetCheckResult:
     }
     actual: Sums = {}
     groups: dict[Any, dict[int, int]] = {}
-    for row in the_lake.engine.to_arrow(the_lake.read(FUNNEL)).to_pylist():
+    for row in the_lake.engine.to_arrow(rows_of(the_lake, FUNNEL, days)).to_pylist():
         of_day = actual.setdefault(row["report_date"], {"overall": 0, "segment": 0, "growing_steps": 0})
         if row["step_number"] == 1 and row["dimension"] != "category":
             of_day[row["dimension"]] += row["users"]
@@ -154,15 +138,18 @@ def funnel_starts_with_all_viewers(lake: LakeResource) -> dg.AssetCheckResult:
     for (day, *_), users in groups.items():
         if not users[1] >= users[2] >= users[3]:
             actual[day]["growing_steps"] += 1
-    return _compared(expected, actual)
+    return compared(expected, actual)
 
 
-@dg.asset_check(asset="daily_report", additional_deps=["daily_summary"])
-def reports_say_what_the_summary_says(lake: LakeResource) -> dg.AssetCheckResult:
+@dg.asset_check(asset="daily_report", additional_deps=["daily_summary"], blocking=True)
+def reports_say_what_the_summary_says(
+    context: dg.AssetCheckExecutionContext, lake: LakeResource
+) -> dg.AssetCheckResult:
     """Events, buyers, window shoppers and revenue of each report are those of daily_summary."""
     the_lake = lake.get()
+    days = run_days(context)
     actual: Sums = {}
-    for row in the_lake.engine.to_arrow(the_lake.read(DAILY_REPORT)).to_pylist():
+    for row in the_lake.engine.to_arrow(rows_of(the_lake, DAILY_REPORT, days)).to_pylist():
         report = json.loads(row["report"])
         actual[row["report_date"]] = {
             "events": report["total_events"],
@@ -176,6 +163,6 @@ def reports_say_what_the_summary_says(lake: LakeResource) -> dg.AssetCheckResult
         "window_shoppers": "window_shopper_count",
         "revenue": "revenue",
     }
-    summaries = _sums(the_lake, DAILY_SUMMARY, columns)
+    summaries = sums(the_lake, DAILY_SUMMARY, columns, days)
     expected = {day: {**figures, "revenue": float(figures["revenue"])} for day, figures in summaries.items()}
-    return _compared(expected, actual)
+    return compared(expected, actual)

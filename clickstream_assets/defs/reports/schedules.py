@@ -3,17 +3,29 @@
 from datetime import UTC, timedelta
 
 import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG
 
 from clickstream_assets.defs.jobs import ONE_AT_A_TIME
 from clickstream_assets.defs.partitions import daily
 
 morning_report_job = dg.define_asset_job(
     "morning_report_job",
-    selection=dg.AssetSelection.groups("sessions", "segments", "reports")
-    | dg.AssetSelection.assets("published_days"),
+    selection=(
+        dg.AssetSelection.groups("sessions", "segments", "reports")
+        | dg.AssetSelection.assets("published_days", "published_shoppers")
+    )
+    - dg.AssetSelection.assets("report_mail"),
     # Of the days' tables there is one writer at a time.
     tags={ONE_AT_A_TIME: "refresh"},
-    description="A day's tables, up to date and published; then its report is mailed.",
+    description="A day's tables, up to date and published; then its report is mailed, by report_mail_job.",
+)
+
+report_mail_job = dg.define_asset_job(
+    "report_mail_job",
+    # By itself: it may wait for a mail server for an hour, and the tables must not.
+    selection=dg.AssetSelection.assets("report_mail"),
+    tags={ONE_AT_A_TIME: "mail"},
+    description="The report of a day, mailed to those who have not had it.",
 )
 
 
@@ -30,3 +42,16 @@ def morning_report(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.
     if not daily().has_partition_key(day):
         return dg.SkipReason(f"{day} is before EVENTS_START_DATE")
     return dg.RunRequest(run_key=day, partition_key=day)
+
+
+@dg.run_status_sensor(
+    run_status=dg.DagsterRunStatus.SUCCESS,
+    monitored_jobs=[morning_report_job],
+    request_job=report_mail_job,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Has the report mailed when the morning's run has published it.",
+)
+def report_published(context: dg.RunStatusSensorContext) -> dg.RunRequest:
+    """Ask for the mail of the run's day, of several the newest."""
+    newest = context.dagster_run.tags.get(ASSET_PARTITION_RANGE_END_TAG) or context.partition_key
+    return dg.RunRequest(run_key=context.dagster_run.run_id, partition_key=newest)

@@ -21,6 +21,7 @@ from clickstream_assets.analytics.segments import user_segments as compute_user_
 from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.partitions import daily, days_of, portions, row_counts
 from clickstream_assets.defs.plots import bar_plot
+from clickstream_assets.defs.scope import events_version
 from clickstream_assets.defs.shopping import newest_time, shopping_events
 from clickstream_assets.defs.tables import FRESHNESS, OWNERS, describe
 from clickstream_assets.engine import functions_of
@@ -29,6 +30,7 @@ from clickstream_assets.resources.settings import SettingsResource
 
 # Each day looks at all orders of RFM_DAYS; so many pairs of order and day are worked on at once.
 ORDERS_PER_PORTION = 5_000_000
+NO_DAY = "no day has changed"
 
 
 @dg.asset(
@@ -50,11 +52,24 @@ def user_segments(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.M
     the_lake = lake.get()
     first, last = days_of(context)
     with explained_errors():
+        version = events_version(context.instance, context.run_id)
         for start, end in portions(the_lake, first, last):
-            events = persons_events(the_lake.read(EVENTS), the_lake.read(SESSIONS), start, end)
+            events = persons_events(the_lake.read(EVENTS, version), the_lake.read(SESSIONS), start, end)
             rows = compute_user_segments(events)
             the_lake.replace(USER_SEGMENTS, rows, days=(start, end))
-    return dg.MaterializeResult(metadata=row_counts(the_lake, USER_SEGMENTS, first, last))
+    kept = between(the_lake.read(USER_SEGMENTS), "report_date", first, last)
+    F, _ = functions_of(kept)
+    counted = kept.groupBy("segment").agg(F.count(F.lit(1)).cast("long").alias("users"))
+    users = {row["segment"]: row["users"] for row in the_lake.engine.to_arrow(counted).to_pylist()}
+    return dg.MaterializeResult(
+        metadata={
+            **row_counts(the_lake, USER_SEGMENTS, first, last),
+            "users_by_segment": bar_plot(
+                f"Users and days by segment, {first} to {last}",
+                {segment: users.get(segment, 0) for segment in ("buyer", "window_shopper")},
+            ),
+        }
+    )
 
 
 @dg.asset(
@@ -116,7 +131,7 @@ def customer_segments(settings: SettingsResource, lake: LakeResource) -> dg.Mate
         metadata={
             "as_of": dg.MetadataValue.timestamp(as_of),
             "events_batch": newest.batch,
-            "replaced_from": str(changed) if changed else "no day has changed",
+            "replaced_from": str(changed) if changed else NO_DAY,
             "customers_by_segment": bar_plot("Customers by segment on the newest day", counts),
             "dagster/row_count": snapshot.rows,
         }

@@ -9,6 +9,7 @@ import pyarrow as pa
 from clickstream_assets.analytics.customers import first_changed
 from clickstream_assets.analytics.schema import (
     CUSTOMER_SEGMENTS,
+    DAILY_REPORT,
     INTERACTIONS,
     ITEM_FACTORS,
     MODEL_EVALUATION,
@@ -22,7 +23,7 @@ from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.tables import FIRST, FRESHNESS, OWNERS, describe
 from clickstream_assets.engine import functions_of
 from clickstream_assets.lake import Lake, conform
-from clickstream_assets.postgres.publishing import Published, Scope
+from clickstream_assets.postgres.publishing import Publication, Published, Scope
 from clickstream_assets.postgres.tables import (
     CAMPAIGN_ATTRIBUTION_TABLE,
     CARTS_TABLE,
@@ -46,7 +47,6 @@ from clickstream_assets.recommender.algorithms import restore
 from clickstream_assets.recommender.evaluation import chosen_algorithm
 from clickstream_assets.recommender.ranking import Products
 from clickstream_assets.recommender.selection import recommend
-from clickstream_assets.reports.build import LONGEST_COMPARISON
 from clickstream_assets.resources.lake import LakeResource
 from clickstream_assets.resources.postgres import PostgresResource
 from clickstream_assets.resources.settings import SettingsResource
@@ -67,11 +67,21 @@ SHOPPER_TABLES = (CARTS_TABLE, CUSTOMER_SEGMENT_DAYS_TABLE, COHORT_RETENTION_TAB
 
 def _rows_of_days(lake: Lake, table: Table, first: date, last: date) -> Iterator[pa.RecordBatch]:
     (column,) = table.partition_by
-    for start, end in portions(lake, first, last):
+    for start, end in portions(lake, first, last, table):
         rows = lake.read(table)
         F, _ = functions_of(rows)
         days = (F.col(column) >= F.lit(start)) & (F.col(column) <= F.lit(end))
         yield from conform(lake.engine.to_arrow(rows.where(days)), table).to_batches()
+
+
+def _days_of_reports(lake: Lake, publication: Publication, first: date, last: date) -> tuple[date, date]:
+    """The days to publish the reports of: these, up to or from others that are not published as the lake has them."""
+    columns = ("report_date", "generated_at", "made_from")
+    reports = lake.engine.to_arrow(lake.read(DAILY_REPORT, columns=columns)).to_pylist()
+    made = {row["report_date"]: row for row in reports}
+    there = {row["report_date"]: row for row in publication.read(DAILY_REPORT_TABLE, columns).to_pylist()}
+    days = {day for day in made.keys() | there.keys() if made.get(day) != there.get(day)} | {first, last}
+    return min(days), max(days)
 
 
 def _changes(published: Published) -> dict[str, int]:
@@ -98,8 +108,8 @@ def published_days(
 ) -> dg.MaterializeResult:
     """The days' rows of PostgreSQL's `clickstream_sessions` and of the tables that have the lake's names, equal to it.
 
-    All tables and all days of a run change in one transaction. Rows that stay the same are not touched; how many
-    changed is in the metadata.
+    All tables and all days of a run change in one transaction, and the reports of other days that were made again.
+    Rows that stay the same are not touched; how many changed is in the metadata.
     """
     the_lake = lake.get()
     first, last = days_of(context)
@@ -107,10 +117,11 @@ def published_days(
     with explained_errors(), postgres.publication() as publication:
         for table in DAILY_TABLES:
             (day,) = table.schema.partition_by
-            # The reports of later days compare with these, and may have been made again.
-            end = last + LONGEST_COMPARISON if table is DAILY_REPORT_TABLE else last
-            rows = _rows_of_days(the_lake, table.schema, first, end)
-            changes[table.name] = _changes(publication.publish(table, rows, Scope(day, first, end)))
+            start, end = first, last
+            if table is DAILY_REPORT_TABLE:
+                start, end = _days_of_reports(the_lake, publication, first, last)
+            rows = _rows_of_days(the_lake, table.schema, start, end)
+            changes[table.name] = _changes(publication.publish(table, rows, Scope(day, start, end)))
     return dg.MaterializeResult(
         metadata={
             "changes": changes,

@@ -4,13 +4,15 @@ from datetime import timedelta
 
 import dagster as dg
 
-from clickstream_assets.analytics.carts import CartRules, cart_states
+from clickstream_assets.analytics.carts import CartRules, cart_days, cart_states
 from clickstream_assets.analytics.carts import carts as final_carts
-from clickstream_assets.analytics.schema import CARTS, EVENTS, SESSIONS
+from clickstream_assets.analytics.persons import between
+from clickstream_assets.analytics.schema import CART_DAYS, CARTS, EVENTS, SESSIONS
 from clickstream_assets.analytics.sessions import sessions as compute_sessions
 from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.partitions import daily, days_of, portions, row_counts
 from clickstream_assets.defs.plots import bar_plot
+from clickstream_assets.defs.scope import EVENTS_VERSION
 from clickstream_assets.defs.shopping import newest_time, shopping_events
 from clickstream_assets.defs.tables import FIRST, FRESHNESS, OWNERS, describe
 from clickstream_assets.engine import functions_of
@@ -41,9 +43,10 @@ def sessions(
     gap = timedelta(minutes=limits.session_gap_minutes)
     first, last = days_of(context)
     with explained_errors():
+        version = the_lake.snapshot(EVENTS).version
         for start, end in portions(the_lake, first, last):
             rows = compute_sessions(
-                the_lake.read(EVENTS),
+                the_lake.read(EVENTS, version),
                 start,
                 end,
                 gap,
@@ -52,7 +55,21 @@ def sessions(
                 cut_at_campaign=limits.session_cut_at_campaign,
             )
             the_lake.replace(SESSIONS, rows, days=(start, end))
-    return dg.MaterializeResult(metadata=row_counts(the_lake, SESSIONS, first, last))
+    kept = between(the_lake.read(SESSIONS), "session_date", first, last)
+    F, _ = functions_of(kept)
+    by_step = kept.where(~F.col("is_bot")).groupBy("furthest_step")
+    counted = by_step.agg(F.count(F.lit(1)).cast("long").alias("sessions"))
+    steps = {row["furthest_step"]: row["sessions"] for row in the_lake.engine.to_arrow(counted).to_pylist()}
+    return dg.MaterializeResult(
+        metadata={
+            **row_counts(the_lake, SESSIONS, first, last),
+            EVENTS_VERSION: version,
+            "sessions_by_step": bar_plot(
+                f"Sessions of persons by their furthest step, {first} to {last}",
+                {step: steps.get(step, 0) for step in ("none", "view", "add_to_cart", "purchase")},
+            ),
+        }
+    )
 
 
 @dg.asset(
@@ -61,13 +78,13 @@ def sessions(
     kinds={"delta"},
     owners=OWNERS,
     freshness_policy=FRESHNESS,
-    metadata=describe(CARTS),
+    metadata=describe(CARTS, CART_DAYS),
 )
 def carts(settings: SettingsResource, lake: LakeResource) -> dg.MaterializeResult:
     """One row per cart, across sessions: open, abandoned, emptied, converted or recovered. No bots.
 
     Computed from all additions, removals and purchases each time, so a late event repairs the carts it concerns.
-    A cart is abandoned as of the newest event of all.
+    A cart is abandoned as of the newest event of all. `cart_days` counts what happened on each day.
     """
     the_lake = lake.get()
     engine = the_lake.engine
@@ -76,6 +93,7 @@ def carts(settings: SettingsResource, lake: LakeResource) -> dg.MaterializeResul
         as_of = newest_time(the_lake, events)
         states = cart_states(engine, shopping_events(the_lake, events), CartRules.of(settings.get(), as_of))
         the_lake.replace(CARTS, final_carts(states))
+        the_lake.replace(CART_DAYS, cart_days(states))
         engine.release(states)
     rows = the_lake.read(CARTS)
     F, _ = functions_of(rows)

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.postgresql import ARRAY
 
 revision = "0004"
 down_revision = "0003"
@@ -70,6 +71,7 @@ def upgrade() -> None:
         _percent("conversion_rate"),
         _count("bot_events"),
         _count("bot_sessions"),
+        sa.Column("currencies", ARRAY(sa.Text)),
         sa.UniqueConstraint("report_date", name="daily_summary_report_date_key"),
     )
     op.create_table(
@@ -124,6 +126,7 @@ def upgrade() -> None:
         sa.Column("report_date", sa.Date, primary_key=True),
         sa.Column("generated_at", sa.DateTime(timezone=True), nullable=False),
         _text("report"),
+        _text("made_from", nullable=True),
     )
     # Which report went to whom, so that none goes twice.
     op.create_table(

@@ -1,0 +1,92 @@
+"""Sums by day, and whether those of two tables are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+import dagster as dg
+
+from clickstream_assets.analytics.schema import SESSIONS, Table
+from clickstream_assets.analytics.sessions import spilled
+from clickstream_assets.defs.keys import SAMPLES
+from clickstream_assets.defs.scope import Days, rows_of
+from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.lake import Lake
+
+Sums: TypeAlias = dict[Any, dict[str, Any]]
+"""By day figures by their names."""
+SESSION_REACH = timedelta(days=2)
+"""How long after its own day a session's last event can lie, at most."""
+
+
+def sums(lake: Lake, table: Table, columns: Mapping[str, str], days: Days, where: str | None = None) -> Sums:
+    """Per day the sums of some columns, by the names that they are to have; `where` is an SQL condition."""
+    (day,) = table.partition_by
+    rows = rows_of(lake, table, days)
+    F, _ = functions_of(rows)
+    if where:
+        rows = rows.where(F.expr(where))
+    types = {c.name: "decimal(18,4)" if str(c.type).startswith("decimal") else "long" for c in table.columns}
+    summed = rows.groupBy(day).agg(
+        *(F.sum(column).cast(types[column]).alias(f"sum_{name}") for name, column in columns.items())
+    )
+    return {
+        row[day]: {name: row[f"sum_{name}"] for name in columns}
+        for row in lake.engine.to_arrow(summed).to_pylist()
+    }
+
+
+def sums_of_sessions(lake: Lake, events: DataFrame, days: Days, where: str | None = None) -> Sums:
+    """Per day of the events: `events` and `revenue` as the sessions have them.
+
+    What sessions have after the midnight of their day is told by the events that lie within them.
+
+    Args:
+        lake: where the sessions are.
+        events: EVENTS rows, at least of the days and the two after.
+        days: the days.
+        where: an SQL condition on sessions.
+    """
+    there = lake.snapshot(SESSIONS).rows_by("session_date")
+    if not there:
+        return {}
+    first, last = days or (min(there), max(there) + SESSION_REACH)
+    begun = (first - SESSION_REACH, last)
+    columns = {"events": "total_events", "revenue": "revenue"}
+    found = sums(lake, SESSIONS, columns, begun, where)
+    sessions = rows_of(lake, SESSIONS, begun)
+    F, _ = functions_of(sessions)
+    moved = spilled(events, sessions.where(F.expr(where)) if where else sessions, *begun)
+    for row in lake.engine.to_arrow(moved).to_pylist():
+        into = found.setdefault(row["event_date"], {"events": 0, "revenue": Decimal(0)})
+        for name in columns:
+            found[row["session_date"]][name] -= row[name]
+            into[name] += row[name]
+    return {day: figures for day, figures in found.items() if first <= day <= last}
+
+
+def compared(expected: Sums, actual: Sums, **more: Any) -> dg.AssetCheckResult:
+    """Whether the days' figures are the same; a day that one of the two has not counts as zeros there."""
+    names = sorted({name for figures in (*expected.values(), *actual.values()) for name in figures})
+
+    def total(sums: Sums, day: Any, name: str) -> Any:
+        return sums.get(day, {}).get(name, 0)
+
+    wrong = [
+        f"{day} {name}: {total(expected, day, name)} expected, {total(actual, day, name)} found"
+        for day in sorted({*expected, *actual})
+        for name in names
+        if total(expected, day, name) != total(actual, day, name)
+    ]
+    return dg.AssetCheckResult(
+        passed=not wrong,
+        metadata={
+            "expected": {name: float(sum(total(expected, day, name) for day in expected)) for name in names},
+            "actual": {name: float(sum(total(actual, day, name) for day in actual)) for name in names},
+            "sample_days": wrong[:SAMPLES],
+        },
+        **more,
+    )
