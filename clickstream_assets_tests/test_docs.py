@@ -22,6 +22,7 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from typer.core import TyperGroup
 
 from clickstream_assets.analytics import schema
+from clickstream_assets.analytics.rfm import RFM_SEGMENTS
 from clickstream_assets.api.app import create_app
 from clickstream_assets.cli import app as command_line
 from clickstream_assets.definitions import defs
@@ -320,6 +321,15 @@ def test_checks_that_architecture_names_are_there(graph: AssetGraph):
     named = set(re.findall(r"check `(\w+)`", text_of("docs/architecture.md")))
     assert named
     assert named <= {key.name for key in graph.asset_check_keys}
+
+
+def test_architecture_defines_every_customer_segment():
+    table = re.findall(
+        r"^\| `(\w+)` \| ([\d to]+) \| ([\d to]+) \| (.+) \|$", text_of("docs/architecture.md"), re.M
+    )
+    assert [
+        f"{name} (recency {recency}, value {value}): {meaning}" for name, recency, value, meaning in table
+    ] == [segment.definition for segment in RFM_SEGMENTS]
 
 
 def examples() -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 
 from benchmarks.day.events import DAY
 from benchmarks.day.usage import used_by
-from clickstream_assets.analytics.schema import EVENTS, SESSIONS, USER_SEGMENTS, Table
+from clickstream_assets.analytics.schema import CUSTOMER_SEGMENTS, EVENTS, SESSIONS, USER_SEGMENTS, Table
 from clickstream_assets.settings import load_settings
 
 SQL = Path(__file__).parent / "sql"
@@ -76,7 +76,7 @@ def main() -> None:
         }
     )
     connection.execute("SET TimeZone = 'UTC'")
-    for table in (EVENTS, SESSIONS, USER_SEGMENTS):
+    for table in (EVENTS, SESSIONS, USER_SEGMENTS, CUSTOMER_SEGMENTS):
         connection.execute(f"CREATE VIEW {table.name} AS FROM {source(settings.lake, table)}")
     connection.execute((SQL / "setup.sql").read_text())
     figures = {}

@@ -52,7 +52,7 @@ ASSETS: dict[str, dg.AssetsDefinition] = {
     )
 }
 """In an order in which each comes after those that it reads."""
-READ_BY_OTHERS = ("sessions", "user_segments")
+READ_BY_OTHERS = ("sessions", "user_segments", "customer_segments")
 
 
 def maker(

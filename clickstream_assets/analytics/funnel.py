@@ -13,10 +13,17 @@ from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 SECOND = 1_000_000
 STEPS = ("view", "add_to_cart", "purchase")
+NO_CUSTOMER = "not_a_customer"
 
 
 def funnel(
-    events: DataFrame, sessions: DataFrame, segments: DataFrame, first: date, last: date, window: timedelta
+    events: DataFrame,
+    sessions: DataFrame,
+    segments: DataFrame,
+    customers: DataFrame,
+    first: date,
+    last: date,
+    window: timedelta,
 ) -> DataFrame:
     """Follow the users who viewed on a day through the steps.
 
@@ -25,10 +32,14 @@ def funnel(
     same view. So the later steps may lie after the day's midnight. Overall any products count; in a category, all
     steps have to be in it.
 
+    The groups by `segment` say how those who purchased that day came to it, and how far the others came. The groups by
+    `rfm` do not know how the day ends: they are the customers' segments as of the end of the day before.
+
     Args:
         events: EVENTS rows, of at least these days and the one after.
         sessions: SESSIONS rows, of at least these days, the two before and the one after.
         segments: USER_SEGMENTS rows, of at least these days.
+        customers: CUSTOMER_SEGMENTS rows, of at least the days before these.
         first: first UTC day.
         last: last UTC day.
         window: time from a view to the last step, at most a day.
@@ -37,7 +48,7 @@ def funnel(
         FUNNEL rows: three per day and group that has viewers.
     """
     steps = _steps(persons_events(events, sessions, first, last + timedelta(days=1)), first, last, window)
-    return _as_rows(_counted(_reached(steps, window), segments))
+    return _as_rows(_counted(_reached(steps, window), segments, customers))
 
 
 def _steps(events: DataFrame, first: date, last: date, window: timedelta) -> DataFrame:
@@ -98,33 +109,46 @@ def _reached(steps: DataFrame, window: timedelta) -> DataFrame:
     ).where(F.col("viewed_at").isNotNull())
 
 
-def _counted(reached: DataFrame, segments: DataFrame) -> DataFrame:
-    """One row per group, those of segments too: `viewers`, `carters` and `purchasers`."""
+def _counted(reached: DataFrame, segments: DataFrame, customers: DataFrame) -> DataFrame:
+    """One row per group, those of both kinds of segments too: `viewers`, `carters` and `purchasers`."""
     F, _ = functions_of(reached)
     segment_of = segments.select(
         F.col("report_date").alias("segment_date"), F.col("user_id").alias("segment_user"), F.col("segment")
     )
-    is_overall = F.col("dimension") == "overall"
+    rfm_of = customers.select(
+        F.date_add("report_date", 1).alias("rfm_date"),
+        F.col("user_id").alias("rfm_user"),
+        F.col("rfm_segment"),
+    )
     same_user = (F.col("report_date") == F.col("segment_date")) & (F.col("user_id") == F.col("segment_user"))
-    joined = reached.join(segment_of, on=is_overall & same_user, how="left")
-    # What counts overall counts in the user's segment once more.
+    same_customer = (F.col("report_date") == F.col("rfm_date")) & (F.col("user_id") == F.col("rfm_user"))
+    with_segment = as_view(
+        reached.join(segment_of, on=(F.col("dimension") == "overall") & same_user, how="left")
+    )
+    joined = with_segment.join(rfm_of, on=(F.col("dimension") == "overall") & same_customer, how="left")
+    # What counts overall counts in the user's segment, and as a customer, once more.
     named = as_view(
         joined.select(
             "report_date",
             "dimension",
             "value",
             "segment",
+            F.coalesce(F.col("rfm_segment"), F.lit(NO_CUSTOMER)).alias("rfm"),
             "carted",
             "purchased",
-            F.explode(F.array(F.lit(0), F.lit(1))).alias("by_segment"),
+            F.explode(F.array(*(F.lit(by) for by in ("itself", "segment", "rfm")))).alias("by"),
         )
     )
-    by_segment = F.col("by_segment") == 1
+    by = F.col("by")
+    counts_again = (F.col("dimension") == "overall") & ((by == "rfm") | F.col("segment").isNotNull())
     groups = as_view(
-        named.where(~by_segment | F.col("segment").isNotNull()).select(
+        named.where((by == "itself") | counts_again).select(
             "report_date",
-            F.when(by_segment, F.lit("segment")).otherwise(F.col("dimension")).alias("dimension"),
-            F.when(by_segment, F.col("segment")).otherwise(F.col("value")).alias("value"),
+            F.when(by == "itself", F.col("dimension")).otherwise(by).alias("dimension"),
+            F.when(by == "itself", F.col("value"))
+            .when(by == "segment", F.col("segment"))
+            .otherwise(F.col("rfm"))
+            .alias("value"),
             "carted",
             "purchased",
         )

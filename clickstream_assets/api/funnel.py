@@ -14,14 +14,14 @@ from clickstream_assets.api.parameters import Choice, Day, Text
 blueprint = APIBlueprint("funnel", __name__, url_prefix="/api", tag="Conversion")
 
 # As `analytics.funnel` and `analytics.attribution` name them, which would bring the engines along.
-DIMENSIONS = ("overall", "category", "segment")
+DIMENSIONS = ("overall", "category", "segment", "rfm")
 MODELS = ("last_touch", "first_touch", "linear")
 
 
 class _FunnelQuery(DaysParameters):
     limit = row_limit(100)
     dimension = Choice(*DIMENSIONS, metadata={"description": "Only groups by this"})
-    value = Text(metadata={"description": "Only this group: all, a category or a segment"})
+    value = Text(metadata={"description": "Only this group: all, a category, a segment or not_a_customer"})
 
 
 class Funnel(Schema):

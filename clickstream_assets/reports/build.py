@@ -63,10 +63,7 @@ def update_reports(lake: Lake, first: date, last: date, now: datetime) -> list[d
         The days whose reports are new or changed, in order.
     """
     reports = lake.read(DAILY_REPORT)
-    kept = {
-        row["report_date"]: row["made_from"]
-        for row in _rows(lake, reports.select("report_date", "made_from"))
-    }
+    kept = _kept(lake)
     asked = {first + timedelta(days=offset) for offset in range((last - first).days + 1)}
     compared = {day + longer for day in asked for longer in COMPARISONS.values()} & set(kept)
     eventless = _eventless_days(lake)
@@ -92,6 +89,19 @@ def update_reports(lake: Lake, first: date, last: date, now: datetime) -> list[d
         lake.replace(DAILY_REPORT, rows, days=(days[0], days[-1]))
         lake.engine.release(rows)
     return changed
+
+
+def outdated_days(lake: Lake) -> list[date]:
+    """The days, in order, whose reports are made from carts or customers that have changed since."""
+    kept = _kept(lake)
+    hashes = _hashes(lake, kept, _eventless_days(lake))
+    return sorted(day for day, its in kept.items() if its != hashes[day])
+
+
+def _kept(lake: Lake) -> dict[date, str | None]:
+    """What the reports that there are were made from, by day."""
+    rows = _rows(lake, lake.read(DAILY_REPORT, columns=("report_date", "made_from")))
+    return {row["report_date"]: row["made_from"] for row in rows}
 
 
 def _portions(days: Sequence[date]) -> Iterable[Sequence[date]]:

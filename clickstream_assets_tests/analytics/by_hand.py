@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -163,8 +163,13 @@ def _visits(lines: list[Line], gap: timedelta) -> list[list[Line]]:
     return visits
 
 
-def funnel(lines: list[Line], day: date, window: timedelta) -> dict[tuple[str, str], tuple[int, int, int]]:
-    """Viewers, carters and purchasers per group; every view of a user is tried with every later step."""
+def funnel(
+    lines: list[Line], day: date, window: timedelta, customers: Mapping[tuple[date, str], str]
+) -> dict[tuple[str, str], tuple[int, int, int]]:
+    """Viewers, carters and purchasers per group; every view of a user is tried with every later step.
+
+    `customers` are the RFM segments by day and user.
+    """
     of_user = defaultdict(list)
     for line in lines:
         if line.kind in ("view", "add_to_cart", "purchase"):
@@ -176,6 +181,8 @@ def funnel(lines: list[Line], day: date, window: timedelta) -> dict[tuple[str, s
         if depth:
             reached["overall", "all"][user] = depth
             reached["segment", "buyer" if bought else "window_shopper"][user] = depth
+            known_as = customers.get((day - timedelta(days=1), user), "not_a_customer")
+            reached["rfm", known_as][user] = depth
         for category in {line.category or "unknown" for line in its}:
             depth = _depth([line for line in its if (line.category or "unknown") == category], day, window)
             if depth:

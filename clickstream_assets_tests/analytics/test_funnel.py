@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from clickstream_assets.analytics.funnel import funnel
@@ -30,13 +31,35 @@ from clickstream_assets_tests.analytics.records import at, day, event_table
 
 HOUR = timedelta(hours=1)
 Rows = list[dict[str, Any]]
+Customers = dict[tuple[date, str], str | None]
+
+
+def customers_of(engine: Engine, customers: Customers) -> DataFrame:
+    """CUSTOMER_SEGMENTS rows, as far as the funnel reads them; none is null."""
+    rows = [(*key, segment) for key, segment in customers.items()]
+    days, users, names = zip(*rows, strict=True) if rows else ((), (), ())
+    columns = {
+        "report_date": (days, pa.date32()),
+        "user_id": (users, pa.string()),
+        "rfm_segment": (names, pa.string()),
+    }
+    return engine.from_arrow(
+        pa.table({name: pa.array(values, type_) for name, (values, type_) in columns.items()})
+    )
 
 
 def follow(
-    engine: Engine, events: DataFrame, visits: DataFrame, first: date, last: date, window: timedelta
+    engine: Engine,
+    events: DataFrame,
+    visits: DataFrame,
+    first: date,
+    last: date,
+    window: timedelta,
+    customers: Customers | None = None,
 ) -> Rows:
     segments = user_segments(persons_events(events, visits, first, last))
-    return table_of(engine, funnel(events, visits, segments, first, last, window), FUNNEL)
+    known = customers_of(engine, customers or {})
+    return table_of(engine, funnel(events, visits, segments, known, first, last, window), FUNNEL)
 
 
 def of_day(engine: Engine, events: Rows, date_text: str = "2024-05-01") -> Rows:
@@ -157,6 +180,7 @@ def test_a_category_needs_all_its_steps_and_segments_are_those_of_the_day(engine
         ("category", "hats"): (1, 1, 1),
         ("segment", "buyer"): (1, 1, 1),
         ("segment", "window_shopper"): (2, 1, 1),
+        ("rfm", "not_a_customer"): (3, 2, 2),
     }
     overall = [row for row in rows if row["dimension"] == "overall"]
     assert [
@@ -176,10 +200,25 @@ def test_the_funnel_is_that_of_every_view_tried_with_every_later_step(engine: En
     lines = simulated_lines(seed=3)
     window = timedelta(minutes=minutes)
     read = by_hand.read(lines)
-    rows = follow(engine, *load(engine, lines), FIRST, LAST, window)
+    users = sorted({line.user for line in read})
+    # Of every day, the last day's too, which nobody should look at; and some who have no segment.
+    names = ("champions", "lost", None)
+    customers = {
+        (FIRST + timedelta(days=number), user): names[(place + number) % 3]
+        for number in range(-1, 3)
+        for place, user in enumerate(users)
+        if place % 4
+    }
+    known = {key: name for key, name in customers.items() if name}
+    rows = follow(engine, *load(engine, lines), FIRST, LAST, window, customers)
     for number in range(3):
         the_day = FIRST + timedelta(days=number)
-        assert counts(rows, the_day) == by_hand.funnel(read, the_day, window)
+        assert counts(rows, the_day) == by_hand.funnel(read, the_day, window, known)
+    assert {row["value"] for row in rows if row["dimension"] == "rfm"} == {
+        "champions",
+        "lost",
+        "not_a_customer",
+    }
 
 
 def test_days_one_by_one_or_from_lines_in_another_order_have_the_same_funnels(engine: Engine):

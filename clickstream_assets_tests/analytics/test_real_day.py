@@ -15,6 +15,7 @@ from clickstream_assets.analytics.persons import persons_events
 from clickstream_assets.analytics.products import category_conversion, product_performance
 from clickstream_assets.analytics.schema import (
     CATEGORY_CONVERSION,
+    CUSTOMER_SEGMENTS,
     DAILY_SUMMARY,
     FUNNEL,
     PRODUCT_PERFORMANCE,
@@ -91,9 +92,10 @@ def test_the_tables_of_a_real_day_say_what_is_in_its_file(engine: Engine):
         for name, c in by_category.items()
     }
 
+    nobody = engine.from_arrow(CUSTOMER_SEGMENTS.arrow.empty_table())
     steps = table_of(
         engine,
-        funnel(events, kept, user_segments(persons), DAY, DAY, timedelta(hours=12)),
+        funnel(events, kept, user_segments(persons), nobody, DAY, DAY, timedelta(hours=12)),
         FUNNEL,
     )
     overall = {row["step"]: row["users"] for row in steps if row["dimension"] == "overall"}

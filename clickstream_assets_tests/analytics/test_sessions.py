@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from clickstream_assets.analytics.schema import SESSIONS
-from clickstream_assets.analytics.sessions import sessions, touched_days, without_bots
+from clickstream_assets.analytics.sessions import sessions, spilled, touched_days, without_bots
 from clickstream_assets.engine import Engine
 from clickstream_assets.lake import conform
 from clickstream_assets_tests.analytics.records import at, day, event_table, money, rows_of
@@ -351,3 +351,31 @@ def test_events_in_a_bots_session_are_left_out_with_those_of_robots(engine: Engi
     of_day = sessions(events, day("2024-05-01"), day("2024-05-01"), GAP, 60)
     kept = without_bots(events, engine.persist(of_day))
     assert [row["event_id"] for row in rows_of(engine, kept, "event_id")] == ["later"]
+
+
+def test_what_lies_after_midnight_is_moved_to_its_own_day(engine: Engine):
+    paid = {"event_type": "purchase", "price": Decimal("2.50")}
+    events = [
+        *views("owl", "2024-05-01 23:50", "2024-05-02 00:05"),
+        *views("owl", "2024-05-02 00:10", "2024-05-02 00:11", quantity=2, **paid),
+        # A visit of its own, later; one before the days; and one that ends in time.
+        *views("owl", "2024-05-02 12:00", **paid),
+        *views("bat", "2024-04-30 23:55", "2024-05-01 00:05"),
+        *views("ant", "2024-05-01 10:00", "2024-05-01 10:05"),
+    ]
+    df = engine.from_arrow(event_table(events))
+    visits = engine.from_arrow(
+        conform(
+            engine.to_arrow(sessions(df, day("2024-04-30"), day("2024-05-03"), GAP, 60)),
+            SESSIONS,
+        )
+    )
+    moved = engine.to_arrow(spilled(df, visits, day("2024-05-01"), day("2024-05-02")))
+    assert moved.to_pylist() == [
+        {
+            "session_date": day("2024-05-01"),
+            "event_date": day("2024-05-02"),
+            "events": 3,
+            "revenue": money("10"),
+        }
+    ]

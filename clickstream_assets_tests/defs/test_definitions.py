@@ -306,7 +306,7 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("product_performance", {"events", "sessions"}),
         ("category_conversion", {"events", "sessions"}),
         ("daily_summary", {"events", "sessions"}),
-        ("funnel", {"events", "sessions", "user_segments"}),
+        ("funnel", {"events", "sessions", "user_segments", "customer_segments"}),
         (
             "daily_report",
             {

@@ -4,10 +4,11 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 from dagster._core.test_utils import freeze_time
 
-from clickstream_assets.analytics.schema import EVENTS
+from clickstream_assets.analytics.schema import CUSTOMER_SEGMENTS, EVENTS
 from clickstream_assets.defs import partitions
 from clickstream_assets.defs.partitions import daily, days_of, portions
 from clickstream_assets.engine import DuckDBEngine
@@ -57,6 +58,31 @@ def test_portions_are_as_large_as_memory_allows(
     assert list(portions(lake, MAY, last)) == [
         (MAY + timedelta(days=start), MAY + timedelta(days=end)) for start, end in expected
     ]
+
+
+def test_a_table_of_its_own_size_has_portions_of_its_own(
+    tmp_path: Path, duckdb_engine: DuckDBEngine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(partitions, "ROWS_PER_PORTION", 5)
+    lake = lake_with(tmp_path, duckdb_engine, [1, 1])
+    # Few events, and many customers as of each day.
+    customers = [
+        {
+            **dict.fromkeys(CUSTOMER_SEGMENTS.column_names),
+            "report_date": MAY + timedelta(days=number // 4),
+            "user_id": f"u{number}",
+            "frequency": 0,
+            "monetary": 0,
+            "abandoned_carts": 1,
+            "abandoned_value": 0,
+        }
+        for number in range(8)
+    ]
+    rows = pa.Table.from_pylist(customers, schema=CUSTOMER_SEGMENTS.arrow)
+    lake.replace(CUSTOMER_SEGMENTS, duckdb_engine.from_arrow(rows))
+    second = MAY + timedelta(days=1)
+    assert list(portions(lake, MAY, second)) == [(MAY, second)]
+    assert list(portions(lake, MAY, second, CUSTOMER_SEGMENTS)) == [(MAY, MAY), (second, second)]
 
 
 def test_portions_of_a_lake_without_events_are_all_days_at_once(tmp_path: Path, duckdb_engine: DuckDBEngine):

@@ -79,7 +79,8 @@ def write_tables(lake: Lake, lines: list[bytes]) -> None:
     lake.replace(PRODUCT_PERFORMANCE, product_performance(persons), days)
     lake.replace(CATEGORY_CONVERSION, category_conversion(persons), days)
     lake.replace(DAILY_SUMMARY, daily_summary(events, visits, *days), days)
-    lake.replace(FUNNEL, funnel(events, visits, segments, *days, HOUR), days)
+    nobody = lake.engine.from_arrow(CUSTOMER_SEGMENTS.arrow.empty_table())
+    lake.replace(FUNNEL, funnel(events, visits, segments, nobody, *days, HOUR), days)
     carts = [
         {"report_date": day, "opened": 1, "abandoned": sold, "purchased": sold}
         for day, sold in ((FIRST, 0), (FIRST + timedelta(days=1), 1), (LAST, 0))
@@ -141,7 +142,7 @@ def test_reports_say_what_plain_loops_find_and_stay_as_long_as_that_is_so(engine
             )
             for row in categories
         ]
-        reached = by_hand.funnel(read, day, HOUR)["overall", "all"]
+        reached = by_hand.funnel(read, day, HOUR, {})["overall", "all"]
         assert tuple(step["users"] for step in report["funnel"]) == reached
     assert [reports[day]["carts"] for day in days] == [
         {"opened": 1, "abandoned": 0, "purchased": 0},

@@ -36,6 +36,10 @@ WITH steps AS (
     SELECT 'segment', segment, [count(*), count(carted), count(purchased)]
     FROM reached JOIN user_segments USING (user_id)
     WHERE dimension = 'overall' AND report_date = DATE '$day' GROUP BY segment
+    UNION ALL
+    SELECT 'rfm', coalesce(rfm_segment, 'not_a_customer'), [count(*), count(carted), count(purchased)]
+    FROM reached LEFT JOIN (FROM customer_segments WHERE report_date = DATE '$day' - 1) USING (user_id)
+    WHERE dimension = 'overall' GROUP BY ALL
 )
 SELECT DATE '$day' AS report_date, dimension, value,
     ['view', 'add_to_cart', 'purchase'][step_number] AS step, step_number, users[step_number] AS users,

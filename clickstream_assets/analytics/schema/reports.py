@@ -107,8 +107,19 @@ FUNNEL = Table(
     "one step of the way from view to purchase, of the viewers of one day in one group",
     (
         _DAY,
-        Column("dimension", STRING, "What the group is by: overall, category or segment", nullable=False),
-        Column("value", STRING, "The group: all, a category or a segment", nullable=False),
+        Column(
+            "dimension",
+            STRING,
+            "What the group is by: overall; category; segment, which is what the users did that day; or rfm, the "
+            "customers' segment as of the end of the day before",
+            nullable=False,
+        ),
+        Column(
+            "value",
+            STRING,
+            "The group: all, a category, a segment, or not_a_customer for users without a purchase in RFM_DAYS",
+            nullable=False,
+        ),
         Column("step", STRING, "view, add_to_cart or purchase", nullable=False),
         Column("step_number", INT, "1, 2 or 3", nullable=False),
         Column(

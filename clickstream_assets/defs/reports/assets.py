@@ -1,6 +1,6 @@
 """The tables that a day is reported from, the report, and its mail; a day at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -17,6 +17,7 @@ from clickstream_assets.analytics.products import category_conversion as compute
 from clickstream_assets.analytics.products import product_performance as compute_product_performance
 from clickstream_assets.analytics.schema import (
     CATEGORY_CONVERSION,
+    CUSTOMER_SEGMENTS,
     DAILY_REPORT,
     DAILY_SUMMARY,
     EVENTS,
@@ -34,7 +35,7 @@ from clickstream_assets.defs.scope import events_version
 from clickstream_assets.defs.tables import FRESHNESS, OWNERS, describe
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.lake import Lake
-from clickstream_assets.reports.build import LONGEST_COMPARISON, report_rows, update_reports
+from clickstream_assets.reports.build import LONGEST_COMPARISON, outdated_days, report_rows, update_reports
 from clickstream_assets.reports.mail import mailer, recipients
 from clickstream_assets.reports.published import mail_once, published_report
 from clickstream_assets.reports.text import render_text
@@ -65,11 +66,20 @@ def _replace_days(
     lake: Lake,
     table: Table,
     compute: Callable[[date, date], DataFrame],
+    more: Iterable[date] = (),
 ) -> None:
-    first, last = days_of(context)
+    """Compute the run's days, and `more`."""
+    ranges = [days_of(context)]
+    for day in more:
+        first, last = ranges[-1]
+        if len(ranges) > 1 and day - last == timedelta(days=1):
+            ranges[-1] = (first, day)
+        elif not ranges[0][0] <= day <= ranges[0][1]:
+            ranges.append((day, day))
     with explained_errors():
-        for start, end in portions(lake, first, last):
-            lake.replace(table, compute(start, end), days=(start, end))
+        for first, last in ranges:
+            for start, end in portions(lake, first, last):
+                lake.replace(table, compute(start, end), days=(start, end))
 
 
 def _materialized(
@@ -186,6 +196,8 @@ def daily_summary(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.M
     deps=[
         "events",
         "user_segments",
+        # Those of the day before; they have no partitions.
+        "customer_segments",
         # The last steps can lie after the day's midnight.
         dg.AssetDep(
             "sessions", partition_mapping=dg.TimeWindowPartitionMapping(start_offset=-2, end_offset=1)
@@ -202,7 +214,10 @@ def daily_summary(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.M
 def funnel(
     context: dg.AssetExecutionContext, settings: SettingsResource, lake: LakeResource
 ) -> dg.MaterializeResult:
-    """From view to cart to purchase within FUNNEL_WINDOW_MINUTES: users per step, overall, by category and segment."""
+    """From view to cart to purchase within FUNNEL_WINDOW_MINUTES: users per step, overall, by category and segment.
+
+    A late purchase changes the customers' segments of all later days, so these days' funnels are made again with it.
+    """
     window = timedelta(minutes=settings.get().funnel_window_minutes)
     the_lake = lake.get()
     _replace_days(
@@ -210,8 +225,14 @@ def funnel(
         the_lake,
         FUNNEL,
         lambda first, last: compute_funnel(
-            *_events_and_sessions(context, the_lake), the_lake.read(USER_SEGMENTS), first, last, window
+            *_events_and_sessions(context, the_lake),
+            the_lake.read(USER_SEGMENTS),
+            between(the_lake.read(CUSTOMER_SEGMENTS), "report_date", first - timedelta(days=1), last),
+            first,
+            last,
+            window,
         ),
+        more=outdated_days(the_lake),
     )
 
     def overall(rows: list[dict]) -> dict[str, float]:

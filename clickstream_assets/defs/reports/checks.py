@@ -1,7 +1,5 @@
 """Whether a day's tables say the same: each key once, and sums that agree from table to table."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -114,13 +112,21 @@ def a_day_has_one_currency(context: dg.AssetCheckExecutionContext, lake: LakeRes
 def funnel_starts_with_all_viewers(
     context: dg.AssetCheckExecutionContext, lake: LakeResource
 ) -> dg.AssetCheckResult:
-    """The first step overall, and of the segments together, is everybody who viewed; no step has more than the last."""
+    """The first step overall, and of either kind of segments together, is everybody who viewed.
+
+    No step has more than the one before it.
+    """
     the_lake = lake.get()
     days = run_days(context)
     viewers = rows_of(the_lake, USER_SEGMENTS, days)
     F, _ = functions_of(viewers)
     expected = {
-        row["report_date"]: {"overall": row["users"], "segment": row["users"], "growing_steps": 0}
+        row["report_date"]: {
+            "overall": row["users"],
+            "segment": row["users"],
+            "rfm": row["users"],
+            "growing_steps": 0,
+        }
         for row in the_lake.engine.to_arrow(
             viewers.where(F.col("views") > 0)
             .groupBy("report_date")
@@ -130,7 +136,9 @@ def funnel_starts_with_all_viewers(
     actual: Sums = {}
     groups: dict[Any, dict[int, int]] = {}
     for row in the_lake.engine.to_arrow(rows_of(the_lake, FUNNEL, days)).to_pylist():
-        of_day = actual.setdefault(row["report_date"], {"overall": 0, "segment": 0, "growing_steps": 0})
+        of_day = actual.setdefault(
+            row["report_date"], {"overall": 0, "segment": 0, "rfm": 0, "growing_steps": 0}
+        )
         if row["step_number"] == 1 and row["dimension"] != "category":
             of_day[row["dimension"]] += row["users"]
         group = (row["report_date"], row["dimension"], row["value"])

@@ -108,18 +108,20 @@ def published_days(
 ) -> dg.MaterializeResult:
     """The days' rows of PostgreSQL's `clickstream_sessions` and of the tables that have the lake's names, equal to it.
 
-    All tables and all days of a run change in one transaction, and the reports of other days that were made again.
-    Rows that stay the same are not touched; how many changed is in the metadata.
+    All tables and all days of a run change in one transaction, and with them the funnels and reports of other days
+    that were made again. Rows that stay the same are not touched; how many changed is in the metadata.
     """
     the_lake = lake.get()
     first, last = days_of(context)
     changes = {}
     with explained_errors(), postgres.publication() as publication:
+        reported = _days_of_reports(the_lake, publication, first, last)
         for table in DAILY_TABLES:
             (day,) = table.schema.partition_by
             start, end = first, last
-            if table is DAILY_REPORT_TABLE:
-                start, end = _days_of_reports(the_lake, publication, first, last)
+            if table in (FUNNEL_TABLE, DAILY_REPORT_TABLE):
+                # What late events did to customers and carts changes these of later days too.
+                start, end = reported
             rows = _rows_of_days(the_lake, table.schema, start, end)
             changes[table.name] = _changes(publication.publish(table, rows, Scope(day, start, end)))
     return dg.MaterializeResult(
