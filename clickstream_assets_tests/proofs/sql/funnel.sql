@@ -1,5 +1,5 @@
 -- Funnel: of a day's viewers those with a view, a later addition to a cart and a still later purchase, all within an
--- hour of that view; overall, in each category, and overall for the users of each segment.
+-- hour of that view; overall, in each category, and overall for the users of each segment of either kind.
 
 CREATE TABLE funnel_steps AS
 SELECT 'overall' AS dimension, 'all' AS value, event_date, user_id, event_type, us FROM persons
@@ -33,9 +33,9 @@ INSERT INTO expected.funnel BY NAME
 WITH groups AS (
     SELECT report_date, dimension, value, carted, purchased FROM funnel_users
     UNION ALL
-    SELECT report_date, 'segment', segment.value, carted, purchased
+    SELECT report_date, segment.dimension, segment.value, carted, purchased
     FROM funnel_users JOIN funnel_segment AS segment USING (report_date, user_id)
-    WHERE dimension = 'overall'
+    WHERE funnel_users.dimension = 'overall'
 ),
 counts AS (
     SELECT
