@@ -158,7 +158,7 @@ def test_every_table_of_a_simulated_month_equals_sql_on_its_lines(month: Month):
     )
     assert divided > 0
     ((segments,),) = recomputation.query("SELECT count(DISTINCT rfm_segment) FROM expected.customer_segments")
-    assert segments == 11
+    assert segments >= 8
 
 
 def test_a_month_day_by_day_is_the_same_as_in_one_run(month: Month):

@@ -107,7 +107,7 @@ def test_the_tables_state_the_published_figures_and_what_was_left_out(backfilled
     left_out = lake.execute(
         f"""
         SELECT reason, count(*), sum(paid)
-        FROM duplicate_events JOIN {sent} USING (topic, partition, "offset")
+        FROM duplicate_events JOIN {sent} USING ("topic", "partition", "offset")
         GROUP BY reason ORDER BY reason
         """
     ).fetchall()

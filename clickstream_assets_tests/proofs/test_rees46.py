@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not there"
 
 
 def test_every_table_of_a_real_day_equals_sql_on_the_file(
-    stack: Stack, settings_for_stack: Settings, tmp_path
+    stack: Stack, settings_for_stack: Settings, tmp_path: Path
 ):
     with running_pipeline(stack, settings_for_stack, tmp_path) as pipeline:
         assert run_replay(pipeline.settings, FILE, files=False).sent == 14_074
