@@ -1,0 +1,171 @@
+"""The daily tables by SQL on a file, and what differs from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from clickstream_assets_tests.proofs.shop import DAILY_TABLES, Tables
+
+SQL = Path(__file__).parent / "sql"
+STATEMENTS = (
+    "events",
+    "sessions",
+    "carts",
+    "user_segments",
+    "customers",
+    "rfm_scores",
+    "customer_segments",
+    "products",
+    "funnel_segment",
+    "funnel",
+    "attribution",
+    "daily_summary",
+    "daily_report",
+)
+SAMPLES = 5
+# What is compared in another way, or not at all: a hash of settings, and when a report was made.
+COMPARED_APART = {
+    "sessions": {"entry_product_id", "exit_product_id"},
+    "customer_segment_days": {"fingerprint"},
+    "daily_report": {"generated_at", "made_from", "report"},
+}
+
+Difference = list[tuple[Any, ...]]
+
+
+def database() -> duckdb.DuckDBPyConnection:
+    """An empty DuckDB in which days are UTC's."""
+    connection = duckdb.connect(config={"threads": 2})
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+class Recomputation:
+    """The daily tables that a file's events make.
+
+    Args:
+        raw: a query on the file, in the order in which its events are sent: `event_id` (null where the sender has
+            none), `payload` (all that was written), `event_time`, `event_type`, `user_id`, `client_session_id`,
+            `product_id`, `product_category`, `price`, `currency`, `quantity`, `order_id`, `campaign`, `user_agent`.
+        first: first day that is reported on.
+        last: last one.
+    """
+
+    def __init__(self, raw: str, first: date, last: date) -> None:
+        self._duckdb = database()
+        self._duckdb.execute("CREATE SCHEMA expected")
+        for table in DAILY_TABLES:
+            self._duckdb.register("empty", table.arrow.empty_table())
+            self._duckdb.execute(f"CREATE TABLE expected.{table.name} AS FROM empty")
+        self._duckdb.execute(f"CREATE TABLE raw AS SELECT row_number() OVER () AS line, * FROM ({raw})")
+        self._duckdb.execute(
+            "CREATE TABLE days AS SELECT unnest(generate_series($1::TIMESTAMP, $2::TIMESTAMP, INTERVAL 1 DAY))::DATE "
+            "AS report_date",
+            [first, last],
+        )
+        for name in STATEMENTS:
+            self._duckdb.execute((SQL / f"{name}.sql").read_text())
+        self._duckdb.execute(
+            "INSERT INTO expected.daily_report BY NAME "
+            "SELECT report_date, now() AS generated_at, report FROM reports"
+        )
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Rows of a query on the tables of the statements; the daily ones are in the schema `expected`."""
+        return self._duckdb.execute(statement).fetchall()
+
+    def differences(self, lake: Mapping[str, pa.Table]) -> dict[str, Difference]:
+        """Return by table some rows that the lake has and the recomputation has not, and the other way round."""
+        found = {}
+        for table in DAILY_TABLES:
+            self._duckdb.register("actual", lake[table.name])
+            expected = f"expected.{table.name}"
+            found[table.name] = differing_rows(
+                self._duckdb, "actual", expected, table.column_names, COMPARED_APART.get(table.name, set())
+            )
+        found["sessions"] += self._products_that_no_session_begins_or_ends_with(lake["sessions"])
+        found["daily_report"] += self._differing_reports(lake["daily_report"])
+        return {name: rows for name, rows in found.items() if rows}
+
+    def _products_that_no_session_begins_or_ends_with(self, sessions: pa.Table) -> Difference:
+        self._duckdb.register("actual", sessions)
+        return self.query(
+            f"""
+            SELECT session_id, entry_product_id, entry_products, exit_product_id, exit_products
+            FROM actual JOIN visits USING (session_id)
+            WHERE NOT coalesce(list_contains(entry_products, entry_product_id), entry_product_id IS NULL)
+                OR NOT coalesce(list_contains(exit_products, exit_product_id), exit_product_id IS NULL)
+                OR (entry_products IS NULL) <> (entry_product_id IS NULL)
+                OR (exit_products IS NULL) <> (exit_product_id IS NULL)
+            LIMIT {SAMPLES}
+            """
+        )
+
+    def _differing_reports(self, reports: pa.Table) -> Difference:
+        expected = {
+            day: json.loads(report) for day, report in self.query("SELECT report_date, report FROM reports")
+        }
+        different: Difference = []
+        for row in reports.to_pylist():
+            day, report = row["report_date"], json.loads(row["report"])
+            del report["generated_at"]
+            keys = report.keys() | expected[day].keys()
+            different += [
+                (day, key, report.get(key), expected[day].get(key))
+                for key in sorted(keys)
+                if report.get(key) != expected[day].get(key)
+            ]
+        return different[:SAMPLES]
+
+
+def differing_rows(
+    connection: duckdb.DuckDBPyConnection, left: str, right: str, names: list[str], without: set[str]
+) -> Difference:
+    """Return some rows, with their side, that only one of two tables has; a row that is there twice counts twice."""
+    columns = ", ".join(f'"{name}"' for name in names if name not in without)
+    return connection.execute(
+        f"""
+        (SELECT 'actual' AS side, * FROM (SELECT {columns} FROM {left} EXCEPT ALL SELECT {columns} FROM {right})
+            ORDER BY ALL LIMIT {SAMPLES})
+        UNION ALL
+        (SELECT 'expected', * FROM (SELECT {columns} FROM {right} EXCEPT ALL SELECT {columns} FROM {left})
+            ORDER BY ALL LIMIT {SAMPLES})
+        """
+    ).fetchall()
+
+
+def served_differences(tables: Tables) -> dict[str, Difference]:
+    """Return by table what PostgreSQL serves and the lake has not, and the other way round."""
+    return _differences(tables.served, tables.lake)
+
+
+def differences_between(actual: Tables, expected: Tables) -> dict[str, Difference]:
+    """Return by table what two pipelines' lakes differ in, but for the times at which reports were made."""
+    return _differences(_without_times(actual.lake), _without_times(expected.lake))
+
+
+def _differences(actual: Mapping[str, pa.Table], expected: Mapping[str, pa.Table]) -> dict[str, Difference]:
+    connection = database()
+    found = {}
+    for table in DAILY_TABLES:
+        if table.name not in actual:
+            continue
+        connection.register("actual", actual[table.name])
+        connection.register("expected", expected[table.name])
+        found[table.name] = differing_rows(connection, "actual", "expected", table.column_names, set())
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def _without_times(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """The tables as they are; of the reports, all but when they were made."""
+    reports = [{**row, "generated_at": None} for row in tables["daily_report"].to_pylist()]
+    for row in reports:
+        row["report"] = json.dumps({**json.loads(row["report"]), "generated_at": None})
+    return {**tables, "daily_report": pa.Table.from_pylist(reports)}

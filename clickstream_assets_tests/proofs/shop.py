@@ -1,0 +1,104 @@
+"""A pipeline of its own on the real servers, and its daily tables in the lake and in PostgreSQL."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import psycopg
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from psycopg import sql
+
+from clickstream_assets.analytics.schema import CART_DAYS
+from clickstream_assets.definitions import defs
+from clickstream_assets.defs.serving.assets import DAILY_TABLES as SERVED_BY_DAY
+from clickstream_assets.defs.serving.assets import SHOPPER_TABLES
+from clickstream_assets.lake import conform
+from clickstream_assets.local.stack import Stack
+from clickstream_assets.postgres.connection import connect
+from clickstream_assets.postgres.tables import CUSTOMER_SEGMENTS_TABLE, ServedTable
+from clickstream_assets.prepare import prepare_servers
+from clickstream_assets.settings import Settings, load_settings
+from clickstream_assets_tests.databases import fresh_database
+from clickstream_assets_tests.defs.pipeline import Pipeline
+
+SERVED = (*SERVED_BY_DAY, *SHOPPER_TABLES, CUSTOMER_SEGMENTS_TABLE)
+DAILY_TABLES = (*(table.schema for table in SERVED), CART_DAYS)
+# What is recommended is not in question here.
+SMALL_MODELS = {"ALS_FACTORS": "8", "ALS_ITERATIONS": "2"}
+
+
+@contextmanager
+def running_pipeline(stack: Stack, settings_for_stack: Settings, folder: Path) -> Iterator[Pipeline]:
+    """A pipeline with a topic, a database and a lake of its own, which the environment names meanwhile."""
+    with fresh_database(settings_for_stack) as own, pytest.MonkeyPatch.context() as patch:
+        environment = stack.env() | {
+            "KAFKA_TOPIC": f"events-{uuid.uuid4().hex[:12]}",
+            "LAKE_PATH": str(folder / "lake"),
+            "RAW_LOGS_PATH": str(folder / "raw_logs"),
+            "POSTGRES_DB": own.postgres_db,
+            **SMALL_MODELS,
+        }
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.chdir(folder)
+        settings = load_settings()
+        prepare_servers(settings)
+        yield Pipeline(settings, dg.DagsterInstance.ephemeral(), defs())
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The daily tables by the names that they have in the lake, as they are there and as PostgreSQL serves them."""
+
+    lake: dict[str, pa.Table]
+    served: dict[str, pa.Table]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Tables:
+        """Read both."""
+        lake = {
+            table.name: conform(DeltaTable(f"{settings.lake}/{table.name}").to_pyarrow_table(), table)
+            for table in DAILY_TABLES
+        }
+        with connect(settings) as connection:
+            served = {table.schema.name: _served(connection, table) for table in SERVED}
+        return cls(lake, served)
+
+
+def _served(connection: psycopg.Connection, table: ServedTable) -> pa.Table:
+    """A table of PostgreSQL, copied out as text: as rows of Python's, hundreds of thousands take a minute."""
+    lists = {field.name for field in table.schema.arrow if pa.types.is_list(field.type)}
+    copied = sql.SQL(", ").join(
+        sql.SQL("to_json({})").format(sql.Identifier(name)) if name in lists else sql.Identifier(name)
+        for name in table.schema.column_names
+    )
+    query = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (FORMAT csv, HEADER)")
+    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+        with connection.cursor().copy(query.format(copied, sql.Identifier(table.name))) as copy:
+            for part in copy:
+                file.write(part)
+        file.flush()
+        duck = duckdb.connect(config={"threads": 2})
+        duck.execute("SET TimeZone = 'UTC'")
+        duck.register("empty", table.schema.arrow.empty_table())
+        duck.execute("CREATE TABLE typed AS FROM empty")
+        types = dict(duck.execute("SELECT column_name, column_type FROM (DESCRIBE typed)").fetchall())
+        names = ", ".join(f"'{name}': 'VARCHAR'" for name in types)
+        values = ", ".join(
+            f'from_json("{name}", \'["VARCHAR"]\')' if name in lists else f'CAST("{name}" AS {kind})'
+            for name, kind in types.items()
+        )
+        duck.execute(
+            f"INSERT INTO typed SELECT {values} FROM read_csv('{file.name}', columns = {{{names}}}, header = true, "
+            "quote = '\"', escape = '\"', delim = ',', nullstr = '', allow_quoted_nulls = false)"
+        )
+        return conform(duck.execute("FROM typed").to_arrow_table(), table.schema)

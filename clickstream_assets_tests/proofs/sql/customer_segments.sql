@@ -1,0 +1,44 @@
+-- Customers by the segments of their scores, and who left carts that were abandoned in 30 days and are not taken up.
+
+CREATE TABLE leavers AS
+SELECT report_date, user_id, count(*) AS abandoned_carts, sum(value) AS abandoned_value
+FROM expected.customer_segment_days
+JOIN abandonments ON left_on <= report_date AND left_on > report_date - 30
+    AND (taken_up_on IS NULL OR taken_up_on > report_date)
+GROUP BY report_date, user_id;
+
+-- The scores and the number of orders from which to which a customer is in a segment.
+CREATE TABLE segment_names AS
+FROM (VALUES
+    ('champions', 5, 5, 4, 5, 1, 1000),
+    ('loyal', 3, 4, 4, 5, 1, 1000),
+    ('potential_loyalist', 4, 5, 2, 3, 1, 1000),
+    ('new_customer', 5, 5, 1, 1, 1, 1),
+    ('promising', 5, 5, 1, 1, 2, 1000),
+    ('promising', 4, 4, 1, 1, 1, 1000),
+    ('need_attention', 3, 3, 3, 3, 1, 1000),
+    ('about_to_sleep', 3, 3, 1, 2, 1, 1000),
+    ('at_risk', 1, 2, 3, 4, 1, 1000),
+    ('cannot_lose', 1, 2, 5, 5, 1, 1000),
+    ('hibernating', 2, 2, 1, 2, 1, 1000),
+    ('lost', 1, 1, 1, 2, 1, 1000)
+) AS names (rfm_segment, r_from, r_to, value_from, value_to, orders_from, orders_to);
+
+INSERT INTO expected.customer_segments BY NAME
+SELECT
+    report_date,
+    user_id,
+    rfm_segment,
+    recency_days,
+    coalesce(frequency, 0) AS frequency,
+    coalesce(monetary, 0) AS monetary,
+    r_score,
+    f_score,
+    m_score,
+    coalesce(abandoned_carts, 0) AS abandoned_carts,
+    coalesce(abandoned_value, 0) AS abandoned_value
+FROM (FROM customers JOIN rfm_scores USING (report_date, user_id))
+LEFT JOIN segment_names ON r_score BETWEEN r_from AND r_to
+    AND (f_score + m_score + 1) // 2 BETWEEN value_from AND value_to
+    AND frequency BETWEEN orders_from AND orders_to
+FULL JOIN leavers USING (report_date, user_id);
