@@ -201,7 +201,7 @@ class Demo:
             return False
         with connect(self.settings) as connection:
             trained_on = connection.execute(
-                "SELECT trained_on FROM published_models ORDER BY published_at DESC LIMIT 1"
+                "SELECT trained_on FROM published_models JOIN served_models USING (model_version)"
             ).fetchone()
         return trained_on == (f"events batch {events.batch}",)
 

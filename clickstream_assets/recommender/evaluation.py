@@ -21,7 +21,7 @@ from clickstream_assets.analytics.schema import MODEL_EVALUATION
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender.algorithms import ALGORITHMS, fit
 from clickstream_assets.recommender.als import Parameters
-from clickstream_assets.recommender.interactions import NotEnoughInteractions, interactions, split_by_time
+from clickstream_assets.recommender.interactions import NotEnoughInteractions, interactions_of, split_by_time
 from clickstream_assets.recommender.popularity import PopularityModel
 from clickstream_assets.recommender.ranking import Histories, Model, best_unmet, histories
 
@@ -125,7 +125,7 @@ def judge(
     """
     try:
         past, future = split_by_time(engine, events, test_fraction)
-        train, test = engine.persist(interactions(past)), engine.persist(interactions(future))
+        train, test = engine.persist(interactions_of(past)), engine.persist(interactions_of(future))
         evaluations = evaluate(engine, train, test, parameters, k)
         engine.release(train)
         engine.release(test)

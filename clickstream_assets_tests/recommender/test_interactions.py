@@ -9,6 +9,7 @@ from clickstream_assets.analytics.schema import INTERACTIONS
 from clickstream_assets.recommender.interactions import (
     NotEnoughInteractions,
     interactions,
+    interactions_of,
     split_at_random,
     split_by_time,
 )
@@ -69,6 +70,46 @@ def test_what_says_nothing_of_taste_leaves_no_interaction(engine, silent):
     found = engine.to_arrow(interactions(engine.from_arrow(events)))
 
     assert [(row["user_id"], row["product_id"]) for row in found.to_pylist()] == [("bob", "cup")]
+
+
+YES, NO = {"consent": True}, {"consent": False}
+
+
+@pytest.mark.parametrize(
+    ("stated", "is_profiled"),
+    [
+        (
+            [event("ann", "cup", at=1, **YES), event("ann", "pen", at=2, **NO), event("ann", "ink", at=3)],
+            False,
+        ),
+        (
+            [event("ann", "cup", at=1, **NO), event("ann", "pen", at=2, **YES), event("ann", "ink", at=3)],
+            True,
+        ),
+        ([event("ann", "cup", at=1), event("ann", None, "search", at=2, **NO)], False),
+        ([event("ann", "cup", at=1, **NO), event("ann", "pen", at=1, **YES)], False),
+        ([event("ann", "cup", at=1)], True),
+    ],
+    ids=["refused later", "agreed later", "refused in a search", "both at one moment", "was not asked"],
+)
+def test_the_latest_stated_consent_of_a_shopper_decides_for_all_their_events(engine, stated, is_profiled):
+    events = engine.from_arrow(events_table(*stated, event("bob", "cup", at=4, **YES)))
+
+    found = engine.to_arrow(interactions(events))
+
+    met = {"bob", "ann"} if is_profiled else {"bob"}
+    assert set(found["user_id"].to_pylist()) == met
+    assert found.num_rows == 1 + is_profiled * sum(row["product_id"] is not None for row in stated)
+
+
+def test_the_past_of_a_split_is_not_judged_by_the_consent_of_then(duckdb_engine):
+    events = events_table(
+        event("ann", "cup", at=1, **NO), event("ann", "pen", at=9, **YES), event("bob", "cup", at=2, **YES)
+    )
+
+    past, _ = split_by_time(duckdb_engine, duckdb_engine.from_arrow(events), test_fraction=0.25)
+
+    assert set(duckdb_engine.to_arrow(interactions_of(past))["user_id"].to_pylist()) == {"ann", "bob"}
 
 
 def test_both_engines_find_the_same_interactions(duckdb_engine, spark_engine):
