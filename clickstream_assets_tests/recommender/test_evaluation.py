@@ -17,6 +17,7 @@ from clickstream_assets.recommender.evaluation import (
 from clickstream_assets.recommender.interactions import (
     NotEnoughInteractions,
     interactions,
+    interactions_of,
     split_by_time,
 )
 from clickstream_assets_tests.recommender.shop import (
@@ -91,7 +92,7 @@ def slow_popularity_figures(train: list[dict], test: list[dict], k: int) -> dict
 @pytest.mark.parametrize("k", [1, 5, 40])
 def test_figures_match_a_slow_reference(engine, k):
     events = engine.from_arrow(random_events())
-    train, test = (interactions(part) for part in split_by_time(engine, events, 0.25))
+    train, test = (interactions_of(part) for part in split_by_time(engine, events, 0.25))
 
     [judged] = evaluate(engine, train, test, PARAMETERS, k, ["popularity"])
 
