@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from clickstream_assets.analytics.schema import RAW_EVENTS
 from clickstream_assets.engine import DataFrame, Engine, SparkEngine
+from clickstream_assets.kafka_login import LoginWatch, unreachable
 from clickstream_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -115,16 +116,18 @@ class Topic:
 
     def __init__(self, settings: Settings) -> None:
         self.name = settings.kafka_topic
+        self._settings = settings
         self._servers = settings.kafka_bootstrap_servers
         self._timeout = settings.kafka_timeout_seconds
         self._batch_bytes = settings.ingest_batch_bytes
 
-    def _consumer(self) -> Consumer:
+    def _consumer(self, login: LoginWatch | None = None) -> Consumer:
         from confluent_kafka import Consumer
 
         return Consumer(
             {
-                "bootstrap.servers": self._servers,
+                **self._settings.kafka_client_options,
+                **({"error_cb": login} if login else {}),
                 # Required by the client; offsets are the lake's business and never committed.
                 "group.id": "clickstream_assets",
                 "enable.auto.commit": False,
@@ -145,7 +148,8 @@ class Topic:
         """
         from confluent_kafka import KafkaException, TopicPartition
 
-        consumer = self._consumer()
+        login = LoginWatch()
+        consumer = self._consumer(login)
         try:
             topic = consumer.list_topics(self.name, timeout=self._timeout).topics[self.name]
             if topic.error or not topic.partitions:
@@ -160,10 +164,8 @@ class Topic:
                 for partition in sorted(topic.partitions)
             }
         except KafkaException as error:
-            raise KafkaError(
-                f"KAFKA_BOOTSTRAP_SERVERS={self._servers}: no answer within {self._timeout:g} s "
-                f"({error.args[0].str()}). Is Kafka running there? `clickstream stack up` starts one on this machine"
-            ) from error
+            consumer.poll(0)
+            raise KafkaError(unreachable(self._settings, error.args[0].str(), login)) from error
         finally:
             consumer.close()
 
@@ -185,7 +187,7 @@ class Topic:
 
         records = (
             engine.session.read.format("kafka")
-            .option("kafka.bootstrap.servers", self._servers)
+            .options(**self._settings.kafka_spark_options)
             .option("assign", json.dumps({self.name: [r.partition for r in ranges]}))
             .option("startingOffsets", json.dumps({self.name: {str(r.partition): r.start for r in ranges}}))
             .option("endingOffsets", json.dumps({self.name: {str(r.partition): r.end for r in ranges}}))

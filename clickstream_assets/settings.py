@@ -35,6 +35,23 @@ class MailEncryption(StrEnum):
     NONE = "none"
 
 
+class KafkaSecurity(StrEnum):
+    """What a broker's listener speaks: encrypted or not, with a login or without."""
+
+    PLAINTEXT = "PLAINTEXT"
+    SSL = "SSL"
+    SASL_PLAINTEXT = "SASL_PLAINTEXT"
+    SASL_SSL = "SASL_SSL"
+
+
+class SaslMechanism(StrEnum):
+    """How a client logs in to a broker."""
+
+    PLAIN = "PLAIN"
+    SCRAM_SHA_256 = "SCRAM-SHA-256"
+    SCRAM_SHA_512 = "SCRAM-SHA-512"
+
+
 _INTERVAL_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(millisecond|second|minute|hour|day|week)s?")
 
 
@@ -108,6 +125,20 @@ class Settings(BaseSettings):
     duckdb_threads: int | None = Field(None, ge=1, description="Threads of DuckDB (default: all cores).")
 
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port, comma separated.")
+    kafka_security_protocol: KafkaSecurity = Field(
+        KafkaSecurity.PLAINTEXT,
+        description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL, as the listener speaks.",
+    )
+    kafka_sasl_mechanism: SaslMechanism = Field(
+        SaslMechanism.SCRAM_SHA_512, description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; for SASL_…."
+    )
+    kafka_username: str | None = Field(None, description="User to log in with; for SASL_….")
+    kafka_password: SecretStr | None = Field(None, description="That user's password.")
+    kafka_ca_file: Path | None = Field(
+        None,
+        description="PEM file of the authorities that the brokers' certificates are checked by; for SSL and SASL_SSL "
+        "(default: the system's). On a Spark cluster each executor needs it at this path.",
+    )
     kafka_topic: str = Field("clickstream-events", min_length=1, description="The topic of click events.")
     kafka_topic_partitions: int = Field(3, ge=1, description="Partitions of the topic when we create it.")
     kafka_timeout_seconds: float = Field(10, gt=0, description="How long a broker may take to answer.")
@@ -302,7 +333,7 @@ class Settings(BaseSettings):
         None, description="Folder of the daily clickstream_YYYY-MM-DD.jsonl (default: raw_logs in the home)."
     )
 
-    @field_validator("jars_path", "java_home")
+    @field_validator("jars_path", "java_home", "kafka_ca_file")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else None
@@ -311,6 +342,21 @@ class Settings(BaseSettings):
     def _one_spark(self) -> Self:
         if self.spark_master and self.spark_remote:
             raise ValueError("SPARK_MASTER and SPARK_REMOTE are both set; unset one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _kafka_login(self) -> Self:
+        if not self.kafka_security_protocol.startswith("SASL_"):
+            return self
+        if not self.kafka_username or self.kafka_password is None:
+            raise ValueError(
+                f"KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol} is for a login: set KAFKA_USERNAME and "
+                "KAFKA_PASSWORD"
+            )
+        if "\n" in self.kafka_username + self.kafka_password.get_secret_value():
+            raise ValueError(
+                "KAFKA_USERNAME and KAFKA_PASSWORD: a line break in one of them is not supported"
+            )
         return self
 
     @model_validator(mode="after")
@@ -354,6 +400,53 @@ class Settings(BaseSettings):
         return self.raw_logs_path or self.clickstream_home / "raw_logs"
 
     @cached_property
+    def kafka_client_options(self) -> dict[str, str]:
+        """How librdkafka's clients reach the brokers, password included."""
+        options = {
+            "bootstrap.servers": self.kafka_bootstrap_servers,
+            "security.protocol": self.kafka_security_protocol.value,
+        }
+        if self._kafka_credentials:
+            user, password = self._kafka_credentials
+            options |= {
+                "sasl.mechanism": self.kafka_sasl_mechanism.value,
+                "sasl.username": user,
+                "sasl.password": password,
+            }
+        if self.kafka_ca_file:
+            options["ssl.ca.location"] = str(self.kafka_ca_file)
+        return options
+
+    @cached_property
+    def kafka_spark_options(self) -> dict[str, str]:
+        """How Spark's Kafka source reaches the brokers, password included."""
+        options = {
+            "kafka.bootstrap.servers": self.kafka_bootstrap_servers,
+            "kafka.security.protocol": self.kafka_security_protocol.value,
+        }
+        if self._kafka_credentials:
+            plain = self.kafka_sasl_mechanism is SaslMechanism.PLAIN
+            module = "plain.PlainLoginModule" if plain else "scram.ScramLoginModule"
+            user, password = map(_jaas_quoted, self._kafka_credentials)
+            options |= {
+                "kafka.sasl.mechanism": self.kafka_sasl_mechanism.value,
+                "kafka.sasl.jaas.config": f"org.apache.kafka.common.security.{module} required "
+                f"username={user} password={password};",
+            }
+        if self.kafka_ca_file:
+            options |= {
+                "kafka.ssl.truststore.type": "PEM",
+                "kafka.ssl.truststore.location": str(self.kafka_ca_file),
+            }
+        return options
+
+    @property
+    def _kafka_credentials(self) -> tuple[str, str] | None:
+        if not self.kafka_security_protocol.startswith("SASL_") or not self.kafka_username:
+            return None
+        return self.kafka_username, self.kafka_password.get_secret_value() if self.kafka_password else ""
+
+    @cached_property
     def postgres_conninfo(self) -> str:
         """libpq connection string of the served tables' database, password included."""
         from psycopg.conninfo import make_conninfo
@@ -365,6 +458,12 @@ class Settings(BaseSettings):
             password=self.postgres_password.get_secret_value() or None,
             dbname=self.postgres_db,
         )
+
+
+def _jaas_quoted(text: str) -> str:
+    """A text as JAAS configurations have it, which are read as Java's literals are."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def load_settings() -> Settings:

@@ -13,7 +13,7 @@ from clickstream_assets.api.database import database
 from clickstream_assets.api.events import live_events
 from clickstream_assets.api.problems import ServiceProblem, documented
 from clickstream_assets.elasticsearch import ElasticsearchError
-from clickstream_assets.postgres.connection import PostgresError, connect
+from clickstream_assets.postgres.connection import PostgresError, connect, explained
 
 blueprint = APIBlueprint("health", __name__, url_prefix="/health", tag="Health")
 
@@ -71,7 +71,8 @@ def _elasticsearch() -> str:
 
 def _postgres() -> dict[str, str]:
     try:
-        with connect(database().settings) as connection:
+        settings = database().settings
+        with explained(settings), connect(settings) as connection:
             missing = queries.missing_tables(connection)
     except PostgresError as error:
         return {"postgres": str(error.problem), "tables": "unknown"}

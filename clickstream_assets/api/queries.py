@@ -32,9 +32,9 @@ class Recommendations:
     Attributes:
         personal: product_id, confidence_score, algorithm and reason, best first.
         popular: product_id and score of products to fill up with, best first.
-        known_user: Whether anything is published for the user, excluded or not.
+        known_user: Whether the user has met any product, so that what is published is made for them too.
         anything_published: Whether anything is published for anybody.
-        model_version: The model of the user's rows; for an unknown user, the one published last.
+        model_version: The model that is being served.
     """
 
     personal: list[dict[str, Any]]
@@ -47,14 +47,18 @@ class Recommendations:
 def recommendations(
     connection: Connection[DictRow], user_id: str, n: int, excluded: Collection[str]
 ) -> Recommendations:
-    """Up to `n` products for a user, none of them in `excluded`."""
+    """Up to `n` products for a user, none of them in `excluded` or one that the user has met."""
     published = connection.execute(
-        "SELECT product_id, confidence_score, algorithm, reason, model_version FROM product_recommendations "
+        "SELECT product_id, confidence_score, algorithm, reason FROM product_recommendations "
         "WHERE user_id = %s ORDER BY rank, product_id",
         [user_id],
     ).fetchall()
+    history = connection.execute(
+        "SELECT product_ids FROM met_products WHERE user_id = %s", [user_id]
+    ).fetchone()
     personal = [row for row in published if row["product_id"] not in excluded][:n]
-    taken = [*excluded, *(row["product_id"] for row in personal)]
+    met = history["product_ids"] if history else []
+    taken = [*excluded, *met, *(row["product_id"] for row in personal)]
     popular = connection.execute(
         "SELECT product_id, score FROM popular_products WHERE product_id <> ALL(%s) "
         "ORDER BY rank, product_id LIMIT %s",
@@ -63,9 +67,9 @@ def recommendations(
     return Recommendations(
         personal=personal,
         popular=popular,
-        known_user=bool(published),
+        known_user=history is not None,
         anything_published=bool(published or popular) or _anything_published(connection),
-        model_version=published[0]["model_version"] if published else _latest_model(connection),
+        model_version=_served_model(connection),
     )
 
 
@@ -77,9 +81,9 @@ def _anything_published(connection: Connection[DictRow]) -> bool:
     return row is not None and bool(row["found"])
 
 
-def _latest_model(connection: Connection[DictRow]) -> str | None:
+def _served_model(connection: Connection[DictRow]) -> str | None:
     row = connection.execute(
-        "SELECT model_version FROM published_models ORDER BY published_at DESC LIMIT 1"
+        "SELECT model_version FROM served_models WHERE answers = 'recommendations'"
     ).fetchone()
     return row["model_version"] if row else None
 

@@ -61,14 +61,12 @@ class Recommendations(Schema):
     """The answer: products for one shopper."""
 
     user_id = fields.String(required=True, metadata={"description": "The shopper"})
-    fallback = fields.Boolean(
-        required=True, metadata={"description": "Whether nothing is published for this shopper"}
-    )
+    fallback = fields.Boolean(required=True, metadata={"description": "Whether the shopper is not known"})
     message = fields.String(
         required=True, allow_none=True, metadata={"description": "What is special about this answer"}
     )
     model_version = fields.String(
-        required=True, allow_none=True, metadata={"description": "The model that was published last"}
+        required=True, allow_none=True, metadata={"description": "The model that is being served"}
     )
     items = fields.List(
         fields.Nested(RecommendedProduct), required=True, metadata={"description": "Best first"}
@@ -84,8 +82,8 @@ def recommend(user_id: str, query_data: dict[str, Any], **_: object) -> dict[str
     """Recommend products to a shopper.
 
     What is published for the shopper comes first, without the excluded products; what then lacks of `n` is
-    filled in from the most popular products. A shopper that nothing is published for gets popular products
-    only, and `fallback` is true.
+    filled in from the most popular products that the shopper has not met. Who has met nearly everything gets
+    fewer than `n`. A shopper who is not known gets popular products only, and `fallback` is true.
     """
     excluded = {part for value in query_data["exclude"] for part in (value, *value.split(","))}
     with database().snapshot() as connection:
@@ -112,9 +110,15 @@ def recommend(user_id: str, query_data: dict[str, Any], **_: object) -> dict[str
     return {
         "user_id": user_id,
         "fallback": not found.known_user,
-        "message": None
-        if found.known_user
-        else "Nothing is published for this user; these are the most popular products.",
+        "message": _message(found),
         "model_version": found.model_version,
         "items": [{**item, "rank": rank} for rank, item in enumerate(items, start=1)],
     }
+
+
+def _message(found: queries.Recommendations) -> str | None:
+    if not found.known_user:
+        return "Nothing is published for this user; these are the most popular products."
+    if not found.personal and not found.popular:
+        return "There is no product left that this user has not met and that is not excluded."
+    return None

@@ -70,6 +70,9 @@ def demo(
         print(json.dumps(result, default=str))  # noqa: T201
     except KeyboardInterrupt:
         _say("stopped", started)
+        if once:
+            # Who waits for the JSON object is told that it did not come.
+            raise typer.Exit(130) from None
     except (LocalStackError, SettingsError, SimulatorError, PostgresError, KafkaError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         raise typer.Exit(1) from None
@@ -139,9 +142,14 @@ class Demo:
         self, file: Path | None, count: int, faults: float, seed: int
     ) -> tuple[int, dict[str, Any] | None]:
         """Send events; return how many records were sent, and of simulated ones what they are."""
-        from dataclasses import asdict
+        from dataclasses import asdict, replace
 
-        from clickstream_assets.simulator.run import SimulationOptions, run_replay, run_simulation
+        from clickstream_assets.simulator.run import (
+            SimulationOptions,
+            latest_start,
+            run_replay,
+            run_simulation,
+        )
         from clickstream_assets.simulator.stream import Faults
 
         if file:
@@ -156,6 +164,8 @@ class Demo:
             seed=seed,
             faults=Faults(late=faults, duplicate=faults, conflicting=faults, malformed=faults),
         )
+        # Recent ones, so that the live views have something to show.
+        options = replace(options, start=latest_start(self.settings, options))
         made = run_simulation(self.settings, options)
         self._say(f"sent {made.sent:,} simulated records")
         return made.sent, asdict(made)
@@ -201,7 +211,7 @@ class Demo:
             return False
         with connect(self.settings) as connection:
             trained_on = connection.execute(
-                "SELECT trained_on FROM published_models ORDER BY published_at DESC LIMIT 1"
+                "SELECT trained_on FROM published_models JOIN served_models USING (model_version)"
             ).fetchone()
         return trained_on == (f"events batch {events.batch}",)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from clickstream_assets.local.errors import LocalStackError
+
 Progress = Callable[[str], None]
 
 
@@ -26,14 +28,35 @@ def exclusive(lock: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file in one step; only its owner can read it."""
-    # mkstemp makes the file with mode 0600, so the secret is never open to others, not even for a moment.
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what keeps a file or folder of a home from being written into an error that names it.
+
+    Raises:
+        LocalStackError: the disk is full, the folder is read-only, and the like.
+    """
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        raise LocalStackError(
+            f"{path} cannot be written: {error.strerror or error}. Mend that there, or set CLICKSTREAM_HOME to another "
+            "folder."
+        ) from error
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file in one step; only its owner can read it.
+
+    Raises:
+        LocalStackError: it cannot be written; the old one is as it was.
+    """
+    with writing(path):
+        # mkstemp makes the file with mode 0600, so the secret is never open to others, not even for a moment.
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise

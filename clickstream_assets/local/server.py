@@ -10,6 +10,7 @@ from signal import Signals
 from typing import ClassVar
 
 from clickstream_assets.local.errors import LocalStackError
+from clickstream_assets.local.files import writing
 from clickstream_assets.local.identity import Identity
 
 LOG_TAIL_LINES = 15
@@ -57,17 +58,27 @@ class Server(ABC):
         """Make what belongs in a healthy server; called whenever the stack is brought up."""
 
     def write(self, name: str, content: str, identity: Identity) -> Path:
-        """Write a file of the server's own into its folder."""
+        """Write a file of the server's own into its folder.
+
+        Raises:
+            LocalStackError: it cannot be written.
+        """
         path = self.folder / name
-        path.write_text(content, encoding="utf-8")
-        identity.own(path)
+        with writing(path):
+            path.write_text(content, encoding="utf-8")
+            identity.own(path)
         return path
 
     def make_folder(self, name: str, identity: Identity) -> Path:
-        """Make a folder of the server's own inside its folder."""
+        """Make a folder of the server's own inside its folder; "" is that folder itself.
+
+        Raises:
+            LocalStackError: it cannot be made.
+        """
         path = self.folder / name
-        path.mkdir(mode=0o700, exist_ok=True)
-        identity.own(path)
+        with writing(path):
+            path.mkdir(mode=0o700, exist_ok=True)
+            identity.own(path)
         return path
 
     def initialise(self, data: Path, command: Sequence[str], identity: Identity) -> None:

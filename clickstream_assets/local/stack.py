@@ -15,7 +15,7 @@ from clickstream_assets.local import processes
 from clickstream_assets.local.elasticsearch import Elasticsearch
 from clickstream_assets.local.env_file import update_env_file
 from clickstream_assets.local.errors import LocalStackError
-from clickstream_assets.local.files import Progress, exclusive, silent
+from clickstream_assets.local.files import Progress, exclusive, silent, writing
 from clickstream_assets.local.identity import server_identity
 from clickstream_assets.local.jars import elasticsearch_home, fetch_jars, kafka_classpath
 from clickstream_assets.local.java import find_java
@@ -96,15 +96,12 @@ class Stack:
                 first start, and all are kept.
 
         Raises:
-            LocalStackError: a port is taken, a server died or was not healthy within 120 s, or something that
-                they need is missing.
+            LocalStackError: a port is taken, a server died or was not healthy within 120 s, something that they
+                need is missing, or the home cannot be written.
         """
-        try:
+        with writing(self.home):
             (self.home / "logs").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LocalStackError(
-                f"CLICKSTREAM_HOME={self.home} cannot be made: {error.strerror}."
-            ) from error
+            self._lock_path.touch()
         with self._locked():
             file = StateFile(self._state_path)
             stopped = [kind for kind in SERVERS if _process(file, kind) is None]
@@ -157,8 +154,12 @@ class Stack:
     def _dagster_home(self) -> Path:
         return self.home / "dagster"
 
+    @property
+    def _lock_path(self) -> Path:
+        return self.home / "stack.lock"
+
     def _locked(self) -> AbstractContextManager[None]:
-        return exclusive(self.home / "stack.lock", self._progress)
+        return exclusive(self._lock_path, self._progress)
 
     def _server(self, file: StateFile, kind: type[Server]) -> Server:
         port = file.state.servers[kind.name].port
@@ -215,8 +216,7 @@ class Stack:
         log_start = server.log.stat().st_size if server.log.exists() else 0
         if tools:
             self._progress(f"{kind.title}: starting")
-            server.folder.mkdir(mode=0o700, exist_ok=True)
-            tools.identity.own(server.folder)
+            server.make_folder("", tools.identity)
             server.prepare(tools)
             process = processes.start(
                 [*tools.identity.prefix, *server.command(tools)], server.folder, server.log
@@ -266,6 +266,7 @@ class Stack:
         return {
             "CLICKSTREAM_HOME": str(self.home),
             "KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:{ports[Kafka.name]}",
+            "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
             "POSTGRES_HOST": LOOPBACK,
             "POSTGRES_PORT": str(ports[Postgres.name]),
             "POSTGRES_USER": OWNER,

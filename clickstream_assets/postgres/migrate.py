@@ -13,8 +13,8 @@ from clickstream_assets.settings import Settings
 _ADVISORY_LOCK = 0x636C69636B737472
 
 
-def migrate(settings: Settings) -> str:
-    """Upgrade the database to the newest revision; two at once wait for each other.
+def migrate(settings: Settings, revision: str = "head") -> str:
+    """Upgrade the database to a revision, the newest by default; two at once wait for each other.
 
     Returns:
         The revision that the database is at.
@@ -30,7 +30,7 @@ def migrate(settings: Settings) -> str:
             with engine.begin() as connection:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
                 config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                command.upgrade(config, revision)
         except DBAPIError as error:
             if error.orig is None:
                 raise

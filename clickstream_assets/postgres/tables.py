@@ -20,6 +20,7 @@ from clickstream_assets.analytics.schema import (
     FLASH_SALE_ALERTS,
     FUNNEL,
     LONG,
+    MET_PRODUCTS,
     MODEL_EVALUATION,
     POPULAR_PRODUCTS,
     PRODUCT_PERFORMANCE,
@@ -65,6 +66,7 @@ PRODUCT_RECOMMENDATIONS_TABLE = ServedTable(
 )
 PRODUCT_WINDOWS_TABLE = ServedTable("product_windows", PRODUCT_WINDOWS)
 FLASH_SALE_ALERTS_TABLE = ServedTable("flash_sale_alerts", FLASH_SALE_ALERTS)
+MET_PRODUCTS_TABLE = ServedTable("met_products", MET_PRODUCTS)
 POPULAR_PRODUCTS_TABLE = ServedTable("popular_products", POPULAR_PRODUCTS)
 MODEL_EVALUATION_TABLE = ServedTable("model_evaluation", MODEL_EVALUATION)
 
@@ -91,6 +93,21 @@ PUBLISHED_MODELS_TABLE = ServedTable(
     stamp="published_at",
 )
 
+# A pointer of its own: a model that is served again after another one has had its row, and its stamp, since then.
+SERVED_MODELS_TABLE = ServedTable(
+    "served_models",
+    Table(
+        "served_models",
+        "one kind of answer: recommendations",
+        (
+            Column("answers", STRING, "recommendations", nullable=False),
+            Column("model_version", STRING, "The model of published_models that gives them", nullable=False),
+        ),
+        key=("answers",),
+    ),
+    stamp="served_since",
+)
+
 SERVED_TABLES = (
     PRODUCT_WINDOWS_TABLE,
     FLASH_SALE_ALERTS_TABLE,
@@ -107,9 +124,11 @@ SERVED_TABLES = (
     FUNNEL_TABLE,
     DAILY_REPORT_TABLE,
     PRODUCT_RECOMMENDATIONS_TABLE,
+    MET_PRODUCTS_TABLE,
     POPULAR_PRODUCTS_TABLE,
     MODEL_EVALUATION_TABLE,
     PUBLISHED_MODELS_TABLE,
+    SERVED_MODELS_TABLE,
 )
 
 

@@ -223,7 +223,10 @@ class AlsModel:
         return self._gram + (vectors.T * extra_confidence) @ vectors + penalty
 
     def scores(self, strengths: csr_matrix) -> FloatArray:
-        """Estimate the preference of each shopper for each product: about 0 to 1."""
+        """Estimate the preference of each shopper for each product, 0 to about 1.
+
+        An estimate below 0 says no more than 0 does, that nothing speaks for the product; so those rank by popularity.
+        """
         vectors = np.zeros((strengths.shape[0], self.item_factors.shape[1]), np.float32)
         for shopper, (start, end) in enumerate(itertools.pairwise(strengths.indptr)):
             if start == end:
@@ -231,7 +234,7 @@ class AlsModel:
             own, strength = strengths.indices[start:end], strengths.data[start:end]
             target = (1 + self.confidence_per_strength * strength) @ self.item_factors[own]
             vectors[shopper] = np.linalg.solve(self._normal_matrix(own, strength), target)
-        return _without_noise(vectors @ self.item_factors.T)
+        return np.maximum(_without_noise(vectors @ self.item_factors.T), 0)
 
     def contributions(self, own: IntArray, strengths: FloatArray, picked: IntArray) -> FloatArray:
         """Split the picked products' scores over the shopper's own: the terms of section 5 of the paper."""

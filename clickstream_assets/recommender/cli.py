@@ -111,13 +111,18 @@ def _report(settings: Settings, path: Path, split: SplitKind) -> dict[str, Any]:
 def _split(
     engine: "Engine", events: "DataFrame", settings: Settings, kind: SplitKind
 ) -> tuple["DataFrame", "DataFrame"]:
-    from clickstream_assets.recommender.interactions import interactions, split_at_random, split_by_time
+    from clickstream_assets.recommender.interactions import (
+        interactions,
+        interactions_of,
+        split_at_random,
+        split_by_time,
+    )
 
     fraction = settings.evaluation_test_fraction
     if kind is SplitKind.RANDOM:
         train, test = split_at_random(interactions(events), fraction, settings.model_seed)
     else:
-        train, test = (interactions(part) for part in split_by_time(engine, events, fraction))
+        train, test = (interactions_of(part) for part in split_by_time(engine, product_events(events), fraction))
     return engine.persist(train), engine.persist(test)
 
 

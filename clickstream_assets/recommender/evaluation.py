@@ -24,7 +24,7 @@ from clickstream_assets.recommender.algorithms import ALGORITHMS, fit, products_
 from clickstream_assets.recommender.als import Parameters
 from clickstream_assets.recommender.interactions import (
     NotEnoughInteractions,
-    interactions,
+    interactions_of,
     product_events,
     split_by_time,
 )
@@ -35,7 +35,7 @@ METRICS = ("ndcg", "map", "precision", "recall")
 # The t-test leans on the mean of the differences being close to normal; 30 is the usual rule of thumb for it.
 LEAST_USERS = 30
 SIGNIFICANCE = 0.05
-_COUNTED_COLUMNS = ("user_id", "product_id", "event_type", "event_time", "is_bot", "consent")
+_COUNTED_COLUMNS = ("user_id", "product_id", "event_type", "event_time")
 
 _JUDGED = pa.schema(
     [
@@ -147,7 +147,7 @@ def judge(
             # The split reads the events four times, and what leaves bots out is the dearest part of each.
             counted = persist(product_events(events).select(*_COUNTED_COLUMNS))
             past, future = split_by_time(engine, counted, test_fraction)
-            train, test = persist(interactions(past)), persist(interactions(future))
+            train, test = persist(interactions_of(past)), persist(interactions_of(future))
             evaluations = evaluate(engine, train, test, parameters, k)
     except NotEnoughInteractions as error:
         baseline = PopularityModel.algorithm

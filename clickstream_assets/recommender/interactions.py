@@ -28,31 +28,61 @@ class NotEnoughInteractions(ValueError):
 def product_events(events: DataFrame) -> DataFrame:
     """Keep the events that say something of taste: views, clicks, additions to the cart and purchases.
 
-    Left out: robots' events, and those of shoppers who did not agree to being profiled (`consent` is false).
+    Left out: robots' events, and all events of shoppers who do not agree to being profiled. The latest event of a
+    shopper that states a `consent`, whatever its type, decides for all of theirs; who never stated any is not
+    left out.
     """
     functions, _ = functions_of(events)
-    return events.where(
-        functions.col("event_type").isin(*(name for names in _COUNTED.values() for name in names))
-        & functions.col("product_id").isNotNull()
-        & ~functions.col("is_bot")
-        & functions.coalesce(functions.col("consent"), functions.lit(True))
+    column = functions.col
+    counted = events.where(
+        column("event_type").isin(*(name for names in _COUNTED.values() for name in names))
+        & column("product_id").isNotNull()
+        & ~column("is_bot")
     )
+    return counted.join(_refusers(events), "user_id", "left_anti")
+
+
+def _refusers(events: DataFrame) -> DataFrame:
+    """Ids of the shoppers whose latest stated consent is a no; one of the same moment as a yes counts."""
+    functions, _ = functions_of(events)
+    column = functions.col
+    stated = events.where(column("consent").isNotNull()).groupBy("user_id")
+    latest = stated.agg(
+        functions.max(functions.when(column("consent"), column("event_time"))).alias("agreed"),
+        functions.max(functions.when(~column("consent"), column("event_time"))).alias("refused"),
+    )
+    return latest.where(
+        column("refused").isNotNull() & (column("agreed").isNull() | (column("refused") >= column("agreed")))
+    ).select("user_id")
 
 
 def interactions(events: DataFrame) -> DataFrame:
-    """Sum up each shopper's events with each product.
+    """Sum up each shopper's events with each product; only `product_events` count.
+
+    Args:
+        events: EVENTS rows, all that state a consent among them.
+
+    Returns:
+        INTERACTIONS, one row per shopper and product.
+    """
+    return interactions_of(product_events(events))
+
+
+def interactions_of(counted: DataFrame) -> DataFrame:
+    """Sum up each shopper's product events with each product.
 
     A kind of event met n times adds weight * log2(1 + n), so the tenth view says less than the first (the log
     scaling of Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008,
     equation 6). Strength is kept to three decimals: both engines' logarithms agree that far.
 
     Args:
-        events: EVENTS rows; only `product_events` count.
+        counted: rows of `product_events`, or a part of them such as the past of a split: who is profiled was
+            decided by all events, and is not decided anew by a part's.
 
     Returns:
         INTERACTIONS, one row per shopper and product.
     """
-    functions, _ = functions_of(events)
+    functions, _ = functions_of(counted)
     column = functions.col
     counts = [
         functions.sum(functions.when(column("event_type").isin(*types), 1).otherwise(0))
@@ -60,14 +90,10 @@ def interactions(events: DataFrame) -> DataFrame:
         .alias(name)
         for name, types in _COUNTED.items()
     ]
-    met = (
-        product_events(events)
-        .groupBy("user_id", "product_id")
-        .agg(
-            *counts,
-            functions.min("event_time").alias("first_time"),
-            functions.max("event_time").alias("last_time"),
-        )
+    met = counted.groupBy("user_id", "product_id").agg(
+        *counts,
+        functions.min("event_time").alias("first_time"),
+        functions.max("event_time").alias("last_time"),
     )
     strength = (
         VIEW_WEIGHT * functions.log2(column("views") + 1)
@@ -79,7 +105,7 @@ def interactions(events: DataFrame) -> DataFrame:
     )
 
 
-def split_by_time(engine: Engine, events: DataFrame, test_fraction: float) -> tuple[DataFrame, DataFrame]:
+def split_by_time(engine: Engine, counted: DataFrame, test_fraction: float) -> tuple[DataFrame, DataFrame]:
     """Cut the product events at one moment for all shoppers: the past to train on, the future to judge by.
 
     The moment is the time of the event at position floor(n * (1 - test_fraction)) in order of time; events of
@@ -87,11 +113,15 @@ def split_by_time(engine: Engine, events: DataFrame, test_fraction: float) -> tu
     (Meng et al., "Exploring Data Splitting Strategies for the Evaluation of Recommendation Models", RecSys
     2020).
 
+    Args:
+        engine: computes.
+        counted: rows of `product_events`; they are read several times.
+        test_fraction: share of the events that are future.
+
     Raises:
         NotEnoughInteractions: there is no event, or all happened at one moment.
     """
-    functions, _ = functions_of(events)
-    counted = product_events(events)
+    functions, _ = functions_of(counted)
     time = functions.unix_micros(functions.col("event_time"))
     boundary = _time_at(engine, counted.select(time.cast("long").alias("time")), 1 - test_fraction)
     return counted.where(time < boundary), counted.where(time >= boundary)

@@ -1,4 +1,7 @@
-"""The published lists: for each shopper the best products that they have not met, and why, in words."""
+"""The published lists: for each shopper the best products that they have not met, and why, in words.
+
+And what they have met, for whoever fills a list up.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickstream_assets.analytics.schema import PRODUCT_RECOMMENDATIONS
-from clickstream_assets.engine import DataFrame, Engine
+from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender.popularity import PopularityModel
 from clickstream_assets.recommender.ranking import (
     Deed,
@@ -34,8 +37,8 @@ def recommend(engine: Engine, model: Model, interactions: DataFrame, n: int, mod
 
     What was met, and not only what was bought, is left out: a list is for finding something new. Who has met
     nearly everything gets fewer than n. A product that nothing of the shopper's own speaks for (nobody like
-    them met it, or the model knows none of their products) fills the list by popularity, and says so in its
-    own row: algorithm `popularity`.
+    them met it, or the model knows none of their products) fills the end of the list by popularity, and says so
+    in its own row: algorithm `popularity`.
 
     The model is shipped to where the shoppers are: 4 bytes a factor and product for ALS (26 MB for 100,000
     products of 64 factors), 1.2 kB a product for item-kNN.
@@ -48,11 +51,25 @@ def recommend(engine: Engine, model: Model, interactions: DataFrame, n: int, mod
         model_version: what the rows say they came from.
 
     Returns:
-        PRODUCT_RECOMMENDATIONS. `confidence_score` is the model's own score: an estimated preference (als), a
-        sum of cosines times strengths (item_knn), or the product's popularity score (popularity).
+        PRODUCT_RECOMMENDATIONS. `confidence_score` is that of the row's own algorithm: an estimated preference
+        (als), a sum of cosines times strengths (item_knn), or the product's popularity score (popularity).
     """
     rank = partial(_recommend_batches, model=model, n=n, model_version=model_version)
     return engine.map_arrow(histories(interactions), rank, PRODUCT_RECOMMENDATIONS.arrow)
+
+
+def met_products(interactions: DataFrame) -> DataFrame:
+    """Gather the products that each shopper has met.
+
+    Args:
+        interactions: INTERACTIONS rows, all of each shopper's.
+
+    Returns:
+        MET_PRODUCTS, one row per shopper.
+    """
+    functions, _ = functions_of(interactions)
+    products = functions.sort_array(functions.collect_set("product_id"))
+    return interactions.groupBy("user_id").agg(products.alias("product_ids"))
 
 
 def _recommend_batches(
@@ -73,7 +90,8 @@ def _list_columns(
 ) -> tuple[list, ...]:
     """Make one shopper's rows: the values of each column but the last, `model_version`."""
     products = model.products
-    source = _sources(model, block, shopper, picked)
+    source = _sources(model, block, shopper, picked, scores)
+    scores = np.where(source >= 0, scores, products.scores[picked])
     own = block.own(shopper)
     own_ids = products.ids.take(pa.array(block.strengths.indices[own])).to_pylist()
     deeds = block.deeds[own]
@@ -94,14 +112,15 @@ def _list_columns(
     )
 
 
-def _sources(model: Model, block: Histories, shopper: int, picked: IntArray) -> IntArray:
-    """Find which of the shopper's own products speaks most for each pick; -1 where none does."""
+def _sources(model: Model, block: Histories, shopper: int, picked: IntArray, scores: FloatArray) -> IntArray:
+    """Find which of the shopper's own products speaks most for each pick; -1 where all of them together do not."""
     own = block.own(shopper)
     if own.start == own.stop:
         return np.full(len(picked), -1)
     contributions = model.contributions(block.strengths.indices[own], block.strengths.data[own], picked)
     most = contributions.argmax(axis=1)
-    return np.where(contributions[np.arange(len(picked)), most] > 0, most, -1)
+    speaks = (contributions[np.arange(len(picked)), most] > 0) & (scores > 0)
+    return np.where(speaks, most, -1)
 
 
 def _popular(products: Products, product: int) -> str:

@@ -29,7 +29,7 @@ class PostgresResource(ConfigurableResource):
             PostgresError: the database cannot be reached.
         """
         settings = load_settings()
-        newest = "SELECT algorithm FROM published_models ORDER BY published_at DESC LIMIT 1"
+        served = "SELECT algorithm FROM published_models JOIN served_models USING (model_version)"
         with explained(settings), connect(settings) as connection:
-            row = connection.execute(newest).fetchone()
+            row = connection.execute(served).fetchone()
         return row[0] if row else None

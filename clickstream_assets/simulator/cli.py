@@ -38,7 +38,9 @@ def simulate(
         int | None, typer.Option("--events", "-n", help="How many events (default: live, until Ctrl-C).")
     ] = None,
     rate: _Rate = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed and --start make the same events.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed makes the same bytes, but for live events.")
+    ] = None,
     start: Annotated[
         str | None, typer.Option(help="When the events begin, such as 2026-01-31 or 2026-01-31T08:00Z.")
     ] = None,
@@ -66,7 +68,8 @@ def simulate(
     Without --events, or with --rate and neither --start nor --days, events
     are live: they carry the current time and come one each
     SIMULATOR_INTERVAL seconds, or at --rate. Otherwise they fill --days from
-    --start (by default the week up to an hour ago) and are sent as fast as
+    --start (by default the week up to an hour ago; with --seed, which is to
+    make the same events each time, from 2026-01-01) and are sent as fast as
     possible, or at --rate.
 
     --late, --duplicate, --conflicting and --malformed are shares of the

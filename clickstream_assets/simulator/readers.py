@@ -10,6 +10,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, cast
@@ -53,7 +54,9 @@ NO_PRICE = "no_price"
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LONGEST_FIRST_LINE = 1 << 20
+_FIRST_LINES = 100
 _EXAMPLES = 5
+_UCI_TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2})(?::(\d{2}))?", re.ASCII)
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 KeyedValue = tuple[bytes | None, bytes]
@@ -149,9 +152,14 @@ class EventFile:
         for name, known in ((REES46, REES46_COLUMNS), (UCI_ONLINE_RETAIL, UCI_COLUMNS)):
             if set(known) <= set(columns):
                 return name
-        # A daily file may begin with a broken record, so its name counts for JSON lines too.
-        if first.startswith(b"{") or {".jsonl", ".ndjson"} & set(self.path.suffixes):
+        is_named_so = bool({".jsonl", ".ndjson"} & set(self.path.suffixes))
+        if (first.startswith(b"{") or is_named_so) and self._begins_with_an_object():
             return JSON_LINES
+        if is_named_so:
+            raise SimulatorError(
+                f"{self.path} is no JSON lines, whatever its name says: none of its first {_FIRST_LINES} lines is a "
+                f"JSON object, and the first is {_shorten(first)!r}"
+            )
         raise SimulatorError(
             f"{self.path} is of no known format: its first line is {_shorten(first)!r}. Known are JSON lines "
             f"(one object a line), REES46 ({','.join(REES46_COLUMNS)}) and UCI Online Retail "
@@ -165,6 +173,21 @@ class EventFile:
             while line and not line.strip():
                 line = binary.readline(_LONGEST_FIRST_LINE)
         return line.strip()
+
+    def _begins_with_an_object(self) -> bool:
+        """Whether one of the first lines is a JSON object; a daily file may begin with some broken records."""
+        decode = msgspec.json.Decoder(dict).decode
+        with self._open() as binary:
+            for _ in range(_FIRST_LINES):
+                try:
+                    decode(binary.readline(_LONGEST_FIRST_LINE).removeprefix(_BYTE_ORDER_MARK))
+                except (msgspec.MsgspecError, UnicodeDecodeError):
+                    continue
+                except (EOFError, zlib.error, gzip.BadGzipFile):
+                    # Where reading is to fail, and say so, is at the place in the file.
+                    return True
+                return True
+        return False
 
     def _json_lines(self, binary: IO[bytes]) -> Iterator[KeyedValue]:
         decode = msgspec.json.Decoder(_Keyed).decode
@@ -278,8 +301,7 @@ def _uci_event(row: Sequence[str]) -> _CsvEvent:
     return _CsvEvent(
         event_type="purchase",
         user_id=customer.removesuffix(".0"),
-        # The shop's local time with no zone given, which the event contract takes for UTC.
-        timestamp=time.replace(" ", "T", 1),
+        timestamp=_uci_time(time),
         product_id=stock_code,
         price=_number(price),
         currency="GBP",
@@ -287,6 +309,28 @@ def _uci_event(row: Sequence[str]) -> _CsvEvent:
         order_id=invoice,
         properties={name: text for name, text in properties.items() if text} or None,
     )
+
+
+def _uci_time(text: str) -> str:
+    """The shop's local time with no zone given, which the event contract takes for UTC.
+
+    The data set is found with ISO 8601 times, and as it was first published, by month, day and year: 12/1/2010 8:26.
+    """
+    if american := _UCI_TIME.fullmatch(text):
+        month, day, *rest = map(int, american.groups(default="0"))
+        year, hour, minute, second = rest
+        try:
+            return datetime(year, month, day, hour, minute, second).isoformat()
+        except ValueError as error:
+            raise _Skip(MALFORMED_ROW, f"InvoiceDate {text!r}: {error}") from None
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise _Skip(
+            MALFORMED_ROW,
+            f"InvoiceDate {text!r} is neither like 2010-12-01 08:26:00 nor month/day/year like 12/1/2010 8:26",
+        ) from None
+    return text.replace(" ", "T", 1)
 
 
 def _number(text: str) -> msgspec.Raw | str | None:

@@ -23,6 +23,8 @@ from clickstream_assets.simulator.traffic import Clock, Traffic
 # A visit that is open at the end of the traffic runs on, so traffic that ends now would end in the future.
 _OPEN_VISITS = timedelta(hours=1)
 _LEAST_DEFAULT_DAYS = 7.0
+SEEDED_START = datetime(2026, 1, 1, tzinfo=UTC)
+"""When a span begins that has a seed and no start: with the time of the run, no seed would give the same bytes."""
 # With SIMULATOR_INTERVAL=0 nothing paces live events; their stream time still needs a rate.
 _UNPACED_RATE = 1_000.0
 _LONGEST_NAP_SECONDS = 0.1
@@ -47,8 +49,10 @@ class SimulationOptions:
     Attributes:
         events: How many; None goes on until it is stopped, which only live events do.
         rate: Records per second; None is the pace of `simulator_interval` for live events, else no limit.
-        seed: Of every random choice; None draws one.
-        start: When the events begin; without an offset it is UTC. None lets the span end an hour ago.
+        seed: Of every random choice; None draws one. The same options with the same seed give the same bytes,
+            but for live events, which carry the time that they are made at.
+        start: When the events begin; without an offset it is UTC. None is `SEEDED_START` where a seed is given;
+            else it lets the span end an hour ago.
         days: Length of the span; None is a week, or longer where the users need longer for the events.
         users: Number of shoppers.
         products: Number of products.
@@ -183,14 +187,13 @@ def plan_traffic(settings: Settings, options: SimulationOptions) -> Traffic:
     users = settings.num_users if options.users is None else options.users
     _require_positive(rate=options.rate, days=options.days, users=users)
     rate = options.rate or (1 / settings.simulator_interval if settings.simulator_interval else _UNPACED_RATE)
-    now = datetime.now(UTC)
     if options.is_live:
-        start, seconds = now, (options.events or 1) / rate
+        start, seconds = datetime.now(UTC), (options.events or 1) / rate
     elif options.events is None:
         raise SimulatorError("start and days are for a number of events; give one (--events)")
     else:
         days = _span_in_days(options, options.events, users)
-        start = options.start or now - timedelta(days=days) - _OPEN_VISITS
+        start = options.start or (latest_start(settings, options) if options.seed is None else SEEDED_START)
         seconds = days * 86_400
     return Traffic(
         users=users,
@@ -202,6 +205,19 @@ def plan_traffic(settings: Settings, options: SimulationOptions) -> Traffic:
         rate=rate,
         bots=options.bots,
     )
+
+
+def latest_start(settings: Settings, options: SimulationOptions) -> datetime:
+    """When a span has to begin to end an hour ago: what comes after it is of visits that are still open then.
+
+    Raises:
+        SimulatorError: the options name no number of events, or ask more of the users than people do.
+    """
+    if options.events is None:
+        raise SimulatorError("start and days are for a number of events; give one (--events)")
+    users = settings.num_users if options.users is None else options.users
+    days = _span_in_days(options, options.events, users)
+    return datetime.now(UTC) - timedelta(days=days) - _OPEN_VISITS
 
 
 def _span_in_days(options: SimulationOptions, events: int, users: int) -> float:

@@ -16,6 +16,7 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from clickstream_assets.kafka_login import LoginWatch, unreachable
 from clickstream_assets.settings import Settings
 from clickstream_assets.simulator.errors import SimulatorError
 
@@ -35,20 +36,22 @@ def ensure_topic(settings: Settings) -> bool:
     Raises:
         SimulatorError: no broker answers within `kafka_timeout_seconds`, or the topic cannot be created.
     """
-    admin = AdminClient(_connection(settings))
+    login = LoginWatch()
+    admin = AdminClient(_connection(settings) | {"error_cb": login})
     timeout = settings.kafka_timeout_seconds
     try:
         if settings.kafka_topic in admin.list_topics(timeout=timeout).topics:
             return False
     except KafkaException as error:
-        raise _unreachable(settings, error.args[0].str()) from None
+        admin.poll(0)
+        raise SimulatorError(unreachable(settings, error.args[0].str(), login)) from None
     # A replication factor of -1 is the broker's default.
     topic = NewTopic(settings.kafka_topic, settings.kafka_topic_partitions, -1)
     created = admin.create_topics([topic], operation_timeout=timeout)[settings.kafka_topic]
     try:
         created.result(timeout=timeout)
     except FutureTimeoutError:
-        raise _unreachable(settings, "creating the topic timed out") from None
+        raise SimulatorError(unreachable(settings, "creating the topic timed out", login)) from None
     except KafkaException as error:
         reason: KafkaError = error.args[0]
         if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
@@ -216,21 +219,34 @@ class DailyFiles:
         self.written += 1
 
     def flush(self) -> None:
-        """Make every line visible to readers of the files."""
-        for file in self._files.values():
-            file.flush()
+        """Make every line visible to readers of the files.
+
+        Raises:
+            SimulatorError: a file cannot be written to; most writes only fail here, where their lines leave memory.
+        """
+        try:
+            for file in self._files.values():
+                file.flush()
+        except OSError as error:
+            raise _unwritable(self._folder, error) from None
 
     def __enter__(self) -> Self:
         """The sink itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Write out and close the files."""
-        try:
-            for file in self._files.values():
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write out and close the files, each of them whatever becomes of the others."""
+        problems = []
+        for file in self._files.values():
+            try:
                 file.close()
-        except OSError as error:
-            raise _unwritable(self._folder, error) from None
+            except OSError as problem:
+                problems.append(problem)
+        # The error that is under way came first; this one must not hide it.
+        if problems and error is None:
+            raise _unwritable(self._folder, problems[0])
 
     def _file(self, day: date) -> BinaryIO:
         file = self._files.get(day)
@@ -265,20 +281,12 @@ def event_day(value: bytes) -> date | None:
 
 def _connection(settings: Settings) -> dict[str, Any]:
     return {
-        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        **settings.kafka_client_options,
         "client.id": "clickstream-simulator",
         "socket.timeout.ms": int(settings.kafka_timeout_seconds * 1000),
         # Its errors reach the user through ours; below 3 it would print them to stderr as well.
         "log_level": 2,
     }
-
-
-def _unreachable(settings: Settings, reason: str) -> SimulatorError:
-    return SimulatorError(
-        f"No Kafka broker answered at KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers} within "
-        f"{settings.kafka_timeout_seconds:g} s ({reason}); start the local one with `clickstream stack up`, "
-        "or set KAFKA_BOOTSTRAP_SERVERS to a broker that runs"
-    )
 
 
 def _refusal(error: KafkaError, size: int, position: int | None) -> str:
@@ -294,7 +302,10 @@ def _refusal(error: KafkaError, size: int, position: int | None) -> str:
 
 
 def _unwritable(folder: Path, error: OSError) -> SimulatorError:
-    return SimulatorError(f"RAW_LOGS_PATH={folder} cannot be written to: {error.strerror or error}")
+    return SimulatorError(
+        f"RAW_LOGS_PATH={folder} cannot be written to: {error.strerror or error}; mend that there, set "
+        "RAW_LOGS_PATH to another folder, or leave the files out (--no-files)"
+    )
 
 
 def _last_byte(file: BinaryIO) -> bytes:

@@ -101,7 +101,7 @@ def valid_events(
         )
     records = (
         session.readStream.format("kafka")
-        .option("kafka.bootstrap.servers", settings.kafka_bootstrap_servers)
+        .options(**settings.kafka_spark_options)
         .option("subscribe", settings.kafka_topic)
         .option("startingOffsets", starting)
         .option("failOnDataLoss", str(not settings.allow_data_loss).lower())

@@ -11,14 +11,24 @@ from clickstream_assets.api.database import EXTENSION
 from clickstream_assets.postgres.publishing import publication
 from clickstream_assets.postgres.tables import (
     CLICKSTREAM_SESSIONS_TABLE,
+    MET_PRODUCTS_TABLE,
     POPULAR_PRODUCTS_TABLE,
     PRODUCT_RECOMMENDATIONS_TABLE,
     PUBLISHED_MODELS_TABLE,
+    SERVED_MODELS_TABLE,
 )
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.api.daily_rows import publish_daily_tables
 from clickstream_assets_tests.databases import fresh_database
-from clickstream_assets_tests.postgres.rows import DAY, popular, recommendations, session, sessions, table
+from clickstream_assets_tests.postgres.rows import (
+    DAY,
+    met,
+    popular,
+    recommendations,
+    session,
+    sessions,
+    table,
+)
 
 STRANGE_USERS = ["a/b", "/a", "a/", "//", "a//b", "..", "ü 🐍", "a\nb", "50%", "?x=1&n=2#y", "a+b", "'; --"]
 
@@ -36,10 +46,22 @@ def publish(settings: Settings) -> None:
                 ]
             ),
         )
-        transaction.publish(POPULAR_PRODUCTS_TABLE, popular([f"p{n}" for n in range(4, 20)]))
+        transaction.publish(
+            MET_PRODUCTS_TABLE,
+            met(
+                **{user: ["p1"] for user in STRANGE_USERS},
+                u1=["p19", "p20", "unpopular"],
+                completist=[f"p{n}" for n in range(4, 21)],
+            ),
+        )
+        transaction.publish(POPULAR_PRODUCTS_TABLE, popular([f"p{n}" for n in range(4, 21)]))
         transaction.publish(
             PUBLISHED_MODELS_TABLE,
             table(PUBLISHED_MODELS_TABLE.schema, [model | {"trained_on": "1", "users": 1, "rows": 5}]),
+        )
+        transaction.publish(
+            SERVED_MODELS_TABLE,
+            table(SERVED_MODELS_TABLE.schema, [{"answers": "recommendations", "model_version": "m1"}]),
         )
         transaction.publish(
             CLICKSTREAM_SESSIONS_TABLE,

@@ -3,6 +3,7 @@ from collections.abc import Iterator
 import pytest
 from flask.testing import FlaskClient
 
+from clickstream_assets.postgres.connection import connect
 from clickstream_assets.postgres.migrate import migrate
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.api.conftest import clients_of, publish
@@ -82,6 +83,16 @@ def test_wrong_password_is_told_apart_without_giving_it_away(
         assert "POSTGRES_PASSWORD" in caplog.text
         assert "wr0ng" not in caplog.text + answer.text
         assert "password" in client.get("/health/ready").json["dependencies"]["postgres"]
+
+
+def test_a_database_that_refuses_the_question_is_not_ready(server: PrivateServer) -> None:
+    with connect(server.settings) as connection:
+        connection.execute("CREATE ROLE curious LOGIN PASSWORD 'a secret'")
+        connection.execute("REVOKE EXECUTE ON FUNCTION to_regclass FROM PUBLIC")
+    for client in clients_of(with_settings(server.settings, postgres_user="curious")):
+        answer = client.get("/health/ready")
+        assert (answer.status_code, answer.json["code"]) == (503, "not_ready")
+        assert answer.json["dependencies"]["postgres"] == "the user may not do this"
 
 
 def test_missing_tables_are_named(settings_for_stack: Settings) -> None:

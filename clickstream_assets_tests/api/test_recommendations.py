@@ -66,6 +66,26 @@ def test_known_user_whose_products_are_all_excluded_is_no_fallback(client: Flask
     assert [(item["product_id"], item["source"]) for item in answer["items"]] == [("p6", "popular")]
 
 
+def test_list_is_not_filled_up_with_what_the_user_has_met(client: FlaskClient) -> None:
+    answer = client.get("/api/recommend/u1?n=100").json
+    assert [item["product_id"] for item in answer["items"]] == [f"p{n}" for n in range(1, 19)]
+    assert answer["message"] is None
+
+
+@pytest.mark.parametrize("query", ["", "?exclude=p4"])
+def test_user_who_has_met_everything_is_known_and_told_that_nothing_is_left(
+    client: FlaskClient, query: str
+) -> None:
+    answer = client.get(f"/api/recommend/completist{query}").json
+    assert answer == {
+        "user_id": "completist",
+        "fallback": False,
+        "message": "There is no product left that this user has not met and that is not excluded.",
+        "model_version": "m1",
+        "items": [],
+    }
+
+
 def test_unknown_user_gets_popular_products_and_is_told_so(client: FlaskClient) -> None:
     answer = client.get("/api/recommend/nobody?n=3").json
     assert answer["fallback"]

@@ -34,15 +34,18 @@ from clickstream_assets.postgres.tables import (
     CLICKSTREAM_SESSIONS_TABLE,
     DAILY_SUMMARY_TABLE,
     FUNNEL_TABLE,
+    MET_PRODUCTS_TABLE,
     MODEL_EVALUATION_TABLE,
     POPULAR_PRODUCTS_TABLE,
     PRODUCT_PERFORMANCE_TABLE,
     PRODUCT_RECOMMENDATIONS_TABLE,
     PUBLISHED_MODELS_TABLE,
+    SERVED_MODELS_TABLE,
     USER_SEGMENTS_TABLE,
 )
 from clickstream_assets.resources.compute import ComputeResource
 from clickstream_assets.resources.lake import LakeResource
+from clickstream_assets.resources.postgres import PostgresResource
 from clickstream_assets.resources.settings import SettingsResource
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.defs.pipeline import Pipeline, Rows
@@ -64,6 +67,7 @@ MODEL_TABLES = (
     POPULAR_PRODUCTS_TABLE,
     MODEL_EVALUATION_TABLE,
     PUBLISHED_MODELS_TABLE,
+    SERVED_MODELS_TABLE,
 )
 
 
@@ -182,6 +186,31 @@ def test_new_events_are_served_a_late_one_repairs_them_and_running_again_changes
     ):
         assert changes.pop("rows") > 0
         assert changes == {"inserted": 0, "updated": 0, "deleted": 0}
+
+
+def test_a_model_that_is_served_again_is_the_one_that_is_served(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    def served_with(seed: int) -> Any:
+        monkeypatch.setenv("MODEL_SEED", str(seed))
+        pipeline.refresh("2024-05-01", "2024-05-01")
+        version = pipeline.reported("als_model", "model_version")
+        assert pipeline.served(SERVED_MODELS_TABLE) == [
+            {"answers": "recommendations", "model_version": version}
+        ]
+        return version
+
+    pipeline.ingest(event("05-01 10:00", "ann"), event("05-01 11:00", "bob", "p2"))
+    first, second, third = (served_with(seed) for seed in (1, 2, 1))
+    assert first == third != second
+    assert [row["model_version"] for row in pipeline.served(PUBLISHED_MODELS_TABLE)] == sorted(
+        [first, second]
+    )
+    assert PostgresResource().serving_algorithm() == "popularity"
+    assert pipeline.served(MET_PRODUCTS_TABLE) == [
+        {"user_id": "ann", "product_ids": ["p1"]},
+        {"user_id": "bob", "product_ids": ["p2"]},
+    ]
 
 
 def test_days_far_apart_are_all_served_with_what_rests_on_them(

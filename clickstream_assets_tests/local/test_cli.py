@@ -1,12 +1,16 @@
 """The commands, as a user types them."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from clickstream_assets.local.errors import LocalStackError
+from clickstream_assets.local.identity import Identity
+from clickstream_assets.local.kafka import Kafka
 from clickstream_assets.settings import Settings
 
 CLICKSTREAM = Path(sys.executable).with_name("clickstream")
@@ -88,4 +92,50 @@ def test_a_home_that_cannot_be_made_is_named(run, tmp_path):
     (tmp_path / "file").touch()
     answer = run("stack", "up", "--home", str(tmp_path / "file" / "home"))
     assert answer.returncode == 1
-    assert f"CLICKSTREAM_HOME={tmp_path}/file/home cannot be made: Not a directory" in answer.stderr
+    assert f"{tmp_path}/file/home cannot be written: Not a directory" in answer.stderr
+    assert "CLICKSTREAM_HOME" in answer.stderr
+
+
+def test_a_disk_that_takes_no_more_is_named(tmp_path):
+    # A limit on the size of files is the nearest to a full disk that needs no right to mount one.
+    answer = subprocess.run(
+        ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", CLICKSTREAM, "stack", "up", "--home", tmp_path / "home"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == 1
+    assert f"{tmp_path}/home/stack.json cannot be written: File too large" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert [path.name for path in (tmp_path / "home").iterdir() if path.is_file()] == ["stack.lock"]
+
+
+def test_a_servers_file_that_cannot_be_written_is_named(tmp_path):
+    server = Kafka(tmp_path, 9092)
+    server.make_folder("", Identity())
+    (server.folder / "server.properties").symlink_to("/dev/full")
+    with pytest.raises(
+        LocalStackError, match=r"server\.properties cannot be written: No space left on device"
+    ):
+        server.write("server.properties", "listeners=\n", Identity())
+
+
+def test_ctrl_c_in_a_demo_that_was_to_give_a_result_fails(tmp_path):
+    process = subprocess.Popen(
+        [CLICKSTREAM, "demo", "--once"],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # The first line says that a server is being started.
+    first = process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert "starting" in first
+    assert (process.returncode, out) == (130, ""), err
+    assert "stopped" in err
+    assert list(tmp_path.glob("clickstream-demo-*")) == []

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from clickstream_assets.analytics.schema import (
+    MET_PRODUCTS,
     POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
     SESSIONS,
@@ -85,6 +86,12 @@ def recommendations(users: list[str], products: list[str], model_version: str = 
             for rank, product in enumerate(products, start=1)
         ],
     )
+
+
+def met(**products_by_user: list[str]) -> pa.Table:
+    """What users have met, as Arrow."""
+    rows = [{"user_id": user, "product_ids": products} for user, products in products_by_user.items()]
+    return table(MET_PRODUCTS, rows)
 
 
 def popular(products: list[str]) -> pa.Table:

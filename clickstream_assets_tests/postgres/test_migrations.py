@@ -16,6 +16,7 @@ EXTRA_COLUMNS = {
     "daily_summary": {"id": ("bigint", False), "generated_at": ("timestamp with time zone", False)},
     "product_recommendations": {"published_at": ("timestamp with time zone", False)},
     "published_models": {"published_at": ("timestamp with time zone", False)},
+    "served_models": {"served_since": ("timestamp with time zone", False)},
 }
 
 
@@ -63,6 +64,27 @@ def test_segments_accept_a_writer_who_knows_only_the_older_columns(settings: Set
         )
     rows = query(settings, "SELECT id, segment, created_at IS NOT NULL, events FROM user_segments")
     assert rows == [(1, "buyer", True, 0)]
+
+
+def test_those_who_are_served_are_known_after_the_upgrade(settings_for_stack: Settings) -> None:
+    with fresh_database(settings_for_stack, migrated=False) as older:
+        migrate(older, "0001")
+        with connect(older) as connection:
+            connection.execute(
+                "INSERT INTO product_recommendations SELECT user_id, product_id, 1, 1, 'als', 'why', reason, 'm2' FROM "
+                "(VALUES ('ann', 'p1', 'p9'), ('ann', 'p2', 'p8'), ('ann', 'p3', 'p9'), ('bob', 'p1', NULL)) "
+                "AS rows (user_id, product_id, reason)"
+            )
+            connection.execute(
+                "INSERT INTO published_models SELECT version, 'als', 'why', 'ndcg', 1, 1, 'all', 2, 4, at::timestamptz "
+                "FROM (VALUES ('m1', '2024-05-01'), ('m2', '2024-05-03'), ('m3', '2024-05-02')) AS rows (version, at)"
+            )
+        migrate(older)
+        assert query(older, "SELECT * FROM met_products ORDER BY user_id") == [
+            ("ann", ["p8", "p9"]),
+            ("bob", []),
+        ]
+        assert query(older, "SELECT answers, model_version FROM served_models") == [("recommendations", "m2")]
 
 
 def test_migrating_again_changes_nothing(settings: Settings) -> None:

@@ -41,7 +41,8 @@ def random_events(count: int = 3000, seed: int = 7) -> pa.Table:
                 kind,
                 at=int(random.integers(7200)) / 2,
                 is_bot=bool(random.random() < 0.1),
-                consent=[None, True, False][random.integers(3)],
+                # Seldom a no: a shopper's latest statement decides for all of their events.
+                consent=[None, None, *[True] * 8, False][random.integers(11)],
                 product_category=[None, "toys", "books"][random.integers(3)],
             )
             for kind in kinds.tolist()

@@ -20,6 +20,8 @@ from clickstream_assets.recommender.evaluation import (
 from clickstream_assets.recommender.interactions import (
     NotEnoughInteractions,
     interactions,
+    interactions_of,
+    product_events,
     split_by_time,
 )
 from clickstream_assets_tests.analytics.records import at, event_table
@@ -95,7 +97,7 @@ def slow_popularity_figures(train: list[dict], test: list[dict], k: int) -> dict
 @pytest.mark.parametrize("k", [1, 5, 40])
 def test_figures_match_a_slow_reference(engine, k):
     events = engine.from_arrow(random_events())
-    train, test = (interactions(part) for part in split_by_time(engine, events, 0.25))
+    train, test = (interactions_of(part) for part in split_by_time(engine, product_events(events), 0.25))
 
     [judged] = evaluate(engine, train, test, PARAMETERS, k, ["popularity"])
 
@@ -134,7 +136,7 @@ def test_nothing_of_the_test_part_reaches_training(duckdb_engine):
     future = [event(f"u{user}", f"p{(user + 1) % 5}", "purchase", at=1000 + user) for user in range(20)]
     train, test = (
         interactions(part)
-        for part in split_by_time(duckdb_engine, duckdb_engine.from_arrow(events_table(*past, *future)), 0.25)
+        for part in split_by_time(duckdb_engine, product_events(duckdb_engine.from_arrow(events_table(*past, *future))), 0.25)
     )
 
     trained_on = {(row["user_id"], row["product_id"]) for row in duckdb_engine.to_arrow(train).to_pylist()}

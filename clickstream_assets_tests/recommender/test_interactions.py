@@ -9,7 +9,9 @@ from clickstream_assets.analytics.schema import INTERACTIONS
 from clickstream_assets.recommender.interactions import (
     NotEnoughInteractions,
     interactions,
+    interactions_of,
     split_at_random,
+    product_events,
     split_by_time,
 )
 from clickstream_assets_tests.recommender.shop import START, event, events_table, random_events, rows
@@ -71,6 +73,46 @@ def test_what_says_nothing_of_taste_leaves_no_interaction(engine, silent):
     assert [(row["user_id"], row["product_id"]) for row in found.to_pylist()] == [("bob", "cup")]
 
 
+YES, NO = {"consent": True}, {"consent": False}
+
+
+@pytest.mark.parametrize(
+    ("stated", "is_profiled"),
+    [
+        (
+            [event("ann", "cup", at=1, **YES), event("ann", "pen", at=2, **NO), event("ann", "ink", at=3)],
+            False,
+        ),
+        (
+            [event("ann", "cup", at=1, **NO), event("ann", "pen", at=2, **YES), event("ann", "ink", at=3)],
+            True,
+        ),
+        ([event("ann", "cup", at=1), event("ann", None, "search", at=2, **NO)], False),
+        ([event("ann", "cup", at=1, **NO), event("ann", "pen", at=1, **YES)], False),
+        ([event("ann", "cup", at=1)], True),
+    ],
+    ids=["refused later", "agreed later", "refused in a search", "both at one moment", "was not asked"],
+)
+def test_the_latest_stated_consent_of_a_shopper_decides_for_all_their_events(engine, stated, is_profiled):
+    events = engine.from_arrow(events_table(*stated, event("bob", "cup", at=4, **YES)))
+
+    found = engine.to_arrow(interactions(events))
+
+    met = {"bob", "ann"} if is_profiled else {"bob"}
+    assert set(found["user_id"].to_pylist()) == met
+    assert found.num_rows == 1 + is_profiled * sum(row["product_id"] is not None for row in stated)
+
+
+def test_the_past_of_a_split_is_not_judged_by_the_consent_of_then(duckdb_engine):
+    events = events_table(
+        event("ann", "cup", at=1, **NO), event("ann", "pen", at=9, **YES), event("bob", "cup", at=2, **YES)
+    )
+
+    past, _ = split_by_time(duckdb_engine, product_events(duckdb_engine.from_arrow(events)), test_fraction=0.25)
+
+    assert set(duckdb_engine.to_arrow(interactions_of(past))["user_id"].to_pylist()) == {"ann", "bob"}
+
+
 def test_both_engines_find_the_same_interactions(duckdb_engine, spark_engine):
     events = random_events()
 
@@ -93,7 +135,7 @@ def test_the_future_is_hidden_at_the_time_quantile(engine):
         event("ann", None, "search", at=9000),
     )
 
-    train, test = split_by_time(engine, engine.from_arrow(events), test_fraction=0.25)
+    train, test = split_by_time(engine, product_events(engine.from_arrow(events)), test_fraction=0.25)
 
     assert sorted(engine.to_arrow(train)["product_id"].to_pylist()) == ["p0", "p1", "p2", "p4", "p5", "p7"]
     assert sorted(engine.to_arrow(test)["product_id"].to_pylist()) == ["p3", "p6"]
@@ -102,7 +144,7 @@ def test_the_future_is_hidden_at_the_time_quantile(engine):
 def test_events_of_one_moment_are_not_torn_apart(engine):
     events = events_table(*(event("ann", f"p{number}", at=at) for number, at in enumerate([0, 7, 7, 7])))
 
-    train, test = split_by_time(engine, engine.from_arrow(events), test_fraction=0.25)
+    train, test = split_by_time(engine, product_events(engine.from_arrow(events)), test_fraction=0.25)
 
     assert engine.to_arrow(train)["product_id"].to_pylist() == ["p0"]
     assert sorted(engine.to_arrow(test)["product_id"].to_pylist()) == ["p1", "p2", "p3"]
@@ -125,7 +167,7 @@ def test_both_engines_split_time_at_the_same_place(duckdb_engine, spark_engine):
     events = random_events()
 
     sizes = [
-        [part.count() for part in split_by_time(engine, engine.from_arrow(events), 0.3)]
+        [part.count() for part in split_by_time(engine, product_events(engine.from_arrow(events)), 0.3)]
         for engine in (duckdb_engine, spark_engine)
     ]
 
@@ -142,7 +184,7 @@ def test_both_engines_split_time_at_the_same_place(duckdb_engine, spark_engine):
 )
 def test_nothing_to_split_is_said_clearly(duckdb_engine, events, message):
     with pytest.raises(NotEnoughInteractions, match=message):
-        split_by_time(duckdb_engine, duckdb_engine.from_arrow(events_table(*events)), 0.25)
+        split_by_time(duckdb_engine, product_events(duckdb_engine.from_arrow(events_table(*events))), 0.25)
 
 
 def test_the_random_split_hides_the_same_share_of_each_product(engine):

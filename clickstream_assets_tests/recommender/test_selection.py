@@ -5,7 +5,7 @@ from clickstream_assets.analytics.schema import INTERACTIONS, PRODUCT_RECOMMENDA
 from clickstream_assets.recommender.algorithms import ALGORITHMS, fit
 from clickstream_assets.recommender.als import Parameters
 from clickstream_assets.recommender.interactions import interactions
-from clickstream_assets.recommender.selection import recommend
+from clickstream_assets.recommender.selection import met_products, recommend
 from clickstream_assets_tests.recommender.shop import interactions_table, met, random_events, rows
 
 PARAMETERS = Parameters(factors=8, iterations=5, regularization=0.1, alpha=5.0, seed=42)
@@ -29,6 +29,9 @@ def test_nobody_is_shown_what_they_have_met_and_everybody_gets_a_list(engine, al
 
     already = {(row["user_id"], row["product_id"]) for row in table.to_pylist()}
     products, by_user = {product for _, product in already}, {}
+    popularity = dict.fromkeys(products, 0.0)
+    for row in table.to_pylist():
+        popularity[row["product_id"]] += row["strength"]
     for row in found:
         by_user.setdefault(row["user_id"], []).append(row)
     for user, listed in by_user.items():
@@ -36,14 +39,31 @@ def test_nobody_is_shown_what_they_have_met_and_everybody_gets_a_list(engine, al
         assert {row["product_id"] for row in listed} <= unmet
         assert len({row["product_id"] for row in listed}) == len(listed) == min(30, len(unmet))
         assert [row["rank"] for row in listed] == list(range(1, len(listed) + 1))
-        scores = [row["confidence_score"] for row in listed]
-        assert scores == sorted(scores, reverse=True)
+        # What the model has to say comes first, and what fills the list up after it; each by its own score.
+        order = [(row["algorithm"] == "popularity", -row["confidence_score"]) for row in listed]
+        assert order == sorted(order)
+        for row in listed:
+            if row["algorithm"] == "popularity":
+                assert row["confidence_score"] == pytest.approx(popularity[row["product_id"]])
+            else:
+                assert row["confidence_score"] > 0
         assert {row["model_version"] for row in listed} == {"v7"}
         for row in listed:
             assert (row["reason_product_id"] is None) == (row["algorithm"] == "popularity")
             if row["reason_product_id"]:
                 assert (user, row["reason_product_id"]) in already
     assert set(by_user) == {user for user, _ in already}
+
+
+def test_all_that_a_shopper_has_met_is_gathered(engine):
+    table = interactions_table(met("bob", "pen"), met("ann", "pen"), met("bob", "cup"), met("bob", "ink"))
+
+    found = engine.to_arrow(met_products(engine.from_arrow(table)))
+
+    assert rows(found, "user_id") == [
+        {"user_id": "ann", "product_ids": ["pen"]},
+        {"user_id": "bob", "product_ids": ["cup", "ink", "pen"]},
+    ]
 
 
 @pytest.mark.parametrize("algorithm", ["item_knn", "popularity"])

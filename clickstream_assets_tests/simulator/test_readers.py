@@ -192,6 +192,30 @@ def test_uci_rows_become_purchases_and_others_are_counted_by_the_first_reason(wr
     assert events.skipped == {"no_customer": 2, "cancelled_or_returned": 2, "no_price": 1}
 
 
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("12/1/2010 8:26", "2010-12-01T08:26:00"),
+        ("9/30/2011 17:05:09", "2011-09-30T17:05:09"),
+        ("2010-12-01 08:26", "2010-12-01T08:26"),
+    ],
+)
+def test_uci_times_are_read_in_both_forms_of_the_data_set(write, written, sent):
+    row = f"536365,85123A,HEART,6,{written},2.55,17850,United Kingdom\n"
+    (event,) = events_of(write("retail.csv", UCI_HEADER + row))
+    assert event["timestamp"] == sent
+
+
+@pytest.mark.parametrize("written", ["13/1/2010 8:26", "2/30/2011 8:26", "1.12.2010 8:26", "soon", ""])
+def test_uci_rows_of_a_time_in_no_known_form_are_malformed(write, written):
+    events = read_events(
+        write("retail.csv", f"{UCI_HEADER}536365,85123A,HEART,6,{written},2.55,17850,United Kingdom\n")
+    )
+    assert list(events) == []
+    assert events.skipped == {"malformed_row": 1}
+    assert f"InvoiceDate {written!r}" in events.examples[0]
+
+
 def test_malformed_rows_are_counted_and_the_first_are_shown_with_their_lines(write):
     good = '536365,85123A,"TWO\nLINES",6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n'
     bad = "536365,85123A,6\n" + "536365,85123A,X,six,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n"
@@ -225,6 +249,17 @@ def test_a_folder_is_no_file(tmp_path):
 def test_an_empty_file_is_named(write, name, content):
     with pytest.raises(SimulatorError, match="is empty"):
         read_events(write(name, content))
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
+
+
+@pytest.mark.parametrize("name", ["e.jsonl", "e.ndjson", "e.jsonl.gz"])
+@pytest.mark.parametrize("content", [PNG, b"{\x00\n" + PNG, b"{\n  'a': 1\n}\n", b"[1]\n" * 200 + b"{}"])
+def test_a_file_that_is_not_what_its_name_says_is_refused(write, name, content):
+    data = gzip.compress(content) if name.endswith(".gz") else content
+    with pytest.raises(SimulatorError, match=rf"{name} is no JSON lines.*none of its first 100 lines"):
+        read_events(write(name, data))
 
 
 def test_an_unknown_header_is_shown_with_the_known_ones(write):

@@ -180,6 +180,15 @@ def test_replay_options_that_cannot_be_used_are_named(offline_settings, options,
         run_replay(offline_settings, tmp_path / "any", **options)
 
 
+def test_a_seed_alone_makes_a_run_again_and_begins_on_the_day_that_is_documented(offline_settings, tmp_path):
+    again = Settings(**offline_settings.model_dump() | {"raw_logs_path": tmp_path / "2"}, _env_file=None)
+    options = SimulationOptions(events=500, kafka=False, seed=5, faults=TWO_DAYS.faults)
+    first, second = (run_simulation(settings, options) for settings in (offline_settings, again))
+    assert first == second
+    assert daily_lines(offline_settings) == daily_lines(again)
+    assert min(daily_lines(again)) == "clickstream_2026-01-01.jsonl"
+
+
 def test_seed_and_start_make_a_run_again(offline_settings, tmp_path):
     first = run_simulation(offline_settings, SimulationOptions(events=500, kafka=False))
     again = Settings(**offline_settings.model_dump() | {"raw_logs_path": tmp_path / "2"}, _env_file=None)

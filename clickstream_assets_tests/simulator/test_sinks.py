@@ -52,6 +52,35 @@ def test_a_key_goes_to_the_partition_that_other_clients_choose(own_topic, consum
         assert ours == {record.key for record in records if record.value == b"theirs"}
 
 
+@pytest.mark.parametrize(
+    ("count", "flushes"), [(1_000, False), (1, True), (1, False)], ids=["a write", "a flush", "the end"]
+)
+def test_a_full_disk_is_named_with_the_fix_wherever_it_shows(tmp_path, count, flushes):
+    (tmp_path / "clickstream_2026-01-01.jsonl").symlink_to("/dev/full")
+
+    def fill():
+        with DailyFiles(tmp_path) as files:
+            for _ in range(count):
+                files.write(b"x" * 200, NEW_YEAR)
+            if flushes:
+                files.flush()
+
+    with pytest.raises(SimulatorError) as caught:
+        fill()
+    assert f"RAW_LOGS_PATH={tmp_path} cannot be written to: No space left on device" in str(caught.value)
+    assert "--no-files" in str(caught.value)
+
+
+def test_the_other_files_are_whole_when_one_disk_is_full(tmp_path):
+    (tmp_path / "clickstream_2026-01-01.jsonl").symlink_to("/dev/full")
+    files = DailyFiles(tmp_path)
+    files.write(b"first", NEW_YEAR)
+    files.write(b"second", date(2026, 1, 2))
+    with pytest.raises(SimulatorError, match="No space left"):
+        files.__exit__(None, None, None)
+    assert lines(tmp_path, "2026-01-02") == [b"second", b""]
+
+
 def test_a_record_without_a_key_arrives(own_topic, consume):
     with KafkaSink(own_topic) as sink:
         sink.send(None, b"no user")

@@ -7,6 +7,7 @@ A table of the lake has the name of its Dagster asset. Times are UTC, in microse
 from clickstream_assets.analytics.schema.models import (
     INTERACTIONS,
     ITEM_FACTORS,
+    MET_PRODUCTS,
     MODEL_EVALUATION,
     POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
@@ -83,6 +84,7 @@ __all__ = [
     "ITEM_FACTORS",
     "LIVE_EVENTS",
     "LONG",
+    "MET_PRODUCTS",
     "MODEL_EVALUATION",
     "MONEY",
     "PERCENT",

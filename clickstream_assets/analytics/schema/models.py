@@ -5,6 +5,7 @@ from clickstream_assets.analytics.schema.table import (
     DOUBLE,
     LONG,
     STRING,
+    STRINGS,
     TIMESTAMP,
     VECTOR,
     Column,
@@ -113,7 +114,7 @@ PRODUCT_RECOMMENDATIONS = Table(
         Column(
             "confidence_score",
             DOUBLE,
-            "The algorithm's score; comparable within one user's list",
+            "The algorithm's score; comparable among one user's rows of one algorithm",
             nullable=False,
         ),
         Column("algorithm", STRING, "als, item_knn or popularity", nullable=False),
@@ -122,4 +123,14 @@ PRODUCT_RECOMMENDATIONS = Table(
         Column("model_version", STRING, "Version of the model that it came from", nullable=False),
     ),
     key=("user_id", "product_id"),
+)
+
+MET_PRODUCTS = Table(
+    "met_products",
+    "one user with an interaction",
+    (
+        Column("user_id", STRING, "The shopper", nullable=False),
+        Column("product_ids", STRINGS, "All products that they have met, in order", nullable=False),
+    ),
+    key=("user_id",),
 )

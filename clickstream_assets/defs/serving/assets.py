@@ -14,6 +14,7 @@ from clickstream_assets.analytics.schema import (
     DAILY_REPORT,
     INTERACTIONS,
     ITEM_FACTORS,
+    MET_PRODUCTS,
     MODEL_EVALUATION,
     POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
@@ -37,18 +38,20 @@ from clickstream_assets.postgres.tables import (
     DAILY_REPORT_TABLE,
     DAILY_SUMMARY_TABLE,
     FUNNEL_TABLE,
+    MET_PRODUCTS_TABLE,
     MODEL_EVALUATION_TABLE,
     POPULAR_PRODUCTS_TABLE,
     PRODUCT_PERFORMANCE_TABLE,
     PRODUCT_RECOMMENDATIONS_TABLE,
     PUBLISHED_MODELS_TABLE,
+    SERVED_MODELS_TABLE,
     USER_SEGMENTS_TABLE,
 )
 from clickstream_assets.recommender import als
 from clickstream_assets.recommender.algorithms import restore
 from clickstream_assets.recommender.evaluation import chosen_algorithm
 from clickstream_assets.recommender.ranking import Model, Products
-from clickstream_assets.recommender.selection import recommend
+from clickstream_assets.recommender.selection import met_products, recommend
 from clickstream_assets.resources.lake import LakeResource
 from clickstream_assets.resources.postgres import PostgresResource
 from clickstream_assets.resources.settings import SettingsResource
@@ -220,8 +223,8 @@ def product_recommendations(
 ) -> dg.MaterializeResult:
     """Each user's products, ranked, with score, reason and model version; and the popular products.
 
-    By the algorithm that the evaluation chose, which is verified once more here. Recommendations, popular products,
-    evaluation and the model's own record change in one transaction.
+    By the algorithm that the evaluation chose, which is verified once more here. Recommendations, what each user
+    has met already, popular products, evaluation and the model's own record change in one transaction.
     """
     limits = settings.get()
     the_lake = lake.get()
@@ -241,6 +244,7 @@ def product_recommendations(
             engine.to_arrow(the_lake.read(ITEM_FACTORS)),
             als.Parameters.of(limits),
         )
+        met = conform(engine.to_arrow(met_products(interactions)), MET_PRODUCTS)
         (chosen,) = [row for row in evaluation.to_pylist() if row["chosen"]]
         (baseline,) = [row for row in evaluation.to_pylist() if row["algorithm"] == "popularity"]
         record: dict[str, Any] = {
@@ -257,12 +261,16 @@ def product_recommendations(
         with postgres.publication() as publication:
             changes = _changes(publication.publish(PRODUCT_RECOMMENDATIONS_TABLE, lists))
             record |= {"users": sum(users), "rows": changes["rows"]}
+            publication.publish(MET_PRODUCTS_TABLE, met)
             publication.publish(POPULAR_PRODUCTS_TABLE, popular)
             # Of these two, earlier versions stay: they are the history of what was served, and why.
             this_version = Scope("model_version", model_version)
             publication.publish(MODEL_EVALUATION_TABLE, evaluation, this_version)
             record_rows = pa.Table.from_pylist([record], schema=PUBLISHED_MODELS_TABLE.schema.arrow)
             publication.publish(PUBLISHED_MODELS_TABLE, record_rows, this_version)
+            served = [{"answers": "recommendations", "model_version": model_version}]
+            served_rows = pa.Table.from_pylist(served, schema=SERVED_MODELS_TABLE.schema.arrow)
+            publication.publish(SERVED_MODELS_TABLE, served_rows)
     return dg.MaterializeResult(
         metadata={
             "algorithm": algorithm,

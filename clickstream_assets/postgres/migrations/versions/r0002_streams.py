@@ -1,4 +1,5 @@
-"""What the streams keep: windows, alerts and their notifications, progress.
+"""What the streams keep: windows, alerts and their notifications, progress. And what shoppers have met, and by which
+model they are served.
 
 `flash_sale_alerts` starts with `id, window_start, window_end, product_id, views, purchases, detected_at`, because
 readers of an older table of this name select by position.
@@ -8,7 +9,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 revision = "0002"
 down_revision = "0001"
@@ -166,10 +167,33 @@ def upgrade() -> None:
         _time("updated_at", default=True),
     )
 
+    op.create_table(
+        "met_products",
+        _text("user_id", primary_key=True),
+        sa.Column("product_ids", ARRAY(sa.Text), nullable=False),
+    )
+    # What is known of those who are served already; the next publication brings the whole.
+    op.execute(
+        "INSERT INTO met_products SELECT user_id, coalesce(array_agg(DISTINCT reason_product_id) "
+        "FILTER (WHERE reason_product_id IS NOT NULL), '{}') FROM product_recommendations GROUP BY user_id"
+    )
+    op.create_table(
+        "served_models",
+        _text("answers", primary_key=True),
+        _text("model_version"),
+        _time("served_since", default=True),
+    )
+    op.execute(
+        "INSERT INTO served_models SELECT 'recommendations', model_version, published_at "
+        "FROM published_models ORDER BY published_at DESC LIMIT 1"
+    )
+
 
 def downgrade() -> None:
     """Drop the tables."""
     for table in (
+        "served_models",
+        "met_products",
         "stream_status",
         "stream_progress",
         "alert_notifications",
