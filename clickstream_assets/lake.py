@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -65,6 +65,12 @@ class Snapshot:
             return {}
         grouped = self.files.group_by(f"partition.{column}").aggregate([("num_records", "sum")]).to_pylist()
         return {row[f"partition.{column}"]: row["num_records_sum"] for row in grouped}
+
+    def up_to_batch(self, batch: int) -> Snapshot:
+        """Leave out the files with rows of later batches."""
+        if not self.files.num_rows:
+            return self
+        return replace(self, files=self.files.filter(pc.less_equal(self.files["max.batch"], batch)))
 
     def maximum(self, column: str, by: tuple[str, ...]) -> dict[tuple[Any, ...], Any]:
         """Greatest value of an indexed column per combination of partition columns, from file statistics."""

@@ -240,6 +240,17 @@ class Settings(BaseSettings):
     stream_cores_max: int = Field(
         2, ge=1, description="Cores that the streams take of a standalone cluster; the rest is for runs."
     )
+    stream_idle_seconds: float = Field(
+        300,
+        ge=0,
+        description="Without a record for so long, windows that are that much over, and WATERMARK_DELAY, are closed, "
+        "and their alerts resolved; 0 leaves them open until later events come.",
+    )
+    stream_check_seconds: int = Field(
+        900,
+        ge=1,
+        description="Least seconds between two runs of the checks of streamed tables while `clickstream stream` runs.",
+    )
     stream_lake_seconds: float = Field(
         60, ge=0, description="Least seconds between two updates of the lake's copies of streamed tables."
     )

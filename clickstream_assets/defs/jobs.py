@@ -29,3 +29,10 @@ stream = dg.define_asset_job(
     tags={ONE_AT_A_TIME: "stream"},
     description="Windows, alerts and live events, straight from Kafka, up to now.",
 )
+
+stream_checks = dg.define_asset_job(
+    "stream_checks",
+    selection=dg.AssetSelection.checks_for_assets("product_windows", "flash_sale_alerts"),
+    tags={ONE_AT_A_TIME: "stream_checks"},
+    description="Only the checks of windows and alerts, which `clickstream stream` keeps up to date.",
+)

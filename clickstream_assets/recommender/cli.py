@@ -114,6 +114,7 @@ def _split(
     from clickstream_assets.recommender.interactions import (
         interactions,
         interactions_of,
+        product_events,
         split_at_random,
         split_by_time,
     )

@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-from clickstream_assets.analytics.schema import EVENTS, PRODUCT_WINDOWS, RAW_EVENTS
-from clickstream_assets.analytics.windows import counted_time, is_counted, product_windows
+import psycopg
+from psycopg import sql
+
+from clickstream_assets.analytics.events import PARSED, Rules, parse_batches
+from clickstream_assets.analytics.schema import (
+    CONFLICTING_EVENTS,
+    DUPLICATE_EVENTS,
+    EVENTS,
+    FLASH_SALE_ALERTS,
+    PRODUCT_WINDOWS,
+    RAW_EVENTS,
+    Table,
+)
+from clickstream_assets.analytics.windows import counted_time, product_windows
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.lake import Lake
+from clickstream_assets.postgres.connection import connect, explained
 from clickstream_assets.settings import Settings
-from clickstream_assets.streaming.store import Progress
+from clickstream_assets.streaming.alerts import Window, find_alerts
+from clickstream_assets.streaming.lake_copies import read_rows
+from clickstream_assets.streaming.source import placed_offsets
+from clickstream_assets.streaming.store import Progress, read_progress
 
 EXACT = ("views", "add_to_carts", "purchases", "total_events", "first_event_time", "last_event_time")
 """What has to be equal; users are estimated by the stream and counted by the batch."""
 _MICROSECOND = timedelta(microseconds=1)
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+_RECORD = ("topic", "partition", "offset")
+_COLUMNS = (
+    *("event_id", "event_type", "event_time", "user_id", "product_id", "product_category", "is_bot"),
+    *("price", "quantity", "order_id", "kafka_time", *_RECORD),
+)
 
 
 class Reason(StrEnum):
@@ -25,9 +52,16 @@ class Reason(StrEnum):
     LATE = "late"
     """The batch has events that came later than WATERMARK_DELAY allows; the stream dropped them."""
     REPEATED = "repeated later"
-    """The stream counted what the batch knows for a repetition: it came later than the stream remembers."""
+    """The stream counted what the batch knows for a repetition: it came later than the stream remembers; or the two
+    came in different partitions, whose order is nobody's, and the stream took the other."""
     LOST = "lost"
     """The batch has events that were in time. The stream's state was lost, or it is wrong."""
+    UNEXPLAINED = "unexplained"
+    """The stream counted what no record explains, or something twice, or otherwise."""
+
+
+EXCUSED = frozenset({Reason.LATE, Reason.REPEATED})
+"""Differences that are so by design."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +75,9 @@ class Difference:
     batch: int
     """Events that the lake has."""
     late: int
-    """Of these, those that came late."""
+    """Of these, those that the stream may have left out."""
+    repeated: int
+    """Repetitions in the lake that the stream may have counted."""
     reason: Reason
 
 
@@ -52,58 +88,141 @@ class Agreement:
     compared: int = 0
     """Closed windows."""
     differences: list[Difference] = field(default_factory=list)
+    closed_until: datetime | None = None
+    """Windows that end later were not compared; None where no window is closed yet."""
     waiting: str | None = None
-    """Why there is nothing to compare yet."""
+    """Why nothing could be compared."""
 
     def count(self, reason: Reason) -> int:
         """Return how many windows differ for a reason."""
         return sum(difference.reason is reason for difference in self.differences)
 
+    @property
+    def holds(self) -> bool:
+        """Whether every difference is excused."""
+        return all(difference.reason in EXCUSED for difference in self.differences)
 
-def compare(settings: Settings, lake: Lake, progress: Progress | None, days: int) -> Agreement:
+
+class _Point(NamedTuple):
+    """A moment of the stream: windows that end by `closed_until` hold the records up to `offsets`, and no others."""
+
+    closed_until: datetime | None
+    floor: datetime
+    topic: str
+    offsets: dict[int, int]
+
+
+def compare(settings: Settings, lake: Lake, days: int) -> Agreement:
     """Compare the closed windows of the last days with the lake's events.
 
-    Only records that both sides have read are looked at, so that it does not matter who is ahead.
+    The stream goes on meanwhile, and the lake is behind it or ahead. So what is compared is the last moment of the
+    stream of which the lake has every record: the windows that were closed then, which do not change any more, and
+    the events of the records that had been read then. What a rebuild made of the lake's own events is left out.
 
     Args:
-        settings: length of the windows.
-        lake: with `product_windows` and `events`.
-        progress: of the stream.
-        days: how many days of event time, up to the watermark.
-    """
-    if progress is None or progress.watermark is None:
-        return Agreement(waiting="no window is closed yet")
-    held = lake.snapshot(RAW_EVENTS).maximum("offset", by=("topic", "partition"))
-    placed = lake.snapshot(EVENTS).batch >= lake.snapshot(RAW_EVENTS).batch
-    behind = [
-        partition
-        for partition, offset in progress.offsets.items()
-        if held.get((progress.topic, partition), -1) + 1 < offset
-    ]
-    if behind or not placed:
-        return Agreement(waiting="events has not come as far as the stream")
+        settings: length of the windows, and the database.
+        lake: with `events` and the tables beside it.
+        days: how many days of event time, up to the start of the last closed window.
 
-    since = progress.watermark - timedelta(days=days)
-    windows = lake.read(PRODUCT_WINDOWS)
-    F, _ = functions_of(windows)
-    closed = as_view(
-        windows.where((F.col("window_start") >= F.lit(since)) & F.col("is_final")).select(
-            "window_start", "product_id", *(F.col(name).alias(f"streamed_{name}") for name in EXACT)
+    Raises:
+        PostgresError: the database cannot be reached.
+    """
+    placed = placed_offsets(lake, settings.kafka_topic)
+    with _snapshot(settings) as connection:
+        progress = read_progress(connection)
+        if (
+            progress is None
+            or max(filter(None, (progress.watermark, progress.idle_until)), default=None) is None
+        ):
+            return Agreement(waiting="no window is closed yet")
+        point = _last_common(connection, progress, placed)
+        if point is None:
+            return Agreement(
+                closed_until=progress.watermark,
+                waiting="the lake's events have not come as far as any batch of the stream's",
+            )
+        if point.closed_until is None:
+            return Agreement(waiting="no window was closed where the lake's events end")
+        newest = _newest_start(connection, point.closed_until - settings.window_duration)
+        since = max(newest - timedelta(days=days), point.floor)
+        windows = read_rows(
+            connection,
+            PRODUCT_WINDOWS,
+            sql.SQL("window_start >= {} AND window_end > {} AND window_end <= {}").format(
+                since - settings.window_duration, since, point.closed_until
+            ),
+        )
+    streamed = lake.engine.from_arrow(windows)
+    events = _seen(lake, EVENTS, point, since - settings.window_duration)
+    compared, different = _compare(lake, streamed, events, point.closed_until, since, settings)
+    result = Agreement(compared=compared, closed_until=point.closed_until)
+    if different:
+        result.differences = _explained(lake, settings, point, events, different)
+    lake.engine.release(streamed)
+    return result
+
+
+@contextmanager
+def _snapshot(settings: Settings) -> Iterator[psycopg.Connection]:
+    """One moment of the database for all that is read."""
+    with explained(settings), connect(settings) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.execute("SET TIME ZONE 'UTC'")
+        yield connection
+
+
+def _last_common(
+    connection: psycopg.Connection, progress: Progress, placed: Mapping[int, int]
+) -> _Point | None:
+    """Find the last moment of the stream's of which the lake has every record."""
+    floor = progress.floor or _EPOCH
+    if progress.idle_until and all(placed.get(p, 0) >= offset for p, offset in progress.offsets.items()):
+        closed_until = max(filter(None, (progress.watermark, progress.idle_until)))
+        return _Point(closed_until, floor, progress.topic, progress.offsets)
+    row = connection.execute(
+        "SELECT watermark, offsets FROM stream_batches WHERE NOT EXISTS ("
+        "SELECT FROM jsonb_each_text(offsets) AS read (partition, until) "
+        "WHERE until::bigint > coalesce((%s::jsonb ->> partition)::bigint, 0)) ORDER BY batch_id DESC LIMIT 1",
+        (json.dumps(dict(placed)),),
+    ).fetchone()
+    if row is None:
+        return None
+    watermark, offsets = row
+    return _Point(watermark, floor, progress.topic, {int(p): offset for p, offset in offsets.items()})
+
+
+def _newest_start(connection: psycopg.Connection, until: datetime) -> datetime:
+    """Return the start of the last window that starts by a time, which the clock can be years ahead of."""
+    row = connection.execute(
+        "SELECT max(window_start) FROM product_windows WHERE window_start <= %s", (until,)
+    ).fetchone()
+    return (row[0] if row else None) or until
+
+
+def _compare(
+    lake: Lake, streamed: DataFrame, events: DataFrame, until: datetime, since: datetime, settings: Settings
+) -> tuple[int, list[dict[str, Any]]]:
+    """Return how many windows there are on either side, and those that are not the same on both."""
+    F, _ = functions_of(events)
+    stream_side = as_view(
+        streamed.select(
+            F.col("window_start"),
+            F.col("product_id"),
+            *(F.col(name).alias(f"streamed_{name}") for name in EXACT),
         )
     )
-    events = _seen(lake.read(EVENTS), progress, since - settings.window_duration)
-    ended = F.col("window_end") <= F.lit(max(filter(None, (progress.watermark, progress.floor))))
     again = product_windows(events, settings.window_duration, settings.slide_duration)
-    again = as_view(
-        again.where((F.col("window_start") >= F.lit(since)) & ended).select(
+    is_compared = (F.col("window_end") > F.lit(since)) & (F.col("window_end") <= F.lit(until))
+    batch_side = as_view(
+        again.where(is_compared).select(
             F.col("window_start").alias("start"),
             F.col("product_id").alias("product"),
             *(F.col(name).alias(f"batch_{name}") for name in EXACT),
         )
     )
     both = as_view(
-        closed.join(
-            again,
+        stream_side.join(
+            batch_side,
             on=(F.col("window_start") == F.col("start")) & (F.col("product_id") == F.col("product")),
             how="full",
         ).select(
@@ -114,63 +233,174 @@ def compare(settings: Settings, lake: Lake, progress: Progress | None, days: int
             *(F.col(f"{side}_{name}") for side in ("streamed", "batch") for name in EXACT),
         )
     )
-    compared = lake.engine.to_arrow(both.agg(F.count(F.lit(1)).cast("long").alias("windows")))
+    number = lake.engine.to_arrow(both.agg(F.count(F.lit(1)).cast("long").alias("windows")))
     is_same = F.lit(True)
     for name in EXACT:
         is_same = is_same & F.coalesce(F.col(f"streamed_{name}") == F.col(f"batch_{name}"), F.lit(False))
-    different = lake.engine.to_arrow(
-        both.where(~is_same).select("window_start", "product_id", "streamed", "batch")
-    ).to_pylist()
-    result = Agreement(compared=compared["windows"][0].as_py())
-    if different:
-        late = _late_events(lake, events, settings)
-        result.differences = [_explained(row, late, settings) for row in different]
-        result.differences.sort(key=lambda difference: (difference.window_start, difference.product_id))
-    return result
+    different = both.where(~is_same).select("window_start", "product_id", "streamed", "batch")
+    return number["windows"][0].as_py(), lake.engine.to_arrow(different).to_pylist()
 
 
-def _seen(events: DataFrame, progress: Progress, since: datetime) -> DataFrame:
-    """Return the events of records that the stream has read, from a time on."""
-    F, _ = functions_of(events)
+def _seen(lake: Lake, table: Table, point: _Point, since: datetime | None = None) -> DataFrame:
+    """Return the rows of a table that are of records that the stream had read."""
+    rows = lake.read(table)
+    F, _ = functions_of(rows)
     is_seen = F.lit(False)
-    for partition, offset in progress.offsets.items():
+    for partition, offset in point.offsets.items():
         is_seen = is_seen | ((F.col("partition") == partition) & (F.col("offset") < offset))
-    # The partition column first: it spares whole days.
-    recent = events.where(F.col("event_date") >= F.lit(since.date()))
-    return as_view(recent.where((F.col("topic") == progress.topic) & is_seen))
+    if since is not None:
+        # The partition column first: it spares whole days.
+        rows = rows.where(F.col("event_date") >= F.lit(since.date()))
+    return as_view(rows.where((F.col("topic") == point.topic) & is_seen))
 
 
-def _late_events(lake: Lake, events: DataFrame, settings: Settings) -> list[dict[str, Any]]:
-    """Return time and product of the events that came behind the watermark, by the time they came into Kafka."""
+def _repetitions(lake: Lake, settings: Settings, point: _Point) -> DataFrame:
+    """Parse the records that the lake keeps as repetitions: not all of them are there as events."""
+    keys = _seen(lake, DUPLICATE_EVENTS, point).select(*_RECORD)
+    keys = keys.unionByName(_seen(lake, CONFLICTING_EVENTS, point).select(*_RECORD))
+    records = lake.read(RAW_EVENTS).join(keys, on=list(_RECORD), how="left_semi")
+    parse = partial(parse_batches, rules=Rules.of(settings))
+    return lake.engine.persist(lake.engine.map_arrow(records.select(*RAW_EVENTS.column_names), parse, PARSED))
+
+
+def _explained(
+    lake: Lake, settings: Settings, point: _Point, events: DataFrame, different: list[dict[str, Any]]
+) -> list[Difference]:
+    """Find the events that the stream may have dropped and the repetitions that it may have counted, per window."""
+    repetitions = _repetitions(lake, settings, point)
+    arrivals = _arrivals(events, repetitions, settings.watermark_delay)
+    F, _ = functions_of(arrivals)
+    starts = [row["window_start"] for row in different]
+    counts: list[dict[Any, int]] = []
+    for is_event in (True, False):
+        of_kind = arrivals.where(F.col("may_differ") & (F.col("is_event") == F.lit(is_event)))
+        windows = product_windows(of_kind, settings.window_duration, settings.slide_duration)
+        windows = windows.where(
+            (F.col("window_start") >= F.lit(min(starts))) & (F.col("window_start") <= F.lit(max(starts)))
+        )
+        rows = lake.engine.to_arrow(windows.select("window_start", "product_id", "total_events")).to_pylist()
+        counts.append({(row["window_start"], row["product_id"]): row["total_events"] for row in rows})
+    lake.engine.release(repetitions)
+    late, repeated = counts
+    found = []
+    for row in different:
+        key = (row["window_start"], row["product_id"])
+        few, many = late.get(key, 0), repeated.get(key, 0)
+        reason = _reason(row["streamed"] - row["batch"], few, many)
+        found.append(Difference(*key, row["streamed"], row["batch"], few, many, reason))
+    return sorted(found, key=lambda difference: (difference.window_start, difference.product_id))
+
+
+def _reason(surplus: int, late: int, repeated: int) -> Reason:
+    """Say why the stream has more or fewer events, of which at most so many were late and so many repeated."""
+    if surplus < 0:
+        return Reason.LATE if -surplus <= late else Reason.LOST
+    # The same number and yet not the same: one for another.
+    is_excused = surplus <= repeated if surplus else min(late, repeated) > 0
+    return Reason.REPEATED if is_excused else Reason.UNEXPLAINED
+
+
+def _arrivals(events: DataFrame, repetitions: DataFrame, delay: timedelta) -> DataFrame:
+    """Put events and repetitions in the order of their arrival, and mark what the stream can have taken otherwise.
+
+    An event is late if it is no newer than the newest of those before it, less the delay: Spark drops it then. What
+    repeats one is known to Spark until that one's own time is older than that by a delay more. Of what came under
+    one id, or as one order line, in several partitions, either can be the first.
+
+    Returns:
+        _COLUMNS, `is_event`, and `may_differ`: whether the stream can have dropped the event, or counted the
+        repetition.
+    """
     F, Window = functions_of(events)
-    before = Window.orderBy("kafka_time", "topic", "partition", "offset").rowsBetween(
-        Window.unboundedPreceding, -1
-    )
-    timed = as_view(
-        events.select(
-            "product_id",
-            is_counted(F).alias("is_counted"),
-            "kafka_time",
-            "topic",
-            "partition",
-            "offset",
-            F.unix_micros(counted_time(F)).alias("at"),
+    together = as_view(
+        events.select(*_COLUMNS, F.lit(True).alias("is_event")).unionByName(
+            repetitions.select(*_COLUMNS, F.lit(False).alias("is_event"))
         )
     )
+    is_line = (F.col("event_type") == "purchase") & F.col("order_id").isNotNull()
+    line = F.concat_ws(
+        "\n",
+        F.col("order_id"),
+        F.col("product_id"),
+        F.coalesce(F.col("quantity"), F.lit(1)).cast("string"),
+        F.coalesce(F.col("price").cast("string"), F.lit("-")),
+    )
+    timed = as_view(
+        together.withColumn("at", F.unix_micros(counted_time(F))).withColumn("line", F.when(is_line, line))
+    )
+    before = Window.orderBy("kafka_time", *_RECORD).rowsBetween(Window.unboundedPreceding, -1)
     behind = as_view(timed.withColumn("newest", F.max("at").over(before)))
-    delay = settings.watermark_delay // _MICROSECOND
-    late = behind.where(F.col("is_counted") & (F.col("at") < F.col("newest") - F.lit(delay)))
-    return lake.engine.to_arrow(late.select("product_id", "at")).to_pylist()
+    for key in ("event_id", "line"):
+        groups = as_view(
+            timed.where(F.col(key).isNotNull())
+            .groupBy(key)
+            .agg(
+                F.max(F.when(F.col("is_event"), F.lit(0)).otherwise(F.lit(1))).alias("repeats"),
+                F.min("at").alias(f"{key}_first"),
+                (F.min("partition") < F.max("partition")).alias(f"{key}_spread"),
+            )
+            .where(F.col("repeats") == 1)
+            .select(key, f"{key}_first", f"{key}_spread")
+        )
+        behind = as_view(behind.join(groups, on=key, how="left"))
+    wait = F.lit(delay // _MICROSECOND)
+    first = F.least(
+        F.coalesce(F.col("event_id_first"), F.col("at")), F.coalesce(F.col("line_first"), F.col("at"))
+    )
+    is_late = F.col("at") <= F.col("newest") - wait
+    is_forgotten = first <= F.col("newest") - wait - wait
+    is_spread = F.coalesce(F.col("event_id_spread"), F.lit(False)) | F.coalesce(
+        F.col("line_spread"), F.lit(False)
+    )
+    may_differ = F.when(F.col("is_event"), is_late).otherwise(is_forgotten)
+    return as_view(
+        behind.select(
+            *_COLUMNS, "is_event", (F.coalesce(may_differ, F.lit(False)) | is_spread).alias("may_differ")
+        )
+    )
 
 
-def _explained(row: dict[str, Any], late: list[dict[str, Any]], settings: Settings) -> Difference:
-    start = row["window_start"]
-    first = round(start.timestamp() * 1_000_000)
-    end = first + settings.window_duration // _MICROSECOND
-    late_here = sum(e["product_id"] == row["product_id"] and first <= e["at"] < end for e in late)
-    missing = row["batch"] - row["streamed"]
-    if missing < 0 or (missing == 0 and not late_here):
-        reason = Reason.REPEATED
-    else:
-        reason = Reason.LATE if missing <= late_here else Reason.LOST
-    return Difference(start, row["product_id"], row["streamed"], row["batch"], late_here, reason)
+@dataclass(frozen=True)
+class AlertAgreement:
+    """How many alerts the windows give and how many there are, and the ids of those that are not the same."""
+
+    expected: int
+    actual: int
+    wrong: list[str]
+
+
+def compare_alerts(settings: Settings) -> AlertAgreement:
+    """Find all alerts again from one moment of the windows, with the rules that the stream found them with.
+
+    What is usual is left out: it rests on windows under the threshold too.
+
+    Raises:
+        PostgresError: the database cannot be reached.
+    """
+    with _snapshot(settings) as connection:
+        progress = read_progress(connection)
+        if progress is None or progress.rules is None:
+            return AlertAgreement(0, 0, [])
+        rules = progress.rules
+        windows = connection.execute(
+            "SELECT product_id, window_start, window_end, views, purchases, product_category, is_final "
+            "FROM product_windows WHERE views > %s AND purchases < %s",
+            (rules.views, rules.purchases),
+        ).fetchall()
+        kept = read_rows(connection, FLASH_SALE_ALERTS).to_pylist()
+    by_product: dict[str, list[Window]] = defaultdict(list)
+    for product_id, *fields in windows:
+        by_product[product_id].append(Window(*fields))
+    expected = _by_id(
+        alert._asdict()
+        for product_id, found in by_product.items()
+        for alert in find_alerts(product_id, found, rules)
+    )
+    actual = _by_id(kept)
+    wrong = sorted(key for key in expected.keys() | actual.keys() if expected.get(key) != actual.get(key))
+    return AlertAgreement(len(expected), len(actual), wrong)
+
+
+def _by_id(alerts: Iterable[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
+    names = [name for name in FLASH_SALE_ALERTS.column_names if name not in ("usual_views", "unusualness")]
+    return {alert["alert_id"]: tuple(str(alert[name]) for name in names) for alert in alerts}

@@ -5,7 +5,7 @@ No clock, no database: the same windows give the same alerts, in whatever batche
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -34,6 +34,7 @@ class Window(NamedTuple):
     views: int
     purchases: int
     category: str | None = None
+    is_final: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,25 @@ class AlertRules:
             purchases=settings.purchases_threshold,
             cooldown=timedelta(minutes=settings.alert_cooldown_minutes),
             slide=settings.slide_duration,
+        )
+
+    def to_json(self) -> dict[str, float]:
+        """Return them as they are kept beside the alerts that were found with them."""
+        return {
+            "views": self.views,
+            "purchases": self.purchases,
+            "cooldown_seconds": self.cooldown.total_seconds(),
+            "slide_seconds": self.slide.total_seconds(),
+        }
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Self:
+        """Read what `to_json` returned."""
+        return cls(
+            views=kept["views"],
+            purchases=kept["purchases"],
+            cooldown=timedelta(seconds=kept["cooldown_seconds"]),
+            slide=timedelta(seconds=kept["slide_seconds"]),
         )
 
     def matches(self, window: Window) -> bool:
@@ -78,21 +98,20 @@ class Alert(NamedTuple):
     resolved_at: datetime | None
     usual_views: float | None
     unusualness: float | None
+    is_confirmed: bool
 
 
-def find_alerts(
-    product_id: str, windows: Iterable[Window], rules: AlertRules, watermark: datetime | None
-) -> list[Alert]:
+def find_alerts(product_id: str, windows: Iterable[Window], rules: AlertRules) -> list[Alert]:
     """Find the episodes of a product, in order.
 
     A window over the threshold that starts no later than a cool-down after the end of the one before belongs to the
-    same episode. An episode is open until the watermark passes its last window's end.
+    same episode. An episode is open until its last window is final, and confirmed once its first one is: before that,
+    purchases may yet refute all of it.
 
     Args:
         product_id: the product.
         windows: the windows of the episodes and of the 24 hours before them.
         rules: thresholds and cool-down.
-        watermark: up to where the stream is sure to have seen everything.
     """
     in_order = sorted(windows)
     episodes: list[list[Window]] = []
@@ -103,7 +122,7 @@ def find_alerts(
             episodes[-1].append(window)
         else:
             episodes.append([window])
-    return [_alert(product_id, episode, in_order, rules, watermark) for episode in episodes]
+    return [_alert(product_id, episode, in_order, rules) for episode in episodes]
 
 
 def _alert(
@@ -111,12 +130,11 @@ def _alert(
     episode: Sequence[Window],
     windows: Sequence[Window],
     rules: AlertRules,
-    watermark: datetime | None,
 ) -> Alert:
     first, last = episode[0].start, episode[-1].end
     # Of windows with the same views, the first.
     peak = max(episode, key=lambda window: window.views)
-    is_over = watermark is not None and watermark >= last
+    is_over = episode[-1].is_final
     usual, unusualness = _compare(peak.views, first, windows, rules)
     return Alert(
         window_start=peak.start,
@@ -134,6 +152,7 @@ def _alert(
         resolved_at=last if is_over else None,
         usual_views=usual,
         unusualness=unusualness,
+        is_confirmed=episode[0].is_final,
     )
 
 
@@ -173,7 +192,16 @@ class Kind(StrEnum):
     """Open again within the cool-down, or known by another window now."""
     RESOLVED = "resolved"
     WITHDRAWN = "withdrawn"
-    """Late events brought purchases, so that there was no flash sale after all."""
+    """There was no flash sale after all; `Withdrawal` says why."""
+
+
+class Withdrawal(StrEnum):
+    """Why an alert is withdrawn."""
+
+    SOLD = "sold"
+    """Its windows were not closed yet, and further purchases in them reached the threshold."""
+    RECOUNTED = "recounted"
+    """Its windows were counted anew, or other thresholds hold now."""
 
 
 class Told(NamedTuple):
@@ -192,32 +220,49 @@ class Message(NamedTuple):
 
     told: Told
     alert: Alert | None
+    withdrawal: Withdrawal | None = None
+    is_silent: bool = False
+    """Whether it is only noted, so that it is not told later."""
 
 
 def messages(
-    alerts: Iterable[Alert], told: Iterable[Told], cooldown: timedelta, settled: datetime | None = None
+    alerts: Iterable[Alert],
+    told: Iterable[Told],
+    cooldown: timedelta,
+    *,
+    is_recount: bool = False,
+    settled: datetime | None = None,
 ) -> list[Message]:
     """Say what has to be told so that everybody knows a product's alerts as they are.
 
     Late events can move the beginning of an episode, and its id with it. That is the same flash sale to those who
     were told of it: they are told of an update under the id they know.
 
+    A product that is viewed much and sells steadily is over the threshold early in each of its windows, until the
+    purchases have come. After a withdrawal, what follows within the cool-down is therefore told only once confirmed.
+
     Args:
         alerts: the product's alerts from some time on.
-        told: what was told of its alerts since that time.
+        told: what was told of its alerts since that time, and withdrawn not longer than a cool-down before.
         cooldown: alerts no further apart are the same episode.
+        is_recount: windows were counted anew, or the rules are others: nothing new has happened, so what was over
+            before and is over now is noted in silence.
         settled: withdraw only what ended by then (default: anything); what came later may yet come again.
     """
+    told = list(told)
     open_tales = {tale.told_id: tale for tale in told if tale.kind is not Kind.WITHDRAWN}
+    withdrawn = [tale for tale in told if tale.kind is Kind.WITHDRAWN]
     result: list[Message] = []
     unknown: list[Alert] = []
 
-    def tell(alert: Alert, told_id: str, sequence: int, *kinds: Kind) -> None:
+    def tell(alert: Alert, before: Told | None, *kinds: Kind) -> None:
+        told_id, sequence = (before.told_id, before.sequence) if before else (alert.alert_id, 0)
+        is_over = alert.state is State.RESOLVED and (before is None or before.kind not in _OPEN)
         for number, kind in enumerate(kinds, start=sequence + 1):
             tale = Told(
                 told_id, alert.alert_id, kind, number, alert.first_window_start, alert.last_window_end
             )
-            result.append(Message(tale, alert))
+            result.append(Message(tale, alert, is_silent=is_recount and is_over))
 
     by_alert = {tale.alert_id: tale for tale in open_tales.values()}
     for alert in alerts:
@@ -228,23 +273,29 @@ def messages(
         del open_tales[tale.told_id]
         is_told_resolved = tale.kind is Kind.RESOLVED
         if alert.state is State.RESOLVED and not is_told_resolved:
-            tell(alert, tale.told_id, tale.sequence, Kind.RESOLVED)
+            tell(alert, tale, Kind.RESOLVED)
         elif alert.state is State.OPEN and is_told_resolved:
-            tell(alert, tale.told_id, tale.sequence, Kind.UPDATED)
+            tell(alert, tale, Kind.UPDATED)
     # What was withdrawn under the same id before goes on counting.
-    sequences = {tale.told_id: tale.sequence for tale in told}
+    withdrawn_ids = {tale.told_id: tale for tale in withdrawn}
     for alert in unknown:
         ended = [Kind.RESOLVED] if alert.state is State.RESOLVED else []
         known = next((tale for tale in open_tales.values() if _touch(alert, tale, cooldown)), None)
         if known:
             del open_tales[known.told_id]
-            tell(alert, known.told_id, known.sequence, Kind.UPDATED, *ended)
-        else:
-            tell(alert, alert.alert_id, sequences.get(alert.alert_id, 0), Kind.OPENED, *ended)
+            tell(alert, known, Kind.UPDATED, *ended)
+        elif alert.is_confirmed or not any(_touch(alert, tale, cooldown) for tale in withdrawn):
+            tell(alert, withdrawn_ids.get(alert.alert_id), Kind.OPENED, *ended)
+    withdrawal = Withdrawal.RECOUNTED if is_recount else Withdrawal.SOLD
     for tale in open_tales.values():
         if settled is None or tale.last_window_end <= settled:
-            result.append(Message(tale._replace(kind=Kind.WITHDRAWN, sequence=tale.sequence + 1), None))
+            withdrawn_tale = tale._replace(kind=Kind.WITHDRAWN, sequence=tale.sequence + 1)
+            is_silent = is_recount and tale.kind not in _OPEN
+            result.append(Message(withdrawn_tale, None, withdrawal, is_silent))
     return result
+
+
+_OPEN = (Kind.OPENED, Kind.UPDATED)
 
 
 def _touch(alert: Alert, tale: Told, cooldown: timedelta) -> bool:
@@ -256,12 +307,13 @@ def _touch(alert: Alert, tale: Told, cooldown: timedelta) -> bool:
 
 def payload(message: Message, product_id: str) -> dict[str, Any]:
     """Return what receivers get: the alert as it is now, under the id that they know it by."""
-    told, alert = message
+    told, alert = message.told, message.alert
     if alert is None:
         fields: dict[str, Any] = {
             "product_id": product_id,
             "first_window_start": told.first_window_start,
             "last_window_end": told.last_window_end,
+            "reason": message.withdrawal,
         }
     else:
         fields = alert._asdict()

@@ -19,6 +19,8 @@ from clickstream_assets.postgres.connection import connect, explained
 from clickstream_assets.settings import Settings
 from clickstream_assets.streaming.store import read_progress
 
+EVERY_ROW = sql.SQL("true")
+
 
 def update_copies(settings: Settings, lake: Lake) -> int:
     """Bring the lake's `product_windows` and `flash_sale_alerts` up to PostgreSQL's.
@@ -41,8 +43,9 @@ def update_copies(settings: Settings, lake: Lake) -> int:
             return 0
         # Before the base there were other windows, of which some may be gone.
         is_other = there < progress.base_batch_id
-        windows = _read(connection, PRODUCT_WINDOWS, 0 if is_other else there)
-        alerts = _read(connection, FLASH_SALE_ALERTS)
+        changed = EVERY_ROW if is_other else sql.SQL("batch_id > {}").format(there)
+        windows = read_rows(connection, PRODUCT_WINDOWS, changed)
+        alerts = read_rows(connection, FLASH_SALE_ALERTS)
     if is_other:
         lake.replace_batch(PRODUCT_WINDOWS, windows, progress.batch_id)
     else:
@@ -51,9 +54,11 @@ def update_copies(settings: Settings, lake: Lake) -> int:
     return windows.num_rows
 
 
-def _read(connection: psycopg.Connection, table: Table, after_batch: int | None = None) -> pa.Table:
-    condition = sql.SQL("WHERE batch_id > {}").format(after_batch) if after_batch else sql.SQL("")
-    statement = sql.SQL("COPY (SELECT {} FROM {} {}) TO STDOUT (FORMAT csv, HEADER)").format(
+def read_rows(
+    connection: psycopg.Connection, table: Table, condition: sql.Composable = EVERY_ROW
+) -> pa.Table:
+    """Read rows of a table of PostgreSQL's, on a connection whose time zone is UTC."""
+    statement = sql.SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT (FORMAT csv, HEADER)").format(
         sql.SQL(", ").join(map(sql.Identifier, table.column_names)), sql.Identifier(table.name), condition
     )
     buffer = BytesIO()

@@ -32,6 +32,7 @@ import urllib3
 
 from clickstream_assets.postgres.connection import connect, explained
 from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.alerts import Withdrawal
 
 FIRST_WAIT = timedelta(seconds=5)
 LONGEST_WAIT = timedelta(minutes=15)
@@ -216,6 +217,11 @@ _TITLES = {
     "withdrawn": "FLASH SALE OPPORTUNITY IS WITHDRAWN",
 }
 
+_WITHDRAWALS = {
+    Withdrawal.SOLD: "it sold before its windows were closed",
+    Withdrawal.RECOUNTED: "counted anew, its windows are not over the thresholds",
+}
+
 
 def _show(console: TextIO, notification: Notification) -> None:
     try:
@@ -232,7 +238,9 @@ def box(kind: str, payload: dict[str, Any]) -> str:
         lines["Category"] = payload["product_category"]
     if kind == "withdrawn":
         lines["Since"] = _minute(payload["first_window_start"])
-        lines["Why"] = "late events show that it sold"
+        # A message of an earlier version says no reason.
+        if payload.get("reason"):
+            lines["Why"] = _WITHDRAWALS[payload["reason"]]
     else:
         lines["Window"] = f"{_minute(payload['window_start'])} to {_minute(payload['window_end'])}"
         lines["Views"] = f"{payload['views']:,}"

@@ -148,6 +148,7 @@ class Outcome:
     status: Status
     latency_seconds: float | None
     changed_windows: int
+    open_alerts: int | None
 
 
 def run_available(settings: Settings, session: Session) -> Outcome:
@@ -165,9 +166,10 @@ def run_available(settings: Settings, session: Session) -> Outcome:
         error = running.finish()
         if cause := windows.error or error:
             raise explain(cause, settings)
+        windows.close_idle()
         running.note(windows.latency_seconds)
         changed = update_copies(settings, lake_of(settings))
-    return Outcome(running.status, windows.latency_seconds, changed)
+    return Outcome(running.status, windows.latency_seconds, changed, windows.open_alerts)
 
 
 def run_live_events(settings: Settings, session: Session) -> Status:
@@ -308,6 +310,7 @@ class Supervisor:
                 self._check_lock(connection)
                 next_lock_check = now + LOCK_CHECK_SECONDS
             if now >= next_status:
+                windows.close_idle()
                 self._note(windows, counting, live)
                 next_status = now + STATUS_SECONDS
             if now >= next_copy:
@@ -346,7 +349,7 @@ class Supervisor:
 
     def _report(self, windows: WindowQuery, counting: Running, live: Running) -> None:
         if counting.status.batch_id >= 0:
-            values = metadata(counting.status, windows.latency_seconds)
+            values = metadata(counting.status, windows.latency_seconds, windows.open_alerts)
             self._reporter.report([QUERY, "flash_sale_alerts"], values)
         if live.status.batch_id >= 0:
             self._reporter.report([live.name], metadata(live.status))

@@ -19,7 +19,7 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.streaming.checkpoint import REBUILD, Checkpoint, CheckpointError
 from clickstream_assets.streaming.errors import guarded
 from clickstream_assets.streaming.source import valid_events
-from clickstream_assets.streaming.store import Progress, WindowStore
+from clickstream_assets.streaming.store import Progress, WindowStore, is_idle, progress_of
 from clickstream_assets.streaming.windows import COLUMNS, QUERY, fingerprint, windowed
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class WindowQuery:
         """From the time of the newest event to when it was in PostgreSQL, in the last batch with events."""
         self.error: BaseException | None = None
         """What a batch failed with here, which Spark passes on as text alone."""
+        self.open_alerts: int | None = None
+        """After the last batch."""
 
     def start(self, trigger: dict[str, Any]) -> StreamingQuery:
         """Start it where it ended; `trigger` is of `DataStreamWriter.trigger`.
@@ -87,7 +89,7 @@ class WindowQuery:
 
         def write(rows: DataFrame, batch_id: int) -> None:
             try:
-                self._write(rows, batch_id, progress, checkpoint)
+                self._write(rows, batch_id, checkpoint)
             except BaseException as error:
                 self.error = error
                 raise
@@ -105,6 +107,31 @@ class WindowQuery:
             .start()
         )
 
+    def close_idle(self) -> None:
+        """Close windows and alerts that are over by the clock, if there has been nothing to read for long.
+
+        To be called at times; what it says is in STREAM_IDLE_SECONDS.
+
+        Raises:
+            KafkaError: Kafka does not answer.
+            PostgresError: the database cannot be reached.
+        """
+        if not is_idle(self._settings):
+            return
+        progress = progress_of(self._settings)
+        available = Topic(self._settings).offsets()
+        if progress is None or any(o.high > progress.offsets.get(p, o.low) for p, o in available.items()):
+            return
+        changes = self._store.close_idle()
+        if changes is None:
+            return
+        self.open_alerts = changes.open_alerts
+        _log.info(
+            "no records come any more: what was over is closed, with %d messages about alerts",
+            changes.messages,
+        )
+        self._on_batch()
+
     def _beginning(self, progress: Progress) -> dict[int, int] | None:
         if not progress.offsets:
             return None
@@ -112,17 +139,17 @@ class WindowQuery:
         available = Topic(self._settings).offsets()
         return {p: max(progress.offsets.get(p, o.low), o.low) for p, o in available.items()}
 
-    def _write(self, rows: DataFrame, batch_id: int, progress: Progress, checkpoint: Checkpoint) -> None:
+    def _write(self, rows: DataFrame, batch_id: int, checkpoint: Checkpoint) -> None:
         # Also of a batch that is in the tables already: collecting it is what brings the query's state along.
         table: pa.Table = rows.toArrow()
-        number = progress.base_batch_id + 1 + batch_id
-        changes = self._store.record(number, checkpoint.planned_batch(batch_id), table)
+        changes = self._store.record(batch_id, checkpoint.planned_batch(batch_id), table)
+        self.open_alerts = changes.open_alerts
         if table.num_rows:
             newest = pc.max(table["last_event_time"]).as_py()
             self.latency_seconds = (datetime.now(UTC) - newest).total_seconds()
         _log.debug(
             "batch %d: %d windows changed, %d messages about alerts",
-            number,
+            batch_id,
             changes.windows,
             changes.messages,
         )

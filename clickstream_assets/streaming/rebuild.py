@@ -13,15 +13,17 @@ from typing import Any
 
 import psycopg
 
-from clickstream_assets.analytics.schema import EVENTS, PRODUCT_WINDOWS, RAW_EVENTS
+from clickstream_assets.analytics.schema import EVENTS, PRODUCT_WINDOWS
 from clickstream_assets.analytics.windows import counted_time, product_windows
 from clickstream_assets.engine import DataFrame, functions_of
 from clickstream_assets.kafka import Topic
 from clickstream_assets.lake import Lake
 from clickstream_assets.postgres.connection import explained
 from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.alerts import AlertRules
 from clickstream_assets.streaming.lake_copies import update_copies
 from clickstream_assets.streaming.query import checkpoint_of, lake_of
+from clickstream_assets.streaming.source import placed_offsets
 from clickstream_assets.streaming.store import Progress, WindowStore, read_progress
 
 _log = logging.getLogger(__name__)
@@ -60,8 +62,9 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
         KafkaError: Kafka does not answer.
         PostgresError: the database cannot be reached. Nothing was changed.
     """
+    placed = placed_offsets(lake, settings.kafka_topic)
     events = lake.read(EVENTS)
-    beginning = _begin(settings, lake, events)
+    beginning = _begin(settings, lake, events, placed)
     rows = lake.engine.to_arrow(product_windows(events, settings.window_duration, settings.slide_duration))
     with explained(settings):
         before = read_progress(connection)
@@ -76,6 +79,7 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
         floor=beginning.floor,
         topic=settings.kafka_topic,
         offsets=beginning.offsets,
+        rules=AlertRules.of(settings),
     )
     # One that was killed may have left its beginnings; nothing points there yet.
     checkpoint = checkpoint_of(settings, progress.generation)
@@ -88,20 +92,23 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
     return Rebuilt(windows, alerts, beginning.floor, beginning.offsets, beginning.lost)
 
 
-def _begin(settings: Settings, lake: Lake, events: DataFrame) -> _Beginning:
-    """Find out up to when the lake's windows are whole, and which records the others need."""
+def _begin(settings: Settings, lake: Lake, events: DataFrame, placed: dict[int, int]) -> _Beginning:
+    """Find out up to when the lake's windows are whole, and which records the others need.
+
+    `placed` are the offsets up to which the events, or more of them, hold the topic.
+    """
     F, _ = functions_of(events)
     timed = events.select("topic", "partition", "offset", counted_time(F).alias("counted_time"))
     newest = _single(lake, timed.agg(F.max("counted_time").alias("value")))
-    held = lake_of(settings).snapshot(RAW_EVENTS).maximum("offset", by=("topic", "partition"))
-    offsets = {p: offset + 1 for (topic, p), offset in held.items() if topic == settings.kafka_topic}
     if newest is None:
         return _Beginning(None, None, {})
     complete = newest - settings.watermark_delay
     of_topic = timed.where(F.col("topic") == settings.kafka_topic)
     needed = of_topic.where(F.col("counted_time") >= F.lit(complete - settings.window_duration))
     firsts = needed.groupBy("partition").agg(F.min("offset").cast("long").alias("first"))
-    offsets |= {row["partition"]: row["first"] for row in lake.engine.to_arrow(firsts).to_pylist()}
+    needed_from = {row["partition"]: row["first"] for row in lake.engine.to_arrow(firsts).to_pylist()}
+    # The first that is needed can be one that was placed meanwhile.
+    offsets = placed | {p: min(first, placed.get(p, first)) for p, first in needed_from.items()}
     beginning = _Beginning(complete, complete, offsets)
     for partition, available in Topic(settings).offsets().items():
         first = offsets.get(partition, 0)

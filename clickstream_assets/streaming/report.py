@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def metadata(status: Status, latency_seconds: float | None = None) -> dict[str, Any]:
+def metadata(
+    status: Status, latency_seconds: float | None = None, open_alerts: int | None = None
+) -> dict[str, Any]:
     """Return what a materialization says about its query, from a run of Dagster's and from outside alike."""
     values: dict[str, Any] = {
         "batch": status.batch_id,
@@ -35,6 +37,8 @@ def metadata(status: Status, latency_seconds: float | None = None) -> dict[str, 
         values["freshness_seconds"] = round((datetime.now(UTC) - status.watermark).total_seconds(), 1)
     if latency_seconds is not None:
         values["latency_seconds"] = round(latency_seconds, 1)
+    if open_alerts is not None:
+        values["open_alerts"] = open_alerts
     return values
 
 

@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickstream_assets.analytics.events import PARSED, Rules, parse_batches
+from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DataFrame, SparkEngine, SparkSession
+from clickstream_assets.lake import Lake
 from clickstream_assets.settings import Settings
 
 # Fewer than Spark's hundred: what is kept is only read again after a crash, and that goes one batch back.
@@ -75,6 +77,17 @@ def _valid_events(
     _spare_the_collector()
     for batch in parse_batches(batches, rules):
         yield batch.filter(pc.is_null(batch.column("rule"))).select(list(columns))
+
+
+def placed_offsets(lake: Lake, topic: str) -> dict[int, int]:
+    """Return per partition of a topic the offset up to which the lake's events hold it.
+
+    Records that are in `raw_events` and not yet placed do not count: their events are nowhere yet.
+    """
+    # In this order: what is placed meanwhile is left out, not taken for placed.
+    placed = lake.snapshot(EVENTS).batch
+    held = lake.snapshot(RAW_EVENTS).up_to_batch(placed).maximum("offset", by=("topic", "partition"))
+    return {partition: offset + 1 for (name, partition), offset in held.items() if name == topic}
 
 
 def valid_events(

@@ -2,16 +2,20 @@
 
 All that a batch changes is one transaction, which also notes the batch's number. A batch that is run again after a
 crash finds its number and changes nothing.
+
+Where records come no more, no watermark closes the last windows: `close_idle` does, by the clock. Should events come
+for them after all, they are open again.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import psycopg
@@ -35,19 +39,23 @@ from clickstream_assets.streaming.alerts import (
     messages,
     payload,
 )
-from clickstream_assets.streaming.checkpoint import PlannedBatch
+from clickstream_assets.streaming.checkpoint import REBUILD, CheckpointError, PlannedBatch
 from clickstream_assets.streaming.windows import QUERY
 
 _COLUMNS = PRODUCT_WINDOWS_TABLE.schema.column_names
 _ALERT_COLUMNS = FLASH_SALE_ALERTS_TABLE.schema.column_names
 assert list(Alert._fields) == _ALERT_COLUMNS
+# More than the check of stream and batch looks back for a batch whose records the lake has.
+_BATCHES_KEPT = timedelta(days=3)
+_BATCHES_BETWEEN_DELETIONS = 1000
 
 
 @dataclass(frozen=True)
 class Progress:
     """How far the stream has come.
 
-    Batches are numbered from `base_batch_id` on, which a rebuild raises: a number is never used twice.
+    Batches are numbered from `base_batch_id` on. What changes the tables beside the batches (a rebuild, other rules,
+    windows closed by the clock) takes a number too, and raises it: a number is never used twice.
     """
 
     generation: int
@@ -61,32 +69,55 @@ class Progress:
     topic: str
     offsets: dict[int, int]
     """Per partition, up to where the tables hold the topic; before the first batch, where to begin."""
+    rules: AlertRules | None
+    """What the alerts were found with."""
+    idle_until: datetime | None = None
+    """Windows that end by then were closed because records came no more; None since some have."""
 
     @property
     def has_begun(self) -> bool:
         """Whether any batch of this generation is in the tables."""
         return self.batch_id > self.base_batch_id
 
+    @property
+    def closed_until(self) -> datetime | None:
+        """Windows that end by then are not changed by any event to come."""
+        return max(filter(None, (self.watermark, self.floor)), default=None)
+
+    def beside_the_batches(self) -> Progress:
+        """Take the next number for something that is no batch; those of the batches to come follow it."""
+        return replace(self, base_batch_id=self.base_batch_id + 1, batch_id=self.batch_id + 1)
+
 
 class Changes(NamedTuple):
-    """What a batch changed: rows of windows, and messages to deliver."""
+    """What a batch changed: rows of windows, and messages to deliver; and how many alerts are open after it."""
 
     windows: int
     messages: int
+    open_alerts: int
 
 
 def read_progress(connection: psycopg.Connection, *, for_update: bool = False) -> Progress | None:
     """Read how far the stream has come; None before its first start."""
     row = connection.execute(
-        "SELECT generation, base_batch_id, batch_id, watermark, floor, topic, offsets FROM stream_progress "
-        f"WHERE query = %s{' FOR UPDATE' if for_update else ''}",
+        "SELECT generation, base_batch_id, batch_id, watermark, floor, topic, offsets, alert_rules, idle_until "
+        f"FROM stream_progress WHERE query = %s{' FOR UPDATE' if for_update else ''}",
         (QUERY,),
     ).fetchone()
     if row is None:
         return None
-    generation, base_batch_id, batch_id, watermark, floor, topic, offsets = row
-    by_partition = {int(partition): offset for partition, offset in offsets.items()}
-    return Progress(generation, base_batch_id, batch_id, watermark, floor, topic, by_partition)
+    generation, base_batch_id, batch_id, watermark, floor, topic, offsets, rules, idle_until = row
+    return Progress(
+        generation=generation,
+        base_batch_id=base_batch_id,
+        batch_id=batch_id,
+        watermark=watermark,
+        floor=floor,
+        topic=topic,
+        offsets={int(partition): offset for partition, offset in offsets.items()},
+        rules=AlertRules.from_json(rules) if rules else None,
+        idle_until=idle_until,
+    )
 
 
 def progress_of(settings: Settings) -> Progress | None:
@@ -110,6 +141,8 @@ def write_progress(connection: psycopg.Connection, progress: Progress) -> None:
         "floor": progress.floor,
         "topic": progress.topic,
         "offsets": json.dumps(progress.offsets),
+        "alert_rules": json.dumps(progress.rules.to_json() if progress.rules else {}),
+        "idle_until": progress.idle_until,
     }
     names = sql.SQL(", ").join(sql.Identifier(name) for name in values)
     places = sql.SQL(", ").join(sql.Placeholder() for _ in values)
@@ -119,10 +152,38 @@ def write_progress(connection: psycopg.Connection, progress: Progress) -> None:
     )
     connection.execute(
         sql.SQL(
-            "INSERT INTO stream_progress ({}, updated_at) VALUES ({}, now()) ON CONFLICT (query) DO UPDATE SET {}"
+            "INSERT INTO stream_progress AS kept ({}, updated_at) VALUES ({}, now()) ON CONFLICT (query) DO UPDATE "
+            "SET {}, read_at = CASE WHEN kept.offsets = excluded.offsets THEN kept.read_at ELSE now() END"
         ).format(names, places, assignments),
         list(values.values()),
     )
+
+
+def idle_until(connection: psycopg.Connection, settings: Settings) -> datetime | None:
+    """Return up to when windows are to be closed because no record was read for STREAM_IDLE_SECONDS.
+
+    None while records are read, and where no such window is open.
+    """
+    if not settings.stream_idle_seconds:
+        return None
+    idle = timedelta(seconds=settings.stream_idle_seconds)
+    row = connection.execute(
+        "SELECT until FROM stream_progress, LATERAL (SELECT now() - %s - %s) AS late (until) "
+        "WHERE query = %s AND read_at < now() - %s "
+        "AND EXISTS (SELECT FROM product_windows WHERE NOT is_final AND window_end <= until)",
+        (idle, settings.watermark_delay, QUERY, idle),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def is_idle(settings: Settings) -> bool:
+    """Whether there are windows that `WindowStore.close_idle` would close.
+
+    Raises:
+        PostgresError: the database cannot be reached.
+    """
+    with explained(settings), connect(settings) as connection:
+        return idle_until(connection, settings) is not None
 
 
 def sinks(settings: Settings) -> list[str]:
@@ -143,14 +204,23 @@ class WindowStore:
         self._settings = settings
         self._rules = AlertRules.of(settings)
         self._sinks = sinks(settings)
+        # A batch is recorded in a thread of Spark's, and the connection has one transaction at a time.
+        self._is_writing = threading.Lock()
 
     def progress(self, first_batch_id: int) -> Progress:
-        """Read how far the stream has come; a first start is noted, with batches numbered after `first_batch_id`."""
+        """Read how far the stream has come, and find the alerts anew if they were found with other rules.
+
+        A first start is noted, with batches numbered after `first_batch_id`.
+        """
         with self._transaction():
-            progress = read_progress(self._connection)
+            progress = read_progress(self._connection, for_update=True)
             if progress is None:
                 topic = self._settings.kafka_topic
-                progress = Progress(1, first_batch_id, first_batch_id, None, None, topic, {})
+                progress = Progress(1, first_batch_id, first_batch_id, None, None, topic, {}, self._rules)
+                write_progress(self._connection, progress)
+            elif progress.rules != self._rules:
+                progress = replace(progress.beside_the_batches(), rules=self._rules)
+                self._bring_alerts_up_to_date(self._all_times(), is_recount=True)
                 write_progress(self._connection, progress)
         return progress
 
@@ -158,40 +228,100 @@ class WindowStore:
         """Take in a batch, once.
 
         Args:
-            batch_id: the batch's number.
+            batch_id: Spark's number of the batch.
             planned: its watermark, and up to where it read.
             rows: the windows that it changed, PRODUCT_WINDOWS without `is_final` and `batch_id`.
 
         Raises:
+            CheckpointError: the tables and the checkpoint are not of the same age; nothing was changed.
             PostgresError: the connection broke; nothing was changed, or everything was.
         """
         with self._transaction():
             progress = read_progress(self._connection, for_update=True)
             assert progress is not None
-            if progress.batch_id >= batch_id:
-                return Changes(0, 0)
-            changed = self._put(rows, batch_id, progress.floor)
+            number = progress.base_batch_id + 1 + batch_id
+            self._refuse_other_ages(progress, number, planned)
+            if progress.batch_id >= number:
+                return Changes(0, 0, self._open_alerts())
+            changed = self._put(rows, number, progress.closed_until)
             watermark = max(filter(None, (planned.watermark, progress.watermark)), default=None)
-            if watermark:
-                self._connection.execute(
-                    "UPDATE product_windows SET is_final = true, batch_id = %s "
-                    "WHERE NOT is_final AND window_end <= %s",
-                    (batch_id, watermark),
-                )
-            sent = self._bring_alerts_up_to_date(self._concerned(watermark), watermark)
-            write_progress(
-                self._connection,
-                Progress(
-                    progress.generation,
-                    progress.base_batch_id,
-                    batch_id,
-                    watermark,
-                    progress.floor,
-                    progress.topic,
-                    progress.offsets | planned.offsets,
-                ),
+            sent = self._close(watermark, number)
+            offsets = progress.offsets | planned.offsets
+            now = replace(
+                progress,
+                batch_id=number,
+                watermark=watermark,
+                offsets=offsets,
+                idle_until=progress.idle_until if offsets == progress.offsets else None,
             )
-        return Changes(changed, sent)
+            write_progress(self._connection, now)
+            self._keep_batch(now)
+            return Changes(changed, sent, self._open_alerts())
+
+    def close_idle(self) -> Changes | None:
+        """Close what is over by the clock, and resolve its alerts, if no record was read for STREAM_IDLE_SECONDS.
+
+        The caller has seen that there are none to read. None where there is nothing to close, or while a batch is
+        being recorded.
+        """
+        if not self._is_writing.acquire(blocking=False):
+            return None
+        try:
+            with explained(self._settings), self._connection.transaction():
+                progress = read_progress(self._connection, for_update=True)
+                until = idle_until(self._connection, self._settings)
+                if progress is None or until is None:
+                    return None
+                now = replace(progress.beside_the_batches(), idle_until=until)
+                self._stage()
+                sent = self._close(until, now.batch_id)
+                write_progress(self._connection, now)
+                return Changes(0, sent, self._open_alerts())
+        finally:
+            self._is_writing.release()
+
+    def _refuse_other_ages(self, progress: Progress, number: int, planned: PlannedBatch) -> None:
+        """See that the next batch follows on the tables, and that a batch that they have read what they hold."""
+        tables = f"POSTGRES_DB={self._settings.postgres_db}"
+        if number > progress.batch_id + 1:
+            raise CheckpointError(
+                f"{tables} holds the stream up to batch {progress.batch_id}, and its checkpoint goes on with batch "
+                f"{number}: the database is of an earlier time, as from a backup. Run {REBUILD}"
+            )
+        beyond = {p: offset for p, offset in planned.offsets.items() if offset > progress.offsets.get(p, 0)}
+        if number <= progress.batch_id and beyond:
+            raise CheckpointError(
+                f"{tables} holds the stream up to batch {progress.batch_id}, but not up to offsets {beyond} of "
+                f"{progress.topic}, which batch {number} of its checkpoint reads: the checkpoint is of an earlier "
+                f"time, as from a backup. Run {REBUILD}"
+            )
+
+    def _close(self, until: datetime | None, batch_id: int) -> int:
+        """Close the windows that end by a time, and bring the alerts up to that; returns what is to be told."""
+        if until:
+            self._connection.execute(
+                "UPDATE product_windows SET is_final = true, batch_id = %s "
+                "WHERE NOT is_final AND window_end <= %s",
+                (batch_id, until),
+            )
+        return self._bring_alerts_up_to_date(self._concerned(until))
+
+    def _keep_batch(self, progress: Progress) -> None:
+        self._connection.execute(
+            "INSERT INTO stream_batches (batch_id, watermark, offsets) VALUES (%s, %s, %s)",
+            (progress.batch_id, progress.watermark, json.dumps(progress.offsets)),
+        )
+        if progress.batch_id % _BATCHES_BETWEEN_DELETIONS == 0:
+            self._connection.execute(
+                "DELETE FROM stream_batches WHERE recorded_at < now() - %s", (_BATCHES_KEPT,)
+            )
+
+    def _open_alerts(self) -> int:
+        row = self._connection.execute(
+            "SELECT count(*) FROM flash_sale_alerts WHERE state = 'open'"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
 
     def rebuild(self, progress: Progress, rows: pa.Table, keeps: bool) -> tuple[int, int]:
         """Replace everything by windows that were computed anew, and find all alerts again.
@@ -219,17 +349,9 @@ class WindowStore:
             self._connection.execute(
                 "UPDATE product_windows SET is_final = true WHERE window_end <= %s", (progress.floor,)
             )
-            # In one go for all products, each from its first window over the threshold on.
-            concerned = self._connection.execute(
-                "SELECT product_id, min(since) FROM ("
-                "SELECT product_id, window_start AS since FROM product_windows "
-                "WHERE views > %s AND purchases < %s "
-                "UNION ALL SELECT product_id, first_window_start FROM flash_sale_alerts "
-                "UNION ALL SELECT product_id, first_window_start FROM told_alerts) AS all_times GROUP BY 1",
-                (self._rules.views, self._rules.purchases),
-            ).fetchall()
             # What was told of later windows may come again with the events that the stream has yet to read.
-            self._bring_alerts_up_to_date(dict(concerned), progress.watermark, settled=progress.floor)
+            self._bring_alerts_up_to_date(self._all_times(), is_recount=True, settled=progress.floor)
+            self._connection.execute("DELETE FROM stream_batches")
             write_progress(self._connection, progress)
             counts = self._connection.execute(
                 "SELECT (SELECT count(*) FROM product_windows), (SELECT count(*) FROM flash_sale_alerts)"
@@ -239,15 +361,21 @@ class WindowStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with explained(self._settings), self._connection.transaction():
+        with self._is_writing, explained(self._settings), self._connection.transaction():
             yield
 
-    def _put(self, rows: pa.Table, batch_id: int, floor: datetime | None) -> int:
-        """Insert or update windows; returns how many there were."""
+    def _stage(self) -> None:
         # Kept for the connection: a table per batch would leave its traces in the catalogue with each.
         self._connection.execute(
             "CREATE TEMPORARY TABLE IF NOT EXISTS staged_windows (LIKE product_windows) ON COMMIT DELETE ROWS"
         )
+
+    def _put(self, rows: pa.Table, batch_id: int, closed_until: datetime | None) -> int:
+        """Insert or update windows that end after a time; returns how many there were.
+
+        One that the clock closed is open again with them.
+        """
+        self._stage()
         complete = rows.append_column(
             "is_final", pa.array([False] * rows.num_rows, pa.bool_())
         ).append_column("batch_id", pa.array([batch_id] * rows.num_rows, pa.int64()))
@@ -263,18 +391,30 @@ class WindowStore:
         self._connection.execute(
             sql.SQL(
                 "INSERT INTO product_windows AS kept ({columns}) SELECT {columns} FROM pg_temp.staged_windows "
-                "WHERE {floor}::timestamptz IS NULL OR window_end > {floor} "
+                "WHERE {closed}::timestamptz IS NULL OR window_end > {closed} "
                 "ON CONFLICT (window_start, product_id) DO UPDATE SET {assignments} "
-                "WHERE NOT kept.is_final AND excluded.total_events >= kept.total_events"
-            ).format(columns=columns, assignments=assignments, floor=floor)
+                "WHERE excluded.total_events >= kept.total_events"
+            ).format(columns=columns, assignments=assignments, closed=closed_until)
         )
         return count
 
-    def _concerned(self, watermark: datetime | None) -> dict[str, datetime]:
+    def _all_times(self) -> dict[str, datetime]:
+        """Return all products with a window over the threshold or an alert, and the first of these times."""
+        rows = self._connection.execute(
+            "SELECT product_id, min(since) FROM ("
+            "SELECT product_id, window_start AS since FROM product_windows "
+            "WHERE views > %s AND purchases < %s "
+            "UNION ALL SELECT product_id, first_window_start FROM flash_sale_alerts "
+            "UNION ALL SELECT product_id, first_window_start FROM told_alerts) AS all_times GROUP BY 1",
+            (self._rules.views, self._rules.purchases),
+        ).fetchall()
+        return dict(rows)
+
+    def _concerned(self, closed_until: datetime | None) -> dict[str, datetime]:
         """Return the products whose alerts can be others now, and from when on.
 
         Those with a changed window over the threshold, or with an alert that a changed window can belong to or is the
-        past of; and those with an alert whose end the watermark has passed.
+        past of; and those with an alert of which the first or the last window is closed by now.
         """
         rules = self._rules
         rows = self._connection.execute(
@@ -291,10 +431,11 @@ class WindowStore:
                 WHERE last_window_end + %(cooldown)s >= since
                 UNION ALL
                 SELECT product_id, first_window_start FROM flash_sale_alerts
-                WHERE state = 'open' AND last_window_end <= %(watermark)s
+                WHERE state = 'open' AND (last_window_end <= %(closed)s OR NOT is_confirmed
+                    AND first_window_start + (window_end - window_start) <= %(closed)s)
                 UNION ALL
                 SELECT product_id, first_window_start FROM told_alerts
-                WHERE kind IN ('opened', 'updated') AND last_window_end <= %(watermark)s
+                WHERE kind IN ('opened', 'updated') AND last_window_end <= %(closed)s
             )
             SELECT product_id, min(since) FROM times GROUP BY product_id
             """,
@@ -302,15 +443,18 @@ class WindowStore:
                 "views": rules.views,
                 "purchases": rules.purchases,
                 "cooldown": rules.cooldown,
-                "watermark": watermark,
+                "closed": closed_until,
             },
         ).fetchall()
         return dict(rows)
 
     def _bring_alerts_up_to_date(
-        self, since: Mapping[str, datetime], watermark: datetime | None, settled: datetime | None = None
+        self, since: Mapping[str, datetime], *, is_recount: bool = False, settled: datetime | None = None
     ) -> int:
-        """Find the alerts of products from a time on again, and write down what is to be told; returns how much."""
+        """Find the alerts of products from a time on again, and write down what is to be told; returns how much.
+
+        `is_recount` and `settled` are those of `messages`.
+        """
         if not since:
             return 0
         scope = (list(since), list(since.values()))
@@ -319,7 +463,7 @@ class WindowStore:
         alerts: dict[str, list[Alert]] = {
             product_id: [
                 alert
-                for alert in find_alerts(product_id, windows[product_id], self._rules, watermark)
+                for alert in find_alerts(product_id, windows[product_id], self._rules)
                 if alert.first_window_start >= start
             ]
             for product_id, start in since.items()
@@ -328,21 +472,23 @@ class WindowStore:
         to_tell = [
             (product_id, message)
             for product_id, found in alerts.items()
-            for message in messages(found, told[product_id], self._rules.cooldown, settled)
+            for message in messages(
+                found, told[product_id], self._rules.cooldown, is_recount=is_recount, settled=settled
+            )
         ]
         self._tell(to_tell)
         self._connection.execute(
             "UPDATE told_alerts AS told SET first_window_start = alert.first_window_start, "
             "last_window_end = alert.last_window_end FROM flash_sale_alerts AS alert "
-            "WHERE alert.alert_id = told.alert_id AND told.product_id = ANY(%s) "
+            "WHERE alert.alert_id = told.alert_id AND told.product_id = ANY(%s) AND kind <> 'withdrawn' "
             "AND told.last_window_end <> alert.last_window_end",
             (scope[0],),
         )
-        return len(to_tell)
+        return sum(not message.is_silent for _, message in to_tell)
 
     def _windows(self, scope: tuple[list[str], list[datetime]]) -> dict[str, list[Window]]:
         rows = self._connection.execute(
-            "SELECT product_id, window_start, window_end, views, purchases, product_category "
+            "SELECT product_id, window_start, window_end, views, purchases, product_category, is_final "
             "FROM unnest(%s::text[], %s::timestamptz[]) AS scope (product_id, since) "
             "JOIN product_windows USING (product_id) WHERE window_start >= since - %s",
             (*scope, HISTORY + self._settings.window_duration),
@@ -356,8 +502,9 @@ class WindowStore:
         rows = self._connection.execute(
             "SELECT product_id, told_id, alert_id, kind, sequence, first_window_start, last_window_end "
             "FROM unnest(%s::text[], %s::timestamptz[]) AS scope (product_id, since) "
-            "JOIN told_alerts USING (product_id) WHERE first_window_start >= since ORDER BY first_window_start",
-            scope,
+            "JOIN told_alerts USING (product_id) WHERE first_window_start >= since "
+            "OR (kind = 'withdrawn' AND last_window_end >= since - %s) ORDER BY first_window_start",
+            (*scope, self._rules.cooldown),
         )
         told: dict[str, list[Told]] = defaultdict(list)
         for product_id, told_id, alert_id, kind, *fields in rows:
@@ -405,7 +552,7 @@ class WindowStore:
                     told.last_window_end,
                 ),
             )
-            for sink in self._sinks:
+            for sink in () if message.is_silent else self._sinks:
                 self._connection.execute(
                     "INSERT INTO alert_notifications (told_id, sequence, kind, sink, payload) "
                     "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (told_id, sequence, sink) DO NOTHING",

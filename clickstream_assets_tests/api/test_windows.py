@@ -49,6 +49,7 @@ def alert(number: int, product_id: str, state: str) -> dict[str, Any]:
         "first_window_start": start,
         "last_window_end": start + timedelta(minutes=15),
         "windows": 2,
+        "is_confirmed": True,
         "resolved_at": start + timedelta(minutes=15) if state == "resolved" else None,
     }
 

@@ -272,6 +272,16 @@ def test_a_job_takes_its_assets_with_all_their_checks(
     assert set(layer.asset_graph.asset_check_keys) == checks
 
 
+def test_checks_of_the_streams_can_be_run_without_them(definitions: dg.Definitions):
+    layer = definitions.resolve_job_def("stream_checks").asset_layer
+    assert not layer.executable_asset_keys
+    assert {key.name for key in layer.asset_graph.asset_check_keys} == {
+        "window_keys_are_unique",
+        "stream_agrees_with_batch",
+        "alerts_follow_from_windows",
+    }
+
+
 def test_jobs_leave_no_asset_to_be_made_by_hand(graph: AssetGraph):
     assert names(graph.materializable_asset_keys) == INGESTED | REFRESHED | STREAMED | MAILED
 

@@ -12,7 +12,7 @@ import pytest
 from dagster import DagsterRunStatus
 
 from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
-from clickstream_assets.defs.windows.sensors import new_stream_records
+from clickstream_assets.defs.windows.sensors import new_stream_records, unchecked_streams
 from clickstream_assets.engine import SparkEngine
 from clickstream_assets.resources.kafka import KafkaResource
 from clickstream_assets.resources.settings import SettingsResource
@@ -67,12 +67,18 @@ def test_a_run_reports_what_it_did_and_its_checks_agree(pipeline: Pipeline, defi
         "alerts_follow_from_windows": True,
     }
     agreement = values(found["stream_agrees_with_batch"])
-    assert (agreement["compared"], agreement["equal"], agreement["lost"]) == (2, 2, 0)
+    assert (agreement["compared"], agreement["equal"], agreement["lost"], agreement["unexplained"]) == (
+        2,
+        2,
+        0,
+        0,
+    )
     assert values(found["alerts_follow_from_windows"])["expected"] == 1
     assert pipeline.reported("product_windows", "rows") == 102
     assert pipeline.reported("product_windows", "lag") == 0
     assert pipeline.reported("product_windows", "dagster/row_count") == 4
     assert pipeline.reported("flash_sale_alerts", "dagster/row_count") == 1
+    assert pipeline.reported("flash_sale_alerts", "open_alerts") == 0
     assert pipeline.reported("live_events", "rows") == 102
     assert len(pipeline.lake(PRODUCT_WINDOWS)) == 4
     (alert,) = pipeline.lake(FLASH_SALE_ALERTS)
@@ -90,9 +96,8 @@ def test_checks_find_lost_state_and_alerts_that_do_not_follow(
     query(
         pipeline.settings,
         "WITH deleted AS (DELETE FROM flash_sale_alerts) "
-        "UPDATE product_windows SET views = 101, total_events = 100, batch_id = 99 WHERE is_final RETURNING 1",
+        "UPDATE product_windows SET views = 101, total_events = 100 WHERE is_final RETURNING 1",
     )
-    query(pipeline.settings, "UPDATE stream_progress SET batch_id = 99, base_batch_id = 96 RETURNING 1")
     pipeline.ingest(click(NOON + 41 * MINUTE, 2, product_id="p2"))
     found = checks(run(pipeline, definitions))
     agreement = found["stream_agrees_with_batch"]
@@ -111,6 +116,40 @@ def test_a_run_beside_an_owner_leaves_the_streams_to_it(pipeline: Pipeline, defi
     assert query(pipeline.settings, "SELECT FROM stream_progress") == []
     for asset in ("product_windows", "flash_sale_alerts", "live_events"):
         assert pipeline.instance.get_latest_materialization_event(dg.AssetKey(asset)) is None
+
+
+def unchecked(pipeline: Pipeline, definitions: dg.Definitions) -> str | int:
+    """Why the sensor asks for no checks, or how many runs it asks for."""
+    result = tick(unchecked_streams, pipeline.instance, definitions)
+    return len(result.run_requests) if result.run_requests else str(result.skip_message)
+
+
+def test_checks_run_by_themselves_while_a_process_owns_the_streams(
+    pipeline: Pipeline, definitions: dg.Definitions
+):
+    assert "does not run" in str(unchecked(pipeline, definitions))
+    with ownership(pipeline.settings, "stream"):
+        assert unchecked(pipeline, definitions) == "the streams have not begun"
+    # The lake is behind: windows are closed, and there is nothing to compare them with.
+    events = [*views(NOON, 101, MINUTE), click(NOON + 40 * MINUTE, 1, product_id="p2")]
+    send(pipeline.settings, (json.dumps(event).encode() for event in events))
+    agreement = checks(run(pipeline, definitions))["stream_agrees_with_batch"]
+    assert (agreement.passed, values(agreement)["compared"]) == (False, 0)
+    assert agreement.severity is dg.AssetCheckSeverity.WARN
+    assert "not come as far" in str(agreement.description)
+    pipeline.ingest(click(NOON + 41 * MINUTE, 2, product_id="p2"))
+    with ownership(pipeline.settings, "stream"):
+        assert unchecked(pipeline, definitions) == 1
+        result = definitions.resolve_job_def("stream_checks").execute_in_process(instance=pipeline.instance)
+        found = checks(result)
+        assert {name: check.passed for name, check in found.items()} == {
+            "window_keys_are_unique": True,
+            "stream_agrees_with_batch": True,
+            "alerts_follow_from_windows": True,
+        }
+        assert values(found["stream_agrees_with_batch"])["compared"] == 2
+        run_ = start_run(pipeline.instance, "stream_checks")
+        assert unchecked(pipeline, definitions) == f"run {run_.run_id} is under way"
 
 
 def ask(pipeline: Pipeline, definitions: dg.Definitions) -> str | list[dict[str, str]]:
@@ -135,6 +174,13 @@ def test_sensor_asks_for_a_run_when_there_is_more_than_the_stream_has_read(
     assert ask(pipeline, definitions) == "no new records"
     send(pipeline.settings, [b"no event"])
     assert ask(pipeline, definitions) == [{"clickstream/waiting_records": "1"}]
+    # Records come no more, and windows are open that only the clock can close.
+    run(pipeline, definitions)
+    query(pipeline.settings, "UPDATE stream_progress SET read_at = read_at - interval '1 hour' RETURNING 1")
+    assert ask(pipeline, definitions) == [{"clickstream/waiting_records": "0"}]
+    run(pipeline, definitions)
+    assert {row["is_final"] for row in pipeline.lake(PRODUCT_WINDOWS)} == {True}
+    assert ask(pipeline, definitions) == "no new records"
 
 
 def test_sensor_leaves_the_streams_to_who_runs_them(pipeline: Pipeline, definitions: dg.Definitions):

@@ -30,7 +30,8 @@ def window(start: str, views: int = 101, purchases: int = 0, category: str | Non
 
 
 def alerts(*windows: Window, watermark: str | None = None) -> list[Alert]:
-    return find_alerts("p1", windows, RULES, at(f"2024-05-01 {watermark}") if watermark else None)
+    until = at(f"2024-05-01 {watermark or '00:00'}")
+    return find_alerts("p1", [w._replace(is_final=w.end <= until) for w in windows], RULES)
 
 
 @pytest.mark.parametrize(
@@ -70,10 +71,16 @@ def test_what_follows_within_the_cooldown_is_the_same_alert(second: str, episode
 @pytest.mark.parametrize(
     ("watermark", "state"), [(None, State.OPEN), ("10:09", State.OPEN), ("10:10", State.RESOLVED)]
 )
-def test_an_alert_is_resolved_when_the_watermark_passes_its_last_window(watermark: str | None, state: State):
+def test_an_alert_is_resolved_when_its_last_window_is_closed(watermark: str | None, state: State):
     (alert,) = alerts(window("10:00"), watermark=watermark)
     assert alert.state is state
     assert alert.resolved_at == (at("2024-05-01 10:10") if state is State.RESOLVED else None)
+
+
+@pytest.mark.parametrize(("watermark", "is_confirmed"), [("10:09", False), ("10:10", True), ("10:15", True)])
+def test_an_alert_is_confirmed_when_its_first_window_is_closed(watermark: str, is_confirmed: bool):
+    (alert,) = alerts(window("10:00"), window("10:05"), watermark=watermark)
+    assert alert.is_confirmed is is_confirmed
 
 
 def test_the_order_of_the_windows_does_not_matter():
@@ -85,7 +92,7 @@ def test_ids_tell_products_and_episodes_apart():
     first = alerts(window("10:00"))[0].alert_id
     assert first == alerts(window("10:00", 500), window("10:05"))[0].alert_id
     assert first != alerts(window("10:05"))[0].alert_id
-    assert first != find_alerts("p2", [window("10:00")], RULES, None)[0].alert_id
+    assert first != find_alerts("p2", [window("10:00")], RULES)[0].alert_id
 
 
 def test_unusualness_counts_windows_without_views_as_zeros():
@@ -136,7 +143,10 @@ def told_of(alert: Alert, kind: Kind, sequence: int = 1, told_id: str | None = N
 
 (OPEN,) = alerts(window("10:00"), window("10:05"))
 (RESOLVED,) = alerts(window("10:00"), window("10:05"), watermark="10:15")
+(CONFIRMED,) = alerts(window("10:00"), window("10:05"), watermark="10:10")
 (MOVED,) = alerts(window("10:05"))
+(IN_COOLDOWN,) = alerts(window("10:45"))
+(AFTER_COOLDOWN,) = alerts(window("10:46"))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +160,10 @@ def told_of(alert: Alert, kind: Kind, sequence: int = 1, told_id: str | None = N
         ([OPEN], [told_of(OPEN, Kind.RESOLVED, 2)], [(OPEN.alert_id, Kind.UPDATED, 3)]),
         ([], [told_of(OPEN, Kind.OPENED)], [(OPEN.alert_id, Kind.WITHDRAWN, 2)]),
         ([], [told_of(OPEN, Kind.WITHDRAWN, 2)], []),
-        ([OPEN], [told_of(OPEN, Kind.WITHDRAWN, 2)], [(OPEN.alert_id, Kind.OPENED, 3)]),
+        ([OPEN], [told_of(OPEN, Kind.WITHDRAWN, 2)], []),
+        ([IN_COOLDOWN], [told_of(OPEN, Kind.WITHDRAWN, 2)], []),
+        ([CONFIRMED], [told_of(OPEN, Kind.WITHDRAWN, 2)], [(OPEN.alert_id, Kind.OPENED, 3)]),
+        ([AFTER_COOLDOWN], [told_of(OPEN, Kind.WITHDRAWN, 2)], [(AFTER_COOLDOWN.alert_id, Kind.OPENED, 1)]),
         ([MOVED], [told_of(OPEN, Kind.OPENED)], [(OPEN.alert_id, Kind.UPDATED, 2)]),
         ([MOVED], [told_of(MOVED, Kind.UPDATED, 2, OPEN.alert_id)], []),
     ],
@@ -164,6 +177,9 @@ def told_of(alert: Alert, kind: Kind, sequence: int = 1, told_id: str | None = N
         "gone",
         "still gone",
         "back",
+        "back in the next window",
+        "back and confirmed",
+        "back after the cool-down",
         "begins elsewhere",
         "known to begin elsewhere",
     ],
@@ -182,6 +198,24 @@ def test_what_may_come_again_is_not_withdrawn():
     assert message.told.kind is Kind.WITHDRAWN
 
 
+@pytest.mark.parametrize(
+    ("now", "before", "kinds"),
+    [
+        ([OPEN], [], [(Kind.OPENED, False)]),
+        ([RESOLVED], [], [(Kind.OPENED, True), (Kind.RESOLVED, True)]),
+        ([RESOLVED], [told_of(OPEN, Kind.OPENED)], [(Kind.RESOLVED, False)]),
+        ([], [told_of(OPEN, Kind.OPENED)], [(Kind.WITHDRAWN, False)]),
+        ([], [told_of(OPEN, Kind.RESOLVED)], [(Kind.WITHDRAWN, True)]),
+    ],
+    ids=["open", "over", "over by now", "gone", "over and gone"],
+)
+def test_a_recount_tells_nobody_of_what_was_over(
+    now: list[Alert], before: list[Told], kinds: list[tuple[Kind, bool]]
+):
+    found = messages(now, before, COOLDOWN, is_recount=True)
+    assert [(message.told.kind, message.is_silent) for message in found] == kinds
+
+
 def test_receivers_know_an_alert_by_the_id_that_they_were_told_first():
     (message,) = messages([MOVED], [told_of(OPEN, Kind.OPENED)], COOLDOWN)
     told = payload(message, "p1")
@@ -195,4 +229,7 @@ def test_receivers_know_an_alert_by_the_id_that_they_were_told_first():
         "sequence": 2,
         "first_window_start": "2024-05-01T10:00:00+00:00",
         "last_window_end": "2024-05-01T10:15:00+00:00",
+        "reason": "sold",
     }
+    (recounted,) = messages([], [told_of(OPEN, Kind.OPENED)], COOLDOWN, is_recount=True)
+    assert payload(recounted, "p1")["reason"] == "recounted"

@@ -232,9 +232,15 @@ def test_console_shows_a_box(settings: Settings):
 
 
 def test_box_of_a_withdrawn_alert_of_a_product_with_a_strange_id():
-    payload = {"product_id": "p\x1b[31m" + "x" * 100, "first_window_start": "2024-05-31T14:00:00+02:00"}
+    payload = {
+        "product_id": "p\x1b[31m" + "x" * 100,
+        "first_window_start": "2024-05-31T14:00:00+02:00",
+        "reason": "sold",
+    }
     shown = box("withdrawn", payload)
     assert "\x1b" not in shown
     assert "2024-05-31 12:00 UTC" in shown
     assert {len(line) for line in shown.splitlines()} == {72}
     assert shown.count("x") == 100
+    assert "it sold before its windows were closed" in shown
+    assert "counted anew" in box("withdrawn", payload | {"reason": "recounted"})

@@ -11,13 +11,17 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
+from clickstream_assets.engine import SparkEngine
+from clickstream_assets.ingest import land_records
+from clickstream_assets.kafka import Topic
+from clickstream_assets.settings import Settings
 from clickstream_assets.streaming.checkpoint import CheckpointError
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets.streaming.rebuild import Rebuilt, rebuild
 from clickstream_assets.streaming.store import progress_of
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import fresh_database, with_settings
-from clickstream_assets_tests.streaming.streams import Rows, Shop, click, views
+from clickstream_assets_tests.streaming.streams import Rows, Shop, click, new_shop, views
 
 NOON = at("2024-05-01 12:00")
 MINUTE = timedelta(minutes=1)
@@ -145,3 +149,21 @@ def test_a_new_database_is_filled_by_a_rebuild(shop: Shop):
         other.run()
         assert without_users(other.windows()) == without_users(windows)
         assert other.copy(PRODUCT_WINDOWS) == other.windows()
+        # Nobody is told of the one that is over.
+        assert other.messages() == [("p1", "opened")]
+
+
+def test_records_that_the_lake_has_not_placed_yet_are_not_lost(
+    settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path
+):
+    with new_shop(settings_for_stack, tmp_path, spark_engine.session, partitions=2) as shop:
+        # The second partition has no event in an open window, but records that are only raw.
+        shop.send([click(NOON - 60 * MINUTE, 1)], partition=1)
+        shop.send(views(NOON, 40, MINUTE))
+        shop.ingest()
+        shop.send((click(NOON + MINUTE, 100 + i, user_id=f"v{i}") for i in range(20)), partition=1)
+        land_records(shop.lake, Topic(shop.settings), 1_000_000, 1_000_000)
+        assert rebuilt(shop).offsets == {0: 0, 1: 1}
+        shop.run()
+        counts = {row["window_start"]: row["views"] for row in shop.windows()}
+        assert counts[NOON] == 60

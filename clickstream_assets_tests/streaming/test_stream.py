@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.engine import SparkEngine
 from clickstream_assets.lake import Lake
 from clickstream_assets.settings import Settings
+from clickstream_assets.simulator.readers import read_events
 from clickstream_assets.simulator.run import run_replay
 from clickstream_assets.streaming.agreement import Reason, compare
 from clickstream_assets.streaming.checkpoint import PlannedBatch
@@ -32,40 +34,54 @@ MINUTE = timedelta(minutes=1)
 TEN, FIVE = 10 * MINUTE, 5 * MINUTE
 
 
-def count_by_hand(events: list[dict[str, Any]]) -> dict[tuple[datetime, str], tuple[int, int]]:
-    """Views and purchases per window and product, of events that all count."""
-    counts: dict[tuple[datetime, str], list[int]] = defaultdict(lambda: [0, 0])
+Counts = dict[tuple[datetime, str], tuple[int, int, int, int]]
+"""Views, carts, purchases and all events per window's start and product."""
+
+
+def count_by_hand(events: Iterable[dict[str, Any]]) -> Counts:
+    """Count events of which each is there once."""
+    counts: dict[tuple[datetime, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for event in events:
+        if not event.get("product_id"):
+            continue
         moment = datetime.fromisoformat(event["timestamp"]).astimezone(UTC)
         first = moment - (moment - datetime(1970, 1, 1, tzinfo=UTC)) % FIVE
         for start in (first - FIVE, first):
-            counts[start, event["product_id"]][0] += event["event_type"] == "view"
-            counts[start, event["product_id"]][1] += event["event_type"] == "purchase"
-    return {key: (seen, bought) for key, (seen, bought) in counts.items()}
+            found = counts[start, event["product_id"]]
+            for place, kinds in enumerate((["view"], ["add_to_cart", "cart"], ["purchase"])):
+                found[place] += event["event_type"] in kinds
+            found[3] += 1
+    return {key: (found[0], found[1], found[2], found[3]) for key, found in counts.items()}
 
 
-def counted(shop: Shop) -> dict[tuple[datetime, str], tuple[int, int]]:
+def counted(shop: Shop) -> Counts:
     return {
-        (row["window_start"], row["product_id"]): (row["views"], row["purchases"]) for row in shop.windows()
+        (row["window_start"], row["product_id"]): (
+            row["views"],
+            row["add_to_carts"],
+            row["purchases"],
+            row["total_events"],
+        )
+        for row in shop.windows()
     }
 
 
-def episodes_by_hand(
-    counts: dict[tuple[datetime, str], tuple[int, int]], threshold: int
-) -> set[tuple[str, datetime, datetime]]:
-    """Product, first window's start and last window's end of each episode."""
+def episodes_by_hand(counts: Counts, threshold: int) -> set[tuple[Any, ...]]:
+    """Product, first window's start, last one's end, their number, and the peak's start, views and purchases."""
     starts = defaultdict(list)
-    for (start, product), (seen, bought) in sorted(counts.items()):
+    for (start, product), (seen, _, bought, _) in sorted(counts.items()):
         if seen > threshold and bought < 5:
             starts[product].append(start)
     found = set()
     for product, times in starts.items():
-        first = last = times[0]
+        episode = [times[0]]
         for start in [*times[1:], datetime.max.replace(tzinfo=UTC)]:
-            if start > last + TEN + 30 * MINUTE:
-                found.add((product, first, last + TEN))
-                first = start
-            last = start
+            if start > episode[-1] + TEN + 30 * MINUTE:
+                peak = max(episode, key=lambda time: counts[time, product][0])
+                seen, _, bought, _ = counts[peak, product]
+                found.add((product, episode[0], episode[-1] + TEN, len(episode), peak, seen, bought))
+                episode = []
+            episode.append(start)
     return found
 
 
@@ -73,14 +89,16 @@ def episodes_by_hand(
 def test_real_shoppers_are_counted_as_by_hand(
     settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path
 ):
+    # A line that is there twice is one event.
+    by_hand = count_by_hand(json.loads(value) for value in {value for _, value in read_events(REES46)})
+    assert len(by_hand) == 15_327
+    assert max(seen for seen, *_ in by_hand.values()) == 48
     with new_shop(settings_for_stack, tmp_path, spark_engine.session, partitions=3) as shop:
         run_replay(shop.settings, REES46, files=False)
         outcome = shop.run()
         assert outcome.status.rows == 14_074
         assert outcome.status.dropped_late == 0
-        counts = counted(shop)
-        assert len(counts) == 15_327
-        assert max(seen for seen, _ in counts.values()) == 48
+        assert counted(shop) == by_hand
         assert shop.alerts() == []
 
         # The same topic once more, with a threshold that something is over, in several batches.
@@ -93,15 +111,15 @@ def test_real_shoppers_are_counted_as_by_hand(
             )
             lower.run()
             assert lower.windows() == shop.windows()
-            found = {
-                (alert["product_id"], alert["first_window_start"], alert["last_window_end"])
-                for alert in lower.alerts()
-            }
-            assert found == episodes_by_hand(counts, 20)
+            names = ("product_id", "first_window_start", "last_window_end", "windows")
+            peak = ("window_start", "views", "purchases")
+            found = {tuple(alert[name] for name in (*names, *peak)) for alert in lower.alerts()}
+            assert found == episodes_by_hand(by_hand, 20)
+            assert len(found) > 5
             assert lower.copy(FLASH_SALE_ALERTS) == lower.alerts()
         shop.ingest()
         for lake in (shop.lake, Lake(shop.settings.lake, spark_engine)):
-            agreement = compare(shop.settings, lake, progress_of(shop.settings), days=7)
+            agreement = compare(shop.settings, lake, days=7)
             assert (agreement.compared, agreement.differences) == (8_889, [])
 
 
@@ -146,49 +164,93 @@ def test_open_windows_change_and_closed_ones_are_final(shop: Shop):
     assert shop.copy(PRODUCT_WINDOWS) == shop.windows()
 
 
-def test_the_order_in_which_events_come_does_not_matter_within_the_watermark(shop: Shop):
+def test_the_order_in_which_events_come_does_not_matter_within_the_watermark(
+    settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path
+):
+    order = random.Random(3)
+    kinds = ["view", "view", "click", "add_to_cart", "remove_from_cart", "purchase", "search"]
     events = [
-        click(NOON + i * 7 * timedelta(seconds=1), i, product_id=f"p{i % 3}", user_id=f"u{i % 20}")
+        click(
+            NOON + i * 7 * timedelta(seconds=1),
+            i,
+            event_type=(kind := order.choice(kinds)),
+            product_id=None if kind == "search" else f"p{i % 3}",
+            user_id=f"u{i % 20}",
+            query="q" if kind == "search" else None,
+        )
         for i in range(400)
     ]
-    # Never further from its place than 10 minutes: 85 events.
-    order = random.Random(3)
-    shuffled = sorted(events, key=lambda event: int(event["event_id"][1:]) + order.uniform(0, 80))
-    for part in range(0, 400, 100):
-        shop.send(shuffled[part : part + 100])
-        outcome = shop.run()
-        assert outcome.status.dropped_late == 0
-    assert counted(shop) == count_by_hand(events)
+    # Every tenth comes twice. Never further from its place than 10 minutes: 85 events.
+    sent = [*events, *events[::10]]
+    sent.sort(key=lambda event: int(event["event_id"][1:]) + order.uniform(0, 80))
+    with new_shop(settings_for_stack, tmp_path, spark_engine.session, partitions=3) as shop:
+        for part in range(0, len(sent), 110):
+            for partition in range(3):
+                shop.send(sent[part : part + 110][partition::3], partition)
+            outcome = shop.run()
+            assert outcome.status.dropped_late == 0
+        assert counted(shop) == count_by_hand(events)
+
+
+def compared(shop: Shop) -> list[tuple[Any, ...]]:
+    agreement = compare(shop.settings, shop.lake, days=7)
+    assert agreement.waiting is None
+    return [
+        (d.window_start, d.streamed, d.batch, d.late, d.repeated, d.reason) for d in agreement.differences
+    ]
 
 
 def test_what_is_later_than_the_watermark_is_counted_as_late_and_is_in_the_batch(shop: Shop):
     shop.send([click(NOON, 1), click(NOON + 30 * MINUTE, 2)])
     shop.run()
-    shop.send([click(NOON + MINUTE, 3), click(NOON + 31 * MINUTE, 4)])
+    # What is exactly as old as the watermark is late too.
+    shop.send([click(NOON + MINUTE, 3), click(NOON + 20 * MINUTE, 6), click(NOON + 31 * MINUTE, 4)])
     shop.run()
     shop.send([click(NOON + 60 * MINUTE, 5)])
     shop.run()
     (row,) = query(shop.settings, "SELECT dropped_late, rows FROM stream_status")
-    assert row == (1, 5)
+    assert row == (2, 6)
     shop.ingest()
-    agreement = compare(shop.settings, shop.lake, progress_of(shop.settings), days=7)
-    assert [(d.window_start, d.streamed, d.batch, d.late, d.reason) for d in agreement.differences] == [
-        (NOON - FIVE, 1, 2, 1, Reason.LATE),
-        (NOON, 1, 2, 1, Reason.LATE),
+    assert compared(shop) == [
+        (NOON - FIVE, 1, 2, 1, 0, Reason.LATE),
+        (NOON, 1, 2, 1, 0, Reason.LATE),
+        (NOON + 15 * MINUTE, 0, 1, 1, 0, Reason.LATE),
+        (NOON + 20 * MINUTE, 0, 1, 1, 0, Reason.LATE),
     ]
 
 
-def test_state_that_was_lost_is_told_from_events_that_were_late(shop: Shop):
-    shop.send([click(NOON, 1), click(NOON + MINUTE, 2), click(NOON + 30 * MINUTE, 3)])
+def test_an_event_that_a_conflicting_record_made_late_is_no_lost_one(shop: Shop):
+    shop.send([click(NOON, 1)])
+    shop.run()
+    shop.send([click(NOON + 40 * MINUTE, 1)])
+    shop.run()
+    shop.send([click(NOON + 11 * MINUTE, 2)])
+    shop.run()
+    shop.send([click(NOON + 90 * MINUTE, 3)])
     shop.run()
     shop.ingest()
-    lake = shop.lake
-    windows = lake.engine.to_arrow(lake.read(PRODUCT_WINDOWS)).to_pylist()
-    wrong = [row | {"total_events": 1, "batch_id": 9} for row in windows if row["is_final"]]
-    lake.merge(PRODUCT_WINDOWS, pa.Table.from_pylist(wrong, PRODUCT_WINDOWS.arrow), 99)
-    agreement = compare(shop.settings, lake, progress_of(shop.settings), days=7)
-    assert {d.reason for d in agreement.differences} == {Reason.LOST}
-    assert agreement.count(Reason.LOST) == 2
+    assert compared(shop) == [
+        (NOON + FIVE, 0, 1, 1, 0, Reason.LATE),
+        (NOON + TEN, 0, 1, 1, 0, Reason.LATE),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("streamed", "reason"), [(1, Reason.LOST), (3, Reason.UNEXPLAINED), (2, Reason.UNEXPLAINED)]
+)
+def test_counts_that_no_record_explains_are_told_from_late_ones(shop: Shop, streamed: int, reason: Reason):
+    shop.send([click(NOON, 1), click(NOON, 1), click(NOON + MINUTE, 2), click(NOON + 30 * MINUTE, 3)])
+    shop.run()
+    shop.ingest()
+    assert compared(shop) == []
+    query(
+        shop.settings,
+        f"UPDATE product_windows SET total_events = {streamed}, views = {streamed} + 7 WHERE is_final RETURNING 1",
+    )
+    assert compared(shop) == [
+        (NOON - FIVE, streamed, 2, 0, 0, reason),
+        (NOON, streamed, 2, 0, 0, reason),
+    ]
 
 
 def test_an_order_that_comes_again_after_the_watermark_is_told_from_lost_state(shop: Shop):
@@ -200,23 +262,45 @@ def test_an_order_that_comes_again_after_the_watermark_is_told_from_lost_state(s
     shop.send([click(NOON + 90 * MINUTE, 4)])
     shop.run()
     shop.ingest()
-    agreement = compare(shop.settings, shop.lake, progress_of(shop.settings), days=7)
-    assert [(d.streamed, d.batch, d.reason) for d in agreement.differences] == [
-        (1, 0, Reason.REPEATED),
-        (1, 0, Reason.REPEATED),
+    assert compared(shop) == [
+        (NOON + 35 * MINUTE, 1, 0, 0, 1, Reason.REPEATED),
+        (NOON + 40 * MINUTE, 1, 0, 0, 1, Reason.REPEATED),
     ]
+    # The same once more is counted twice.
+    query(shop.settings, "UPDATE product_windows SET total_events = 2 WHERE purchases = 1 RETURNING 1")
+    assert {reason for *_, reason in compared(shop)} == {Reason.UNEXPLAINED}
 
 
 def test_stream_and_batch_are_compared_only_where_both_have_been(shop: Shop):
-    assert compare(shop.settings, shop.lake, None, days=7).waiting == "no window is closed yet"
+    assert compare(shop.settings, shop.lake, days=7).waiting == "no window is closed yet"
     shop.send([click(NOON, 1), click(NOON + 30 * MINUTE, 2)])
     shop.run()
-    waiting = compare(shop.settings, shop.lake, progress_of(shop.settings), days=7).waiting
-    assert waiting == "events has not come as far as the stream"
+    agreement = compare(shop.settings, shop.lake, days=7)
+    assert agreement.waiting == "the lake's events have not come as far as any batch of the stream's"
+    assert agreement.closed_until == NOON + 20 * MINUTE
     # What only the batch has seen is no difference.
     shop.send([click(NOON + MINUTE, 3)])
     shop.ingest()
-    agreement = compare(shop.settings, shop.lake, progress_of(shop.settings), days=7)
+    agreement = compare(shop.settings, shop.lake, days=7)
+    assert (agreement.compared, agreement.differences) == (2, [])
+    # Nor is what only the stream has seen.
+    shop.send([click(NOON + 60 * MINUTE, 4)])
+    shop.run()
+    agreement = compare(shop.settings, shop.lake, days=7)
+    assert (agreement.compared, agreement.differences) == (2, [])
+    assert agreement.closed_until == NOON + 20 * MINUTE
+
+
+def test_windows_that_the_clock_closed_are_compared_too(shop: Shop):
+    shop.send([click(NOON, 1), click(NOON + MINUTE, 2)])
+    shop.run()
+    shop.ingest()
+    assert compare(shop.settings, shop.lake, days=7).compared == 0
+    query(shop.settings, "UPDATE stream_progress SET read_at = read_at - interval '1 hour' RETURNING 1")
+    shop.run()
+    assert {row["is_final"] for row in shop.copy(PRODUCT_WINDOWS)} == {True}
+    # The clock is years ahead of the events.
+    agreement = compare(shop.settings, shop.lake, days=7)
     assert (agreement.compared, agreement.differences) == (2, [])
 
 
@@ -259,8 +343,8 @@ def test_a_batch_that_is_run_again_changes_nothing(shop: Shop):
             ["is_final", "batch_id"]
         )
         planned = PlannedBatch(NOON + 60 * MINUTE, {0: 5})
-        for batch_id in range(progress.batch_id + 1):
-            assert store.record(batch_id, planned, other) == (0, 0)
+        for batch_id in range(progress.batch_id - progress.base_batch_id):
+            assert store.record(batch_id, planned, other) == (0, 0, 1)
     assert (shop.windows(), shop.alerts(), shop.messages(), progress_of(shop.settings)) == before
 
 

@@ -52,7 +52,7 @@ FLASH_SALE_ALERTS = Table(
         Column("purchases", LONG, "Purchases in that window", nullable=False),
         Column("alert_id", STRING, "Hash of the product and first_window_start", nullable=False),
         Column("product_category", STRING, "The product's category in that window"),
-        Column("state", STRING, "open, or resolved once last_window_end has passed", nullable=False),
+        Column("state", STRING, "open, or resolved once its last window is closed", nullable=False),
         Column("conversion", DOUBLE, "Purchases per view in that window", nullable=False),
         Column(
             "first_window_start", TIMESTAMP, "Start of the first window over the threshold", nullable=False
@@ -63,6 +63,12 @@ FLASH_SALE_ALERTS = Table(
         Column("usual_views", DOUBLE, "Mean views of the product's windows in the 24 hours before"),
         Column(
             "unusualness", DOUBLE, "Standard deviations by which the views exceed usual_views; see alerts.py"
+        ),
+        Column(
+            "is_confirmed",
+            BOOL,
+            "Whether a window of it is closed; before that, purchases may yet refute it",
+            nullable=False,
         ),
     ),
     key=("alert_id",),

@@ -59,7 +59,7 @@ def product_windows(
     except OwnedError as error:
         context.log.info(f"{error}; it brings the windows up to date")
         return
-    values = metadata(outcome.status, outcome.latency_seconds)
+    values = metadata(outcome.status, outcome.latency_seconds, outcome.open_alerts)
     for table in (PRODUCT_WINDOWS, FLASH_SALE_ALERTS):
         yield dg.MaterializeResult(
             asset_key=table.name,

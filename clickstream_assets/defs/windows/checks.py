@@ -1,16 +1,12 @@
 """Whether stream and batch agree, and whether the alerts are those of the windows."""
 
-from collections import defaultdict
-
 import dagster as dg
 
-from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
+from clickstream_assets.analytics.schema import PRODUCT_WINDOWS
 from clickstream_assets.engine import functions_of
 from clickstream_assets.resources.lake import LakeResource
 from clickstream_assets.resources.settings import SettingsResource
-from clickstream_assets.streaming.agreement import Reason, compare
-from clickstream_assets.streaming.alerts import AlertRules, Window, find_alerts
-from clickstream_assets.streaming.store import progress_of
+from clickstream_assets.streaming.agreement import Reason, compare, compare_alerts
 
 # Of event time. Each run compares, and what is older was compared by the runs before.
 DAYS_COMPARED = 2
@@ -34,20 +30,27 @@ def window_keys_are_unique(lake: LakeResource) -> dg.AssetCheckResult:
 def stream_agrees_with_batch(settings: SettingsResource, lake: LakeResource) -> dg.AssetCheckResult:
     """Closed windows of the last days, counted again from `events`, are those of the stream.
 
-    Events that came later than WATERMARK_DELAY are on the batch side only, by design; what differs for any other
-    reason fails the check.
+    Events that came later than WATERMARK_DELAY are on the batch side only, by design, and repetitions that came
+    later than the stream remembers on the stream's; what differs for any other reason fails the check. Where windows
+    are closed and none could be compared, it warns.
     """
-    limits = settings.get()
-    agreement = compare(limits, lake.get(), progress_of(limits), DAYS_COMPARED)
+    agreement = compare(settings.get(), lake.get(), DAYS_COMPARED)
     if agreement.waiting:
-        return dg.AssetCheckResult(passed=True, metadata={"compared": 0, "waiting": agreement.waiting})
-    header = ["| window | product | stream | batch | late | reason |", "|---" * 6 + "|"]
+        return dg.AssetCheckResult(
+            passed=agreement.closed_until is None,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"nothing was compared: {agreement.waiting}",
+            metadata={"compared": 0},
+        )
+    header = ["| window | product | stream | batch | late | repeated | reason |", "|---" * 7 + "|"]
     rows = [
-        f"| {d.window_start:%Y-%m-%d %H:%M} | {d.product_id} | {d.streamed} | {d.batch} | {d.late} | {d.reason} |"
+        f"| {d.window_start:%Y-%m-%d %H:%M} | {d.product_id} | {d.streamed} | {d.batch} | {d.late} | {d.repeated} "
+        f"| {d.reason} |"
         for d in agreement.differences[:SHOWN]
     ]
     return dg.AssetCheckResult(
-        passed=not agreement.count(Reason.LOST),
+        passed=agreement.holds,
+        description=f"{agreement.compared} windows, closed up to {agreement.closed_until}, were compared",
         metadata={
             "compared": agreement.compared,
             "equal": agreement.compared - len(agreement.differences),
@@ -58,33 +61,14 @@ def stream_agrees_with_batch(settings: SettingsResource, lake: LakeResource) -> 
 
 
 @dg.asset_check(asset="flash_sale_alerts")
-def alerts_follow_from_windows(settings: SettingsResource, lake: LakeResource) -> dg.AssetCheckResult:
+def alerts_follow_from_windows(settings: SettingsResource) -> dg.AssetCheckResult:
     """The alerts are those that the windows give when all of them are looked at again."""
-    limits = settings.get()
-    the_lake = lake.get()
-    rules = AlertRules.of(limits)
-    windows = the_lake.read(PRODUCT_WINDOWS)
-    F, _ = functions_of(windows)
-    over = windows.where((F.col("views") > rules.views) & (F.col("purchases") < rules.purchases))
-    columns = ["product_id", "window_start", "window_end", "views", "purchases", "product_category"]
-    by_product: dict[str, list[Window]] = defaultdict(list)
-    for product_id, *fields in map(dict.values, the_lake.engine.to_arrow(over.select(*columns)).to_pylist()):
-        by_product[product_id].append(Window(*fields))
-    # Without the windows under the threshold, what is usual is another; it is left out on both sides.
-    compared = ("alert_id", "views", "purchases", "first_window_start", "last_window_end", "windows")
-    expected = {
-        _values(alert._asdict(), compared)
-        for product_id, found in by_product.items()
-        for alert in find_alerts(product_id, found, rules, None)
-    }
-    kept = the_lake.engine.to_arrow(the_lake.read(FLASH_SALE_ALERTS)).to_pylist()
-    actual = {_values(alert, compared) for alert in kept}
-    wrong = sorted(values[0] for values in expected ^ actual)
+    agreement = compare_alerts(settings.get())
     return dg.AssetCheckResult(
-        passed=not wrong,
-        metadata={"expected": len(expected), "actual": len(actual), "sample_alert_ids": wrong[:5]},
+        passed=not agreement.wrong,
+        metadata={
+            "expected": agreement.expected,
+            "actual": agreement.actual,
+            "sample_alert_ids": agreement.wrong[:5],
+        },
     )
-
-
-def _values(alert: dict[str, object], names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(str(alert[name]) for name in names)

@@ -1,16 +1,19 @@
-"""When to run the streams: as soon as Kafka has what they have not read, unless `clickstream stream` does."""
+"""When to run the streams: as soon as Kafka has what they have not read, unless `clickstream stream` does.
+
+Then only their checks are run, at intervals: a process materializes, but it is Dagster that checks.
+"""
 
 import time
 
 import dagster as dg
 
-from clickstream_assets.defs.jobs import stream
+from clickstream_assets.defs.jobs import stream, stream_checks
 from clickstream_assets.defs.runs import under_way, wait_after_failures
 from clickstream_assets.kafka import TopicNotFoundError
 from clickstream_assets.resources.kafka import KafkaResource
 from clickstream_assets.settings import load_settings
 from clickstream_assets.streaming.owner import owner
-from clickstream_assets.streaming.store import progress_of
+from clickstream_assets.streaming.store import is_idle, progress_of
 
 
 @dg.sensor(
@@ -21,6 +24,8 @@ from clickstream_assets.streaming.store import progress_of
 )
 def new_stream_records(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg.SensorResult:
     """Compare the topic's end with how far the stream's tables have come.
+
+    A run is also asked for where records come no more, to close the windows that are over by the clock.
 
     Keeps no cursor: what has been counted is known by PostgreSQL. A server that does not answer is an error of the
     tick, for everybody to see.
@@ -39,6 +44,27 @@ def new_stream_records(context: dg.SensorEvaluationContext, kafka: KafkaResource
     progress = progress_of(settings)
     read = progress.offsets if progress else {}
     waiting = sum(max(0, o.high - max(read.get(p, o.low), o.low)) for p, o in available.items())
-    if not waiting:
+    if not waiting and not is_idle(settings):
         return dg.SensorResult(skip_reason="no new records")
     return dg.SensorResult(run_requests=[dg.RunRequest(tags={"clickstream/waiting_records": str(waiting)})])
+
+
+@dg.sensor(
+    job=stream_checks,
+    minimum_interval_seconds=load_settings().stream_check_seconds,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts a run of the checks of windows and alerts while `clickstream stream` runs.",
+)
+def unchecked_streams(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Ask for the checks, unless the streams are run by Dagster, whose runs check what they did."""
+    settings = load_settings()
+    if owner(settings) is None:
+        return dg.SensorResult(
+            skip_reason="`clickstream stream` does not run; runs of `stream` check what they did"
+        )
+    for job in (stream, stream_checks):
+        if run_id := under_way(context.instance, job.name):
+            return dg.SensorResult(skip_reason=f"run {run_id} is under way")
+    if progress_of(settings) is None:
+        return dg.SensorResult(skip_reason="the streams have not begun")
+    return dg.SensorResult(run_requests=[dg.RunRequest()])

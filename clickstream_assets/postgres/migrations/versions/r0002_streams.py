@@ -85,6 +85,7 @@ def upgrade() -> None:
         _time("resolved_at", nullable=True),
         sa.Column("usual_views", sa.Double),
         sa.Column("unusualness", sa.Double),
+        sa.Column("is_confirmed", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.CheckConstraint("state IN ('open', 'resolved')", name="flash_sale_alerts_state_check"),
         sa.UniqueConstraint("alert_id", name="flash_sale_alerts_alert_id_key"),
     )
@@ -150,7 +151,22 @@ def upgrade() -> None:
         _time("floor", nullable=True),
         _text("topic"),
         _json("offsets"),
+        # The rules that the alerts were found with; other settings find them all again.
+        _json("alert_rules"),
+        # When records were last read, and up to where windows were closed because none came any more.
+        _time("read_at", default=True),
+        _time("idle_until", nullable=True),
         _time("updated_at", default=True),
+    )
+
+    # How far the stream had come with each of its batches of the last days: windows that end by a batch's watermark
+    # hold what there is up to its offsets, whatever has been read since.
+    op.create_table(
+        "stream_batches",
+        sa.Column("batch_id", sa.BigInteger, primary_key=True, autoincrement=False),
+        _time("watermark", nullable=True),
+        _json("offsets"),
+        _time("recorded_at", default=True),
     )
 
     op.create_table(
@@ -195,6 +211,7 @@ def downgrade() -> None:
         "served_models",
         "met_products",
         "stream_status",
+        "stream_batches",
         "stream_progress",
         "alert_notifications",
         "told_alerts",
