@@ -18,7 +18,7 @@ from clickstream_assets.settings import Settings
 
 # Any number will do, as long as nobody else takes it: "clickwin" in ASCII.
 _LOCK = 0x636C69636B77696E
-# A machine that vanished says no goodbye: both ends find out after about this long.
+# A machine that vanished says no goodbye: the server finds out after about this long, as `connect` does here.
 _KEEPALIVE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 
 
