@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from clickstream_assets.postgres.connection import connect, explained
 from clickstream_assets.settings import Settings
@@ -51,7 +52,14 @@ def ownership(settings: Settings, role: str) -> Iterator[psycopg.Connection]:
         if row != (True,):
             holder = owner(settings)
             raise OwnedError(f"the streams are run by {holder or 'another process, which has just ended'}")
-        yield connection
+        try:
+            yield connection
+        finally:
+            # A server that is busy ends a closed connection in its own time; who comes next need not wait for it. One
+            # that broke, or is in the middle of something, gives the lock up with itself.
+            if connection.info.transaction_status is TransactionStatus.IDLE:
+                with explained(settings):
+                    connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
     finally:
         connection.close()
 
