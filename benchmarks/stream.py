@@ -1,25 +1,28 @@
-"""The streams, always on: from produce to PostgreSQL's row and to the searchable document, lag, and memory over time.
+"""The streams: from produce to a row, a searchable document or an alert; lag, memory, and what rate they sustain.
 
-    python -m benchmarks.stream --rate 1000 --seconds 120
+    python -m benchmarks.stream --rate 1000 --seconds 300 --rates 5000,7500,10000
     python -m benchmarks.stream --rate 1000 --seconds 120 --speed 60
+    python -m benchmarks.stream --sensor --rounds 5
 
-With `--speed 60` a minute of events comes in a second, so two minutes are two hours of event time. At the end a backlog
-is sent at once, and the time until it is worked off gives the rate that the streams sustain.
+With `--speed 60` a minute of events comes in a second, so two minutes are two hours of event time. `--rates` sends at
+each rate in turn, a minute or `--rate-seconds` long, until one is more than windows or live events keep up with: their
+lag grows. With `--sensor` nothing is always on: Dagster runs the streams by its sensor, and what is measured is the
+time from the last event that makes an alert to the alert in PostgreSQL. A probe that never came counts as infinitely
+late, which JSON shows as null.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
-import signal
 import statistics
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,19 +31,32 @@ import psutil
 from confluent_kafka import Producer
 
 from benchmarks.measure import memory, say, servers
+from clickstream_assets.elasticsearch import LiveEvents
+from clickstream_assets.kafka import Topic
+from clickstream_assets.local.children import Child, running
+from clickstream_assets.local.ports import free_port
+from clickstream_assets.postgres.connection import connect
+from clickstream_assets.settings import Settings, load_settings
+from clickstream_assets.streaming import live_events
+from clickstream_assets.streaming.store import progress_of
 
+PROJECT = Path(__file__).parents[1]
+PROGRAMS = Path(sys.executable).parent
 PROBE_SECONDS = 0.5
 SAMPLE_SECONDS = 5.0
+STEP_SAMPLE_SECONDS = 1.0
 PATIENCE_SECONDS = 600
+BEFORE = 1000
+"""Events that are there at the start: what is measured is a stream that has been running for a while."""
 PRODUCTS, USERS = 500, 5_000
 
 
 class Traffic:
     """Events at a steady rate, with a probe twice a second: the one event of its product."""
 
-    def __init__(self, topic: str, servers_: str, speed: float) -> None:
-        self._topic = topic
-        self._producer = Producer({"bootstrap.servers": servers_, "linger.ms": 5})
+    def __init__(self, settings: Settings, speed: float = 1) -> None:
+        self._topic = settings.kafka_topic
+        self._producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "linger.ms": 5})
         self._random = random.Random(1)
         self._speed = speed
         self._began = time.time()
@@ -48,14 +64,15 @@ class Traffic:
         self.probes: dict[str, float] = {}
         """When each probe was produced, by its product."""
 
-    def send(self, product_id: str | None = None) -> None:
+    def send(self, product_id: str | None = None, event_type: str | None = None) -> None:
         """Send one event, stamped with the current time, or a faster one."""
         moment = self._began + (time.time() - self._began) * self._speed
         # Not in Kafka's future: the hours that are to come lie in the past.
         moment -= 86_400 if self._speed > 1 else 0
+        types = ["view", "add_to_cart", "purchase"]
         event = {
             "event_id": f"b{self.sent}",
-            "event_type": self._random.choices(["view", "add_to_cart", "purchase"], (70, 20, 10))[0],
+            "event_type": event_type or self._random.choices(types, (70, 20, 10))[0],
             "user_id": f"u{self._random.randrange(USERS)}",
             "product_id": product_id or f"p{int(self._random.paretovariate(0.8)) % PRODUCTS}",
             "product_category": "benchmark",
@@ -66,10 +83,10 @@ class Traffic:
         self._producer.poll(0)
         self.sent += 1
 
-    def run(self, rate: float, seconds: float) -> None:
+    def run(self, rate: float, seconds: float, with_probes: bool = True) -> None:
         """Send for so long."""
         start = time.monotonic()
-        next_probe = 0.0
+        next_probe = 0.0 if with_probes else math.inf
         sent = 0
         while (elapsed := time.monotonic() - start) < seconds:
             while sent < elapsed * rate:
@@ -83,10 +100,10 @@ class Traffic:
             time.sleep(0.002)
         self._producer.flush(60)
 
-    def burst(self, number: int) -> None:
+    def burst(self, number: int, product_id: str | None = None, event_type: str | None = None) -> None:
         """Send so many as fast as it goes."""
         for _ in range(number):
-            self.send()
+            self.send(product_id, event_type)
         self._producer.flush(60)
 
 
@@ -106,42 +123,99 @@ class Watch(threading.Thread):
             time.sleep(0.1)
 
 
+def spread(seconds: Sequence[float]) -> dict[str, Any]:
+    """Return nearest-rank quantiles of times, of which those that never came are infinite."""
+    ordered = sorted(seconds)
+
+    def quantile(share: float) -> float | None:
+        value = ordered[math.ceil(share * len(ordered)) - 1]
+        return round(value, 2) if math.isfinite(value) else None
+
+    seen = sum(map(math.isfinite, ordered))
+    return {
+        "probes": len(ordered),
+        "seen": seen,
+        "median": quantile(0.5),
+        "p95": quantile(0.95),
+        "max": quantile(1),
+    }
+
+
 def latencies(traffic: Traffic, watch: Watch) -> dict[str, Any]:
     """Return seconds from produce to there, over all probes."""
-    seconds = sorted(watch.seen[p] - at for p, at in traffic.probes.items() if p in watch.seen)
-    if len(seconds) < 2:
-        return {"probes": len(traffic.probes), "seen": len(seconds)}
-    return {
-        "probes": len(traffic.probes),
-        "seen": len(seconds),
-        "median": round(statistics.median(seconds), 2),
-        "p95": round(statistics.quantiles(seconds, n=20)[-1], 2),
-        "max": round(seconds[-1], 2),
-    }
+    return spread([watch.seen.get(product, math.inf) - at for product, at in traffic.probes.items()])
+
+
+class Lag:
+    """How many records of the topic each query has not done."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def now(self) -> dict[str, int]:
+        """Look."""
+        ends = Topic(self._settings).offsets()
+        progress = progress_of(self._settings)
+        read = {
+            "product_windows": progress.offsets if progress else {},
+            "live_events": live_events.checkpoint_of(self._settings).committed_offsets(),
+        }
+        return {
+            query: sum(offsets.high - done.get(partition, 0) for partition, offsets in ends.items())
+            for query, done in read.items()
+        }
+
+    def is_none(self, *queries: str) -> bool:
+        """Whether these queries, or all, have come to the topic's end."""
+        return not any(records for query, records in self.now().items() if not queries or query in queries)
+
+
+def keeps_up(lags: Sequence[int], rate: float, trigger_seconds: float) -> bool:
+    """Whether a lag stays bounded: in its last third it is no more than in the middle one.
+
+    It goes up and down with the batches, so a quarter more, and what comes in between two of them, is no growth.
+    """
+    third = len(lags) // 3
+    middle, last = lags[third : 2 * third], lags[2 * third :]
+    return statistics.mean(last) <= 1.25 * statistics.mean(middle) + rate * trigger_seconds
 
 
 def main() -> None:
     """Start everything, send, and look."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=float, default=1000)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rate", type=float, default=1000, help="Events a second while latencies are measured."
+    )
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--speed", type=float, default=1, help="Seconds of event time per second.")
-    parser.add_argument("--backlog", type=int, default=100_000)
+    parser.add_argument("--rates", default="5000", help="Rates to try to sustain, in turn; empty: none.")
+    parser.add_argument("--rate-seconds", type=float, default=60)
+    parser.add_argument("--sensor", action="store_true", help="Measure to the alert, by Dagster's sensor.")
+    parser.add_argument("--rounds", type=int, default=5, help="Alerts, with --sensor.")
     arguments = parser.parse_args()
     with servers() as home:
-        print(json.dumps(_measure(home, arguments)))
+        print(json.dumps((_by_sensor if arguments.sensor else _always_on)(home, arguments)))
 
 
-def _measure(home: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    from clickstream_assets.elasticsearch import LiveEvents
-    from clickstream_assets.kafka import Topic
-    from clickstream_assets.postgres.connection import connect
-    from clickstream_assets.settings import load_settings
-    from clickstream_assets.streaming.store import progress_of
+def _wait(is_so: Callable[[], bool], child: Child) -> float:
+    """Wait until it is so; returns how many seconds that took."""
+    start = time.monotonic()
+    while not is_so():
+        child.check()
+        if time.monotonic() - start > PATIENCE_SECONDS:
+            raise SystemExit(
+                f"{child.name}: not in {PATIENCE_SECONDS} s. The end of its log:\n{child.tail()}"
+            )
+        time.sleep(0.1)
+    return time.monotonic() - start
 
+
+def _always_on(home: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     settings = load_settings()
-    ends = Topic(settings).offsets
     live = LiveEvents(settings)
+    lag = Lag(settings)
 
     def rows() -> Iterator[str]:
         found = connection.execute(
@@ -160,71 +234,99 @@ def _measure(home: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         )
         return (hit["_source"]["product_id"] for hit in found["hits"]["hits"])
 
-    def lag() -> int:
-        progress = progress_of(settings)
-        read = progress.offsets if progress else {}
-        return sum(offsets.high - read.get(partition, 0) for partition, offsets in ends().items())
+    command = [str(PROGRAMS / "clickstream"), "stream"]
+    with (
+        connect(settings, autocommit=True) as connection,
+        running("The streams", command, home / "stream.log", os.environ, PROJECT) as child,
+    ):
+        watched = psutil.Process(child.pid)
+        traffic = Traffic(settings, arguments.speed)
+        traffic.burst(BEFORE)
+        say(f"the streams were up after {_wait(lag.is_none, child):.0f} s")
+        in_postgres, in_elasticsearch = Watch(rows), Watch(documents)
+        in_postgres.start()
+        in_elasticsearch.start()
 
-    def wait(is_so: Callable[[], bool]) -> float:
-        start = time.monotonic()
-        while not is_so():
-            if time.monotonic() - start > PATIENCE_SECONDS or process.poll() is not None:
-                raise SystemExit((home / "stream.log").read_text()[-3000:])
-            time.sleep(0.1)
-        return time.monotonic() - start
-
-    with (home / "stream.log").open("wb") as log, connect(settings, autocommit=True) as connection:
-        process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("clickstream")), "stream"],
-            stdout=log,
-            stderr=log,
-            env=os.environ,
-        )
-        try:
-            traffic = Traffic(settings.kafka_topic, settings.kafka_bootstrap_servers, arguments.speed)
-            # What is measured is a stream that has been running for a while.
-            traffic.burst(1000)
-            started = wait(lambda: lag() == 0)
-            wait(lambda: live.client.count(index=settings.elasticsearch_alias)["count"] >= 1000)
-            say(f"the streams were up after {started:.0f} s")
-            in_postgres, in_elasticsearch = Watch(rows), Watch(documents)
-            in_postgres.start()
-            in_elasticsearch.start()
-            samples: list[dict[str, Any]] = []
-            sender = threading.Thread(target=traffic.run, args=(arguments.rate, arguments.seconds))
+        def sampled(rate: float, seconds: float, every: float, with_probes: bool) -> list[dict[str, Any]]:
+            sender = threading.Thread(target=traffic.run, args=(rate, seconds, with_probes))
             began = time.monotonic()
             sender.start()
-            watched = psutil.Process(process.pid)
+            samples = []
             while sender.is_alive():
-                sender.join(SAMPLE_SECONDS)
-                samples.append(
-                    {
-                        "second": round(time.monotonic() - began),
-                        "lag": lag(),
-                        "mb": round(memory(watched) / 2**20),
-                    }
-                )
+                sender.join(every)
+                second = round(time.monotonic() - began)
+                samples.append({"second": second, "lag": lag.now(), "mb": round(memory(watched) / 2**20)})
                 say(json.dumps(samples[-1]))
-            took = time.monotonic() - began
-            wait(lambda: lag() == 0)
-            time.sleep(2 * PROBE_SECONDS)
-            sent = traffic.sent
-            before = time.monotonic()
-            traffic.burst(arguments.backlog)
-            wait(lambda: lag() == 0)
-            worked_off = time.monotonic() - before
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            return samples
+
+        samples = sampled(arguments.rate, arguments.seconds, SAMPLE_SECONDS, with_probes=True)
+        rate = (traffic.sent - BEFORE) / arguments.seconds
+        _wait(lag.is_none, child)
+        # What was read last has to be searchable, and to be looked for.
+        time.sleep(3)
+        steps = []
+        for asked in map(float, filter(None, arguments.rates.split(","))):
+            before = traffic.sent
+            step = sampled(asked, arguments.rate_seconds, STEP_SAMPLE_SECONDS, with_probes=False)
+            sent = (traffic.sent - before) / arguments.rate_seconds
+            kept = {
+                query: keeps_up([s["lag"][query] for s in step], asked, settings.stream_trigger_seconds)
+                for query in step[0]["lag"]
+            }
+            # A rate that was not sent was not sustained either.
+            is_sent = sent >= 0.98 * asked
+            steps.append(
+                {"asked": asked, "sent": round(sent), "keeps_up": kept, "lags": [s["lag"] for s in step]}
+            )
+            say(json.dumps(steps[-1]))
+            _wait(lag.is_none, child)
+            if not (is_sent and all(kept.values())):
+                break
+    sustained = [s["sent"] for s in steps if s["sent"] >= 0.98 * s["asked"] and all(s["keeps_up"].values())]
     return {
-        "rate": round((sent - 1000) / took),
+        "rate": round(rate),
         "seconds": arguments.seconds,
         "event_time": str(timedelta(seconds=arguments.seconds * arguments.speed)),
         "to_postgres": latencies(traffic, in_postgres),
         "to_elasticsearch": latencies(traffic, in_elasticsearch),
-        "sustained_per_second": round(arguments.backlog / worked_off),
+        "sustained_per_second": max(sustained, default=None),
+        "steps": steps,
         "samples": samples,
     }
+
+
+def _by_sensor(home: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    settings = load_settings()
+    lag = Lag(settings)
+    pauses = random.Random(2)
+    traffic = Traffic(settings)
+    command = [str(PROGRAMS / "dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1"]
+    command += ["-p", str(free_port())]
+    seconds = []
+    with (
+        connect(settings, autocommit=True) as connection,
+        running("Dagster", command, home / "dagster.log", os.environ, PROJECT) as child,
+    ):
+        traffic.burst(BEFORE)
+        say(
+            f"the sensor's first run was done after {_wait(lambda: lag.is_none('product_windows'), child):.0f} s"
+        )
+        for number in range(arguments.rounds):
+            # Anywhere between two looks of the sensor.
+            time.sleep(pauses.uniform(0, settings.stream_sensor_seconds))
+            product = f"sale-{number}"
+            traffic.burst(settings.views_threshold + 1, product, "view")
+            start = time.monotonic()
+            seconds.append(math.inf)
+            while time.monotonic() - start < PATIENCE_SECONDS:
+                child.check()
+                statement = "SELECT 1 FROM flash_sale_alerts WHERE product_id = %s"
+                if connection.execute(statement, (product,)).fetchone():
+                    seconds[-1] = time.monotonic() - start
+                    break
+                time.sleep(0.1)
+            say(f"alert {number} after {seconds[-1]:.1f} s")
+    return {"rounds": arguments.rounds, "to_alert_by_sensor": spread(seconds)}
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """Elasticsearch: the live events, in an index per UTC day behind one alias.
 
-One document per event id, made once: the first to come stays, and sending it again changes nothing. The stream
-writes, the API reads; both get errors that say which setting to mend.
+One document per event id over all days: of the first record in Kafka's order, in whatever order and batches records
+are sent, and sending them again changes nothing. The stream writes, the API reads; both get errors that say which
+setting to mend.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -31,8 +33,11 @@ RESULT_WINDOW = 10_000
 MAX_ID_BYTES = 512
 # What is longer is kept and shown, and not searchable; Lucene takes 32,766 bytes, the name of the key included.
 _SEARCHABLE_BYTES = 1024
-_TRACES = ("payload_hash", "topic", "partition", "offset")
+_RECORD = ("topic", "partition", "offset")
+_TRACES = ("payload_hash", *_RECORD)
 _REQUEST_DOCUMENTS = 2000
+# A 400, but no fault of the document: the cluster has as many shards as cluster.max_shards_per_node allows.
+_FULL = re.compile(r"this action would add \[\d+\] shards")
 _REQUEST_BYTES = 5_000_000
 
 
@@ -69,16 +74,27 @@ class Document(NamedTuple):
 
     id: str
     day: date
+    record: tuple[str, int, int]
+    """Topic, partition and offset; also in the source. Of an id's records the least is the document."""
     source: bytes
     """A JSON object."""
+
+
+class _Copy(NamedTuple):
+    """A document that is there: of which record, and in which index."""
+
+    record: tuple[str, int, int]
+    kept_in: str
 
 
 class Written(StrEnum):
     """What came of a document."""
 
     CREATED = "created"
+    REPLACED = "replaced"
+    """The id was there of a later record, whose document this one has taken the place of."""
     THERE = "there"
-    """The id was there already; the document that came first has stayed."""
+    """The id was there already, of this record or an earlier one, and has stayed."""
     REFUSED = "refused"
 
 
@@ -140,7 +156,9 @@ class LiveEvents:
             )
 
     def prepare(self) -> None:
-        """Make sure that an index that is made from now on has our mapping, and the alias.
+        """Make sure that an index that is made from now on has our mapping and the alias.
+
+        And that all that was written before is found, by a search too: `write` looks for ids.
 
         Raises:
             ElasticsearchError: the server was not there or too busy for ELASTICSEARCH_PATIENCE_SECONDS, or has an
@@ -168,11 +186,13 @@ class LiveEvents:
                         "mappings": MAPPINGS,
                     },
                 )
+                self.client.indices.refresh(index=alias, ignore_unavailable=True)
 
     def write(self, documents: Sequence[Document]) -> list[Outcome]:
-        """Write documents, and say of each what came of it, in the same order.
+        """Write documents of different ids, and say of each what came of it, in the same order.
 
-        A server that is away or busy is tried again, with what it has not taken yet. `prepare` comes first.
+        A server that is away or busy is tried again, with what it has not taken yet. `prepare` comes first, with
+        each batch of the stream: it makes what earlier batches wrote visible.
 
         Raises:
             ElasticsearchError: it stayed so for ELASTICSEARCH_PATIENCE_SECONDS, or does not let us write at all.
@@ -180,52 +200,118 @@ class LiveEvents:
         """
         outcomes: dict[int, Outcome] = {}
         for attempt in self._patiently():
-            with attempt:
-                self._send(documents, outcomes, _REQUEST_DOCUMENTS)
+            with attempt, self._explained():
+                self._send(documents, outcomes)
         return [outcomes[number] for number in range(len(documents))]
 
-    def _send(self, documents: Sequence[Document], outcomes: dict[int, Outcome], at_once: int) -> None:
-        """Send the documents that have no outcome yet, in requests of at most so many."""
+    def _send(self, documents: Sequence[Document], outcomes: dict[int, Outcome]) -> None:
+        """Write the documents that have no outcome yet, and then delete those that they take the place of."""
         waiting = [number for number in range(len(documents)) if number not in outcomes]
-        actions: Any = (
+        there = self._find([documents[number].id for number in waiting])
+        done: dict[int, Outcome] = {}
+        to_write = []
+        for number in waiting:
+            copies = there[documents[number].id]
+            if copies and copies[0].record <= documents[number].record:
+                done[number] = Outcome(Written.THERE)
+            else:
+                to_write.append(number)
+        try:
+            self._write(documents, to_write, there, done, _REQUEST_DOCUMENTS)
+        finally:
+            # Also where others were not taken: what came of these is known, and a copy may only go when the
+            # document that replaces it is there. A crash in between leaves two, which the next attempt finds.
+            surplus = {n: _surplus(documents[n], self.index(documents[n].day), there, done[n]) for n in done}
+            outcomes.update((n, done[n]) for n in done if not surplus[n])
+        self._delete((documents[n].id, copy.kept_in) for n, copies in surplus.items() for copy in copies)
+        outcomes.update(done)
+
+    def _find(self, ids: Sequence[str]) -> dict[str, list[_Copy]]:
+        """Find what documents there are of ids, on whatever day, those of the first records first."""
+        found: dict[str, list[_Copy]] = defaultdict(list)
+        for start in range(0, len(ids), _REQUEST_DOCUMENTS):
+            answer = self.client.search(
+                index=self._settings.elasticsearch_alias,
+                query={"ids": {"values": ids[start : start + _REQUEST_DOCUMENTS]}},
+                size=RESULT_WINDOW,
+                source={"includes": _RECORD},
+                track_total_hits=False,
+                ignore_unavailable=True,
+                allow_partial_search_results=False,
+            )
+            for hit in answer["hits"]["hits"]:
+                topic, partition, offset = (hit["_source"][name] for name in _RECORD)
+                found[hit["_id"]].append(_Copy((topic, partition, offset), hit["_index"]))
+        for copies in found.values():
+            copies.sort()
+        return found
+
+    def _write(
+        self,
+        documents: Sequence[Document],
+        numbers: Sequence[int],
+        there: Mapping[str, list[_Copy]],
+        done: dict[int, Outcome],
+        at_once: int,
+    ) -> None:
+        """Write these documents, in requests of at most so many, and note what came of them."""
+        actions = (
             (
-                {"create": {"_index": self.index(documents[n].day), "_id": documents[n].id}},
+                {
+                    "index" if there[documents[n].id] else "create": {
+                        "_index": self.index(documents[n].day),
+                        "_id": documents[n].id,
+                    }
+                },
                 documents[n].source,
             )
-            for n in waiting
+            for n in numbers
         )
-        with self._explained():
-            results = streaming_bulk(
-                self.client,
-                actions,
-                chunk_size=at_once,
-                max_chunk_bytes=_REQUEST_BYTES,
-                expand_action_callback=_as_it_is,
-                raise_on_error=False,
-                raise_on_exception=False,
-            )
-            busy = None
-            suspects = False
-            for number, (_, result) in zip(waiting, results, strict=True):
-                answer = result["create"]
-                status = answer["status"]
-                if status == 429 or status >= 500:
-                    busy = _reason(answer)
-                elif status in (401, 403, 404):
-                    raise ElasticsearchError(Problem.NOT_ALLOWED, f"{self._server}: {_reason(answer)[1]}")
-                elif "exception" in answer and at_once > 1:
-                    # The whole request was refused, for a document or for its size.
-                    suspects = True
-                elif status == 409:
-                    outcomes[number] = Outcome(Written.THERE)
-                elif status >= 400:
-                    outcomes[number] = Outcome(Written.REFUSED, *_reason(answer))
-                else:
-                    outcomes[number] = Outcome(Written.CREATED)
+        busy = None
+        suspects = []
+        for number, answer in zip(numbers, self._bulk(actions, at_once), strict=True):
+            status = answer["status"]
+            if _is_busy(answer):
+                busy = _reason(answer)
+            elif status in (401, 403, 404):
+                raise ElasticsearchError(Problem.NOT_ALLOWED, f"{self._server}: {_reason(answer)[1]}")
+            elif "exception" in answer and at_once > 1:
+                # The whole request was refused, for a document or for its size.
+                suspects.append(number)
+            elif status == 409:
+                # Written by an attempt of this batch whose answer was lost.
+                done[number] = Outcome(Written.THERE)
+            elif status >= 400:
+                done[number] = Outcome(Written.REFUSED, *_reason(answer))
+            else:
+                done[number] = Outcome(Written.REPLACED if there[documents[number].id] else Written.CREATED)
         if busy:
             raise ElasticsearchError(Problem.BUSY, f"{self._server} answered {': '.join(busy)}")
         if suspects:
-            self._send(documents, outcomes, at_once=1)
+            self._write(documents, suspects, there, done, at_once=1)
+
+    def _delete(self, copies: Iterable[tuple[str, str]]) -> None:
+        """Delete documents by id and index; one that is gone already is fine."""
+        actions = (({"delete": {"_index": index, "_id": event_id}}, None) for event_id, index in copies)
+        for answer in self._bulk(actions, _REQUEST_DOCUMENTS):
+            if answer["status"] >= 400 and answer["status"] != 404:
+                problem = Problem.BUSY if _is_busy(answer) else Problem.NOT_ALLOWED
+                raise ElasticsearchError(problem, f"{self._server}: {_reason(answer)[1]}")
+
+    def _bulk(self, actions: Iterable[Any], at_once: int) -> Iterator[dict[str, Any]]:
+        """Send actions with their documents; yields the server's answer to each, errors included."""
+        results = streaming_bulk(
+            self.client,
+            actions,
+            chunk_size=at_once,
+            max_chunk_bytes=_REQUEST_BYTES,
+            expand_action_callback=_as_it_is,
+            raise_on_error=False,
+            raise_on_exception=False,
+        )
+        for _, result in results:
+            (answer,) = result.values()
+            yield answer
 
     def search(self, query: Mapping[str, Any], limit: int, offset: int) -> list[dict[str, Any]]:
         """Find events, the latest first and equals by event id; none where nothing was ever written.
@@ -321,6 +407,22 @@ def _may_pass(error: BaseException) -> bool:
 
 def _as_it_is(action: Any) -> Any:
     return action
+
+
+def _surplus(
+    document: Document, index: str, there: Mapping[str, list[_Copy]], outcome: Outcome
+) -> list[_Copy]:
+    """What there is of a document's id beside the one that is to stay."""
+    copies = there[document.id]
+    if outcome.written is Written.REPLACED:
+        return [copy for copy in copies if copy.kept_in != index]
+    return copies[1:]
+
+
+def _is_busy(answer: Mapping[str, Any]) -> bool:
+    """Whether the server could not take something now, through no fault of what was sent."""
+    status = answer["status"]
+    return status == 429 or status >= 500 or (status == 400 and bool(_FULL.search(_reason(answer)[1])))
 
 
 def _reason(answer: Mapping[str, Any]) -> tuple[str, str]:

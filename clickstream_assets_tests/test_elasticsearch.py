@@ -20,13 +20,14 @@ from clickstream_assets_tests.databases import free_port, with_settings
 from clickstream_assets_tests.web import Answer, Request, web_server
 
 DAY = date(2024, 5, 31)
-CREATED, THERE = Outcome(Written.CREATED), Outcome(Written.THERE)
+CREATED, REPLACED, THERE = (Outcome(w) for w in (Written.CREATED, Written.REPLACED, Written.THERE))
 PRODUCT = {"X-Elastic-Product": "Elasticsearch", "Content-Type": "application/json"}
 
 
-def document(event_id: str, day: date = DAY, **fields: object) -> Document:
-    source = {"event_id": event_id, "event_time": f"{day}T12:00:00Z"} | fields
-    return Document(event_id, day, msgspec.json.encode(source))
+def document(event_id: str, day: date = DAY, offset: int = 0, **fields: object) -> Document:
+    record = {"topic": "t", "partition": 0, "offset": offset}
+    source = {"event_id": event_id, "event_time": f"{day}T12:00:00Z"} | record | fields
+    return Document(event_id, day, ("t", 0, offset), msgspec.json.encode(source))
 
 
 @pytest.fixture
@@ -53,14 +54,40 @@ def days(live: LiveEvents) -> list[str]:
     return sorted(index[-10:] for index in live.client.indices.get_alias(index=live.index(DAY)[:-10] + "*"))
 
 
-def test_first_document_of_an_id_stays(live: LiveEvents):
-    first = [document("a", price=1), document("b"), document("a", price=2)]
-    assert live.write(first) == [CREATED, CREATED, THERE]
-    assert live.write(first) == [THERE] * 3
-    live.client.indices.refresh(index=live.index(DAY))
-    assert live.search({"term": {"event_id": "a"}}, 10, 0) == [
-        {"event_id": "a", "event_time": "2024-05-31T12:00:00Z", "price": 1}
+def write(live: LiveEvents, *documents: Document) -> list[Outcome]:
+    """Write as a batch of the stream does."""
+    live.prepare()
+    return live.write(documents)
+
+
+def test_first_record_of_an_id_is_its_document_whatever_day_it_is_of_and_whenever_it_comes(live: LiveEvents):
+    next_day = date(2024, 6, 1)
+    batch = [document("a", offset=5), document("b", offset=6)]
+    assert write(live, *batch) == [CREATED, CREATED]
+    # Once more in the same batch, before a search can see it.
+    assert live.write(batch) == [THERE, THERE]
+    assert write(live, document("a", next_day, offset=7), document("b", next_day, offset=2)) == [
+        THERE,
+        REPLACED,
     ]
+    assert write(live, document("b", next_day, offset=1)) == [REPLACED]
+    assert write(live, *batch, document("c", offset=8)) == [THERE, THERE, CREATED]
+    live.client.indices.refresh(index="_all")
+    there = live.search({"match_all": {}}, 10, 0)
+    assert [(e["event_id"], e["offset"], e["event_time"][:10]) for e in there] == [
+        ("b", 1, "2024-06-01"),
+        ("a", 5, "2024-05-31"),
+        ("c", 8, "2024-05-31"),
+    ]
+
+
+def test_two_documents_of_an_id_that_a_crash_left_become_one(live: LiveEvents):
+    first, later = document("a", offset=1), document("a", date(2024, 6, 1), offset=2)
+    for left in (later, first):
+        live.client.index(index=live.index(left.day), id=left.id, document=msgspec.json.decode(left.source))
+    assert write(live, first) == [THERE]
+    live.client.indices.refresh(index="_all")
+    assert [event["offset"] for event in live.search({"match_all": {}}, 10, 0)] == [1]
 
 
 def test_documents_are_in_the_index_of_their_day_and_found_latest_first(live: LiveEvents):
@@ -95,16 +122,18 @@ def test_long_texts_and_strange_keys_are_no_reason_to_refuse(live: LiveEvents):
     assert found(live) == ["a"]
 
 
-def test_full_cluster_refuses_new_days_with_a_reason_and_takes_the_others(live: LiveEvents):
+def test_full_cluster_is_waited_for_and_refuses_no_document(live: LiveEvents):
+    patient = LiveEvents(with_settings(live._settings, elasticsearch_patience_seconds=0))
     live.write([document("a")])
+    documents = [document("b"), document("next", date(2024, 6, 1))]
     live.client.cluster.put_settings(persistent={"cluster.max_shards_per_node": 1})
     try:
-        outcomes = live.write([document("b"), document("next", date(2024, 6, 1))])
+        with pytest.raises(ElasticsearchError, match="maximum normal shards open") as caught:
+            patient.write(documents)
     finally:
         live.client.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
-    assert outcomes[0] == CREATED
-    assert outcomes[1].error == "validation_exception"
-    assert "maximum normal shards open" in (outcomes[1].reason or "")
+    assert caught.value.problem is Problem.BUSY
+    assert live.write(documents) == [THERE, CREATED]
 
 
 def test_index_that_may_not_be_written_is_an_error_and_no_fault_of_the_documents(live: LiveEvents):
@@ -158,6 +187,13 @@ def bulk_answer(*statuses: int) -> Answer:
     return Answer(200, msgspec.json.encode({"errors": True, "items": items}), PRODUCT)
 
 
+NOTHING_FOUND = Answer(200, msgspec.json.encode({"hits": {"hits": []}}), PRODUCT)
+
+
+def to_bulk(request: Request) -> bool:
+    return request.path.startswith("/_bulk")
+
+
 def ids_in(request: Request) -> list[str]:
     return [msgspec.json.decode(line)["create"]["_id"] for line in request.body.splitlines()[::2]]
 
@@ -171,14 +207,15 @@ def test_only_what_a_busy_server_has_not_taken_is_sent_again(settings_for_stack:
             bulk_answer(201, 409),
         ]
     )
-    with web_server(lambda _: next(answers)) as server:
+    with web_server(lambda request: next(answers) if to_bulk(request) else NOTHING_FOUND) as server:
         live = LiveEvents(with_settings(settings_for_stack, elasticsearch_url=server.url))
         assert live.write([document(name) for name in "abcd"]) == [CREATED, CREATED, THERE, CREATED]
-    assert [ids_in(request) for request in server.requests] == [list("abcd")] * 2 + [["a", "c"]] * 2
+    sent = [ids_in(request) for request in server.requests if to_bulk(request)]
+    assert sent == [list("abcd")] * 2 + [["a", "c"]] * 2
 
 
 def test_server_that_stays_busy_is_an_error_after_the_patience(settings_for_stack: Settings):
-    with web_server(lambda _: bulk_answer(429, 201)) as server:
+    with web_server(lambda request: bulk_answer(429, 201) if to_bulk(request) else NOTHING_FOUND) as server:
         live = LiveEvents(
             with_settings(
                 settings_for_stack, elasticsearch_url=server.url, elasticsearch_patience_seconds=0.5
@@ -187,7 +224,7 @@ def test_server_that_stays_busy_is_an_error_after_the_patience(settings_for_stac
         with pytest.raises(ElasticsearchError, match="error_429: busy") as caught:
             live.write([document("a"), document("b")])
     assert caught.value.problem is Problem.BUSY
-    assert len(server.requests) > 1
+    assert len(server.requests) > 2
 
 
 def test_server_that_is_away_is_named_without_the_password(settings_for_stack: Settings):

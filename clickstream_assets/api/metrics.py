@@ -125,6 +125,11 @@ def _stream_metrics(streams: list[dict[str, Any]]) -> Iterator[Metric]:
             "From the newest event of the last batch to its window in PostgreSQL",
             labels=["query"],
         ),
+        "failing": GaugeMetricFamily(
+            "clickstream_stream_failing",
+            "Whether the query was stopped by an error, and is started again and again",
+            labels=["query"],
+        ),
         "updated": GaugeMetricFamily(
             "clickstream_stream_updated_timestamp_seconds", "When the query last reported", labels=["query"]
         ),

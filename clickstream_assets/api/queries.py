@@ -246,8 +246,8 @@ class StreamStatus:
     """How the streams and what they tell are doing.
 
     Attributes:
-        streams: per query its name, lag per partition, latency_seconds, records read and dropped as late; and
-            `updated` and `watermark` in seconds since 1970.
+        streams: per query its name, lag per partition, latency_seconds, records read and dropped as late, `failing`
+            as 0 or 1; and `updated` and `watermark` in seconds since 1970.
         open_alerts: How many alerts are open.
         notifications: per sink, how many are pending and how many have failed.
     """
@@ -260,7 +260,7 @@ class StreamStatus:
 def stream_status(connection: Connection[DictRow]) -> StreamStatus:
     """What the streams last reported."""
     streams = connection.execute(
-        "SELECT query, lag, latency_seconds, rows, dropped_late, "
+        "SELECT query, lag, latency_seconds, rows, dropped_late, (error IS NOT NULL)::int AS failing, "
         "extract(epoch FROM updated_at)::float8 AS updated, extract(epoch FROM watermark)::float8 AS watermark "
         "FROM stream_status ORDER BY query"
     ).fetchall()

@@ -21,6 +21,7 @@ class Child:
     def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.name = name
         self.log = log
+        self.pid = process.pid
         self._process = process
 
     def check(self) -> None:

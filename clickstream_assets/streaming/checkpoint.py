@@ -55,7 +55,15 @@ class Checkpoint:
 
     def planned_batch_ids(self) -> list[int]:
         """Return the batches that Spark has noted and still keeps, in order."""
-        selector = fs.FileSelector(f"{self._root}/offsets", allow_not_found=True)
+        return self._batch_ids("offsets")
+
+    def committed_offsets(self) -> dict[int, int]:
+        """Return, per partition of the topic, up to where the batches that are done have read."""
+        done = self._batch_ids("commits")
+        return self.planned_batch(done[-1]).offsets if done else {}
+
+    def _batch_ids(self, log: str) -> list[int]:
+        selector = fs.FileSelector(f"{self._root}/{log}", allow_not_found=True)
         names = [info.base_name for info in self._fs.get_file_info(selector)]
         return sorted(int(name) for name in names if name.isdigit())
 
@@ -83,8 +91,8 @@ class Checkpoint:
         ]
         if changes:
             raise CheckpointError(
-                f"the stream cannot go on from {self.path}: {'; '.join(changes)}. Run {REBUILD} to begin anew from "
-                "the lake's events, or put it back"
+                f"the stream cannot go on from {self.path}: {'; '.join(changes)}. Run {REBUILD} to begin anew, or "
+                "put it back"
             )
 
     def planned_batch(self, batch_id: int) -> PlannedBatch:

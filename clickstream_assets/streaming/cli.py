@@ -20,7 +20,8 @@ def stream(
         bool,
         typer.Option(
             "--rebuild",
-            help="Compute windows and alerts anew from the lake, and begin a new checkpoint after them.",
+            help="Compute windows and alerts anew from the lake, and begin a new checkpoint after them; bring live "
+            "events anew from what Kafka has.",
         ),
     ] = False,
     once: Annotated[
@@ -105,16 +106,19 @@ def _rebuild(settings: Settings) -> None:
     from clickstream_assets.lake import Lake
     from clickstream_assets.resources.compute import ComputeResource
     from clickstream_assets.resources.settings import SettingsResource
+    from clickstream_assets.streaming import live_events
     from clickstream_assets.streaming.owner import ownership
     from clickstream_assets.streaming.rebuild import rebuild
 
     engine = ComputeResource(settings=SettingsResource()).engine()
     with ownership(settings, "stream --rebuild") as connection:
+        # First, so that it may be done again: documents that are there stay, those of later records are replaced.
+        live_events.checkpoint_of(settings).remove()
         rebuilt = rebuild(settings, Lake(settings.lake, engine), connection)
     until = f"final up to {rebuilt.floor:%Y-%m-%d %H:%M:%S %Z}" if rebuilt.floor else "the lake has no events"
     typer.echo(
         f"{rebuilt.windows:,} windows and {rebuilt.alerts:,} alerts, {until}. The stream begins at offsets "
-        f"{rebuilt.offsets or 'of the earliest records'}."
+        f"{rebuilt.offsets or 'of the earliest records'}, that of live events with the earliest record."
     )
     if rebuilt.lost:
         typer.echo(

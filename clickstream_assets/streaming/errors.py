@@ -13,7 +13,14 @@ from clickstream_assets.streaming.checkpoint import REBUILD, CheckpointError
 
 TRANSIENT = (KafkaError, PostgresError, OSError)
 """Errors that may have passed when the query is started again; what is not, see `needs_person`."""
+LOST_TO_WINDOWS = f"run {REBUILD} to take what is missing from the lake"
+LOST_TO_LIVE_EVENTS = f"run {REBUILD} to begin anew with what Kafka has"
 _MENDABLE = {Problem.UNREACHABLE, Problem.BUSY, Problem.TOO_SLOW}
+# An executor or a Python worker that ended, and an owner before us whose query was still in its last batch.
+_INTERRUPTED = re.compile(
+    "ExecutorLostFailure|Lost executor|FetchFailed|Python worker (?:exited unexpectedly|failed to connect back)"
+    "|CONCURRENT_STREAM_LOG_UPDATE|Multiple streaming jobs detected"
+)
 _ERROR = re.compile(r"^\W*(?:Caused by: )?(?:[\w$]+\.)*(\w+(?:Exception|Error)): ?(.*)$")
 
 
@@ -22,7 +29,7 @@ class StreamError(RuntimeError):
 
 
 class ServerAwayError(OSError):
-    """A server that a query works with did not answer."""
+    """A server that a query works with, or one of Spark's own processes, did not answer or is gone."""
 
 
 class BatchError(RuntimeError):
@@ -58,17 +65,24 @@ def needs_person(error: BaseException) -> bool:
     return isinstance(error, DataLossError) or not isinstance(error, TRANSIENT)
 
 
-def explain(error: BaseException, settings: Settings) -> Exception:
-    """Turn the error of a streaming query into one of ours, by its text: Py4J keeps little else."""
+def explain(error: BaseException, settings: Settings, loss: str = LOST_TO_WINDOWS) -> Exception:
+    """Turn the error of a streaming query into one of ours, by its text: Py4J keeps little else.
+
+    Args:
+        error: what Spark ended it with.
+        settings: for the message.
+        loss: what to do for this query when Kafka has deleted records that it has not read.
+    """
     if isinstance(error, (*TRANSIENT, CheckpointError)):
         return error
     text = str(error)
     if re.search(r"KAFKA_DATA_LOSS|failOnDataLoss|OffsetOutOfRange", text):
         return DataLossError(
             f"Kafka no longer has records of {settings.kafka_topic} that the stream has not read. Raise the topic's "
-            f"retention, and run {REBUILD} to take what is missing from the lake; or set ALLOW_DATA_LOSS=true to go "
-            "on without"
+            f"retention, and {loss}; or set ALLOW_DATA_LOSS=true to go on without"
         )
+    if _INTERRUPTED.search(text):
+        return ServerAwayError(innermost(text))
     if re.search(r"STATE_STORE|STATEFUL_|StateSchema|CheckpointFileManager|IncompatibleCheckpoint", text):
         return CheckpointError(f"the stream's state cannot be used ({innermost(text)}); run {REBUILD}")
     if found := re.search(r"ElasticsearchError: (.+)", text):

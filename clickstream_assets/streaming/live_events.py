@@ -1,13 +1,13 @@
 """The live events: valid events straight from Kafka into Elasticsearch, one document per event id.
 
-Spark's workers write the documents, so nothing but what Elasticsearch refuses comes to the driver's lake. A
-micro-batch may be repeated at any point: a document that is there stays as it is, and a refusal is kept once.
+Of an id's records the first in Kafka's order is the document, whatever batches they come in. Spark's workers write
+the documents, so nothing but what Elasticsearch refuses comes to the driver's lake. A micro-batch may be repeated at
+any point: a document that is there stays as it is, and a refusal is kept once.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,7 +20,14 @@ import pyarrow as pa
 
 from clickstream_assets.analytics.events import RECORD_ORDER
 from clickstream_assets.analytics.schema import LIVE_EVENTS, LONG, RECORD_KEY, REJECTED_EVENTS
-from clickstream_assets.elasticsearch import MAX_ID_BYTES, WORDS, Document, LiveEvents, Written
+from clickstream_assets.elasticsearch import (
+    MAX_ID_BYTES,
+    WORDS,
+    Document,
+    ElasticsearchError,
+    LiveEvents,
+    Written,
+)
 from clickstream_assets.engine import SparkEngine
 from clickstream_assets.lake import Lake
 from clickstream_assets.settings import Settings
@@ -37,8 +44,9 @@ COLUMNS = (*LIVE_EVENTS.column_names, "key", "value")
 """What the query needs of an event: what a document holds, and the record's bytes in case it is refused."""
 REJECTED_BY = "elasticsearch"
 
-_RETENTION_CHECK_SECONDS = 3600
 _MAX_REASON = 500
+# Of a server that hangs, whoever drops old days does not wait for longer.
+_RETENTION_TIMEOUT_SECONDS = 10
 _log = logging.getLogger(__name__)
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -51,16 +59,39 @@ _RESULTS = pa.schema(
 """What a partition gives back: a row per refused event, and one row with how many documents came to what."""
 
 
+def checkpoint_of(settings: Settings) -> Checkpoint:
+    """Return the query's checkpoint. Without it, the query begins with the earliest record that Kafka has."""
+    return Checkpoint(settings, QUERY, {"KAFKA_TOPIC": settings.kafka_topic})
+
+
+def drop_old_days(settings: Settings) -> None:
+    """Drop the days that are past LIVE_EVENTS_RETENTION_DAYS; where that cannot be done, the log says why."""
+    keep = settings.live_events_retention_days
+    if not keep:
+        return
+    live = LiveEvents(settings, timeout=_RETENTION_TIMEOUT_SECONDS)
+    try:
+        dropped = live.drop_days(keep, datetime.now(UTC).date())
+    except ElasticsearchError as error:
+        # Nothing depends on it, and it is tried again: old days take space until then.
+        _log.warning("live events older than LIVE_EVENTS_RETENTION_DAYS=%d stay for now: %s", keep, error)
+    else:
+        if dropped:
+            _log.info("dropped %d days of live events, up to %s", len(dropped), dropped[-1])
+    finally:
+        live.close()
+
+
 def start(session: SparkSession, settings: Settings, trigger: dict[str, Any]) -> StreamingQuery:
     """Start the query; `trigger` is of `DataStreamWriter.trigger`, such as `{"availableNow": True}`.
 
     It ends with an error when Elasticsearch is away for longer than ELASTICSEARCH_PATIENCE_SECONDS; started
-    again, it goes on where it was. Without a checkpoint it begins with the earliest record that Kafka has.
+    again, it goes on where it was.
 
     Raises:
         CheckpointError: the checkpoint is of another topic.
     """
-    checkpoint = Checkpoint(settings, QUERY, {"KAFKA_TOPIC": settings.kafka_topic})
+    checkpoint = checkpoint_of(settings)
     checkpoint.open()
     return (
         valid_events(session, settings, COLUMNS)
@@ -77,7 +108,6 @@ class Sink:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._retention_checked: float | None = None
 
     def write(self, events: DataFrame, batch_id: int) -> None:
         """Write a micro-batch: COLUMNS of valid events."""
@@ -104,7 +134,6 @@ class Sink:
             finally:
                 results.unpersist()
             _log.info("micro-batch %d in Elasticsearch: %s", batch_id, totals.asDict())
-            self._drop_old(live)
         finally:
             live.close()
 
@@ -119,17 +148,6 @@ class Sink:
         new = refused.join(kept.select(*RECORD_KEY), on=list(RECORD_KEY), how="left_anti")
         query_id = session.sparkContext.getLocalProperty("sql.streaming.queryId")
         lake.append_batch(REJECTED_EVENTS, new, batch_id + 1, app=f"{QUERY} {query_id}")
-
-    def _drop_old(self, live: LiveEvents) -> None:
-        """Drop the days that are past their retention, if it is time to look."""
-        keep = self._settings.live_events_retention_days
-        now = time.monotonic()
-        if not keep or (self._retention_checked and now - self._retention_checked < _RETENTION_CHECK_SECONDS):
-            return
-        dropped = live.drop_days(keep, datetime.now(UTC).date())
-        self._retention_checked = now
-        if dropped:
-            _log.info("dropped %d days of live events, up to %s", len(dropped), dropped[-1])
 
 
 def write_documents(batches: Iterator[pa.RecordBatch], settings: Settings) -> Iterator[pa.RecordBatch]:
@@ -176,7 +194,12 @@ def to_documents(batch: pa.RecordBatch) -> list[Document]:
             source["properties"] = msgspec.Raw(source["properties"].encode())
         source[WORDS] = _words(source)
         documents.append(
-            Document(_document_id(source["event_id"]), source["event_date"], _encoder.encode(source))
+            Document(
+                id=_document_id(source["event_id"]),
+                day=source["event_date"],
+                record=(source["topic"], source["partition"], source["offset"]),
+                source=_encoder.encode(source),
+            )
         )
     return documents
 

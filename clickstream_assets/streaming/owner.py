@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from clickstream_assets.postgres.connection import connect, explained
 from clickstream_assets.settings import Settings
 
 # Any number will do, as long as nobody else takes it: "clickwin" in ASCII.
 _LOCK = 0x636C69636B77696E
-# A machine that vanished says no goodbye: both ends find out after about this long.
+# A machine that vanished says no goodbye: the server finds out after about this long, as `connect` does here.
 _KEEPALIVE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 
 
@@ -51,7 +52,14 @@ def ownership(settings: Settings, role: str) -> Iterator[psycopg.Connection]:
         if row != (True,):
             holder = owner(settings)
             raise OwnedError(f"the streams are run by {holder or 'another process, which has just ended'}")
-        yield connection
+        try:
+            yield connection
+        finally:
+            # A server that is busy ends a closed connection in its own time; who comes next need not wait for it. One
+            # that broke, or is in the middle of something, gives the lock up with itself.
+            if connection.info.transaction_status is TransactionStatus.IDLE:
+                with explained(settings):
+                    connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
     finally:
         connection.close()
 

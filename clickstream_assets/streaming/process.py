@@ -5,26 +5,29 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
+from deltalake.exceptions import DeltaError
 from psycopg.pq import TransactionStatus
 
 from clickstream_assets.engine import SparkSession
-from clickstream_assets.kafka import Topic, TopicNotFoundError
+from clickstream_assets.kafka import KafkaError, Offsets, Topic, TopicNotFoundError
+from clickstream_assets.lake import LakeError
 from clickstream_assets.postgres.connection import PostgresError, explained
 from clickstream_assets.settings import Settings
 from clickstream_assets.streaming import live_events
-from clickstream_assets.streaming.errors import StreamError, explain, needs_person
+from clickstream_assets.streaming.errors import LOST_TO_LIVE_EVENTS, StreamError, explain, needs_person
 from clickstream_assets.streaming.lake_copies import update_copies
 from clickstream_assets.streaming.notifications import deliver_pending
 from clickstream_assets.streaming.owner import OwnedError, ownership
 from clickstream_assets.streaming.query import WindowQuery, lake_of
 from clickstream_assets.streaming.report import Reporter, metadata
 from clickstream_assets.streaming.status import Status, write_status
+from clickstream_assets.streaming.store import progress_of
 from clickstream_assets.streaming.windows import QUERY
 
 if TYPE_CHECKING:
@@ -34,12 +37,17 @@ Session = Callable[[], SparkSession]
 """Starts Spark when it is first asked: not before it is clear that nobody else runs the streams."""
 Start = Callable[[dict[str, Any]], "StreamingQuery"]
 
+A_RUN = "a run of Dagster's"
+ALWAYS_ON = "clickstream stream"
+
 TICK_SECONDS = 0.5
 STATUS_SECONDS = 2.0
 LOCK_CHECK_SECONDS = 5.0
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 30.0
 LIVE_WAIT_SECONDS = 5.0
+LONGEST_LIVE_WAIT_SECONDS = 60.0
+RETENTION_SECONDS = 3600.0
 STOP_SECONDS = 20.0
 
 _log = logging.getLogger(__name__)
@@ -86,18 +94,31 @@ class Courier:
 
 
 class Running:
-    """One query, and what is known of it."""
+    """One query, and what is known of it.
 
-    def __init__(self, name: str, settings: Settings, role: str, start: Start) -> None:
+    Args:
+        name: the query's.
+        settings: where its status is written.
+        role: what process this is, for others to read.
+        start: starts it.
+        read: says per partition up to where its batches are done.
+    """
+
+    def __init__(
+        self, name: str, settings: Settings, role: str, start: Start, read: Callable[[], dict[int, int]]
+    ) -> None:
         self.name = name
         self.status = Status(name)
         self._settings = settings
         self._role = role
         self._start = start
+        self._read = read
         self._query: StreamingQuery | None = None
+        self._told_batch = -1
 
     def start(self, trigger: dict[str, Any]) -> None:
         """Start it."""
+        self.status.read = self._read()
         # A query that is started again reports from its last batch on.
         self._query = self._start(trigger)
 
@@ -125,11 +146,19 @@ class Running:
         """Let go of a query that has ended."""
         self._query = None
 
-    def note(self, latency_seconds: float | None = None) -> None:
-        """Write down how it does."""
-        if self._query:
-            rows, late = self.status.take_in(self._query)
-            write_status(self._settings, self.status, self._role, rows, late, latency_seconds)
+    def note(self, available: Mapping[int, Offsets], latency_seconds: float | None = None) -> None:
+        """Write down how it does, with what the topic holds now; also while it does not run."""
+        before = self.status.batch_id
+        rows, late = self.status.take_in(self._query) if self._query else (0, 0)
+        self.status.compare(available)
+        if self.is_active and (self.status.batch_id > before or not any(self.status.lag.values())):
+            self.status.error = None
+        write_status(self._settings, self.status, self._role, rows, late, latency_seconds)
+
+    def has_news(self) -> bool:
+        """Whether batches have been done since this was asked last."""
+        before, self._told_batch = self._told_batch, self.status.batch_id
+        return self._told_batch > before
 
     def stop(self) -> None:
         """Stop it, after its batch if that does not take long."""
@@ -162,12 +191,12 @@ def run_available(settings: Settings, session: Session) -> Outcome:
     Topic(settings).offsets()
     with ownership(settings, "run") as connection, Courier(settings) as courier:
         windows = WindowQuery(session(), settings, connection, courier.wake)
-        running = Running(QUERY, settings, "a run of Dagster's", windows.start)
+        running = _windows(windows, settings, A_RUN)
         error = running.finish()
         if cause := windows.error or error:
             raise explain(cause, settings)
         windows.close_idle()
-        running.note(windows.latency_seconds)
+        running.note(Topic(settings).offsets(), windows.latency_seconds)
         changed = update_copies(settings, lake_of(settings))
     return Outcome(running.status, windows.latency_seconds, changed, windows.open_alerts)
 
@@ -182,16 +211,30 @@ def run_live_events(settings: Settings, session: Session) -> Status:
     """
     Topic(settings).offsets()
     with ownership(settings, "run"):
-        running = Running(
-            live_events.QUERY,
-            settings,
-            "a run of Dagster's",
-            lambda trigger: live_events.start(session(), settings, trigger),
-        )
+        running = _live_events(session, settings, A_RUN)
         if error := running.finish():
-            raise explain(error, settings)
-        running.note()
+            raise explain(error, settings, LOST_TO_LIVE_EVENTS)
+        running.note(Topic(settings).offsets())
+        live_events.drop_old_days(settings)
     return running.status
+
+
+def _windows(windows: WindowQuery, settings: Settings, role: str) -> Running:
+    def read() -> dict[int, int]:
+        progress = progress_of(settings)
+        return progress.offsets if progress else {}
+
+    return Running(QUERY, settings, role, windows.start, read)
+
+
+def _live_events(session: Session, settings: Settings, role: str) -> Running:
+    return Running(
+        live_events.QUERY,
+        settings,
+        role,
+        lambda trigger: live_events.start(session(), settings, trigger),
+        lambda: live_events.checkpoint_of(settings).committed_offsets(),
+    )
 
 
 class Supervisor:
@@ -208,6 +251,8 @@ class Supervisor:
         self._session = session
         self._stop = stop
         self._reporter = Reporter(settings)
+        self._live_wait = LIVE_WAIT_SECONDS
+        self._live_start = 0.0
         self._trigger = {"processingTime": f"{settings.stream_trigger_seconds:g} seconds"}
 
     def run(self) -> None:
@@ -257,13 +302,8 @@ class Supervisor:
                 return
             session = self._session()
             windows = WindowQuery(session, self._settings, connection, courier.wake)
-            counting = Running(QUERY, self._settings, "clickstream stream", windows.start)
-            live = Running(
-                live_events.QUERY,
-                self._settings,
-                "clickstream stream",
-                lambda trigger: live_events.start(session, self._settings, trigger),
-            )
+            counting = _windows(windows, self._settings, ALWAYS_ON)
+            live = _live_events(lambda: session, self._settings, ALWAYS_ON)
             try:
                 counting.start(self._trigger)
                 _log.info("the streams run, up to now at %s", self._settings.kafka_topic)
@@ -273,7 +313,7 @@ class Supervisor:
                 counting.stop()
                 live.stop()
             self._note(windows, counting, live)
-            update_copies(self._settings, lake_of(self._settings))
+            self._copy()
             self._report(windows, counting, live)
 
     def _wait_for_topic(self) -> bool:
@@ -295,17 +335,16 @@ class Supervisor:
         self, connection: psycopg.Connection, windows: WindowQuery, counting: Running, live: Running
     ) -> None:
         now = time.monotonic()
-        next_status = next_lock_check = now
+        next_status = next_lock_check = next_retention = now
         next_copy = now + self._settings.stream_lake_seconds
         next_report = now + self._settings.stream_report_seconds
-        live_start = now
         while not self._pause(TICK_SECONDS):
             now = time.monotonic()
             if not counting.is_active:
                 error = windows.error or counting.exception
                 raise explain(error, self._settings) if error else _ended(counting)
-            if not live.is_active and now >= live_start:
-                live_start = now + self._start_live(live)
+            if not live.is_active:
+                self._keep_live(live, now)
             if now >= next_lock_check:
                 self._check_lock(connection)
                 next_lock_check = now + LOCK_CHECK_SECONDS
@@ -314,28 +353,45 @@ class Supervisor:
                 self._note(windows, counting, live)
                 next_status = now + STATUS_SECONDS
             if now >= next_copy:
-                update_copies(self._settings, lake_of(self._settings))
+                self._copy()
                 next_copy = time.monotonic() + self._settings.stream_lake_seconds
             if now >= next_report:
                 self._report(windows, counting, live)
                 next_report = time.monotonic() + self._settings.stream_report_seconds
+            if now >= next_retention:
+                live_events.drop_old_days(self._settings)
+                next_retention = now + RETENTION_SECONDS
 
-    def _start_live(self, live: Running) -> float:
-        """Start the live events, or say why they ended: Elasticsearch being away does not stop the windows.
+    def _keep_live(self, live: Running, now: float) -> None:
+        """Start the live events, or say why they ended and wait: whatever it is, it does not stop the windows.
 
-        Returns:
-            In how many seconds to look again.
+        The pause grows while no batch succeeds. The reason is in the status until one does.
         """
-        ended_with = live.exception
-        if ended_with is None:
-            live.start(self._trigger)
-            return 0
-        error = explain(ended_with, self._settings)
-        if needs_person(error):
-            raise error
-        _log.warning("the live events stopped: %s; starting again in %.0f s", error, LIVE_WAIT_SECONDS)
+        fault: BaseException | None = live.exception
         live.forget()
-        return LIVE_WAIT_SECONDS
+        if fault is None:
+            if now < self._live_start:
+                return
+            try:
+                live.start(self._trigger)
+            except Exception as error:
+                fault = error
+        if fault is None:
+            return
+        if live.status.error is None:
+            self._live_wait = LIVE_WAIT_SECONDS
+        reason = explain(fault, self._settings, LOST_TO_LIVE_EVENTS)
+        live.status.error = str(reason)
+        _log.warning("the live events stopped: %s; starting again in %.0f s", reason, self._live_wait)
+        self._live_start = now + self._live_wait
+        self._live_wait = min(self._live_wait * 2, LONGEST_LIVE_WAIT_SECONDS)
+
+    def _copy(self) -> None:
+        """Bring the lake's copies up to date; a lake that cannot be written has them wait, and nothing else."""
+        try:
+            update_copies(self._settings, lake_of(self._settings))
+        except (LakeError, DeltaError, OSError) as error:
+            _log.warning("the lake's copies of windows and alerts wait: %s", error)
 
     def _check_lock(self, connection: psycopg.Connection) -> None:
         """See that the connection, and the lock with it, is still there, also while there is nothing to write."""
@@ -344,14 +400,21 @@ class Supervisor:
                 connection.execute("SELECT")
 
     def _note(self, windows: WindowQuery, counting: Running, live: Running) -> None:
-        counting.note(windows.latency_seconds)
-        live.note()
+        try:
+            available = Topic(self._settings).offsets()
+        except KafkaError as error:
+            # How far behind they are is not known: the status stays as old as it is, with its time.
+            _log.warning("the lag is not known: %s", error)
+            return
+        counting.note(available, windows.latency_seconds)
+        live.note(available)
 
     def _report(self, windows: WindowQuery, counting: Running, live: Running) -> None:
-        if counting.status.batch_id >= 0:
+        """Tell Dagster of queries that have done batches since: one that stands still materializes nothing."""
+        if counting.has_news():
             values = metadata(counting.status, windows.latency_seconds, windows.open_alerts)
             self._reporter.report([QUERY, "flash_sale_alerts"], values)
-        if live.status.batch_id >= 0:
+        if live.has_news():
             self._reporter.report([live.name], metadata(live.status))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from clickstream_assets.kafka import Offsets
 from clickstream_assets.postgres.connection import connect, explained
 from clickstream_assets.settings import Settings
 
@@ -27,8 +29,12 @@ class Status:
     """Records read in this run."""
     dropped_late: int = 0
     """Events in this run that came later than WATERMARK_DELAY allows."""
+    read: dict[int, int] = field(default_factory=dict)
+    """Per partition, the offset up to where its batches are done."""
     lag: dict[int, int] = field(default_factory=dict)
-    """Per partition, records that are in Kafka and have not been read."""
+    """Per partition, records that are in Kafka and are in no batch that is done."""
+    error: str | None = None
+    """What it was stopped by, until it comes on again."""
     watermark: datetime | None = None
     rows_per_second: float | None = None
 
@@ -44,7 +50,7 @@ class Status:
                 late += _dropped_late(progress)
             self.batch_id = progress["batchId"]
             self.rows_per_second = progress.get("processedRowsPerSecond")
-            self.lag = _lag(progress["sources"][0])
+            self.read = self.read | _offsets(progress["sources"][0].get("endOffset"))
             watermark = progress.get("eventTime", {}).get("watermark")
             if watermark and not watermark.startswith("1970-01-01T00:00:00"):
                 self.watermark = datetime.fromisoformat(watermark)
@@ -52,16 +58,15 @@ class Status:
         self.dropped_late += late
         return rows, late
 
+    def compare(self, available: Mapping[int, Offsets]) -> None:
+        """Work out the lag from what the topic holds now: a query that stands still falls behind."""
+        self.lag = {p: max(0, o.high - max(o.low, self.read.get(p, 0))) for p, o in available.items()}
+
 
 def _dropped_late(progress: dict[str, Any]) -> int:
     # The operators are listed from the last to the first; the first drops an event before any other sees it.
     dedupes = [o for o in progress["stateOperators"] if o["operatorName"] == "dedupeWithinWatermark"]
     return dedupes[-1]["numRowsDroppedByWatermark"] if dedupes else 0
-
-
-def _lag(source: dict[str, Any]) -> dict[int, int]:
-    ends, newest = (_offsets(source.get(name)) for name in ("endOffset", "latestOffset"))
-    return {partition: max(0, offset - ends.get(partition, 0)) for partition, offset in newest.items()}
 
 
 def _offsets(value: Any) -> dict[int, int]:
@@ -91,12 +96,12 @@ def _write(
 ) -> None:
     connection.execute(
         "INSERT INTO stream_status AS kept (query, owner, batch_id, watermark, rows, dropped_late, lag, "
-        "latency_seconds, rows_per_second) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) "
+        "latency_seconds, rows_per_second, error) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
         "ON CONFLICT (query) DO UPDATE SET owner = excluded.owner, batch_id = excluded.batch_id, "
         "watermark = coalesce(excluded.watermark, kept.watermark), rows = kept.rows + excluded.rows, "
         "dropped_late = kept.dropped_late + excluded.dropped_late, lag = excluded.lag, "
         "latency_seconds = coalesce(excluded.latency_seconds, kept.latency_seconds), "
-        "rows_per_second = excluded.rows_per_second, updated_at = now()",
+        "rows_per_second = excluded.rows_per_second, error = excluded.error, updated_at = now()",
         (
             status.query,
             owner,
@@ -107,5 +112,6 @@ def _write(
             json.dumps(status.lag),
             latency_seconds,
             status.rows_per_second,
+            status.error,
         ),
     )

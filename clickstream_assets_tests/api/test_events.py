@@ -38,7 +38,7 @@ def document(number: int, words: str = "", **fields: Any) -> Document:
         "kafka_time": f"{time.isoformat()}Z",
         "words": words,
     }
-    return Document(source["event_id"], time.date(), msgspec.json.encode(source | fields))
+    return Document(source["event_id"], time.date(), ("t", 0, number), msgspec.json.encode(source | fields))
 
 
 @pytest.fixture(scope="module")

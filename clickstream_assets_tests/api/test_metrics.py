@@ -10,9 +10,10 @@ from clickstream_assets_tests.api.conftest import clients_of
 from clickstream_assets_tests.databases import fresh_database
 
 STATEMENTS = """
-INSERT INTO stream_status (query, owner, batch_id, watermark, rows, dropped_late, lag, latency_seconds, updated_at)
-VALUES ('product_windows', 'me', 7, '2024-05-31 12:00Z', 1000, 3, '{"0": 5, "1": 0}', 2.5, '2024-05-31 12:10Z'),
-       ('live_events', 'me', 9, NULL, 900, 0, '{"0": 1}', NULL, '2024-05-31 12:11Z');
+INSERT INTO stream_status
+    (query, owner, batch_id, watermark, rows, dropped_late, lag, latency_seconds, error, updated_at)
+VALUES ('product_windows', 'me', 7, '2024-05-31 12:00Z', 1000, 3, '{"0": 5, "1": 0}', 2.5, NULL, '2024-05-31 12:10Z'),
+       ('live_events', 'me', 9, NULL, 900, 0, '{"0": 1}', NULL, 'away', '2024-05-31 12:11Z');
 INSERT INTO flash_sale_alerts (window_start, window_end, product_id, views, purchases, alert_id, state, conversion,
     first_window_start, last_window_end, windows)
 SELECT now(), now(), 'p', 120, 3, n::text, CASE WHEN n < 3 THEN 'open' ELSE 'resolved' END, 0.025, now(), now(), 1
@@ -52,6 +53,8 @@ def test_streams_alerts_and_notifications_are_measured(client: FlaskClient) -> N
         ("clickstream_stream_lag_records", "1", "product_windows"): 0,
         ("clickstream_stream_lag_records", "0", "live_events"): 1,
         ("clickstream_stream_latency_seconds", "product_windows"): 2.5,
+        ("clickstream_stream_failing", "product_windows"): 0,
+        ("clickstream_stream_failing", "live_events"): 1,
         ("clickstream_stream_updated_timestamp_seconds", "product_windows"): 1717157400,
         ("clickstream_stream_updated_timestamp_seconds", "live_events"): 1717157460,
         ("clickstream_stream_watermark_timestamp_seconds", "product_windows"): 1717156800,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -60,6 +62,18 @@ def test_a_killed_owner_keeps_nothing(settings: Settings):
         pass
     with ownership(settings, "next"):
         pass
+
+
+def test_a_server_that_vanished_is_noticed_within_seconds(settings: Settings):
+    with ownership(settings, "stream") as connection:
+        row = connection.execute(
+            "SELECT current_setting('tcp_keepalives_idle'), current_setting('tcp_keepalives_count')"
+        ).fetchone()
+        assert row == ("5", "3")
+        with socket.socket(fileno=os.dup(connection.fileno())) as client:
+            assert client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+            assert [client.getsockopt(socket.IPPROTO_TCP, o) for o in options] == [5, 2, 3, 15_000]
 
 
 def test_who_lost_the_lock_can_write_no_more(settings: Settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
@@ -14,13 +15,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import dagster as dg
 import pytest
+from elasticsearch.helpers import scan
 
 from clickstream_assets.analytics.schema import PRODUCT_WINDOWS
 from clickstream_assets.elasticsearch import LiveEvents
@@ -30,20 +33,24 @@ from clickstream_assets.local.stack import Stack
 from clickstream_assets.prepare import prepare_servers
 from clickstream_assets.settings import Settings
 from clickstream_assets.simulator.sinks import ensure_topic
-from clickstream_assets.streaming.checkpoint import CheckpointError
+from clickstream_assets.streaming import live_events
+from clickstream_assets.streaming import process as process_module
+from clickstream_assets.streaming.checkpoint import Checkpoint, CheckpointError
 from clickstream_assets.streaming.errors import StreamError
 from clickstream_assets.streaming.owner import ownership
-from clickstream_assets.streaming.process import Supervisor
+from clickstream_assets.streaming.process import Supervisor, run_live_events
 from clickstream_assets.streaming.source import configured
 from clickstream_assets.streaming.store import progress_of
 from clickstream_assets_tests.analytics.records import at
+from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
 from clickstream_assets_tests.databases import fresh_database, query, with_settings
 from clickstream_assets_tests.streaming.streams import Shop, click, new_shop
 
 COMMAND = [str(Path(sys.executable).with_name("clickstream")), "stream"]
 START = at("2024-05-01 12:00")
 PATIENCE_SECONDS = 240
-KILLS = 10
+KILLS = {"starting": 3, "recovering": 3, "counting": 2, "writing documents": 2}
+"""How often, in which stage of the process's life."""
 QUICK = {
     "views_threshold": 20,
     "stream_trigger_seconds": 0.5,
@@ -61,24 +68,38 @@ def wait_until(is_so: Callable[[], bool], log: Path | None = None) -> None:
 
 
 def traffic(first: int, number: int) -> list[dict[str, Any]]:
-    """Events a second apart, in order: every other one a view of the product of the quarter of an hour."""
+    """Events four seconds apart, in order: every other one of the product of the quarter of an hour."""
     events = []
     for i in range(first, first + number):
-        product = f"hot{i // 900 % 2}" if i % 2 else f"p{i % 7}"
+        product = f"hot{i // 225 % 2}" if i % 2 else f"p{i % 7}"
         kind = "purchase" if i % 61 == 0 else "view"
-        moment = START + timedelta(seconds=i)
+        moment = START + timedelta(seconds=4 * i)
         events.append(click(moment, i, product_id=product, user_id=f"u{i % 50}", event_type=kind))
     return events
 
 
+def rough_traffic(chance: random.Random) -> Iterator[list[dict[str, Any]]]:
+    """The same in pieces of 160 s: out of order, one event minutes late, and some that come again."""
+    held: list[dict[str, Any]] = []
+    for first in count(0, 40):
+        fresh = traffic(first, 40)
+        chance.shuffle(fresh)
+        yield [*fresh[1:], *held, *chance.sample(fresh[1:], 2)]
+        held = [fresh[0], *chance.sample(fresh[1:], 2)]
+
+
 @contextmanager
-def feeding(shop: Shop) -> Iterator[None]:
-    """Send events all the time."""
+def feeding(shop: Shop, chance: random.Random) -> Iterator[None]:
+    """Send events all the time, to any partition."""
     stop = threading.Event()
 
     def feed() -> None:
-        for number in count():
-            shop.send(traffic(number * 40, 40))
+        for events in rough_traffic(chance):
+            partitions: dict[int, list[dict[str, Any]]] = {0: [], 1: [], 2: []}
+            for event in events:
+                partitions[chance.randrange(3)].append(event)
+            for partition, part in partitions.items():
+                shop.send(part, partition)
             if stop.wait(0.5):
                 return
 
@@ -96,7 +117,11 @@ def running(shop: Shop, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The process, killed if it is still there at the end."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            COMMAND, env=shop.environment(), stdout=output, stderr=output, cwd=log.parent
+            COMMAND,
+            env=shop.environment() | {"SPARK_CONFIG": json.dumps(FOR_A_FEW_ROWS)},
+            stdout=output,
+            stderr=output,
+            cwd=log.parent,
         )
     try:
         yield process
@@ -116,53 +141,105 @@ def has_caught_up(shop: Shop) -> bool:
     return progress is not None and progress.offsets == ends
 
 
-def documents(settings: Settings) -> int:
+def documents(settings: Settings) -> list[tuple[str, str, dict[str, Any]]]:
+    """Every document's id, day and content, in the order of ids."""
     live = LiveEvents(settings)
+    index = {"index": settings.elasticsearch_alias, "ignore_unavailable": True}
     try:
-        index = {"index": settings.elasticsearch_alias, "ignore_unavailable": True}
         live.client.indices.refresh(**index)
-        return int(live.client.count(**index)["count"])
+        return sorted(
+            ((hit["_id"], hit["_index"][-10:], hit["_source"]) for hit in scan(live.client, **index)),
+            key=lambda document: document[:2],
+        )
     finally:
         live.close()
 
 
-def assert_undisturbed(shop: Shop, spark: SparkEngine) -> None:
-    """The tables are those of one run over the same topic."""
+def has_documents(shop: Shop) -> bool:
+    """Whether every id has its document."""
+    return [document[0] for document in documents(shop.settings)] == sorted(
+        {e["event_id"] for e in shop.sent}
+    )
+
+
+def has_closed(shop: Shop) -> bool:
+    """Whether the windows that the last events close are closed, which a batch without any does."""
+    newest = max(datetime.fromisoformat(event["timestamp"]) for event in shop.sent)
+    progress = progress_of(shop.settings)
+    return bool(progress and progress.watermark == newest - shop.settings.watermark_delay)
+
+
+@contextmanager
+def undisturbed(shop: Shop, spark: SparkEngine) -> Iterator[Shop]:
+    """Another stream over the same topic, with tables and documents of its own."""
     with fresh_database(shop.settings) as database:
         folder = Path(shop.settings.lake).parent / "undisturbed"
         settings = with_settings(
-            database, lake_path=str(folder / "lake"), checkpoint_path=str(folder / "checkpoints")
+            database,
+            lake_path=str(folder / "lake"),
+            checkpoint_path=str(folder / "checkpoints"),
+            elasticsearch_alias=f"live_{database.postgres_db[-12:]}",
         )
         other = Shop(settings, spark.session)
         other.run()
-        assert shop.windows() == other.windows()
-        assert shop.alerts() == other.alerts()
-        assert other.alerts()
+        yield other
+
+
+def assert_equal(shop: Shop, other: Shop) -> None:
+    """What came of the topic is the same in both: windows, alerts, messages, documents."""
+    assert other.spark
+    run_live_events(other.settings, lambda: configured(other.spark, other.settings))
+    assert shop.windows() == other.windows()
+    assert shop.alerts() == other.alerts()
+    assert other.alerts()
     opened = Counter(product for product, kind in shop.messages() if kind == "opened")
     assert opened == Counter(alert["product_id"] for alert in shop.alerts())
+    assert documents(shop.settings) == documents(other.settings)
+    assert has_documents(other)
+
+
+def wait_for_a_moment_to_kill(stage: str, shop: Shop, log: Path, chance: random.Random) -> None:
+    """Wait until a process that was just started is anywhere in this stage of its life."""
+    told = log.read_text().count("the streams run")
+    batches, written = counted_batches(shop), len(documents(shop.settings))
+    reached = {
+        "starting": lambda: True,
+        "recovering": lambda: log.read_text().count("the streams run") > told,
+        "counting": lambda: counted_batches(shop) > batches,
+        "writing documents": lambda: len(documents(shop.settings)) > written,
+    }[stage]
+    wait_until(reached, log)
+    time.sleep(chance.uniform(0, 4 if stage == "starting" else 1.5))
 
 
 @pytest.mark.timeout(1800)
 def test_a_stream_killed_again_and_again_ends_in_the_tables_of_an_undisturbed_one(
     settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path
 ):
-    moments = random.Random(5)
+    """Whatever it is doing: starting, going on with the batch before, counting windows, or writing documents."""
+    chance = random.Random(5)
+    stages = [stage for stage, times in KILLS.items() for _ in range(times)]
+    chance.shuffle(stages)
     log = tmp_path / "log"
-    with new_shop(settings_for_stack, tmp_path, **QUICK) as shop:
-        with feeding(shop):
-            for _ in range(KILLS):
-                before = counted_batches(shop)
+    with new_shop(settings_for_stack, tmp_path, partitions=3, **QUICK) as shop:
+        with feeding(shop, random.Random(6)):
+            for stage in stages:
                 with running(shop, log) as process:
-                    wait_until(lambda before=before: counted_batches(shop) > before, log)
-                    time.sleep(moments.uniform(0, 1.5))
+                    wait_for_a_moment_to_kill(stage, shop, log, chance)
                     process.kill()
         with running(shop, log) as process:
-            wait_until(lambda: has_caught_up(shop) and documents(shop.settings) == len(shop.sent), log)
-            # The windows that the last events close are closed by a batch without any.
-            wait_until(lambda: any(row["is_final"] for row in shop.windows()), log)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
-        assert_undisturbed(shop, spark_engine)
+            wait_until(lambda: has_caught_up(shop) and has_closed(shop), log)
+            with undisturbed(shop, spark_engine) as other:
+                assert has_closed(Shop(other.settings, sent=shop.sent))
+                too_late = [click(START, n, event_id=f"late{n}", product_id="too late") for n in range(5)]
+                shop.send(too_late, partition=1)
+                other.sent = shop.sent
+                other.run()
+                wait_until(lambda: has_caught_up(shop) and has_documents(shop), log)
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(60) == 0
+                assert_equal(shop, other)
+                assert not [row for row in shop.windows() if row["product_id"] == "too late"]
 
 
 @pytest.fixture
@@ -206,12 +283,70 @@ def test_an_always_on_stream_waits_for_its_topic_and_for_its_turn(
     assert_beats()
     ensure_topic(shop.settings)
     shop.send(traffic(0, 100))
-    wait_until(lambda: has_caught_up(shop) and documents(shop.settings) == 100)
+    wait_until(lambda: has_caught_up(shop) and has_documents(shop))
     statuses = "SELECT query, rows, lag FROM stream_status ORDER BY query"
     expected = [(name, 100, {"0": 0, "1": 0, "2": 0}) for name in ("live_events", "product_windows")]
     wait_until(lambda: query(shop.settings, statuses) == expected)
     wait_until(lambda: shop.copy(PRODUCT_WINDOWS) == shop.windows())
     assert_beats()
+
+
+def test_neither_a_fault_of_live_events_nor_of_the_lake_stops_the_windows(
+    shop: Shop,
+    always_on: Callable[[], Thread],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    monkeypatch.setattr(process_module, "LIVE_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(process_module, "LONGEST_LIVE_WAIT_SECONDS", 1)
+    home = tmp_path / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    shop.settings = with_settings(shop.settings, dagster_home=home, stream_report_seconds=0.5, **QUICK)
+    instance = dg.DagsterInstance.from_config(str(home))
+
+    def reported(asset: str) -> list[Any]:
+        found = instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records
+        return [
+            r.asset_materialization.metadata["batch"].value
+            for r in reversed(found)
+            if r.asset_materialization
+        ]
+
+    def status() -> dict[Any, tuple[object, ...]]:
+        rows = query(shop.settings, "SELECT query, (lag->>'0')::int, error FROM stream_status")
+        return {name: rest for name, *rest in rows}
+
+    Checkpoint(shop.settings, "live_events", {"KAFKA_TOPIC": "other"}).open()
+    shop.send(traffic(0, 100))
+    always_on()
+    wait_until(lambda: has_caught_up(shop) and status().get("product_windows") == [0, None])
+    wait_until(lambda: "starting again in 1 s" in caplog.text)
+    shop.send(traffic(100, 50))
+    wait_until(lambda: status()["live_events"][0] == 150)
+    assert "KAFKA_TOPIC is" in str(status()["live_events"][1])
+    wait_until(lambda: len(reported("product_windows")) > 1)
+    assert reported("live_events") == []
+
+    lake, away, file = (Path(shop.settings.lake).with_suffix(suffix) for suffix in ("", ".away", ".file"))
+    wait_until(lambda: shop.copy(PRODUCT_WINDOWS) == shop.windows())
+    file.touch()
+    lake.rename(away)
+    file.rename(lake)
+    shop.send(traffic(150, 50))
+    wait_until(lambda: has_caught_up(shop) and "copies of windows and alerts wait: LAKE_PATH=" in caplog.text)
+    lake.unlink()
+    away.rename(lake)
+    wait_until(lambda: shop.copy(PRODUCT_WINDOWS) == shop.windows())
+
+    live_events.checkpoint_of(shop.settings).remove()
+    wait_until(lambda: has_documents(shop) and status()["live_events"] == [0, None])
+    wait_until(lambda: bool(reported("live_events")))
+    # A batch is told of once, however long nothing comes after it.
+    batches = reported("product_windows")
+    assert batches == sorted(set(batches))
+    assert "the streams stopped" not in caplog.text
 
 
 def test_a_heartbeat_that_cannot_be_shown_is_named_before_anything_is_done(tmp_path: Path):
@@ -278,8 +413,10 @@ def test_a_stream_outlives_its_servers(own_stack: Stack, spark_engine: SparkEngi
                 wait_until(lambda: has_caught_up(shop), log)
             wait_until(lambda sign=sign: sign in log.read_text(), log)
             own_stack.up()
-        wait_until(lambda: has_caught_up(shop) and documents(shop.settings) == len(shop.sent), log)
+        wait_until(lambda: has_caught_up(shop) and has_closed(shop) and has_documents(shop), log)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         assert "Traceback" not in log.read_text()
-        assert_undisturbed(shop, spark_engine)
+        with undisturbed(shop, spark_engine) as other:
+            other.sent = shop.sent
+            assert_equal(shop, other)

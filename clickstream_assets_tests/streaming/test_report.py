@@ -11,11 +11,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from clickstream_assets.kafka import DataLossError, KafkaError
+from clickstream_assets.kafka import DataLossError, KafkaError, Offsets
 from clickstream_assets.postgres.connection import PostgresError, Problem
 from clickstream_assets.settings import Settings
 from clickstream_assets.streaming.checkpoint import CheckpointError
 from clickstream_assets.streaming.errors import (
+    LOST_TO_LIVE_EVENTS,
     BatchError,
     ServerAwayError,
     StreamError,
@@ -85,9 +86,7 @@ class Report:
                     dedupe | {"numRowsDroppedByWatermark": 0},
                     dedupe | {"numRowsDroppedByWatermark": late},
                 ],
-                "sources": [
-                    {"endOffset": '{"events":{"0":5,"1":6}}', "latestOffset": {"events": {"0": 9, "1": 6}}}
-                ],
+                "sources": [{"endOffset": '{"events":{"0":5,"1":6}}'}],
             }
         )
 
@@ -102,7 +101,8 @@ def test_a_batch_is_taken_in_once_however_often_it_is_reported():
     assert status.take_in(Query(Report(0, 10, 1), Report(1, 5, 2))) == (15, 3)  # type: ignore[arg-type]
     assert status.take_in(Query(Report(1, 5, 2), Report(2, 1, 0))) == (1, 0)  # type: ignore[arg-type]
     assert (status.rows, status.dropped_late, status.batch_id) == (16, 3, 2)
-    assert status.lag == {0: 4, 1: 0}
+    status.compare({0: Offsets(0, 9), 1: Offsets(0, 6), 2: Offsets(3, 4)})
+    assert status.lag == {0: 4, 1: 0, 2: 1}
     assert status.watermark == datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 
@@ -123,6 +123,26 @@ def test_a_batch_is_taken_in_once_however_often_it_is_reported():
             "away: there",
             False,
         ),
+        (
+            "org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 6.0 failed 4 times, "
+            "most recent failure: Lost task 0.3 (TID 9): ExecutorLostFailure (executor 3 exited) Reason: worker lost",
+            ServerAwayError,
+            "ExecutorLostFailure",
+            False,
+        ),
+        (
+            "x\nCaused by: org.apache.spark.SparkException: Python worker exited unexpectedly (crashed)",
+            ServerAwayError,
+            "Python worker exited unexpectedly",
+            False,
+        ),
+        (
+            "org.apache.spark.SparkException: [CONCURRENT_STREAM_LOG_UPDATE] Concurrent update to the log. Multiple "
+            "streaming jobs detected for 7.",
+            ServerAwayError,
+            "Multiple streaming jobs detected for 7",
+            False,
+        ),
         ("java.lang.IllegalStateException: what", StreamError, "IllegalStateException: what", True),
     ],
 )
@@ -133,6 +153,12 @@ def test_an_error_of_spark_is_told_as_what_it_means(
     assert type(error) is kind
     assert says in str(error)
     assert needs_person(error) is is_for_a_person
+
+
+def test_what_kafka_has_deleted_before_it_was_a_live_event_is_not_looked_for_in_the_lake():
+    error = explain(RuntimeError("[KAFKA_DATA_LOSS] gone"), SETTINGS, LOST_TO_LIVE_EVENTS)
+    assert "run `clickstream stream --rebuild` to begin anew with what Kafka has" in str(error)
+    assert "lake" not in str(error)
 
 
 @pytest.mark.parametrize(("problem", "stays"), [(Problem.UNREACHABLE, False), (Problem.TABLE_MISSING, True)])

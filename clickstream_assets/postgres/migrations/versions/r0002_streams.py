@@ -180,6 +180,7 @@ def upgrade() -> None:
         _json("lag"),
         sa.Column("latency_seconds", sa.Double),
         sa.Column("rows_per_second", sa.Double),
+        _text("error", nullable=True),
         _time("updated_at", default=True),
     )
 
