@@ -170,9 +170,10 @@ def test_the_schedule_asks_for_the_day_before_at_two(definitions: dg.Definitions
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == "2024-05-01"
     job = definitions.resolve_job_def(morning_report_job.name)
-    assert {"sessions", "daily_report", "published_days", "report_mail"} <= {
-        key.to_user_string() for key in job.asset_layer.executable_asset_keys
-    }
+    made = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    assert {"sessions", "daily_report", "published_days", "published_shoppers"} <= made
+    # A mail server can keep it waiting for an hour, and the tables must not.
+    assert "report_mail" not in made
     early = dg.build_schedule_context(scheduled_execution_time=datetime(2010, 1, 1, 2, tzinfo=UTC))
     assert isinstance(morning_report(early), dg.SkipReason)
 
