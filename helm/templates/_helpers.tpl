@@ -212,10 +212,13 @@ Keys of mail and of the webhook are for runs and for the stream alone.
 {{- define "clickstream.secretEnv" -}}
 {{- $root := index . 0 -}}
 {{- $lake := list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" "AWS_SESSION_TOKEN" -}}
+{{- /* Whoever reads the settings reads how to log in to the brokers, and refuses a user without a password. */ -}}
+{{- $kafka := get $root.Values.settings "KAFKA_USERNAME" | empty | ternary list (list "KAFKA_PASSWORD") -}}
 {{- $keys := dict
-  "api" (list "POSTGRES_PASSWORD" "ELASTICSEARCH_API_KEY")
-  "code-server" (prepend $lake "POSTGRES_PASSWORD")
+  "api" (concat (list "POSTGRES_PASSWORD" "ELASTICSEARCH_API_KEY") $kafka)
+  "code-server" (concat (list "POSTGRES_PASSWORD") $kafka $lake)
   "daemon" (list "POSTGRES_PASSWORD")
+  "simulator" $kafka
   "spark-executor" $lake
   "spark-worker" $lake
   "webserver" (list "POSTGRES_PASSWORD")
