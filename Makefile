@@ -20,7 +20,8 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt clickstream_assets/local/ivy.xml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13; name one with make PYTHON=…" >&2; exit 1; }
-	@sh clickstream_assets/local/install_system.sh $(PYTHON) >&2
+	@sh clickstream_assets/local/install_openmp.sh $(PYTHON) >&2
+	@sh clickstream_assets/local/install_java.sh >&2
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 		{ echo "python3 -m venv failed; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing packages into $(VENV)" >&2
