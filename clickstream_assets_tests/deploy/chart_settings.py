@@ -1,6 +1,7 @@
-"""The settings in the chart's schema, made from settings.py: `python -m clickstream_assets_tests.deploy.chart_settings`.
+"""The settings in the chart's schema, made from settings.py.
 
-Writes them into helm/values.schema.json. A test holds the file against this.
+`python -m clickstream_assets_tests.deploy.chart_settings` writes them into helm/values.schema.json; a test holds the
+file against this.
 """
 
 from __future__ import annotations
@@ -16,8 +17,22 @@ SCHEMA = ROOT / "helm" / "values.schema.json"
 # Those that the chart sets itself, from values of other names or as its pods are made …
 SET_BY_THE_CHART = {
     *("API_HOST", "API_PORT", "CHECKPOINT_PATH", "CLICKSTREAM_HOME", "DAGSTER_HOME", "ELASTICSEARCH_URL"),
-    *("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_TOPIC", "LAKE_PATH", "SPARK_CONFIG", "SPARK_DRIVER_HOST", "SPARK_MASTER"),
-    *("SPARK_REMOTE", "STREAM_HEARTBEAT_PATH", "POSTGRES_DB", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER"),
+    *(
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "KAFKA_TOPIC",
+        "LAKE_PATH",
+        "SPARK_CONFIG",
+        "SPARK_DRIVER_HOST",
+        "SPARK_MASTER",
+    ),
+    *(
+        "SPARK_REMOTE",
+        "STREAM_HEARTBEAT_PATH",
+        "POSTGRES_DB",
+        "POSTGRES_HOST",
+        "POSTGRES_PORT",
+        "POSTGRES_USER",
+    ),
 }
 # … those of the image, and those that are of no use in a pod: daily files are not written, and a driver listens where
 # it is reached.
@@ -63,9 +78,7 @@ def generated() -> str:
         count=1,
         flags=re.DOTALL,
     )
-    return re.sub(
-        r'("settingName": )\{.*\}', lambda found: f'{found[1]}{{"enum": {names}}}', text, count=1
-    )
+    return re.sub(r'("settingName": )\{.*\}', lambda found: f'{found[1]}{{"enum": {names}}}', text, count=1)
 
 
 if __name__ == "__main__":

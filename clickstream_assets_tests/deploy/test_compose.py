@@ -156,7 +156,11 @@ def test_sparks_master_remembers_its_applications_on_a_volume():
 def test_workers_forget_applications_that_have_ended():
     options = java_options(SERVICES["spark-worker"]["environment"]["SPARK_WORKER_OPTS"])
     assert options["spark.worker.cleanup.enabled"] == "true"
-    assert int(options["spark.worker.cleanup.interval"]) < int(options["spark.worker.cleanup.appDataTtl"]) <= 3600
+    assert (
+        int(options["spark.worker.cleanup.interval"])
+        < int(options["spark.worker.cleanup.appDataTtl"])
+        <= 3600
+    )
 
 
 def test_kafka_is_set_up_as_on_one_machine(tmp_path: Path):
