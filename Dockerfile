@@ -3,16 +3,17 @@
 #
 #     docker build --tag clickstream-assets:0.1.0 .
 
-FROM python:3.11-slim-bookworm AS java
-# Spark runs on it, and Ivy, which fetches Spark's jars. Not pinned closer: Debian keeps a release's newest only.
+FROM python:3.11.13-slim-bookworm AS system
+# Java for Spark, and for Ivy, which fetches Spark's jars; OpenMP for implicit, whose wheel does not hold it. Not pinned
+# closer: Debian keeps a release's newest only.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends openjdk-17-jre-headless \
+    && apt-get install --yes --no-install-recommends libgomp1 openjdk-17-jre-headless \
     && rm -rf /var/lib/apt/lists/*
 ENV PATH=/opt/venv/bin:$PATH \
     JARS_PATH=/opt/jars
 
-FROM java AS build
+FROM system AS build
 RUN python -m venv /opt/venv
 WORKDIR /build
 COPY pyproject.toml constraints.txt README.md LICENSE ./
@@ -22,12 +23,14 @@ RUN mkdir clickstream_assets && touch clickstream_assets/__init__.py \
 COPY clickstream_assets clickstream_assets
 RUN pip install --no-cache-dir --no-deps --force-reinstall . \
     && clickstream fetch-jars --only spark
+# Libraries that a wheel needs of the system are first looked for when it is imported.
+RUN python -c 'import implicit.als, implicit.nearest_neighbours'
 
-FROM java
+FROM system
 RUN groupadd --gid 10001 clickstream \
     && useradd --uid 10001 --gid clickstream --create-home clickstream \
     && install --directory --owner=clickstream --group=clickstream \
-        /opt/dagster /opt/dagster/storage /var/lib/clickstream
+        /opt/dagster /opt/dagster/storage /var/lib/clickstream /var/lib/spark
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/jars /opt/jars
 COPY dagster.yaml /opt/dagster/

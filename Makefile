@@ -3,7 +3,7 @@
 # make test     everything that is checked, on real servers
 # make lint     style, types and import contracts alone
 # make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
-# All of them set up what is missing first: Java, a venv, the packages and the servers' jars.
+# All of them set up what is missing first: Java, OpenMP, a venv, the packages and the servers' jars.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,6 +20,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt clickstream_assets/local/ivy.xml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13; name one with make PYTHON=…" >&2; exit 1; }
+	@sh clickstream_assets/local/install_openmp.sh $(PYTHON) >&2
 	@sh clickstream_assets/local/install_java.sh >&2
 	@sh clickstream_assets/local/make_venv.sh $(PYTHON) $(VENV)
 	@echo "Installing packages into $(VENV)" >&2

@@ -36,13 +36,22 @@ PAGES = sorted(
 )
 MIGRATIONS = "clickstream_assets/postgres/migrations/versions"
 
-# Variables that are not ours: Dagster's, Spark's, Hadoop's, delta-rs's, and those of Compose.
+# Variables that are not ours: Dagster's, Spark's, Hadoop's, delta-rs's, PostgreSQL's.
 OTHERS_VARIABLES = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
     "AWS_S3_LOCKING_PROVIDER",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
     "DAGSTER_HOME",
     "DAGSTER_POSTGRES_DB",
     "HADOOP_CONF_DIR",
+    "PGSSLMODE",
+    "PGSSLROOTCERT",
     "PYSPARK_PYTHON",
+    "SPARK_MASTER_OPTS",
+    "SPARK_WORKER_OPTS",
     # The Makefile's.
     "TEST_PROCESSES",
 }
@@ -58,6 +67,7 @@ OLD_VARIABLES = {
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
 # What stands before the last "=" of an assignment at the start of a line.
@@ -114,6 +124,13 @@ def test_links_lead_somewhere(page: str):
     relative = [target.partition("#")[0] for target in LINK.findall(text_of(page)) if "://" not in target]
     missing = [target for target in relative if not ((ROOT / page).parent / target).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pictures_are_there_and_described(page: str):
+    pictures = PICTURE.findall(text_of(page))
+    assert all(description for description, _ in pictures)
+    assert not [target for _, target in pictures if not ((ROOT / page).parent / target).is_file()]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from deltalake import DeltaTable
@@ -14,10 +16,12 @@ from deltalake import DeltaTable
 from clickstream_assets.analytics.schema import SESSIONS
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.local.jars import fetch_jars
-from clickstream_assets.local.ports import is_free
-from clickstream_assets.local.spark import Cluster, connect_server, standalone_cluster
+from clickstream_assets.local.java import find_java
+from clickstream_assets.local.ports import LOOPBACK, is_free
+from clickstream_assets.local.spark import Cluster, connect_server, standalone_cluster, standalone_master
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.databases import query, with_settings
+from clickstream_assets_tests.deploy.containers import wait_until
 from clickstream_assets_tests.ingestion import Ingestion, made_counts, simulate
 
 RUN = [sys.executable, "-m", "clickstream_assets_tests.whole_run", "2024-05-01", "2024-05-02"]
@@ -88,6 +92,66 @@ def test_a_cluster_and_a_connect_server_compute_what_one_process_does(
     assert session.split()[-1] == "pyspark.sql.connect.session"
     assert contents(pipeline_env, lakes["connect"]) == alone
     assert all(now > before for now, before in zip(tasks(cluster), of_streams, strict=True))
+
+
+APPLICATION = """
+import sys
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.master(sys.argv[1]).config("spark.ui.enabled", "false").getOrCreate()
+for _ in sys.stdin:
+    print(spark.range(1000).repartition(2).count(), flush=True)
+"""
+
+
+def applications(cluster: Cluster) -> list[tuple[str, str]]:
+    """The applications that the master knows, with their states; none while it is away or has no worker."""
+    try:
+        with urlopen(f"{cluster.page}/json/", timeout=5) as answer:
+            said = json.load(answer)
+    except OSError:
+        return []
+    ready = said["status"] == "ALIVE" and said["aliveworkers"]
+    return [(app["id"], app["state"]) for app in said["activeapps"]] if ready else []
+
+
+def test_an_application_goes_on_with_a_master_that_is_started_again(tmp_path: Path):
+    settings = Settings(_env_file=None)
+    environment = {
+        "JAVA_HOME": str(find_java(settings.java_home).parents[1]),
+        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "SPARK_LOCAL_IP": LOOPBACK,
+    }
+    with (
+        standalone_cluster(settings, tmp_path, workers=1, cores=1) as cluster,
+        (tmp_path / "application.log").open("wb") as log,
+        subprocess.Popen(
+            [sys.executable, "-c", APPLICATION, cluster.master],
+            env=os.environ | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as application,
+    ):
+        asking, answers = application.stdin, application.stdout
+        assert asking
+        assert answers
+
+        def count() -> str:
+            asking.write("\n")
+            asking.flush()
+            return answers.readline()
+
+        assert count() == "1000\n"
+        (before,) = applications(cluster)
+        assert before[1] == "RUNNING"
+        cluster.processes[0].kill()
+        ports = [int(address.rsplit(":", 1)[1]) for address in (cluster.master, cluster.page)]
+        with standalone_master(settings, tmp_path, *ports):
+            wait_until(lambda: applications(cluster) == [before])
+            assert count() == "1000\n"
+            asking.close()
+            assert application.wait(60) == 0
 
 
 def test_nothing_is_left_when_a_cluster_ends(tmp_path: Path):

@@ -24,6 +24,11 @@ class Child:
         self.pid = process.pid
         self._process = process
 
+    def kill(self) -> None:
+        """End the process and what it started at once, as a crash of its machine does."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
     def check(self) -> None:
         """Raise a LocalStackError with the end of its log if the process has ended."""
         status = self._process.poll()

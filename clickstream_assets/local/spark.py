@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,10 @@ from clickstream_assets.settings import Settings
 
 _START_SECONDS = 60
 _SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
+# A master that is started again knows its applications. Without it these wait for ever: a driver registers once, and
+# then only hears of a new master from that master itself (`StandaloneAppClient.onDisconnected`).
+RECOVERY = {"spark.deploy.recoveryMode": "FILESYSTEM"}
+_MASTERS_FOLDER = "master"
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Cluster:
     workers: tuple[Path, ...]
     """Each worker's folder: a folder per application in it, with the executors' logs."""
     processes: tuple[Child, ...]
+    """The master's first, then the workers'."""
 
     def check(self) -> None:
         """Raise a LocalStackError if a process has ended."""
@@ -64,25 +70,39 @@ def standalone_cluster(
     port, page_port = free_port(), free_port()
     address, page = f"spark://{LOOPBACK}:{port}", f"http://{LOOPBACK}:{page_port}"
     env = _environment(settings)
-    spark_class = str(pyspark_home() / "bin" / "spark-class")
-    deploy = "org.apache.spark.deploy"
-    master = [spark_class, f"{deploy}.master.Master", "--host", LOOPBACK, "--port", str(port)]
-    worker = [spark_class, f"{deploy}.worker.Worker", "--host", LOOPBACK, "--cores", str(cores)]
+    worker = [*_deployed("worker.Worker"), "--host", LOOPBACK, "--cores", str(cores)]
     # Room for an executor of each of: a run, the next one, and the streams.
     worker += ["--memory", "8g", "--webui-port", "0"]
+    # What a cluster before this one was working on is gone with it.
+    shutil.rmtree(folder / _MASTERS_FOLDER, ignore_errors=True)
     with ExitStack() as stack:
-
-        def start(title: str, name: str, command: list[str]) -> Child:
-            return stack.enter_context(running(title, command, folder / f"{name}.log", env, folder))
-
         work = tuple(folder / f"worker-{number}" for number in range(1, workers + 1))
-        children = [start("Spark's master", "master", [*master, "--webui-port", str(page_port)])]
+        children = [stack.enter_context(standalone_master(settings, folder, port, page_port))]
         for number, own in enumerate(work, start=1):
             command = [*worker, "--work-dir", str(own), address]
-            children.append(start(f"Spark's worker {number}", own.name, command))
+            log = folder / f"{own.name}.log"
+            children.append(
+                stack.enter_context(running(f"Spark's worker {number}", command, log, env, folder))
+            )
         cluster = Cluster(address, page, work, tuple(children))
         _wait(cluster.check, lambda: _alive_workers(page) == workers, "Spark's workers did not register")
         yield cluster
+
+
+@contextmanager
+def standalone_master(settings: Settings, folder: Path, port: int, page_port: int) -> Iterator[Child]:
+    """Run a cluster's master until the block ends; started again in the same folder, it goes on where it was."""
+    recovery = RECOVERY | {"spark.deploy.recoveryDirectory": str(folder / _MASTERS_FOLDER)}
+    options = {"SPARK_MASTER_OPTS": " ".join(f"-D{name}={value}" for name, value in recovery.items())}
+    command = [*_deployed("master.Master"), "--host", LOOPBACK, "--port", str(port)]
+    command += ["--webui-port", str(page_port)]
+    env = {**_environment(settings), **options}
+    with running("Spark's master", command, folder / "master.log", env, folder) as child:
+        yield child
+
+
+def _deployed(server: str) -> list[str]:
+    return [str(pyspark_home() / "bin" / "spark-class"), f"org.apache.spark.deploy.{server}"]
 
 
 @contextmanager

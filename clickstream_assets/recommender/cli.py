@@ -123,7 +123,9 @@ def _split(
     if kind is SplitKind.RANDOM:
         train, test = split_at_random(interactions(events), fraction, settings.model_seed)
     else:
-        train, test = (interactions_of(part) for part in split_by_time(engine, product_events(events), fraction))
+        train, test = (
+            interactions_of(part) for part in split_by_time(engine, product_events(events), fraction)
+        )
     return engine.persist(train), engine.persist(test)
 
 

@@ -106,6 +106,15 @@ class Containers:
             check=False,
         )
 
+    def check(self, name: str) -> subprocess.CompletedProcess[str]:
+        """Run a service's health check, as Docker does."""
+        how, *test = self._services[name]["healthcheck"]["test"]
+        return self.run(name, ["sh", "-c", *test] if how == "CMD-SHELL" else test)
+
+    def folder(self, path: str) -> Path:
+        """Where a folder of the containers is here."""
+        return Path(self._here[path])
+
     def stop(self, name: str) -> int:
         """Stop a container; return its exit code."""
         process = self._processes[name]
@@ -139,8 +148,7 @@ class Containers:
             assert status in (None, 0), self._end_of_log(name)
             return status == 0
         assert status is None, self._end_of_log(name)
-        how, *test = self._services[name]["healthcheck"]["test"]
-        return self.run(name, ["sh", "-c", *test] if how == "CMD-SHELL" else test).returncode == 0
+        return self.check(name).returncode == 0
 
     def _command(self, command: list[str]) -> list[str]:
         return [

@@ -79,6 +79,11 @@ def image_environment() -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+def java_options(options: str) -> dict[str, str]:
+    """The system properties that a variable such as SPARK_WORKER_OPTS gives Java."""
+    return dict(word.removeprefix("-D").split("=", 1) for word in options.split())
+
+
 def make_env(file: Path) -> subprocess.CompletedProcess[str]:
     """Run the script that makes the passwords."""
     return subprocess.run(

@@ -16,6 +16,7 @@ import yaml
 from clickstream_assets.local.jars import IVY_FILE
 from clickstream_assets.local.kafka import Kafka
 from clickstream_assets.local.postgres import installed_programs
+from clickstream_assets.local.spark import RECOVERY
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.deploy.files import (
     COMPOSE_FILE,
@@ -23,8 +24,10 @@ from clickstream_assets_tests.deploy.files import (
     OURS,
     ROOT,
     SERVICES,
+    dockerfile_instructions,
     image_environment,
     is_long_running,
+    java_options,
 )
 
 LONG_RUNNING = [name for name, service in SERVICES.items() if is_long_running(service)]
@@ -73,7 +76,7 @@ def test_our_containers_get_no_variable_that_nobody_reads(name: str):
     settings = {field.upper() for field in Settings.model_fields}
     of_dagster = set(re.findall(r"env: (\w+)", (ROOT / "dagster.yaml").read_text()))
     # https://spark.apache.org/docs/4.0.0/spark-standalone.html, and Python's own.
-    others = {"SPARK_DAEMON_MEMORY", "PATH", "PYTHONUNBUFFERED"}
+    others = {"PATH", "PYTHONUNBUFFERED", "SPARK_DAEMON_MEMORY", "SPARK_MASTER_OPTS", "SPARK_WORKER_OPTS"}
     given = image_environment() | SERVICES[name].get("environment", {})
     assert set(given) <= settings | of_dagster | others
     assert Settings(_env_file=None, **{key.lower(): value for key, value in given.items()})
@@ -95,12 +98,16 @@ def test_only_pages_and_the_api_are_published_and_only_to_this_machine():
 
 
 @pytest.mark.parametrize("name", LONG_RUNNING)
-def test_what_is_to_stay_up_is_watched_bounded_and_started_again(name: str):
+def test_what_is_to_stay_up_is_watched_and_started_again(name: str):
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
     assert {"interval", "timeout", "retries", "start_period"} <= set(service["healthcheck"])
-    assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_container_is_bounded(name: str):
+    assert set(SERVICES[name]["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -136,6 +143,26 @@ def test_the_cluster_has_room_for_the_streams_and_a_run():
     assert (offered["--memory"], executor) == ("2g", "1g")
 
 
+def test_sparks_master_remembers_its_applications_on_a_volume():
+    options = java_options(SERVICES["spark-master"]["environment"]["SPARK_MASTER_OPTS"])
+    folder = options.pop("spark.deploy.recoveryDirectory")
+    assert options == RECOVERY
+    assert f"spark:{folder}" in SERVICES["spark-master"]["volumes"]
+    # Docker gives a new volume the owner that the folder has in the image.
+    (made,) = [arguments for _, arguments in dockerfile_instructions() if "useradd" in arguments]
+    assert folder in made.partition("install --directory --owner=clickstream")[2].split()
+
+
+def test_workers_forget_applications_that_have_ended():
+    options = java_options(SERVICES["spark-worker"]["environment"]["SPARK_WORKER_OPTS"])
+    assert options["spark.worker.cleanup.enabled"] == "true"
+    assert (
+        int(options["spark.worker.cleanup.interval"])
+        < int(options["spark.worker.cleanup.appDataTtl"])
+        <= 3600
+    )
+
+
 def test_kafka_is_set_up_as_on_one_machine(tmp_path: Path):
     lines = Kafka(tmp_path, 9092)._properties(Path("/var/lib/kafka/data"), 9093).splitlines()
     local = dict(line.split("=", 1) for line in lines)
@@ -153,3 +180,44 @@ def test_kafka_is_set_up_as_on_one_machine(tmp_path: Path):
         re.sub(r"\.(num\.partitions|.*ms|buffer\.size)$", "…", name) for name in set(local) - set(composed)
     }
     assert all(name.endswith("…") for name in left_out), left_out
+
+
+def test_ports_are_the_same_in_the_code_in_this_file_and_in_the_image():
+    """Each port that something listens on, and all who name it."""
+    environment = {name: service.get("environment", {}) for name, service in SERVICES.items()}
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+
+    def option(service: str, name: str) -> str:
+        return dict(pairwise(SERVICES[service]["command"]))[name]
+
+    workspace = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text())
+    code_server = str(workspace["load_from"][0]["grpc_server"]["port"])
+    _, _, code_servers_check = SERVICES["code-server"]["healthcheck"]["test"][-3:]
+    kafka = defaults["kafka_bootstrap_servers"].rpartition(":")[2]
+    elasticsearch = defaults["elasticsearch_url"].rpartition(":")[2]
+    master = option("spark-master", "--port")
+    same = [
+        {option("code-server", "--port"), code_server, code_servers_check},
+        {str(defaults["api_port"]), environment["api"]["API_PORT"]},
+        {str(defaults["postgres_port"]), environment["api"]["POSTGRES_PORT"]},
+        {kafka, environment["stream"]["KAFKA_BOOTSTRAP_SERVERS"].rpartition(":")[2]},
+        {elasticsearch, environment["api"]["ELASTICSEARCH_URL"].rpartition(":")[2]},
+        {
+            master,
+            environment["stream"]["SPARK_MASTER"].rpartition(":")[2],
+            SERVICES["spark-worker"]["command"][-1].rpartition(":")[2],
+        },
+    ]
+    assert [ports for ports in same if len(ports) != 1] == []
+    listening = {
+        "api": environment["api"]["API_PORT"],
+        "webserver": option("webserver", "--port"),
+        "spark-master": option("spark-master", "--webui-port"),
+        "spark-worker": option("spark-worker", "--webui-port"),
+        "elasticsearch": elasticsearch,
+        "kafka": kafka,
+    }
+    for name, port in listening.items():
+        assert f"127.0.0.1:{port}" in " ".join(SERVICES[name]["healthcheck"]["test"]), name
+    for name in ("api", "webserver", "spark-master"):
+        assert SERVICES[name]["ports"] == [f"127.0.0.1:{listening[name]}:{listening[name]}"]

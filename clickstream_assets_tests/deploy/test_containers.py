@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,9 +16,12 @@ from uuid import uuid4
 
 import pytest
 import yaml
+from deltalake import DeltaTable
 
+from clickstream_assets.analytics.schema import RAW_EVENTS
 from clickstream_assets.kafka import Topic
 from clickstream_assets.local.ports import free_port
+from clickstream_assets.local.postgres import installed_programs
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
@@ -27,6 +31,8 @@ from clickstream_assets_tests.deploy.files import OURS, PASSWORDS, ROOT, SERVICE
 
 SERVERS = {"kafka", "postgres", "elasticsearch"}
 FREQUENT_EVENTS = {"SIMULATOR_INTERVAL": "0.01"}
+# Of the two workers there is one here, whose cores the streams have.
+RUNS_BESIDE_THE_CLUSTER = {"COMPUTE_ENGINE": "duckdb"}
 # Half the time that these JVMs take to start goes into compiling what then runs once.
 QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"
 
@@ -59,7 +65,7 @@ def containers(
     folder = tmp_path_factory.mktemp("containers")
     folders = {
         path: folder / path.strip("/")
-        for path in ("/opt/dagster", "/opt/clickstream", "/var/lib/clickstream")
+        for path in ("/opt/dagster", "/opt/clickstream", "/var/lib/clickstream", "/var/lib/spark")
     }
     for path in (*folders.values(), folder / "tmp"):
         path.mkdir(parents=True)
@@ -75,7 +81,8 @@ def containers(
         "/tmp": folder / "tmp",
     }
     password = own_settings.postgres_password.get_secret_value()
-    services = compose_services(PASSWORDS | {"DATABASE_PASSWORD": password} | FREQUENT_EVENTS)
+    variables = PASSWORDS | {"DATABASE_PASSWORD": password} | FREQUENT_EVENTS | RUNS_BESIDE_THE_CLUSTER
+    services = compose_services(variables)
     with fresh_database(own_settings, migrated=False) as dagsters:
         environment = {
             "KAFKA_TOPIC": own_settings.kafka_topic,
@@ -86,6 +93,8 @@ def containers(
             "STREAM_SENSOR_SECONDS": "3600",
             "SPARK_CONFIG": json.dumps({k: v for k, v in FOR_A_FEW_ROWS.items() if "Java" not in k}),
             "SPARK_LOCAL_IP": LOOPBACK,
+            # What the servers' own containers need not be told: there it is the usual one.
+            "PGPORT": str(ports[5432]),
             "JAVA_TOOL_OPTIONS": QUICK_JVM,
         }
         with Containers(services, SERVERS, ports, folders, environment, folder) as started:
@@ -111,6 +120,21 @@ def latest_events(api: str) -> list[dict[str, Any]]:
 
 def test_all_containers_of_ours_become_healthy_in_the_files_order(containers: Containers):
     assert containers.up == SERVERS | set(OURS) - {"simulator"}
+
+
+@pytest.mark.parametrize(
+    ("name", "program"),
+    # Kafka's is of its distribution, of which only the broker's jars are here.
+    [("postgres", installed_programs() / "pg_isready"), ("elasticsearch", shutil.which("curl"))],
+)
+def test_a_servers_health_check_holds(
+    containers: Containers, monkeypatch: pytest.MonkeyPatch, name: str, program: Path | None
+):
+    if not program:
+        pytest.skip("curl, which Elasticsearch's image has, is not installed")
+    monkeypatch.setenv("PATH", f"{Path(program).parent}:{os.environ['PATH']}")
+    checked = containers.check(name)
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_dagster_finds_the_code_at_the_code_server(containers: Containers, ports: dict[int, int]):
@@ -144,3 +168,24 @@ def test_simulated_events_come_out_of_the_api(
         "status": "ready",
         "dependencies": {"postgres": "ok", "tables": "ok", "elasticsearch": "ok"},
     }
+
+
+def test_a_run_brings_what_was_simulated_into_the_lake(
+    containers: Containers, ports: dict[int, int], own_settings: Settings
+):
+    graphql = f"http://{LOOPBACK}:{ports[3000]}/graphql"
+    code = 'repositoryLocationName: "clickstream_assets", repositoryName: "__repository__"'
+    launch = f'launchRun(executionParams: {{selector: {{{code}, jobName: "ingest"}}}})'
+    query = f"mutation {{ {launch} {{ __typename ... on LaunchRunSuccess {{ run {{ runId }} }} }} }}"
+    launched = ask(graphql, {"query": query})["data"]["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess"
+    query = f'{{ runOrError(runId: "{launched["run"]["runId"]}") {{ ... on Run {{ status }} }} }}'
+
+    def status() -> str:
+        return ask(graphql, {"query": query})["data"]["runOrError"]["status"]
+
+    wait_until(lambda: status() in ("SUCCESS", "FAILURE", "CANCELED"))
+    assert status() == "SUCCESS"
+    sent = sum(offsets.high for offsets in Topic(own_settings).offsets().values())
+    raw = DeltaTable(str(containers.folder("/var/lib/clickstream") / "lake" / RAW_EVENTS.name))
+    assert raw.to_pyarrow_table().num_rows == sent >= 300

@@ -39,7 +39,7 @@ def test_containers_run_as_a_plain_user():
 
 def test_the_base_is_pinned_to_a_python_that_we_run_on():
     images = [arguments.split()[0] for arguments in ALL["FROM"] if ":" in arguments]
-    (python,) = {re.fullmatch(r"python:(\d+\.\d+)-slim-bookworm", image)[1] for image in images}
+    (python,) = {re.fullmatch(r"python:(\d+\.\d+)\.\d+-slim-bookworm", image)[1] for image in images}
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)
     assert f">={python}" in project["project"]["requires-python"]
@@ -59,6 +59,12 @@ def test_sparks_jars_are_in_the_image_and_no_servers():
     assert fetch.startswith("fetch-jars --only spark")
     copied = {arguments.split()[1] for arguments in ALL["COPY"] if arguments.startswith("--from=build ")}
     assert copied == {"/opt/venv", image_environment()["JARS_PATH"]}
+
+
+def test_what_is_missing_in_the_system_shows_when_the_image_is_built():
+    (imports,) = [run for run in ALL["RUN"] if run.startswith("python -c")]
+    assert "implicit.als" in imports
+    assert ALL["RUN"].index(imports) > ALL["RUN"].index(next(run for run in ALL["RUN"] if "--no-deps" in run))
 
 
 def test_the_images_variables_are_settings():

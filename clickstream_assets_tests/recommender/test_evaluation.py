@@ -136,7 +136,9 @@ def test_nothing_of_the_test_part_reaches_training(duckdb_engine):
     future = [event(f"u{user}", f"p{(user + 1) % 5}", "purchase", at=1000 + user) for user in range(20)]
     train, test = (
         interactions(part)
-        for part in split_by_time(duckdb_engine, product_events(duckdb_engine.from_arrow(events_table(*past, *future))), 0.25)
+        for part in split_by_time(
+            duckdb_engine, product_events(duckdb_engine.from_arrow(events_table(*past, *future))), 0.25
+        )
     )
 
     trained_on = {(row["user_id"], row["product_id"]) for row in duckdb_engine.to_arrow(train).to_pylist()}

@@ -10,8 +10,8 @@ from clickstream_assets.recommender.interactions import (
     NotEnoughInteractions,
     interactions,
     interactions_of,
-    split_at_random,
     product_events,
+    split_at_random,
     split_by_time,
 )
 from clickstream_assets_tests.recommender.shop import START, event, events_table, random_events, rows
@@ -108,7 +108,9 @@ def test_the_past_of_a_split_is_not_judged_by_the_consent_of_then(duckdb_engine)
         event("ann", "cup", at=1, **NO), event("ann", "pen", at=9, **YES), event("bob", "cup", at=2, **YES)
     )
 
-    past, _ = split_by_time(duckdb_engine, product_events(duckdb_engine.from_arrow(events)), test_fraction=0.25)
+    past, _ = split_by_time(
+        duckdb_engine, product_events(duckdb_engine.from_arrow(events)), test_fraction=0.25
+    )
 
     assert set(duckdb_engine.to_arrow(interactions_of(past))["user_id"].to_pylist()) == {"ann", "bob"}
 

@@ -83,6 +83,9 @@ API_PORT: "8000"
 {{/* Numbers are floats to Helm: as JSON 5000000 stays what it is, printed it would be 5e+06. */ -}}
 {{ $variable }}: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
 {{- end }}
+{{- range $variable, $value := .Values.extraEnv }}
+{{ $variable }}: {{ $value | quote }}
+{{- end }}
 {{- end -}}
 
 {{/* What depends on the pod, as a list of variables: for runs and for the stream, which compute. */}}
@@ -120,6 +123,8 @@ API_PORT: "8000"
 {{- define "clickstream.sparkKubernetesConfig" -}}
 spark.executor.instances: {{ .Values.spark.executors.instances | toJson | quote }}
 spark.executor.cores: {{ .Values.spark.executors.cores | toJson | quote }}
+# What Spark leaves for Python beside the heap when it starts a Python program itself; it would be a tenth.
+spark.kubernetes.memoryOverheadFactor: "0.4"
 spark.kubernetes.namespace: {{ .Release.Namespace | quote }}
 spark.kubernetes.container.image: {{ include "clickstream.image" . | quote }}
 spark.kubernetes.container.image.pullPolicy: {{ .Values.image.pullPolicy }}
@@ -191,8 +196,41 @@ securityContext:
 {{- define "clickstream.envFrom" -}}
 - configMapRef:
     name: {{ include "clickstream.fullname" . }}
+{{- end -}}
+
+{{/* For what does the work itself: all that is in the Secret, whatever it is. */}}
+{{- define "clickstream.envFromWithSecret" -}}
+{{ include "clickstream.envFrom" . }}
 - secretRef:
     name: {{ include "clickstream.secretName" . }}
+{{- end -}}
+
+{{/*
+Of the Secret, what another component uses, as a list of variables: include "clickstream.secretEnv" (list $ "api").
+Keys of mail and of the webhook are for runs and for the stream alone.
+*/}}
+{{- define "clickstream.secretEnv" -}}
+{{- $root := index . 0 -}}
+{{- $lake := list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" "AWS_SESSION_TOKEN" -}}
+{{- /* Whoever reads the settings reads how to log in to the brokers, and refuses a user without a password. */ -}}
+{{- $kafka := get $root.Values.settings "KAFKA_USERNAME" | empty | ternary list (list "KAFKA_PASSWORD") -}}
+{{- $keys := dict
+  "api" (concat (list "POSTGRES_PASSWORD" "ELASTICSEARCH_API_KEY") $kafka)
+  "code-server" (concat (list "POSTGRES_PASSWORD") $kafka $lake)
+  "daemon" (list "POSTGRES_PASSWORD")
+  "simulator" $kafka
+  "spark-executor" $lake
+  "spark-worker" $lake
+  "webserver" (list "POSTGRES_PASSWORD")
+-}}
+{{- range $key := get $keys (index . 1) }}
+- name: {{ $key }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "clickstream.secretName" $root }}
+      key: {{ $key }}
+      optional: {{ ne $key "POSTGRES_PASSWORD" }}
+{{- end }}
 {{- end -}}
 
 {{/* What a process writes beside the lake, on a root that is read-only. */}}
@@ -203,6 +241,9 @@ securityContext:
   mountPath: /var/lib/clickstream
 - name: dagster-storage
   mountPath: /opt/dagster/storage
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "clickstream.scratchVolumes" -}}
@@ -212,6 +253,9 @@ securityContext:
   emptyDir: {}
 - name: dagster-storage
   emptyDir: {}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* The same, and the lake. */}}

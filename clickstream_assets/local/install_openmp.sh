@@ -1,0 +1,30 @@
+#!/bin/sh
+# Makes sure that GCC's OpenMP library is there, which implicit's wheel for Linux needs and does not hold.
+# Does nothing if it is; installs Debian's as root; otherwise says what to install and exits with 1.
+# Argument: the Python that will load it (default: python3).
+set -eu
+
+python=${1:-python3}
+
+has_openmp() {
+    # Asked of the loader itself, which knows LD_LIBRARY_PATH and every distribution's folders.
+    [ "$(uname -s)" != Linux ] || "$python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null
+}
+
+if has_openmp; then
+    exit 0
+fi
+
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "Installing OpenMP (libgomp1)" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q >&2 || true
+    apt-get install -q -y --no-install-recommends libgomp1 >&2 || true
+    if has_openmp; then
+        exit 0
+    fi
+fi
+
+echo "libgomp.so.1 is needed, GCC's OpenMP library: install it (Debian and Ubuntu: apt-get install libgomp1;" \
+    "Fedora: dnf install libgomp), then repeat." >&2
+exit 1

@@ -1,0 +1,85 @@
+"""The settings in the chart's schema, made from settings.py.
+
+`python -m clickstream_assets_tests.deploy.chart_settings` writes them into helm/values.schema.json; a test holds the
+file against this.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.deploy.files import ROOT
+
+SCHEMA = ROOT / "helm" / "values.schema.json"
+# Those that the chart sets itself, from values of other names or as its pods are made …
+SET_BY_THE_CHART = {
+    *("API_HOST", "API_PORT", "CHECKPOINT_PATH", "CLICKSTREAM_HOME", "DAGSTER_HOME", "ELASTICSEARCH_URL"),
+    *(
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "KAFKA_TOPIC",
+        "LAKE_PATH",
+        "SPARK_CONFIG",
+        "SPARK_DRIVER_HOST",
+        "SPARK_MASTER",
+    ),
+    *(
+        "SPARK_REMOTE",
+        "STREAM_HEARTBEAT_PATH",
+        "POSTGRES_DB",
+        "POSTGRES_HOST",
+        "POSTGRES_PORT",
+        "POSTGRES_USER",
+    ),
+}
+# … those of the image, and those that are of no use in a pod: daily files are not written, and a driver listens where
+# it is reached.
+NOT_OFFERED = {"JARS_PATH", "JAVA_HOME", "RAW_LOGS_PATH", "SPARK_DRIVER_BIND_ADDRESS"}
+
+_INTERVAL = r"^([0-9]+(\.[0-9]+)?\s*(millisecond|second|minute|hour|day|week)s?\s*)+$"
+_DAY = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+_KEPT = ("type", "enum", "pattern", "minLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
+
+def setting_rules() -> dict[str, dict[str, Any]]:
+    """The JSON schema of each setting that values may set, by its variable."""
+    schema = Settings.model_json_schema()
+    rules: dict[str, dict[str, Any]] = {}
+    for field, described in schema["properties"].items():
+        kind = next((kind for kind in described.get("anyOf", []) if kind.get("type") != "null"), described)
+        if "$ref" in kind:
+            kind = schema["$defs"][kind["$ref"].rpartition("/")[2]]
+        if kind.get("format") == "password" or field.upper() in SET_BY_THE_CHART | NOT_OFFERED:
+            continue
+        rule = {name: kind[name] for name in _KEPT if name in kind}
+        if kind.get("format") in ("duration", "date"):
+            rule["pattern"] = _INTERVAL if kind["format"] == "duration" else _DAY
+        rules[field.upper()] = rule
+    return dict(sorted(rules.items()))
+
+
+def secret_settings() -> set[str]:
+    """The settings that are passwords or keys."""
+    properties = Settings.model_json_schema()["properties"]
+    return {field.upper() for field, described in properties.items() if '"password"' in json.dumps(described)}
+
+
+def generated() -> str:
+    """The schema's text, with the settings as settings.py has them now."""
+    rules = ",\n".join(f'        "{name}": {json.dumps(rule)}' for name, rule in setting_rules().items())
+    names = json.dumps(sorted(name.upper() for name in Settings.model_fields))
+    text = SCHEMA.read_text()
+    text = re.sub(
+        r'("settings": \{.*?"properties": \{\n).*?(\n      \}\n)',
+        lambda found: found[1] + rules + found[2],
+        text,
+        count=1,
+        flags=re.DOTALL,
+    )
+    return re.sub(r'("settingName": )\{.*\}', lambda found: f'{found[1]}{{"enum": {names}}}', text, count=1)
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(generated())
