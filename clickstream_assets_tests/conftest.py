@@ -33,7 +33,13 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 # Tests that take minutes. What begins last would have all other processes wait for it.
-LONG = ("e2e/test_pipeline.py", "test_spark_cluster.py", "deploy/test_containers.py")
+LONG = (
+    "e2e/test_pipeline.py",
+    "test_spark_cluster.py",
+    "deploy/test_containers.py",
+    "proofs/test_month.py",
+    "streaming/test_process.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -109,16 +109,22 @@ def customer_segments(
     )
 
     among = Window.partitionBy("report_date", "is_buyer")
+    measures = {"r_score": "recency_days", "f_score": "frequency", "m_score": "monetary"}
     worst_first = {
-        "r_score": F.col("recency_days").desc(),
-        "f_score": F.col("frequency"),
-        "m_score": F.col("monetary"),
+        score: F.col(measure).desc() if score == "r_score" else F.col(measure)
+        for score, measure in measures.items()
     }
     ranked = as_view(
         customers.select(
             *customers.columns,
             F.count(F.lit(1)).over(among).alias("buyers"),
-            *(F.rank().over(among.orderBy(measure)).alias(score) for score, measure in worst_first.items()),
+            *(F.rank().over(among.orderBy(order)).alias(score) for score, order in worst_first.items()),
+            *(
+                F.count(F.lit(1))
+                .over(Window.partitionBy("report_date", "is_buyer", measure))
+                .alias(f"{score}_equals")
+                for score, measure in measures.items()
+            ),
         )
     )
     scored = as_view(
@@ -127,11 +133,17 @@ def customer_segments(
             *(
                 F.when(
                     F.col("is_buyer"),
-                    F.floor((F.col(score) - F.lit(1)) * F.lit(SCORES) / F.col("buyers")) + F.lit(1),
+                    # The middle of those who did as well: rank + (equals - 1) / 2, less the half that is one's own.
+                    F.floor(
+                        (F.lit(2) * F.col(score) + F.col(f"{score}_equals") - F.lit(2))
+                        * F.lit(SCORES)
+                        / (F.lit(2) * F.col("buyers"))
+                    )
+                    + F.lit(1),
                 )
                 .cast("long")
                 .alias(score)
-                for score in worst_first
+                for score in measures
             ),
         )
     )

@@ -69,14 +69,14 @@ def test_scores_are_fifths_of_the_days_buyers_and_equals_have_the_same(engine: E
     ties = [purchase("2024-05-14 12:00", user=f"v{n}", price="1") for n in range(5)]
     rows = segments(engine, events + ties, [day("2024-05-14")])
     assert {row["user_id"]: (row["r_score"], row["f_score"], row["m_score"]) for row in rows} == {
-        # Six of ten bought last, so that nobody is ahead of more than the four others.
-        "u4": (3, 5, 5),
+        # Six of ten bought last: the middle one of them is ahead of 70 per cent.
+        "u4": (4, 5, 5),
         # Six bought once.
-        **{f"v{n}": (3, 1, 1) for n in range(5)},
+        **{f"v{n}": (4, 2, 2) for n in range(5)},
         "u3": (2, 5, 5),
         "u2": (2, 4, 4),
         "u1": (1, 4, 4),
-        "u0": (1, 1, 3),
+        "u0": (1, 2, 3),
     }
 
 
@@ -179,7 +179,8 @@ def by_definition(
     ):
         for row in buyers:
             worse = sum(goodness(other) < goodness(row) for other in buyers)
-            row[score] = 1 + 5 * worse // len(buyers)
+            as_good = sum(goodness(other) == goodness(row) for other in buyers)
+            row[score] = 1 + 5 * (2 * worse + as_good) // (2 * len(buyers))
     for row in buyers:
         row["rfm_segment"] = named(row["r_score"], row["f_score"], row["m_score"], row["frequency"])
     return [rows[user] for user in sorted(rows)]
@@ -250,11 +251,12 @@ def test_online_retail_has_as_many_customers_as_are_known_by_name(duckdb_engine:
     rows = table_of(duckdb_engine, customer_segments(orders(events), nobody, days, 365), CUSTOMER_SEGMENTS)
     assert len(rows) == 3616
     assert {row["abandoned_carts"] for row in rows} == {0}
-    # 1,445 of them have one invoice, which is two fifths.
+    # 1,445 of them have one invoice, which is two fifths: their middle is the end of the first.
     once = Counter(row["f_score"] for row in rows if row["frequency"] == 1)
     assert once == {1: 1445}
     twice = {row["f_score"] for row in rows if row["frequency"] == 2}
-    assert twice == {1 + 5 * 1445 // 3616}
+    with_two = sum(row["frequency"] == 2 for row in rows)
+    assert twice == {1 + 5 * (2 * 1445 + with_two) // (2 * 3616)}
     assert {row["frequency"] for row in rows if row["rfm_segment"] == "new_customer"} == {1}
 
 

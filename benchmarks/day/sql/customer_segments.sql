@@ -35,9 +35,12 @@ WITH orders AS (
 ), scored AS (
     SELECT report_date, user_id, report_date - last_order_date AS recency_days, frequency, monetary,
         count(*) OVER (PARTITION BY report_date) AS buyers,
-        fifth(rank() OVER (PARTITION BY report_date ORDER BY last_order_date), buyers) AS r_score,
-        fifth(rank() OVER (PARTITION BY report_date ORDER BY frequency), buyers) AS f_score,
-        fifth(rank() OVER (PARTITION BY report_date ORDER BY monetary), buyers) AS m_score,
+        fifth(rank() OVER (PARTITION BY report_date ORDER BY last_order_date),
+            count(*) OVER (PARTITION BY report_date, last_order_date), buyers) AS r_score,
+        fifth(rank() OVER (PARTITION BY report_date ORDER BY frequency),
+            count(*) OVER (PARTITION BY report_date, frequency), buyers) AS f_score,
+        fifth(rank() OVER (PARTITION BY report_date ORDER BY monetary),
+            count(*) OVER (PARTITION BY report_date, monetary), buyers) AS m_score,
         (f_score + m_score + 1) // 2 AS value_score
     FROM bought
 )

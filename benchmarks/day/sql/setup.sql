@@ -9,7 +9,7 @@ CREATE MACRO percent(part, whole) AS
 CREATE MACRO paid(price, quantity) AS (price * coalesce(quantity, 1))::DECIMAL(18, 4);
 
 -- From 1, for the worst fifth of so many, to 5; equals have the same rank.
-CREATE MACRO fifth(place, many) AS 1 + 5 * (place - 1) // many;
+CREATE MACRO fifth(place, equals, many) AS 1 + 5 * (2 * place + equals - 2) // (2 * many);
 
 -- Lines without an order's id are one order if they are of the same minute.
 CREATE MACRO order_of(order_id, event_time) AS
