@@ -1,9 +1,9 @@
 """The named segments of customers: which scores for recency, frequency and monetary value make which.
 
-A score is `1 + floor(5 * (rank - 1/2) / n)` among the day's n buyers, ranked from the worst, where equals share the mean
-of their ranks: 1 is the worst fifth, 5 the best. Equal behaviour gets an equal score, so the fifths need not be of the
-same size, and where all are equal all are in the middle one. `(rank - 1/2) / n` with mean ranks is the percentile rank
-of statistics (Hazen's plotting position).
+A score is `1 + floor(5 * (rank - 1/2) / n)` among the day's n buyers, ranked from the worst, where equals share the
+mean of their ranks: 1 is the worst fifth, 5 the best. Equal behaviour gets an equal score, so the fifths need not be of
+the same size, and where all are equal all are in the middle one. `(rank - 1/2) / n` with mean ranks is the percentile
+rank of statistics (Hazen's plotting position).
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import time
 
 import dagster as dg
 
+from clickstream_assets.analytics.schema import EVENTS
 from clickstream_assets.defs.jobs import stream, stream_checks
 from clickstream_assets.defs.runs import under_way, wait_after_failures
 from clickstream_assets.kafka import TopicNotFoundError
@@ -67,4 +68,7 @@ def unchecked_streams(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             return dg.SensorResult(skip_reason=f"run {run_id} is under way")
     if progress_of(settings) is None:
         return dg.SensorResult(skip_reason="the streams have not begun")
+    if context.instance.get_latest_materialization_event(dg.AssetKey(EVENTS.name)) is None:
+        # Nor should the first run of all wait beside one that has nothing to compare.
+        return dg.SensorResult(skip_reason="there are no events to compare them with")
     return dg.SensorResult(run_requests=[dg.RunRequest()])
