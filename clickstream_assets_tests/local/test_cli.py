@@ -127,6 +127,8 @@ def test_ctrl_c_in_a_demo_that_was_to_give_a_result_fails(tmp_path):
         [CLICKSTREAM, "demo", "--once"],
         cwd=tmp_path,
         env=os.environ | {"TMPDIR": str(tmp_path)},
+        # A shell's background job ignores it, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
