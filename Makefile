@@ -1,6 +1,7 @@
 # make demo     from nothing to a served recommendation; stays up until Ctrl-C
 # make demo ONCE=1 [EVENTS=FILE]     the same in a temporary home, then stops; the result is the last line
 # make test     everything that is checked, on real servers
+# make proofs   what takes a quarter of an hour more: a simulated month in one run, day by day, and shuffled
 # make lint     style, types and import contracts alone
 # make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
 # All of them set up what is missing first: Java, OpenMP, a venv, the packages and the servers' jars.
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 HELM := v3.22.0
 DEMO_ARGS := $(if $(ONCE),--once) $(if $(EVENTS),--events "$(EVENTS)") $(ARGS)
 
-.PHONY: setup demo test lint helm clean
+.PHONY: setup demo test lint helm proofs clean
 
 setup: $(VENV)/.ready
 
@@ -50,6 +51,9 @@ $(VENV)/.helm-$(HELM): | $(VENV)/.ready
 
 test: lint helm
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
+
+proofs: setup
+	$(BIN)/pytest -m long
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

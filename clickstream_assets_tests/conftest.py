@@ -37,7 +37,7 @@ LONG = (
     "e2e/test_pipeline.py",
     "test_spark_cluster.py",
     "deploy/test_containers.py",
-    "proofs/test_month.py",
+    "proofs/test_online_retail.py",
     "streaming/test_process.py",
 )
 

@@ -25,6 +25,8 @@ from clickstream_assets_tests.proofs.recomputation import (
 )
 from clickstream_assets_tests.proofs.shop import SERVED_BY_DAY, Tables, running_pipeline
 
+pytestmark = pytest.mark.long
+
 FIRST, LAST = date(2024, 5, 1), date(2024, 5, 31)
 DAYS = [FIRST + timedelta(days=number) for number in range(31)]
 OPTIONS = SimulationOptions(
