@@ -166,9 +166,8 @@ def days_to_update(lake: Lake, after_batch: int, gap: timedelta, lookback: timed
     engine = lake.engine
     events = lake.read(EVENTS)
     F, _ = functions_of(events)
-    new = engine.persist(
-        events.where(F.col("batch") > after_batch).select("user_id", "event_date").distinct()
-    )
+    added = lake.read(EVENTS, batches=(after_batch + 1, lake.snapshot(EVENTS).batch))
+    new = engine.persist(added.select("user_id", "event_date").distinct())
     new_days = engine.to_arrow(new.select("event_date").distinct())["event_date"].to_pylist()
     if not new_days:
         return []
@@ -181,7 +180,7 @@ def days_to_update(lake: Lake, after_batch: int, gap: timedelta, lookback: timed
         offsets = [0, *([-1] if row["day_before"] else []), *([1, 2] if row["days_after"] else [])]
         days.update(row["event_date"] + timedelta(days=offset) for offset in offsets)
     reached = events.where(F.col("event_date").between(min(new_days), max(new_days) + lookback))
-    later = attributed_days(events.where(F.col("batch") > after_batch), reached, lookback)
+    later = attributed_days(added, reached, lookback)
     days.update(engine.to_arrow(later)["event_date"].to_pylist())
     return sorted(days)
 
@@ -197,15 +196,11 @@ def counts_by_hour(
     engine = lake.engine
     hours: dict[datetime, dict[str, Any]] = {}
     for table in (raw, *places):
-        rows = lake.read(table)
+        # Batch 0 is what others rejected: records that have their place among the ingest's already.
+        rows = lake.read(table, batches=(first_batch, batch))
         F, _ = functions_of(rows)
         hour = F.floor(F.unix_micros("kafka_time") / F.lit(3_600_000_000)).cast("long")
-        counts = (
-            # Batch 0 is what others rejected: records that have their place among the ingest's already.
-            rows.where(F.col("batch").between(first_batch, batch))
-            .groupBy(hour.alias("hour"))
-            .agg(F.count(F.lit(1)).cast("long").alias("records"))
-        )
+        counts = rows.groupBy(hour.alias("hour")).agg(F.count(F.lit(1)).cast("long").alias("records"))
         for row in engine.to_arrow(counts).to_pylist():
             start = datetime.fromtimestamp(row["hour"] * 3600, UTC)
             hours.setdefault(start, dict.fromkeys((t.name for t in (raw, *places)), 0))

@@ -113,10 +113,11 @@ def event_ids_are_unique(context: dg.AssetCheckExecutionContext, lake: LakeResou
     the_lake = lake.get()
     newest = the_lake.snapshot(EVENTS).batch
     passed = Passed.of(context, "event_ids_are_unique", newest)
-    events = the_lake.read(EVENTS, columns=("event_id", "event_date", "batch"))
+    columns = ("event_id", "event_date", "batch")
+    events = the_lake.read(EVENTS, columns=columns)
     F, _ = functions_of(events)
     if passed.batch:
-        new = events.where(F.col("batch") > passed.batch)
+        new = the_lake.read(EVENTS, columns=columns, batches=(passed.batch + 1, newest))
         days = the_lake.engine.to_arrow(new.select("event_date").distinct())["event_date"].to_pylist()
         # Naming the days lets the engine skip the files of all others.
         beside = events.where(F.col("event_date").isin(days)) if days else new
