@@ -34,7 +34,7 @@ _PASSED_ON = (
     *("postgres_host", "postgres_port", "postgres_user", "postgres_db"),
     *("elasticsearch_url", "elasticsearch_alias", "elasticsearch_patience_seconds"),
     *("lake_path", "checkpoint_path", "clickstream_home", "views_threshold"),
-    *("stream_batch_records", "stream_trigger_seconds", "stream_lake_seconds"),
+    *("stream_batch_records", "stream_trigger_seconds", "stream_lake_seconds", "stream_idle_seconds"),
 )
 UNSETTLED = ("batch_id",)
 """Columns that say in which batch something came, not what came."""

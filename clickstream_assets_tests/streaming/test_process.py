@@ -55,6 +55,8 @@ QUICK = {
     "views_threshold": 20,
     "stream_trigger_seconds": 0.5,
     "stream_lake_seconds": 1,
+    # On a busy machine a process can take longer than that to start, and the clock would close its windows.
+    "stream_idle_seconds": 0,
     "kafka_timeout_seconds": 4,
     "elasticsearch_patience_seconds": 2,
 }
