@@ -132,7 +132,7 @@ def test_an_empty_topic_has_nothing_to_read(settings_for_stack: Settings):
     settings = new_topic(settings_for_stack, partitions=2)
     available = Topic(settings).offsets()
     assert available == {0: Offsets(0, 0), 1: Offsets(0, 0)}
-    assert plan_ranges({}, available, 100) == ([], 0)
+    assert plan_ranges({}, available, 100) == []
 
 
 def test_a_missing_topic_is_an_error_of_its_own(settings_for_stack: Settings):

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from itertools import count
 from pathlib import Path
 from threading import Thread
@@ -23,6 +24,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from elasticsearch import ApiError
 from elasticsearch.helpers import scan
 
 from clickstream_assets.analytics.schema import PRODUCT_WINDOWS
@@ -159,9 +161,14 @@ def documents(settings: Settings) -> list[tuple[str, str, dict[str, Any]]]:
 
 def has_documents(shop: Shop) -> bool:
     """Whether every id has its document."""
-    return [document[0] for document in documents(shop.settings)] == sorted(
-        {e["event_id"] for e in shop.sent}
-    )
+    try:
+        found = [document[0] for document in documents(shop.settings)]
+    except ApiError as error:
+        # An index that has just been made answers so until its shard has started.
+        if error.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
+            raise
+        return False
+    return found == sorted({e["event_id"] for e in shop.sent})
 
 
 def has_closed(shop: Shop) -> bool:
