@@ -14,17 +14,19 @@ from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
-from elastic_transport import TransportError
-from elasticsearch import ApiError, Elasticsearch
-from elasticsearch.helpers import streaming_bulk
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 from urllib3.util import parse_url
 
 from clickstream_assets.analytics.schema import LIVE_EVENTS
 from clickstream_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from elasticsearch import Elasticsearch
+
+# The client is imported where it is used: that takes half a second, and most processes that import this have no need.
 
 RESULT_WINDOW = 10_000
 """How deep a search can be paged: `index.max_result_window`, which the indices leave as it is."""
@@ -121,6 +123,8 @@ class LiveEvents:
     @cached_property
     def client(self) -> Elasticsearch:
         """The client, made at first use; it connects when it is asked something."""
+        from elasticsearch import Elasticsearch
+
         key = self._settings.elasticsearch_api_key
         return Elasticsearch(
             self._settings.elasticsearch_url,
@@ -300,6 +304,8 @@ class LiveEvents:
 
     def _bulk(self, actions: Iterable[Any], at_once: int) -> Iterator[dict[str, Any]]:
         """Send actions with their documents; yields the server's answer to each, errors included."""
+        from elasticsearch.helpers import streaming_bulk
+
         results = streaming_bulk(
             self.client,
             actions,
@@ -383,6 +389,9 @@ class LiveEvents:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Turn the client's errors into `ElasticsearchError`."""
+        from elastic_transport import TransportError
+        from elasticsearch import ApiError
+
         try:
             yield
         except TransportError as error:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clickstream_assets.local.errors import LocalStackError
@@ -40,6 +40,11 @@ class Child:
     def tail(self, lines: int = 25) -> str:
         """Return the last lines of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def ask_to_stop(self) -> None:
+        """Ask the process and what it started to end, and do not wait."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
 
     def stop(self) -> None:
         """End the process and what it started: first asked, then after 15 s made to."""

@@ -20,10 +20,13 @@ import typer
 
 if TYPE_CHECKING:
     from clickstream_assets.local.children import Child
+    from clickstream_assets.local.server import Server
     from clickstream_assets.settings import Settings
 
 PROJECT = Path(__file__).parents[2]
 DAGSTER_PORT = 3000
+# A demo's few events come before Java's better compiler would pay, which has a core to itself for half a minute.
+QUICK_JAVA = "-Dlog4j2.level=warn -Xss8m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 def demo(
@@ -102,38 +105,56 @@ class Demo:
     def __init__(self, home: Path, once: bool, stack: ExitStack, started: float) -> None:
         from clickstream_assets.local.cli import make_stack
         from clickstream_assets.local.ports import free_port
+        from clickstream_assets.local.postgres import Postgres
         from clickstream_assets.prepare import prepare_servers
         from clickstream_assets.settings import load_settings
 
         self._started = started
-        servers = make_stack(home, self._say)
-        stack.callback(servers.down)
-        servers.up(env_file=None if once else Path(".env"), dagster_yaml=PROJECT / "dagster.yaml")
+        self._stack = stack
+        self._children: list[Child] = []
+        self._logs = home / "logs"
+        spark = {"spark.driver.extraJavaOptions": QUICK_JAVA} | load_settings().spark_config
+        os.environ["SPARK_CONFIG"] = json.dumps(spark)
         # The lake and the files of a temporary home are in it, whatever the user's own settings say.
         own = {"LAKE_PATH": str(home / "lake"), "RAW_LOGS_PATH": str(home / "raw_logs")} if once else {}
-        os.environ.update(servers.env() | own)
-        self.settings: Settings = load_settings()
-        prepare_servers(self.settings)
         self.dagster_port = free_port() if once else DAGSTER_PORT
-        self.api_port = free_port() if once else self.settings.api_port
-        env = os.environ | {"API_PORT": str(self.api_port)}
-        logs = home / "logs"
-        self._children: list[Child] = [stack.enter_context(child) for child in self._processes(logs, env)]
-        self._dagster = self._children[1]
-
-    def _processes(self, logs: Path, env: dict[str, str]) -> list[Any]:
-        from clickstream_assets.local.children import running
-
+        self.api_port = free_port() if once else load_settings().api_port
         programs = Path(sys.executable).parent
+        clickstream = str(programs / "clickstream")
         dagster = [str(programs / "dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1"]
         dagster += ["-p", str(self.dagster_port)]
-        clickstream = str(programs / "clickstream")
-        return [
-            # Before Dagster, whose sensor would run the streams itself if nobody did.
-            running("The streams", [clickstream, "stream"], logs / "stream.log", env, PROJECT),
-            running("Dagster", dagster, logs / "dagster.log", env, PROJECT),
-            running("The API", [clickstream, "api"], logs / "api.log", env, PROJECT),
-        ]
+
+        servers = make_stack(home, self._say)
+
+        def start_dagster(server: type[Server]) -> None:
+            # It takes as long to start as the other servers, and PostgreSQL is all that it needs for that.
+            if server is Postgres:
+                os.environ.update(servers.env() | own | {"API_PORT": str(self.api_port)})
+                self._run("Dagster", dagster, "dagster.log")
+
+        stack.callback(servers.down)
+        servers.up(
+            env_file=None if once else Path(".env"),
+            dagster_yaml=PROJECT / "dagster.yaml",
+            on_healthy=start_dagster,
+        )
+        self.settings: Settings = load_settings()
+        prepare_servers(self.settings)
+        (self._dagster,) = self._children
+        self._run("The streams", [clickstream, "stream"], "stream.log")
+        self._run("The API", [clickstream, "api"], "api.log")
+        # All at once: each takes some seconds to end.
+        stack.callback(self._ask_to_stop)
+
+    def _run(self, name: str, command: list[str], log: str) -> None:
+        from clickstream_assets.local.children import running
+
+        child = running(name, command, self._logs / log, os.environ, PROJECT)
+        self._children.append(self._stack.enter_context(child))
+
+    def _ask_to_stop(self) -> None:
+        for child in self._children:
+            child.ask_to_stop()
 
     def _say(self, line: str) -> None:
         _say(line, self._started)
@@ -198,7 +219,7 @@ class Demo:
             if time.monotonic() > deadline:
                 logs = "\n".join(f"The end of {child.log.name}:\n{child.tail()}" for child in self._children)
                 raise LocalStackError(f"not everything was served after {timeout:.0f} s. {logs}")
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def are_recommendations_new(self, sent: int) -> bool:
         """Whether the published recommendations were trained on all that was sent."""

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -84,6 +84,7 @@ class Stack:
         env_file: Path | None = None,
         dagster_yaml: Path | None = None,
         ports: Mapping[str, int] | None = None,
+        on_healthy: Callable[[type[Server]], None] | None = None,
     ) -> None:
         """Start the servers that do not run, all at once, and return when all are healthy.
 
@@ -94,6 +95,7 @@ class Stack:
             dagster_yaml: is linked into DAGSTER_HOME, unless that has one of its own.
             ports: fixed ports by name (`kafka`, `postgres`, `elasticsearch`); the others are chosen at the
                 first start, and all are kept.
+            on_healthy: is called with each server as soon as that one is healthy, from a thread of its own.
 
         Raises:
             LocalStackError: a port is taken, a server died or was not healthy within 120 s, something that they
@@ -108,8 +110,8 @@ class Stack:
             self._end_orphans(stopped)
             _assign_ports(file, stopped, ports or {})
             file.save()
-            self._start(file, stopped)
             self._prepare_dagster(dagster_yaml)
+            self._start(file, stopped, on_healthy)
             if env_file:
                 update_env_file(env_file, self._env(file))
 
@@ -178,14 +180,22 @@ class Stack:
             _, alive = psutil.wait_procs(orphans, timeout=ORPHANS_TIMEOUT_SECONDS)
             processes.end(alive, kind.stop_signal)
 
-    def _start(self, file: StateFile, stopped: list[type[Server]]) -> None:
+    def _start(
+        self,
+        file: StateFile,
+        stopped: list[type[Server]],
+        on_healthy: Callable[[type[Server]], None] | None,
+    ) -> None:
         tools = self._tools() if stopped else None
         cancelled = threading.Event()
+
+        def bring_up(kind: type[Server]) -> None:
+            self._bring_up(file, kind, tools if kind in stopped else None, cancelled)
+            if on_healthy:
+                on_healthy(kind)
+
         with ThreadPoolExecutor(len(SERVERS)) as pool:
-            runs = [
-                pool.submit(self._bring_up, file, kind, tools if kind in stopped else None, cancelled)
-                for kind in SERVERS
-            ]
+            runs = [pool.submit(bring_up, kind) for kind in SERVERS]
             try:
                 errors = [run.exception() for run in runs]
             except KeyboardInterrupt:

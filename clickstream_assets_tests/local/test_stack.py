@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,7 +159,9 @@ def test_up_changes_nothing_where_all_is_up(own, tmp_path):
     env_file = tmp_path / ".env"
     own.up(env_file)
     before = pids(own), (own.home / "stack.json").stat().st_mtime_ns, env_file.stat().st_mtime_ns
-    own.up(env_file)
+    healthy: list[str] = []
+    own.up(env_file, on_healthy=lambda server: healthy.append(server.title))
+    assert sorted(healthy) == ["Elasticsearch", "Kafka", "PostgreSQL"]
     assert before == (pids(own), (own.home / "stack.json").stat().st_mtime_ns, env_file.stat().st_mtime_ns)
 
 
@@ -174,6 +177,17 @@ def test_the_env_file_makes_the_settings_name_the_servers(own, tmp_path, monkeyp
     assert settings.clickstream_home == own.home
     with psycopg.connect(settings.postgres_conninfo) as connection:
         assert connection.execute("select current_user").fetchone() == ("clickstream",)
+
+
+def test_a_server_is_told_of_when_it_is_healthy_and_not_before(own):
+    psutil.Process(pids(own)[1]).kill()
+    wait = time.monotonic() + 20
+    while ("PostgreSQL", Condition.CRASHED) not in conditions(own) and time.monotonic() < wait:
+        time.sleep(0.05)
+    found: dict[str, Condition] = {}
+    own.up(on_healthy=lambda server: found.update({server.title: dict(conditions(own))[server.title]}))
+    assert set(found.values()) == {Condition.HEALTHY}
+    assert "PostgreSQL" in found
 
 
 def test_dagsters_configuration_is_linked_unless_there_is_one(own, tmp_path):
