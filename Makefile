@@ -1,7 +1,8 @@
 # make demo     from nothing to a served recommendation; stays up until Ctrl-C
 # make demo ONCE=1 [EVENTS=FILE]     the same in a temporary home, then stops; the result is the last line
 # make test     everything that is checked, on real servers
-# make proofs   what takes a quarter of an hour more: a simulated month in one run, day by day, and shuffled
+# make proofs   what takes half an hour more: ten months of a real shop; a simulated month in one run, day by day and
+#               shuffled; ten kills of the streams; and all that is served, computed on a cluster
 # make lint     style, types and import contracts alone
 # make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
 # All of them set up what is missing first: Java, OpenMP, a venv, the packages and the servers' jars.

@@ -45,7 +45,7 @@ RAW = f"""
     WHERE CustomerID <> '' AND Quantity::BIGINT > 0 AND UnitPrice::DECIMAL(18, 4) > 0
 """
 
-pytestmark = pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not there")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not there")]
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,8 @@ from clickstream_assets_tests.streaming.streams import Shop, click, new_shop
 COMMAND = [str(Path(sys.executable).with_name("clickstream")), "stream"]
 START = at("2024-05-01 12:00")
 PATIENCE_SECONDS = 240
-KILLS = {"starting": 3, "recovering": 3, "counting": 2, "writing documents": 2}
-"""How often, in which stage of the process's life."""
+STAGES = ("starting", "recovering", "counting", "writing documents")
+"""What a process does in its life, which may be its last act."""
 QUICK = {
     "views_threshold": 20,
     "stream_trigger_seconds": 0.5,
@@ -222,12 +222,13 @@ def wait_for_a_moment_to_kill(stage: str, shop: Shop, log: Path, chance: random.
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kills", [len(STAGES), pytest.param(10, marks=pytest.mark.long)])
 def test_a_stream_killed_again_and_again_ends_in_the_tables_of_an_undisturbed_one(
-    settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path
+    settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path, kills: int
 ):
     """Whatever it is doing: starting, going on with the batch before, counting windows, or writing documents."""
     chance = random.Random(5)
-    stages = [stage for stage, times in KILLS.items() for _ in range(times)]
+    stages = [STAGES[number % len(STAGES)] for number in range(kills)]
     chance.shuffle(stages)
     log = tmp_path / "log"
     with new_shop(settings_for_stack, tmp_path, partitions=3, **QUICK) as shop:
