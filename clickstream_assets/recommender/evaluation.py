@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.special import stdtr
 
 from clickstream_assets.analytics.schema import MODEL_EVALUATION
 from clickstream_assets.engine import DataFrame, Engine, functions_of
@@ -29,7 +30,14 @@ from clickstream_assets.recommender.interactions import (
     split_by_time,
 )
 from clickstream_assets.recommender.popularity import PopularityModel
-from clickstream_assets.recommender.ranking import Histories, Model, Products, best_unmet, histories
+from clickstream_assets.recommender.ranking import (
+    FloatArray,
+    Histories,
+    Model,
+    Products,
+    best_unmet,
+    histories,
+)
 
 METRICS = ("ndcg", "map", "precision", "recall")
 # The t-test leans on the mean of the differences being close to normal; 30 is the usual rule of thumb for it.
@@ -310,13 +318,22 @@ def _compare(evaluation: Evaluation, base: Evaluation, metric: str) -> tuple[boo
     ours, theirs = (judged.by_user[metric].to_numpy() for judged in (evaluation, base))
     if np.array_equal(ours, theirs):
         return False, f"{pair}, the same for every user"
-    # Imported where it is used: it takes half a second, which every run's process would pay at its start.
-    from scipy import stats
-
-    p_value = float(stats.ttest_rel(ours, theirs, alternative="greater").pvalue)
+    p_value = chance_of_no_difference(ours, theirs)
     p_text = f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
     better = p_value < SIGNIFICANCE
     return better, f"{pair}, {'better' if better else 'not surely better'} ({p_text})"
+
+
+def chance_of_no_difference(ours: FloatArray, theirs: FloatArray) -> float:
+    """Return the p-value of Student's paired t-test, one-sided: that ours would be so much better by chance alone.
+
+    The same as `scipy.stats.ttest_rel(ours, theirs, alternative="greater")`, which takes a second to import.
+    """
+    difference = ours - theirs
+    error = difference.std(ddof=1) / np.sqrt(len(difference))
+    if error == 0:
+        return 0.0 if difference.mean() > 0 else 1.0
+    return float(stdtr(len(difference) - 1, -difference.mean() / error))
 
 
 def evaluation_table(evaluations: Sequence[Evaluation], choice: Choice, model_version: str) -> pa.Table:

@@ -4,6 +4,7 @@ from math import log2
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import stats
 
 from clickstream_assets.analytics.schema import MODEL_EVALUATION
 from clickstream_assets.recommender.algorithms import ALGORITHMS
@@ -11,6 +12,7 @@ from clickstream_assets.recommender.als import Parameters
 from clickstream_assets.recommender.evaluation import (
     METRICS,
     Evaluation,
+    chance_of_no_difference,
     choose,
     evaluate,
     evaluation_table,
@@ -261,3 +263,15 @@ def test_the_evaluation_is_a_table_with_one_chosen_row():
     assert found["als"]["users"] == 200
     assert "item_knn 0.3000 is chosen" in found["als"]["reason"]
     assert "item_knn 0.3000 is better than popularity 0.2000" in found["popularity"]["reason"]
+
+
+@pytest.mark.parametrize("shift", [-0.3, 0.0, 0.05, 0.3])
+@pytest.mark.parametrize("users", [2, 30, 1000])
+def test_the_chance_of_no_difference_is_that_of_the_paired_t_test(shift: float, users: int):
+    ours, theirs = np.random.default_rng(users).random((2, users))
+    expected = stats.ttest_rel(ours + shift, theirs, alternative="greater").pvalue
+    assert chance_of_no_difference(ours + shift, theirs) == pytest.approx(expected)
+    # Better or worse by the same for every user: there is no doubt.
+    none = np.zeros(users)
+    assert chance_of_no_difference(none + 1, none) == 0
+    assert chance_of_no_difference(none - 1, none) == 1
