@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -39,16 +40,28 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
+@cache
+def _migrated(conninfo: str) -> str:
+    """Name of a database that others are copied from: a copy takes a tenth of the time of a migration."""
+    values = psycopg.conninfo.conninfo_to_dict(conninfo)
+    name = f"template_{uuid4().hex}"
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    server = {f"postgres_{key}": values[key] for key in ("host", "port", "user", "password")}
+    migrate(Settings(_env_file=None, **server, postgres_db=name))
+    return name
+
+
 @contextmanager
 def fresh_database(settings: Settings, *, migrated: bool = True) -> Iterator[Settings]:
     """A new database on the settings' server, dropped afterwards; yields the settings that name it."""
     name = f"test_{uuid4().hex}"
+    template = _migrated(settings.postgres_conninfo) if migrated else "template1"
     with connect(settings, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
     own = with_settings(settings, postgres_db=name)
     try:
-        if migrated:
-            migrate(own)
         yield own
     finally:
         with connect(settings, autocommit=True) as connection:

@@ -20,7 +20,6 @@ from clickstream_assets.local.java import find_java
 from clickstream_assets.local.ports import LOOPBACK, is_free
 from clickstream_assets.local.spark import Cluster, connect_server, standalone_cluster, standalone_master
 from clickstream_assets.settings import Settings
-from clickstream_assets.simulator.stream import Made
 from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
 from clickstream_assets_tests.databases import query, with_settings
 from clickstream_assets_tests.deploy.containers import wait_until
@@ -66,55 +65,39 @@ def contents(settings: Settings, lake: str) -> dict[str, object]:
     return ingestion.counts() | {"sessions": visits.sort_by(SESSIONS.key[-1]).to_pylist()}
 
 
-def assert_same_everywhere(cluster: Cluster, settings: Settings, folder: Path, *assets: str) -> Made:
-    """Run the pipeline in one process, on a cluster and through a Connect server, with work on both workers.
-
-    Returns what went in.
-    """
-    run = [*RUN, *assets]
-    made = simulate(settings, events=400, share=0.02)
-    lakes = {engine: str(folder / engine) for engine in ("alone", "cluster", "connect")}
-    executed(run, LAKE_PATH=lakes["alone"])
-    alone = contents(settings, lakes["alone"])
-    assert {name: alone[name] for name in made_counts(made)} == made_counts(made)
-
-    of_a_few_rows = {"SPARK_CONFIG": json.dumps(ON_A_CLUSTER)}
-    session = executed(run, LAKE_PATH=lakes["cluster"], SPARK_MASTER=cluster.master, **of_a_few_rows)
-    assert session.split()[-1] == "pyspark.sql.session"
-    assert contents(settings, lakes["cluster"]) == alone
-    of_batch = tasks(cluster)
-    assert min(of_batch) > 0
-
-    executed(STREAM, LAKE_PATH=lakes["cluster"], SPARK_MASTER=cluster.master, **of_a_few_rows)
-    assert query(settings, "SELECT max(rows) FROM stream_status") == [(made.sent,)]
-    of_streams = tasks(cluster)
-    assert all(now > before for now, before in zip(of_streams, of_batch, strict=True))
-
-    on_cluster = with_settings(settings, spark_master=cluster.master, spark_config=ON_A_CLUSTER)
-    with connect_server(on_cluster, folder / "connect-server") as (remote, server):
-        session = executed(run, LAKE_PATH=lakes["connect"], SPARK_REMOTE=remote)
-        server.check()
-    assert session.split()[-1] == "pyspark.sql.connect.session"
-    assert contents(settings, lakes["connect"]) == alone
-    assert all(now > before for now, before in zip(tasks(cluster), of_streams, strict=True))
-    return made
-
-
-@pytest.mark.timeout(1800)
+# Three whole runs, two of them on five JVMs that compile what they run once.
+@pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_a_cluster_and_a_connect_server_compute_what_one_process_does(
     cluster: Cluster, pipeline_env: Settings, tmp_path: Path
 ):
-    assert_same_everywhere(cluster, pipeline_env, tmp_path, "sessions", "interactions", "als_model")
+    made = simulate(pipeline_env, events=400, share=0.02)
+    lakes = {engine: str(tmp_path / engine) for engine in ("alone", "cluster", "connect")}
+    executed(RUN, LAKE_PATH=lakes["alone"])
+    alone = contents(pipeline_env, lakes["alone"])
+    assert {name: alone[name] for name in made_counts(made)} == made_counts(made)
 
-
-@pytest.mark.long
-@pytest.mark.timeout(3600)
-def test_a_cluster_and_a_connect_server_refresh_all_that_is_served(
-    cluster: Cluster, pipeline_env: Settings, tmp_path: Path
-):
-    made = assert_same_everywhere(cluster, pipeline_env, tmp_path)
+    of_a_few_rows = {"SPARK_CONFIG": json.dumps(ON_A_CLUSTER)}
+    session = executed(RUN, LAKE_PATH=lakes["cluster"], SPARK_MASTER=cluster.master, **of_a_few_rows)
+    assert session.split()[-1] == "pyspark.sql.session"
+    assert contents(pipeline_env, lakes["cluster"]) == alone
+    of_batch = tasks(cluster)
+    assert min(of_batch) > 0
     ((users,),) = query(pipeline_env, "SELECT count(DISTINCT user_id)::int FROM product_recommendations")
     assert users > made.users / 2
+
+    executed(STREAM, LAKE_PATH=lakes["cluster"], SPARK_MASTER=cluster.master, **of_a_few_rows)
+    assert query(pipeline_env, "SELECT max(rows) FROM stream_status") == [(made.sent,)]
+    of_streams = tasks(cluster)
+    assert all(now > before for now, before in zip(of_streams, of_batch, strict=True))
+
+    on_cluster = with_settings(pipeline_env, spark_master=cluster.master, spark_config=ON_A_CLUSTER)
+    with connect_server(on_cluster, tmp_path / "connect-server") as (remote, server):
+        session = executed(RUN, LAKE_PATH=lakes["connect"], SPARK_REMOTE=remote)
+        server.check()
+    assert session.split()[-1] == "pyspark.sql.connect.session"
+    assert contents(pipeline_env, lakes["connect"]) == alone
+    assert all(now > before for now, before in zip(tasks(cluster), of_streams, strict=True))
 
 
 APPLICATION = """

@@ -1,6 +1,6 @@
 """What the environment names, ingested and refreshed: a process of its own, as a Spark session is one per process.
 
-`python -m clickstream_assets_tests.whole_run FIRST_DAY LAST_DAY [ASSET…]`
+`python -m clickstream_assets_tests.whole_run FIRST_DAY LAST_DAY`
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from clickstream_assets.resources.compute import ComputeResource
 from clickstream_assets.resources.settings import SettingsResource
 
 
-def main(first: str, last: str, *assets: str) -> None:
-    """Run the jobs `ingest` and `refresh`, as the sensors do; of `refresh` the named assets, or all."""
+def main(first: str, last: str) -> None:
+    """Run the jobs `ingest` and `refresh` one after the other, as the sensors do."""
     definitions = defs()
     instance = dg.DagsterInstance.ephemeral()
     definitions.resolve_job_def("ingest").execute_in_process(instance=instance)
     days = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
-    definitions.resolve_job_def("refresh").execute_in_process(
-        instance=instance, tags=days, asset_selection=[dg.AssetKey(name) for name in assets] or None
-    )
+    definitions.resolve_job_def("refresh").execute_in_process(instance=instance, tags=days)
     engine = ComputeResource(settings=SettingsResource()).engine()
     print(type(engine.session).__module__ if isinstance(engine, SparkEngine) else engine.name)
 

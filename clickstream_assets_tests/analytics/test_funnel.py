@@ -221,6 +221,7 @@ def test_the_funnel_is_that_of_every_view_tried_with_every_later_step(engine: En
     }
 
 
+@pytest.mark.long_on_spark
 def test_days_one_by_one_or_from_lines_in_another_order_have_the_same_funnels(engine: Engine):
     lines = simulated_lines(seed=4, bots=0.1)
     events, visits = load(engine, lines)

@@ -48,6 +48,7 @@ def test_simulated_events_come_out_as_what_they_were_made(tmp_path: Path):
     assert list(tmp_path.glob("clickstream-demo-*")) == []
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not REES46.exists(), reason=f"{REES46} is not on this machine")
 def test_a_public_days_events_give_its_published_counts(tmp_path: Path):
     _, result = run_demo(tmp_path, "--events", str(REES46))

@@ -35,7 +35,7 @@ RAW = f"""
     FROM read_csv('{FILE}', header = true, all_varchar = true, delim = ',', quote = '"') AS t
 """
 
-pytestmark = pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not there")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not there")]
 
 
 def test_every_table_of_a_real_day_equals_sql_on_the_file(

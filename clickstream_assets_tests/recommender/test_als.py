@@ -29,6 +29,7 @@ def vectors(factors: pa.Table) -> np.ndarray:
     return np.array(factors["factors"].to_pylist())
 
 
+@pytest.mark.long_on_spark
 def test_planted_taste_is_found_and_popularity_is_beaten(engine):
     past, future = (engine.from_arrow(table) for table in planted_taste())
 
@@ -57,6 +58,7 @@ def test_recommendations_follow_the_shoppers_kind(engine):
     assert np.mean(explained) > 0.9
 
 
+@pytest.mark.long_on_spark
 def test_the_seed_alone_decides(engine):
     past, _ = planted_taste()
     shuffled = past.take(np.random.default_rng(1).permutation(past.num_rows))

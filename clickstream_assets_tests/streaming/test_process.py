@@ -51,7 +51,7 @@ from clickstream_assets_tests.streaming.streams import Shop, click, new_shop
 COMMAND = [str(Path(sys.executable).with_name("clickstream")), "stream"]
 START = at("2024-05-01 12:00")
 PATIENCE_SECONDS = 240
-STAGES = ("starting", "recovering", "counting", "writing documents")
+STAGES = ("counting", "writing documents", "recovering", "starting")
 """What a process does in its life, which may be its last act."""
 QUICK = {
     "views_threshold": 20,
@@ -222,7 +222,7 @@ def wait_for_a_moment_to_kill(stage: str, shop: Shop, log: Path, chance: random.
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", [len(STAGES), pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.long)])
 def test_a_stream_killed_again_and_again_ends_in_the_tables_of_an_undisturbed_one(
     settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path, kills: int
 ):
@@ -398,6 +398,7 @@ def stop_server(stack: Stack, title: str) -> None:
     os.kill(pid, signal.SIGINT if title == "PostgreSQL" else signal.SIGKILL)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_stream_outlives_its_servers(own_stack: Stack, spark_engine: SparkEngine, tmp_path: Path):
     settings = Settings(_env_file=None, **{name.lower(): value for name, value in own_stack.env().items()})
