@@ -76,7 +76,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         wait_for(process, settings, log)
         yield settings
     finally:
-        process.terminate()
+        # Asked to stop, it waits minutes for a controller that stops as well.
+        process.kill()
         process.wait()
 
 
