@@ -371,7 +371,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("only root may mount a small disk, and not in every container")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    # Lazily: a Spark task that failed there may have a file open until it is collected.
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_a_full_disk_is_named_and_leaves_what_was_there(duckdb_engine: DuckDBEngine, small_disk: Path):
