@@ -53,6 +53,20 @@ def double(pipeline: Pipeline, placed: dict[str, Any], batch: int) -> None:
     deltalake.write_deltalake(path, rows, mode="append")
 
 
+def test_an_ingest_says_of_its_records_why_they_are_no_events(pipeline: Pipeline):
+    line = event("05-01 10:00", "ann", event_type="purchase", price="2.50", order_id="o1")
+    pipeline.ingest(line)
+    pipeline.ingest(line, line | {"event_id": "again"}, line | {"price": "3.00"}, {"broken": True})
+    assert pipeline.reported("events", "new_events") == 0
+    duplicates = {
+        name: pipeline.reported("duplicate_events", name)
+        for name in ("new_records", "same_event", "same_order_line")
+    }
+    assert duplicates == {"new_records": 2, "same_event": 1, "same_order_line": 1}
+    assert pipeline.reported("conflicting_events", "new_records") == 1
+    assert pipeline.reported("rejected_events", "new_records") == 1
+
+
 def test_each_ingest_is_checked_by_what_is_new_and_all_of_it_once_a_day(
     pipeline: Pipeline, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
 ):

@@ -130,16 +130,19 @@ def events(
             "dagster/row_count": snapshot.rows,
         },
     )
-    new_records = {
-        DUPLICATE_EVENTS.name: counts["same_event"] + counts["same_order_line"],
-        CONFLICTING_EVENTS.name: counts["other_payload"],
-        REJECTED_EVENTS.name: counts["rejected"],
+    reasons = {
+        DUPLICATE_EVENTS.name: ("same_event", "same_order_line"),
+        CONFLICTING_EVENTS.name: ("other_payload",),
+        REJECTED_EVENTS.name: ("rejected",),
     }
     for snapshot in beside:
+        new_records = {reason: counts[reason] for reason in reasons[snapshot.table.name]}
         yield dg.MaterializeResult(
             asset_key=snapshot.table.name,
             metadata={
-                "new_records": new_records[snapshot.table.name],
+                "new_records": sum(new_records.values()),
+                # Each reason by itself, where there are several.
+                **(new_records if len(new_records) > 1 else {}),
                 "dagster/row_count": snapshot.rows,
             },
         )
