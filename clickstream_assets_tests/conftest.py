@@ -37,7 +37,6 @@ FIRST = (
     "e2e/test_pipeline.py",
     "test_spark_cluster.py",
     "deploy/test_containers.py",
-    "proofs/test_rees46.py",
     "streaming/test_process.py",
 )
 

@@ -86,9 +86,6 @@ class Postgres(Server):
             "unix_socket_directories": "",
             "timezone": "UTC",
             "log_timezone": "UTC",
-            # The 4096 rounds of the default make a password slow to guess, and each new connection by 5 ms; Dagster
-            # opens one for every query. No number of rounds matters to passwords of 192 random bits.
-            "scram_iterations": "1",
         }
         return [
             str(tools.postgres_programs / "postgres"),

@@ -130,19 +130,14 @@ def events(
             "dagster/row_count": snapshot.rows,
         },
     )
-    reasons = {
-        DUPLICATE_EVENTS.name: ("same_event", "same_order_line"),
-        CONFLICTING_EVENTS.name: ("other_payload",),
-        REJECTED_EVENTS.name: ("rejected",),
+    repeated = {reason: counts[reason] for reason in ("same_event", "same_order_line")}
+    new_records = {
+        DUPLICATE_EVENTS.name: {"new_records": sum(repeated.values()), **repeated},
+        CONFLICTING_EVENTS.name: {"new_records": counts["other_payload"]},
+        REJECTED_EVENTS.name: {"new_records": counts["rejected"]},
     }
     for snapshot in beside:
-        new_records = {reason: counts[reason] for reason in reasons[snapshot.table.name]}
         yield dg.MaterializeResult(
             asset_key=snapshot.table.name,
-            metadata={
-                "new_records": sum(new_records.values()),
-                # Each reason by itself, where there are several.
-                **(new_records if len(new_records) > 1 else {}),
-                "dagster/row_count": snapshot.rows,
-            },
+            metadata={**new_records[snapshot.table.name], "dagster/row_count": snapshot.rows},
         )
