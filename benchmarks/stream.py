@@ -56,7 +56,7 @@ class Traffic:
 
     def __init__(self, settings: Settings, speed: float = 1) -> None:
         self._topic = settings.kafka_topic
-        self._producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "linger.ms": 5})
+        self._producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "linger.ms": 50})
         self._random = random.Random(1)
         self._speed = speed
         self._began = time.time()

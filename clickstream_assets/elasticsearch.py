@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import msgspec
 import pyarrow as pa
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 from urllib3.util import parse_url
@@ -82,11 +83,19 @@ class Document(NamedTuple):
     """A JSON object."""
 
 
+_Action: TypeAlias = tuple[bytes, bytes | None]
+"""A line of a bulk request that says what to do, and the document's, if it takes one."""
+_OF_REQUEST = "of_request"
+"""In an answer that was to the whole request, not to one of its actions."""
+
+
 class _Copy(NamedTuple):
-    """A document that is there: of which record, and in which index."""
+    """A document that is there: of which record, in which index, and which of its versions it is."""
 
     record: tuple[str, int, int]
     kept_in: str
+    sequence: int
+    term: int
 
 
 class Written(StrEnum):
@@ -143,7 +152,8 @@ class LiveEvents:
 
     def index(self, day: date) -> str:
         """Name of a day's index."""
-        return f"{self._settings.elasticsearch_alias}-{day:%Y.%m.%d}"
+        # Asked for each document: formatting a date takes thrice as long.
+        return f"{self._settings.elasticsearch_alias}-{day.isoformat().replace('-', '.')}"
 
     def check(self) -> None:
         """Ask whether the server can be used.
@@ -208,26 +218,48 @@ class LiveEvents:
                 self._send(documents, outcomes)
         return [outcomes[number] for number in range(len(documents))]
 
+    def settle(self, ids: Sequence[str]) -> None:
+        """Leave of each id the document of its first record alone.
+
+        For ids that several wrote at the same time: they can have written documents of different days.
+
+        Raises:
+            ElasticsearchError: as `write`.
+        """
+        if not ids:
+            return
+        for attempt in self._patiently():
+            with attempt, self._explained():
+                self.client.indices.refresh(index=self._settings.elasticsearch_alias)
+                there = self._find(ids)
+                self._delete({document_id: copies[1:] for document_id, copies in there.items()})
+
     def _send(self, documents: Sequence[Document], outcomes: dict[int, Outcome]) -> None:
         """Write the documents that have no outcome yet, and then delete those that they take the place of."""
         waiting = [number for number in range(len(documents)) if number not in outcomes]
         there = self._find([documents[number].id for number in waiting])
         done: dict[int, Outcome] = {}
-        to_write = []
-        for number in waiting:
-            copies = there[documents[number].id]
-            if copies and copies[0].record <= documents[number].record:
-                done[number] = Outcome(Written.THERE)
-            else:
-                to_write.append(number)
         try:
-            self._write(documents, to_write, there, done, _REQUEST_DOCUMENTS)
+            while waiting:
+                for number in waiting:
+                    copies = there.get(documents[number].id)
+                    if copies and copies[0].record <= documents[number].record:
+                        done[number] = Outcome(Written.THERE)
+                contested = self._write(
+                    documents, [n for n in waiting if n not in done], there, done, _REQUEST_DOCUMENTS
+                )
+                self._look_again([documents[n] for n in contested], there)
+                waiting = contested
         finally:
             # Also where others were not taken: what came of these is known, and a copy may only go when the
             # document that replaces it is there. A crash in between leaves two, which the next attempt finds.
-            surplus = {n: _surplus(documents[n], self.index(documents[n].day), there, done[n]) for n in done}
-            outcomes.update((n, done[n]) for n in done if not surplus[n])
-        self._delete((documents[n].id, copy.kept_in) for n, copies in surplus.items() for copy in copies)
+            surplus = {
+                n: copies
+                for n in done
+                if (copies := _surplus(there.get(documents[n].id, []), self.index(documents[n].day), done[n]))
+            }
+            outcomes.update((n, done[n]) for n in done if n not in surplus)
+        self._delete({documents[n].id: copies for n, copies in surplus.items()})
         outcomes.update(done)
 
     def _find(self, ids: Sequence[str]) -> dict[str, list[_Copy]]:
@@ -239,16 +271,28 @@ class LiveEvents:
                 query={"ids": {"values": ids[start : start + _REQUEST_DOCUMENTS]}},
                 size=RESULT_WINDOW,
                 source={"includes": _RECORD},
+                seq_no_primary_term=True,
                 track_total_hits=False,
                 ignore_unavailable=True,
                 allow_partial_search_results=False,
             )
             for hit in answer["hits"]["hits"]:
-                topic, partition, offset = (hit["_source"][name] for name in _RECORD)
-                found[hit["_id"]].append(_Copy((topic, partition, offset), hit["_index"]))
+                found[hit["_id"]].append(_copy(hit))
         for copies in found.values():
             copies.sort()
-        return found
+        return dict(found)
+
+    def _look_again(self, documents: Sequence[Document], there: dict[str, list[_Copy]]) -> None:
+        """Bring `there` up to what is now in the index of each document's day, whether a search finds it or not."""
+        if not documents:
+            return
+        wanted = [
+            {"_index": self.index(document.day), "_id": document.id, "_source": _RECORD}
+            for document in documents
+        ]
+        for asked, hit in zip(wanted, self.client.mget(docs=wanted)["docs"], strict=True):
+            others = [copy for copy in there.get(hit["_id"], []) if copy.kept_in != asked["_index"]]
+            there[hit["_id"]] = sorted([*others, *([_copy(hit)] if hit.get("found") else [])])
 
     def _write(
         self,
@@ -257,21 +301,19 @@ class LiveEvents:
         there: Mapping[str, list[_Copy]],
         done: dict[int, Outcome],
         at_once: int,
-    ) -> None:
-        """Write these documents, in requests of at most so many, and note what came of them."""
-        actions = (
-            (
-                {
-                    "index" if there[documents[n].id] else "create": {
-                        "_index": self.index(documents[n].day),
-                        "_id": documents[n].id,
-                    }
-                },
-                documents[n].source,
-            )
+    ) -> list[int]:
+        """Write these documents, in requests of at most so many, and note what came of them.
+
+        Returns:
+            Those whose place another document has taken meanwhile: of another worker, or of an attempt of this batch
+            whose answer was lost.
+        """
+        actions = [
+            _to_write(documents[n], self.index(documents[n].day), there.get(documents[n].id, []))
             for n in numbers
-        )
+        ]
         busy = None
+        contested = []
         suspects = []
         for number, answer in zip(numbers, self._bulk(actions, at_once), strict=True):
             status = answer["status"]
@@ -279,45 +321,57 @@ class LiveEvents:
                 busy = _reason(answer)
             elif status in (401, 403, 404):
                 raise ElasticsearchError(Problem.NOT_ALLOWED, f"{self._server}: {_reason(answer)[1]}")
-            elif "exception" in answer and at_once > 1:
-                # The whole request was refused, for a document or for its size.
+            elif _OF_REQUEST in answer and at_once > 1:
+                # Some document of it, or all of them together.
                 suspects.append(number)
             elif status == 409:
-                # Written by an attempt of this batch whose answer was lost.
-                done[number] = Outcome(Written.THERE)
+                contested.append(number)
             elif status >= 400:
                 done[number] = Outcome(Written.REFUSED, *_reason(answer))
             else:
-                done[number] = Outcome(Written.REPLACED if there[documents[number].id] else Written.CREATED)
+                is_new = not there.get(documents[number].id)
+                done[number] = Outcome(Written.CREATED if is_new else Written.REPLACED)
         if busy:
             raise ElasticsearchError(Problem.BUSY, f"{self._server} answered {': '.join(busy)}")
         if suspects:
-            self._write(documents, suspects, there, done, at_once=1)
+            contested += self._write(documents, suspects, there, done, at_once=1)
+        return contested
 
-    def _delete(self, copies: Iterable[tuple[str, str]]) -> None:
-        """Delete documents by id and index; one that is gone already is fine."""
-        actions = (({"delete": {"_index": index, "_id": event_id}}, None) for event_id, index in copies)
+    def _delete(self, surplus: Mapping[str, Iterable[_Copy]]) -> None:
+        """Delete copies by id; one that is gone already is fine, and one that is another by now stays."""
+        actions = [
+            (_action("delete", document_id, copy.kept_in, copy), None)
+            for document_id, copies in surplus.items()
+            for copy in copies
+        ]
         for answer in self._bulk(actions, _REQUEST_DOCUMENTS):
-            if answer["status"] >= 400 and answer["status"] != 404:
+            if answer["status"] >= 400 and answer["status"] not in (404, 409):
                 problem = Problem.BUSY if _is_busy(answer) else Problem.NOT_ALLOWED
                 raise ElasticsearchError(problem, f"{self._server}: {_reason(answer)[1]}")
 
-    def _bulk(self, actions: Iterable[Any], at_once: int) -> Iterator[dict[str, Any]]:
-        """Send actions with their documents; yields the server's answer to each, errors included."""
-        from elasticsearch.helpers import streaming_bulk
+    def _bulk(self, actions: Iterable[_Action], at_once: int) -> Iterator[Mapping[str, Any]]:
+        """Send actions with their documents; yields the server's answer to each, errors included.
 
-        results = streaming_bulk(
-            self.client,
-            actions,
-            chunk_size=at_once,
-            max_chunk_bytes=_REQUEST_BYTES,
-            expand_action_callback=_as_it_is,
-            raise_on_error=False,
-            raise_on_exception=False,
-        )
-        for _, result in results:
-            (answer,) = result.values()
-            yield answer
+        Not by the client's helper: it costs more than all else that is done with a document here.
+        """
+        from elasticsearch import ApiError
+
+        for request in _requests(actions, at_once):
+            try:
+                # The client takes lines that are encoded already, though its types do not say so.
+                lines: Any = [line for action in request for line in action if line is not None]
+                answer = self.client.bulk(
+                    operations=lines,
+                    # Of most documents there is nothing else to know.
+                    filter_path=("items.*.status", "items.*.error"),
+                )
+            except ApiError as error:
+                # The whole request was refused, for a document or for its size.
+                yield from (
+                    {"status": error.status_code, "error": str(error), _OF_REQUEST: True} for _ in request
+                )
+            else:
+                yield from (next(iter(item.values())) for item in answer["items"])
 
     def search(self, query: Mapping[str, Any], limit: int, offset: int) -> list[dict[str, Any]]:
         """Find events, the latest first and equals by event id; none where nothing was ever written.
@@ -414,15 +468,40 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, ElasticsearchError) and error.problem in (Problem.UNREACHABLE, Problem.BUSY)
 
 
-def _as_it_is(action: Any) -> Any:
-    return action
+def _copy(hit: Mapping[str, Any]) -> _Copy:
+    topic, partition, offset = (hit["_source"][name] for name in _RECORD)
+    return _Copy((topic, partition, offset), hit["_index"], hit["_seq_no"], hit["_primary_term"])
 
 
-def _surplus(
-    document: Document, index: str, there: Mapping[str, list[_Copy]], outcome: Outcome
-) -> list[_Copy]:
+def _to_write(document: Document, index: str, copies: Iterable[_Copy]) -> _Action:
+    """Have a document written where there is none of its id, or in the place of just the one that is there."""
+    own = next((copy for copy in copies if copy.kept_in == index), None)
+    return _action("index" if own else "create", document.id, index, own), document.source
+
+
+def _action(kind: str, document_id: str, index: str, copy: _Copy | None = None) -> bytes:
+    condition = {"if_seq_no": copy.sequence, "if_primary_term": copy.term} if copy else {}
+    return msgspec.json.encode({kind: {"_index": index, "_id": document_id, **condition}})
+
+
+def _requests(actions: Iterable[_Action], at_once: int) -> Iterator[list[_Action]]:
+    """Put actions together to requests, of no more than so many and, but for one alone, `_REQUEST_BYTES`."""
+    request: list[_Action] = []
+    size = 0
+    for action in actions:
+        # Each line with its end.
+        length = sum(len(line) + 1 for line in action if line is not None)
+        if request and (len(request) == at_once or size + length > _REQUEST_BYTES):
+            yield request
+            request, size = [], 0
+        request.append(action)
+        size += length
+    if request:
+        yield request
+
+
+def _surplus(copies: list[_Copy], index: str, outcome: Outcome) -> list[_Copy]:
     """What there is of a document's id beside the one that is to stay."""
-    copies = there[document.id]
     if outcome.written is Written.REPLACED:
         return [copy for copy in copies if copy.kept_in != index]
     return copies[1:]

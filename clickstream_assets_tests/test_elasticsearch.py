@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -60,6 +61,11 @@ def write(live: LiveEvents, *documents: Document) -> list[Outcome]:
     return live.write(documents)
 
 
+def everything(live: LiveEvents) -> list[dict[str, Any]]:
+    live.client.indices.refresh(index="_all")
+    return live.search({"match_all": {}}, 10, 0)
+
+
 def test_first_record_of_an_id_is_its_document_whatever_day_it_is_of_and_whenever_it_comes(live: LiveEvents):
     next_day = date(2024, 6, 1)
     batch = [document("a", offset=5), document("b", offset=6)]
@@ -72,13 +78,57 @@ def test_first_record_of_an_id_is_its_document_whatever_day_it_is_of_and_wheneve
     ]
     assert write(live, document("b", next_day, offset=1)) == [REPLACED]
     assert write(live, *batch, document("c", offset=8)) == [THERE, THERE, CREATED]
-    live.client.indices.refresh(index="_all")
-    there = live.search({"match_all": {}}, 10, 0)
-    assert [(e["event_id"], e["offset"], e["event_time"][:10]) for e in there] == [
+    assert [(e["event_id"], e["offset"], e["event_time"][:10]) for e in everything(live)] == [
         ("b", 1, "2024-06-01"),
         ("a", 5, "2024-05-31"),
         ("c", 8, "2024-05-31"),
     ]
+
+
+def test_first_record_takes_the_place_of_one_that_no_search_finds_yet(live: LiveEvents):
+    """As where two of Spark's workers write the same id at the same time."""
+    assert live.write([document("a", offset=5), document("b", offset=6)]) == [CREATED, CREATED]
+    assert live.write([document("a", offset=4), document("b", offset=7)]) == [REPLACED, THERE]
+    assert [(d["event_id"], d["offset"]) for d in everything(live)] == [("a", 4), ("b", 6)]
+
+
+@pytest.mark.parametrize("first_written", [1, 2])
+def test_documents_of_several_days_that_were_written_at_once_are_settled(
+    live: LiveEvents, first_written: int
+):
+    next_day = date(2024, 6, 1)
+    both = [[document("a", offset=1), document("c")], [document("a", next_day, offset=2), document("b")]]
+    for documents in both if first_written == 1 else reversed(both):
+        assert live.write(documents) == [CREATED, CREATED]
+    assert len(everything(live)) == 4
+    live.settle(["a", "b"])
+    assert sorted((d["event_id"], d["event_time"][:10]) for d in everything(live)) == [
+        ("a", "2024-05-31"),
+        ("b", "2024-05-31"),
+        ("c", "2024-05-31"),
+    ]
+    live.settle([])
+
+
+def test_document_that_was_replaced_meanwhile_is_not_deleted(live: LiveEvents):
+    """One worker deletes the copy that it found, when another has put the first record in its place."""
+    next_day = date(2024, 6, 1)
+    live.write([document("a", offset=9)])
+    live.prepare()
+    find = live._find
+
+    def find_and_be_late(ids: Sequence[str]) -> dict[str, Any]:
+        copies = find(ids)
+        other = LiveEvents(live._settings)
+        assert other.write([document("a", offset=1)]) == [REPLACED]
+        other.close()
+        return copies
+
+    live._find = find_and_be_late  # type: ignore[method-assign]
+    assert live.write([document("a", next_day, offset=5)]) == [REPLACED]
+    live._find = find  # type: ignore[method-assign]
+    live.settle(["a"])
+    assert [(d["event_id"], d["offset"]) for d in everything(live)] == [("a", 1)]
 
 
 def test_two_documents_of_an_id_that_a_crash_left_become_one(live: LiveEvents):
@@ -86,8 +136,7 @@ def test_two_documents_of_an_id_that_a_crash_left_become_one(live: LiveEvents):
     for left in (later, first):
         live.client.index(index=live.index(left.day), id=left.id, document=msgspec.json.decode(left.source))
     assert write(live, first) == [THERE]
-    live.client.indices.refresh(index="_all")
-    assert [event["offset"] for event in live.search({"match_all": {}}, 10, 0)] == [1]
+    assert [event["offset"] for event in everything(live)] == [1]
 
 
 def test_documents_are_in_the_index_of_their_day_and_found_latest_first(live: LiveEvents):
@@ -207,7 +256,15 @@ def test_only_what_a_busy_server_has_not_taken_is_sent_again(settings_for_stack:
             bulk_answer(201, 409),
         ]
     )
-    with web_server(lambda request: next(answers) if to_bulk(request) else NOTHING_FOUND) as server:
+    there = {"_index": "i", "_id": "c", "found": True, "_seq_no": 1, "_primary_term": 1}
+    there["_source"] = dict(zip(("topic", "partition", "offset"), document("c").record, strict=True))
+
+    def answer(request: Request) -> Answer:
+        if request.path.startswith("/_mget"):
+            return Answer(200, msgspec.json.encode({"docs": [there]}), PRODUCT)
+        return next(answers) if to_bulk(request) else NOTHING_FOUND
+
+    with web_server(answer) as server:
         live = LiveEvents(with_settings(settings_for_stack, elasticsearch_url=server.url))
         assert live.write([document(name) for name in "abcd"]) == [CREATED, CREATED, THERE, CREATED]
     sent = [ids_in(request) for request in server.requests if to_bulk(request)]
@@ -215,7 +272,12 @@ def test_only_what_a_busy_server_has_not_taken_is_sent_again(settings_for_stack:
 
 
 def test_server_that_stays_busy_is_an_error_after_the_patience(settings_for_stack: Settings):
-    with web_server(lambda request: bulk_answer(429, 201) if to_bulk(request) else NOTHING_FOUND) as server:
+    def answer(request: Request) -> Answer:
+        if not to_bulk(request):
+            return NOTHING_FOUND
+        return bulk_answer(*(429 if name == "a" else 201 for name in ids_in(request)))
+
+    with web_server(answer) as server:
         live = LiveEvents(
             with_settings(
                 settings_for_stack, elasticsearch_url=server.url, elasticsearch_patience_seconds=0.5

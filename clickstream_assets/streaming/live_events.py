@@ -1,15 +1,16 @@
 """The live events: valid events straight from Kafka into Elasticsearch, one document per event id.
 
 Of an id's records the first in Kafka's order is the document, whatever batches they come in. Spark's workers write
-the documents, so nothing but what Elasticsearch refuses comes to the driver's lake. A micro-batch may be repeated at
-any point: a document that is there stays as it is, and a refusal is kept once.
+the documents, each those of the Kafka partitions that it reads, so nothing but ids and what Elasticsearch refuses comes
+to the driver. A micro-batch may be repeated at any point: a document that is there stays as it is, and a refusal is
+kept once.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from clickstream_assets.analytics.events import RECORD_ORDER
+from clickstream_assets.analytics.events import RECORD_ORDER, Rules
 from clickstream_assets.analytics.schema import LIVE_EVENTS, LONG, RECORD_KEY, REJECTED_EVENTS
 from clickstream_assets.elasticsearch import (
     MAX_ID_BYTES,
@@ -26,6 +28,7 @@ from clickstream_assets.elasticsearch import (
     Document,
     ElasticsearchError,
     LiveEvents,
+    Outcome,
     Written,
 )
 from clickstream_assets.engine import SparkEngine
@@ -33,7 +36,7 @@ from clickstream_assets.lake import Lake
 from clickstream_assets.settings import Settings
 from clickstream_assets.streaming.checkpoint import Checkpoint
 from clickstream_assets.streaming.errors import guarded
-from clickstream_assets.streaming.source import valid_events
+from clickstream_assets.streaming.source import topic_records, valid_batches
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -50,13 +53,17 @@ _RETENTION_TIMEOUT_SECONDS = 10
 _log = logging.getLogger(__name__)
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
+_IDS = "document_ids"
 _RESULTS = pa.schema(
     [
         *(field.with_nullable(True) for field in REJECTED_EVENTS.arrow),
         *(pa.field(written.value, LONG) for written in Written),
+        pa.field(_IDS, pa.list_(pa.string())),
     ]
 )
-"""What a partition gives back: a row per refused event, and one row with how many documents came to what."""
+"""What a worker gives back: a row per refused event; one for each lot of documents, with how many came to what, and the
+ids of those that it wrote.
+"""
 
 
 def checkpoint_of(settings: Settings) -> Checkpoint:
@@ -94,7 +101,7 @@ def start(session: SparkSession, settings: Settings, trigger: dict[str, Any]) ->
     checkpoint = checkpoint_of(settings)
     checkpoint.open()
     return (
-        valid_events(session, settings, COLUMNS)
+        topic_records(session, settings)
         .writeStream.queryName(QUERY)
         .foreachBatch(guarded(Sink(settings).write))
         .option("checkpointLocation", checkpoint.path)
@@ -109,31 +116,28 @@ class Sink:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def write(self, events: DataFrame, batch_id: int) -> None:
-        """Write a micro-batch: COLUMNS of valid events."""
+    def write(self, records: DataFrame, batch_id: int) -> None:
+        """Write a micro-batch of `topic_records`."""
         from pyspark import StorageLevel
-        from pyspark.sql import Window
         from pyspark.sql import functions as F
         from pyspark.sql.pandas.types import from_arrow_schema
 
         live = LiveEvents(self._settings)
         try:
             live.prepare()
-            in_order = Window.partitionBy("event_id").orderBy(*RECORD_ORDER)
-            firsts = events.withColumn("place", F.row_number().over(in_order)).where(F.col("place") == 1)
-            # By day, so that a request goes to few indices even where history is replayed.
-            results = (
-                firsts.sortWithinPartitions("event_date")
-                .mapInArrow(partial(write_documents, settings=self._settings), from_arrow_schema(_RESULTS))
-                .persist(StorageLevel.MEMORY_AND_DISK)
-            )
+            results = records.mapInArrow(
+                partial(write_events, settings=self._settings), from_arrow_schema(_RESULTS)
+            ).persist(StorageLevel.MEMORY_AND_DISK)
             try:
-                (totals,) = results.agg(*(F.sum(written).alias(written) for written in Written)).collect()
+                lots = results.where(F.col(_IDS).isNotNull()).select(_IDS, *Written).toArrow()
+                # Workers do not know of each other: of ids that were written twice, each has its own documents.
+                live.settle(_repeated(pc.list_flatten(lots[_IDS])))
+                totals = {written.value: pc.sum(lots[written]).as_py() or 0 for written in Written}
                 if totals[Written.REFUSED]:
-                    self._keep(results.where(F.col("rule").isNotNull()), batch_id)
+                    self._keep(results.where(F.col("rule").isNotNull()).drop(_IDS, *Written), batch_id)
             finally:
                 results.unpersist()
-            _log.info("micro-batch %d in Elasticsearch: %s", batch_id, totals.asDict())
+            _log.info("micro-batch %d in Elasticsearch: %s", batch_id, totals)
         finally:
             live.close()
 
@@ -150,58 +154,83 @@ class Sink:
         lake.append_batch(REJECTED_EVENTS, new, batch_id + 1, app=f"{QUERY} {query_id}")
 
 
-def write_documents(batches: Iterator[pa.RecordBatch], settings: Settings) -> Iterator[pa.RecordBatch]:
-    """Write a partition's events: batches of COLUMNS in, `_RESULTS` batches out."""
-    counts: Counter[str] = Counter()
+def write_events(batches: Iterator[pa.RecordBatch], settings: Settings) -> Iterator[pa.RecordBatch]:
+    """Write the valid events of a part of the topic: RAW_EVENTS rows in Kafka's order in, `_RESULTS` batches out."""
     live = LiveEvents(settings)
     try:
-        for batch in batches:
-            outcomes = live.write(to_documents(batch))
-            counts.update(outcome.written for outcome in outcomes)
-            refused = {
-                number: f"{outcome.error}: {outcome.reason}"[:_MAX_REASON]
-                for number, outcome in enumerate(outcomes)
-                if outcome.written is Written.REFUSED
-            }
-            if refused:
-                records = batch.select([*RECORD_KEY, "kafka_time", "key", "value"]).take(list(refused))
-                yield _results(
-                    {
-                        "batch": 0,
-                        **record,
-                        "rule": rule,
-                        "rejected_by": REJECTED_BY,
-                    }
-                    for record, rule in zip(records.to_pylist(), refused.values(), strict=True)
-                )
+        for events in valid_batches(batches, Rules.of(settings), COLUMNS):
+            firsts = _firsts(events)
+            documents = to_documents(firsts)
+            outcomes = live.write(documents)
+            for number, outcome in enumerate(outcomes):
+                if outcome.written is Written.REFUSED:
+                    yield _refusal(firsts.slice(number, 1), outcome)
+            yield _summary(documents, outcomes)
     finally:
         live.close()
-    yield _results([{written.value: counts[written] for written in Written}])
 
 
-def _results(rows: Any) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist(list(rows), schema=_RESULTS)
+def _firsts(events: pa.RecordBatch) -> pa.RecordBatch:
+    """The first event of each id, by day: a request goes to few indices even where history is replayed."""
+    places = pa.table({"event_id": events.column("event_id"), "place": pa.array(range(events.num_rows))})
+    firsts = places.group_by("event_id").aggregate([("place", "min")])["place_min"]
+    days = pa.table({"place": firsts, "day": events.column("event_date").take(firsts.combine_chunks())})
+    return events.take(days.sort_by([("day", "ascending"), ("place", "ascending")])["place"].combine_chunks())
+
+
+def _refusal(event: pa.RecordBatch, outcome: Outcome) -> pa.RecordBatch:
+    (record,) = event.select([*RECORD_KEY, "kafka_time", "key", "value"]).to_pylist()
+    rule = f"{outcome.error}: {outcome.reason}"[:_MAX_REASON]
+    return _results({"batch": 0, **record, "rule": rule, "rejected_by": REJECTED_BY})
+
+
+def _summary(documents: Sequence[Document], outcomes: Sequence[Outcome]) -> pa.RecordBatch:
+    counts = Counter(outcome.written for outcome in outcomes)
+    written = [
+        document.id
+        for document, outcome in zip(documents, outcomes, strict=True)
+        if outcome.written in (Written.CREATED, Written.REPLACED)
+    ]
+    return _results({_IDS: written, **{written.value: counts[written] for written in Written}})
+
+
+def _repeated(ids: pa.ChunkedArray) -> list[str]:
+    counts = pc.value_counts(ids)
+    return counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist()
+
+
+def _results(row: dict[str, Any]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([row], schema=_RESULTS)
 
 
 def to_documents(batch: pa.RecordBatch) -> list[Document]:
     """Make documents of COLUMNS of valid events."""
-    names = LIVE_EVENTS.column_names
-    columns = [batch.column(name).to_pylist() for name in names]
-    documents = []
-    for values in zip(*columns, strict=True):
-        source = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        if "properties" in source:
-            source["properties"] = msgspec.Raw(source["properties"].encode())
-        source[WORDS] = _words(source)
-        documents.append(
-            Document(
-                id=_document_id(source["event_id"]),
-                day=source["event_date"],
-                record=(source["topic"], source["partition"], source["offset"]),
-                source=_encoder.encode(source),
-            )
-        )
-    return documents
+    days = batch.column("event_date").to_pylist()
+    records = zip(*(batch.column(name).to_pylist() for name in RECORD_ORDER), strict=True)
+    columns = [_encodable(name, batch.column(name)) for name in LIVE_EVENTS.column_names]
+    sources = zip(*columns, _words(batch).to_pylist(), strict=True)
+    return [
+        # The id is the first column.
+        Document(id=_document_id(source[0]), day=day, record=record, source=_encoder.encode(_Source(*source)))
+        for source, day, record in zip(sources, days, records, strict=True)
+    ]
+
+
+_Source = msgspec.defstruct(
+    "_Source", [(name, Any, None) for name in (*LIVE_EVENTS.column_names, WORDS)], omit_defaults=True
+)
+"""A document: what an event does not have is not in it."""
+
+
+def _encodable(name: str, column: pa.Array) -> list[Any]:
+    """The values of a column as the encoder takes them: moments as text, which Arrow makes sooner than objects."""
+    if pa.types.is_timestamp(column.type):
+        column = pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
+    values = column.to_pylist()
+    if name == "properties":
+        # They are JSON already.
+        return [None if value is None else msgspec.Raw(value) for value in values]
+    return values
 
 
 def _document_id(event_id: str) -> str:
@@ -209,12 +238,12 @@ def _document_id(event_id: str) -> str:
     return event_id if len(encoded) <= MAX_ID_BYTES else blake2b(encoded, digest_size=16).hexdigest()
 
 
-def _words(source: dict[str, Any]) -> str:
-    category = source.get("product_category", "")
+def _words(batch: pa.RecordBatch) -> pa.Array:
+    category = batch.column("product_category")
     # The analyzer takes electronics.smartphone for one word.
     texts = (
         category,
-        category.replace(".", " "),
-        *(source.get(n, "") for n in ("query", "product_id", "brand")),
+        pc.replace_substring(category, ".", " "),
+        *(batch.column(name) for name in ("query", "product_id", "brand")),
     )
-    return " ".join(text for text in texts if text)
+    return pc.binary_join_element_wise(*texts, " ", null_handling="skip")

@@ -71,9 +71,16 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _valid_events(
+def valid_batches(
     batches: Iterator[pa.RecordBatch], rules: Rules, columns: tuple[str, ...]
 ) -> Iterator[pa.RecordBatch]:
+    """Leave of records the valid events: what Spark's workers do with a stream of `topic_records`.
+
+    Args:
+        batches: RAW_EVENTS rows.
+        rules: of valid events.
+        columns: which of PARSED; fewer are faster.
+    """
     _spare_the_collector()
     for batch in parse_batches(batches, rules):
         yield batch.filter(pc.is_null(batch.column("rule"))).select(list(columns))
@@ -90,29 +97,24 @@ def placed_offsets(lake: Lake, topic: str) -> dict[int, int]:
     return {partition: offset + 1 for (name, partition), offset in held.items() if name == topic}
 
 
-def valid_events(
-    session: SparkSession,
-    settings: Settings,
-    columns: tuple[str, ...],
-    starting_offsets: Mapping[int, int] | None = None,
+def topic_records(
+    session: SparkSession, settings: Settings, starting_offsets: Mapping[int, int] | None = None
 ) -> DataFrame:
-    """Stream the topic's valid events; what is no event is left to the batch side.
+    """Stream the topic's records: RAW_EVENTS rows of no ingest batch.
 
     Args:
         session: a classic one, as `streaming_session` returns it.
-        settings: name the topic and the rules of valid events.
-        columns: which of PARSED; fewer are faster.
+        settings: name the topic.
         starting_offsets: where a query without a checkpoint begins, per partition (default: the earliest record).
     """
     from pyspark.sql import functions as F
-    from pyspark.sql.pandas.types import from_arrow_schema
 
     starting = "earliest"
     if starting_offsets:
         starting = json.dumps(
             {settings.kafka_topic: {str(partition): offset for partition, offset in starting_offsets.items()}}
         )
-    records = (
+    return (
         session.readStream.format("kafka")
         .options(**settings.kafka_spark_options)
         .option("subscribe", settings.kafka_topic)
@@ -135,7 +137,25 @@ def valid_events(
             "value",
         )
     )
+
+
+def valid_events(
+    session: SparkSession,
+    settings: Settings,
+    columns: tuple[str, ...],
+    starting_offsets: Mapping[int, int] | None = None,
+) -> DataFrame:
+    """Stream the topic's valid events; what is no event is left to the batch side.
+
+    Args:
+        session: as for `topic_records`.
+        settings: name the topic and the rules of valid events.
+        columns: which of PARSED; fewer are faster.
+        starting_offsets: as for `topic_records`.
+    """
+    from pyspark.sql.pandas.types import from_arrow_schema
+
     schema = pa.schema([PARSED.field(name) for name in columns])
-    return records.mapInArrow(
-        partial(_valid_events, rules=Rules.of(settings), columns=columns), from_arrow_schema(schema)
+    return topic_records(session, settings, starting_offsets).mapInArrow(
+        partial(valid_batches, rules=Rules.of(settings), columns=columns), from_arrow_schema(schema)
     )
