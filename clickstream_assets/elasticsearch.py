@@ -1,8 +1,8 @@
-"""Elasticsearch: the live events, in an index per UTC day behind one alias.
+"""Elasticsearch: the live events, in an index per UTC day behind one alias; and what the alerts' index needs too.
 
 One document per event id over all days: of the first record in Kafka's order, in whatever order and batches records
 are sent, and sending them again changes nothing. The stream writes, the API reads; both get errors that say which
-setting to mend.
+setting to mend. The alerts' index is in `streaming/alert_index.py`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Problem(StrEnum):
     BUSY = "Elasticsearch is overloaded"
     NOT_ALLOWED = "Elasticsearch does not allow this"
     UNHEALTHY = "Elasticsearch has lost an index"
-    IN_THE_WAY = "an index has the name of the alias"
+    IN_THE_WAY = "another index has that name"
     FAILED = "Elasticsearch reported an error"
 
 
@@ -83,7 +83,7 @@ class Document(NamedTuple):
     """A JSON object."""
 
 
-_Action: TypeAlias = tuple[bytes, bytes | None]
+Action: TypeAlias = tuple[bytes, bytes | None]
 """A line of a bulk request that says what to do, and the document's, if it takes one."""
 _OF_REQUEST = "of_request"
 """In an answer that was to the whole request, not to one of its actions."""
@@ -96,6 +96,11 @@ class _Copy(NamedTuple):
     kept_in: str
     sequence: int
     term: int
+
+    @property
+    def is_this(self) -> dict[str, int]:
+        """Condition of an action that is for this version alone."""
+        return {"if_seq_no": self.sequence, "if_primary_term": self.term}
 
 
 class Written(StrEnum):
@@ -117,11 +122,11 @@ class Outcome(NamedTuple):
     reason: str | None = None
 
 
-class LiveEvents:
-    """The live events of one alias.
+class ElasticsearchServer:
+    """The server that the settings name.
 
     Args:
-        settings: where the server is, and how the indices are called and laid out.
+        settings: where it is, and how indices are called and laid out.
         timeout: seconds that one request may take.
     """
 
@@ -150,11 +155,6 @@ class LiveEvents:
             self.client.close()
             del self.client
 
-    def index(self, day: date) -> str:
-        """Name of a day's index."""
-        # Asked for each document: formatting a date takes thrice as long.
-        return f"{self._settings.elasticsearch_alias}-{day.isoformat().replace('-', '.')}"
-
     def check(self) -> None:
         """Ask whether the server can be used.
 
@@ -168,6 +168,69 @@ class LiveEvents:
             raise ElasticsearchError(
                 Problem.UNHEALTHY, f"the cluster at {self._server} is red; see its own log for the reason"
             )
+
+    def _bulk(
+        self, actions: Iterable[Action], at_once: int = _REQUEST_DOCUMENTS
+    ) -> Iterator[Mapping[str, Any]]:
+        """Send actions with their documents; yields the server's answer to each, errors included.
+
+        Not by the client's helper: it costs more than all else that is done with a document here.
+        """
+        from elasticsearch import ApiError
+
+        for request in _requests(actions, at_once):
+            try:
+                # The client takes lines that are encoded already, though its types do not say so.
+                lines: Any = [line for action in request for line in action if line is not None]
+                answer = self.client.bulk(
+                    operations=lines,
+                    # Of most documents there is nothing else to know.
+                    filter_path=("items.*.status", "items.*.error"),
+                )
+            except ApiError as error:
+                # The whole request was refused, for a document or for its size.
+                yield from (
+                    {"status": error.status_code, "error": str(error), _OF_REQUEST: True} for _ in request
+                )
+            else:
+                yield from (next(iter(item.values())) for item in answer["items"])
+
+    @property
+    def _server(self) -> str:
+        url = parse_url(self._settings.elasticsearch_url)
+        return f"ELASTICSEARCH_URL={url._replace(auth=None).url}"
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn the client's errors into `ElasticsearchError`."""
+        from elastic_transport import TransportError
+        from elasticsearch import ApiError
+
+        try:
+            yield
+        except TransportError as error:
+            raise ElasticsearchError(
+                Problem.UNREACHABLE,
+                f"no answer from {self._server} ({error.message}); start it (`clickstream stack up` starts a local "
+                "one), or set ELASTICSEARCH_URL to where it is",
+            ) from error
+        except ApiError as error:
+            said = f"{self._server} answered {error.status_code}: {error}"
+            if error.status_code in (401, 403):
+                raise ElasticsearchError(
+                    Problem.NOT_ALLOWED, f"{said}; set ELASTICSEARCH_API_KEY to a key that may"
+                ) from error
+            busy = error.status_code == 429 or error.status_code >= 500
+            raise ElasticsearchError(Problem.BUSY if busy else Problem.FAILED, said) from error
+
+
+class LiveEvents(ElasticsearchServer):
+    """The live events of one alias."""
+
+    def index(self, day: date) -> str:
+        """Name of a day's index."""
+        # Asked for each document: formatting a date takes thrice as long.
+        return f"{self._settings.elasticsearch_alias}-{day.isoformat().replace('-', '.')}"
 
     def prepare(self) -> None:
         """Make sure that an index that is made from now on has our mapping and the alias.
@@ -317,17 +380,17 @@ class LiveEvents:
         suspects = []
         for number, answer in zip(numbers, self._bulk(actions, at_once), strict=True):
             status = answer["status"]
-            if _is_busy(answer):
-                busy = _reason(answer)
+            if is_busy(answer):
+                busy = reason_of(answer)
             elif status in (401, 403, 404):
-                raise ElasticsearchError(Problem.NOT_ALLOWED, f"{self._server}: {_reason(answer)[1]}")
+                raise ElasticsearchError(Problem.NOT_ALLOWED, f"{self._server}: {reason_of(answer)[1]}")
             elif _OF_REQUEST in answer and at_once > 1:
                 # Some document of it, or all of them together.
                 suspects.append(number)
             elif status == 409:
                 contested.append(number)
             elif status >= 400:
-                done[number] = Outcome(Written.REFUSED, *_reason(answer))
+                done[number] = Outcome(Written.REFUSED, *reason_of(answer))
             else:
                 is_new = not there.get(documents[number].id)
                 done[number] = Outcome(Written.CREATED if is_new else Written.REPLACED)
@@ -340,38 +403,14 @@ class LiveEvents:
     def _delete(self, surplus: Mapping[str, Iterable[_Copy]]) -> None:
         """Delete copies by id; one that is gone already is fine, and one that is another by now stays."""
         actions = [
-            (_action("delete", document_id, copy.kept_in, copy), None)
+            (bulk_action("delete", document_id, copy.kept_in, **copy.is_this), None)
             for document_id, copies in surplus.items()
             for copy in copies
         ]
-        for answer in self._bulk(actions, _REQUEST_DOCUMENTS):
+        for answer in self._bulk(actions):
             if answer["status"] >= 400 and answer["status"] not in (404, 409):
-                problem = Problem.BUSY if _is_busy(answer) else Problem.NOT_ALLOWED
-                raise ElasticsearchError(problem, f"{self._server}: {_reason(answer)[1]}")
-
-    def _bulk(self, actions: Iterable[_Action], at_once: int) -> Iterator[Mapping[str, Any]]:
-        """Send actions with their documents; yields the server's answer to each, errors included.
-
-        Not by the client's helper: it costs more than all else that is done with a document here.
-        """
-        from elasticsearch import ApiError
-
-        for request in _requests(actions, at_once):
-            try:
-                # The client takes lines that are encoded already, though its types do not say so.
-                lines: Any = [line for action in request for line in action if line is not None]
-                answer = self.client.bulk(
-                    operations=lines,
-                    # Of most documents there is nothing else to know.
-                    filter_path=("items.*.status", "items.*.error"),
-                )
-            except ApiError as error:
-                # The whole request was refused, for a document or for its size.
-                yield from (
-                    {"status": error.status_code, "error": str(error), _OF_REQUEST: True} for _ in request
-                )
-            else:
-                yield from (next(iter(item.values())) for item in answer["items"])
+                problem = Problem.BUSY if is_busy(answer) else Problem.NOT_ALLOWED
+                raise ElasticsearchError(problem, f"{self._server}: {reason_of(answer)[1]}")
 
     def search(self, query: Mapping[str, Any], limit: int, offset: int) -> list[dict[str, Any]]:
         """Find events, the latest first and equals by event id; none where nothing was ever written.
@@ -427,11 +466,6 @@ class LiveEvents:
             if re.fullmatch(r"\d{4}\.\d\d\.\d\d", name)
         )
 
-    @property
-    def _server(self) -> str:
-        url = parse_url(self._settings.elasticsearch_url)
-        return f"ELASTICSEARCH_URL={url._replace(auth=None).url}"
-
     def _patiently(self) -> Retrying:
         return Retrying(
             retry=retry_if_exception(_may_pass),
@@ -439,29 +473,6 @@ class LiveEvents:
             wait=wait_exponential(multiplier=0.2, max=10),
             reraise=True,
         )
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn the client's errors into `ElasticsearchError`."""
-        from elastic_transport import TransportError
-        from elasticsearch import ApiError
-
-        try:
-            yield
-        except TransportError as error:
-            raise ElasticsearchError(
-                Problem.UNREACHABLE,
-                f"no answer from {self._server} ({error.message}); start it (`clickstream stack up` starts a local "
-                "one), or set ELASTICSEARCH_URL to where it is",
-            ) from error
-        except ApiError as error:
-            said = f"{self._server} answered {error.status_code}: {error}"
-            if error.status_code in (401, 403):
-                raise ElasticsearchError(
-                    Problem.NOT_ALLOWED, f"{said}; set ELASTICSEARCH_API_KEY to a key that may"
-                ) from error
-            busy = error.status_code == 429 or error.status_code >= 500
-            raise ElasticsearchError(Problem.BUSY if busy else Problem.FAILED, said) from error
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -473,20 +484,25 @@ def _copy(hit: Mapping[str, Any]) -> _Copy:
     return _Copy((topic, partition, offset), hit["_index"], hit["_seq_no"], hit["_primary_term"])
 
 
-def _to_write(document: Document, index: str, copies: Iterable[_Copy]) -> _Action:
+def _to_write(document: Document, index: str, copies: Iterable[_Copy]) -> Action:
     """Have a document written where there is none of its id, or in the place of just the one that is there."""
     own = next((copy for copy in copies if copy.kept_in == index), None)
-    return _action("index" if own else "create", document.id, index, own), document.source
+    line = (
+        bulk_action("index", document.id, index, **own.is_this)
+        if own
+        else bulk_action("create", document.id, index)
+    )
+    return line, document.source
 
 
-def _action(kind: str, document_id: str, index: str, copy: _Copy | None = None) -> bytes:
-    condition = {"if_seq_no": copy.sequence, "if_primary_term": copy.term} if copy else {}
-    return msgspec.json.encode({kind: {"_index": index, "_id": document_id, **condition}})
+def bulk_action(kind: str, document_id: str, index: str, **conditions: int) -> bytes:
+    """Make a line of a bulk request; `kind` is `create`, `index` or `delete`, conditions such as `if_seq_no`."""
+    return msgspec.json.encode({kind: {"_index": index, "_id": document_id, **conditions}})
 
 
-def _requests(actions: Iterable[_Action], at_once: int) -> Iterator[list[_Action]]:
+def _requests(actions: Iterable[Action], at_once: int) -> Iterator[list[Action]]:
     """Put actions together to requests, of no more than so many and, but for one alone, `_REQUEST_BYTES`."""
-    request: list[_Action] = []
+    request: list[Action] = []
     size = 0
     for action in actions:
         # Each line with its end.
@@ -507,13 +523,13 @@ def _surplus(copies: list[_Copy], index: str, outcome: Outcome) -> list[_Copy]:
     return copies[1:]
 
 
-def _is_busy(answer: Mapping[str, Any]) -> bool:
+def is_busy(answer: Mapping[str, Any]) -> bool:
     """Whether the server could not take something now, through no fault of what was sent."""
     status = answer["status"]
-    return status == 429 or status >= 500 or (status == 400 and bool(_FULL.search(_reason(answer)[1])))
+    return status == 429 or status >= 500 or (status == 400 and bool(_FULL.search(reason_of(answer)[1])))
 
 
-def _reason(answer: Mapping[str, Any]) -> tuple[str, str]:
+def reason_of(answer: Mapping[str, Any]) -> tuple[str, str]:
     """The kind of an error, and its cause in words."""
     error = answer["error"]
     if isinstance(error, str):
@@ -523,7 +539,8 @@ def _reason(answer: Mapping[str, Any]) -> tuple[str, str]:
     return error["type"], cause["reason"]
 
 
-def _field_mapping(column: str, arrow: pa.DataType) -> dict[str, Any]:
+def field_mapping(column: str, arrow: pa.DataType) -> dict[str, Any]:
+    """Return how a column of one of our tables is indexed."""
     if column == "properties":
         # One field whatever keys senders think of; a field each would end at 1,000.
         return {"type": "flattened", "ignore_above": _SEARCHABLE_BYTES}
@@ -537,7 +554,7 @@ def _field_mapping(column: str, arrow: pa.DataType) -> dict[str, Any]:
     if column in _TRACES:
         # No more than shown: it would be a fifth of the fields to index.
         return {"type": "keyword", "index": False, "doc_values": False}
-    names = {pa.string(): "keyword", pa.bool_(): "boolean", pa.int64(): "long"}
+    names = {pa.string(): "keyword", pa.bool_(): "boolean", pa.int64(): "long", pa.float64(): "double"}
     return {"type": names[arrow]}
 
 
@@ -550,6 +567,6 @@ MAPPINGS: dict[str, Any] = {
     "_source": {"excludes": [WORDS]},
     "properties": {
         WORDS: {"type": "text"},
-        **{column.name: _field_mapping(column.name, column.type) for column in LIVE_EVENTS.columns},
+        **{column.name: field_mapping(column.name, column.type) for column in LIVE_EVENTS.columns},
     },
 }

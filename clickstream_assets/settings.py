@@ -284,6 +284,11 @@ class Settings(BaseSettings):
         pattern="^[a-z0-9][a-z0-9_]*$",
         description="Alias of the live events; their indices are called alias-YYYY.MM.DD.",
     )
+    elasticsearch_alerts_index: str = Field(
+        "clickstream_alerts",
+        pattern="^[a-z0-9][a-z0-9_]*$",
+        description="Index of the flash-sale alerts, a copy of the table: one of its own for each POSTGRES_DB.",
+    )
     elasticsearch_shards: int = Field(1, ge=1, description="Shards of each day's index.")
     elasticsearch_replicas: int = Field(0, ge=0, description="Copies of each shard; 1 on a cluster.")
     elasticsearch_patience_seconds: float = Field(

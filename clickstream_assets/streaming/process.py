@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,6 +21,7 @@ from clickstream_assets.lake import LakeError
 from clickstream_assets.postgres.connection import PostgresError, explained
 from clickstream_assets.settings import Settings
 from clickstream_assets.streaming import live_events
+from clickstream_assets.streaming.alert_index import update_alert_index
 from clickstream_assets.streaming.errors import LOST_TO_LIVE_EVENTS, StreamError, explain, needs_person
 from clickstream_assets.streaming.lake_copies import update_copies
 from clickstream_assets.streaming.notifications import deliver_pending
@@ -27,7 +29,7 @@ from clickstream_assets.streaming.owner import OwnedError, ownership
 from clickstream_assets.streaming.query import WindowQuery, lake_of
 from clickstream_assets.streaming.report import Reporter, metadata
 from clickstream_assets.streaming.status import Status, write_status
-from clickstream_assets.streaming.store import progress_of
+from clickstream_assets.streaming.store import Changes, progress_of
 from clickstream_assets.streaming.windows import QUERY
 
 if TYPE_CHECKING:
@@ -47,50 +49,104 @@ FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 30.0
 LIVE_WAIT_SECONDS = 5.0
 LONGEST_LIVE_WAIT_SECONDS = 60.0
+INDEX_SECONDS = 300.0
 RETENTION_SECONDS = 3600.0
 STOP_SECONDS = 20.0
 
 _log = logging.getLogger(__name__)
 
 
-class Courier:
-    """Delivers messages about alerts in a thread of its own, so that a slow receiver keeps no batch waiting."""
+class Background(ABC):
+    """Does something in a thread of its own, when it is woken and at times, so that it keeps no batch waiting.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    Args:
+        name: the thread's.
+        seconds: it is done after this long also without being woken.
+    """
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self._seconds = seconds
         self._wake = threading.Event()
-        self._is_closing = False
-        self._thread = threading.Thread(target=self._work, name="alerts", daemon=True)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin to deliver."""
+        """Begin."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Deliver what is pending, and end."""
-        self._is_closing = True
+        """Do it a last time, and end."""
+        self._closing.set()
         self._wake.set()
         self._thread.join(STOP_SECONDS)
 
     def wake(self) -> None:
-        """Have what is pending delivered soon."""
+        """Have it done soon."""
         self._wake.set()
 
     def _work(self) -> None:
-        while not self._is_closing:
-            # Also without being woken: what failed is to be tried again.
-            self._wake.wait(LONGEST_WAIT_SECONDS)
+        rest = 0.0
+        is_last = False
+        while not is_last:
+            self._closing.wait(rest)
+            self._wake.wait(self._seconds)
             self._wake.clear()
+            # Asked before, so that what came until then is done.
+            is_last = self._closing.is_set()
             try:
-                deliver_pending(self._settings)
-            except PostgresError as error:
-                _log.warning("messages about alerts wait: %s", error)
+                rest = self._do()
             except Exception:
-                # Whatever it is, it must not end the deliveries, nor the streams.
-                _log.exception("messages about alerts could not be delivered; they are tried again")
+                # Whatever it is, it must not end the thread, nor the streams.
+                _log.exception("%s failed; it is tried again", self._thread.name)
+                rest = FIRST_WAIT_SECONDS
+
+    @abstractmethod
+    def _do(self) -> float:
+        """Do it; returns for how many seconds it must not be done again."""
+
+
+class Courier(Background):
+    """Delivers messages about alerts, however slow a receiver is."""
+
+    def __init__(self, settings: Settings) -> None:
+        # Also without being woken: what failed is to be tried again.
+        super().__init__("alert messages", LONGEST_WAIT_SECONDS)
+        self._settings = settings
+
+    def _do(self) -> float:
+        try:
+            deliver_pending(self._settings)
+        except PostgresError as error:
+            _log.warning("messages about alerts wait: %s", error)
+        return 0
+
+
+class AlertIndexer(Background):
+    """Keeps the alerts in Elasticsearch equal to PostgreSQL's, however slow or far away it is."""
+
+    def __init__(self, settings: Settings) -> None:
+        # Also without being woken: somebody may have deleted the index.
+        super().__init__("alert index", INDEX_SECONDS)
+        self._settings = settings
+        self._wait = LIVE_WAIT_SECONDS
+
+    def _do(self) -> float:
+        began = time.monotonic()
+        try:
+            reason = update_alert_index(self._settings)
+        except PostgresError as error:
+            reason = str(error)
+            _log.warning("the alerts in Elasticsearch wait: %s", reason)
+        if reason is None:
+            self._wait = LIVE_WAIT_SECONDS
+            # A tenth of the time at most goes into comparing, however many alerts there are.
+            return 9 * (time.monotonic() - began)
+        self.wake()
+        wait, self._wait = self._wait, min(self._wait * 2, LONGEST_LIVE_WAIT_SECONDS)
+        return wait
 
 
 class Running:
@@ -178,10 +234,14 @@ class Outcome:
     latency_seconds: float | None
     changed_windows: int
     open_alerts: int | None
+    alerts_wait: str | None
+    """Why Elasticsearch does not have the alerts as they are."""
 
 
 def run_available(settings: Settings, session: Session) -> Outcome:
-    """Bring windows and alerts up to what is in the topic now, and the lake's copies with them.
+    """Bring windows and alerts up to what is in the topic now, and with them the lake's copies and the alerts' index.
+
+    Where Elasticsearch is away, the index waits for the next run.
 
     Raises:
         OwnedError: another process runs the streams.
@@ -190,7 +250,7 @@ def run_available(settings: Settings, session: Session) -> Outcome:
     """
     Topic(settings).offsets()
     with ownership(settings, "run") as connection, Courier(settings) as courier:
-        windows = WindowQuery(session(), settings, connection, courier.wake)
+        windows = WindowQuery(session(), settings, connection, lambda _: courier.wake())
         running = _windows(windows, settings, A_RUN)
         error = running.finish()
         if cause := windows.error or error:
@@ -198,7 +258,8 @@ def run_available(settings: Settings, session: Session) -> Outcome:
         windows.close_idle()
         running.note(Topic(settings).offsets(), windows.latency_seconds)
         changed = update_copies(settings, lake_of(settings))
-    return Outcome(running.status, windows.latency_seconds, changed, windows.open_alerts)
+        alerts_wait = update_alert_index(settings)
+    return Outcome(running.status, windows.latency_seconds, changed, windows.open_alerts, alerts_wait)
 
 
 def run_live_events(settings: Settings, session: Session) -> Status:
@@ -297,15 +358,27 @@ class Supervisor:
             ) from error
 
     def _run_as_owner(self) -> None:
-        with ownership(self._settings, "stream") as connection, Courier(self._settings) as courier:
+        with (
+            ownership(self._settings, "stream") as connection,
+            Courier(self._settings) as courier,
+            AlertIndexer(self._settings) as indexer,
+        ):
+
+            def on_batch(changes: Changes) -> None:
+                courier.wake()
+                if changes.alerts:
+                    indexer.wake()
+
             if not self._wait_for_topic():
                 return
             session = self._session()
-            windows = WindowQuery(session, self._settings, connection, courier.wake)
+            windows = WindowQuery(session, self._settings, connection, on_batch)
             counting = _windows(windows, self._settings, ALWAYS_ON)
             live = _live_events(lambda: session, self._settings, ALWAYS_ON)
             try:
                 counting.start(self._trigger)
+                # For what others left undone, and for alerts that were found anew at the start.
+                indexer.wake()
                 _log.info("the streams run, up to now at %s", self._settings.kafka_topic)
                 self._watch(connection, windows, counting, live)
             finally:

@@ -19,7 +19,7 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.streaming.checkpoint import REBUILD, Checkpoint, CheckpointError
 from clickstream_assets.streaming.errors import guarded
 from clickstream_assets.streaming.source import valid_events
-from clickstream_assets.streaming.store import Progress, WindowStore, is_idle, progress_of
+from clickstream_assets.streaming.store import Changes, Progress, WindowStore, is_idle, progress_of
 from clickstream_assets.streaming.windows import COLUMNS, QUERY, fingerprint, windowed
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class WindowQuery:
         session: as `source.streaming_session` returns it.
         settings: everything else.
         connection: the owner's.
-        on_batch: called after each batch that is in PostgreSQL; must not block.
+        on_batch: called with what a batch changed when that is in PostgreSQL; must not block.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class WindowQuery:
         session: SparkSession,
         settings: Settings,
         connection: psycopg.Connection,
-        on_batch: Callable[[], None] = lambda: None,
+        on_batch: Callable[[Changes], None] = lambda _: None,
     ) -> None:
         self._session = session
         self._settings = settings
@@ -130,7 +130,7 @@ class WindowQuery:
             "no records come any more: what was over is closed, with %d messages about alerts",
             changes.messages,
         )
-        self._on_batch()
+        self._on_batch(changes)
 
     def _beginning(self, progress: Progress) -> dict[int, int] | None:
         if not progress.offsets:
@@ -153,4 +153,4 @@ class WindowQuery:
             changes.windows,
             changes.messages,
         )
-        self._on_batch()
+        self._on_batch(changes)

@@ -20,6 +20,7 @@ from clickstream_assets.kafka import Topic
 from clickstream_assets.lake import Lake
 from clickstream_assets.postgres.connection import explained
 from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.alert_index import update_alert_index
 from clickstream_assets.streaming.alerts import AlertRules
 from clickstream_assets.streaming.lake_copies import update_copies
 from clickstream_assets.streaming.query import checkpoint_of, lake_of
@@ -89,6 +90,7 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
     if before:
         checkpoint_of(settings, before.generation).remove()
     update_copies(settings, lake_of(settings))
+    update_alert_index(settings)
     return Rebuilt(windows, alerts, beginning.floor, beginning.offsets, beginning.lost)
 
 

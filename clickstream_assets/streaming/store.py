@@ -90,9 +90,10 @@ class Progress:
 
 
 class Changes(NamedTuple):
-    """What a batch changed: rows of windows, and messages to deliver; and how many alerts are open after it."""
+    """What a batch changed: rows of windows and alerts, and messages to deliver; and how many alerts are open then."""
 
     windows: int
+    alerts: int
     messages: int
     open_alerts: int
 
@@ -242,10 +243,10 @@ class WindowStore:
             number = progress.base_batch_id + 1 + batch_id
             self._refuse_other_ages(progress, number, planned)
             if progress.batch_id >= number:
-                return Changes(0, 0, self._open_alerts())
+                return Changes(0, 0, 0, self._open_alerts())
             changed = self._put(rows, number, progress.closed_until)
             watermark = max(filter(None, (planned.watermark, progress.watermark)), default=None)
-            sent = self._close(watermark, number)
+            alerts, sent = self._close(watermark, number)
             offsets = progress.offsets | planned.offsets
             now = replace(
                 progress,
@@ -256,7 +257,7 @@ class WindowStore:
             )
             write_progress(self._connection, now)
             self._keep_batch(now)
-            return Changes(changed, sent, self._open_alerts())
+            return Changes(changed, alerts, sent, self._open_alerts())
 
     def close_idle(self) -> Changes | None:
         """Close what is over by the clock, and resolve its alerts, if no record was read for STREAM_IDLE_SECONDS.
@@ -274,9 +275,9 @@ class WindowStore:
                     return None
                 now = replace(progress.beside_the_batches(), idle_until=until)
                 self._stage()
-                sent = self._close(until, now.batch_id)
+                alerts, sent = self._close(until, now.batch_id)
                 write_progress(self._connection, now)
-                return Changes(0, sent, self._open_alerts())
+                return Changes(0, alerts, sent, self._open_alerts())
         finally:
             self._is_writing.release()
 
@@ -296,8 +297,12 @@ class WindowStore:
                 f"time, as from a backup. Run {REBUILD}"
             )
 
-    def _close(self, until: datetime | None, batch_id: int) -> int:
-        """Close the windows that end by a time, and bring the alerts up to that; returns what is to be told."""
+    def _close(self, until: datetime | None, batch_id: int) -> tuple[int, int]:
+        """Close the windows that end by a time, and bring the alerts up to that.
+
+        Returns:
+            How many alerts are others, and how much is to be told.
+        """
         if until:
             self._connection.execute(
                 "UPDATE product_windows SET is_final = true, batch_id = %s "
@@ -450,13 +455,16 @@ class WindowStore:
 
     def _bring_alerts_up_to_date(
         self, since: Mapping[str, datetime], *, is_recount: bool = False, settled: datetime | None = None
-    ) -> int:
-        """Find the alerts of products from a time on again, and write down what is to be told; returns how much.
+    ) -> tuple[int, int]:
+        """Find the alerts of products from a time on again, and write down what is to be told.
 
         `is_recount` and `settled` are those of `messages`.
+
+        Returns:
+            How many alerts are new, others or gone, and how much is to be told.
         """
         if not since:
-            return 0
+            return 0, 0
         scope = (list(since), list(since.values()))
         windows = self._windows(scope)
         told = self._told(scope)
@@ -468,7 +476,7 @@ class WindowStore:
             ]
             for product_id, start in since.items()
         }
-        self._replace_alerts(scope, [alert for found in alerts.values() for alert in found])
+        changed = self._replace_alerts(scope, [alert for found in alerts.values() for alert in found])
         to_tell = [
             (product_id, message)
             for product_id, found in alerts.items()
@@ -484,7 +492,7 @@ class WindowStore:
             "AND told.last_window_end <> alert.last_window_end",
             (scope[0],),
         )
-        return sum(not message.is_silent for _, message in to_tell)
+        return changed, sum(not message.is_silent for _, message in to_tell)
 
     def _windows(self, scope: tuple[list[str], list[datetime]]) -> dict[str, list[Window]]:
         rows = self._connection.execute(
@@ -511,8 +519,9 @@ class WindowStore:
             told[product_id].append(Told(told_id, alert_id, Kind(kind), *fields))
         return told
 
-    def _replace_alerts(self, scope: tuple[list[str], list[datetime]], alerts: list[Alert]) -> None:
-        self._connection.execute(
+    def _replace_alerts(self, scope: tuple[list[str], list[datetime]], alerts: list[Alert]) -> int:
+        """Make the alerts of the scope these; returns how many rows that changed."""
+        deleted = self._connection.execute(
             "DELETE FROM flash_sale_alerts USING unnest(%s::text[], %s::timestamptz[]) AS scope (id_of_product, since) "
             "WHERE product_id = id_of_product AND first_window_start >= since AND alert_id <> ALL(%s)",
             (*scope, [alert.alert_id for alert in alerts]),
@@ -532,6 +541,8 @@ class WindowStore:
         )
         with self._connection.cursor() as cursor:
             cursor.executemany(statement, alerts)
+            written = cursor.rowcount if alerts else 0
+        return deleted.rowcount + written
 
     def _tell(self, to_tell: Iterable[tuple[str, Message]]) -> None:
         """Note what is told, and put a message for each sink into the outbox."""

@@ -16,13 +16,13 @@ from clickstream_assets.defs.windows.sensors import new_stream_records, unchecke
 from clickstream_assets.engine import SparkEngine
 from clickstream_assets.resources.kafka import KafkaResource
 from clickstream_assets.resources.settings import SettingsResource
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import query
 from clickstream_assets_tests.defs.history import past_run, start_run, tick
 from clickstream_assets_tests.defs.pipeline import Pipeline, send
-from clickstream_assets_tests.streaming.streams import click, views
+from clickstream_assets_tests.streaming.streams import click, indexed_alerts, views
 
 NOON = at("2024-05-01 12:00")
 MINUTE = timedelta(minutes=1)
@@ -39,6 +39,7 @@ def pipeline(
 ) -> Pipeline:
     monkeypatch.setenv("CLICKSTREAM_HOME", str(tmp_path))
     monkeypatch.setenv("ELASTICSEARCH_ALIAS", pipeline_env.postgres_db)
+    monkeypatch.setenv("ELASTICSEARCH_ALERTS_INDEX", f"alerts_{pipeline_env.postgres_db}")
     # Started first, so that the run joins it: a process has one.
     assert spark_engine.session
     return Pipeline(pipeline_env, instance, definitions)
@@ -79,10 +80,12 @@ def test_a_run_reports_what_it_did_and_its_checks_agree(pipeline: Pipeline, defi
     assert pipeline.reported("product_windows", "dagster/row_count") == 4
     assert pipeline.reported("flash_sale_alerts", "dagster/row_count") == 1
     assert pipeline.reported("flash_sale_alerts", "open_alerts") == 0
+    assert pipeline.reported("flash_sale_alerts", "elasticsearch") == "up to date"
     assert pipeline.reported("live_events", "rows") == 102
     assert len(pipeline.lake(PRODUCT_WINDOWS)) == 4
     (alert,) = pipeline.lake(FLASH_SALE_ALERTS)
     assert alert["state"] == "resolved"
+    assert indexed_alerts(load_settings()) == [alert]
 
 
 def test_checks_find_lost_state_and_alerts_that_do_not_follow(

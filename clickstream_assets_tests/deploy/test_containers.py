@@ -42,7 +42,12 @@ def own_settings(settings_for_stack: Settings) -> Iterator[Settings]:
     """A topic's and an alias's names, and an empty database."""
     name = uuid4().hex[:12]
     with fresh_database(settings_for_stack, migrated=False) as database:
-        yield with_settings(database, kafka_topic=f"events-{name}", elasticsearch_alias=f"live_{name}")
+        yield with_settings(
+            database,
+            kafka_topic=f"events-{name}",
+            elasticsearch_alias=f"live_{name}",
+            elasticsearch_alerts_index=f"alerts_{name}",
+        )
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +92,7 @@ def containers(
         environment = {
             "KAFKA_TOPIC": own_settings.kafka_topic,
             "ELASTICSEARCH_ALIAS": own_settings.elasticsearch_alias,
+            "ELASTICSEARCH_ALERTS_INDEX": own_settings.elasticsearch_alerts_index,
             "POSTGRES_DB": own_settings.postgres_db,
             "DAGSTER_POSTGRES_DB": dagsters.postgres_db,
             "SENSOR_INTERVAL_SECONDS": "3600",

@@ -16,6 +16,8 @@ from dotenv import dotenv_values
 from clickstream_assets.elasticsearch import MAPPINGS
 from clickstream_assets.local.postgres import installed_programs
 from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.alert_index import ALERT_MAPPINGS
+from clickstream_assets.streaming.alerts import State
 from clickstream_assets_tests.databases import PrivateServer, private_server, query, with_settings
 from clickstream_assets_tests.deploy.files import (
     COMPOSE_FILE,
@@ -121,16 +123,49 @@ def test_kibanas_objects_refer_to_each_other():
             assert named == {reference["name"] for reference in item["references"]}
 
 
-def test_kibanas_objects_name_what_is_in_elasticsearch():
-    (view,) = [item["attributes"] for item in kibana_objects() if item["type"] == "index-pattern"]
-    assert view["title"] == Settings.model_fields["elasticsearch_alias"].default
-    fields = {view["timeFieldName"]}
-    for item in kibana_objects():
-        fields |= set(item["attributes"].get("columns", []))
-        for agg in json.loads(item["attributes"].get("visState", '{"aggs": []}'))["aggs"]:
+INDICES = {
+    Settings.model_fields["elasticsearch_alias"].default: MAPPINGS,
+    Settings.model_fields["elasticsearch_alerts_index"].default: ALERT_MAPPINGS,
+}
+
+
+def test_kibanas_views_are_of_what_is_in_elasticsearch():
+    views = [item["attributes"] for item in kibana_objects() if item["type"] == "index-pattern"]
+    assert sorted(view["title"] for view in views) == sorted(INDICES)
+    for view in views:
+        fields = INDICES[view["title"]]["properties"]
+        assert fields[view["timeFieldName"]] == {"type": "date"}
+        assert set(json.loads(view["fieldFormatMap"])) <= set(fields)
+
+
+def test_kibanas_objects_name_fields_of_their_view():
+    objects = kibana_objects()
+    titles = {item["id"]: item["attributes"]["title"] for item in objects if item["type"] == "index-pattern"}
+    seen = dict.fromkeys(INDICES, 0)
+    for item in objects:
+        if item["type"] not in ("search", "visualization"):
+            continue
+        attributes = item["attributes"]
+        fields = {*attributes.get("columns", []), *(field for field, _ in attributes.get("sort", []))}
+        for agg in json.loads(attributes.get("visState", '{"aggs": []}'))["aggs"]:
             fields |= {agg["params"]["field"]} if "field" in agg["params"] else set()
-    assert len(fields) > 5
-    assert fields <= set(MAPPINGS["properties"])
+        searched = json.loads(attributes["kibanaSavedObjectMeta"]["searchSourceJSON"])["query"]["query"]
+        fields |= set(re.findall(r"(\w+) :", searched))
+        (title,) = [titles[ref["id"]] for ref in item["references"] if ref["type"] == "index-pattern"]
+        assert fields
+        assert fields <= set(INDICES[title]["properties"]), item["id"]
+        seen[title] += 1
+    assert all(count > 2 for count in seen.values())
+
+
+def test_kibana_shows_open_alerts_first():
+    (search,) = [
+        item["attributes"]
+        for item in kibana_objects()
+        if (item["type"], item["id"]) == ("search", "clickstream-alerts")
+    ]
+    assert search["sort"][0] == ["state", "asc"]
+    assert sorted(State) == [State.OPEN, State.RESOLVED]
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl, which Kibana's image has, is not installed")

@@ -16,13 +16,15 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from clickstream_assets.analytics.events import Rules
-from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, Table
+from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, TIMESTAMP, Table
+from clickstream_assets.elasticsearch import RESULT_WINDOW
 from clickstream_assets.engine import DuckDBEngine, SparkSession
 from clickstream_assets.ingest import land_records, place_events
 from clickstream_assets.kafka import Topic
 from clickstream_assets.lake import Lake
 from clickstream_assets.postgres.connection import connect
 from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.alert_index import AlertIndex
 from clickstream_assets.streaming.process import Outcome, run_available
 from clickstream_assets.streaming.source import configured
 from clickstream_assets_tests.databases import fresh_database, with_settings
@@ -32,7 +34,8 @@ Rows = list[dict[str, Any]]
 _PASSED_ON = (
     *("kafka_bootstrap_servers", "kafka_topic", "kafka_timeout_seconds"),
     *("postgres_host", "postgres_port", "postgres_user", "postgres_db"),
-    *("elasticsearch_url", "elasticsearch_alias", "elasticsearch_patience_seconds"),
+    *("elasticsearch_url", "elasticsearch_alias", "elasticsearch_alerts_index"),
+    "elasticsearch_patience_seconds",
     *("lake_path", "checkpoint_path", "clickstream_home", "views_threshold"),
     *("stream_batch_records", "stream_trigger_seconds", "stream_lake_seconds", "stream_idle_seconds"),
 )
@@ -131,6 +134,23 @@ class Shop:
         return os.environ | values
 
 
+def indexed_alerts(settings: Settings) -> Rows:
+    """What Elasticsearch has of alerts, as rows of the table."""
+    index = AlertIndex(settings)
+    name = settings.elasticsearch_alerts_index
+    try:
+        index.client.indices.refresh(index=name, ignore_unavailable=True)
+        hits = index.client.search(index=name, ignore_unavailable=True, size=RESULT_WINDOW)["hits"]["hits"]
+    finally:
+        index.close()
+    assert all(hit["_id"] == hit["_source"]["alert_id"] for hit in hits)
+    rows = [dict.fromkeys(FLASH_SALE_ALERTS.column_names) | hit["_source"] for hit in hits]
+    times = [column.name for column in FLASH_SALE_ALERTS.columns if column.type == TIMESTAMP]
+    for row in rows:
+        row |= {name: datetime.fromisoformat(row[name]) for name in times if row[name]}
+    return settled(rows, FLASH_SALE_ALERTS)
+
+
 def settled(rows: Rows, table: Table) -> Rows:
     """The rows in the order of their key, without what may differ from run to run."""
     kept = [{name: value for name, value in row.items() if name not in UNSETTLED} for row in rows]
@@ -151,6 +171,7 @@ def new_shop(
             # The instance of the stack's own is configured with variables that are not set here.
             dagster_home=None,
             elasticsearch_alias=f"live_{database.postgres_db[-12:]}",
+            elasticsearch_alerts_index=f"alerts_{database.postgres_db[-12:]}",
             **changes,
         )
         yield Shop(own, spark)

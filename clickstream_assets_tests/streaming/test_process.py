@@ -20,7 +20,7 @@ from http import HTTPStatus
 from itertools import count
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 import pytest
@@ -37,6 +37,7 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.simulator.sinks import ensure_topic
 from clickstream_assets.streaming import live_events
 from clickstream_assets.streaming import process as process_module
+from clickstream_assets.streaming.alert_index import AlertIndex
 from clickstream_assets.streaming.checkpoint import Checkpoint, CheckpointError
 from clickstream_assets.streaming.errors import StreamError
 from clickstream_assets.streaming.owner import ownership
@@ -46,7 +47,7 @@ from clickstream_assets.streaming.store import progress_of
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
 from clickstream_assets_tests.databases import fresh_database, query, with_settings
-from clickstream_assets_tests.streaming.streams import Shop, click, new_shop
+from clickstream_assets_tests.streaming.streams import Shop, click, indexed_alerts, new_shop
 
 COMMAND = [str(Path(sys.executable).with_name("clickstream")), "stream"]
 START = at("2024-05-01 12:00")
@@ -159,16 +160,23 @@ def documents(settings: Settings) -> list[tuple[str, str, dict[str, Any]]]:
         live.close()
 
 
-def has_documents(shop: Shop) -> bool:
-    """Whether every id has its document."""
+Answer = TypeVar("Answer")
+
+
+def once_open(ask: Callable[[Settings], Answer], settings: Settings) -> Answer | None:
+    """What Elasticsearch answers; None from an index that has just been made, until its shard has started."""
     try:
-        found = [document[0] for document in documents(shop.settings)]
+        return ask(settings)
     except ApiError as error:
-        # An index that has just been made answers so until its shard has started.
         if error.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
             raise
-        return False
-    return found == sorted({e["event_id"] for e in shop.sent})
+        return None
+
+
+def has_documents(shop: Shop) -> bool:
+    """Whether every id has its document."""
+    found = once_open(documents, shop.settings)
+    return found is not None and [d[0] for d in found] == sorted({e["event_id"] for e in shop.sent})
 
 
 def has_closed(shop: Shop) -> bool:
@@ -188,6 +196,7 @@ def undisturbed(shop: Shop, spark: SparkEngine) -> Iterator[Shop]:
             lake_path=str(folder / "lake"),
             checkpoint_path=str(folder / "checkpoints"),
             elasticsearch_alias=f"live_{database.postgres_db[-12:]}",
+            elasticsearch_alerts_index=f"alerts_{database.postgres_db[-12:]}",
         )
         other = Shop(settings, spark.session)
         other.run()
@@ -201,6 +210,7 @@ def assert_equal(shop: Shop, other: Shop) -> None:
     assert shop.windows() == other.windows()
     assert shop.alerts() == other.alerts()
     assert other.alerts()
+    assert indexed_alerts(shop.settings) == indexed_alerts(other.settings) == shop.alerts()
     opened = Counter(product for product, kind in shop.messages() if kind == "opened")
     assert opened == Counter(alert["product_id"] for alert in shop.alerts())
     assert documents(shop.settings) == documents(other.settings)
@@ -357,6 +367,44 @@ def test_neither_a_fault_of_live_events_nor_of_the_lake_stops_the_windows(
     batches = reported("product_windows")
     assert batches == sorted(set(batches))
     assert "the streams stopped" not in caplog.text
+
+
+def test_alerts_reach_elasticsearch_although_it_takes_nothing_for_a_while_or_loses_them(
+    shop: Shop,
+    always_on: Callable[[], Thread],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(process_module, "LIVE_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(process_module, "LONGEST_LIVE_WAIT_SECONDS", 1)
+    monkeypatch.setattr(process_module, "INDEX_SECONDS", 1)
+    shop.settings = with_settings(shop.settings, **QUICK)
+    index = AlertIndex(shop.settings)
+    name = shop.settings.elasticsearch_alerts_index
+
+    def are_there(alerts: int) -> bool:
+        return len(shop.alerts()) == alerts and once_open(indexed_alerts, shop.settings) == shop.alerts()
+
+    shop.send(traffic(0, 100))
+    always_on()
+    wait_until(lambda: are_there(1))
+    # What Elasticsearch does itself when its disk is nearly full.
+    block = "index.blocks.read_only_allow_delete"
+    index.client.indices.put_settings(index=name, settings={block: True})
+    shop.send(traffic(225, 100))
+    wait_until(lambda: has_caught_up(shop) and "the alerts in Elasticsearch wait: " in caplog.text)
+    assert len(shop.alerts()) == 2
+    index.client.indices.put_settings(index=name, settings={block: None})
+    wait_until(lambda: are_there(2))
+    # Though no batch comes that changes them.
+    index.client.indices.delete(index=name)
+    wait_until(lambda: are_there(2))
+    # After the cool-down.
+    shop.send(traffic(1800, 100))
+    wait_until(lambda: are_there(3))
+    assert "the streams stopped" not in caplog.text
+    assert "Traceback" not in caplog.text
+    index.close()
 
 
 def test_a_heartbeat_that_cannot_be_shown_is_named_before_anything_is_done(tmp_path: Path):

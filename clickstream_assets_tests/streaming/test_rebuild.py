@@ -21,7 +21,7 @@ from clickstream_assets.streaming.rebuild import Rebuilt, rebuild
 from clickstream_assets.streaming.store import progress_of
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import fresh_database, with_settings
-from clickstream_assets_tests.streaming.streams import Rows, Shop, click, new_shop, views
+from clickstream_assets_tests.streaming.streams import Rows, Shop, click, indexed_alerts, new_shop, views
 
 NOON = at("2024-05-01 12:00")
 MINUTE = timedelta(minutes=1)
@@ -58,6 +58,7 @@ def test_a_rebuild_brings_back_what_was_there_and_the_stream_goes_on(shop: Shop)
     assert without_users(shop.windows()) == without_users(windows)
     assert shop.alerts() == alerts
     assert shop.copy(PRODUCT_WINDOWS) == shop.windows()
+    assert indexed_alerts(shop.settings) == alerts
 
     # What came meanwhile is read, and what was open is read again without being counted twice.
     shop.send(views(NOON + 60 * MINUTE, 30, MINUTE, prefix="more"))
@@ -66,6 +67,7 @@ def test_a_rebuild_brings_back_what_was_there_and_the_stream_goes_on(shop: Shop)
     shop.run()
     assert shop.messages() == [*messages, ("p1", "resolved")]
     assert shop.copy(FLASH_SALE_ALERTS) == shop.alerts()
+    assert indexed_alerts(shop.settings) == shop.alerts()
 
     after = without_users(shop.windows())
     shop.ingest()
@@ -110,6 +112,8 @@ def test_windows_of_another_length_come_with_a_rebuild(shop: Shop):
     rebuilt(shop)
     shop.run()
     assert {row["window_end"] - row["window_start"] for row in shop.windows()} == {20 * MINUTE}
+    assert {row["window_end"] - row["window_start"] for row in shop.alerts()} == {20 * MINUTE}
+    assert indexed_alerts(shop.settings) == shop.alerts()
     assert shop.copy(PRODUCT_WINDOWS) == shop.windows()
 
 

@@ -159,7 +159,7 @@ def test_what_is_over_is_closed_when_records_come_no_more(stream: Stream):
     stream.read(*views(NOON, 101))
     assert stream.store.close_idle() is None
     stream.let_time_pass()
-    assert stream.store.close_idle() == Changes(0, 1, 0)
+    assert stream.store.close_idle() == Changes(0, 1, 1, 0)
     assert {row["is_final"] for row in stream.shop.windows()} == {True}
     (alert,) = stream.shop.alerts()
     assert (alert["state"], alert["resolved_at"]) == ("resolved", NOON + TEN)
@@ -181,7 +181,7 @@ def test_what_the_clock_closed_is_open_again_when_events_come(
     stream.store.close_idle()
     before = progress_of(stream.shop.settings)
     # The batch before it, once more: as after a crash.
-    assert stream.store.record(0, PlannedBatch(None, {0: 101}), SCHEMA.empty_table()) == Changes(0, 0, 0)
+    assert stream.store.record(0, PlannedBatch(None, {0: 101}), SCHEMA.empty_table()) == Changes(0, 0, 0, 0)
     assert progress_of(stream.shop.settings) == before
     assert stream.read(*batches[1]).open_alerts == 1
     assert {row["is_final"] for row in stream.shop.windows()} == {False}

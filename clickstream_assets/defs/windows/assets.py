@@ -39,7 +39,7 @@ from clickstream_assets.streaming.source import streaming_session
                 FLASH_SALE_ALERTS,
                 [PRODUCT_WINDOWS.name],
                 "Products that are viewed much and bought little: an alert per product and episode, opened, kept up "
-                "to date and resolved.",
+                "to date and resolved. Also in Elasticsearch, for Kibana.",
             ),
         )
     ],
@@ -48,8 +48,9 @@ from clickstream_assets.streaming.source import streaming_session
 def product_windows(
     context: dg.AssetExecutionContext, settings: SettingsResource, lake: LakeResource
 ) -> Iterator[dg.MaterializeResult]:
-    """Go on from the query's checkpoint to the end of the topic, then bring the lake's copies along.
+    """Go on from the query's checkpoint to the end of the topic, then bring the copies along.
 
+    Of windows and alerts in the lake, and of alerts in Elasticsearch; where that is away, they wait for the next run.
     While `clickstream stream` runs there is nothing to do here: it reports its own materializations.
     """
     limits = settings.get()
@@ -60,6 +61,10 @@ def product_windows(
         context.log.info(f"{error}; it brings the windows up to date")
         return
     values = metadata(outcome.status, outcome.latency_seconds, outcome.open_alerts)
+    in_elasticsearch = {
+        "index": limits.elasticsearch_alerts_index,
+        "elasticsearch": f"waits: {outcome.alerts_wait}" if outcome.alerts_wait else "up to date",
+    }
     for table in (PRODUCT_WINDOWS, FLASH_SALE_ALERTS):
         yield dg.MaterializeResult(
             asset_key=table.name,
@@ -67,5 +72,6 @@ def product_windows(
                 **values,
                 "changed_windows": outcome.changed_windows,
                 "dagster/row_count": lake.get().snapshot(table).rows,
+                **(in_elasticsearch if table is FLASH_SALE_ALERTS else {}),
             },
         )
