@@ -172,10 +172,10 @@ def write_events(batches: Iterator[pa.RecordBatch], settings: Settings) -> Itera
 
 def _firsts(events: pa.RecordBatch) -> pa.RecordBatch:
     """The first event of each id, by day: a request goes to few indices even where history is replayed."""
-    places = pa.table({"event_id": events.column("event_id"), "place": pa.array(range(events.num_rows))})
-    firsts = places.group_by("event_id").aggregate([("place", "min")])["place_min"]
-    days = pa.table({"place": firsts, "day": events.column("event_date").take(firsts.combine_chunks())})
-    return events.take(days.sort_by([("day", "ascending"), ("place", "ascending")])["place"].combine_chunks())
+    places = pa.array(range(events.num_rows), pa.int64())
+    numbered = pa.table({"event_id": events.column("event_id"), "place": places})
+    firsts = numbered.group_by("event_id").aggregate([("place", "min")])["place_min"].combine_chunks()
+    return events.take(firsts).sort_by([("event_date", "ascending"), ("offset", "ascending")])
 
 
 def _refusal(event: pa.RecordBatch, outcome: Outcome) -> pa.RecordBatch:

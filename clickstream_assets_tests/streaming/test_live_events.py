@@ -149,6 +149,14 @@ def test_first_record_of_an_id_is_the_document_also_when_it_comes_again_later(
     ]
 
 
+def test_records_that_are_no_events_are_passed_over(settings: Settings, spark_engine: SparkEngine):
+    send(settings, {0: [b"broken", None], 1: [event("a")]})
+    run(settings, spark_engine)
+    send(settings, {0: [b"broken"]})
+    run(settings, spark_engine)
+    assert ids(settings) == ["a"]
+
+
 def test_same_events_again_from_the_first_change_nothing(
     settings: Settings, spark_engine: SparkEngine, duckdb_engine: DuckDBEngine
 ):
