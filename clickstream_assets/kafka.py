@@ -136,6 +136,8 @@ class Topic:
                 "fetch.message.max.bytes": 4_194_304,
                 # The default prefetch of 64 MB a partition would be most of a small machine's memory.
                 "queued.max.messages.kbytes": 16_384,
+                # Once it is full no more is fetched for this long: by default a second, of which it is empty for most.
+                "fetch.queue.backoff.ms": 10,
                 "log_level": 2,
             }
         )
