@@ -15,7 +15,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import cache, cached_property
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -102,6 +102,15 @@ class Engine(ABC):
         """Run a Python function over Arrow batches, as PySpark's `mapInArrow` does.
 
         `function` must live in an importable module; it is shipped to Spark's workers. Batches are of any size.
+        """
+
+    @abstractmethod
+    def start_map_arrow(
+        self, df: DataFrame, function: BatchFunction, schema: pa.Schema
+    ) -> Callable[[], DataFrame]:
+        """Begin what `map_arrow` does; what is returned waits for it, and raises what went wrong.
+
+        Other work may be done with the engine meanwhile.
         """
 
     @abstractmethod
@@ -342,13 +351,24 @@ class DuckDBEngine(Engine):
 
     def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
         """Run the function here, or where there is much to do in a process per core; the result is in memory."""
-        data = self.to_arrow(df)
+        return self.from_arrow(self._map(self.to_arrow(df), function, schema))
+
+    def start_map_arrow(
+        self, df: DataFrame, function: BatchFunction, schema: pa.Schema
+    ) -> Callable[[], DataFrame]:
+        """Compute `df`, and leave the rest to a thread; DuckDB's connection stays with the caller's."""
+        background = ThreadPoolExecutor(1, "map_arrow")
+        mapped = background.submit(self._map, self.to_arrow(df), function, schema)
+        background.shutdown(wait=False)
+        return lambda: self.from_arrow(mapped.result())
+
+    def _map(self, data: pa.Table, function: BatchFunction, schema: pa.Schema) -> pa.Table:
         starts = range(0, data.num_rows, _BATCH_ROWS)
         if len(starts) < _PARALLEL_BATCHES:
             batches = data.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS)
-            return self.from_arrow(pa.Table.from_batches(function(iter(batches)), schema))
+            return pa.Table.from_batches(function(iter(batches)), schema)
         parts = (data.slice(start, _BATCH_ROWS) for start in starts)
-        return self.from_arrow(pa.concat_tables(self._map_in_processes(parts, function, schema)))
+        return pa.concat_tables(self._map_in_processes(parts, function, schema))
 
     def _map_in_processes(
         self, parts: Iterable[pa.Table], function: BatchFunction, schema: pa.Schema
@@ -431,6 +451,13 @@ class SparkEngine(Engine):
         from pyspark.sql.pandas.types import from_arrow_schema
 
         return df.mapInArrow(function, from_arrow_schema(schema))
+
+    def start_map_arrow(
+        self, df: DataFrame, function: BatchFunction, schema: pa.Schema
+    ) -> Callable[[], DataFrame]:
+        """Leave it to whoever first asks for rows."""
+        mapped = self.map_arrow(df, function, schema)
+        return lambda: mapped
 
     def persist(self, df: DataFrame) -> DataFrame:
         """Cache in memory, spilling to disk."""

@@ -8,7 +8,8 @@ point: the next one ends in the same tables.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -34,7 +35,7 @@ from clickstream_assets.analytics.schema import (
     Table,
 )
 from clickstream_assets.analytics.sessions import touched_days
-from clickstream_assets.engine import functions_of
+from clickstream_assets.engine import DataFrame, functions_of
 from clickstream_assets.kafka import Topic, deleted_records, plan_ranges
 from clickstream_assets.lake import Lake
 
@@ -113,15 +114,13 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
     """
     engine = lake.engine
     newest = lake.snapshot(RAW_EVENTS)
+    batches = range(lake.snapshot(EVENTS).batch + 1, newest.batch + 1)
     counts: Counter[str] = Counter()
-    for batch in range(lake.snapshot(EVENTS).batch + 1, newest.batch + 1):
-        records = lake.read(RAW_EVENTS, newest.version, batches=(batch, batch))
-        F, _ = functions_of(records)
+    for batch, parsed in _parsed_batches(lake, newest.version, batches, rules):
+        F, _ = functions_of(parsed)
         events_before, duplicates_before = (
             lake.read(table, batches=(0, batch - 1)) for table in (EVENTS, DUPLICATE_EVENTS)
         )
-        judge = partial(parse_batches, rules=_rules_of_batch(lake, batch, rules), keep_bytes=False)
-        parsed = engine.persist(engine.map_arrow(records, judge, PARSED))
         repeated = find_repetitions(engine, parsed, events_before, duplicates_before)
         found = Counter(repeated["reason"].to_pylist())
         verdicts = engine.to_arrow(
@@ -145,6 +144,26 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
         for df in (repetitions, parsed):
             engine.release(df)
     return counts
+
+
+def _parsed_batches(
+    lake: Lake, version: int, batches: range, rules: Rules
+) -> Iterator[tuple[int, DataFrame]]:
+    """Parse the records of batches, in order: while the caller is busy with one, the next is being parsed.
+
+    Both take about as long: parsing is Python's, in processes of its own on DuckDB, and placing is the engine's.
+    """
+    engine = lake.engine
+
+    def start(batch: int) -> Callable[[], DataFrame]:
+        judge = partial(parse_batches, rules=_rules_of_batch(lake, batch, rules), keep_bytes=False)
+        return engine.start_map_arrow(lake.read(RAW_EVENTS, version, batches=(batch, batch)), judge, PARSED)
+
+    waiting = deque(start(batch) for batch in batches[:1])
+    for batch in batches:
+        parsed = engine.persist(waiting.popleft()())
+        waiting.extend(start(following) for following in batches[batch - batches.start + 1 :][:1])
+        yield batch, parsed
 
 
 def _rules_of_batch(lake: Lake, batch: int, rules: Rules) -> Rules:
