@@ -108,9 +108,9 @@ class Engine(ABC):
     def start_map_arrow(
         self, df: DataFrame, function: BatchFunction, schema: pa.Schema
     ) -> Callable[[], DataFrame]:
-        """Begin what `map_arrow` does; what is returned waits for it, and raises what went wrong.
+        """Begin what `map_arrow` does; what is returned waits for it and gives the result, or raises what went wrong.
 
-        Other work may be done with the engine meanwhile.
+        Other work may be done with the engine meanwhile. On Spark it begins, as all does, when rows are asked for.
         """
 
     @abstractmethod

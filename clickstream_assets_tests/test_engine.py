@@ -107,6 +107,34 @@ def test_a_function_maps_all_batches(engine: Engine, count):
     assert data["text"].to_pylist() == [str(n) for n in data["n"].to_pylist()]
 
 
+@pytest.mark.parametrize("count", [1, 70_000])
+def test_other_work_is_done_while_a_function_maps_batches(engine: Engine, count):
+    numbers = engine.from_arrow(pa.table({"n": pa.array(range(1, count + 1), pa.int64())}))
+    schema = pa.schema([("n", pa.int64()), ("text", pa.string())])
+    results = [engine.start_map_arrow(numbers, twice, schema) for _ in range(2)]
+    assert engine.to_arrow(engine.from_arrow(TABLE)).num_rows == TABLE.num_rows
+    expected = [*range(-count, 0), *range(1, count + 1)]
+    for result in results:
+        assert engine.to_arrow(result()).sort_by("n")["n"].to_pylist() == expected
+
+
+def refuse(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Fail at the last of 70,000 numbers, and at one that is alone."""
+    for batch in batches:
+        if batch.column("n")[-1].as_py() in (1, 70_000):
+            raise ValueError("no such number")
+        yield batch
+
+
+@pytest.mark.parametrize("count", [1, 70_000])
+def test_a_function_that_fails_meanwhile_fails_where_its_result_is_asked_for(engine: Engine, count):
+    numbers = engine.from_arrow(pa.table({"n": pa.array(range(1, count + 1), pa.int64())}))
+    result = engine.start_map_arrow(numbers, refuse, pa.schema([("n", pa.int64())]))
+    assert engine.to_arrow(engine.from_arrow(TABLE)).num_rows == TABLE.num_rows
+    with pytest.raises(Exception, match="no such number"):
+        engine.to_arrow(result())
+
+
 def test_what_is_persisted_is_computed_once_and_can_be_used_until_it_is_released(engine: Engine):
     df = engine.from_arrow(TABLE)
     F, _ = functions_of(df)

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import deltalake
 import msgspec
+import pyarrow as pa
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from clickstream_assets import ingest
+from clickstream_assets.analytics.events import parse_batches
 from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS, REJECTED_EVENTS, Table
-from clickstream_assets.engine import DuckDBEngine, SparkEngine, functions_of
+from clickstream_assets.engine import DataFrame, DuckDBEngine, SparkEngine, functions_of
 from clickstream_assets.ingest import counts_by_hour, days_to_update, land_records, misplaced_records
 from clickstream_assets.kafka import DataLossError, Offsets, Topic
+from clickstream_assets.lake import Lake, LakeStorageError
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.databases import with_settings
-from clickstream_assets_tests.ingestion import PLACES, Ingestion, made_counts, simulate
+from clickstream_assets_tests.ingestion import PLACES, Contents, Ingestion, made_counts, simulate
 from clickstream_assets_tests.topics import Transactions, new_topic, send
 
 GAP = timedelta(minutes=30)
@@ -85,6 +92,72 @@ def test_small_batches_end_in_the_same_tables_and_running_again_changes_nothing(
     assert (again.records, again.offsets) == (0, landing.offsets)
     assert placed.total() == 0
     assert in_batches.versions() == versions
+
+
+@dataclass
+class HalfDone:
+    """An ingest of four batches, before anything is placed, and what it is to end in."""
+
+    ingestion: Ingestion
+    contents: Contents
+
+
+@pytest.fixture
+def half_done(shop: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path) -> HalfDone:
+    made = simulate(shop, events=35, share=0.12)
+    small = with_settings(shop, ingest_batch_records=-(-made.sent // 4))
+    ingestion = Ingestion.of(small, duckdb_engine)
+    assert ingestion.land().batch == 4
+    undisturbed = Ingestion.of(with_settings(small, lake_path=str(tmp_path / "other")), duckdb_engine)
+    undisturbed.run()
+    return HalfDone(ingestion, undisturbed.contents())
+
+
+def test_a_batch_that_cannot_be_parsed_keeps_none_before_it_from_its_places(
+    half_done: HalfDone, monkeypatch: pytest.MonkeyPatch
+):
+    def parse_up_to_two(batches: Iterator[pa.RecordBatch], **options: Any) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if batch.column("batch")[0].as_py() == 3:
+                raise MemoryError("a batch too many")
+            yield from parse_batches(iter([batch]), **options)
+
+    ingestion = half_done.ingestion
+    with monkeypatch.context() as patched:
+        patched.setattr(ingest, "parse_batches", parse_up_to_two)
+        with pytest.raises(MemoryError, match="a batch too many"):
+            ingestion.place()
+    # It was being parsed while the second was placed.
+    assert ingestion.lake.snapshot(EVENTS).batch == 2
+    ingestion.place()
+    assert ingestion.contents() == half_done.contents
+    assert ingestion.misplaced() == {}
+
+
+def test_a_batch_that_cannot_be_placed_is_placed_by_the_next_run_and_the_one_after_it_too(
+    half_done: HalfDone, monkeypatch: pytest.MonkeyPatch
+):
+    append = Lake.append_batch
+
+    def append_but_one(lake: Lake, table: Table, df: DataFrame, batch: int, **options: Any) -> None:
+        if (table, batch) == (EVENTS, 2):
+            raise LakeStorageError("no space left")
+        append(lake, table, df, batch, **options)
+
+    ingestion = half_done.ingestion
+    with monkeypatch.context() as patched:
+        patched.setattr(Lake, "append_batch", append_but_one)
+        with pytest.raises(LakeStorageError, match="no space left"):
+            ingestion.place()
+    assert ingestion.lake.snapshot(EVENTS).batch == 1
+    # The third, which was being parsed, is nobody's, and its thread has come to its end.
+    for thread in threading.enumerate():
+        if thread.name.startswith("map_arrow"):
+            thread.join(timeout=30)
+            assert not thread.is_alive()
+    ingestion.place()
+    assert ingestion.contents() == half_done.contents
+    assert ingestion.misplaced() == {}
 
 
 def test_a_run_takes_no_more_than_it_may_and_the_next_goes_on(shop: Settings, duckdb_engine: DuckDBEngine):
