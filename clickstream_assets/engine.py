@@ -156,6 +156,9 @@ _RELATION_NAME = re.compile(r"\b(?:relation|view)_\d+\b")
 _views_on: dict[str, list[str]] = {}
 _relation_numbers = itertools.count(1)
 _BATCH_ROWS = 16_384
+# Compressing takes what a pipe does with the rest. And what is read is then in Arrow's own memory, which goes back to
+# the system when it is released. Python's, of so many large messages, does not: 200 MB after 5 million records.
+_MESSAGES = pa.ipc.IpcWriteOptions(compression="lz4")
 # Starting worker processes takes as long as one process takes for this much.
 _PARALLEL_BATCHES = 4
 
@@ -187,7 +190,7 @@ def _named_relation(name: str, schema: pa.Schema) -> DataFrame:
 def _to_message(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Buffer:
     # Pickled as it is, a batch that is a slice of a table would take the whole table along.
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as stream:
+    with pa.ipc.new_stream(sink, schema, options=_MESSAGES) as stream:
         for batch in batches:
             stream.write_batch(batch)
     return sink.getvalue()
