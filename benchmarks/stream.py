@@ -56,6 +56,7 @@ class Traffic:
 
     def __init__(self, settings: Settings, speed: float = 1) -> None:
         self._topic = settings.kafka_topic
+        # As batched as a shop's collectors send: the broker's work for tiny requests is not what is measured.
         self._producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "linger.ms": 50})
         self._random = random.Random(1)
         self._speed = speed
