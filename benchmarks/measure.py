@@ -55,14 +55,16 @@ def run_measured(arguments: list[str]) -> dict[str, Any]:
         `cpu_seconds`: what they all used; `load`: how many on average wanted to run, the machine's other work included.
     """
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)
-    watched = psutil.Process(process.pid)
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, memory(watched))
-        time.sleep(SAMPLE_SECONDS)
-    assert process.stdout is not None
-    lines = process.stdout.read().splitlines()
+    # A file: a pipe that nobody reads meanwhile would hold up a Spark that has much to say.
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen([sys.executable, *arguments], stdout=output, text=True)
+        watched = psutil.Process(process.pid)
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, memory(watched))
+            time.sleep(SAMPLE_SECONDS)
+        output.seek(0)
+        lines = output.read().splitlines()
     if process.returncode:
         raise SystemExit(f"{' '.join(arguments)} ended with status {process.returncode}")
     in_all = resource.getrusage(resource.RUSAGE_CHILDREN)

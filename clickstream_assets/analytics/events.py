@@ -20,7 +20,6 @@ from hashlib import blake2b
 from typing import Annotated, Any, NamedTuple, Self
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from crawlerdetect import CrawlerDetect
@@ -491,6 +490,9 @@ def _judge(batch: pa.RecordBatch, rules: Rules) -> tuple[list[tuple[Any, ...]], 
 
 
 RECORD_ORDER = ("topic", "partition", "offset")
+_RECORD = ("event_id", "payload_hash", *RECORD_ORDER)
+_LINE = ("order_id", "product_id", "line_quantity", "line_price")
+_SENT_LINE = ("event_type", "order_id", "product_id", "quantity", "price")
 
 REPETITIONS = pa.schema(
     [
@@ -504,16 +506,6 @@ REPETITIONS = pa.schema(
 )
 """A record that is no new event: which it is, why, and the record that came first."""
 
-_OCCURRENCES = pa.schema(
-    [
-        pa.field("is_line", pa.bool_()),
-        pa.field("key", pa.string()),
-        pa.field("payload_hash", pa.string()),
-        # A join in Arrow does not keep that a column has no nulls.
-        *(RAW_EVENTS.arrow.field(name).with_nullable(True) for name in RECORD_ORDER),
-    ]
-)
-
 
 def find_repetitions(
     engine: Engine, parsed: DataFrame, events_before: DataFrame, duplicates_before: DataFrame
@@ -526,7 +518,7 @@ def find_repetitions(
     `same_order_line`.
 
     Args:
-        engine: finds what has its id or its order line in common with others; the rest is done here, as it is few.
+        engine: computes.
         parsed: PARSED rows of the new ingest batch, which are read several times.
         events_before: EVENTS rows of all earlier batches.
         duplicates_before: DUPLICATE_EVENTS rows of all earlier batches.
@@ -535,90 +527,82 @@ def find_repetitions(
         REPETITIONS rows: few, whatever the batch.
     """
     F, _ = functions_of(parsed)
-    new = _occurrences(parsed.where(F.col("rule").isNull()))
-    # An id that was dropped as a repeated order line is taken too: what follows under it is measured by it.
-    taken = _id_occurrences(duplicates_before.where(F.col("reason") == "same_order_line"))
-    before = as_view(_occurrences(events_before).unionByName(taken))
-    known = _collect(engine, before.join(new.select("key"), on="key", how="left_semi"))
-
-    known_keys = engine.from_arrow(known.select(["key"]))
-    counts = new.groupBy("key").agg(F.count(F.lit(1)).alias("records"))
-    keys = as_view(counts.where(F.col("records") > 1).select("key").unionByName(known_keys))
-    suspects = _collect(engine, new.join(keys, on="key", how="left_semi"))
-    engine.release(known_keys)
-
-    repeated_ids = _repetitions(*(rows.filter(pc.invert(rows["is_line"])) for rows in (suspects, known)))
-    # A repeated id is no event, so no first of an order line either.
-    lines = suspects.join(repeated_ids.select(RECORD_ORDER), list(RECORD_ORDER), join_type="left anti")
-    repeated_lines = _repetitions(*(rows.filter(rows["is_line"]) for rows in (lines, known)))
-    is_same = pc.equal(repeated_ids["payload_hash"], repeated_ids["first_payload_hash"])
-    reasons = (
-        pc.if_else(is_same, "same_event", "other_payload"),
-        pa.repeat("same_order_line", repeated_lines.num_rows),
-    )
-    return pa.concat_tables(
-        rows.append_column("reason", reason).select(REPETITIONS.names).cast(REPETITIONS)
-        for rows, reason in zip((repeated_ids, repeated_lines), reasons, strict=True)
-    )
-
-
-def _occurrences(events: DataFrame) -> DataFrame:
-    """Return what of events may be there but once: the id of each, and the order line of each purchase."""
-    F, _ = functions_of(events)
-    sent = ("event_type", "order_id", "product_id", "quantity", "price")
+    columns = dict.fromkeys([*_RECORD, *_SENT_LINE])
     # Narrow before anything else: what an operation costs on SQLFrame grows with the columns.
-    narrow = as_view(events.select("event_id", "payload_hash", *RECORD_ORDER, *sent))
-    line = F.concat_ws(
-        " ",
-        F.coalesce(F.col("quantity"), F.lit(1)).cast("string"),
-        F.coalesce(F.col("price"), F.lit(-1).cast("decimal(18,4)")).cast("string"),
-        # Where the order's id ends, as it may have a space too.
-        F.length("order_id").cast("string"),
-        "order_id",
-        "product_id",
+    valid = as_view(parsed.select("rule", *columns).where(F.col("rule").isNull()).select(*columns))
+
+    # An id that was dropped as a repeated order line is taken too: what follows under it is measured by it.
+    taken = duplicates_before.select("reason", *_RECORD).where(F.col("reason") == "same_order_line")
+    before = as_view(events_before.select(*_RECORD).unionByName(taken.select(*_RECORD)))
+    same_payload = F.col("payload_hash") == F.col("first_payload_hash")
+    reason = F.when(same_payload, F.lit("same_event")).otherwise(F.lit("other_payload"))
+    repeated_ids = _repetitions(engine, valid.select(*_RECORD), before, ["event_id"], reason)
+
+    # A repeated id is no event, so no first of an order line either.
+    repeated = engine.from_arrow(repeated_ids)
+    lines = _order_lines(valid).join(repeated.select(*RECORD_ORDER), on=list(RECORD_ORDER), how="left_anti")
+    repeated_lines = _repetitions(
+        engine, as_view(lines), _order_lines(events_before), list(_LINE), F.lit("same_order_line")
     )
-    lines = narrow.where((F.col("event_type") == "purchase") & F.col("order_id").isNotNull()).select(
-        F.lit(True).alias("is_line"), line.alias("key"), "payload_hash", *RECORD_ORDER
+    engine.release(repeated)
+    return pa.concat_tables([repeated_ids, repeated_lines])
+
+
+def _order_lines(events: DataFrame) -> DataFrame:
+    F, _ = functions_of(events)
+    is_line = (F.col("event_type") == "purchase") & F.col("order_id").isNotNull()
+    return as_view(
+        events.select("payload_hash", *RECORD_ORDER, *_SENT_LINE)
+        .where(is_line)
+        .select(
+            "order_id",
+            "product_id",
+            F.coalesce(F.col("quantity"), F.lit(1)).alias("line_quantity"),
+            F.coalesce(F.col("price"), F.lit(-1).cast("decimal(18,4)")).alias("line_price"),
+            "payload_hash",
+            *RECORD_ORDER,
+        )
     )
-    # As views, or DuckDB would first write down what both are taken from: half as long again.
-    return as_view(as_view(_id_occurrences(narrow)).unionByName(as_view(lines)))
 
 
-def _id_occurrences(records: DataFrame) -> DataFrame:
-    F, _ = functions_of(records)
-    return records.select(
-        F.lit(False).alias("is_line"), F.col("event_id").alias("key"), "payload_hash", *RECORD_ORDER
-    )
-
-
-def _collect(engine: Engine, occurrences: DataFrame) -> pa.Table:
-    return engine.to_arrow(occurrences.select(*_OCCURRENCES.names)).cast(_OCCURRENCES)
-
-
-def _repetitions(new: pa.Table, known: pa.Table) -> pa.Table:
+def _repetitions(engine: Engine, new: DataFrame, before: DataFrame, key: list[str], reason: Any) -> pa.Table:
     """Find the new records that do not come first with their key, each with the record that does.
 
     Args:
-        new: _OCCURRENCES rows, in any order.
-        known: the same of earlier batches, of which each key has at most one.
+        engine: computes.
+        new: the key, `payload_hash` and RECORD_ORDER of each new record.
+        before: the same of earlier records, of which each key has at most one.
+        key: columns.
+        reason: a column of REPETITIONS, in terms of its others and of `payload_hash`.
 
     Returns:
-        The new rows, with `first_` and the name of each of their columns.
+        REPETITIONS rows.
     """
-    rows = pa.concat_tables(
-        table.append_column("is_new", pa.repeat(is_new, table.num_rows))
-        for table, is_new in ((known, False), (new, True))
-    ).sort_by([(name, "ascending") for name in ("key", "is_new", *RECORD_ORDER)])
-    keys = rows["key"].combine_chunks()
-    is_first = np.ones(rows.num_rows, bool)
-    is_first[1:] = pc.not_equal(keys[1:], keys[:-1])
-    # Of each row the place of the one that comes first with its key.
-    first = np.maximum.accumulate(np.where(is_first, np.arange(rows.num_rows), 0))
-    firsts = rows.take(first).rename_columns([f"first_{name}" for name in rows.column_names])
-    for name in firsts.column_names:
-        rows = rows.append_column(name, firsts[name])
-    # What is known comes first with its key.
-    return rows.filter(pa.array(~is_first))
+    F, Window = functions_of(new)
+    # Computed once for its two uses: it reads all of history, and finds few.
+    known = engine.persist(before.join(new.select(*key).distinct(), on=key, how="left_semi"))
+    # Only keys that occur more than once need a window; sorting all new rows would cost more than the rest.
+    counts = new.groupBy(*key).agg(F.count(F.lit(1)).alias("records"))
+    more_than_once = counts.where(F.col("records") > 1).select(*key)
+    keys = as_view(more_than_once.unionByName(known.select(*key)).distinct())
+    columns = [*key, "payload_hash", *RECORD_ORDER]
+    suspects = new.join(keys, on=key, how="left_semi").select(*columns, F.lit(0).alias("is_known"))
+    all_of_them = as_view(suspects.unionByName(known.select(*columns, F.lit(1).alias("is_known"))))
+    in_order = Window.partitionBy(*key).orderBy(F.col("is_known").desc(), *RECORD_ORDER)
+    repeated = as_view(
+        all_of_them.select(
+            *RECORD_ORDER,
+            "payload_hash",
+            F.row_number().over(in_order).alias("place"),
+            *(
+                F.first(name).over(in_order).alias(f"first_{name}")
+                for name in ("payload_hash", *RECORD_ORDER)
+            ),
+        )
+    ).where(F.col("place") > 1)
+    found = engine.to_arrow(repeated.withColumn("reason", reason).select(*REPETITIONS.names))
+    engine.release(known)
+    return found.cast(REPETITIONS)
 
 
 @dataclass(frozen=True)
