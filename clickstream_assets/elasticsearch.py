@@ -195,6 +195,24 @@ class ElasticsearchServer:
             else:
                 yield from (next(iter(item.values())) for item in answer["items"])
 
+    def _put_template(
+        self, name: str, pattern: str, shards: int, mappings: Mapping[str, Any], **more: Any
+    ) -> None:
+        """Say how an index whose name has the pattern is laid out when it is made; `more` is of the template."""
+        self.client.indices.put_index_template(
+            name=name,
+            index_patterns=[pattern],
+            template={
+                "settings": {
+                    "number_of_shards": shards,
+                    "number_of_replicas": self._settings.elasticsearch_replicas,
+                    "refresh_interval": "1s",
+                },
+                "mappings": mappings,
+                **more,
+            },
+        )
+
     @property
     def _server(self) -> str:
         url = parse_url(self._settings.elasticsearch_url)
@@ -250,18 +268,8 @@ class LiveEvents(ElasticsearchServer):
                         f"{self._server} has an index called {alias}, which ELASTICSEARCH_ALIAS is to be an alias "
                         "of; copy it to another name and delete it, or set ELASTICSEARCH_ALIAS to another name",
                     )
-                self.client.indices.put_index_template(
-                    name=alias,
-                    index_patterns=[f"{alias}-*"],
-                    template={
-                        "aliases": {alias: {}},
-                        "settings": {
-                            "number_of_shards": self._settings.elasticsearch_shards,
-                            "number_of_replicas": self._settings.elasticsearch_replicas,
-                            "refresh_interval": "1s",
-                        },
-                        "mappings": MAPPINGS,
-                    },
+                self._put_template(
+                    alias, f"{alias}-*", self._settings.elasticsearch_shards, MAPPINGS, aliases={alias: {}}
                 )
                 self.client.indices.refresh(index=alias, ignore_unavailable=True)
 

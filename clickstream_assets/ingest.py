@@ -8,7 +8,7 @@ point: the next one ends in the same tables.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -159,10 +159,12 @@ def _parsed_batches(
         judge = partial(parse_batches, rules=_rules_of_batch(lake, batch, rules), keep_bytes=False)
         return engine.start_map_arrow(lake.read(RAW_EVENTS, version, batches=(batch, batch)), judge, PARSED)
 
-    waiting = deque(start(batch) for batch in batches[:1])
+    started = map(start, batches)
+    wait_for = next(started, None)
     for batch in batches:
-        parsed = engine.persist(waiting.popleft()())
-        waiting.extend(start(following) for following in batches[batch - batches.start + 1 :][:1])
+        assert wait_for is not None
+        parsed = engine.persist(wait_for())
+        wait_for = next(started, None)
         yield batch, parsed
 
 

@@ -46,9 +46,13 @@ def live(settings_for_stack: Settings) -> Iterator[LiveEvents]:
     live.close()
 
 
-def found(live: LiveEvents) -> list[str]:
+def everything(live: LiveEvents) -> list[dict[str, Any]]:
     live.client.indices.refresh(index="_all")
-    return [event["event_id"] for event in live.search({"match_all": {}}, 100, 0)]
+    return live.search({"match_all": {}}, 100, 0)
+
+
+def found(live: LiveEvents) -> list[str]:
+    return [event["event_id"] for event in everything(live)]
 
 
 def days(live: LiveEvents) -> list[str]:
@@ -59,11 +63,6 @@ def write(live: LiveEvents, *documents: Document) -> list[Outcome]:
     """Write as a batch of the stream does."""
     live.prepare()
     return live.write(documents)
-
-
-def everything(live: LiveEvents) -> list[dict[str, Any]]:
-    live.client.indices.refresh(index="_all")
-    return live.search({"match_all": {}}, 10, 0)
 
 
 def test_first_record_of_an_id_is_its_document_whatever_day_it_is_of_and_whenever_it_comes(live: LiveEvents):

@@ -101,6 +101,11 @@ class HalfDone:
     ingestion: Ingestion
     contents: Contents
 
+    def assert_that_the_next_run_ends_in_it(self) -> None:
+        self.ingestion.place()
+        assert self.ingestion.contents() == self.contents
+        assert self.ingestion.misplaced() == {}
+
 
 @pytest.fixture
 def half_done(shop: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path) -> HalfDone:
@@ -129,9 +134,7 @@ def test_a_batch_that_cannot_be_parsed_keeps_none_before_it_from_its_places(
             ingestion.place()
     # It was being parsed while the second was placed.
     assert ingestion.lake.snapshot(EVENTS).batch == 2
-    ingestion.place()
-    assert ingestion.contents() == half_done.contents
-    assert ingestion.misplaced() == {}
+    half_done.assert_that_the_next_run_ends_in_it()
 
 
 def test_a_batch_that_cannot_be_placed_is_placed_by_the_next_run_and_the_one_after_it_too(
@@ -155,9 +158,7 @@ def test_a_batch_that_cannot_be_placed_is_placed_by_the_next_run_and_the_one_aft
         if thread.name.startswith("map_arrow"):
             thread.join(timeout=30)
             assert not thread.is_alive()
-    ingestion.place()
-    assert ingestion.contents() == half_done.contents
-    assert ingestion.misplaced() == {}
+    half_done.assert_that_the_next_run_ends_in_it()
 
 
 def test_a_run_takes_no_more_than_it_may_and_the_next_goes_on(shop: Settings, duckdb_engine: DuckDBEngine):

@@ -84,7 +84,8 @@ class AlertIndex(ElasticsearchServer):
         changed = [alert_id for alert_id, alert in alerts.items() if there.get(alert_id) != alert]
         gone = [alert_id for alert_id in there if alert_id not in alerts]
         if changed and not is_there:
-            self._put_template()
+            # Not the index itself: if somebody deletes it now, the first document makes it again, and just as well.
+            self._put_template(self._name, self._name, 1, ALERT_MAPPINGS)
         self._send(alerts, changed, gone)
         return len(changed) + len(gone)
 
@@ -110,21 +111,6 @@ class AlertIndex(ElasticsearchServer):
             return {hit["_id"]: hit["_source"] for hit in scan(self.client, index=self._name, size=_PAGE)}
         except ScanError as error:
             raise ElasticsearchError(Problem.BUSY, f"{self._server}: {error}") from error
-
-    def _put_template(self) -> None:
-        # Not the index itself: if somebody deletes it now, the first document makes it again, and just as well.
-        self.client.indices.put_index_template(
-            name=self._name,
-            index_patterns=[self._name],
-            template={
-                "settings": {
-                    "number_of_shards": 1,
-                    "number_of_replicas": self._settings.elasticsearch_replicas,
-                    "refresh_interval": "1s",
-                },
-                "mappings": ALERT_MAPPINGS,
-            },
-        )
 
     def _send(self, alerts: Documents, changed: list[str], gone: list[str]) -> None:
         def actions() -> Iterator[Action]:
