@@ -22,7 +22,7 @@ from clickstream_assets.streaming.agreement import Reason, compare
 from clickstream_assets.streaming.checkpoint import PlannedBatch
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets.streaming.status import write_status
-from clickstream_assets.streaming.store import WindowStore, progress_of
+from clickstream_assets.streaming.store import Changes, WindowStore, progress_of
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.conftest import DATA
 from clickstream_assets_tests.databases import query, with_settings
@@ -344,7 +344,8 @@ def test_a_batch_that_is_run_again_changes_nothing(shop: Shop):
         )
         planned = PlannedBatch(NOON + 60 * MINUTE, {0: 5})
         for batch_id in range(progress.batch_id - progress.base_batch_id):
-            assert store.record(batch_id, planned, other) == (0, 0, 1)
+            changes = store.record(batch_id, planned, other)
+            assert changes == Changes(windows=0, alerts=0, messages=0, open_alerts=1)
     assert (shop.windows(), shop.alerts(), shop.messages(), progress_of(shop.settings)) == before
 
 
