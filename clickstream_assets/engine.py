@@ -463,10 +463,10 @@ class SparkEngine(Engine):
         return lambda: mapped
 
     def persist(self, df: DataFrame) -> DataFrame:
-        """Cache in memory, spilling to disk."""
+        """Keep on the executors' disks: in memory, a batch of ingest would take the heap that its joins need."""
         from pyspark import StorageLevel
 
-        return df.persist(StorageLevel.MEMORY_AND_DISK)
+        return df.persist(StorageLevel.DISK_ONLY)
 
     def release(self, df: DataFrame) -> None:
         """Drop the cache."""
@@ -492,10 +492,13 @@ def spark_config(settings: Settings, jars: Iterable[str] = ()) -> dict[str, str]
         "spark.sql.execution.arrow.maxRecordsPerBatch": "16384",
         # Records may be large: 16,384 of 1 MB are more than a worker's memory.
         "spark.sql.execution.arrow.maxBytesPerBatch": "67108864",
+        # A task that writes a month of days sorts its rows first, unless it may have so many files open at once.
+        "spark.sql.maxConcurrentOutputFileWriters": "64",
         # Delta's own log cache defaults to a size for clusters.
         "spark.databricks.delta.snapshotPartitions": "2",
         # ALS has a lineage as long as its iterations, and tasks are read recursively: 25 were too many for 1 MB.
-        "spark.driver.extraJavaOptions": "-Dlog4j2.level=warn -Xss8m",
+        # The parallel collector takes a seventh less processor time for an ingest than Java's own choice.
+        "spark.driver.extraJavaOptions": "-Dlog4j2.level=warn -Xss8m -XX:+UseParallelGC",
         "spark.executor.extraJavaOptions": "-Xss8m",
     }
     if settings.spark_cores_max:

@@ -93,7 +93,7 @@ def land_records(
         batch = snapshot.batch + 1
         records = topic.read(lake.engine, ranges, batch)
         if lake.engine.to_arrow(records.select("offset").limit(1)).num_rows:
-            # Spark reads a Kafka partition in one task.
+            # Each of Spark's tasks reads one Kafka partition.
             lake.append_batch(RAW_EVENTS, records, batch, is_laid_out=True)
         else:
             # Markers and aborted records of transactions have offsets and are never shown, so the lake cannot
@@ -131,7 +131,7 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
         ).to_pylist()[0]
         found["rejected"] = verdicts["rejected"]
         repetitions = engine.from_arrow(repeated)
-        placed = place(parsed, repetitions)
+        placed = place(engine, parsed, repetitions)
         if found["rejected"]:
             lake.append_batch(REJECTED_EVENTS, placed.rejected, batch)
         if found["same_event"] or found["same_order_line"]:
@@ -141,7 +141,7 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
         lake.append_batch(EVENTS, placed.events, batch)
         found["events"] = verdicts["records"] - found.total()
         counts += found
-        for df in (repetitions, parsed):
+        for df in (placed.beside, repetitions, parsed):
             engine.release(df)
     return counts
 

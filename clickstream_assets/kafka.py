@@ -22,6 +22,8 @@ _CHUNK_RECORDS = 16_384
 _CHUNK_SECONDS = 0.1
 # Until some have been seen: the largest that brokers take by default.
 _RECORD_BYTES = 1_000_000
+# Most that one of Spark's tasks reads.
+_TASK_RECORDS = 200_000
 
 
 class KafkaError(RuntimeError):
@@ -196,6 +198,8 @@ class Topic:
             .option("failOnDataLoss", "true")
             # As librdkafka does by default: records of a transaction that was aborted are no records.
             .option("kafka.isolation.level", "read_committed")
+            # Else it is one task a Kafka partition: on two cores, three take as long as four.
+            .option("maxRecordsPerPartition", _TASK_RECORDS)
             .load()
         )
         return records.select(

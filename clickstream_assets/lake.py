@@ -238,7 +238,7 @@ class Lake:
             df: the rows.
             batch: number of the batch, from 1.
             app: whose batches these are, as each counts their own (default: the ingest's).
-            is_laid_out: the rows of one of the table's partitions are in one of Spark's already.
+            is_laid_out: each of Spark's partitions has rows of one of the table's alone.
         """
         app = app or table.name
         if isinstance(self.engine, SparkEngine):

@@ -580,7 +580,7 @@ def _repetitions(engine: Engine, new: DataFrame, before: DataFrame, key: list[st
     """
     F, Window = functions_of(new)
     # Computed once for its two uses: it reads all of history, and finds few.
-    known = engine.persist(before.join(new.select(*key).distinct(), on=key, how="left_semi"))
+    known = engine.persist(before.join(new.select(*key), on=key, how="left_semi"))
     # Only keys that occur more than once need a window; sorting all new rows would cost more than the rest.
     counts = new.groupBy(*key).agg(F.count(F.lit(1)).alias("records"))
     more_than_once = counts.where(F.col("records") > 1).select(*key)
@@ -610,15 +610,18 @@ class Placed:
     """The records of an ingest batch, each in exactly one of four tables."""
 
     events: DataFrame
+    beside: DataFrame
+    """What is no event: few, and computed once for the three tables; to be released after them."""
     duplicates: DataFrame
     conflicts: DataFrame
     rejected: DataFrame
 
 
-def place(parsed: DataFrame, repetitions: DataFrame) -> Placed:
+def place(engine: Engine, parsed: DataFrame, repetitions: DataFrame) -> Placed:
     """Put each PARSED record into its table.
 
     Args:
+        engine: computes.
         parsed: PARSED rows of an ingest batch.
         repetitions: what `find_repetitions` found among them.
     """
@@ -626,11 +629,13 @@ def place(parsed: DataFrame, repetitions: DataFrame) -> Placed:
     judged = as_view(parsed.join(repetitions, on=list(RECORD_ORDER), how="left"))
     is_event = F.col("rule").isNull() & F.col("reason").isNull()
     is_conflict = F.col("reason") == "other_payload"
+    beside = engine.persist(judged.where(~is_event))
     return Placed(
         events=judged.where(is_event).select(*EVENTS.column_names),
-        duplicates=judged.where(~is_conflict).select(*DUPLICATE_EVENTS.column_names),
-        conflicts=judged.where(is_conflict).select(*CONFLICTING_EVENTS.column_names),
-        rejected=judged.where(F.col("rule").isNotNull())
+        beside=beside,
+        duplicates=beside.where(~is_conflict).select(*DUPLICATE_EVENTS.column_names),
+        conflicts=beside.where(is_conflict).select(*CONFLICTING_EVENTS.column_names),
+        rejected=beside.where(F.col("rule").isNotNull())
         .withColumn("rejected_by", F.lit("ingest"))
         .select(*REJECTED_EVENTS.column_names),
     )
