@@ -115,13 +115,18 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self._look = look
         self.seen: dict[str, float] = {}
+        self._is_over = threading.Event()
 
     def run(self) -> None:
-        """Look until the process ends."""
-        while True:
+        """Look until it is over."""
+        while not self._is_over.wait(0.1):
             for product in self._look():
                 self.seen.setdefault(product, time.time())
-            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Look no more: the servers are about to stop."""
+        self._is_over.set()
+        self.join()
 
 
 def spread(seconds: Sequence[float]) -> dict[str, Any]:
@@ -283,6 +288,8 @@ def _always_on(home: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             _wait(lag.is_none, child)
             if not (is_sent and all(kept.values())):
                 break
+        in_postgres.stop()
+        in_elasticsearch.stop()
     sustained = [s["sent"] for s in steps if s["sent"] >= 0.98 * s["asked"] and all(s["keeps_up"].values())]
     return {
         "rate": round(rate),
