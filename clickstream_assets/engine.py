@@ -497,8 +497,8 @@ def spark_config(settings: Settings, jars: Iterable[str] = ()) -> dict[str, str]
         # Delta's own log cache defaults to a size for clusters.
         "spark.databricks.delta.snapshotPartitions": "2",
         # ALS has a lineage as long as its iterations, and tasks are read recursively: 25 were too many for 1 MB.
-        # The parallel collector takes a seventh less processor time for an ingest than Java's own choice.
-        "spark.driver.extraJavaOptions": "-Dlog4j2.level=warn -Xss8m -XX:+UseParallelGC",
+        # No garbage collector: Java does not start with two, and JAVA_TOOL_OPTIONS may name one.
+        "spark.driver.extraJavaOptions": "-Dlog4j2.level=warn -Xss8m",
         "spark.executor.extraJavaOptions": "-Xss8m",
     }
     if settings.spark_cores_max:
