@@ -270,7 +270,10 @@ class DuckDBEngine(Engine):
     def _connection(self) -> Any:
         connection, _ = _duckdb_session()
         connection.execute(f"SET memory_limit = '{self._settings.duckdb_memory_limit}'")
-        connection.execute(f"SET temp_directory = '{str(self._spill).replace(chr(39), chr(39) * 2)}'")
+        spill = str(self._spill)
+        # Once it has spilled, DuckDB refuses to be told of a folder, be it the same: and each asset has an engine.
+        if connection.execute("SELECT current_setting('temp_directory')").fetchall() != [(spill,)]:
+            connection.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
         if self._settings.duckdb_threads:
             connection.execute(f"SET threads = {self._settings.duckdb_threads}")
         return connection

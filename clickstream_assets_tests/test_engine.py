@@ -195,6 +195,32 @@ def test_a_query_that_has_nowhere_to_spill_to_names_the_settings(tmp_path: Path)
     assert f"It spills to {tmp_path}/spill" in done.stdout
 
 
+SPILLED_BEFORE = """
+from pathlib import Path
+from clickstream_assets.engine import DuckDBEngine, functions_of
+from clickstream_assets.settings import load_settings
+import pyarrow as pa
+
+for _ in range(2):
+    engine = DuckDBEngine(load_settings())
+    df = engine.from_arrow(pa.table({"n": pa.array(range(1_000_000), pa.int64())}))
+    F, Window = functions_of(df)
+    texts = df.select(F.sha2(F.col("n").cast("string"), 256).alias("text"))
+    placed = texts.select("text", F.row_number().over(Window.orderBy("text")).alias("place"))
+    placed = placed.where(F.col("place") % 500_000 == 0)
+    print(engine.to_arrow(placed).num_rows, (load_settings().clickstream_home / "spill").is_dir())
+"""
+
+
+def test_an_engine_computes_after_another_of_its_process_has_spilled(tmp_path: Path):
+    environment = os.environ | {"CLICKSTREAM_HOME": str(tmp_path), "DUCKDB_MEMORY_LIMIT": "60MB"}
+    done = subprocess.run(
+        [sys.executable, "-c", SPILLED_BEFORE], env=environment, capture_output=True, text=True, check=False
+    )
+    # DuckDB shows the progress of what takes long.
+    assert (done.returncode, done.stdout.count("2 True\n")) == (0, 2), done.stderr
+
+
 def test_names_and_texts_with_quotes_are_only_names_and_texts(engine: Engine):
     data = pa.table({"group": ["it's", 'a "b"'], "order": [1, 2]})
     df = engine.from_arrow(data)
