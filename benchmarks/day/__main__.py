@@ -12,6 +12,9 @@ prints which part of the whole day's time that takes. It is about all of it: `to
 asset of a day computes its users anew, because neither says which users are concerned and the tables of a day are
 replaced by day, not by user.
 
+DUCKDB_MEMORY_LIMIT is that of both. Of 10 million events the SQL by hand does not compute the carts within the
+default, 1 GB, as the pipeline does, which follows carts outside of DuckDB: give it 2 GB.
+
 `peak_mb` is the most resident memory of the processes while the table was made, with what they had before: of the
 pipeline's that is Python, Dagster and the engine (`start_mb`) and what DuckDB keeps to use again, and from `carts` on
 also the workers that follow carts, where there are enough of them.
