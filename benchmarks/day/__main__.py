@@ -3,17 +3,15 @@
     python -m benchmarks.day --events 10000000 [--engine spark] [--runs 3] [--tables sessions carts]
 
 The events of a day are written into a lake by a process of its own. Another then makes each table as its asset does
-(`tables`), and a third as SQL by hand in DuckDB (`by_hand`), on the same files, with as many threads and as much
-memory; both write what they compute. All rows of both have to be the same in every column, or the run ends with the
+(`tables`), and a third as SQL by hand in DuckDB (`by_hand`), on the same files, with as many threads and with all
+memory that it asks for: within the pipeline's limit, and within 2 GB, it does not compute the carts of 10 million
+events, which the pipeline follows outside of DuckDB. Both write what they compute. All rows of both have to be the same in every column, or the run ends with the
 column that is not. `--scale` does it for a tenth of the events first, and prints how much longer the whole takes.
 
 `--late` then appends one purchase of one shopper to the day, brings the day up to date as the pipeline does, and
 prints which part of the whole day's time that takes. It is about all of it: `touched_days` asks for days, and each
 asset of a day computes its users anew, because neither says which users are concerned and the tables of a day are
 replaced by day, not by user.
-
-DUCKDB_MEMORY_LIMIT is that of both. Of 10 million events the SQL by hand does not compute the carts within the
-default, 1 GB, as the pipeline does, which follows carts outside of DuckDB: give it 2 GB.
 
 `peak_mb` is the most resident memory of the processes while the table was made, with what they had before: of the
 pipeline's that is Python, Dagster and the engine (`start_mb`) and what DuckDB keeps to use again, and from `carts` on

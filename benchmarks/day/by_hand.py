@@ -4,7 +4,8 @@
 
 The statements in `sql/` are written for one day and the default settings, as one would write them once and without
 the pipeline's code: sessions are cut neither at midnight nor at a campaign. A table goes to a Parquet file of its
-name, with the compression that delta-rs takes. The memory limit is the pipeline's, and so are two threads.
+name, with the compression that delta-rs takes. There are as many threads as the pipeline has, and no memory limit but
+DuckDB's own.
 """
 
 from __future__ import annotations
@@ -70,7 +71,6 @@ def main() -> None:
     connection = duckdb.connect(
         config={
             "threads": settings.duckdb_threads or 2,
-            "memory_limit": settings.duckdb_memory_limit,
             "temp_directory": str(arguments.folder / "spill"),
             "preserve_insertion_order": False,
         }
