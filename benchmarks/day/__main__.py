@@ -5,8 +5,9 @@
 The events of a day are written into a lake by a process of its own. Another then makes each table as its asset does
 (`tables`), and a third as SQL by hand in DuckDB (`by_hand`), on the same files, with as many threads and with all
 memory that it asks for: within the pipeline's limit, and within 2 GB, it does not compute the carts of 10 million
-events, which the pipeline follows outside of DuckDB. Both write what they compute. All rows of both have to be the same in every column, or the run ends with the
-column that is not. `--scale` does it for a tenth of the events first, and prints how much longer the whole takes.
+events, which the pipeline follows outside of DuckDB. Both write what they compute. All rows of both have to be the same
+in every column, or the run ends with the column that is not. `--scale` does it for a tenth of the events first, and
+prints how much longer the whole takes.
 
 `--late` then appends one purchase of one shopper to the day, brings the day up to date as the pipeline does, and
 prints which part of the whole day's time that takes. It is about all of it: `touched_days` asks for days, and each
