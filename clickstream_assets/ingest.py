@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -131,17 +131,21 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
         ).to_pylist()[0]
         found["rejected"] = verdicts["rejected"]
         repetitions = engine.from_arrow(repeated)
-        placed = place(engine, parsed, repetitions)
-        if found["rejected"]:
-            lake.append_batch(REJECTED_EVENTS, placed.rejected, batch)
-        if found["same_event"] or found["same_order_line"]:
-            lake.append_batch(DUPLICATE_EVENTS, placed.duplicates, batch)
-        if found["other_payload"]:
-            lake.append_batch(CONFLICTING_EVENTS, placed.conflicts, batch)
+        placed = place(parsed, repetitions)
+        if found.total():
+            # Computed once for the three tables; most small batches have none.
+            placed = replace(placed, beside=engine.persist(placed.beside))
+            if found["rejected"]:
+                lake.append_batch(REJECTED_EVENTS, placed.rejected, batch)
+            if found["same_event"] or found["same_order_line"]:
+                lake.append_batch(DUPLICATE_EVENTS, placed.duplicates, batch)
+            if found["other_payload"]:
+                lake.append_batch(CONFLICTING_EVENTS, placed.conflicts, batch)
+            engine.release(placed.beside)
         lake.append_batch(EVENTS, placed.events, batch)
         found["events"] = verdicts["records"] - found.total()
         counts += found
-        for df in (placed.beside, repetitions, parsed):
+        for df in (repetitions, parsed):
             engine.release(df)
     return counts
 

@@ -196,7 +196,6 @@ def test_a_query_that_has_nowhere_to_spill_to_names_the_settings(tmp_path: Path)
 
 
 SPILLED_BEFORE = """
-from pathlib import Path
 from clickstream_assets.engine import DuckDBEngine, functions_of
 from clickstream_assets.settings import load_settings
 import pyarrow as pa

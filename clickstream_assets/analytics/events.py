@@ -611,31 +611,39 @@ class Placed:
 
     events: DataFrame
     beside: DataFrame
-    """What is no event: few, and computed once for the three tables; to be released after them."""
-    duplicates: DataFrame
-    conflicts: DataFrame
-    rejected: DataFrame
+    """What is no event, and few; the other three tables are taken from it."""
+
+    @property
+    def duplicates(self) -> DataFrame:
+        """DUPLICATE_EVENTS rows."""
+        return self.beside.where(~self._is_conflict).select(*DUPLICATE_EVENTS.column_names)
+
+    @property
+    def conflicts(self) -> DataFrame:
+        """CONFLICTING_EVENTS rows."""
+        return self.beside.where(self._is_conflict).select(*CONFLICTING_EVENTS.column_names)
+
+    @property
+    def rejected(self) -> DataFrame:
+        """REJECTED_EVENTS rows."""
+        F, _ = functions_of(self.beside)
+        rejected = self.beside.where(F.col("rule").isNotNull()).withColumn("rejected_by", F.lit("ingest"))
+        return rejected.select(*REJECTED_EVENTS.column_names)
+
+    @property
+    def _is_conflict(self) -> Any:
+        F, _ = functions_of(self.beside)
+        return F.col("reason") == "other_payload"
 
 
-def place(engine: Engine, parsed: DataFrame, repetitions: DataFrame) -> Placed:
+def place(parsed: DataFrame, repetitions: DataFrame) -> Placed:
     """Put each PARSED record into its table.
 
     Args:
-        engine: computes.
         parsed: PARSED rows of an ingest batch.
         repetitions: what `find_repetitions` found among them.
     """
     F, _ = functions_of(parsed)
     judged = as_view(parsed.join(repetitions, on=list(RECORD_ORDER), how="left"))
     is_event = F.col("rule").isNull() & F.col("reason").isNull()
-    is_conflict = F.col("reason") == "other_payload"
-    beside = engine.persist(judged.where(~is_event))
-    return Placed(
-        events=judged.where(is_event).select(*EVENTS.column_names),
-        beside=beside,
-        duplicates=beside.where(~is_conflict).select(*DUPLICATE_EVENTS.column_names),
-        conflicts=beside.where(is_conflict).select(*CONFLICTING_EVENTS.column_names),
-        rejected=beside.where(F.col("rule").isNotNull())
-        .withColumn("rejected_by", F.lit("ingest"))
-        .select(*REJECTED_EVENTS.column_names),
-    )
+    return Placed(judged.where(is_event).select(*EVENTS.column_names), judged.where(~is_event))

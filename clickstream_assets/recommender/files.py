@@ -66,7 +66,7 @@ def load_events(engine: Engine, path: Path, rules: Rules) -> LoadedEvents:
         engine.from_arrow(table.arrow.empty_table()) for table in (EVENTS, DUPLICATE_EVENTS)
     )
     repetitions = find_repetitions(engine, parsed, no_events, no_duplicates)
-    placed = place(engine, parsed, engine.from_arrow(repetitions))
+    placed = place(parsed, engine.from_arrow(repetitions))
     tables = {"duplicate": placed.duplicates, "conflicting": placed.conflicts, "rejected": placed.rejected}
     counts = {reason: table.count() for reason, table in tables.items()}
     return LoadedEvents(placed.events, {reason: n for reason, n in {**file.skipped, **counts}.items() if n})

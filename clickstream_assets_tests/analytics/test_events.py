@@ -43,7 +43,7 @@ def judged(
     """Place parsed records, given the events and duplicates of the batches before."""
     before = engine.from_arrow(events or EVENTS.arrow.empty_table())
     duplicates_before = engine.from_arrow(duplicates or DUPLICATE_EVENTS.arrow.empty_table())
-    return place(engine, df, engine.from_arrow(find_repetitions(engine, df, before, duplicates_before)))
+    return place(df, engine.from_arrow(find_repetitions(engine, df, before, duplicates_before)))
 
 
 def rejection(payload: object, rules: Rules = RULES) -> Rejection:
