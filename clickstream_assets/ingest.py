@@ -118,17 +118,18 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
     counts: Counter[str] = Counter()
     for batch, parsed in _parsed_batches(lake, newest.version, batches, rules):
         F, _ = functions_of(parsed)
-        events_before, duplicates_before = (
-            lake.read(table, batches=(0, batch - 1)) for table in (EVENTS, DUPLICATE_EVENTS)
-        )
-        repeated = find_repetitions(engine, parsed, events_before, duplicates_before)
-        found = Counter(repeated["reason"].to_pylist())
+        # First: it has Spark parse, and what comes next is then planned by the batch's real size.
         verdicts = engine.to_arrow(
             parsed.select("rule").agg(
                 F.count(F.lit(1)).cast("long").alias("records"),
                 F.count("rule").cast("long").alias("rejected"),
             )
         ).to_pylist()[0]
+        events_before, duplicates_before = (
+            lake.read(table, batches=(0, batch - 1)) for table in (EVENTS, DUPLICATE_EVENTS)
+        )
+        repeated = find_repetitions(engine, parsed, events_before, duplicates_before)
+        found = Counter(repeated["reason"].to_pylist())
         found["rejected"] = verdicts["rejected"]
         repetitions = engine.from_arrow(repeated)
         placed = place(parsed, repetitions)

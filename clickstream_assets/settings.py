@@ -146,7 +146,7 @@ class Settings(BaseSettings):
         None,
         ge=1,
         description="Records in one commit to raw_events; bounds an ingest's memory (default: 300,000, and on Spark, "
-        "where every commit is many jobs, 1,000,000).",
+        "which spills, and where every commit is many jobs, 2,500,000).",
     )
     ingest_batch_bytes: int = Field(
         256_000_000,
@@ -394,7 +394,7 @@ class Settings(BaseSettings):
     @cached_property
     def ingest_batch(self) -> int:
         """Records in one commit to raw_events: as set, else what suits the engine."""
-        return self.ingest_batch_records or (300_000 if self.engine is EngineName.DUCKDB else 1_000_000)
+        return self.ingest_batch_records or (300_000 if self.engine is EngineName.DUCKDB else 2_500_000)
 
     @cached_property
     def lake(self) -> str:

@@ -250,3 +250,14 @@ def test_a_spark_that_we_start_has_the_jars_and_stays_on_loopback():
     assert config["spark.sql.session.timeZone"] == "UTC"
     assert config["spark.driver.bindAddress"] == "127.0.0.1"
     assert "spark.jars" not in spark_config(Settings(_env_file=None))
+
+
+@pytest.mark.parametrize("variable", ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"])
+def test_a_spark_that_we_start_names_no_second_collector(monkeypatch: pytest.MonkeyPatch, variable):
+    def options() -> str:
+        return spark_config(Settings(_env_file=None))["spark.driver.extraJavaOptions"]
+
+    monkeypatch.delenv("JAVA_TOOL_OPTIONS", raising=False)
+    assert "-XX:+UseParallelGC" in options()
+    monkeypatch.setenv(variable, "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+    assert "GC" not in options()

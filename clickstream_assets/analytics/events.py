@@ -581,13 +581,12 @@ def _repetitions(engine: Engine, new: DataFrame, before: DataFrame, key: list[st
     F, Window = functions_of(new)
     # Computed once for its two uses: it reads all of history, and finds few.
     known = engine.persist(before.join(new.select(*key), on=key, how="left_semi"))
-    # Only keys that occur more than once need a window; sorting all new rows would cost more than the rest.
-    counts = new.groupBy(*key).agg(F.count(F.lit(1)).alias("records"))
-    more_than_once = counts.where(F.col("records") > 1).select(*key)
-    keys = as_view(more_than_once.unionByName(known.select(*key)).distinct())
     columns = [*key, "payload_hash", *RECORD_ORDER]
-    suspects = new.join(keys, on=key, how="left_semi").select(*columns, F.lit(0).alias("is_known"))
-    all_of_them = as_view(suspects.unionByName(known.select(*columns, F.lit(1).alias("is_known"))))
+    all_of_them = as_view(
+        new.select(*columns, F.lit(0).alias("is_known")).unionByName(
+            known.select(*columns, F.lit(1).alias("is_known"))
+        )
+    )
     in_order = Window.partitionBy(*key).orderBy(F.col("is_known").desc(), *RECORD_ORDER)
     repeated = as_view(
         all_of_them.select(
