@@ -8,6 +8,7 @@ from clickstream_assets.local.demo import demo
 from clickstream_assets.local.spark_cli import spark_app
 from clickstream_assets.prepare import prepare_command
 from clickstream_assets.recommender.cli import evaluate
+from clickstream_assets.rejected.cli import rejected_app
 from clickstream_assets.reports.cli import report_command
 from clickstream_assets.settings_page import settings_command
 from clickstream_assets.simulator.cli import replay, simulate
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(stack_app, name="stack")
 app.add_typer(spark_app, name="spark")
+app.add_typer(rejected_app, name="rejected")
 app.command()(simulate)
 app.command()(replay)
 app.command()(stream)

@@ -334,13 +334,23 @@ def _usual_event(sent: _Usual, kafka_time: int, rules: Rules) -> Event:
     )
 
 
-def _any_event(value: bytes, kafka_time: int, rules: Rules) -> Event:
+def decode_payload(value: bytes) -> dict[str, Any]:
+    """Read a record's value as a JSON object; numbers with a fraction are exact decimals.
+
+    Raises:
+        Rejection: it is no JSON, or no object.
+    """
     try:
         payload = _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidOperation) as error:
         raise Rejection(None, "not_json", str(error)) from None
     if not isinstance(payload, dict):
         raise Rejection(None, "not_an_object", payload)
+    return payload
+
+
+def _any_event(value: bytes, kafka_time: int, rules: Rules) -> Event:
+    payload = decode_payload(value)
     return _event(
         _required(payload, "event_type"),
         _text(payload, "event_id", MAX_ID_LENGTH),
