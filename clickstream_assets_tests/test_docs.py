@@ -47,6 +47,7 @@ OTHERS_VARIABLES = {
     "DAGSTER_HOME",
     "DAGSTER_POSTGRES_DB",
     "HADOOP_CONF_DIR",
+    "JAVA_TOOL_OPTIONS",
     "PGSSLMODE",
     "PGSSLROOTCERT",
     "PYSPARK_PYTHON",
@@ -184,6 +185,8 @@ def unknown_words(words: list[str]) -> list[str]:
         if word.startswith("--"):
             if word.partition("=")[0] not in options:
                 return [word]
+            # What follows is its value or another option.
+            group = None
         elif group and word != "/":
             if word not in group.commands:
                 return [word]
