@@ -244,6 +244,7 @@ def test_the_first_changed_day_is_that_of_the_first_changed_event(engine: Engine
     assert first_changed(CUSTOMER_SEGMENT_DAYS.arrow.empty_table(), table) == day("2024-05-01")
 
 
+@pytest.mark.long
 def test_online_retail_has_as_many_customers_as_are_known_by_name(duckdb_engine: Engine, online_retail: Path):
     events = load_events(duckdb_engine, online_retail, RULES).events
     days = duckdb_engine.from_arrow(pa.table({"report_date": [day("2011-09-30")]}))

@@ -308,7 +308,15 @@ def test_sessions_are_those_of_the_definition_whole_or_day_by_day(engine: Engine
     assert _found(two_by_two) == expected
 
 
-@pytest.mark.parametrize(("seed", "cuts"), [(1, CUTS[0]), (2, CUTS[0]), (1, CUTS[2]), (2, CUTS[3])])
+@pytest.mark.parametrize(
+    ("seed", "cuts"),
+    [
+        (1, CUTS[0]),
+        (2, CUTS[3]),
+        pytest.param(2, CUTS[0], marks=pytest.mark.long),
+        pytest.param(1, CUTS[2], marks=pytest.mark.long),
+    ],
+)
 def test_recomputing_the_touched_days_brings_everything_up_to_date(duckdb_engine, seed, cuts):
     engine = duckdb_engine
     events = [e for e in _random_events(seed) if e["user_id"] != "u0"] + [

@@ -337,6 +337,7 @@ def test_the_rees46_file_gives_the_counts_of_its_description():
     assert (min(times), max(times)) == ("2019-10-01T00:00:00Z", "2019-10-01T02:50:00Z")
 
 
+@pytest.mark.long
 @needs_public_data
 def test_the_uci_file_gives_the_counts_of_its_description():
     path = DATA / "uci_online_retail_20101201-20110930.csv.gz"

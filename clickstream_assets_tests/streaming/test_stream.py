@@ -85,6 +85,7 @@ def episodes_by_hand(counts: Counts, threshold: int) -> set[tuple[Any, ...]]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not REES46.exists(), reason="the data set is not here")
 def test_real_shoppers_are_counted_as_by_hand(
     settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path
