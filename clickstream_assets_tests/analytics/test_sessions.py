@@ -293,7 +293,15 @@ CUTS: list[dict[str, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("seed", "cuts"), [(1, CUTS[0]), (2, CUTS[1]), (3, CUTS[2]), (4, CUTS[3])])
+@pytest.mark.parametrize(
+    ("seed", "cuts"),
+    [
+        (1, CUTS[0]),
+        (4, CUTS[3]),
+        pytest.param(2, CUTS[1], marks=pytest.mark.long_on_spark),
+        pytest.param(3, CUTS[2], marks=pytest.mark.long_on_spark),
+    ],
+)
 def test_sessions_are_those_of_the_definition_whole_or_day_by_day(engine: Engine, seed, cuts):
     events = _random_events(seed)
     expected = _by_definition(events, **cuts)

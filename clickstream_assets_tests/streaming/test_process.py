@@ -232,7 +232,7 @@ def wait_for_a_moment_to_kill(stage: str, shop: Shop, log: Path, chance: random.
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.long)])
 def test_a_stream_killed_again_and_again_ends_in_the_tables_of_an_undisturbed_one(
     settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path, kills: int
 ):
