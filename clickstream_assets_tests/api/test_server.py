@@ -62,8 +62,13 @@ def served(settings: Settings, **variables: str) -> Iterator[Served]:
     try:
         yield api
     finally:
-        api.process.kill() if api.process.poll() is None else None
-        api.process.wait()
+        # Killed at once, it would leave its folder of metrics behind.
+        api.process.terminate()
+        try:
+            api.process.wait(timeout=30)
+        finally:
+            api.process.kill()
+            api.process.wait()
 
 
 def workers_of(pid: int, count: int) -> list[psutil.Process]:
