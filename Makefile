@@ -19,11 +19,11 @@ DEMO_ARGS := $(if $(ONCE),--once) $(if $(EVENTS),--events "$(EVENTS)") $(ARGS)
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt clickstream_assets/local/ivy.xml
+$(VENV)/.ready: pyproject.toml constraints.txt clickstream_assets/engine/ivy.xml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13; name one with make PYTHON=…" >&2; exit 1; }
-	@sh clickstream_assets/local/install_openmp.sh $(PYTHON) >&2
-	@sh clickstream_assets/local/install_java.sh >&2
+	@sh clickstream_assets/engine/install_openmp.sh $(PYTHON) >&2
+	@sh clickstream_assets/engine/install_java.sh >&2
 	@sh clickstream_assets/local/make_venv.sh $(PYTHON) $(VENV)
 	@echo "Installing packages into $(VENV)" >&2
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' >&2

@@ -24,18 +24,18 @@ import pyarrow as pa
 from benchmarks.measure import say
 from clickstream_assets.analytics.carts import CART_STATES
 from clickstream_assets.analytics.customers import customer_segments, orders
-from clickstream_assets.analytics.events import PARSED, Rules, parse_batches
-from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS
 from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.sessions import sessions
+from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine, SparkEngine
-from clickstream_assets.lake import Lake
+from clickstream_assets.engine.session import spark_session
+from clickstream_assets.ingest.parsing import PARSED, Rules, parse_batches
 from clickstream_assets.recommender.interactions import interactions
 from clickstream_assets.recommender.popularity import rank_products
-from clickstream_assets.resources.compute import spark_session
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.simulator.run import SimulationOptions, plan_traffic
 from clickstream_assets.simulator.stream import RecordStream
+from clickstream_assets.stores.lake import Lake
 
 RUNS = 3
 GAP = timedelta(minutes=30)

@@ -19,13 +19,12 @@ from benchmarks.measure import run_measured, say, servers
 
 def ingest() -> None:
     """What is measured, in a process of its own."""
-    from clickstream_assets.analytics.events import Rules
-    from clickstream_assets.ingest import land_records, place_events
-    from clickstream_assets.kafka import Topic
-    from clickstream_assets.lake import Lake
-    from clickstream_assets.resources.compute import ComputeResource
-    from clickstream_assets.resources.settings import SettingsResource
+    from clickstream_assets.defs.resources import ComputeResource, SettingsResource
+    from clickstream_assets.ingest.parsing import Rules
+    from clickstream_assets.ingest.placing import land_records, place_events
     from clickstream_assets.settings import load_settings
+    from clickstream_assets.stores.kafka.topic import Topic
+    from clickstream_assets.stores.lake import Lake
 
     settings = load_settings()
     engine = ComputeResource(settings=SettingsResource()).engine()

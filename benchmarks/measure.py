@@ -17,8 +17,8 @@ import psutil
 
 from clickstream_assets.local.children import exit_on_sigterm
 from clickstream_assets.local.stack import Stack
-from clickstream_assets.prepare import prepare_servers
 from clickstream_assets.settings import load_settings
+from clickstream_assets.stores.prepare import prepare_servers
 
 # Summing the pages of a process holds it up: a Spark of 2 GB for 20 ms.
 SAMPLE_SECONDS = 1.0

@@ -36,13 +36,13 @@ def peak_mb() -> float:
 def write_day(folder: Path, count: int) -> None:
     """Simulate a day's events into `lines.jsonl` and, with its sessions, into the lake."""
     from benchmarks.day.events import BATCH_RECORDS, parsed
-    from clickstream_assets.analytics.schema import EVENTS, SESSIONS
     from clickstream_assets.analytics.sessions import sessions
+    from clickstream_assets.catalogue import EVENTS, SESSIONS
     from clickstream_assets.engine import DuckDBEngine
-    from clickstream_assets.lake import Lake
     from clickstream_assets.settings import load_settings
     from clickstream_assets.simulator.stream import RecordStream
     from clickstream_assets.simulator.traffic import Traffic
+    from clickstream_assets.stores.lake import Lake
 
     settings = load_settings()
     start = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
@@ -90,15 +90,15 @@ def by_loop(folder: Path) -> dict[str, Any]:
 
 def _lake(folder: Path) -> Any:
     from clickstream_assets.engine import DuckDBEngine
-    from clickstream_assets.lake import Lake
     from clickstream_assets.settings import load_settings
+    from clickstream_assets.stores.lake import Lake
 
     return Lake(str(folder / "lake"), DuckDBEngine(load_settings()))
 
 
 def _persons(lake: Any) -> Any:
     from clickstream_assets.analytics.persons import EVENT_COLUMNS, SESSION_COLUMNS, persons_events
-    from clickstream_assets.analytics.schema import EVENTS, SESSIONS
+    from clickstream_assets.catalogue import EVENTS, SESSIONS
 
     events, sessions = lake.read(EVENTS, columns=EVENT_COLUMNS), lake.read(SESSIONS, columns=SESSION_COLUMNS)
     return persons_events(events, sessions, DAY, DAY)
@@ -110,8 +110,8 @@ def _warm_up(folder: Path) -> None:
     import pyarrow.compute
 
     from clickstream_assets.analytics.products import product_performance  # noqa: F401
-    from clickstream_assets.analytics.schema import SESSIONS
     from clickstream_assets.analytics.segments import user_segments  # noqa: F401
+    from clickstream_assets.catalogue import SESSIONS
 
     lake = _lake(folder)
     lake.engine.to_arrow(lake.engine.from_arrow(pa.table({"warm": [1]})))

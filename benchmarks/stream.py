@@ -31,12 +31,12 @@ import psutil
 from confluent_kafka import Producer
 
 from benchmarks.measure import memory, say, servers
-from clickstream_assets.elasticsearch import LiveEvents
-from clickstream_assets.kafka import Topic
 from clickstream_assets.local.children import Child, running
 from clickstream_assets.local.ports import free_port
-from clickstream_assets.postgres.connection import connect
 from clickstream_assets.settings import Settings, load_settings
+from clickstream_assets.stores.elasticsearch import LiveEvents
+from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.streaming import live_events
 from clickstream_assets.streaming.store import progress_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -11,11 +12,11 @@ import hypothesis
 import pytest
 
 from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
-from clickstream_assets.local.jars import fetch_jars, spark_jars
+from clickstream_assets.engine.jars import fetch_jars, spark_jars
+from clickstream_assets.engine.session import spark_session
 from clickstream_assets.local.stack import Stack
-from clickstream_assets.prepare import prepare_servers
-from clickstream_assets.resources.compute import spark_session
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.prepare import prepare_servers
 
 # How long an example takes says something of the machine, and nothing of the code.
 hypothesis.settings.register_profile("without_deadline", deadline=None)
@@ -81,7 +82,10 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """Kafka, PostgreSQL and Elasticsearch, running."""
+    """Kafka, PostgreSQL and Elasticsearch, running; those of CLICKSTREAM_TEST_HOME, where that names a running stack."""
+    if home := os.environ.get("CLICKSTREAM_TEST_HOME"):
+        yield Stack(Path(home), Settings(_env_file=None).jars_path)
+        return
     with tempfile.TemporaryDirectory(prefix="clickstream-tests-") as home:
         stack = Stack(Path(home), Settings(_env_file=None).jars_path)
         try:

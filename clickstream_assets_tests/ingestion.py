@@ -15,8 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clickstream_assets.analytics.events import Rules
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.catalogue import (
     CONFLICTING_EVENTS,
     DUPLICATE_EVENTS,
     EVENTS,
@@ -25,12 +24,13 @@ from clickstream_assets.analytics.schema import (
     Table,
 )
 from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine
-from clickstream_assets.ingest import Landing, land_records, place_events
-from clickstream_assets.kafka import Topic
-from clickstream_assets.lake import Lake, conform
+from clickstream_assets.ingest.parsing import Rules
+from clickstream_assets.ingest.placing import Landing, land_records, place_events
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.simulator.run import SimulationOptions, run_simulation
 from clickstream_assets.simulator.stream import Faults, Made
+from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.lake import Lake, conform
 
 PLACES = (EVENTS, DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS)
 TABLES = (RAW_EVENTS, *PLACES)

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.catalogue import (
     CONFLICTING_EVENTS,
     DUPLICATE_EVENTS,
     EVENTS,
@@ -25,9 +25,9 @@ from clickstream_assets.analytics.schema import (
     Table,
 )
 from clickstream_assets.engine import DuckDBEngine
-from clickstream_assets.postgres.publishing import publication
-from clickstream_assets.postgres.tables import CLICKSTREAM_SESSIONS_TABLE, POPULAR_PRODUCTS_TABLE
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.publishing import publication
+from clickstream_assets.stores.postgres.tables import CLICKSTREAM_SESSIONS_TABLE, POPULAR_PRODUCTS_TABLE
 from clickstream_assets_tests.databases import environment, fresh_database, query, with_settings
 from clickstream_assets_tests.ingestion import (
     TABLES,
@@ -37,7 +37,7 @@ from clickstream_assets_tests.ingestion import (
     made_counts,
     simulate,
 )
-from clickstream_assets_tests.postgres.rows import popular, session, sessions
+from clickstream_assets_tests.stores.postgres.rows import popular, session, sessions
 from clickstream_assets_tests.topics import new_topic, send
 
 WRITES = (RAW_EVENTS, REJECTED_EVENTS, DUPLICATE_EVENTS, CONFLICTING_EVENTS, EVENTS)
@@ -225,10 +225,10 @@ def test_worker_processes_end_with_an_ingest_that_is_killed(
 
 PUBLISHER = """
 import threading
-from clickstream_assets.postgres.publishing import publication
-from clickstream_assets.postgres.tables import CLICKSTREAM_SESSIONS_TABLE, POPULAR_PRODUCTS_TABLE
+from clickstream_assets.stores.postgres.publishing import publication
+from clickstream_assets.stores.postgres.tables import CLICKSTREAM_SESSIONS_TABLE, POPULAR_PRODUCTS_TABLE
 from clickstream_assets.settings import load_settings
-from clickstream_assets_tests.postgres.rows import popular, session, sessions
+from clickstream_assets_tests.stores.postgres.rows import popular, session, sessions
 
 with publication(load_settings()) as transaction:
     transaction.publish(CLICKSTREAM_SESSIONS_TABLE, sessions(session("new"), session("newer")))

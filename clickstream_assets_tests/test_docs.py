@@ -21,10 +21,10 @@ from apiflask import APIFlask
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from typer.core import TyperGroup
 
-from clickstream_assets.analytics import schema
-from clickstream_assets.analytics.rfm import RFM_SEGMENTS
+from clickstream_assets import catalogue
 from clickstream_assets.api.app import create_app
-from clickstream_assets.cli import app as command_line
+from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
+from clickstream_assets.commands.app import app as command_line
 from clickstream_assets.definitions import defs
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.settings import Settings
@@ -385,20 +385,20 @@ def add(monkeypatch: pytest.MonkeyPatch) -> Add:
             monkeypatch.setattr(module, new, namespace[new], raising=False)
         return module
 
-    table = run("clickstream_assets/analytics/schema/reports.py")
-    monkeypatch.setattr(schema, "SEARCH_QUERIES", table.SEARCH_QUERIES, raising=False)
+    table = run("clickstream_assets/catalogue/reports.py")
+    monkeypatch.setattr(catalogue, "SEARCH_QUERIES", table.SEARCH_QUERIES, raising=False)
     return run
 
 
 def test_every_example_is_looked_at():
     assert len(fences("docs/extending.md", "python")) == len(examples())
     assert {path for path, _ in examples()} == {
-        "clickstream_assets/analytics/schema/reports.py",
+        "clickstream_assets/catalogue/reports.py",
         "clickstream_assets/analytics/searches.py",
         "clickstream_assets/defs/reports/assets.py",
         "clickstream_assets/defs/reports/checks.py",
         f"{MIGRATIONS}/r0005_searches.py",
-        "clickstream_assets/postgres/tables.py",
+        "clickstream_assets/stores/postgres/tables.py",
         "clickstream_assets/api/daily_queries.py",
         "clickstream_assets/api/searches.py",
         "clickstream_assets_tests/analytics/test_searches.py",
@@ -444,7 +444,7 @@ def test_the_examples_migration_makes_the_examples_table(add: Add, monkeypatch: 
     with Operations.context(context):
         migration.upgrade()
     columns = re.findall(r"^    (\w+) (\w+)", said.getvalue().partition("PRIMARY KEY")[0], re.MULTILINE)
-    served = add("clickstream_assets/postgres/tables.py")
+    served = add("clickstream_assets/stores/postgres/tables.py")
     table = served.SEARCH_QUERIES_TABLE.schema
     expected = [(column.name, served.postgres_type(column.type)) for column in table.columns]
     assert [(name, kind.lower()) for name, kind in columns] == expected
@@ -461,4 +461,4 @@ def test_the_examples_route_lists_the_examples_columns(add: Add):
         *("limit", "offset", "format", "since", "until", "date")
     }
     row = api.spec["components"]["schemas"]["SearchQueryDay"]["properties"]
-    assert list(row) == schema.SEARCH_QUERIES.column_names
+    assert list(row) == catalogue.SEARCH_QUERIES.column_names

@@ -13,10 +13,10 @@ from urllib.request import urlopen
 import pytest
 from deltalake import DeltaTable
 
-from clickstream_assets.analytics.schema import SESSIONS
+from clickstream_assets.catalogue import SESSIONS
 from clickstream_assets.engine import DuckDBEngine
-from clickstream_assets.local.jars import fetch_jars
-from clickstream_assets.local.java import find_java
+from clickstream_assets.engine.jars import fetch_jars
+from clickstream_assets.engine.java import find_java
 from clickstream_assets.local.ports import LOOPBACK, is_free
 from clickstream_assets.local.spark import Cluster, connect_server, standalone_cluster, standalone_master
 from clickstream_assets.settings import Settings

@@ -10,9 +10,8 @@ import sys
 import dagster as dg
 
 from clickstream_assets.definitions import defs
+from clickstream_assets.defs.resources import ComputeResource, SettingsResource
 from clickstream_assets.engine import SparkEngine
-from clickstream_assets.resources.compute import ComputeResource
-from clickstream_assets.resources.settings import SettingsResource
 
 
 def main(first: str, last: str) -> None:

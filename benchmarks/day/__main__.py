@@ -36,13 +36,13 @@ import duckdb
 
 from benchmarks.day.by_hand import ORDER, source
 from benchmarks.measure import say
-from clickstream_assets.analytics import schema
+from clickstream_assets import catalogue
 from clickstream_assets.settings import load_settings
 
 TABLES = {
     table.name: table
-    for table in vars(schema).values()
-    if isinstance(table, schema.Table) and table.name in (*ORDER, "customer_segment_days")
+    for table in vars(catalogue).values()
+    if isinstance(table, catalogue.Table) and table.name in (*ORDER, "customer_segment_days")
 }
 # Fingerprints are hashes of the pipeline's own.
 COMPARED = {"customer_segment_days": ["report_date", "as_of", "events"]}

@@ -21,7 +21,7 @@ from deltalake import DeltaTable
 
 from benchmarks.day.events import DAY
 from benchmarks.day.usage import used_by
-from clickstream_assets.analytics.schema import CUSTOMER_SEGMENTS, EVENTS, SESSIONS, USER_SEGMENTS, Table
+from clickstream_assets.catalogue import CUSTOMER_SEGMENTS, EVENTS, SESSIONS, USER_SEGMENTS, Table
 from clickstream_assets.settings import load_settings
 
 SQL = Path(__file__).parent / "sql"

@@ -15,13 +15,13 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from clickstream_assets.analytics.events import PARSED, Rules, parse_batches
-from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS
+from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DuckDBEngine
-from clickstream_assets.lake import Lake
+from clickstream_assets.ingest.parsing import PARSED, Rules, parse_batches
 from clickstream_assets.settings import load_settings
 from clickstream_assets.simulator.stream import RecordStream
 from clickstream_assets.simulator.traffic import Traffic
+from clickstream_assets.stores.lake import Lake
 
 DAY = date(2024, 5, 1)
 BATCH_RECORDS = 250_000

@@ -19,7 +19,7 @@ import dagster as dg
 
 from benchmarks.day.events import DAY
 from benchmarks.day.usage import used_by
-from clickstream_assets.analytics.schema import EVENTS
+from clickstream_assets.catalogue import EVENTS
 from clickstream_assets.defs.reports.assets import (
     category_conversion,
     daily_summary,
@@ -27,14 +27,12 @@ from clickstream_assets.defs.reports.assets import (
     product_performance,
 )
 from clickstream_assets.defs.reports.attribution import campaign_attribution
+from clickstream_assets.defs.resources import ComputeResource, LakeResource, SettingsResource
 from clickstream_assets.defs.segments.assets import cohort_retention, customer_segments, user_segments
 from clickstream_assets.defs.sessions.assets import carts, sessions
 from clickstream_assets.engine import as_view, functions_of
-from clickstream_assets.ingest import days_to_update
-from clickstream_assets.lake import Lake
-from clickstream_assets.resources.compute import ComputeResource
-from clickstream_assets.resources.lake import LakeResource
-from clickstream_assets.resources.settings import SettingsResource
+from clickstream_assets.ingest.placing import days_to_update
+from clickstream_assets.stores.lake import Lake
 
 ASSETS: dict[str, dg.AssetsDefinition] = {
     asset.key.to_user_string(): asset

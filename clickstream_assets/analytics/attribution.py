@@ -19,7 +19,7 @@ from datetime import date, timedelta
 
 from clickstream_assets.analytics.measures import MONEY, amount, order_key
 from clickstream_assets.analytics.persons import between, persons_events
-from clickstream_assets.analytics.schema import CAMPAIGN_ATTRIBUTION
+from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 DIRECT = "(direct)"

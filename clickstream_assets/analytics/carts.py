@@ -27,7 +27,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickstream_assets.analytics.schema import CART_DAYS, CARTS, TIMESTAMP
+from clickstream_assets.catalogue import CART_DAYS, CARTS, TIMESTAMP
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 from clickstream_assets.settings import Settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from clickstream_assets.analytics.schema import COHORT_RETENTION
+from clickstream_assets.catalogue import COHORT_RETENTION
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 # Weeks are counted from a Monday, as ISO 8601 has them.

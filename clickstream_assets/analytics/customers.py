@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from clickstream_assets.analytics.carts import CART_EVENTS
 from clickstream_assets.analytics.measures import MONEY, amount, order_key
-from clickstream_assets.analytics.rfm import RFM_SEGMENTS, SCORES
-from clickstream_assets.analytics.schema import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
+from clickstream_assets.catalogue import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
+from clickstream_assets.catalogue.rfm import RFM_SEGMENTS, SCORES
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 
 ABANDONED_CART_DAYS = 30

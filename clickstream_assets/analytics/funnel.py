@@ -8,7 +8,7 @@ from typing import Any
 from clickstream_assets.analytics.measures import percent
 from clickstream_assets.analytics.persons import persons_events
 from clickstream_assets.analytics.products import NO_CATEGORY
-from clickstream_assets.analytics.schema import FUNNEL
+from clickstream_assets.catalogue import FUNNEL
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 SECOND = 1_000_000

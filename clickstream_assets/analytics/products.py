@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clickstream_assets.analytics.measures import count_of, percent, revenue
-from clickstream_assets.analytics.schema import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
+from clickstream_assets.catalogue import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 NO_CATEGORY = "unknown"

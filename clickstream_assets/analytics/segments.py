@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clickstream_assets.analytics.measures import count_of, revenue
-from clickstream_assets.analytics.schema import USER_SEGMENTS
+from clickstream_assets.catalogue import USER_SEGMENTS
 from clickstream_assets.engine import DataFrame, functions_of
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 
 from clickstream_assets.analytics.measures import MONEY, amount, count_of, revenue
-from clickstream_assets.analytics.schema import SESSIONS
+from clickstream_assets.catalogue import SESSIONS
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 SECOND = 1_000_000

@@ -7,7 +7,7 @@ from typing import Any
 
 from clickstream_assets.analytics.measures import count_of, half_even, order_key, percent, revenue
 from clickstream_assets.analytics.persons import between, persons_events
-from clickstream_assets.analytics.schema import DAILY_SUMMARY
+from clickstream_assets.catalogue import DAILY_SUMMARY
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 # Money has four decimals; in these units it is a whole number.

@@ -4,12 +4,12 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema, fields
 
-from clickstream_assets.analytics.schema import CARTS
 from clickstream_assets.api import daily_queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.lists import ListParameters, list_route
 from clickstream_assets.api.parameters import Choice, Moment, Text
+from clickstream_assets.catalogue import CARTS
 
 blueprint = APIBlueprint("carts", __name__, url_prefix="/api", tag="Carts")
 

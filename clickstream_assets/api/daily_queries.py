@@ -9,8 +9,8 @@ from typing import Any, LiteralString
 from psycopg import Connection, sql
 from psycopg.rows import DictRow
 
-from clickstream_assets.analytics.rfm import RFM_SEGMENTS
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.api.queries import Page, by, conditions_of, page_of
+from clickstream_assets.catalogue import (
     CAMPAIGN_ATTRIBUTION,
     CARTS,
     CATEGORY_CONVERSION,
@@ -21,7 +21,7 @@ from clickstream_assets.analytics.schema import (
     USER_SEGMENTS,
     Table,
 )
-from clickstream_assets.api.queries import Page, by, conditions_of, page_of
+from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
 
 CART_SORTS = ("last_activity_at", "value", "opened_at")
 PRODUCT_SORTS = (

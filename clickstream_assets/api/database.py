@@ -9,8 +9,8 @@ from psycopg import Connection, IsolationLevel
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from clickstream_assets.postgres.connection import connect, explained
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import connect, explained
 
 THREADS = 4
 """Requests that a worker process answers at once, and connections that it holds at most."""

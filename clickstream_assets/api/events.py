@@ -6,13 +6,13 @@ from typing import Any
 from apiflask import APIBlueprint, Schema, fields
 from flask import current_app
 
-from clickstream_assets.analytics.schema import LIVE_EVENTS
 from clickstream_assets.api.fields import UtcTime, schema_of
 from clickstream_assets.api.lists import MOST, ListParameters, list_route
 from clickstream_assets.api.parameters import Choice, Moment, Text, WholeNumber
 from clickstream_assets.api.queries import Page
-from clickstream_assets.elasticsearch import RESULT_WINDOW, WORDS, LiveEvents
+from clickstream_assets.catalogue import LIVE_EVENTS
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.elasticsearch import RESULT_WINDOW, WORDS, LiveEvents
 
 blueprint = APIBlueprint("events", __name__, tag="Events")
 

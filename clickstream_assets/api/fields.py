@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 from apiflask import Schema, fields
 
-from clickstream_assets.analytics.schema import Column
+from clickstream_assets.catalogue import Column
 
 
 def iso_utc(time: datetime) -> str:

@@ -4,12 +4,12 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema, fields
 
-from clickstream_assets.analytics.schema import CAMPAIGN_ATTRIBUTION, COHORT_RETENTION, FUNNEL
 from clickstream_assets.api import daily_queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.lists import DaysParameters, ListParameters, list_route, row_limit
 from clickstream_assets.api.parameters import Choice, Day, Text
+from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION, COHORT_RETENTION, FUNNEL
 
 blueprint = APIBlueprint("funnel", __name__, url_prefix="/api", tag="Conversion")
 

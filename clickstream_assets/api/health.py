@@ -12,8 +12,8 @@ from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.events import live_events
 from clickstream_assets.api.problems import ServiceProblem, documented
-from clickstream_assets.elasticsearch import ElasticsearchError
-from clickstream_assets.postgres.connection import PostgresError, connect, explained
+from clickstream_assets.stores.elasticsearch import ElasticsearchError
+from clickstream_assets.stores.postgres.connection import PostgresError, connect, explained
 
 blueprint = APIBlueprint("health", __name__, url_prefix="/health", tag="Health")
 

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
-from clickstream_assets.postgres.connection import PostgresError
+from clickstream_assets.stores.postgres.connection import PostgresError
 
 blueprint = APIBlueprint("metrics", __name__, tag="Health")
 

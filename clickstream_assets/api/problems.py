@@ -9,8 +9,8 @@ from typing import Any
 from apiflask import APIFlask, HTTPError
 from flask import request
 
-from clickstream_assets.elasticsearch import ElasticsearchError
-from clickstream_assets.postgres.connection import PostgresError
+from clickstream_assets.stores.elasticsearch import ElasticsearchError
+from clickstream_assets.stores.postgres.connection import PostgresError
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER_SECONDS = 5

@@ -5,13 +5,13 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema, fields
 
-from clickstream_assets.analytics.schema import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
 from clickstream_assets.api import daily_queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.lists import DaysParameters, RangeParameters, list_route, row_limit
 from clickstream_assets.api.parameters import Choice, Text
 from clickstream_assets.api.problems import ServiceProblem
+from clickstream_assets.catalogue import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
 
 blueprint = APIBlueprint("products", __name__, url_prefix="/api", tag="Products")
 

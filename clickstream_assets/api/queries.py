@@ -8,8 +8,8 @@ from typing import Any, LiteralString
 from psycopg import Connection, sql
 from psycopg.rows import DictRow
 
-from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, SESSIONS
-from clickstream_assets.postgres.tables import SERVED_TABLES
+from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, SESSIONS
+from clickstream_assets.stores.postgres.tables import SERVED_TABLES
 
 SESSION_SORTS = ("total_events", "start_time", "duration_seconds", "revenue")
 WINDOW_SORTS = ("window_start", "views", "add_to_carts", "purchases", "total_events", "distinct_users")

@@ -10,7 +10,6 @@ from typing import Any
 from apiflask import APIBlueprint, Schema, fields
 from flask import Response
 
-from clickstream_assets.analytics.schema import DAILY_REPORT, DAILY_SUMMARY
 from clickstream_assets.api import daily_queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
@@ -18,6 +17,7 @@ from clickstream_assets.api.formats import chosen_format
 from clickstream_assets.api.lists import RangeParameters, list_route
 from clickstream_assets.api.parameters import Choice, Day, QueryParameters
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ServiceProblem, documented
+from clickstream_assets.catalogue import DAILY_REPORT, DAILY_SUMMARY
 from clickstream_assets.reports.document import COMPARED, COMPARISONS
 from clickstream_assets.reports.page import render_html
 from clickstream_assets.reports.text import render_text

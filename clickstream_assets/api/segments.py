@@ -6,14 +6,14 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema, fields, validators
 
-from clickstream_assets.analytics.rfm import DEFINITIONS
-from clickstream_assets.analytics.schema import CUSTOMER_SEGMENTS, USER_SEGMENTS
 from clickstream_assets.api import daily_queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.lists import ListParameters, RangeParameters, list_route, row_limit
 from clickstream_assets.api.parameters import Choice, Day, Text
 from clickstream_assets.api.problems import ServiceProblem
+from clickstream_assets.catalogue import CUSTOMER_SEGMENTS, USER_SEGMENTS
+from clickstream_assets.catalogue.rfm import DEFINITIONS
 
 blueprint = APIBlueprint("segments", __name__, url_prefix="/api", tag="Segments")
 

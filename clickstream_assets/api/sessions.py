@@ -4,12 +4,12 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema, fields
 
-from clickstream_assets.analytics.schema import SESSIONS
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.lists import ListParameters, list_route
 from clickstream_assets.api.parameters import Choice, Day, Flag, Text
+from clickstream_assets.catalogue import SESSIONS
 
 blueprint = APIBlueprint("sessions", __name__, tag="Sessions")
 

@@ -4,12 +4,12 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema, fields
 
-from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import UtcTime, schema_of
 from clickstream_assets.api.lists import ListParameters, list_route
 from clickstream_assets.api.parameters import Choice, Moment, Text
+from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 
 blueprint = APIBlueprint("windows", __name__, url_prefix="/api", tag="Windows")
 

@@ -19,7 +19,7 @@ from dagster._core.storage.tags import (
 )
 from pydantic import BaseModel
 
-from clickstream_assets.analytics.schema import EVENTS
+from clickstream_assets.catalogue import EVENTS
 from clickstream_assets.defs.jobs import refresh
 from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.runs import (

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 import dagster as dg
 from deltalake.exceptions import CommitFailedError
 
-from clickstream_assets.kafka import DataLossError, KafkaError
-from clickstream_assets.lake import LakeError
-from clickstream_assets.postgres.connection import PostgresError
 from clickstream_assets.recommender.evaluation import GateError
 from clickstream_assets.reports.mail import MailError
-from clickstream_assets.reports.published import NoReportError
 from clickstream_assets.settings import SettingsError
+from clickstream_assets.stores.kafka.topic import DataLossError, KafkaError
+from clickstream_assets.stores.lake import LakeError
+from clickstream_assets.stores.postgres.connection import PostgresError
+from clickstream_assets.stores.postgres.reports import NoReportError
 from clickstream_assets.streaming.checkpoint import CheckpointError
 from clickstream_assets.streaming.errors import StreamError
 

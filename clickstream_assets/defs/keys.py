@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import Table
+from clickstream_assets.catalogue import Table
+from clickstream_assets.defs.resources import LakeResource
 from clickstream_assets.defs.scope import Days, rows_of
 from clickstream_assets.engine import functions_of
-from clickstream_assets.resources.lake import LakeResource
 
 SAMPLES = 5
 

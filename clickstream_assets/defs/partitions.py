@@ -7,9 +7,9 @@ from typing import Any
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import EVENTS, Table
-from clickstream_assets.lake import Lake
+from clickstream_assets.catalogue import EVENTS, Table
 from clickstream_assets.settings import load_settings
+from clickstream_assets.stores.lake import Lake
 
 # What a day's tables need in memory grows with its events; a run over many days takes them in portions.
 ROWS_PER_PORTION = 5_000_000

@@ -1,12 +1,89 @@
-"""Which resources the assets get."""
+"""Dagster resources: the settings and everything that does I/O, opened only when an asset asks."""
+
+from contextlib import AbstractContextManager
 
 import dagster as dg
+from pydantic import PrivateAttr
 
-from clickstream_assets.resources.compute import ComputeResource
-from clickstream_assets.resources.kafka import KafkaResource
-from clickstream_assets.resources.lake import LakeResource
-from clickstream_assets.resources.postgres import PostgresResource
-from clickstream_assets.resources.settings import SettingsResource
+from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
+from clickstream_assets.engine.session import spark_session
+from clickstream_assets.settings import EngineName, Settings, load_settings
+from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.postgres.connection import connect, explained
+from clickstream_assets.stores.postgres.publishing import Publication, publication
+
+
+class SettingsResource(dg.ConfigurableResource):
+    """Gives assets the settings as they are when the run starts."""
+
+    _settings: Settings | None = PrivateAttr(None)
+
+    def get(self) -> Settings:
+        """Return the settings, read and validated at the first call."""
+        if self._settings is None:
+            self._settings = load_settings()
+        return self._settings
+
+
+class ComputeResource(dg.ConfigurableResource):
+    """Gives assets the engine that the settings name; Spark starts when it is first used, and not before."""
+
+    settings: SettingsResource
+
+    def engine(self) -> Engine:
+        """Return the engine. A process has one Spark session, so every call shares it."""
+        settings = self.settings.get()
+        if settings.engine is EngineName.DUCKDB:
+            return DuckDBEngine(settings)
+        return SparkEngine(lambda: spark_session(settings))
+
+
+class KafkaResource(dg.ConfigurableResource):
+    """Gives assets and sensors the topic of click events."""
+
+    settings: SettingsResource
+
+    def topic(self) -> Topic:
+        """Return the topic that the settings name; nothing is connected yet."""
+        return Topic(self.settings.get())
+
+
+class LakeResource(dg.ConfigurableResource):
+    """Gives assets the Delta tables, with the engine to compute on them."""
+
+    settings: SettingsResource
+    compute: ComputeResource
+
+    def get(self) -> Lake:
+        """Return the lake that the settings name."""
+        return Lake(self.settings.get().lake, self.compute.engine())
+
+
+class PostgresResource(dg.ConfigurableResource):
+    """The served tables' database, as the settings name it when a run asks for it."""
+
+    def publication(self) -> AbstractContextManager[Publication]:
+        """Publish tables together: committed when the block ends, undone when it raises.
+
+        Raises:
+            SettingsError: a setting cannot be used.
+            PostgresError: the database cannot be reached or does not carry the publication out.
+        """
+        return publication(load_settings())
+
+    def serving_algorithm(self) -> str | None:
+        """Return the algorithm of the recommendations that are being served; None before the first.
+
+        Raises:
+            SettingsError: a setting cannot be used.
+            PostgresError: the database cannot be reached.
+        """
+        settings = load_settings()
+        served = "SELECT algorithm FROM published_models JOIN served_models USING (model_version)"
+        with explained(settings), connect(settings) as connection:
+            row = connection.execute(served).fetchone()
+        return row[0] if row else None
 
 
 @dg.definitions

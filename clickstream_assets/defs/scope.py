@@ -13,10 +13,10 @@ from dagster._core.storage.tags import (
 )
 
 from clickstream_assets.analytics.persons import between
-from clickstream_assets.analytics.schema import EVENTS, SESSIONS, Table
+from clickstream_assets.catalogue import EVENTS, SESSIONS, Table
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.engine import DataFrame
-from clickstream_assets.lake import Lake
+from clickstream_assets.stores.lake import Lake
 
 Days: TypeAlias = tuple[date, date] | None
 """The first and the last day; None for all that there are."""

@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 
 from clickstream_assets.analytics.carts import CART_EVENTS
-from clickstream_assets.analytics.schema import EVENTS, SESSIONS
 from clickstream_assets.analytics.sessions import without_bots
+from clickstream_assets.catalogue import EVENTS, SESSIONS
 from clickstream_assets.engine import DataFrame, functions_of
-from clickstream_assets.lake import Lake, Snapshot
+from clickstream_assets.stores.lake import Lake, Snapshot
 
 
 def shopping_events(lake: Lake, events: Snapshot) -> DataFrame:

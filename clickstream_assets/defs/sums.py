@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import SESSIONS, Table
 from clickstream_assets.analytics.sessions import spilled
+from clickstream_assets.catalogue import SESSIONS, Table
 from clickstream_assets.defs.keys import SAMPLES
 from clickstream_assets.defs.scope import Days, rows_of
 from clickstream_assets.engine import DataFrame, functions_of
-from clickstream_assets.lake import Lake
+from clickstream_assets.stores.lake import Lake
 
 Sums: TypeAlias = dict[Any, dict[str, Any]]
 """By day figures by their names."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import Table
+from clickstream_assets.catalogue import Table
 from clickstream_assets.settings import load_settings
 
 OWNERS = ["team:clickstream"]

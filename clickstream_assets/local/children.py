@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from clickstream_assets.local.errors import LocalStackError
+from clickstream_assets.errors import LocalStackError
 
 STOP_SECONDS = 15
 

@@ -1,4 +1,4 @@
-"""`clickstream demo`: from nothing to a served recommendation, through everything that is real.
+"""A demo: from nothing to a served recommendation, through everything that is real.
 
 Starts the servers, Dagster and the API, feeds events into Kafka, and waits: the sensors do the rest.
 """
@@ -14,9 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clickstream_assets.local.children import Child
@@ -29,64 +27,14 @@ DAGSTER_PORT = 3000
 QUICK_JAVA = "-Dlog4j2.level=warn -Xss8m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
-def demo(
-    once: Annotated[
-        bool, typer.Option(help="In a temporary home on free ports; stop when the API has served.")
-    ] = False,
-    events: Annotated[
-        Path | None,
-        typer.Option(help="A file to replay instead of simulated events: .jsonl or CSV, also .gz."),
-    ] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many events to simulate.")] = 20_000,
-    faults: Annotated[
-        float,
-        typer.Option(min=0, max=0.2, help="Share each of late, repeated, contradicting and broken records."),
-    ] = 0.01,
-    seed: Annotated[int, typer.Option(help="Seed of the simulated events.")] = 42,
-    timeout: Annotated[
-        int, typer.Option(min=1, help="Seconds until the recommendations have to be there.")
-    ] = 600,
-) -> None:
-    """From nothing to a served recommendation; the last line on stdout is one JSON object of counts."""
-    from clickstream_assets.kafka import KafkaError
-    from clickstream_assets.local.children import exit_on_sigterm
-    from clickstream_assets.local.errors import LocalStackError
-    from clickstream_assets.postgres.connection import PostgresError
-    from clickstream_assets.settings import SettingsError
-    from clickstream_assets.simulator.errors import SimulatorError
-    from clickstream_assets.simulator.readers import read_events
-
-    exit_on_sigterm()
-    started = time.monotonic()
-    try:
-        if events:
-            # Looked at first: nobody should wait for the servers to learn of a misspelt name.
-            read_events(events)
-        with _home(once) as home, ExitStack() as stack:
-            run = Demo(home, once, stack, started)
-            sent, made = run.feed(events, count, faults, seed)
-            run.wait(sent, timeout)
-            result = run.result(sent, made)
-            if not once:
-                run.stay_up(result)
-        # Printed last of all, when the servers have stopped.
-        print(json.dumps(result, default=str))  # noqa: T201
-    except KeyboardInterrupt:
-        _say("stopped", started)
-        if once:
-            # Who waits for the JSON object is told that it did not come.
-            raise typer.Exit(130) from None
-    except (LocalStackError, SettingsError, SimulatorError, PostgresError, KafkaError) as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        raise typer.Exit(1) from None
-
-
-def _say(line: str, started: float) -> None:
+def say(line: str, started: float) -> None:
+    """Tell people on stderr what is going on, and how many seconds after the start."""
     print(f"[{time.monotonic() - started:5.1f} s] {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextmanager
-def _home(once: bool) -> Iterator[Path]:
+def demo_home(once: bool) -> Iterator[Path]:
+    """The folder of the demo's data: a temporary one that is removed, or that of the settings."""
     from clickstream_assets.settings import load_settings
 
     if not once:
@@ -103,11 +51,11 @@ class Demo:
     """A running pipeline: the servers, Dagster and the API, until the exit stack closes."""
 
     def __init__(self, home: Path, once: bool, stack: ExitStack, started: float) -> None:
-        from clickstream_assets.local.cli import make_stack
         from clickstream_assets.local.ports import free_port
         from clickstream_assets.local.postgres import Postgres
-        from clickstream_assets.prepare import prepare_servers
+        from clickstream_assets.local.stack import Stack
         from clickstream_assets.settings import load_settings
+        from clickstream_assets.stores.prepare import prepare_servers
 
         self._started = started
         self._stack = stack
@@ -124,7 +72,7 @@ class Demo:
         dagster = [str(programs / "dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1"]
         dagster += ["-p", str(self.dagster_port)]
 
-        servers = make_stack(home, self._say)
+        servers = Stack.of(load_settings(), home, self._say)
 
         def start_dagster(server: type[Server]) -> None:
             # It takes as long to start as the other servers, and PostgreSQL is all that it needs for that.
@@ -157,7 +105,7 @@ class Demo:
             child.ask_to_stop()
 
     def _say(self, line: str) -> None:
-        _say(line, self._started)
+        say(line, self._started)
 
     def feed(
         self, file: Path | None, count: int, faults: float, seed: int
@@ -197,7 +145,7 @@ class Demo:
         Raises:
             LocalStackError: a process ended, a run failed, or it took too long.
         """
-        from clickstream_assets.local.errors import LocalStackError
+        from clickstream_assets.errors import LocalStackError
 
         deadline = time.monotonic() + timeout
         told: set[tuple[str, str]] = set()
@@ -223,8 +171,8 @@ class Demo:
 
     def are_recommendations_new(self, sent: int) -> bool:
         """Whether the published recommendations were trained on all that was sent."""
-        from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS
-        from clickstream_assets.postgres.connection import connect
+        from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
+        from clickstream_assets.stores.postgres.connection import connect
 
         lake = self._lake()
         raw, events = lake.snapshot(RAW_EVENTS), lake.snapshot(EVENTS)
@@ -246,8 +194,8 @@ class Demo:
 
     def _are_days_published(self) -> bool:
         """Whether the last table that a refresh publishes has all events."""
-        from clickstream_assets.analytics.schema import EVENTS
-        from clickstream_assets.postgres.connection import connect
+        from clickstream_assets.catalogue import EVENTS
+        from clickstream_assets.stores.postgres.connection import connect
 
         with connect(self.settings) as connection:
             in_sessions = connection.execute("SELECT sum(total_events) FROM clickstream_sessions").fetchone()
@@ -255,7 +203,7 @@ class Demo:
 
     def _is_streamed(self) -> bool:
         """Whether windows and alerts hold the topic up to its end."""
-        from clickstream_assets.kafka import Topic
+        from clickstream_assets.stores.kafka.topic import Topic
         from clickstream_assets.streaming.store import progress_of
 
         progress = progress_of(self.settings)
@@ -266,17 +214,17 @@ class Demo:
         """Count what came out, and look one recommendation up."""
         from urllib.parse import quote
 
-        from clickstream_assets.analytics import schema
+        from clickstream_assets import catalogue
         from clickstream_assets.engine import functions_of
-        from clickstream_assets.local.errors import LocalStackError
-        from clickstream_assets.postgres.connection import connect
+        from clickstream_assets.errors import LocalStackError
+        from clickstream_assets.stores.postgres.connection import connect
 
         lake = self._lake()
-        events = lake.read(schema.EVENTS)
+        events = lake.read(catalogue.EVENTS)
         F, _ = functions_of(events)
         users = lake.engine.to_arrow(events.agg(F.countDistinct("user_id").cast("long").alias("users")))
         # Elasticsearch's rejections have batch 0, and are of records that are events.
-        not_events = lake.read(schema.REJECTED_EVENTS).where(F.col("batch") > 0)
+        not_events = lake.read(catalogue.REJECTED_EVENTS).where(F.col("batch") > 0)
         rejected = lake.engine.to_arrow(not_events.agg(F.count(F.lit(1)).cast("long").alias("rejected")))
         with connect(self.settings) as connection:
             (buyers,) = connection.execute(
@@ -298,11 +246,11 @@ class Demo:
         rows = {
             name: lake.snapshot(table).rows
             for name, table in (
-                ("raw", schema.RAW_EVENTS),
-                ("events", schema.EVENTS),
-                ("duplicates", schema.DUPLICATE_EVENTS),
-                ("conflicts", schema.CONFLICTING_EVENTS),
-                ("sessions", schema.SESSIONS),
+                ("raw", catalogue.RAW_EVENTS),
+                ("events", catalogue.EVENTS),
+                ("duplicates", catalogue.DUPLICATE_EVENTS),
+                ("conflicts", catalogue.CONFLICTING_EVENTS),
+                ("sessions", catalogue.SESSIONS),
             )
         }
         result = {
@@ -335,7 +283,7 @@ class Demo:
 
     def _lake(self) -> Any:
         from clickstream_assets.engine import DuckDBEngine
-        from clickstream_assets.lake import Lake
+        from clickstream_assets.stores.lake import Lake
 
         return Lake(self.settings.lake, DuckDBEngine(self.settings))
 

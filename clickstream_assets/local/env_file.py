@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values, set_key
 
-from clickstream_assets.local.errors import LocalStackError
+from clickstream_assets.errors import LocalStackError
 
 # What a shell, Compose and python-dotenv all read the same way without quotes.
 _PLAIN = re.compile(r"[\w./:@%+,=-]+", re.ASCII)

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from clickstream_assets.local.errors import LocalStackError
+from clickstream_assets.errors import LocalStackError
 
 # It must have an entry in the password database: initdb looks its user up.
 UNPRIVILEGED_USER = "nobody"

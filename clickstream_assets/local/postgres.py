@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from signal import Signals
 
-from clickstream_assets.local.errors import LocalStackError
+from clickstream_assets.errors import LocalStackError
 from clickstream_assets.local.ports import LOOPBACK, accepts_connections
 from clickstream_assets.local.server import Server, Tools
 

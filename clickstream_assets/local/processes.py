@@ -7,7 +7,7 @@ from signal import Signals
 
 import psutil
 
-from clickstream_assets.local.errors import LocalStackError
+from clickstream_assets.errors import LocalStackError
 
 STOP_TIMEOUT_SECONDS = 20
 # psutil computes create times from the boot time, which a corrected clock moves a little.

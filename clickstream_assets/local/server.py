@@ -9,8 +9,8 @@ from pathlib import Path
 from signal import Signals
 from typing import ClassVar
 
-from clickstream_assets.local.errors import LocalStackError
-from clickstream_assets.local.files import writing
+from clickstream_assets.errors import LocalStackError
+from clickstream_assets.files import writing
 from clickstream_assets.local.identity import Identity
 
 LOG_TAIL_LINES = 15

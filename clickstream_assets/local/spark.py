@@ -17,10 +17,10 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from clickstream_assets.engine import spark_config
+from clickstream_assets.engine.jars import pyspark_home, spark_jars
+from clickstream_assets.engine.java import find_java
+from clickstream_assets.errors import LocalStackError
 from clickstream_assets.local.children import Child, running
-from clickstream_assets.local.errors import LocalStackError
-from clickstream_assets.local.jars import pyspark_home, spark_jars
-from clickstream_assets.local.java import find_java
 from clickstream_assets.local.ports import LOOPBACK, accepts_connections, free_port
 from clickstream_assets.settings import Settings
 

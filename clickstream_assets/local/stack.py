@@ -8,22 +8,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
 import psutil
 
+from clickstream_assets.engine.jars import elasticsearch_home, fetch_jars, kafka_classpath
+from clickstream_assets.engine.java import find_java
+from clickstream_assets.errors import LocalStackError
+from clickstream_assets.files import Progress, exclusive, silent, writing
 from clickstream_assets.local import processes
 from clickstream_assets.local.elasticsearch import Elasticsearch
 from clickstream_assets.local.env_file import update_env_file
-from clickstream_assets.local.errors import LocalStackError
-from clickstream_assets.local.files import Progress, exclusive, silent, writing
 from clickstream_assets.local.identity import server_identity
-from clickstream_assets.local.jars import elasticsearch_home, fetch_jars, kafka_classpath
-from clickstream_assets.local.java import find_java
 from clickstream_assets.local.kafka import Kafka
 from clickstream_assets.local.ports import LOOPBACK, free_port, holder, is_free
 from clickstream_assets.local.postgres import OWNER, Postgres, installed_programs
 from clickstream_assets.local.server import Server, Tools, last_lines
 from clickstream_assets.local.state import ServerState, StateFile
+from clickstream_assets.settings import Settings
 
 START_TIMEOUT_SECONDS = 120
 POLL_SECONDS = 0.1
@@ -78,6 +80,17 @@ class Stack:
         self._java_home = java_home
         self._postgres_db = postgres_db
         self._progress = progress
+
+    @classmethod
+    def of(cls, settings: Settings, home: Path | None, progress: Progress) -> Self:
+        """Return the stack of a home (None: that of the settings), with everything else as the settings say."""
+        return cls(
+            home or settings.clickstream_home,
+            settings.jars_path,
+            settings.java_home,
+            settings.postgres_db,
+            progress,
+        )
 
     def up(
         self,

@@ -8,8 +8,8 @@ from threading import Lock
 import msgspec
 import psutil
 
-from clickstream_assets.local.errors import LocalStackError
-from clickstream_assets.local.files import write_private
+from clickstream_assets.errors import LocalStackError
+from clickstream_assets.files import write_private
 from clickstream_assets.local.processes import find
 
 _RESTORE = "restore it, or remove the whole folder to start afresh"

@@ -27,7 +27,7 @@ import pyarrow as pa
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
-from clickstream_assets.analytics.schema import ITEM_FACTORS, USER_FACTORS, VECTOR
+from clickstream_assets.catalogue import ITEM_FACTORS, USER_FACTORS, VECTOR
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender.interactions import NotEnoughInteractions
 from clickstream_assets.recommender.ranking import FloatArray, IntArray, Products, strength_matrix

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.special import stdtr
 
-from clickstream_assets.analytics.schema import MODEL_EVALUATION
+from clickstream_assets.catalogue import MODEL_EVALUATION
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender.algorithms import ALGORITHMS, fit, products_of
 from clickstream_assets.recommender.als import Parameters

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clickstream_assets.analytics.schema import INTERACTIONS
+from clickstream_assets.catalogue import INTERACTIONS
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 
 VIEW_WEIGHT = 1

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_matrix, diags_array, linalg
 
-from clickstream_assets.analytics.schema import SIMILAR_PRODUCTS
+from clickstream_assets.catalogue import SIMILAR_PRODUCTS
 from clickstream_assets.engine import DataFrame, Engine
 from clickstream_assets.recommender.interactions import NotEnoughInteractions
 from clickstream_assets.recommender.ranking import FloatArray, IntArray, Products, strength_matrix, top_n

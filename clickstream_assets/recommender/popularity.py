@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from clickstream_assets.analytics.schema import POPULAR_PRODUCTS
+from clickstream_assets.catalogue import POPULAR_PRODUCTS
 from clickstream_assets.engine import DataFrame, functions_of
 from clickstream_assets.recommender.ranking import FloatArray, IntArray, Products
 

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from clickstream_assets.analytics.schema import PRODUCT_RECOMMENDATIONS
+from clickstream_assets.catalogue import PRODUCT_RECOMMENDATIONS
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender.popularity import PopularityModel
 from clickstream_assets.recommender.ranking import (

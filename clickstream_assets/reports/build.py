@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from clickstream_assets.analytics.persons import between
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.catalogue import (
     CAMPAIGN_ATTRIBUTION,
     CART_DAYS,
     CATEGORY_CONVERSION,
@@ -27,7 +27,6 @@ from clickstream_assets.analytics.schema import (
     Table,
 )
 from clickstream_assets.engine import DataFrame, functions_of
-from clickstream_assets.lake import Lake
 from clickstream_assets.reports.document import (
     COMPARISONS,
     TOP_PRODUCTS,
@@ -37,6 +36,7 @@ from clickstream_assets.reports.document import (
     make_report,
     without_time,
 )
+from clickstream_assets.stores.lake import Lake
 
 LONGEST_COMPARISON = max(COMPARISONS.values())
 # Of the attribution models the one that gives each order to one campaign, so that the orders are whole.

@@ -12,13 +12,14 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep, time_ns
 
+from clickstream_assets.errors import SimulatorError
+from clickstream_assets.ingest.files import read_events
 from clickstream_assets.settings import Settings
-from clickstream_assets.simulator.errors import SimulatorError
-from clickstream_assets.simulator.readers import read_events
 from clickstream_assets.simulator.shoppers import PERSON_SECONDS_PER_EVENT
-from clickstream_assets.simulator.sinks import DailyFiles, KafkaSink, event_day
+from clickstream_assets.simulator.sinks import DailyFiles, event_day
 from clickstream_assets.simulator.stream import Faults, Made, RecordStream
 from clickstream_assets.simulator.traffic import Clock, Traffic
+from clickstream_assets.stores.kafka.producer import KafkaSink
 
 # A visit that is open at the end of the traffic runs on, so traffic that ends now would end in the future.
 _OPEN_VISITS = timedelta(hours=1)

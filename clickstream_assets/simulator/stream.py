@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from clickstream_assets.simulator.errors import SimulatorError
+from clickstream_assets.errors import SimulatorError
 from clickstream_assets.simulator.malformed import KINDS
 from clickstream_assets.simulator.plain import plain_events
 from clickstream_assets.simulator.shoppers import ShopEvent, shop_events

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
-from clickstream_assets.simulator.errors import SimulatorError
+from clickstream_assets.errors import SimulatorError
 
 SECOND = 1_000_000
 """Microseconds in a second: all stream times are whole microseconds since 1970 UTC."""

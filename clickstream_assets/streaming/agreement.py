@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-from clickstream_assets.analytics.events import PARSED, Rules, parse_batches
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.analytics.windows import counted_time, product_windows
+from clickstream_assets.catalogue import (
     CONFLICTING_EVENTS,
     DUPLICATE_EVENTS,
     EVENTS,
@@ -25,11 +25,11 @@ from clickstream_assets.analytics.schema import (
     RAW_EVENTS,
     Table,
 )
-from clickstream_assets.analytics.windows import counted_time, product_windows
 from clickstream_assets.engine import DataFrame, as_view, functions_of
-from clickstream_assets.lake import Lake
-from clickstream_assets.postgres.connection import connect, explained
+from clickstream_assets.ingest.parsing import PARSED, Rules, parse_batches
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.streaming.alerts import Window, find_alerts
 from clickstream_assets.streaming.lake_copies import read_rows
 from clickstream_assets.streaming.source import placed_offsets

@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
-from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS
-from clickstream_assets.elasticsearch import (
+from clickstream_assets.catalogue import FLASH_SALE_ALERTS
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.elasticsearch import (
     Action,
     ElasticsearchError,
     ElasticsearchServer,
@@ -25,8 +26,7 @@ from clickstream_assets.elasticsearch import (
     is_busy,
     reason_of,
 )
-from clickstream_assets.postgres.connection import connect, explained
-from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.streaming.lake_copies import read_rows
 
 ALERT_MAPPINGS: dict[str, Any] = {

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 
 from clickstream_assets.engine import DataFrame
-from clickstream_assets.kafka import DataLossError, KafkaError
-from clickstream_assets.postgres.connection import PostgresError, Problem
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.topic import DataLossError, KafkaError
+from clickstream_assets.stores.postgres.connection import PostgresError, Problem
 from clickstream_assets.streaming.checkpoint import REBUILD, CheckpointError
 
 TRANSIENT = (KafkaError, PostgresError, OSError)

@@ -13,10 +13,10 @@ import pyarrow as pa
 from psycopg import sql
 from pyarrow import csv
 
-from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, Table
-from clickstream_assets.lake import Lake
-from clickstream_assets.postgres.connection import connect, explained
+from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, Table
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.streaming.store import read_progress
 
 EVERY_ROW = sql.SQL("true")

@@ -20,9 +20,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickstream_assets.analytics.events import RECORD_ORDER, Rules
-from clickstream_assets.analytics.schema import LIVE_EVENTS, LONG, RECORD_KEY, REJECTED_EVENTS
-from clickstream_assets.elasticsearch import (
+from clickstream_assets.catalogue import LIVE_EVENTS, LONG, RECORD_KEY, REJECTED_EVENTS
+from clickstream_assets.engine import SparkEngine
+from clickstream_assets.ingest.parsing import RECORD_ORDER, Rules
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.elasticsearch import (
     MAX_ID_BYTES,
     WORDS,
     Document,
@@ -31,9 +33,7 @@ from clickstream_assets.elasticsearch import (
     Outcome,
     Written,
 )
-from clickstream_assets.engine import SparkEngine
-from clickstream_assets.lake import Lake
-from clickstream_assets.settings import Settings
+from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.checkpoint import Checkpoint
 from clickstream_assets.streaming.errors import guarded
 from clickstream_assets.streaming.source import topic_records, valid_batches

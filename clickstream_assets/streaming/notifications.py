@@ -30,8 +30,8 @@ import msgspec
 import psycopg
 import urllib3
 
-from clickstream_assets.postgres.connection import connect, explained
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.streaming.alerts import Withdrawal
 
 FIRST_WAIT = timedelta(seconds=5)

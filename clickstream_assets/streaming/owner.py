@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from clickstream_assets.postgres.connection import connect, explained
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import connect, explained
 
 # Any number will do, as long as nobody else takes it: "clickwin" in ASCII.
 _LOCK = 0x636C69636B77696E

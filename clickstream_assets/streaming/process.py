@@ -16,10 +16,10 @@ from deltalake.exceptions import DeltaError
 from psycopg.pq import TransactionStatus
 
 from clickstream_assets.engine import SparkSession
-from clickstream_assets.kafka import KafkaError, Offsets, Topic, TopicNotFoundError
-from clickstream_assets.lake import LakeError
-from clickstream_assets.postgres.connection import PostgresError, explained
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.topic import KafkaError, Offsets, Topic, TopicNotFoundError
+from clickstream_assets.stores.lake import LakeError
+from clickstream_assets.stores.postgres.connection import PostgresError, explained
 from clickstream_assets.streaming import live_events
 from clickstream_assets.streaming.alert_index import update_alert_index
 from clickstream_assets.streaming.errors import LOST_TO_LIVE_EVENTS, StreamError, explain, needs_person

@@ -11,11 +11,11 @@ import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickstream_assets.analytics.schema import PRODUCT_WINDOWS
+from clickstream_assets.catalogue import PRODUCT_WINDOWS
 from clickstream_assets.engine import DataFrame, DuckDBEngine, SparkSession
-from clickstream_assets.kafka import Topic
-from clickstream_assets.lake import Lake
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.checkpoint import REBUILD, Checkpoint, CheckpointError
 from clickstream_assets.streaming.errors import guarded
 from clickstream_assets.streaming.source import valid_events

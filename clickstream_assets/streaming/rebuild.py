@@ -13,13 +13,13 @@ from typing import Any
 
 import psycopg
 
-from clickstream_assets.analytics.schema import EVENTS, PRODUCT_WINDOWS
 from clickstream_assets.analytics.windows import counted_time, product_windows
+from clickstream_assets.catalogue import EVENTS, PRODUCT_WINDOWS
 from clickstream_assets.engine import DataFrame, functions_of
-from clickstream_assets.kafka import Topic
-from clickstream_assets.lake import Lake
-from clickstream_assets.postgres.connection import explained
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.postgres.connection import explained
 from clickstream_assets.streaming.alert_index import update_alert_index
 from clickstream_assets.streaming.alerts import AlertRules
 from clickstream_assets.streaming.lake_copies import update_copies

@@ -11,11 +11,11 @@ from functools import cache, partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickstream_assets.analytics.events import PARSED, Rules, parse_batches
-from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS
+from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DataFrame, SparkEngine, SparkSession
-from clickstream_assets.lake import Lake
+from clickstream_assets.ingest.parsing import PARSED, Rules, parse_batches
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.lake import Lake
 
 # Fewer than Spark's hundred: what is kept is only read again after a crash, and that goes one batch back.
 _BATCHES_KEPT = 20
@@ -29,7 +29,7 @@ def streaming_session(settings: Settings) -> SparkSession:
     connection of this process, which cannot be shipped. Where it is local, with more threads than cores: those of the
     live events can be waiting for Elasticsearch, and must not keep the windows from going on.
     """
-    from clickstream_assets.resources.compute import spark_session
+    from clickstream_assets.engine.session import spark_session
 
     # PySpark would take the variable for a wish to use Connect, whatever it is asked for.
     os.environ.pop("SPARK_REMOTE", None)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from clickstream_assets.kafka import Offsets
-from clickstream_assets.postgres.connection import connect, explained
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.topic import Offsets
+from clickstream_assets.stores.postgres.connection import connect, explained
 
 if TYPE_CHECKING:
     from pyspark.sql.streaming import StreamingQuery

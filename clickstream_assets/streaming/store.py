@@ -23,10 +23,10 @@ import pyarrow as pa
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from clickstream_assets.postgres.connection import connect, explained
-from clickstream_assets.postgres.publishing import copy_rows
-from clickstream_assets.postgres.tables import FLASH_SALE_ALERTS_TABLE, PRODUCT_WINDOWS_TABLE
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import connect, explained
+from clickstream_assets.stores.postgres.publishing import copy_rows
+from clickstream_assets.stores.postgres.tables import FLASH_SALE_ALERTS_TABLE, PRODUCT_WINDOWS_TABLE
 from clickstream_assets.streaming.alerts import (
     HISTORY,
     Alert,

@@ -10,13 +10,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from clickstream_assets.analytics.schema import EVENTS, SESSIONS, Table
 from clickstream_assets.analytics.sessions import sessions
+from clickstream_assets.catalogue import EVENTS, SESSIONS, Table
 from clickstream_assets.engine import DataFrame, Engine
-from clickstream_assets.lake import conform
-from clickstream_assets.recommender.files import load_events
+from clickstream_assets.ingest.event_frames import load_events
 from clickstream_assets.simulator.stream import Faults, RecordStream
 from clickstream_assets.simulator.traffic import Traffic
+from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.analytics.records import RULES
 
 GAP = timedelta(minutes=30)

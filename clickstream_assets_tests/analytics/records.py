@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from clickstream_assets.analytics.events import PARSED, Rules, parse_batches
-from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS
+from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DataFrame, Engine
+from clickstream_assets.ingest.parsing import PARSED, Rules, parse_batches
 from clickstream_assets.settings import Settings
 
 RULES = Rules.of(Settings(_env_file=None))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from clickstream_assets.analytics.attribution import attributed_days, campaign_attribution
-from clickstream_assets.analytics.schema import CAMPAIGN_ATTRIBUTION, SESSIONS
+from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION, SESSIONS
 from clickstream_assets.engine import Engine
 from clickstream_assets_tests.analytics.days import FIRST, GAP, LAST, load, simulated_lines, table_of
 from clickstream_assets_tests.analytics.records import at, day, event_table

@@ -23,10 +23,10 @@ from clickstream_assets.analytics.carts import (
     carts,
     follow_carts,
 )
-from clickstream_assets.analytics.schema import CART_DAYS, CARTS
+from clickstream_assets.catalogue import CART_DAYS, CARTS
 from clickstream_assets.engine import Engine
-from clickstream_assets.lake import conform
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.analytics.days import load, simulated_lines
 from clickstream_assets_tests.analytics.records import at, event_table, money
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from clickstream_assets.analytics.cohorts import cohort_retention
-from clickstream_assets.analytics.schema import COHORT_RETENTION, USER_SEGMENTS
+from clickstream_assets.catalogue import COHORT_RETENTION, USER_SEGMENTS
 from clickstream_assets.engine import Engine
 from clickstream_assets_tests.analytics.days import table_of
 from clickstream_assets_tests.analytics.records import day

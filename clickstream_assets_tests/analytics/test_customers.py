@@ -19,10 +19,10 @@ from clickstream_assets.analytics.customers import (
     orders,
     segment_days,
 )
-from clickstream_assets.analytics.rfm import RFM_SEGMENTS
-from clickstream_assets.analytics.schema import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
+from clickstream_assets.catalogue import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
+from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
 from clickstream_assets.engine import Engine
-from clickstream_assets.recommender.files import load_events
+from clickstream_assets.ingest.event_frames import load_events
 from clickstream_assets_tests.analytics.days import table_of
 from clickstream_assets_tests.analytics.records import RULES, at, day, event_table, money
 from clickstream_assets_tests.analytics.test_carts import DAY, add, purchase, random_history, rules

@@ -11,11 +11,11 @@ import pytest
 
 from clickstream_assets.analytics.funnel import funnel
 from clickstream_assets.analytics.persons import persons_events
-from clickstream_assets.analytics.schema import FUNNEL, SESSIONS
 from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.sessions import sessions
+from clickstream_assets.catalogue import FUNNEL, SESSIONS
 from clickstream_assets.engine import DataFrame, Engine
-from clickstream_assets.lake import conform
+from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.analytics import by_hand
 from clickstream_assets_tests.analytics.days import (
     BAD_DAY,

@@ -8,7 +8,7 @@ from typing import Any
 
 from clickstream_assets.analytics.persons import persons_events
 from clickstream_assets.analytics.products import category_conversion, product_performance
-from clickstream_assets.analytics.schema import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
+from clickstream_assets.catalogue import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
 from clickstream_assets.engine import Engine
 from clickstream_assets_tests.analytics import by_hand
 from clickstream_assets_tests.analytics.days import (

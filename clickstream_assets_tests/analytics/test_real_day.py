@@ -13,7 +13,10 @@ import pytest
 from clickstream_assets.analytics.funnel import funnel
 from clickstream_assets.analytics.persons import persons_events
 from clickstream_assets.analytics.products import category_conversion, product_performance
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.analytics.segments import user_segments
+from clickstream_assets.analytics.sessions import sessions
+from clickstream_assets.analytics.summary import daily_summary
+from clickstream_assets.catalogue import (
     CATEGORY_CONVERSION,
     CUSTOMER_SEGMENTS,
     DAILY_SUMMARY,
@@ -21,12 +24,9 @@ from clickstream_assets.analytics.schema import (
     PRODUCT_PERFORMANCE,
     SESSIONS,
 )
-from clickstream_assets.analytics.segments import user_segments
-from clickstream_assets.analytics.sessions import sessions
-from clickstream_assets.analytics.summary import daily_summary
 from clickstream_assets.engine import Engine
-from clickstream_assets.lake import conform
-from clickstream_assets.recommender.files import load_events
+from clickstream_assets.ingest.event_frames import load_events
+from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.analytics.by_hand import rate
 from clickstream_assets_tests.analytics.days import GAP, table_of
 from clickstream_assets_tests.analytics.records import RULES

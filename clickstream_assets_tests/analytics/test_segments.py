@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from clickstream_assets.analytics.schema import USER_SEGMENTS
 from clickstream_assets.analytics.segments import user_segments
+from clickstream_assets.catalogue import USER_SEGMENTS
 from clickstream_assets.engine import Engine
-from clickstream_assets.lake import conform
+from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.analytics.records import at, day, event_table, money
 
 

@@ -10,10 +10,10 @@ from itertools import groupby
 import pyarrow as pa
 import pytest
 
-from clickstream_assets.analytics.schema import SESSIONS
 from clickstream_assets.analytics.sessions import sessions, spilled, touched_days, without_bots
+from clickstream_assets.catalogue import SESSIONS
 from clickstream_assets.engine import Engine
-from clickstream_assets.lake import conform
+from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.analytics.records import at, day, event_table, money, rows_of
 
 GAP = timedelta(minutes=30)

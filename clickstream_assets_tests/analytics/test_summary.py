@@ -6,11 +6,11 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from clickstream_assets.analytics.schema import DAILY_SUMMARY, SESSIONS
 from clickstream_assets.analytics.sessions import sessions
 from clickstream_assets.analytics.summary import daily_summary
+from clickstream_assets.catalogue import DAILY_SUMMARY, SESSIONS
 from clickstream_assets.engine import Engine
-from clickstream_assets.lake import conform
+from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.analytics import by_hand
 from clickstream_assets_tests.analytics.days import (
     BAD_DAY,

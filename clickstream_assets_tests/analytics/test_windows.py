@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from clickstream_assets.analytics.schema import PRODUCT_WINDOWS
 from clickstream_assets.analytics.windows import COUNTS, product_windows
+from clickstream_assets.catalogue import PRODUCT_WINDOWS
 from clickstream_assets.engine import Engine
-from clickstream_assets.lake import conform
+from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.analytics.records import at, event_table
 
 TEN, FIVE = timedelta(minutes=10), timedelta(minutes=5)

@@ -8,8 +8,9 @@ from flask.testing import FlaskClient
 
 from clickstream_assets.api.app import create_app
 from clickstream_assets.api.database import EXTENSION
-from clickstream_assets.postgres.publishing import publication
-from clickstream_assets.postgres.tables import (
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.publishing import publication
+from clickstream_assets.stores.postgres.tables import (
     CLICKSTREAM_SESSIONS_TABLE,
     MET_PRODUCTS_TABLE,
     POPULAR_PRODUCTS_TABLE,
@@ -17,10 +18,9 @@ from clickstream_assets.postgres.tables import (
     PUBLISHED_MODELS_TABLE,
     SERVED_MODELS_TABLE,
 )
-from clickstream_assets.settings import Settings
 from clickstream_assets_tests.api.daily_rows import publish_daily_tables
 from clickstream_assets_tests.databases import fresh_database
-from clickstream_assets_tests.postgres.rows import (
+from clickstream_assets_tests.stores.postgres.rows import (
     DAY,
     met,
     popular,

@@ -7,8 +7,9 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from clickstream_assets.postgres.publishing import Publication
-from clickstream_assets.postgres.tables import (
+from clickstream_assets.reports.document import DayRows, make_report
+from clickstream_assets.stores.postgres.publishing import Publication
+from clickstream_assets.stores.postgres.tables import (
     CAMPAIGN_ATTRIBUTION_TABLE,
     CARTS_TABLE,
     CATEGORY_CONVERSION_TABLE,
@@ -21,11 +22,10 @@ from clickstream_assets.postgres.tables import (
     USER_SEGMENTS_TABLE,
     ServedTable,
 )
-from clickstream_assets.reports.document import DayRows, make_report
-from clickstream_assets_tests.postgres.rows import DAY, table
 from clickstream_assets_tests.reports.days import DAY as REPORT_DAY
 from clickstream_assets_tests.reports.days import NOW as REPORT_TIME
 from clickstream_assets_tests.reports.days import report, summary
+from clickstream_assets_tests.stores.postgres.rows import DAY, table
 
 DAY_BEFORE = DAY - timedelta(days=1)
 EMPTY_DAY = REPORT_DAY + timedelta(days=1)

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from clickstream_assets.analytics.schema import CARTS
+from clickstream_assets.catalogue import CARTS
 
 
 def listed(client: FlaskClient, query: str = "") -> list[dict[str, Any]]:

@@ -11,10 +11,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from clickstream_assets.analytics import events as analytics_events
-from clickstream_assets.analytics.schema import LIVE_EVENTS
 from clickstream_assets.api.events import EVENT_TYPES
-from clickstream_assets.elasticsearch import Document, LiveEvents
+from clickstream_assets.catalogue import LIVE_EVENTS
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.elasticsearch import Document, LiveEvents
 from clickstream_assets_tests.api.conftest import clients_of
 from clickstream_assets_tests.databases import with_settings
 

@@ -4,8 +4,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from clickstream_assets.analytics import attribution
-from clickstream_assets.analytics.schema import CAMPAIGN_ATTRIBUTION, COHORT_RETENTION, FUNNEL
 from clickstream_assets.api.funnel import MODELS
+from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION, COHORT_RETENTION, FUNNEL
 
 
 def listed(client: FlaskClient, path: str) -> list[dict[str, Any]]:

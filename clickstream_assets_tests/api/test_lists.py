@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 import pytest
 from flask.testing import FlaskClient
 
-from clickstream_assets.analytics.schema import CARTS, PRODUCT_PERFORMANCE, SESSIONS, Table
+from clickstream_assets.catalogue import CARTS, PRODUCT_PERFORMANCE, SESSIONS, Table
 from clickstream_assets_tests.api.daily_rows import CARTS_TABLE, ROWS, STRANGE_PRODUCTS
 
 Rows = list[dict[str, str]]

@@ -4,8 +4,8 @@ import pytest
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from clickstream_assets.postgres.connection import connect
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets_tests.api.conftest import clients_of
 from clickstream_assets_tests.databases import fresh_database
 

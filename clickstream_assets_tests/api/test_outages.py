@@ -3,9 +3,9 @@ from collections.abc import Iterator
 import pytest
 from flask.testing import FlaskClient
 
-from clickstream_assets.postgres.connection import connect
-from clickstream_assets.postgres.migrate import migrate
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import connect
+from clickstream_assets.stores.postgres.migrate import migrate
 from clickstream_assets_tests.api.conftest import clients_of, publish
 from clickstream_assets_tests.databases import (
     PrivateServer,
@@ -108,7 +108,7 @@ def test_connections_can_only_read(client: FlaskClient) -> None:
     from psycopg.errors import ReadOnlySqlTransaction
 
     from clickstream_assets.api.database import EXTENSION
-    from clickstream_assets.postgres.connection import PostgresError
+    from clickstream_assets.stores.postgres.connection import PostgresError
 
     database = client.application.extensions[EXTENSION]
     with pytest.raises(PostgresError) as caught, database.snapshot() as connection:

@@ -4,7 +4,7 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from clickstream_assets.analytics.schema import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
+from clickstream_assets.catalogue import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
 from clickstream_assets_tests.api.daily_rows import STRANGE_PRODUCTS
 
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from clickstream_assets.analytics.schema import CUSTOMER_SEGMENTS, USER_SEGMENTS
+from clickstream_assets.catalogue import CUSTOMER_SEGMENTS, USER_SEGMENTS
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.api.conftest import clients_of
 from clickstream_assets_tests.databases import fresh_database

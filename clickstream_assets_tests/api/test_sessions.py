@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from clickstream_assets.analytics.schema import SESSIONS
+from clickstream_assets.catalogue import SESSIONS
 
 
 def listed(client: FlaskClient, query: str = "") -> list[dict[str, Any]]:

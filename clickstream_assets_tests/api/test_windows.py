@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
-from clickstream_assets.postgres.publishing import publication
-from clickstream_assets.postgres.tables import FLASH_SALE_ALERTS_TABLE, PRODUCT_WINDOWS_TABLE
+from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.publishing import publication
+from clickstream_assets.stores.postgres.tables import FLASH_SALE_ALERTS_TABLE, PRODUCT_WINDOWS_TABLE
 from clickstream_assets_tests.api.conftest import clients_of
 from clickstream_assets_tests.databases import fresh_database
-from clickstream_assets_tests.postgres.rows import table
+from clickstream_assets_tests.stores.postgres.rows import table
 
 NOON = datetime(2024, 5, 31, 12, tzinfo=UTC)
 

@@ -12,11 +12,11 @@ from deltalake import DeltaTable
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from clickstream_assets.analytics.schema import Table
+from clickstream_assets.catalogue import Table
 from clickstream_assets.defs.automation import touched_days
-from clickstream_assets.postgres.connection import connect
-from clickstream_assets.postgres.tables import ServedTable
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import connect
+from clickstream_assets.stores.postgres.tables import ServedTable
 from clickstream_assets_tests.defs.history import tick
 
 Rows = list[dict[str, Any]]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.catalogue import (
     CAMPAIGN_ATTRIBUTION,
     CATEGORY_CONVERSION,
     DAILY_SUMMARY,
@@ -27,8 +27,15 @@ from clickstream_assets.analytics.schema import (
 )
 from clickstream_assets.defs import partitions
 from clickstream_assets.defs.models.checks import chosen_is_not_worse_than_popularity
+from clickstream_assets.defs.resources import (
+    ComputeResource,
+    LakeResource,
+    PostgresResource,
+    SettingsResource,
+)
 from clickstream_assets.defs.serving import assets as serving
-from clickstream_assets.postgres.tables import (
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.tables import (
     CAMPAIGN_ATTRIBUTION_TABLE,
     CATEGORY_CONVERSION_TABLE,
     CLICKSTREAM_SESSIONS_TABLE,
@@ -43,11 +50,6 @@ from clickstream_assets.postgres.tables import (
     SERVED_MODELS_TABLE,
     USER_SEGMENTS_TABLE,
 )
-from clickstream_assets.resources.compute import ComputeResource
-from clickstream_assets.resources.lake import LakeResource
-from clickstream_assets.resources.postgres import PostgresResource
-from clickstream_assets.resources.settings import SettingsResource
-from clickstream_assets.settings import Settings
 from clickstream_assets_tests.defs.pipeline import Pipeline, Rows
 
 FIRST, LAST = "2024-05-01", "2024-05-04"

@@ -16,7 +16,7 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 from dagster._utils.warnings import BetaWarning, PreviewWarning, SupersessionWarning
 
-from clickstream_assets.analytics import schema
+from clickstream_assets import catalogue
 from clickstream_assets.defs.partitions import daily
 
 ROOT = Path(__file__).parents[2]
@@ -65,9 +65,9 @@ DAILY = {"sessions", "user_segments", *GROUPS["reports"], "published_days"}
 
 # The table whose columns an asset shows; the others have the asset's name.
 SHOWN_TABLES = {
-    "als_model": schema.ITEM_FACTORS,
-    "published_days": schema.SESSIONS,
-    "published_shoppers": schema.CARTS,
+    "als_model": catalogue.ITEM_FACTORS,
+    "published_days": catalogue.SESSIONS,
+    "published_shoppers": catalogue.CARTS,
 }
 # By asset or by group; all others are tables of the lake.
 KINDS = {
@@ -76,7 +76,7 @@ KINDS = {
     "live_events": {"spark", "elasticsearch"},
     "report_mail": {"postgres"},
 }
-TABLES = {table.name: table for table in vars(schema).values() if isinstance(table, schema.Table)}
+TABLES = {table.name: table for table in vars(catalogue).values() if isinstance(table, catalogue.Table)}
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from clickstream_assets.analytics.schema import RAW_EVENTS
+from clickstream_assets.catalogue import RAW_EVENTS
 from clickstream_assets.engine import DuckDBEngine
-from clickstream_assets.lake import Lake
+from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests.analytics.records import raw_table
 
 

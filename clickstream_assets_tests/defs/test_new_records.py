@@ -10,10 +10,9 @@ from dagster import DagsterRunStatus
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from clickstream_assets.defs.raw.sensors import new_records
-from clickstream_assets.kafka import KafkaError, Offsets, Topic
-from clickstream_assets.resources.kafka import KafkaResource
-from clickstream_assets.resources.settings import SettingsResource
+from clickstream_assets.defs.resources import KafkaResource, SettingsResource
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.topic import KafkaError, Offsets, Topic
 from clickstream_assets_tests.databases import free_port
 from clickstream_assets_tests.defs.history import (
     check_events,

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from dagster._core.test_utils import freeze_time
 
-from clickstream_assets.analytics.schema import CUSTOMER_SEGMENTS, EVENTS
+from clickstream_assets.catalogue import CUSTOMER_SEGMENTS, EVENTS
 from clickstream_assets.defs import partitions
 from clickstream_assets.defs.partitions import daily, days_of, portions
 from clickstream_assets.engine import DuckDBEngine
-from clickstream_assets.lake import Lake
+from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests.analytics.records import at, event_table
 
 MAY = date(2024, 5, 1)

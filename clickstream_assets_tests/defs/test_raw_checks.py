@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from clickstream_assets.analytics.schema import EVENTS
+from clickstream_assets.catalogue import EVENTS
 from clickstream_assets.defs.automation import touched_days
 from clickstream_assets.defs.raw import checks
 from clickstream_assets.defs.runs import last_evaluation

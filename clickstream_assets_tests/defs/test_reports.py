@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from clickstream_assets.analytics.schema import DAILY_REPORT, DAILY_SUMMARY
+from clickstream_assets.catalogue import DAILY_REPORT, DAILY_SUMMARY
 from clickstream_assets.defs.reports.assets import MailConfig, report_mail
 from clickstream_assets.defs.reports.schedules import (
     morning_report,
@@ -19,15 +19,15 @@ from clickstream_assets.defs.reports.schedules import (
     report_mail_job,
     report_published,
 )
-from clickstream_assets.postgres.connection import connect
-from clickstream_assets.postgres.tables import (
+from clickstream_assets.defs.resources import SettingsResource
+from clickstream_assets.reports.document import DayRows, make_report
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import connect
+from clickstream_assets.stores.postgres.tables import (
     CUSTOMER_SEGMENTS_TABLE,
     DAILY_REPORT_TABLE,
     PRODUCT_PERFORMANCE_TABLE,
 )
-from clickstream_assets.reports.document import DayRows, make_report
-from clickstream_assets.resources.settings import SettingsResource
-from clickstream_assets.settings import Settings
 from clickstream_assets_tests.databases import query
 from clickstream_assets_tests.defs.pipeline import Pipeline
 from clickstream_assets_tests.defs.test_backfill import event

@@ -17,7 +17,7 @@ import pytest
 from dagster import AssetCheckEvaluation
 from deltalake import DeltaTable, write_deltalake
 
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.catalogue import (
     CAMPAIGN_ATTRIBUTION,
     CARTS,
     COHORT_RETENTION,
@@ -31,6 +31,7 @@ from clickstream_assets.defs.reports.attribution import (
     each_model_shares_out_all_revenue,
 )
 from clickstream_assets.defs.reports.checks import revenue_is_that_of_the_sessions
+from clickstream_assets.defs.resources import ComputeResource, LakeResource, SettingsResource
 from clickstream_assets.defs.segments import assets as segments
 from clickstream_assets.defs.segments.checks import (
     cohorts_hold_every_user,
@@ -43,17 +44,14 @@ from clickstream_assets.defs.sessions.checks import (
     sessions_hold_all_events,
     unique_carts,
 )
-from clickstream_assets.postgres.connection import connect
-from clickstream_assets.postgres.tables import (
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import connect
+from clickstream_assets.stores.postgres.tables import (
     CARTS_TABLE,
     COHORT_RETENTION_TABLE,
     CUSTOMER_SEGMENT_DAYS_TABLE,
     CUSTOMER_SEGMENTS_TABLE,
 )
-from clickstream_assets.resources.compute import ComputeResource
-from clickstream_assets.resources.lake import LakeResource
-from clickstream_assets.resources.settings import SettingsResource
-from clickstream_assets.settings import Settings
 from clickstream_assets_tests.defs.pipeline import Pipeline
 
 OURS = [

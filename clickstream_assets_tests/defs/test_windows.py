@@ -11,11 +11,10 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
-from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
+from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
+from clickstream_assets.defs.resources import KafkaResource, SettingsResource
 from clickstream_assets.defs.windows.sensors import new_stream_records, unchecked_streams
 from clickstream_assets.engine import SparkEngine
-from clickstream_assets.resources.kafka import KafkaResource
-from clickstream_assets.resources.settings import SettingsResource
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets_tests.analytics.records import at

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clickstream_assets.local.jars import IVY_FILE
+from clickstream_assets.engine.jars import IVY_FILE
 from clickstream_assets.local.kafka import Kafka
 from clickstream_assets.local.postgres import installed_programs
 from clickstream_assets.local.spark import RECOVERY

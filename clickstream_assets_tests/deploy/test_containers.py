@@ -18,12 +18,12 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
-from clickstream_assets.analytics.schema import RAW_EVENTS
-from clickstream_assets.kafka import Topic
+from clickstream_assets.catalogue import RAW_EVENTS
 from clickstream_assets.local.ports import free_port
 from clickstream_assets.local.postgres import installed_programs
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
 from clickstream_assets_tests.databases import fresh_database, with_settings
 from clickstream_assets_tests.deploy.containers import LOOPBACK, Containers, wait_until

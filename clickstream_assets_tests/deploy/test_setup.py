@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from dotenv import dotenv_values
 
-from clickstream_assets.elasticsearch import MAPPINGS
 from clickstream_assets.local.postgres import installed_programs
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.elasticsearch import MAPPINGS
 from clickstream_assets.streaming.alert_index import ALERT_MAPPINGS
 from clickstream_assets.streaming.alerts import State
 from clickstream_assets_tests.databases import PrivateServer, private_server, query, with_settings

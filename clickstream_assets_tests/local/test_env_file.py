@@ -5,8 +5,8 @@ import stat
 import pytest
 from dotenv import dotenv_values
 
+from clickstream_assets.errors import LocalStackError
 from clickstream_assets.local.env_file import update_env_file
-from clickstream_assets.local.errors import LocalStackError
 
 OWN = "# mine\nKAFKA_TOPIC=clicks\n\nexport NAME='a b' # kept\nKAFKA_BOOTSTRAP_SERVERS=old:9092\nLAST=$HOME"
 

@@ -18,7 +18,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 
-from clickstream_assets.local.errors import LocalStackError
+from clickstream_assets.errors import LocalStackError
 from clickstream_assets.local.ports import LOOPBACK, free_port
 from clickstream_assets.local.stack import Condition, Stack
 from clickstream_assets.settings import Settings

@@ -17,16 +17,16 @@ import pytest
 from deltalake import DeltaTable
 from psycopg import sql
 
-from clickstream_assets.analytics.schema import CART_DAYS
+from clickstream_assets.catalogue import CART_DAYS
 from clickstream_assets.definitions import defs
 from clickstream_assets.defs.serving.assets import DAILY_TABLES as SERVED_BY_DAY
 from clickstream_assets.defs.serving.assets import SHOPPER_TABLES
-from clickstream_assets.lake import conform
 from clickstream_assets.local.stack import Stack
-from clickstream_assets.postgres.connection import connect
-from clickstream_assets.postgres.tables import CUSTOMER_SEGMENTS_TABLE, ServedTable
-from clickstream_assets.prepare import prepare_servers
 from clickstream_assets.settings import Settings, load_settings
+from clickstream_assets.stores.lake import conform
+from clickstream_assets.stores.postgres.connection import connect
+from clickstream_assets.stores.postgres.tables import CUSTOMER_SEGMENTS_TABLE, ServedTable
+from clickstream_assets.stores.prepare import prepare_servers
 from clickstream_assets_tests.databases import fresh_database
 from clickstream_assets_tests.defs.pipeline import Pipeline
 

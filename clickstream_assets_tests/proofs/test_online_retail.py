@@ -12,8 +12,8 @@ import pytest
 from deltalake import DeltaTable
 from typer.testing import CliRunner
 
-from clickstream_assets.analytics.schema import DUPLICATE_EVENTS, RAW_EVENTS, Table
-from clickstream_assets.cli import app
+from clickstream_assets.catalogue import DUPLICATE_EVENTS, RAW_EVENTS, Table
+from clickstream_assets.commands.app import app
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.reports.text import render_text
 from clickstream_assets.settings import Settings

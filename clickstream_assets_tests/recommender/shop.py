@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clickstream_assets.analytics.schema import EVENTS, INTERACTIONS
+from clickstream_assets.catalogue import EVENTS, INTERACTIONS
 
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from scipy.sparse import csr_matrix
 
-from clickstream_assets.analytics.schema import ITEM_FACTORS, USER_FACTORS
+from clickstream_assets.catalogue import ITEM_FACTORS, USER_FACTORS
 from clickstream_assets.recommender import als
 from clickstream_assets.recommender.algorithms import fit
 from clickstream_assets.recommender.als import AlsModel, Parameters

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from clickstream_assets.analytics.schema import MODEL_EVALUATION
+from clickstream_assets.catalogue import MODEL_EVALUATION
 from clickstream_assets.recommender.algorithms import ALGORITHMS
 from clickstream_assets.recommender.als import Parameters
 from clickstream_assets.recommender.evaluation import (

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from clickstream_assets.analytics.schema import INTERACTIONS
+from clickstream_assets.catalogue import INTERACTIONS
 from clickstream_assets.recommender.interactions import (
     NotEnoughInteractions,
     interactions,

@@ -2,7 +2,7 @@ from math import sqrt
 
 import pytest
 
-from clickstream_assets.analytics.schema import SIMILAR_PRODUCTS
+from clickstream_assets.catalogue import SIMILAR_PRODUCTS
 from clickstream_assets.recommender import neighbours
 from clickstream_assets.recommender.interactions import NotEnoughInteractions
 from clickstream_assets.recommender.popularity import rank_products

@@ -1,6 +1,6 @@
 import pyarrow as pa
 
-from clickstream_assets.analytics.schema import POPULAR_PRODUCTS
+from clickstream_assets.catalogue import POPULAR_PRODUCTS
 from clickstream_assets.recommender.interactions import interactions
 from clickstream_assets.recommender.popularity import popular_products
 from clickstream_assets_tests.recommender.shop import (

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from clickstream_assets.analytics.schema import INTERACTIONS, PRODUCT_RECOMMENDATIONS
+from clickstream_assets.catalogue import INTERACTIONS, PRODUCT_RECOMMENDATIONS
 from clickstream_assets.recommender.algorithms import ALGORITHMS, fit
 from clickstream_assets.recommender.als import Parameters
 from clickstream_assets.recommender.interactions import interactions

@@ -12,7 +12,9 @@ import pytest
 from clickstream_assets.analytics.funnel import funnel
 from clickstream_assets.analytics.persons import persons_events
 from clickstream_assets.analytics.products import category_conversion, product_performance
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.analytics.segments import user_segments
+from clickstream_assets.analytics.summary import daily_summary
+from clickstream_assets.catalogue import (
     CAMPAIGN_ATTRIBUTION,
     CART_DAYS,
     CATEGORY_CONVERSION,
@@ -25,11 +27,9 @@ from clickstream_assets.analytics.schema import (
     USER_SEGMENTS,
     Table,
 )
-from clickstream_assets.analytics.segments import user_segments
-from clickstream_assets.analytics.summary import daily_summary
 from clickstream_assets.engine import Engine
-from clickstream_assets.lake import Lake
 from clickstream_assets.reports.build import report_rows, update_reports
+from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests.analytics import by_hand
 from clickstream_assets_tests.analytics.days import FIRST, LAST, load, simulated_lines
 from clickstream_assets_tests.analytics.records import at, money

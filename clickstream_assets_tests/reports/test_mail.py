@@ -12,9 +12,9 @@ import pytest
 
 from clickstream_assets.reports.mail import MailError, MailServerError, mailer, recipients
 from clickstream_assets.reports.page import render_html
-from clickstream_assets.reports.published import mail_once
 from clickstream_assets.reports.text import render_text
 from clickstream_assets.settings import Settings, SettingsError
+from clickstream_assets.stores.postgres.reports import mail_once
 from clickstream_assets_tests.databases import free_port, fresh_database, query
 from clickstream_assets_tests.mailbox import Mailbox, mailbox
 from clickstream_assets_tests.reports.days import DAY, report

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from clickstream_assets.errors import SimulatorError
 from clickstream_assets.settings import Settings
-from clickstream_assets.simulator.errors import SimulatorError
 from clickstream_assets.simulator.run import SimulationOptions, plan_traffic, run_replay, run_simulation
 from clickstream_assets.simulator.stream import Faults
 

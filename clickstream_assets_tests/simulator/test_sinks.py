@@ -4,9 +4,10 @@ from datetime import UTC, date, datetime
 
 import pytest
 
+from clickstream_assets.errors import SimulatorError
 from clickstream_assets.settings import Settings
-from clickstream_assets.simulator.errors import SimulatorError
-from clickstream_assets.simulator.sinks import DailyFiles, KafkaSink, ensure_topic, event_day
+from clickstream_assets.simulator.sinks import DailyFiles, event_day
+from clickstream_assets.stores.kafka.producer import KafkaSink, ensure_topic
 
 NEW_YEAR = date(2026, 1, 1)
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from clickstream_assets.simulator.errors import SimulatorError
+from clickstream_assets.errors import SimulatorError
 from clickstream_assets.simulator.malformed import KINDS
 from clickstream_assets.simulator.stream import Faults, Record, RecordStream
 from clickstream_assets.simulator.traffic import Traffic

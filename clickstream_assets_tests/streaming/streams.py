@@ -15,15 +15,15 @@ from deltalake import DeltaTable
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from clickstream_assets.analytics.events import Rules
-from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, TIMESTAMP, Table
-from clickstream_assets.elasticsearch import RESULT_WINDOW
+from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, TIMESTAMP, Table
 from clickstream_assets.engine import DuckDBEngine, SparkSession
-from clickstream_assets.ingest import land_records, place_events
-from clickstream_assets.kafka import Topic
-from clickstream_assets.lake import Lake
-from clickstream_assets.postgres.connection import connect
+from clickstream_assets.ingest.parsing import Rules
+from clickstream_assets.ingest.placing import land_records, place_events
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.elasticsearch import RESULT_WINDOW
+from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.streaming.alert_index import AlertIndex
 from clickstream_assets.streaming.process import Outcome, run_available
 from clickstream_assets.streaming.source import configured

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from clickstream_assets.elasticsearch import ElasticsearchError, Problem
-from clickstream_assets.postgres.connection import connect
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.elasticsearch import ElasticsearchError, Problem
+from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.streaming.alert_index import _LOCK, ALERT_MAPPINGS, AlertIndex, update_alert_index
 from clickstream_assets.streaming.checkpoint import PlannedBatch
 from clickstream_assets_tests.databases import free_port, query, with_settings

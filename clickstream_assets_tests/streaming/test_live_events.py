@@ -11,14 +11,14 @@ import pytest
 from deltalake import DeltaTable
 from typer.testing import CliRunner
 
-from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS, REJECTED_EVENTS
-from clickstream_assets.cli import app
-from clickstream_assets.elasticsearch import LiveEvents
+from clickstream_assets.catalogue import EVENTS, RAW_EVENTS, REJECTED_EVENTS
+from clickstream_assets.commands.app import app
 from clickstream_assets.engine import DuckDBEngine, SparkEngine
-from clickstream_assets.ingest import counts_by_hour, misplaced_records
-from clickstream_assets.lake import Lake
+from clickstream_assets.ingest.placing import counts_by_hour, misplaced_records
 from clickstream_assets.settings import Settings, load_settings
-from clickstream_assets.simulator.sinks import ensure_topic
+from clickstream_assets.stores.elasticsearch import LiveEvents
+from clickstream_assets.stores.kafka.producer import ensure_topic
+from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.checkpoint import Checkpoint, CheckpointError
 from clickstream_assets.streaming.errors import ServerAwayError
 from clickstream_assets.streaming.live_events import QUERY, checkpoint_of, drop_old_days, start

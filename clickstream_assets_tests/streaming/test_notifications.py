@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from clickstream_assets.postgres.connection import connect
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.streaming.notifications import box, deliver_pending
 from clickstream_assets_tests.databases import free_port, fresh_database, query, with_settings
 from clickstream_assets_tests.web import Answer, Request, web_server

@@ -27,14 +27,14 @@ import pytest
 from elasticsearch import ApiError
 from elasticsearch.helpers import scan
 
-from clickstream_assets.analytics.schema import PRODUCT_WINDOWS
-from clickstream_assets.elasticsearch import LiveEvents
+from clickstream_assets.catalogue import PRODUCT_WINDOWS
 from clickstream_assets.engine import SparkEngine
-from clickstream_assets.kafka import Topic
 from clickstream_assets.local.stack import Stack
-from clickstream_assets.prepare import prepare_servers
 from clickstream_assets.settings import Settings
-from clickstream_assets.simulator.sinks import ensure_topic
+from clickstream_assets.stores.elasticsearch import LiveEvents
+from clickstream_assets.stores.kafka.producer import ensure_topic
+from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.prepare import prepare_servers
 from clickstream_assets.streaming import live_events
 from clickstream_assets.streaming import process as process_module
 from clickstream_assets.streaming.alert_index import AlertIndex

@@ -10,11 +10,11 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
+from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.engine import SparkEngine
-from clickstream_assets.ingest import land_records
-from clickstream_assets.kafka import Topic
+from clickstream_assets.ingest.placing import land_records
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.streaming.checkpoint import CheckpointError
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets.streaming.rebuild import Rebuilt, rebuild

@@ -11,9 +11,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from clickstream_assets.kafka import DataLossError, KafkaError, Offsets
-from clickstream_assets.postgres.connection import PostgresError, Problem
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.topic import DataLossError, KafkaError, Offsets
+from clickstream_assets.stores.postgres.connection import PostgresError, Problem
 from clickstream_assets.streaming.checkpoint import CheckpointError
 from clickstream_assets.streaming.errors import (
     LOST_TO_LIVE_EVENTS,

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from clickstream_assets.analytics.schema import PRODUCT_WINDOWS
+from clickstream_assets.catalogue import PRODUCT_WINDOWS
 from clickstream_assets.settings import Settings
 from clickstream_assets.streaming.agreement import compare_alerts
 from clickstream_assets.streaming.checkpoint import CheckpointError, PlannedBatch

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
+from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.engine import SparkEngine
-from clickstream_assets.lake import Lake
+from clickstream_assets.ingest.files import read_events
 from clickstream_assets.settings import Settings
-from clickstream_assets.simulator.readers import read_events
 from clickstream_assets.simulator.run import run_replay
+from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.agreement import Reason, compare
 from clickstream_assets.streaming.checkpoint import PlannedBatch
 from clickstream_assets.streaming.owner import ownership

@@ -4,14 +4,13 @@ from datetime import timedelta
 
 import dagster as dg
 
-from clickstream_assets.analytics import schema
-from clickstream_assets.analytics.schema import Table
+from clickstream_assets import catalogue
+from clickstream_assets.catalogue import Table
 from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.jobs import ONE_AT_A_TIME
-from clickstream_assets.resources.lake import LakeResource
-from clickstream_assets.resources.settings import SettingsResource
+from clickstream_assets.defs.resources import LakeResource, SettingsResource
 
-TABLES = [value for value in vars(schema).values() if isinstance(value, Table)]
+TABLES = [value for value in vars(catalogue).values() if isinstance(value, Table)]
 
 
 @dg.op

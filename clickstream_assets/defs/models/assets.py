@@ -5,7 +5,8 @@ Not partitioned: a model learns from all days. Each asset is replaced whole.
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.analytics.sessions import without_bots
+from clickstream_assets.catalogue import (
     EVENTS,
     INTERACTIONS,
     ITEM_FACTORS,
@@ -14,20 +15,17 @@ from clickstream_assets.analytics.schema import (
     SESSIONS,
     USER_FACTORS,
 )
-from clickstream_assets.analytics.sessions import without_bots
 from clickstream_assets.defs.failures import explained_errors
+from clickstream_assets.defs.resources import LakeResource, PostgresResource, SettingsResource
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.tables import FIRST, FRESHNESS, OWNERS, describe
 from clickstream_assets.engine import DataFrame
-from clickstream_assets.lake import Lake
 from clickstream_assets.recommender import als
 from clickstream_assets.recommender.evaluation import evaluation_table, judge
 from clickstream_assets.recommender.interactions import interactions as compute_interactions
 from clickstream_assets.recommender.popularity import popular_products as rank_popular_products
 from clickstream_assets.recommender.ranking import Products
-from clickstream_assets.resources.lake import LakeResource
-from clickstream_assets.resources.postgres import PostgresResource
-from clickstream_assets.resources.settings import SettingsResource
+from clickstream_assets.stores.lake import Lake
 
 
 def shoppers_events(lake: Lake, version: int | None = None) -> DataFrame:

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import MODEL_EVALUATION
+from clickstream_assets.catalogue import MODEL_EVALUATION
+from clickstream_assets.defs.resources import LakeResource
 from clickstream_assets.defs.tables import FIRST
 from clickstream_assets.recommender.evaluation import GateError, chosen_algorithm
-from clickstream_assets.resources.lake import LakeResource
 
 
 @dg.asset_check(asset="model_evaluation", blocking=True, op_tags=FIRST)

@@ -5,8 +5,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from clickstream_assets.analytics.events import Rules
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.catalogue import (
     CONFLICTING_EVENTS,
     DUPLICATE_EVENTS,
     EVENTS,
@@ -14,12 +13,11 @@ from clickstream_assets.analytics.schema import (
     REJECTED_EVENTS,
 )
 from clickstream_assets.defs.failures import explained_errors
+from clickstream_assets.defs.resources import KafkaResource, LakeResource, SettingsResource
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.tables import FRESHNESS, OWNERS, describe
-from clickstream_assets.ingest import days_to_update, land_records, place_events
-from clickstream_assets.resources.kafka import KafkaResource
-from clickstream_assets.resources.lake import LakeResource
-from clickstream_assets.resources.settings import SettingsResource
+from clickstream_assets.ingest.parsing import Rules
+from clickstream_assets.ingest.placing import days_to_update, land_records, place_events
 
 clickstream_events = dg.AssetSpec(
     "clickstream_events",

@@ -11,17 +11,17 @@ from typing import Any, Self
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.catalogue import (
     CONFLICTING_EVENTS,
     DUPLICATE_EVENTS,
     EVENTS,
     RAW_EVENTS,
     REJECTED_EVENTS,
 )
+from clickstream_assets.defs.resources import LakeResource
 from clickstream_assets.defs.runs import last_evaluation
 from clickstream_assets.engine import functions_of
-from clickstream_assets.ingest import counts_by_hour, misplaced_records
-from clickstream_assets.resources.lake import LakeResource
+from clickstream_assets.ingest.placing import counts_by_hour, misplaced_records
 
 PLACES = (EVENTS, DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS)
 NAMES = (RAW_EVENTS.name, *(table.name for table in PLACES))

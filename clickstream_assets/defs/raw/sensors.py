@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import EVENTS, RAW_EVENTS
+from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.defs.jobs import ingest
+from clickstream_assets.defs.resources import KafkaResource
 from clickstream_assets.defs.runs import (
     blocking_checks,
     look_until_due,
@@ -15,9 +16,8 @@ from clickstream_assets.defs.runs import (
     under_way,
     wait_after_failures,
 )
-from clickstream_assets.kafka import Offsets, TopicNotFoundError
-from clickstream_assets.resources.kafka import KafkaResource
 from clickstream_assets.settings import load_settings
+from clickstream_assets.stores.kafka.topic import Offsets, TopicNotFoundError
 
 
 @dg.sensor(

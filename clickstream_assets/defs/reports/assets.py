@@ -15,7 +15,8 @@ from clickstream_assets.analytics.persons import (
 )
 from clickstream_assets.analytics.products import category_conversion as compute_category_conversion
 from clickstream_assets.analytics.products import product_performance as compute_product_performance
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.analytics.summary import daily_summary as compute_daily_summary
+from clickstream_assets.catalogue import (
     CATEGORY_CONVERSION,
     CUSTOMER_SEGMENTS,
     DAILY_REPORT,
@@ -27,20 +28,18 @@ from clickstream_assets.analytics.schema import (
     USER_SEGMENTS,
     Table,
 )
-from clickstream_assets.analytics.summary import daily_summary as compute_daily_summary
 from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.partitions import daily, days_of, portions, row_counts
 from clickstream_assets.defs.plots import bar_plot
+from clickstream_assets.defs.resources import LakeResource, SettingsResource
 from clickstream_assets.defs.scope import events_version
 from clickstream_assets.defs.tables import FRESHNESS, OWNERS, describe
 from clickstream_assets.engine import DataFrame
-from clickstream_assets.lake import Lake
 from clickstream_assets.reports.build import LONGEST_COMPARISON, outdated_days, report_rows, update_reports
 from clickstream_assets.reports.mail import mailer, recipients
-from clickstream_assets.reports.published import mail_once, published_report
 from clickstream_assets.reports.text import render_text
-from clickstream_assets.resources.lake import LakeResource
-from clickstream_assets.resources.settings import SettingsResource
+from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.postgres.reports import mail_once, published_report
 
 PLOTTED_DAYS = 30
 PLOTTED_PRODUCTS = 20

@@ -8,18 +8,17 @@ from clickstream_assets.analytics.attribution import MODELS
 from clickstream_assets.analytics.attribution import campaign_attribution as compute_campaign_attribution
 from clickstream_assets.analytics.measures import revenue
 from clickstream_assets.analytics.persons import between, persons_events
-from clickstream_assets.analytics.schema import CAMPAIGN_ATTRIBUTION, DAILY_SUMMARY, EVENTS, SESSIONS
+from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION, DAILY_SUMMARY, EVENTS, SESSIONS
 from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.keys import keys_are_unique
 from clickstream_assets.defs.partitions import daily, days_of, portions, row_counts
 from clickstream_assets.defs.plots import bar_plot
+from clickstream_assets.defs.resources import LakeResource, SettingsResource
 from clickstream_assets.defs.scope import Days, check_events, events_version, run_days
 from clickstream_assets.defs.sums import Sums, compared, sums
 from clickstream_assets.defs.tables import FRESHNESS, OWNERS, describe
 from clickstream_assets.engine import functions_of
-from clickstream_assets.lake import Lake
-from clickstream_assets.resources.lake import LakeResource
-from clickstream_assets.resources.settings import SettingsResource
+from clickstream_assets.stores.lake import Lake
 
 
 @dg.asset(

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.catalogue import (
     CATEGORY_CONVERSION,
     DAILY_REPORT,
     DAILY_SUMMARY,
@@ -14,10 +14,10 @@ from clickstream_assets.analytics.schema import (
     USER_SEGMENTS,
 )
 from clickstream_assets.defs.keys import SAMPLES, keys_are_unique
+from clickstream_assets.defs.resources import LakeResource
 from clickstream_assets.defs.scope import check_events, rows_of, run_days
 from clickstream_assets.defs.sums import Sums, compared, sums, sums_of_sessions
 from clickstream_assets.engine import functions_of
-from clickstream_assets.resources.lake import LakeResource
 
 product_performance_keys = keys_are_unique(PRODUCT_PERFORMANCE, run_days)
 category_conversion_keys = keys_are_unique(CATEGORY_CONVERSION, run_days)

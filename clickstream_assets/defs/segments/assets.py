@@ -9,7 +9,8 @@ from clickstream_assets.analytics.cohorts import cohort_retention as compute_coh
 from clickstream_assets.analytics.customers import customer_segments as compute_customer_segments
 from clickstream_assets.analytics.customers import first_changed, orders, segment_days
 from clickstream_assets.analytics.persons import between, persons_events
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.analytics.segments import user_segments as compute_user_segments
+from clickstream_assets.catalogue import (
     COHORT_RETENTION,
     CUSTOMER_SEGMENT_DAYS,
     CUSTOMER_SEGMENTS,
@@ -17,16 +18,14 @@ from clickstream_assets.analytics.schema import (
     SESSIONS,
     USER_SEGMENTS,
 )
-from clickstream_assets.analytics.segments import user_segments as compute_user_segments
 from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.partitions import daily, days_of, portions, row_counts
 from clickstream_assets.defs.plots import bar_plot
+from clickstream_assets.defs.resources import LakeResource, SettingsResource
 from clickstream_assets.defs.scope import events_version
 from clickstream_assets.defs.shopping import newest_time, shopping_events
 from clickstream_assets.defs.tables import FRESHNESS, OWNERS, describe
 from clickstream_assets.engine import functions_of
-from clickstream_assets.resources.lake import LakeResource
-from clickstream_assets.resources.settings import SettingsResource
 
 # Each day looks at all orders of RFM_DAYS; so many pairs of order and day are worked on at once.
 ORDERS_PER_PORTION = 5_000_000

@@ -4,13 +4,13 @@ from datetime import date
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import COHORT_RETENTION, CUSTOMER_SEGMENTS, USER_SEGMENTS
+from clickstream_assets.catalogue import COHORT_RETENTION, CUSTOMER_SEGMENTS, USER_SEGMENTS
 from clickstream_assets.defs.keys import SAMPLES, keys_are_unique
+from clickstream_assets.defs.resources import LakeResource
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import Days, rows_of, run_days
 from clickstream_assets.defs.segments.assets import NO_DAY
 from clickstream_assets.engine import as_view, functions_of
-from clickstream_assets.resources.lake import LakeResource
 
 
 def replaced_days(context: dg.AssetCheckExecutionContext) -> Days:

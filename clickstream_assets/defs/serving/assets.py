@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickstream_assets.analytics.customers import first_changed
-from clickstream_assets.analytics.schema import (
+from clickstream_assets.catalogue import (
     CUSTOMER_SEGMENTS,
     DAILY_REPORT,
     INTERACTIONS,
@@ -22,12 +22,18 @@ from clickstream_assets.analytics.schema import (
 )
 from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.partitions import daily, days_of, portions
+from clickstream_assets.defs.resources import LakeResource, PostgresResource, SettingsResource
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.tables import FIRST, FRESHNESS, OWNERS, describe
 from clickstream_assets.engine import DataFrame, Engine, functions_of
-from clickstream_assets.lake import Lake, conform
-from clickstream_assets.postgres.publishing import Publication, Published, Scope
-from clickstream_assets.postgres.tables import (
+from clickstream_assets.recommender import als
+from clickstream_assets.recommender.algorithms import restore
+from clickstream_assets.recommender.evaluation import chosen_algorithm
+from clickstream_assets.recommender.ranking import Model, Products
+from clickstream_assets.recommender.selection import met_products, recommend
+from clickstream_assets.stores.lake import Lake, conform
+from clickstream_assets.stores.postgres.publishing import Publication, Published, Scope
+from clickstream_assets.stores.postgres.tables import (
     CAMPAIGN_ATTRIBUTION_TABLE,
     CARTS_TABLE,
     CATEGORY_CONVERSION_TABLE,
@@ -47,14 +53,6 @@ from clickstream_assets.postgres.tables import (
     SERVED_MODELS_TABLE,
     USER_SEGMENTS_TABLE,
 )
-from clickstream_assets.recommender import als
-from clickstream_assets.recommender.algorithms import restore
-from clickstream_assets.recommender.evaluation import chosen_algorithm
-from clickstream_assets.recommender.ranking import Model, Products
-from clickstream_assets.recommender.selection import met_products, recommend
-from clickstream_assets.resources.lake import LakeResource
-from clickstream_assets.resources.postgres import PostgresResource
-from clickstream_assets.resources.settings import SettingsResource
 
 DAILY_TABLES = (
     CLICKSTREAM_SESSIONS_TABLE,

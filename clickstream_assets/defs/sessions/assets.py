@@ -7,17 +7,16 @@ import dagster as dg
 from clickstream_assets.analytics.carts import CartRules, cart_days, cart_states
 from clickstream_assets.analytics.carts import carts as final_carts
 from clickstream_assets.analytics.persons import between
-from clickstream_assets.analytics.schema import CART_DAYS, CARTS, EVENTS, SESSIONS
 from clickstream_assets.analytics.sessions import sessions as compute_sessions
+from clickstream_assets.catalogue import CART_DAYS, CARTS, EVENTS, SESSIONS
 from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.partitions import daily, days_of, portions, row_counts
 from clickstream_assets.defs.plots import bar_plot
+from clickstream_assets.defs.resources import LakeResource, SettingsResource
 from clickstream_assets.defs.scope import EVENTS_VERSION
 from clickstream_assets.defs.shopping import newest_time, shopping_events
 from clickstream_assets.defs.tables import FIRST, FRESHNESS, OWNERS, describe
 from clickstream_assets.engine import functions_of
-from clickstream_assets.resources.lake import LakeResource
-from clickstream_assets.resources.settings import SettingsResource
 
 
 @dg.asset(

@@ -4,13 +4,13 @@ import dagster as dg
 
 from clickstream_assets.analytics.measures import revenue
 from clickstream_assets.analytics.persons import between
-from clickstream_assets.analytics.schema import CARTS, EVENTS, SESSIONS
+from clickstream_assets.catalogue import CARTS, EVENTS, SESSIONS
 from clickstream_assets.defs.keys import SAMPLES, keys_are_unique
+from clickstream_assets.defs.resources import LakeResource
 from clickstream_assets.defs.scope import check_events, rows_of, run_days
 from clickstream_assets.defs.sums import compared, sums_of_sessions
 from clickstream_assets.defs.tables import FIRST
 from clickstream_assets.engine import as_view, functions_of
-from clickstream_assets.resources.lake import LakeResource
 
 
 @dg.asset_check(asset="sessions", blocking=True, op_tags=FIRST)

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
+from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.defs.failures import explained_errors
+from clickstream_assets.defs.resources import LakeResource, SettingsResource
 from clickstream_assets.defs.tables import FRESHNESS, OWNERS, describe
-from clickstream_assets.resources.lake import LakeResource
-from clickstream_assets.resources.settings import SettingsResource
 from clickstream_assets.streaming.owner import OwnedError
 from clickstream_assets.streaming.process import run_available
 from clickstream_assets.streaming.report import metadata

@@ -2,10 +2,9 @@
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import PRODUCT_WINDOWS
+from clickstream_assets.catalogue import PRODUCT_WINDOWS
+from clickstream_assets.defs.resources import LakeResource, SettingsResource
 from clickstream_assets.engine import functions_of
-from clickstream_assets.resources.lake import LakeResource
-from clickstream_assets.resources.settings import SettingsResource
 from clickstream_assets.streaming.agreement import Reason, compare, compare_alerts
 
 # Of event time. Each run compares, and what is older was compared by the runs before.

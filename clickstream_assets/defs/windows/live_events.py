@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import LIVE_EVENTS
+from clickstream_assets.catalogue import LIVE_EVENTS
 from clickstream_assets.defs.failures import explained_errors
+from clickstream_assets.defs.resources import SettingsResource
 from clickstream_assets.defs.tables import FRESHNESS, OWNERS, describe
-from clickstream_assets.resources.settings import SettingsResource
 from clickstream_assets.streaming.owner import OwnedError
 from clickstream_assets.streaming.process import run_live_events
 from clickstream_assets.streaming.report import metadata

@@ -7,12 +7,12 @@ import time
 
 import dagster as dg
 
-from clickstream_assets.analytics.schema import EVENTS
+from clickstream_assets.catalogue import EVENTS
 from clickstream_assets.defs.jobs import stream, stream_checks
+from clickstream_assets.defs.resources import KafkaResource
 from clickstream_assets.defs.runs import under_way, wait_after_failures
-from clickstream_assets.kafka import TopicNotFoundError
-from clickstream_assets.resources.kafka import KafkaResource
 from clickstream_assets.settings import load_settings
+from clickstream_assets.stores.kafka.topic import TopicNotFoundError
 from clickstream_assets.streaming.owner import owner
 from clickstream_assets.streaming.store import is_idle, progress_of
 

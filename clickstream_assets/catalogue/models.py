@@ -1,0 +1,136 @@
+"""What the recommender learns and says."""
+
+from clickstream_assets.catalogue.table import (
+    BOOL,
+    DOUBLE,
+    LONG,
+    STRING,
+    STRINGS,
+    TIMESTAMP,
+    VECTOR,
+    Column,
+    Table,
+)
+
+INTERACTIONS = Table(
+    "interactions",
+    "one user and product that met",
+    (
+        Column("user_id", STRING, "The shopper", nullable=False),
+        Column("product_id", STRING, "The product", nullable=False),
+        Column("strength", DOUBLE, "Sum of the events' weights: how much this says of taste", nullable=False),
+        Column("views", LONG, "Events of type view or click", nullable=False),
+        Column("add_to_carts", LONG, "Events of type add_to_cart", nullable=False),
+        Column("purchases", LONG, "Events of type purchase", nullable=False),
+        Column("first_time", TIMESTAMP, "First event", nullable=False),
+        Column("last_time", TIMESTAMP, "Last event", nullable=False),
+    ),
+    key=("user_id", "product_id"),
+)
+
+USER_FACTORS = Table(
+    "als_user_factors",
+    "one user's vector in the factor model",
+    (
+        Column("user_id", STRING, "The shopper", nullable=False),
+        Column("factors", VECTOR, "The vector", nullable=False),
+    ),
+    key=("user_id",),
+)
+
+ITEM_FACTORS = Table(
+    "als_item_factors",
+    "one product's vector in the factor model",
+    (
+        Column("product_id", STRING, "The product", nullable=False),
+        Column("factors", VECTOR, "The vector", nullable=False),
+    ),
+    key=("product_id",),
+)
+
+POPULAR_PRODUCTS = Table(
+    "popular_products",
+    "one product",
+    (
+        Column("rank", LONG, "Place by score, from 1", nullable=False),
+        Column("product_id", STRING, "The product", nullable=False),
+        Column("product_category", STRING, "Its latest category"),
+        Column("score", DOUBLE, "Sum of the strengths of all shoppers' interactions", nullable=False),
+        Column("users", LONG, "Different shoppers who met it", nullable=False),
+        Column("purchases", LONG, "Times it was bought", nullable=False),
+    ),
+    key=("product_id",),
+)
+
+SIMILAR_PRODUCTS = Table(
+    "similar_products",
+    "one product and one that the same shoppers care for",
+    (
+        Column("product_id", STRING, "The product", nullable=False),
+        Column("rank", LONG, "Place among its neighbours, from 1", nullable=False),
+        Column("similar_product_id", STRING, "The neighbour", nullable=False),
+        Column(
+            "similarity",
+            DOUBLE,
+            "Cosine of the strengths of their shoppers' interactions, 0 to 1",
+            nullable=False,
+        ),
+    ),
+    key=("product_id", "similar_product_id"),
+)
+
+MODEL_EVALUATION = Table(
+    "model_evaluation",
+    "one algorithm, ranked on the future against all products",
+    (
+        Column("model_version", STRING, "Version of the model that was judged", nullable=False),
+        Column("algorithm", STRING, "als, item_knn or popularity", nullable=False),
+        Column("k", LONG, "Length of the ranked lists", nullable=False),
+        Column("users", LONG, "Users with something to find", nullable=False),
+        Column("ndcg", DOUBLE, "Mean nDCG@k", nullable=False),
+        Column(
+            "map",
+            DOUBLE,
+            "Mean average precision@k, divided by the number of relevant products",
+            nullable=False,
+        ),
+        Column("precision", DOUBLE, "Mean precision@k", nullable=False),
+        Column("recall", DOUBLE, "Mean recall@k", nullable=False),
+        Column("coverage", DOUBLE, "Share of all products that appear in some list", nullable=False),
+        Column("seconds", DOUBLE, "Training and ranking time", nullable=False),
+        Column("chosen", BOOL, "Whether this algorithm is to be published", nullable=False),
+        Column("reason", STRING, "Why it was or was not chosen", nullable=False),
+    ),
+    key=("model_version", "algorithm"),
+)
+
+PRODUCT_RECOMMENDATIONS = Table(
+    "product_recommendations",
+    "one product recommended to one user",
+    (
+        Column("user_id", STRING, "The shopper", nullable=False),
+        Column("product_id", STRING, "The recommended product", nullable=False),
+        Column("rank", LONG, "Place in the user's list, from 1", nullable=False),
+        Column(
+            "confidence_score",
+            DOUBLE,
+            "The algorithm's score; comparable among one user's rows of one algorithm",
+            nullable=False,
+        ),
+        Column("algorithm", STRING, "als, item_knn or popularity", nullable=False),
+        Column("reason", STRING, "Why, in words that can be shown to the shopper", nullable=False),
+        Column("reason_product_id", STRING, "The product of their own that the reason speaks of"),
+        Column("model_version", STRING, "Version of the model that it came from", nullable=False),
+    ),
+    key=("user_id", "product_id"),
+)
+
+MET_PRODUCTS = Table(
+    "met_products",
+    "one user with an interaction",
+    (
+        Column("user_id", STRING, "The shopper", nullable=False),
+        Column("product_ids", STRINGS, "All products that they have met, in order", nullable=False),
+    ),
+    key=("user_id",),
+)

@@ -1,0 +1,144 @@
+"""From the Kafka topic to events."""
+
+from clickstream_assets.catalogue.table import (
+    BINARY,
+    BOOL,
+    DATE,
+    INT,
+    LONG,
+    MONEY,
+    STRING,
+    TIMESTAMP,
+    Column,
+    Table,
+)
+
+RECORD_KEY = ("topic", "partition", "offset")
+_RECORD = (
+    Column("topic", STRING, "Kafka topic the record came from", nullable=False),
+    Column("partition", INT, "Kafka partition", nullable=False),
+    Column("offset", LONG, "Kafka offset within the partition", nullable=False),
+    Column("batch", LONG, "Number of the ingest commit that brought the record in, from 1", nullable=False),
+    Column("kafka_time", TIMESTAMP, "Kafka's timestamp of the record", nullable=False),
+)
+
+RAW_EVENTS = Table(
+    "raw_events",
+    "one Kafka record, its bytes as they came",
+    (
+        *_RECORD,
+        Column("key", BINARY, "Record key"),
+        Column("value", BINARY, "Record value; null is a Kafka tombstone"),
+    ),
+    key=RECORD_KEY,
+    partition_by=("topic", "partition"),
+)
+
+INGEST_RULES = Table(
+    "ingest_rules",
+    "one ingest batch: the bounds that its records are judged by, as set when it was first placed",
+    (
+        Column("batch", LONG, "Number of the ingest batch", nullable=False),
+        Column("earliest", LONG, "Earliest time of an event, microseconds since 1970", nullable=False),
+        Column(
+            "max_clock_skew", LONG, "How far an event may be ahead of Kafka, microseconds", nullable=False
+        ),
+        Column("max_event_bytes", LONG, "Size of the largest event", nullable=False),
+    ),
+    key=("batch",),
+)
+
+_EVENT = (
+    Column("event_id", STRING, "The sender's id, or a hash of the canonical payload", nullable=False),
+    Column(
+        "event_type",
+        STRING,
+        "view, click, add_to_cart, remove_from_cart, purchase or search",
+        nullable=False,
+    ),
+    Column("event_time", TIMESTAMP, "When it happened", nullable=False),
+    Column("event_date", DATE, "UTC date of event_time", nullable=False),
+    Column("user_id", STRING, "The shopper", nullable=False),
+    Column("session_id", STRING, "The sender's own session id, if it sent one"),
+    Column("product_id", STRING, "The product; null only for a search"),
+    Column("product_category", STRING, "The product's category"),
+    Column("brand", STRING, "The product's brand"),
+    Column("price", MONEY, "Unit price in `currency`"),
+    Column("currency", STRING, "ISO 4217 code"),
+    Column("quantity", LONG, "Units; null means one"),
+    Column("order_id", STRING, "The order a purchase belongs to"),
+    Column("query", STRING, "What was searched for"),
+    Column("user_agent", STRING, "HTTP user agent"),
+    Column("campaign", STRING, "Marketing campaign that brought the shopper"),
+    Column("consent", BOOL, "Whether the shopper agreed to being profiled; null is not asked"),
+    Column("properties", STRING, "All other fields, as a JSON object"),
+    Column("is_bot", BOOL, "Whether the user agent is a known robot's", nullable=False),
+    Column("payload_hash", STRING, "Hash of the canonical payload, without the id", nullable=False),
+)
+
+EVENTS = Table(
+    "events",
+    "one event id, as first received",
+    (*_EVENT, *_RECORD),
+    key=("event_id",),
+    partition_by=("event_date",),
+)
+
+LIVE_EVENTS = Table(
+    "live_events",
+    "one event id, as the stream first received it, as a document in Elasticsearch",
+    # The stream knows nothing of ingest batches.
+    tuple(column for column in EVENTS.columns if column.name != "batch"),
+    key=("event_id",),
+)
+
+DUPLICATE_EVENTS = Table(
+    "duplicate_events",
+    "one Kafka record that repeats an event already received",
+    (
+        Column("event_id", STRING, "Id of the repeated record", nullable=False),
+        Column("payload_hash", STRING, "Hash of its canonical payload", nullable=False),
+        Column(
+            "reason",
+            STRING,
+            "same_event: id and payload were there; same_order_line: another id for an order line that was",
+            nullable=False,
+        ),
+        *_RECORD,
+    ),
+    key=RECORD_KEY,
+)
+
+CONFLICTING_EVENTS = Table(
+    "conflicting_events",
+    "one Kafka record whose event id was already received with another payload",
+    (
+        *_EVENT,
+        Column("first_payload_hash", STRING, "Hash of the payload that came first", nullable=False),
+        Column("first_topic", STRING, "Topic of the record that came first", nullable=False),
+        Column("first_partition", INT, "Partition of the record that came first", nullable=False),
+        Column("first_offset", LONG, "Offset of the record that came first", nullable=False),
+        *_RECORD,
+    ),
+    key=RECORD_KEY,
+)
+
+REJECTED_EVENTS = Table(
+    "rejected_events",
+    "one Kafka record that the ingest did not take as an event, or Elasticsearch as a document",
+    (
+        *_RECORD,
+        Column("key", BINARY, "Record key"),
+        Column("value", BINARY, "Record value, as it came"),
+        Column("field", STRING, "The field that is wrong; null where the whole record is"),
+        Column("rule", STRING, "The rule that it breaks", nullable=False),
+        Column("rejected_value", STRING, "The field's value as text, at most 200 characters"),
+        Column(
+            "rejected_by",
+            STRING,
+            "ingest; or elasticsearch, an event that is no document: its batch is 0 and the ingest does not count "
+            "it. Null in rows of older versions, which are the ingest's",
+        ),
+    ),
+    key=(*RECORD_KEY, "rejected_by"),
+)

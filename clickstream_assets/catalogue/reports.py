@@ -1,0 +1,151 @@
+"""A day in figures: products, categories, the way to a purchase, the day as a whole, and its report.
+
+The columns that the older projects' readers know come first. Rates are per cent with two decimals, rounded half to
+even.
+"""
+
+import pyarrow as pa
+
+from clickstream_assets.catalogue.table import (
+    DATE,
+    INT,
+    LONG,
+    MONEY,
+    STRING,
+    STRINGS,
+    TIMESTAMP,
+    Column,
+    Table,
+)
+
+# Wide, because purchases without a view before them make a rate of more than a hundred per cent.
+PERCENT = pa.decimal128(18, 2)
+
+_DAY = Column("report_date", DATE, "The UTC day", nullable=False)
+
+PRODUCT_PERFORMANCE = Table(
+    "product_performance",
+    "one product on one day on which somebody met it",
+    (
+        _DAY,
+        Column("product_id", STRING, "The product", nullable=False),
+        Column("view_count", LONG, "Events of type view", nullable=False),
+        Column("rank", LONG, "Place by views that day, from 1; ties by product_id", nullable=False),
+        Column("product_category", STRING, "The category that its last event with one names"),
+        Column("add_to_carts", LONG, "Events of type add_to_cart", nullable=False),
+        Column("purchases", LONG, "Events of type purchase", nullable=False),
+        Column("quantity", LONG, "Units purchased", nullable=False),
+        Column("revenue", MONEY, "Sum of price times quantity of the purchases", nullable=False),
+        Column("users", LONG, "Different users with any event of it", nullable=False),
+        Column("buyers", LONG, "Different users who purchased it", nullable=False),
+        Column("conversion_rate", PERCENT, "Purchases per hundred views; 0 without views", nullable=False),
+    ),
+    key=("report_date", "product_id"),
+    partition_by=("report_date",),
+)
+
+CATEGORY_CONVERSION = Table(
+    "category_conversion",
+    "one product category on one day on which it was viewed, put into a cart or purchased",
+    (
+        _DAY,
+        Column("category", STRING, "The category that the events name; unknown where none", nullable=False),
+        Column("views", LONG, "Events of type view", nullable=False),
+        Column("purchases", LONG, "Events of type purchase", nullable=False),
+        Column("conversion_rate", PERCENT, "Purchases per hundred views; 0 without views", nullable=False),
+        Column("add_to_carts", LONG, "Events of type add_to_cart", nullable=False),
+        Column("revenue", MONEY, "Sum of price times quantity of the purchases", nullable=False),
+        Column("users", LONG, "Different users who viewed, put into a cart or purchased", nullable=False),
+    ),
+    key=("report_date", "category"),
+    partition_by=("report_date",),
+)
+
+DAILY_SUMMARY = Table(
+    "daily_summary",
+    "one day with events",
+    (
+        _DAY,
+        Column("total_events", LONG, "Events, each once and without bots'", nullable=False),
+        Column("buyer_count", LONG, "Users who purchased", nullable=False),
+        Column("window_shopper_count", LONG, "Users who were there and did not purchase", nullable=False),
+        Column("buyer_rate", PERCENT, "Buyers per hundred users; 0 without users", nullable=False),
+        Column("users", LONG, "Users: buyers and window shoppers", nullable=False),
+        Column("sessions", LONG, "Sessions that started that day", nullable=False),
+        Column("bounced_sessions", LONG, "Of these, those of a single event", nullable=False),
+        Column("bounce_rate", PERCENT, "Bounced per hundred sessions; 0 without sessions", nullable=False),
+        Column("views", LONG, "Events of type view", nullable=False),
+        Column("add_to_carts", LONG, "Events of type add_to_cart", nullable=False),
+        Column("purchases", LONG, "Events of type purchase: order lines", nullable=False),
+        Column(
+            "orders",
+            LONG,
+            "Orders: a user's purchases with the same order id, or without one in the same minute",
+            nullable=False,
+        ),
+        Column("revenue", MONEY, "Sum of price times quantity of the purchases", nullable=False),
+        Column("average_order_value", MONEY, "Revenue per order; null without orders"),
+        Column("converted_sessions", LONG, "Sessions with a purchase", nullable=False),
+        Column(
+            "conversion_rate", PERCENT, "Converted per hundred sessions; 0 without sessions", nullable=False
+        ),
+        Column("bot_events", LONG, "Events that were left out as bots'", nullable=False),
+        Column("bot_sessions", LONG, "Sessions that were left out as bots'", nullable=False),
+        Column(
+            "currencies",
+            STRINGS,
+            "The purchases' currencies, sorted; where there are several, revenue adds up amounts of all of them; null "
+            "where none is named",
+        ),
+    ),
+    key=("report_date",),
+    partition_by=("report_date",),
+)
+
+FUNNEL = Table(
+    "funnel",
+    "one step of the way from view to purchase, of the viewers of one day in one group",
+    (
+        _DAY,
+        Column(
+            "dimension",
+            STRING,
+            "What the group is by: overall; category; segment, which is what the users did that day; or rfm, the "
+            "customers' segment as of the end of the day before",
+            nullable=False,
+        ),
+        Column(
+            "value",
+            STRING,
+            "The group: all, a category, a segment, or not_a_customer for users without a purchase in RFM_DAYS",
+            nullable=False,
+        ),
+        Column("step", STRING, "view, add_to_cart or purchase", nullable=False),
+        Column("step_number", INT, "1, 2 or 3", nullable=False),
+        Column(
+            "users",
+            LONG,
+            "Users who came to this step in order and in time, counted from one of their views that day",
+            nullable=False,
+        ),
+        Column(
+            "conversion_from_previous", PERCENT, "Users per hundred of the step before; null for the first"
+        ),
+        Column("conversion_from_first", PERCENT, "Users per hundred of the first step", nullable=False),
+    ),
+    key=("report_date", "dimension", "value", "step"),
+    partition_by=("report_date",),
+)
+
+DAILY_REPORT = Table(
+    "daily_report",
+    "one day's report",
+    (
+        _DAY,
+        Column("generated_at", TIMESTAMP, "When its content last changed", nullable=False),
+        Column("report", STRING, "The report: a JSON object", nullable=False),
+        Column("made_from", STRING, "Hash of what it is made from besides the tables of its own day"),
+    ),
+    key=("report_date",),
+    partition_by=("report_date",),
+)

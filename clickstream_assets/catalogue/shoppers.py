@@ -1,0 +1,188 @@
+"""What shoppers do: visits, carts, segments, and what brought them."""
+
+from clickstream_assets.catalogue.rfm import DEFINITIONS
+from clickstream_assets.catalogue.table import (
+    BOOL,
+    DATE,
+    DOUBLE,
+    LONG,
+    MONEY,
+    STRING,
+    STRINGS,
+    TIMESTAMP,
+    Column,
+    Table,
+)
+
+SESSIONS = Table(
+    "sessions",
+    "one visit: a user's events with no gap longer than the inactivity gap",
+    (
+        Column("session_id", STRING, "Hash of user and start", nullable=False),
+        Column("session_date", DATE, "UTC date of its start", nullable=False),
+        Column("user_id", STRING, "The shopper", nullable=False),
+        Column("start_time", TIMESTAMP, "Time of the first event", nullable=False),
+        Column("end_time", TIMESTAMP, "Time of the last event", nullable=False),
+        Column("duration_seconds", LONG, "Whole seconds from start to end", nullable=False),
+        Column("total_events", LONG, "Events in it", nullable=False),
+        Column("views", LONG, "Events of type view", nullable=False),
+        Column("clicks", LONG, "Events of type click", nullable=False),
+        Column("add_to_carts", LONG, "Events of type add_to_cart", nullable=False),
+        Column("remove_from_carts", LONG, "Events of type remove_from_cart", nullable=False),
+        Column("purchases", LONG, "Events of type purchase", nullable=False),
+        Column("searches", LONG, "Events of type search", nullable=False),
+        Column("distinct_products", LONG, "Different products touched", nullable=False),
+        Column("entry_product_id", STRING, "First product touched"),
+        Column("exit_product_id", STRING, "Last product touched"),
+        Column("revenue", MONEY, "Sum of price times quantity of its purchases", nullable=False),
+        Column("is_bot", BOOL, "Whether no person did this", nullable=False),
+        Column("bot_reason", STRING, "user_agent, view_rate or endless_session"),
+        Column(
+            "furthest_step",
+            STRING,
+            "How far it came towards a purchase: none, view (or click), add_to_cart or purchase",
+            nullable=False,
+        ),
+        Column("campaign", STRING, "First marketing campaign in it"),
+        Column("client_session_ids", STRINGS, "The sender's own session ids in it, sorted; null without any"),
+    ),
+    key=("session_id",),
+    partition_by=("session_date",),
+)
+
+USER_SEGMENTS = Table(
+    "user_segments",
+    "one user on one day on which they were active",
+    (
+        Column("report_date", DATE, "The UTC day", nullable=False),
+        Column("user_id", STRING, "The shopper", nullable=False),
+        Column(
+            "segment",
+            STRING,
+            "buyer: purchased that day; window_shopper: was there and did not",
+            nullable=False,
+        ),
+        Column("events", LONG, "Events that day", nullable=False),
+        Column("views", LONG, "Events of type view", nullable=False),
+        Column("add_to_carts", LONG, "Events of type add_to_cart", nullable=False),
+        Column("purchases", LONG, "Events of type purchase", nullable=False),
+        Column("revenue", MONEY, "Sum of price times quantity of the purchases", nullable=False),
+    ),
+    key=("report_date", "user_id"),
+    partition_by=("report_date",),
+)
+
+CARTS = Table(
+    "carts",
+    "one cart: from a product put in while there is none, across sessions, to its purchase or end",
+    (
+        Column("cart_id", STRING, "Hash of user and opening event", nullable=False),
+        Column("user_id", STRING, "The shopper", nullable=False),
+        Column(
+            "state",
+            STRING,
+            "open, abandoned, emptied, converted (bought), or recovered (bought after being abandoned)",
+            nullable=False,
+        ),
+        Column("opened_at", TIMESTAMP, "When the first product was put in", nullable=False),
+        Column("last_activity_at", TIMESTAMP, "Last addition, removal or purchase", nullable=False),
+        Column("items", LONG, "Different products in it, or bought from it", nullable=False),
+        Column("quantity", LONG, "Units of them", nullable=False),
+        Column("value", MONEY, "Sum of their prices times units", nullable=False),
+        Column("currency", STRING, "Their currency; null where unknown or several"),
+        Column("product_ids", STRINGS, "The products, sorted", nullable=False),
+        Column("abandoned_at", TIMESTAMP, "When it was last given up for abandoned; null if never"),
+        Column("purchased_at", TIMESTAMP, "Time of the first line of the order that bought it"),
+        Column("seconds_to_purchase", LONG, "Whole seconds from opening to purchase"),
+        Column("order_id", STRING, "The order that bought it, if the sender names orders"),
+    ),
+    key=("cart_id",),
+)
+
+CART_DAYS = Table(
+    "cart_days",
+    "one day on which something happened to some cart",
+    (
+        Column("report_date", DATE, "The UTC day", nullable=False),
+        Column("opened", LONG, "Carts that were opened", nullable=False),
+        Column(
+            "abandoned",
+            LONG,
+            "Carts that were given up, whatever became of them later: one that is taken up and given up again counts "
+            "on both days",
+            nullable=False,
+        ),
+        Column("purchased", LONG, "Carts that were bought", nullable=False),
+    ),
+    key=("report_date",),
+)
+
+CUSTOMER_SEGMENTS = Table(
+    "customer_segments",
+    "one customer as of the end of one day",
+    (
+        Column("report_date", DATE, "The UTC day; all that happened up to its end counts", nullable=False),
+        Column("user_id", STRING, "The shopper", nullable=False),
+        Column(
+            "rfm_segment",
+            STRING,
+            "Named segment of the recency score and the value score, which is the mean of the other two, halves up. "
+            f"{DEFINITIONS}. Null without a purchase in RFM_DAYS",
+        ),
+        Column("recency_days", LONG, "Days from the last purchase to report_date; 0 is the same day"),
+        Column("frequency", LONG, "Different orders in RFM_DAYS", nullable=False),
+        Column("monetary", MONEY, "Sum of price times quantity of the purchases in RFM_DAYS", nullable=False),
+        Column(
+            "r_score",
+            LONG,
+            "In which fifth of the day's buyers by recency, from 1 to 5, the best; equals alike",
+        ),
+        Column("f_score", LONG, "The same by frequency"),
+        Column("m_score", LONG, "The same by monetary"),
+        Column("abandoned_carts", LONG, "Carts abandoned in 30 days and not taken up since", nullable=False),
+        Column("abandoned_value", MONEY, "What is in them", nullable=False),
+    ),
+    key=("report_date", "user_id"),
+    partition_by=("report_date",),
+)
+
+CUSTOMER_SEGMENT_DAYS = Table(
+    "customer_segment_days",
+    "one day of customer_segments, and what it was computed from",
+    (
+        Column("report_date", DATE, "The UTC day", nullable=False),
+        Column("as_of", TIMESTAMP, "Time up to which events count", nullable=False),
+        Column("events", LONG, "The day's cart and purchase events, without bots'", nullable=False),
+        Column("fingerprint", STRING, "Hash of these events' ids and of the settings", nullable=False),
+    ),
+    key=("report_date",),
+)
+
+COHORT_RETENTION = Table(
+    "cohort_retention",
+    "one week of one cohort: of the users who were first seen in the same ISO week",
+    (
+        Column("cohort_week", DATE, "Monday of the week in which the users were first seen", nullable=False),
+        Column("weeks_since", LONG, "Weeks from then on; 0 is that week itself", nullable=False),
+        Column("users", LONG, "Users of the cohort", nullable=False),
+        Column("active_users", LONG, "Those who were there in that later week", nullable=False),
+        Column("retention_rate", DOUBLE, "active_users / users, 0 to 1", nullable=False),
+    ),
+    key=("cohort_week", "weeks_since"),
+)
+
+CAMPAIGN_ATTRIBUTION = Table(
+    "campaign_attribution",
+    "one campaign's share of one day's orders by one attribution model",
+    (
+        Column("report_date", DATE, "The UTC day of the purchases", nullable=False),
+        Column("model", STRING, "last_touch, first_touch or linear", nullable=False),
+        Column(
+            "campaign", STRING, "The campaign; (direct) where no campaign touched the buyer", nullable=False
+        ),
+        Column("orders", MONEY, "Orders; the linear model has parts of orders", nullable=False),
+        Column("revenue", MONEY, "Sum of price times quantity of the orders' purchases", nullable=False),
+    ),
+    key=("report_date", "model", "campaign"),
+    partition_by=("report_date",),
+)

@@ -1,0 +1,134 @@
+"""What a table is made of: columns with a type and a meaning, a grain, a key, and where it is served."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+STRING = pa.string()
+LONG = pa.int64()
+INT = pa.int32()
+DOUBLE = pa.float64()
+BOOL = pa.bool_()
+DATE = pa.date32()
+BINARY = pa.binary()
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+MONEY = pa.decimal128(18, 4)
+VECTOR = pa.list_(pa.float32())
+STRINGS = pa.list_(pa.string())
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: Its name, in every store.
+        type: Its Arrow type.
+        description: What it holds.
+        nullable: Whether it may be null.
+        values: The only values that it takes, null aside; none for any value.
+        filter: Whether the API's lists can be filtered by it: True for a parameter of its own name, or the
+            parameter's name.
+        sort: Whether the API's lists can be sorted by it.
+        default: SQL default in PostgreSQL, for writers that do not know the column.
+    """
+
+    name: str
+    type: pa.DataType
+    description: str
+    nullable: bool = True
+    values: tuple[str, ...] | None = None
+    filter: bool | str = False
+    sort: bool = False
+    default: str | None = None
+
+    @property
+    def parameter(self) -> str | None:
+        """Name of the query parameter that filters by it."""
+        return self.name if self.filter is True else self.filter or None
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index in PostgreSQL: its columns, each with ` DESC` after it where it falls, and an SQL condition."""
+
+    columns: tuple[str, ...]
+    where: str | None = None
+
+
+@dataclass(frozen=True)
+class Served:
+    """How PostgreSQL has a table.
+
+    Attributes:
+        name: Its name there; none for the table's own.
+        stamp: A further time column that is set whenever a row is inserted or changed.
+        order: Columns that come first, in this order, because older readers select by position.
+        surrogate_key: Whether a column `id` comes first of all and is the primary key; the table's key is then a
+            unique constraint.
+        more: Columns that only PostgreSQL has, after the others.
+        indexes: Its indexes besides that of the key.
+    """
+
+    name: str | None = None
+    stamp: str | None = None
+    order: tuple[str, ...] = ()
+    surrogate_key: bool = False
+    more: tuple[Column, ...] = ()
+    indexes: tuple[Index, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: what one row is, its columns, its unique key, how its files are laid out, and where it is served.
+
+    Attributes:
+        name: Its name in the lake, which is that of its asset.
+        grain: What one row is.
+        columns: Its columns, in the lake's order.
+        key: Columns of which no two rows have the same values.
+        partition_by: Columns that the lake's files are laid out by.
+        served: How PostgreSQL has it; none where it does not.
+        in_lake: Whether the lake has it.
+    """
+
+    name: str
+    grain: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    partition_by: tuple[str, ...] = ()
+    served: Served | None = None
+    in_lake: bool = True
+
+    @property
+    def column_names(self) -> list[str]:
+        """Column names in order."""
+        return [column.name for column in self.columns]
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema."""
+        return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns])
+
+    @cached_property
+    def by_name(self) -> dict[str, Column]:
+        """The columns by their names."""
+        return {column.name: column for column in self.columns}
+
+    @property
+    def day(self) -> str | None:
+        """The column that says which day a row belongs to; none for a table without days."""
+        days = [name for name in self.partition_by if pa.types.is_date(self.by_name[name].type)]
+        return days[0] if days else None
+
+    @property
+    def served_name(self) -> str:
+        """Its name in PostgreSQL.
+
+        Raises:
+            ValueError: PostgreSQL does not have it.
+        """
+        if self.served is None:
+            raise ValueError(f"{self.name} is not served")
+        return self.served.name or self.name

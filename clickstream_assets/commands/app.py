@@ -1,0 +1,35 @@
+"""The `clickstream` command."""
+
+import typer
+
+from clickstream_assets.commands.api import api
+from clickstream_assets.commands.demo import demo
+from clickstream_assets.commands.evaluate import evaluate
+from clickstream_assets.commands.prepare import prepare_command
+from clickstream_assets.commands.rejected import rejected_app
+from clickstream_assets.commands.report import report_command
+from clickstream_assets.commands.settings import settings_command
+from clickstream_assets.commands.simulate import replay, simulate
+from clickstream_assets.commands.spark import spark_app
+from clickstream_assets.commands.stack import fetch_jars_command, stack_app
+from clickstream_assets.commands.stream import stream
+
+app = typer.Typer(
+    help="Click events from Kafka to sessions, segments and recommendations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(stack_app, name="stack")
+app.add_typer(spark_app, name="spark")
+app.add_typer(rejected_app, name="rejected")
+app.command()(simulate)
+app.command()(replay)
+app.command()(stream)
+app.command()(api)
+app.command()(evaluate)
+app.command("report")(report_command)
+app.command()(demo)
+app.command("settings")(settings_command)
+app.command("prepare")(prepare_command)
+app.command("fetch-jars")(fetch_jars_command)

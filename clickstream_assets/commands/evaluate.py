@@ -1,0 +1,147 @@
+"""`clickstream evaluate`: which algorithm finds best what shoppers turned to later, on a file of events."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clickstream_assets.settings import Settings, SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from clickstream_assets.engine import DataFrame, Engine
+
+
+class SplitKind(StrEnum):
+    """How a part of the interactions is hidden."""
+
+    TEMPORAL = "temporal"
+    RANDOM = "random"
+
+
+def evaluate(
+    events: Annotated[
+        Path,
+        typer.Option(help="JSON lines, a REES46 or UCI Online Retail CSV, or ratings (MovieLens); also .gz."),
+    ],
+    split: Annotated[
+        SplitKind,
+        typer.Option(
+            help="temporal: train on the past; random: hide a share of each product's interactions."
+        ),
+    ] = SplitKind.TEMPORAL,
+    test_fraction: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=0.99, help="Share to hide (default: EVALUATION_TEST_FRACTION)."),
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option(min=1, help="Length of the ranked lists (default: EVALUATION_K).")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of training and the random split (default: MODEL_SEED).")
+    ] = None,
+) -> None:
+    """Train every algorithm on a part of the events and rank all products for what was hidden.
+
+    Prints one JSON object: the figures of each algorithm, which one would be published, and why. Computed in
+    this process, on DuckDB.
+    """
+    # Imported here, so that `clickstream --help` need not wait for numpy and DuckDB.
+    from clickstream_assets.errors import SimulatorError
+    from clickstream_assets.ingest.event_frames import RatingsError
+    from clickstream_assets.recommender.interactions import NotEnoughInteractions
+
+    try:
+        settings = load_settings()
+        options = {
+            "evaluation_test_fraction": test_fraction,
+            "evaluation_k": k,
+            "model_seed": seed,
+        }
+        settings = settings.model_copy(
+            update={name: value for name, value in options.items() if value is not None}
+        )
+        report = _report(settings, events, split)
+    except (SettingsError, SimulatorError, RatingsError, NotEnoughInteractions) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(json.dumps(report))
+
+
+def _report(settings: Settings, path: Path, split: SplitKind) -> dict[str, Any]:
+    from clickstream_assets.engine import DuckDBEngine
+    from clickstream_assets.ingest.event_frames import load_events
+    from clickstream_assets.ingest.parsing import Rules
+    from clickstream_assets.recommender.als import Parameters
+    from clickstream_assets.recommender.evaluation import METRICS, choose, evaluate
+
+    engine = DuckDBEngine(settings)
+    loaded = load_events(engine, path, Rules.of(settings))
+    if loaded.left_out:
+        details = ", ".join(f"{count:,} {reason}" for reason, count in loaded.left_out.items())
+        typer.echo(f"Left out of {path}: {details}", err=True)
+    train, test = _split(engine, loaded.events, settings, split)
+    evaluations = evaluate(engine, train, test, Parameters.of(settings), settings.evaluation_k)
+    choice = choose(evaluations)
+    size = _size(engine, train)
+    return {
+        "split": split.value,
+        "test_fraction": settings.evaluation_test_fraction,
+        "k": settings.evaluation_k,
+        "seed": settings.model_seed,
+        "train_events": size["events"],
+        "test_events": _size(engine, test)["events"],
+        "users": size["users"],
+        "items": size["items"],
+        "evaluated_users": evaluations[0].users,
+        "algorithms": {
+            evaluation.algorithm: {
+                **{metric: evaluation.mean(metric) for metric in METRICS},
+                "coverage": evaluation.coverage,
+                "seconds": round(evaluation.seconds, 3),
+            }
+            for evaluation in evaluations
+        },
+        "chosen": choice.algorithm,
+        "reason": choice.reason,
+    }
+
+
+def _split(
+    engine: "Engine", events: "DataFrame", settings: Settings, kind: SplitKind
+) -> tuple["DataFrame", "DataFrame"]:
+    from clickstream_assets.recommender.interactions import (
+        interactions,
+        interactions_of,
+        product_events,
+        split_at_random,
+        split_by_time,
+    )
+
+    fraction = settings.evaluation_test_fraction
+    if kind is SplitKind.RANDOM:
+        train, test = split_at_random(interactions(events), fraction, settings.model_seed)
+    else:
+        train, test = (
+            interactions_of(part) for part in split_by_time(engine, product_events(events), fraction)
+        )
+    return engine.persist(train), engine.persist(test)
+
+
+def _size(engine: "Engine", interactions: "DataFrame") -> dict[str, int]:
+    """Count the events, users and items behind some interactions."""
+    from clickstream_assets.engine import functions_of
+
+    functions, _ = functions_of(interactions)
+    column = functions.col
+    counts = interactions.agg(
+        functions.coalesce(
+            functions.sum(column("views") + column("add_to_carts") + column("purchases")), functions.lit(0)
+        )
+        .cast("long")
+        .alias("events"),
+        functions.countDistinct("user_id").cast("long").alias("users"),
+        functions.countDistinct("product_id").cast("long").alias("items"),
+    )
+    return engine.to_arrow(counts).to_pylist()[0]

@@ -1,0 +1,65 @@
+"""`clickstream report`."""
+
+import json
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clickstream_assets.settings import SettingsError, load_settings
+from clickstream_assets.stores.postgres.connection import PostgresError
+
+
+class ReportFormat(StrEnum):
+    """How to show a report."""
+
+    TEXT = "text"
+    HTML = "html"
+    JSON = "json"
+
+
+def report_command(
+    day: Annotated[
+        datetime, typer.Argument(metavar="DATE", formats=["%Y-%m-%d"], help="The day, such as 2024-05-31.")
+    ],
+    format: Annotated[ReportFormat, typer.Option(help="text, html or json.")] = ReportFormat.TEXT,
+    output: Annotated[Path | None, typer.Option(help="File to write (default: standard output).")] = None,
+    send: Annotated[
+        bool, typer.Option("--send", help="Mail it to those of REPORT_TO who have not had it.")
+    ] = False,
+) -> None:
+    """Show a day's published report, or mail it."""
+    # Imported here, so that `clickstream --help` need not wait for Jinja.
+    from clickstream_assets.reports.mail import MailError, MailServerError, mailer, recipients
+    from clickstream_assets.reports.page import render_html
+    from clickstream_assets.reports.text import render_text
+    from clickstream_assets.stores.postgres.reports import NoReportError, mail_once, published_report
+
+    try:
+        settings = load_settings()
+        report = published_report(settings, day.date())
+        rendered = {
+            ReportFormat.TEXT: render_text,
+            ReportFormat.HTML: render_html,
+            ReportFormat.JSON: lambda report: json.dumps(report, ensure_ascii=False, indent=2),
+        }[format](report)
+        if output:
+            output.write_text(rendered + "\n", encoding="utf-8")
+        elif not send:
+            typer.echo(rendered)
+        if send:
+            with mailer(settings) as server:
+                mails = [(day.date(), recipient) for recipient in recipients(settings)]
+                mailed = mail_once(settings, mails, lambda _, recipient: server.send(report, recipient))
+            for _, recipient in mailed.now:
+                typer.echo(f"Sent to {recipient}.")
+            for (_, recipient), moment in mailed.before.items():
+                typer.echo(f"{recipient} had it already, on {moment:%Y-%m-%d %H:%M} UTC.")
+    except (SettingsError, PostgresError, NoReportError, MailError, MailServerError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        typer.echo(f"{output} cannot be written: {error.strerror}", err=True)
+        raise typer.Exit(1) from None

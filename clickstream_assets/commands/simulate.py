@@ -1,0 +1,212 @@
+"""`clickstream simulate` and `clickstream replay`.
+
+The last line on stdout is one JSON object of counts; progress and words for people go to stderr.
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clickstream_assets.errors import SimulatorError
+from clickstream_assets.settings import SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from clickstream_assets.simulator.run import Progress, Stop
+
+_EXIT_INTERRUPTED = 130
+_RECORDS_BETWEEN_UPDATES = 100
+
+_NoKafka = Annotated[bool, typer.Option("--no-kafka", help="Do not send to KAFKA_TOPIC.")]
+_NoFiles = Annotated[
+    bool, typer.Option("--no-files", help="Do not append to the daily files in RAW_LOGS_PATH.")
+]
+_Rate = Annotated[float | None, typer.Option(help="Records per second.")]
+
+
+def simulate(
+    events: Annotated[
+        int | None, typer.Option("--events", "-n", help="How many events (default: live, until Ctrl-C).")
+    ] = None,
+    rate: _Rate = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed makes the same bytes, but for live events.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="When the events begin, such as 2026-01-31 or 2026-01-31T08:00Z.")
+    ] = None,
+    days: Annotated[
+        float | None, typer.Option(help="Days that the events are spread over (default: 7).")
+    ] = None,
+    users: Annotated[int | None, typer.Option(help="Shoppers (default: NUM_USERS).")] = None,
+    products: Annotated[int | None, typer.Option(help="Products (default: NUM_PRODUCTS).")] = None,
+    late: Annotated[float, typer.Option(help="Share of the events that are sent late.")] = 0.0,
+    late_by_minutes: Annotated[float, typer.Option(help="The most that a late event is late.")] = 90.0,
+    duplicate: Annotated[float, typer.Option(help="Share that is sent again.")] = 0.0,
+    conflicting: Annotated[
+        float, typer.Option(help="Share that is contradicted by another event with its id.")
+    ] = 0.0,
+    malformed: Annotated[
+        float, typer.Option(help="Share that is followed by a record that is no event.")
+    ] = 0.0,
+    bots: Annotated[float, typer.Option(help="Share of the visits that are a robot's.")] = 0.01,
+    plain: Annotated[bool, typer.Option("--plain", help="Flat events, without sessions and ids.")] = False,
+    no_kafka: _NoKafka = False,
+    no_files: _NoFiles = False,
+) -> None:
+    """Make shoppers' events and send them to Kafka and the daily files.
+
+    Without --events, or with --rate and neither --start nor --days, events
+    are live: they carry the current time and come one each
+    SIMULATOR_INTERVAL seconds, or at --rate. Otherwise they fill --days from
+    --start (by default the week up to an hour ago; with --seed, which is to
+    make the same events each time, from 2026-01-01) and are sent as fast as
+    possible, or at --rate.
+
+    --late, --duplicate, --conflicting and --malformed are shares of the
+    events; repeated and broken records come on top of --events.
+    """
+    with _user_errors(), _stoppable() as stop:
+        # Imported here, so that `clickstream --help` need not wait for the Kafka client.
+        from clickstream_assets.simulator.run import SimulationOptions, run_simulation
+        from clickstream_assets.simulator.stream import Faults
+
+        options = SimulationOptions(
+            events=events,
+            rate=rate,
+            seed=seed,
+            start=_time("--start", start),
+            days=days,
+            users=users,
+            products=products,
+            bots=bots,
+            plain=plain,
+            faults=Faults(
+                late=late,
+                late_by_minutes=late_by_minutes,
+                duplicate=duplicate,
+                conflicting=conflicting,
+                malformed=malformed,
+            ),
+            kafka=not no_kafka,
+            files=not no_files,
+        )
+        expected = None if events is None else round(events * (1 + duplicate + conflicting + malformed))
+        started = monotonic()
+        with _progress("Simulating", expected) as progress:
+            made = run_simulation(load_settings(), options, stop=stop, progress=progress)
+        counts = asdict(made) | {"start": made.start.isoformat()}
+        _conclude(counts, monotonic() - started, was_cut_short=stop() and events is not None)
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="JSON lines, or a REES46 or UCI Online Retail CSV; also .gz.")],
+    rate: _Rate = None,
+    limit: Annotated[int | None, typer.Option(help="The most records to send (default: all).")] = None,
+    no_kafka: _NoKafka = False,
+    no_files: _NoFiles = False,
+) -> None:
+    """Send the events of FILE to Kafka and the daily files, in its order."""
+    with _user_errors(), _stoppable() as stop:
+        from clickstream_assets.simulator.run import run_replay
+
+        started = monotonic()
+        with _progress(f"Replaying {file.name}", limit) as progress:
+            replayed = run_replay(
+                load_settings(),
+                file,
+                rate=rate,
+                limit=limit,
+                kafka=not no_kafka,
+                files=not no_files,
+                stop=stop,
+                progress=progress,
+            )
+        for example in replayed.examples:
+            typer.echo(f"Skipped a malformed row: {example}", err=True)
+        _conclude(asdict(replayed), monotonic() - started, was_cut_short=stop())
+
+
+def _conclude(counts: dict[str, Any], seconds: float, *, was_cut_short: bool) -> None:
+    """Say what was done, to people and as the last line of stdout to scripts."""
+    rate = round(counts["sent"] / seconds) if seconds else 0
+    details = ", ".join(
+        f"{count:,} {name}"
+        for name, count in (counts | counts.get("skipped", {})).items()
+        if isinstance(count, int) and name not in ("sent", "seed") and count
+    )
+    typer.echo(
+        f"{'Stopped: sent' if was_cut_short else 'Sent'} {counts['sent']:,} records in {seconds:.1f} s "
+        f"({rate:,}/s){': ' if details else ''}{details}",
+        err=True,
+    )
+    typer.echo(json.dumps(counts | {"seconds": round(seconds, 3)}))
+    if was_cut_short:
+        raise typer.Exit(_EXIT_INTERRUPTED)
+
+
+def _time(option: str, text: str | None) -> datetime | None:
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        raise SimulatorError(
+            f"{option}={text}: is no ISO 8601 date or time; write it as 2026-01-31 or 2026-01-31T08:00:00Z"
+        ) from None
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """Turns what a user can mend into a message and exit code 1."""
+    try:
+        yield
+    except (SimulatorError, SettingsError) as error:
+        for line in (str(error), *getattr(error, "__notes__", ())):
+            typer.echo(line, err=True)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def _stoppable() -> Iterator["Stop"]:
+    """Whether Ctrl-C (or a container's SIGTERM) came; a second one ends the program at once."""
+    came = False
+
+    def note(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: came
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(description: str, total: int | None) -> Iterator["Progress"]:
+    """A progress bar on stderr, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total)
+        yield _every(_RECORDS_BETWEEN_UPDATES, lambda sent: bar.update(task, completed=sent))
+
+
+def _every(records: int, update: Callable[[int], None]) -> "Progress":
+    return lambda sent: update(sent) if sent % records == 0 else None

@@ -1,0 +1,70 @@
+"""`clickstream spark cluster / connect`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+spark_app = typer.Typer(no_args_is_help=True, help="Spark in processes of its own on this machine.")
+
+
+@spark_app.command()
+def cluster(
+    workers: Annotated[int, typer.Option(min=1, help="How many worker processes.")] = 2,
+    cores: Annotated[int, typer.Option(min=1, help="Cores that each of them offers.")] = 2,
+) -> None:
+    """A standalone cluster, until Ctrl-C; says what SPARK_MASTER is to be."""
+    from clickstream_assets.local.spark import standalone_cluster
+    from clickstream_assets.settings import load_settings
+
+    with _reporting():
+        settings = load_settings()
+        folder = settings.clickstream_home.absolute() / "spark"
+        with standalone_cluster(settings, folder, workers, cores) as running:
+            typer.echo(f"SPARK_MASTER={running.master}")
+            typer.echo(f"The master's page: {running.page}; the executors' logs: {folder}", err=True)
+            _stay(running.check)
+
+
+@spark_app.command()
+def connect(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where it listens, on loopback.")] = 15002,
+) -> None:
+    """A Spark Connect server on SPARK_MASTER or this machine's cores, until Ctrl-C; says what SPARK_REMOTE is to be."""
+    from clickstream_assets.local.spark import connect_server
+    from clickstream_assets.settings import load_settings
+
+    with _reporting():
+        settings = load_settings()
+        with connect_server(settings, settings.clickstream_home.absolute() / "spark", port) as (
+            remote,
+            server,
+        ):
+            typer.echo(f"SPARK_REMOTE={remote}")
+            _stay(server.check)
+
+
+def _stay(check: Callable[[], None]) -> None:
+    while True:
+        check()
+        time.sleep(1)
+
+
+@contextmanager
+def _reporting() -> Iterator[None]:
+    from clickstream_assets.errors import LocalStackError
+    from clickstream_assets.local.children import exit_on_sigterm
+    from clickstream_assets.settings import SettingsError
+
+    exit_on_sigterm()
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    except (LocalStackError, SettingsError, OSError) as error:
+        typer.echo(error, err=True)
+        raise typer.Exit(1) from None

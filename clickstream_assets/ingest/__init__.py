@@ -1,0 +1,1 @@
+"""From bytes in Kafka to events: parsing, repetitions, and where each record is placed."""

@@ -1,0 +1,148 @@
+"""The events of a file as EVENTS rows, for `clickstream evaluate`; this package's only input from outside.
+
+JSON lines, REES46 and UCI files go the way that the pipeline's events go: read by the simulator's readers,
+judged and freed of repetitions by `analytics.events`. Ratings (MovieLens, or any table of user, product and
+time) become views.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS, RAW_EVENTS, TIMESTAMP
+from clickstream_assets.engine import DataFrame, Engine
+from clickstream_assets.ingest.files import EventFile, read_events
+from clickstream_assets.ingest.parsing import (
+    PARSED,
+    Rules,
+    find_repetitions,
+    parse_batches,
+    place,
+)
+
+_RATING_COLUMNS = {
+    "user_id": ("user_id", "userId", "user"),
+    "product_id": ("product_id", "item_id", "movieId", "movie_id", "item"),
+    "timestamp": ("timestamp", "time"),
+}
+_MOVIELENS_COLUMNS = ["user_id", "product_id", "rating", "timestamp"]
+_RECORDS_PER_BATCH = 50_000
+
+
+class RatingsError(ValueError):
+    """A file of ratings cannot be used; the message names it, what is wrong and the fix."""
+
+
+@dataclass(frozen=True)
+class LoadedEvents:
+    """EVENTS rows, and how many records of the file are not among them, by reason."""
+
+    events: DataFrame
+    left_out: dict[str, int]
+
+
+def load_events(engine: Engine, path: Path, rules: Rules) -> LoadedEvents:
+    """Read a file of events or of ratings, plain or gzipped; what it is is told by its content.
+
+    Raises:
+        SimulatorError: the file is missing, damaged or of no known format.
+        RatingsError: a file of ratings has a value that cannot be read.
+    """
+    layout = _ratings_layout(path)
+    if layout is not None:
+        return LoadedEvents(engine.from_arrow(_ratings(path, *layout)), {})
+    file = read_events(path)
+    parsed = engine.from_arrow(pa.Table.from_batches(parse_batches(_raw_batches(file), rules), schema=PARSED))
+    no_events, no_duplicates = (
+        engine.from_arrow(table.arrow.empty_table()) for table in (EVENTS, DUPLICATE_EVENTS)
+    )
+    repetitions = find_repetitions(engine, parsed, no_events, no_duplicates)
+    placed = place(parsed, engine.from_arrow(repetitions))
+    tables = {"duplicate": placed.duplicates, "conflicting": placed.conflicts, "rejected": placed.rejected}
+    counts = {reason: table.count() for reason, table in tables.items()}
+    return LoadedEvents(placed.events, {reason: n for reason, n in {**file.skipped, **counts}.items() if n})
+
+
+def _raw_batches(file: EventFile) -> Iterator[pa.RecordBatch]:
+    """Make RAW_EVENTS batches as if the file had been sent to a topic of one partition now."""
+    now = time.time_ns() // 1000
+    records = ((offset, key, value) for offset, (key, value) in enumerate(file))
+    while rows := list(itertools.islice(records, _RECORDS_PER_BATCH)):
+        offsets, keys, values = zip(*rows, strict=True)
+        size = len(rows)
+        columns = [["file"] * size, [0] * size, offsets, [1] * size, [now] * size, keys, values]
+        yield pa.record_batch(
+            [pa.array(column, field.type) for column, field in zip(columns, RAW_EVENTS.arrow, strict=True)],
+            schema=RAW_EVENTS.arrow,
+        )
+
+
+def _ratings_layout(path: Path) -> tuple[str, list[str], bool] | None:
+    """Tell the delimiter, the columns and whether they are a header; None if these are no ratings."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path, "rt", errors="replace") if is_gzip else path.open(errors="replace") as text:
+            first = text.readline(10_000).strip("\ufeff\r\n")
+    except (OSError, EOFError):
+        # Damaged; the events' reader says so in its own words.
+        return None
+    if first.count("\t") == 3 and all(field.isdigit() for field in first.split("\t")):
+        return "\t", _MOVIELENS_COLUMNS, False
+    header = next(csv.reader([first]), [])
+    if all(set(names) & set(header) for names in _RATING_COLUMNS.values()) and "event_type" not in header:
+        return ",", header, True
+    return None
+
+
+def _ratings(path: Path, delimiter: str, columns: list[str], has_header: bool) -> pa.Table:
+    wanted = {
+        name: next(column for column in columns if column in aliases)
+        for name, aliases in _RATING_COLUMNS.items()
+    }
+    try:
+        rows = arrow_csv.read_csv(
+            path,
+            read_options=arrow_csv.ReadOptions(column_names=columns, skip_rows=int(has_header)),
+            parse_options=arrow_csv.ParseOptions(delimiter=delimiter),
+            convert_options=arrow_csv.ConvertOptions(
+                include_columns=list(wanted.values()),
+                column_types={wanted["user_id"]: pa.string(), wanted["product_id"]: pa.string()},
+                strings_can_be_null=True,
+            ),
+        ).rename_columns(list(wanted))
+        times = rows["timestamp"]
+        if pa.types.is_integer(times.type):
+            times = times.cast(pa.int64()).cast(pa.timestamp("s"))
+        # A zone, where the file names one, has been applied: both are UTC.
+        times = times.cast(pa.timestamp("us")).cast(TIMESTAMP)
+    except pa.ArrowException as error:
+        raise RatingsError(
+            f"{path}: {error}; expected: user_id, product_id and timestamp (seconds since 1970 or ISO 8601)"
+        ) from None
+    for name in wanted:
+        if rows[name].null_count:
+            raise RatingsError(
+                f"{path}: {rows[name].null_count} rows have no {wanted[name]}; fill or remove them"
+            )
+    known = {
+        "event_type": pa.repeat("view", len(rows)),
+        "event_time": times,
+        "user_id": rows["user_id"],
+        "product_id": rows["product_id"],
+        "is_bot": pa.repeat(False, len(rows)),
+    }
+    return pa.table(
+        {field.name: known.get(field.name, pa.nulls(len(rows), field.type)) for field in EVENTS.arrow}
+    )

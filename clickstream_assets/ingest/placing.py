@@ -1,0 +1,264 @@
+"""From Kafka to events, each record once, whatever happens on the way.
+
+What has been ingested is what the lake holds. A batch of records is one commit to `raw_events`, with the next
+number; from then on the batch never changes. Where its records belong is a function of the batches up to it, and
+each of the four tables takes each batch once. So a run may be repeated, run twice at once, or be killed at any
+point: the next one ends in the same tables.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from clickstream_assets.analytics.attribution import attributed_days
+from clickstream_assets.analytics.sessions import touched_days
+from clickstream_assets.catalogue import (
+    CONFLICTING_EVENTS,
+    DUPLICATE_EVENTS,
+    EVENTS,
+    INGEST_RULES,
+    RAW_EVENTS,
+    REJECTED_EVENTS,
+    Table,
+)
+from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.ingest.parsing import (
+    PARSED,
+    Rules,
+    find_repetitions,
+    parse_batches,
+    place,
+)
+from clickstream_assets.stores.kafka.topic import Topic, deleted_records, plan_ranges
+from clickstream_assets.stores.lake import Lake
+
+
+@dataclass
+class Landing:
+    """What `land_records` did."""
+
+    records: int = 0
+    """Records that came into `raw_events` meanwhile."""
+    batch: int = 0
+    offsets: dict[int, int] = field(default_factory=dict)
+    """Per partition the offset up to which the lake holds the topic."""
+    lost: int = 0
+    """Records that Kafka had deleted before they were ingested."""
+
+
+def land_records(
+    lake: Lake, topic: Topic, batch_records: int, run_records: int, allow_data_loss: bool = False
+) -> Landing:
+    """Bring what is new in the topic into `raw_events`, in batches.
+
+    Args:
+        lake: where to.
+        topic: where from; records that arrive while this runs are left to the next run.
+        batch_records: most records in one commit; bounds memory.
+        run_records: most records in all.
+        allow_data_loss: go on where Kafka has deleted records that were never ingested.
+
+    Raises:
+        KafkaError: Kafka does not answer, or no longer has what was never ingested.
+    """
+    available = topic.offsets()
+    landing = Landing()
+    silent: dict[int, int] = {}
+    rows_before: int | None = None
+    deleted: dict[int, int] | None = None
+    while True:
+        # One snapshot for both: the batch's number claims exactly the offsets that follow it.
+        snapshot = lake.snapshot(RAW_EVENTS)
+        rows_before = snapshot.rows if rows_before is None else rows_before
+        landing.records = snapshot.rows - rows_before
+        landing.batch = snapshot.batch
+        last = snapshot.maximum("offset", by=("topic", "partition"))
+        landing.offsets = {p: offset + 1 for (name, p), offset in last.items() if name == topic.name}
+        for partition, offset in silent.items():
+            landing.offsets[partition] = max(offset, landing.offsets.get(partition, 0))
+        deleted = deleted_records(landing.offsets, available) if deleted is None else deleted
+        passed = {p for p, offset in landing.offsets.items() if p in deleted and offset > available[p].low}
+        landing.lost = sum(deleted[partition] for partition in passed)
+        limit = max(0, min(batch_records, run_records - landing.records))
+        ranges = plan_ranges(landing.offsets, available, limit, allow_data_loss)
+        if not ranges:
+            return landing
+        batch = snapshot.batch + 1
+        records = topic.read(lake.engine, ranges, batch)
+        if lake.engine.to_arrow(records.select("offset").limit(1)).num_rows:
+            # Each of Spark's tasks reads one Kafka partition.
+            lake.append_batch(RAW_EVENTS, records, batch, is_laid_out=True)
+        else:
+            # Markers and aborted records of transactions have offsets and are never shown, so the lake cannot
+            # tell that they were passed. Only this run needs to know; the next one passes them again.
+            silent.update({r.partition: r.end for r in ranges})
+        lake.engine.release(records)
+
+
+def place_events(lake: Lake, rules: Rules) -> Counter[str]:
+    """Put the records of all new batches into `events` and the three tables beside it.
+
+    `events` takes a batch last: it having the batch means that all four have it. A batch that a killed run left half
+    placed is placed by the rules that it was begun with, so a setting that was changed since puts no record into two
+    of them.
+
+    Returns:
+        How many new records became `events`, `same_event`, `same_order_line`, `other_payload` and `rejected`.
+    """
+    engine = lake.engine
+    newest = lake.snapshot(RAW_EVENTS)
+    batches = range(lake.snapshot(EVENTS).batch + 1, newest.batch + 1)
+    counts: Counter[str] = Counter()
+    for batch, parsed in _parsed_batches(lake, newest.version, batches, rules):
+        F, _ = functions_of(parsed)
+        # First: it has Spark parse, and what comes next is then planned by the batch's real size.
+        verdicts = engine.to_arrow(
+            parsed.select("rule").agg(
+                F.count(F.lit(1)).cast("long").alias("records"),
+                F.count("rule").cast("long").alias("rejected"),
+            )
+        ).to_pylist()[0]
+        events_before, duplicates_before = (
+            lake.read(table, batches=(0, batch - 1)) for table in (EVENTS, DUPLICATE_EVENTS)
+        )
+        repeated = find_repetitions(engine, parsed, events_before, duplicates_before)
+        found = Counter(repeated["reason"].to_pylist())
+        found["rejected"] = verdicts["rejected"]
+        repetitions = engine.from_arrow(repeated)
+        placed = place(parsed, repetitions)
+        if found.total():
+            # Computed once for the three tables; most small batches have none.
+            placed = replace(placed, beside=engine.persist(placed.beside))
+            if found["rejected"]:
+                lake.append_batch(REJECTED_EVENTS, placed.rejected, batch)
+            if found["same_event"] or found["same_order_line"]:
+                lake.append_batch(DUPLICATE_EVENTS, placed.duplicates, batch)
+            if found["other_payload"]:
+                lake.append_batch(CONFLICTING_EVENTS, placed.conflicts, batch)
+            engine.release(placed.beside)
+        lake.append_batch(EVENTS, placed.events, batch)
+        found["events"] = verdicts["records"] - found.total()
+        counts += found
+        for df in (repetitions, parsed):
+            engine.release(df)
+    return counts
+
+
+def _parsed_batches(
+    lake: Lake, version: int, batches: range, rules: Rules
+) -> Iterator[tuple[int, DataFrame]]:
+    """Parse the records of batches, in order: while the caller is busy with one, the next is being parsed.
+
+    Both take about as long: parsing is Python's, in processes of its own on DuckDB, and placing is the engine's.
+    """
+    engine = lake.engine
+
+    def start(batch: int) -> Callable[[], DataFrame]:
+        judge = partial(parse_batches, rules=_rules_of_batch(lake, batch, rules), keep_bytes=False)
+        return engine.start_map_arrow(lake.read(RAW_EVENTS, version, batches=(batch, batch)), judge, PARSED)
+
+    started = map(start, batches)
+    wait_for = next(started, None)
+    for batch in batches:
+        assert wait_for is not None
+        parsed = engine.persist(wait_for())
+        wait_for = next(started, None)
+        yield batch, parsed
+
+
+def _rules_of_batch(lake: Lake, batch: int, rules: Rules) -> Rules:
+    """Return the rules to place a batch by: these, unless one came before that began it with others."""
+    lake.append_rows(INGEST_RULES, pa.Table.from_pylist([{"batch": batch, **asdict(rules)}]), batch)
+    (first,) = lake.rows_of_batch(INGEST_RULES, batch).drop_columns(["batch"]).to_pylist()
+    return Rules(**first)
+
+
+def days_to_update(lake: Lake, after_batch: int, gap: timedelta, lookback: timedelta) -> list[date]:
+    """Return the days whose tables the events of the batches after `after_batch` can change, in order.
+
+    Args:
+        lake: where the events are.
+        after_batch: the last batch that is accounted for.
+        gap: inactivity that ends a session.
+        lookback: how long before an order a campaign has a part in it.
+    """
+    engine = lake.engine
+    events = lake.read(EVENTS)
+    F, _ = functions_of(events)
+    added = lake.read(EVENTS, batches=(after_batch + 1, lake.snapshot(EVENTS).batch))
+    new = engine.persist(added.select("user_id", "event_date").distinct())
+    new_days = engine.to_arrow(new.select("event_date").distinct())["event_date"].to_pylist()
+    if not new_days:
+        return []
+    # Naming the days lets the engine skip the files of all others.
+    beside = sorted({day + timedelta(days=offset) for day in new_days for offset in (-1, 1)})
+    touched = engine.to_arrow(touched_days(new, events.where(F.col("event_date").isin(beside)), gap))
+    engine.release(new)
+    days: set[date] = set()
+    for row in touched.to_pylist():
+        offsets = [0, *([-1] if row["day_before"] else []), *([1, 2] if row["days_after"] else [])]
+        days.update(row["event_date"] + timedelta(days=offset) for offset in offsets)
+    reached = events.where(F.col("event_date").between(min(new_days), max(new_days) + lookback))
+    later = attributed_days(added, reached, lookback)
+    days.update(engine.to_arrow(later)["event_date"].to_pylist())
+    return sorted(days)
+
+
+def counts_by_hour(
+    lake: Lake, raw: Table, places: tuple[Table, ...], batch: int, first_batch: int = 1
+) -> list[dict[str, Any]]:
+    """Count records per hour of arrival in Kafka, from the first to the last of some ingest batches.
+
+    Returns:
+        One dict per hour, in order: `hour` (UTC), and the number of rows under each table's name.
+    """
+    engine = lake.engine
+    hours: dict[datetime, dict[str, Any]] = {}
+    for table in (raw, *places):
+        # Batch 0 is what others rejected: records that have their place among the ingest's already.
+        rows = lake.read(table, batches=(first_batch, batch))
+        F, _ = functions_of(rows)
+        hour = F.floor(F.unix_micros("kafka_time") / F.lit(3_600_000_000)).cast("long")
+        counts = rows.groupBy(hour.alias("hour")).agg(F.count(F.lit(1)).cast("long").alias("records"))
+        for row in engine.to_arrow(counts).to_pylist():
+            start = datetime.fromtimestamp(row["hour"] * 3600, UTC)
+            hours.setdefault(start, dict.fromkeys((t.name for t in (raw, *places)), 0))
+            hours[start][table.name] = row["records"]
+    return [{"hour": hour, **counts} for hour, counts in sorted(hours.items())]
+
+
+def misplaced_records(
+    lake: Lake,
+    raw: Table,
+    places: tuple[Table, ...],
+    batch: int,
+    limit: int = 5,
+    first_batch: int | None = None,
+) -> list[dict[str, Any]]:
+    """Find records of an ingest batch, or of all from `first_batch` to it, that are not in exactly one place.
+
+    Returns:
+        At most `limit` dicts of topic, partition, offset and `places`: how many rows stand for the record.
+    """
+    key = list(raw.key)
+    batches = (batch if first_batch is None else first_batch, batch)
+    records = lake.read(raw, batches=batches)
+    F, _ = functions_of(records)
+    rows = records.select(*key, F.lit(0).alias("is_place"))
+    for table in places:
+        placed = lake.read(table, batches=batches)
+        rows = rows.unionByName(placed.select(*key, F.lit(1).alias("is_place")))
+    wrong = (
+        rows.groupBy(*key)
+        .agg(F.sum("is_place").cast("long").alias("places"), F.count(F.lit(1)).cast("long").alias("rows"))
+        .where((F.col("places") != 1) | (F.col("rows") != 2))
+        .limit(limit)
+    )
+    return lake.engine.to_arrow(wrong.select(*key, "places")).to_pylist()

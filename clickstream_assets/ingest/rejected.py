@@ -1,0 +1,151 @@
+"""Find the records that the ingest refused, and mend them.
+
+A refused record stays where it is, in `raw_events` and in `rejected_events`; what is sent is a new record. So the
+counts close, and what is sent twice is a duplicate like any other: the ingest knows it by its event id.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from clickstream_assets.catalogue import REJECTED_EVENTS
+from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.ingest.parsing import (
+    RECORD_ORDER,
+    Rejection,
+    Rules,
+    decode_payload,
+    parse_event,
+)
+from clickstream_assets.stores.lake import Lake
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of the refused records: all that agree with what is given."""
+
+    rule: str | None = None
+    field: str | None = None
+    value: str | None = None
+    """The field's value as `rejected_events` has it, in `rejected_value`."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """How many records broke a rule in a field."""
+
+    rule: str
+    field: str | None
+    records: int
+
+
+@dataclass
+class Resent:
+    """What became of the selected records."""
+
+    selected: int = 0
+    sent: int = 0
+    still_rejected: Counter[str] = field(default_factory=Counter)
+    """By rule, those that would be refused again, and were not sent."""
+    example: str | None = None
+    """The first of those, in words."""
+
+
+def count_rejected(lake: Lake, selection: Selection) -> list[Group]:
+    """Count the selected records by what is wrong with them, the most frequent first."""
+    rows = _selected(lake, selection)
+    F, _ = functions_of(rows)
+    counts = rows.groupBy("rule", "field").agg(F.count(F.lit(1)).cast("long").alias("records"))
+    groups = [Group(**row) for row in lake.engine.to_arrow(counts).to_pylist()]
+    return sorted(groups, key=lambda group: (-group.records, group.rule, group.field or ""))
+
+
+def newest_rejected(lake: Lake, selection: Selection, limit: int) -> list[dict[str, Any]]:
+    """Return the last of the selected records, at most `limit`, as REJECTED_EVENTS rows in the order they came in."""
+    rows = _selected(lake, selection)
+    F, _ = functions_of(rows)
+    backwards = rows.orderBy(*(F.col(name).desc() for name in ("kafka_time", *RECORD_ORDER)))
+    newest = lake.engine.to_arrow(backwards.limit(limit)).to_pylist()
+    return newest[::-1]
+
+
+def all_rejected(lake: Lake, selection: Selection) -> Iterator[dict[str, Any]]:
+    """Yield the selected records as REJECTED_EVENTS rows in the order of their offsets, an ingest batch at a time."""
+    batches = lake.engine.to_arrow(_selected(lake, selection).select("batch").distinct())["batch"]
+    for batch in sorted(batches.to_pylist()):
+        rows = _selected(lake, selection, (batch, batch)).orderBy(*RECORD_ORDER)
+        yield from lake.engine.to_arrow(rows).to_pylist()
+
+
+def _selected(lake: Lake, selection: Selection, batches: tuple[int, int] | None = None) -> DataFrame:
+    rows = lake.read(REJECTED_EVENTS, batches=batches)
+    F, _ = functions_of(rows)
+    # What Elasticsearch refused are events: sent again, they would be duplicates.
+    chosen = F.col("rejected_by").isNull() | (F.col("rejected_by") == "ingest")
+    for column, wanted in (
+        ("rule", selection.rule),
+        ("field", selection.field),
+        ("rejected_value", selection.value),
+    ):
+        if wanted is not None:
+            chosen = chosen & (F.col(column) == wanted)
+    return rows.where(chosen)
+
+
+def mend(value: bytes | None, changes: Mapping[str, Any], drop: Collection[str]) -> bytes | None:
+    """Give fields of a record's JSON object other values, or take them out; all else stays as it is written.
+
+    Raises:
+        Rejection: it is no JSON object, so there are no fields.
+    """
+    if not changes and not drop:
+        return value
+    if value is None:
+        raise Rejection(None, "tombstone")
+    payload = decode_payload(value)
+    kept = {name: given for name, given in payload.items() if name not in drop}
+    return _encoder.encode({**kept, **changes})
+
+
+def send_again(
+    records: Iterable[Mapping[str, Any]],
+    send: Callable[[bytes | None, bytes], None],
+    rules: Rules,
+    now: int,
+    changes: Mapping[str, Any],
+    drop: Collection[str] = (),
+) -> Resent:
+    """Mend records, and send those that are valid events now.
+
+    Args:
+        records: REJECTED_EVENTS rows.
+        send: takes a record's key and value.
+        rules: the bounds that the ingest keeps.
+        now: what Kafka will give them as their time, microseconds since 1970.
+        changes: fields to set, with their values.
+        drop: fields to take out.
+    """
+    resent = Resent()
+    for record in records:
+        resent.selected += 1
+        try:
+            mended = mend(record["value"], changes, drop)
+            parse_event(mended, now, rules)
+        except Rejection as rejection:
+            resent.still_rejected[rejection.rule] += 1
+            resent.example = resent.example or (
+                f"partition {record['partition']}, offset {record['offset']}: "
+                f"{rejection.field or 'the record'}: {rejection.rule}"
+            )
+            continue
+        assert mended is not None
+        send(record["key"], mended)
+        resent.sent += 1
+    return resent

@@ -1,0 +1,1 @@
+"""Where data live: the lake, Kafka, PostgreSQL, Elasticsearch."""

@@ -1,0 +1,580 @@
+"""Elasticsearch: the live events, in an index per UTC day behind one alias; and what the alerts' index needs too.
+
+One document per event id over all days: of the first record in Kafka's order, in whatever order and batches records
+are sent, and sending them again changes nothing. The stream writes, the API reads; both get errors that say which
+setting to mend. The alerts' index is in `streaming/alert_index.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import msgspec
+import pyarrow as pa
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
+from urllib3.util import parse_url
+
+from clickstream_assets.catalogue import LIVE_EVENTS
+from clickstream_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from elasticsearch import Elasticsearch
+
+# The client is imported where it is used: that takes half a second, and most processes that import this have no need.
+
+RESULT_WINDOW = 10_000
+"""How deep a search can be paged: `index.max_result_window`, which the indices leave as it is."""
+
+# Elasticsearch refuses longer document ids, and with them the whole request.
+MAX_ID_BYTES = 512
+# What is longer is kept and shown, and not searchable; Lucene takes 32,766 bytes, the name of the key included.
+_SEARCHABLE_BYTES = 1024
+_RECORD = ("topic", "partition", "offset")
+_TRACES = ("payload_hash", *_RECORD)
+_REQUEST_DOCUMENTS = 2000
+# A 400, but no fault of the document: the cluster has as many shards as cluster.max_shards_per_node allows.
+_FULL = re.compile(r"this action would add \[\d+\] shards")
+_REQUEST_BYTES = 5_000_000
+
+
+class Problem(StrEnum):
+    """What is wrong with Elasticsearch, in words that give nothing away about where it is."""
+
+    UNREACHABLE = "Elasticsearch cannot be reached"
+    BUSY = "Elasticsearch is overloaded"
+    NOT_ALLOWED = "Elasticsearch does not allow this"
+    UNHEALTHY = "Elasticsearch has lost an index"
+    IN_THE_WAY = "another index has that name"
+    FAILED = "Elasticsearch reported an error"
+
+
+class ElasticsearchError(RuntimeError):
+    """Elasticsearch cannot do what is asked; the message names the setting and the fix.
+
+    Attributes:
+        problem: What is wrong, without host names or values.
+    """
+
+    def __init__(self, problem: Problem, detail: str) -> None:
+        super().__init__(problem, detail)
+        self.problem = problem
+        self.detail = detail
+
+    def __str__(self) -> str:
+        """Say what is wrong and what to do."""
+        return f"{self.problem}: {self.detail}"
+
+
+class Document(NamedTuple):
+    """An event as Elasticsearch is to have it."""
+
+    id: str
+    day: date
+    record: tuple[str, int, int]
+    """Topic, partition and offset; also in the source. Of an id's records the least is the document."""
+    source: bytes
+    """A JSON object."""
+
+
+Action: TypeAlias = tuple[bytes, bytes | None]
+"""A line of a bulk request that says what to do, and the document's, if it takes one."""
+_OF_REQUEST = "of_request"
+"""In an answer that was to the whole request, not to one of its actions."""
+
+
+class _Copy(NamedTuple):
+    """A document that is there: of which record, in which index, and which of its versions it is."""
+
+    record: tuple[str, int, int]
+    kept_in: str
+    sequence: int
+    term: int
+
+    @property
+    def is_this(self) -> dict[str, int]:
+        """Condition of an action that is for this version alone."""
+        return {"if_seq_no": self.sequence, "if_primary_term": self.term}
+
+
+class Written(StrEnum):
+    """What came of a document."""
+
+    CREATED = "created"
+    REPLACED = "replaced"
+    """The id was there of a later record, whose document this one has taken the place of."""
+    THERE = "there"
+    """The id was there already, of this record or an earlier one, and has stayed."""
+    REFUSED = "refused"
+
+
+class Outcome(NamedTuple):
+    """What came of a document, and why it was refused."""
+
+    written: Written
+    error: str | None = None
+    reason: str | None = None
+
+
+class ElasticsearchServer:
+    """The server that the settings name.
+
+    Args:
+        settings: where it is, and how indices are called and laid out.
+        timeout: seconds that one request may take.
+    """
+
+    def __init__(self, settings: Settings, timeout: float = 30) -> None:
+        self._settings = settings
+        self._timeout = timeout
+
+    @cached_property
+    def client(self) -> Elasticsearch:
+        """The client, made at first use; it connects when it is asked something."""
+        from elasticsearch import Elasticsearch
+
+        key = self._settings.elasticsearch_api_key
+        return Elasticsearch(
+            self._settings.elasticsearch_url,
+            api_key=key.get_secret_value() if key else None,
+            request_timeout=self._timeout,
+            # Who waits and how long is decided here, with a pause in between.
+            max_retries=0,
+            retry_on_timeout=False,
+        )
+
+    def close(self) -> None:
+        """Close the connections; the next request opens new ones."""
+        if "client" in vars(self):
+            self.client.close()
+            del self.client
+
+    def check(self) -> None:
+        """Ask whether the server can be used.
+
+        Raises:
+            ElasticsearchError: if not.
+        """
+        with self._explained():
+            # Not `info`: a server of our own stack, without most modules, does not answer it.
+            health = self.client.cluster.health()
+        if health["status"] == "red":
+            raise ElasticsearchError(
+                Problem.UNHEALTHY, f"the cluster at {self._server} is red; see its own log for the reason"
+            )
+
+    def _bulk(
+        self, actions: Iterable[Action], at_once: int = _REQUEST_DOCUMENTS
+    ) -> Iterator[Mapping[str, Any]]:
+        """Send actions with their documents; yields the server's answer to each, errors included.
+
+        Not by the client's helper: it costs more than all else that is done with a document here.
+        """
+        from elasticsearch import ApiError
+
+        for request in _requests(actions, at_once):
+            try:
+                # The client takes lines that are encoded already, though its types do not say so.
+                lines: Any = [line for action in request for line in action if line is not None]
+                answer = self.client.bulk(
+                    operations=lines,
+                    # Of most documents there is nothing else to know.
+                    filter_path=("items.*.status", "items.*.error"),
+                )
+            except ApiError as error:
+                # The whole request was refused, for a document or for its size.
+                yield from (
+                    {"status": error.status_code, "error": str(error), _OF_REQUEST: True} for _ in request
+                )
+            else:
+                yield from (next(iter(item.values())) for item in answer["items"])
+
+    def _put_template(
+        self, name: str, pattern: str, shards: int, mappings: Mapping[str, Any], **more: Any
+    ) -> None:
+        """Say how an index whose name has the pattern is laid out when it is made; `more` is of the template."""
+        self.client.indices.put_index_template(
+            name=name,
+            index_patterns=[pattern],
+            template={
+                "settings": {
+                    "number_of_shards": shards,
+                    "number_of_replicas": self._settings.elasticsearch_replicas,
+                    "refresh_interval": "1s",
+                },
+                "mappings": mappings,
+                **more,
+            },
+        )
+
+    @property
+    def _server(self) -> str:
+        url = parse_url(self._settings.elasticsearch_url)
+        return f"ELASTICSEARCH_URL={url._replace(auth=None).url}"
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn the client's errors into `ElasticsearchError`."""
+        from elastic_transport import TransportError
+        from elasticsearch import ApiError
+
+        try:
+            yield
+        except TransportError as error:
+            raise ElasticsearchError(
+                Problem.UNREACHABLE,
+                f"no answer from {self._server} ({error.message}); start it (`clickstream stack up` starts a local "
+                "one), or set ELASTICSEARCH_URL to where it is",
+            ) from error
+        except ApiError as error:
+            said = f"{self._server} answered {error.status_code}: {error}"
+            if error.status_code in (401, 403):
+                raise ElasticsearchError(
+                    Problem.NOT_ALLOWED, f"{said}; set ELASTICSEARCH_API_KEY to a key that may"
+                ) from error
+            busy = error.status_code == 429 or error.status_code >= 500
+            raise ElasticsearchError(Problem.BUSY if busy else Problem.FAILED, said) from error
+
+
+class LiveEvents(ElasticsearchServer):
+    """The live events of one alias."""
+
+    def index(self, day: date) -> str:
+        """Name of a day's index."""
+        # Asked for each document: formatting a date takes thrice as long.
+        return f"{self._settings.elasticsearch_alias}-{day.isoformat().replace('-', '.')}"
+
+    def prepare(self) -> None:
+        """Make sure that an index that is made from now on has our mapping and the alias.
+
+        And that all that was written before is found, by a search too: `write` looks for ids.
+
+        Raises:
+            ElasticsearchError: the server was not there or too busy for ELASTICSEARCH_PATIENCE_SECONDS, or has an
+                index where the alias is to be.
+        """
+        alias = self._settings.elasticsearch_alias
+        for attempt in self._patiently():
+            with attempt, self._explained():
+                if self.client.indices.resolve_index(name=alias, ignore_unavailable=True)["indices"]:
+                    raise ElasticsearchError(
+                        Problem.IN_THE_WAY,
+                        f"{self._server} has an index called {alias}, which ELASTICSEARCH_ALIAS is to be an alias "
+                        "of; copy it to another name and delete it, or set ELASTICSEARCH_ALIAS to another name",
+                    )
+                self._put_template(
+                    alias, f"{alias}-*", self._settings.elasticsearch_shards, MAPPINGS, aliases={alias: {}}
+                )
+                self.client.indices.refresh(index=alias, ignore_unavailable=True)
+
+    def write(self, documents: Sequence[Document]) -> list[Outcome]:
+        """Write documents of different ids, and say of each what came of it, in the same order.
+
+        A server that is away or busy is tried again, with what it has not taken yet. `prepare` comes first, with
+        each batch of the stream: it makes what earlier batches wrote visible.
+
+        Raises:
+            ElasticsearchError: it stayed so for ELASTICSEARCH_PATIENCE_SECONDS, or does not let us write at all.
+                What it has taken until then stays, and is `THERE` the next time.
+        """
+        outcomes: dict[int, Outcome] = {}
+        for attempt in self._patiently():
+            with attempt, self._explained():
+                self._send(documents, outcomes)
+        return [outcomes[number] for number in range(len(documents))]
+
+    def settle(self, ids: Sequence[str]) -> None:
+        """Leave of each id the document of its first record alone.
+
+        For ids that several wrote at the same time: they can have written documents of different days.
+
+        Raises:
+            ElasticsearchError: as `write`.
+        """
+        if not ids:
+            return
+        for attempt in self._patiently():
+            with attempt, self._explained():
+                self.client.indices.refresh(index=self._settings.elasticsearch_alias)
+                there = self._find(ids)
+                self._delete({document_id: copies[1:] for document_id, copies in there.items()})
+
+    def _send(self, documents: Sequence[Document], outcomes: dict[int, Outcome]) -> None:
+        """Write the documents that have no outcome yet, and then delete those that they take the place of."""
+        waiting = [number for number in range(len(documents)) if number not in outcomes]
+        there = self._find([documents[number].id for number in waiting])
+        done: dict[int, Outcome] = {}
+        try:
+            while waiting:
+                for number in waiting:
+                    copies = there.get(documents[number].id)
+                    if copies and copies[0].record <= documents[number].record:
+                        done[number] = Outcome(Written.THERE)
+                contested = self._write(
+                    documents, [n for n in waiting if n not in done], there, done, _REQUEST_DOCUMENTS
+                )
+                self._look_again([documents[n] for n in contested], there)
+                waiting = contested
+        finally:
+            # Also where others were not taken: what came of these is known, and a copy may only go when the
+            # document that replaces it is there. A crash in between leaves two, which the next attempt finds.
+            surplus = {
+                n: copies
+                for n in done
+                if (copies := _surplus(there.get(documents[n].id, []), self.index(documents[n].day), done[n]))
+            }
+            outcomes.update((n, done[n]) for n in done if n not in surplus)
+        self._delete({documents[n].id: copies for n, copies in surplus.items()})
+        outcomes.update(done)
+
+    def _find(self, ids: Sequence[str]) -> dict[str, list[_Copy]]:
+        """Find what documents there are of ids, on whatever day, those of the first records first."""
+        found: dict[str, list[_Copy]] = defaultdict(list)
+        for start in range(0, len(ids), _REQUEST_DOCUMENTS):
+            answer = self.client.search(
+                index=self._settings.elasticsearch_alias,
+                query={"ids": {"values": ids[start : start + _REQUEST_DOCUMENTS]}},
+                size=RESULT_WINDOW,
+                source={"includes": _RECORD},
+                seq_no_primary_term=True,
+                track_total_hits=False,
+                ignore_unavailable=True,
+                allow_partial_search_results=False,
+            )
+            for hit in answer["hits"]["hits"]:
+                found[hit["_id"]].append(_copy(hit))
+        for copies in found.values():
+            copies.sort()
+        return dict(found)
+
+    def _look_again(self, documents: Sequence[Document], there: dict[str, list[_Copy]]) -> None:
+        """Bring `there` up to what is now in the index of each document's day, whether a search finds it or not."""
+        if not documents:
+            return
+        wanted = [
+            {"_index": self.index(document.day), "_id": document.id, "_source": _RECORD}
+            for document in documents
+        ]
+        for asked, hit in zip(wanted, self.client.mget(docs=wanted)["docs"], strict=True):
+            others = [copy for copy in there.get(hit["_id"], []) if copy.kept_in != asked["_index"]]
+            there[hit["_id"]] = sorted([*others, *([_copy(hit)] if hit.get("found") else [])])
+
+    def _write(
+        self,
+        documents: Sequence[Document],
+        numbers: Sequence[int],
+        there: Mapping[str, list[_Copy]],
+        done: dict[int, Outcome],
+        at_once: int,
+    ) -> list[int]:
+        """Write these documents, in requests of at most so many, and note what came of them.
+
+        Returns:
+            Those whose place another document has taken meanwhile: of another worker, or of an attempt of this batch
+            whose answer was lost.
+        """
+        actions = [
+            _to_write(documents[n], self.index(documents[n].day), there.get(documents[n].id, []))
+            for n in numbers
+        ]
+        busy = None
+        contested = []
+        suspects = []
+        for number, answer in zip(numbers, self._bulk(actions, at_once), strict=True):
+            status = answer["status"]
+            if is_busy(answer):
+                busy = reason_of(answer)
+            elif status in (401, 403, 404):
+                raise ElasticsearchError(Problem.NOT_ALLOWED, f"{self._server}: {reason_of(answer)[1]}")
+            elif _OF_REQUEST in answer and at_once > 1:
+                # Some document of it, or all of them together.
+                suspects.append(number)
+            elif status == 409:
+                contested.append(number)
+            elif status >= 400:
+                done[number] = Outcome(Written.REFUSED, *reason_of(answer))
+            else:
+                is_new = not there.get(documents[number].id)
+                done[number] = Outcome(Written.CREATED if is_new else Written.REPLACED)
+        if busy:
+            raise ElasticsearchError(Problem.BUSY, f"{self._server} answered {': '.join(busy)}")
+        if suspects:
+            contested += self._write(documents, suspects, there, done, at_once=1)
+        return contested
+
+    def _delete(self, surplus: Mapping[str, Iterable[_Copy]]) -> None:
+        """Delete copies by id; one that is gone already is fine, and one that is another by now stays."""
+        actions = [
+            (bulk_action("delete", document_id, copy.kept_in, **copy.is_this), None)
+            for document_id, copies in surplus.items()
+            for copy in copies
+        ]
+        for answer in self._bulk(actions):
+            if answer["status"] >= 400 and answer["status"] not in (404, 409):
+                problem = Problem.BUSY if is_busy(answer) else Problem.NOT_ALLOWED
+                raise ElasticsearchError(problem, f"{self._server}: {reason_of(answer)[1]}")
+
+    def search(self, query: Mapping[str, Any], limit: int, offset: int) -> list[dict[str, Any]]:
+        """Find events, the latest first and equals by event id; none where nothing was ever written.
+
+        Args:
+            query: in Elasticsearch's query language.
+            limit: most events to return.
+            offset: events to pass over; with `limit` at most `RESULT_WINDOW`.
+
+        Raises:
+            ElasticsearchError: the server cannot be reached, or does not answer in time.
+        """
+        with self._explained():
+            found = self.client.search(
+                index=self._settings.elasticsearch_alias,
+                query=query,
+                size=limit,
+                from_=offset,
+                sort=[
+                    {"event_time": {"order": "desc", "unmapped_type": "date"}},
+                    {"event_id": {"order": "asc", "unmapped_type": "keyword"}},
+                ],
+                track_total_hits=False,
+                ignore_unavailable=True,
+                allow_partial_search_results=False,
+            )
+        return [hit["_source"] for hit in found["hits"]["hits"]]
+
+    def drop_days(self, keep: int, today: date) -> list[date]:
+        """Drop the indices of days that are more than `keep` days ago, but never that of the newest day.
+
+        Returns:
+            The days that were dropped, in order.
+
+        Raises:
+            ElasticsearchError: the server cannot be reached.
+        """
+        with self._explained():
+            days = self._days()
+            dropped = [day for day in days[:-1] if day < today - timedelta(days=keep)]
+            for day in dropped:
+                self.client.indices.delete(index=self.index(day), ignore_unavailable=True)
+        return dropped
+
+    def _days(self) -> list[date]:
+        """The days that have an index, in order."""
+        prefix = f"{self._settings.elasticsearch_alias}-"
+        names = (index.removeprefix(prefix) for index in self.client.indices.get_alias(index=f"{prefix}*"))
+        # What else somebody has put behind the alias has no day, and is not ours to drop.
+        return sorted(
+            datetime.strptime(name, "%Y.%m.%d").date()
+            for name in names
+            if re.fullmatch(r"\d{4}\.\d\d\.\d\d", name)
+        )
+
+    def _patiently(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_delay(self._settings.elasticsearch_patience_seconds),
+            wait=wait_exponential(multiplier=0.2, max=10),
+            reraise=True,
+        )
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, ElasticsearchError) and error.problem in (Problem.UNREACHABLE, Problem.BUSY)
+
+
+def _copy(hit: Mapping[str, Any]) -> _Copy:
+    topic, partition, offset = (hit["_source"][name] for name in _RECORD)
+    return _Copy((topic, partition, offset), hit["_index"], hit["_seq_no"], hit["_primary_term"])
+
+
+def _to_write(document: Document, index: str, copies: Iterable[_Copy]) -> Action:
+    """Have a document written where there is none of its id, or in the place of just the one that is there."""
+    own = next((copy for copy in copies if copy.kept_in == index), None)
+    line = (
+        bulk_action("index", document.id, index, **own.is_this)
+        if own
+        else bulk_action("create", document.id, index)
+    )
+    return line, document.source
+
+
+def bulk_action(kind: str, document_id: str, index: str, **conditions: int) -> bytes:
+    """Make a line of a bulk request; `kind` is `create`, `index` or `delete`, conditions such as `if_seq_no`."""
+    return msgspec.json.encode({kind: {"_index": index, "_id": document_id, **conditions}})
+
+
+def _requests(actions: Iterable[Action], at_once: int) -> Iterator[list[Action]]:
+    """Put actions together to requests, of no more than so many and, but for one alone, `_REQUEST_BYTES`."""
+    request: list[Action] = []
+    size = 0
+    for action in actions:
+        # Each line with its end.
+        length = sum(len(line) + 1 for line in action if line is not None)
+        if request and (len(request) == at_once or size + length > _REQUEST_BYTES):
+            yield request
+            request, size = [], 0
+        request.append(action)
+        size += length
+    if request:
+        yield request
+
+
+def _surplus(copies: list[_Copy], index: str, outcome: Outcome) -> list[_Copy]:
+    """What there is of a document's id beside the one that is to stay."""
+    if outcome.written is Written.REPLACED:
+        return [copy for copy in copies if copy.kept_in != index]
+    return copies[1:]
+
+
+def is_busy(answer: Mapping[str, Any]) -> bool:
+    """Whether the server could not take something now, through no fault of what was sent."""
+    status = answer["status"]
+    return status == 429 or status >= 500 or (status == 400 and bool(_FULL.search(reason_of(answer)[1])))
+
+
+def reason_of(answer: Mapping[str, Any]) -> tuple[str, str]:
+    """The kind of an error, and its cause in words."""
+    error = answer["error"]
+    if isinstance(error, str):
+        return "request_refused", error
+    # What is outermost repeats the value and names the cause only as "failed to parse".
+    cause = error.get("caused_by", error)
+    return error["type"], cause["reason"]
+
+
+def field_mapping(column: str, arrow: pa.DataType) -> dict[str, Any]:
+    """Return how a column of one of our tables is indexed."""
+    if column == "properties":
+        # One field whatever keys senders think of; a field each would end at 1,000.
+        return {"type": "flattened", "ignore_above": _SEARCHABLE_BYTES}
+    if column == "query":
+        return {"type": "text", "fields": {"keyword": {"type": "keyword"}}}
+    if pa.types.is_timestamp(arrow) or pa.types.is_date(arrow):
+        return {"type": "date"}
+    if pa.types.is_decimal(arrow):
+        # Near enough to search and add up; the document itself has every digit.
+        return {"type": "double"}
+    if column in _TRACES:
+        # No more than shown: it would be a fifth of the fields to index.
+        return {"type": "keyword", "index": False, "doc_values": False}
+    names = {pa.string(): "keyword", pa.bool_(): "boolean", pa.int64(): "long", pa.float64(): "double"}
+    return {"type": names[arrow]}
+
+
+WORDS = "words"
+"""Field of a document that words are looked for in: the texts of the event together."""
+
+MAPPINGS: dict[str, Any] = {
+    # What has no mapping is kept and not searched: an old index never refuses a newer version's documents.
+    "dynamic": False,
+    "_source": {"excludes": [WORDS]},
+    "properties": {
+        WORDS: {"type": "text"},
+        **{column.name: field_mapping(column.name, column.type) for column in LIVE_EVENTS.columns},
+    },
+}

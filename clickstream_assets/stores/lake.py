@@ -1,0 +1,377 @@
+"""The lake: Delta tables that either engine reads and writes, with writes that can be repeated.
+
+The table's log is read by delta-rs on both engines: it needs no JVM, and answers how far a table has come from
+metadata alone. Data is written by the engine that computed it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from clickstream_assets.catalogue import Table
+from clickstream_assets.engine import (
+    ADDED_LATER,
+    DataFrame,
+    Engine,
+    EngineStorageError,
+    SparkEngine,
+)
+
+# Which classes Py4J and Connect raise differs; the names of Java's are in the text of both.
+_SPARK_CONFLICT = re.compile(r"\bConcurrent\w*Exception|DELTA_CONCURRENT_\w+")
+_SPARK_STORAGE = re.compile(
+    r"No space left on device|Disk quota exceeded|Read-only file system|Permission denied|AccessDenied"
+    r"|java\.io\.(?:IO|FileNotFound|EOF)Exception|java\.nio\.file\.\w+Exception|Mkdirs failed[^\n]*"
+)
+
+
+class LakeError(RuntimeError):
+    """The lake cannot do what was asked; the message names the table and the fix."""
+
+
+class LakeStorageError(OSError):
+    """The lake's storage does not take or give data; the message names LAKE_PATH and the fix."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of a table, as its log tells it."""
+
+    table: Table
+    version: int
+    batch: int
+    """Number of the last ingest batch that the table holds; 0 before the first."""
+    files: pa.Table
+    """One row per data file: num_records, partition.…, min.… and max.… of the indexed columns."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return pc.sum(self.files["num_records"]).as_py() or 0 if self.files.num_rows else 0
+
+    def rows_by(self, column: str) -> dict[Any, int]:
+        """Number of rows per value of a partition column."""
+        if not self.files.num_rows:
+            return {}
+        grouped = self.files.group_by(f"partition.{column}").aggregate([("num_records", "sum")]).to_pylist()
+        return {row[f"partition.{column}"]: row["num_records_sum"] for row in grouped}
+
+    def up_to_batch(self, batch: int) -> Snapshot:
+        """Leave out the files with rows of later batches."""
+        if not self.files.num_rows:
+            return self
+        return replace(self, files=self.files.filter(pc.less_equal(self.files["max.batch"], batch)))
+
+    def maximum(self, column: str, by: tuple[str, ...]) -> dict[tuple[Any, ...], Any]:
+        """Greatest value of an indexed column per combination of partition columns, from file statistics."""
+        if not self.files.num_rows:
+            return {}
+        keys = [f"partition.{name}" for name in by]
+        grouped = self.files.group_by(keys).aggregate([(f"max.{column}", "max")]).to_pylist()
+        return {tuple(row[key] for key in keys): row[f"max.{column}_max"] for row in grouped}
+
+
+@dataclass(frozen=True)
+class Maintenance:
+    """What `Lake.maintain` found and left of a table."""
+
+    rows: int
+    files_before: int
+    files_after: int
+    removed_files: int
+    """Files that no version within the retention has, deleted from storage."""
+
+
+class Lake:
+    """Delta tables under one root, by the names of their schemas."""
+
+    def __init__(self, root: str, engine: Engine) -> None:
+        self._root = root
+        self.engine = engine
+
+    def path(self, table: Table) -> str:
+        """Where a table is, as Spark spells it."""
+        return f"{self._root}/{table.name}"
+
+    def _delta_path(self, table: Table) -> str:
+        # delta-rs knows S3 by s3://, Spark by s3a://.
+        return self.path(table).replace("s3a://", "s3://", 1)
+
+    @contextmanager
+    def _explained(self, table: Table) -> Iterator[None]:
+        try:
+            yield
+        except (CommitFailedError, EngineStorageError):
+            raise
+        except (DeltaError, OSError) as error:
+            # delta-rs draws causes as a tree, in colours.
+            raise self._storage_error(table, re.sub(r"\x1b\[[0-9;]*m|\u21b3", "", str(error))) from error
+
+    @contextmanager
+    def _explained_spark(self, table: Table) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            text = str(error)
+            if conflict := _SPARK_CONFLICT.search(text):
+                raise CommitFailedError(
+                    f"table {table.name}: another writer was first: {conflict[0]}"
+                ) from error
+            causes = dict.fromkeys(_SPARK_STORAGE.findall(text))
+            if not causes:
+                raise
+            raise self._storage_error(table, ", ".join(causes)) from error
+
+    def _storage_error(self, table: Table, cause: str) -> LakeStorageError:
+        return LakeStorageError(
+            f"LAKE_PATH={self._root}: table {table.name} cannot be opened or written: {' '.join(cause.split())}. See "
+            "that this user may write there and that the disk has space, or set LAKE_PATH to another place"
+        )
+
+    def _open(self, table: Table) -> DeltaTable:
+        with self._explained(table):
+            return self._open_or_make(table)
+
+    def _open_or_make(self, table: Table) -> DeltaTable:
+        path = self._delta_path(table)
+        try:
+            delta = DeltaTable(path)
+        except TableNotFoundError:
+            indexed = [c.name for c in table.columns if c.name in ("partition", "offset", "batch")]
+            return DeltaTable.create(
+                path,
+                table.arrow,
+                mode="ignore",
+                partition_by=list(table.partition_by),
+                description=table.grain,
+                # Only what is asked of the statistics; they cost time and log space per column.
+                configuration={"delta.dataSkippingStatsColumns": ",".join(indexed)} if indexed else None,
+            )
+        there = {field.name for field in delta.schema().fields}
+        new = [field for field in table.arrow if field.name not in there]
+        if new:
+            # A table of an earlier version of this product: its rows have no value for the column until they are
+            # computed anew, so Delta has to let it be null.
+            delta.alter.add_columns([_added_field(field) for field in new])
+        return delta
+
+    def snapshot(self, table: Table) -> Snapshot:
+        """Read the newest version's metadata; a table that is not there yet is made, empty."""
+        delta = self._open(table)
+        return Snapshot(
+            table=table,
+            version=delta.version(),
+            batch=delta.transaction_version(table.name) or 0,
+            files=pa.table(delta.get_add_actions(flatten=True)),
+        )
+
+    def read(
+        self,
+        table: Table,
+        version: int | None = None,
+        columns: Iterable[str] | None = None,
+        batches: tuple[int, int] | None = None,
+    ) -> DataFrame:
+        """Read a table lazily; `version` pins it (default: the newest).
+
+        `batches` are the first and the last of those whose rows are wanted (default: all); files without are skipped.
+        `columns` are those that are needed (default: all). The engines read no others anyway, but on DuckDB each
+        step of a query costs time per column that it carries along.
+        """
+        if version is None:
+            version = self._open(table).version()
+        schema = table.arrow
+        if columns is not None:
+            schema = pa.schema([schema.field(name) for name in columns])
+        return self.engine.read_delta(self.path(table), schema, version, batches)
+
+    def exists(self, table: Table) -> bool:
+        """Tell whether a table has been made."""
+        with self._explained(table):
+            return DeltaTable.is_deltatable(self._delta_path(table))
+
+    def maintain(self, table: Table, retention: timedelta) -> Maintenance:
+        """Put a table's small files together, and delete the files that nobody reads any more.
+
+        Rows, batches and statistics stay; who reads an older version goes on, for as long as `retention`. Appending
+        goes on beside it. Of this and a replacement of the same rows, the one that comes second fails. By delta-rs
+        on both engines.
+
+        Raises:
+            CommitFailedError: the rows were replaced or merged meanwhile; nothing was changed.
+        """
+        before = self.snapshot(table)
+        with self._explained(table):
+            delta = self._open(table)
+            delta.optimize.compact()
+            removed = delta.vacuum(
+                retention_hours=int(retention / timedelta(hours=1)),
+                dry_run=False,
+                enforce_retention_duration=False,
+                # What runs that were killed have left, too.
+                full=True,
+            )
+        after = self.snapshot(table)
+        return Maintenance(after.rows, before.files.num_rows, after.files.num_rows, len(removed))
+
+    def append_batch(
+        self, table: Table, df: DataFrame, batch: int, app: str | None = None, is_laid_out: bool = False
+    ) -> None:
+        """Append the rows of a batch, once, however often and by however many it is tried.
+
+        The commit carries the batch's number as the app's transaction version, so it and the rows become
+        visible together, and a commit of a number that is already there does nothing. The caller makes sure that
+        a batch's rows are always the same.
+
+        Args:
+            table: where to.
+            df: the rows.
+            batch: number of the batch, from 1.
+            app: whose batches these are, as each counts their own (default: the ingest's).
+            is_laid_out: each of Spark's partitions has rows of one of the table's alone.
+        """
+        app = app or table.name
+        if isinstance(self.engine, SparkEngine):
+            self._open(table)
+            self._append_batch_spark(table, df, batch, app, is_laid_out)
+        else:
+            self._append_arrow(table, self.engine.to_arrow(df), batch, app)
+
+    def append_rows(self, table: Table, data: pa.Table, batch: int) -> None:
+        """Append the rows of a batch that are at hand, and few, as `append_batch` does; by delta-rs on both engines."""
+        self._append_arrow(table, data, batch, table.name)
+
+    def rows_of_batch(self, table: Table, batch: int) -> pa.Table:
+        """Return the rows of a batch, which are few; by delta-rs on both engines."""
+        with self._explained(table):
+            return self._open(table).to_pyarrow_table(filters=[("batch", "=", batch)])
+
+    def _append_arrow(self, table: Table, rows: pa.Table, batch: int, app: str) -> None:
+        data = conform(rows, table)
+        delta = self._open(table)
+        if (delta.transaction_version(app) or 0) >= batch:
+            return
+        commit = CommitProperties(app_transactions=[Transaction(app, batch)])
+        try:
+            with self._explained(table):
+                write_deltalake(delta, data, mode="append", commit_properties=commit)
+        except CommitFailedError:
+            # Delta lets one of two commits of the same batch win; that it has is what was wanted.
+            if (self._open(table).transaction_version(app) or 0) < batch:
+                raise
+
+    def _append_batch_spark(
+        self, table: Table, df: DataFrame, batch: int, app: str, is_laid_out: bool
+    ) -> None:
+        rows = df.select(*table.column_names)
+        if table.partition_by and not is_laid_out:
+            # Each task would write a file of its own for every day among its rows: a batch of a month on four
+            # tasks is 120 files, and every later read pays for them.
+            rows = rows.repartition(*table.partition_by)
+        writer = rows.write.format("delta").mode("append").option("txnAppId", app).option("txnVersion", batch)
+        try:
+            with self._explained_spark(table):
+                writer.save(self.path(table))
+        except CommitFailedError:
+            # As on DuckDB.
+            if (self._open(table).transaction_version(app) or 0) < batch:
+                raise
+
+    def replace(self, table: Table, df: DataFrame, days: tuple[date, date] | None = None) -> None:
+        """Replace a whole table, or its rows of some days (first and last), in one commit.
+
+        `days` needs a table that is partitioned by a date; rows of other days are an error of the caller.
+        """
+        where = None
+        if days:
+            (column,) = table.partition_by
+            where = f"{column} >= '{days[0]}' AND {column} <= '{days[1]}'"
+        delta = self._open(table)
+        if isinstance(self.engine, SparkEngine):
+            writer = df.select(*table.column_names).write.format("delta").mode("overwrite")
+            if where:
+                writer = writer.option("replaceWhere", where)
+            with self._explained_spark(table):
+                writer.save(self.path(table))
+            return
+        data = conform(self.engine.to_arrow(df), table)
+        with self._explained(table):
+            write_deltalake(delta, data, mode="overwrite", predicate=where)
+
+    def merge(self, table: Table, data: pa.Table, batch: int) -> None:
+        """Insert rows or, where the key is there, replace them, once, however often the batch is tried.
+
+        As `append_batch`, the commit carries the batch's number. By delta-rs on both engines: what is merged is at
+        hand, and few.
+        """
+        rows = conform(data, table)
+        delta = self._open(table)
+        if (delta.transaction_version(table.name) or 0) >= batch:
+            return
+        same = dict.fromkeys((*table.partition_by, *table.key))
+        conditions = [f"target.{name} = source.{name}" for name in same]
+        for name in table.partition_by:
+            # Without the values themselves every file of the table would be read.
+            values = sorted({str(value) for value in rows[name].to_pylist()})
+            conditions.append(f"target.{name} IN ({', '.join(repr(value) for value in values)})")
+        if not rows.num_rows:
+            conditions = ["false"]
+        with self._explained(table):
+            (
+                delta.merge(
+                    rows,
+                    " AND ".join(conditions),
+                    source_alias="source",
+                    target_alias="target",
+                    commit_properties=CommitProperties(app_transactions=[Transaction(table.name, batch)]),
+                )
+                .when_matched_update_all()
+                .when_not_matched_insert_all()
+                .execute()
+            )
+
+    def replace_batch(self, table: Table, data: pa.Table, batch: int) -> None:
+        """Replace a whole table by the rows that it has as of a batch; the commit carries the batch's number."""
+        delta = self._open(table)
+        commit = CommitProperties(app_transactions=[Transaction(table.name, batch)])
+        with self._explained(table):
+            write_deltalake(delta, conform(data, table), mode="overwrite", commit_properties=commit)
+
+
+def _added_field(field: pa.Field) -> Field:
+    delta_type = Schema.from_arrow(pa.schema([field])).fields[0].type
+    return Field(field.name, delta_type, nullable=True, metadata={ADDED_LATER: "true"})
+
+
+def conform(data: pa.Table, table: Table) -> pa.Table:
+    """Give Arrow data a table's columns, in its order and types.
+
+    Raises:
+        LakeError: a column is missing, a value does not fit its type, or a required one is null.
+    """
+    columns = []
+    for field in table.arrow:
+        try:
+            column = data[field.name].cast(field.type)
+        except KeyError:
+            raise LakeError(f"rows for table {table.name} have no column {field.name}") from None
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise LakeError(
+                f"rows for table {table.name}: column {field.name} is not {field.type}: {error}"
+            ) from error
+        if column.null_count and not field.nullable:
+            raise LakeError(
+                f"rows for table {table.name}: column {field.name} is null in {column.null_count:,} rows, and must not"
+            )
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=table.arrow)

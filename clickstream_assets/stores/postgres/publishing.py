@@ -1,0 +1,300 @@
+"""Publish tables: several in one transaction, of which a reader sees either all or nothing.
+
+A publication says what a table, or a part of it, is to hold from now on. What is there already and stays the
+same is not touched, so repeating a publication changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import sql
+from pyarrow import csv
+
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import connect, explained
+from clickstream_assets.stores.postgres.tables import ServedTable
+
+Rows: TypeAlias = pa.Table | pa.RecordBatchReader | Iterable[pa.RecordBatch]
+
+# Bounds the memory of one COPY message: 50,000 sessions are about 10 MB of CSV.
+_ROWS_PER_MESSAGE = 50_000
+_LOCK_TIMEOUT = "10min"
+_STAGED = sql.Identifier("pg_temp", "staged_rows")
+
+
+class PublicationError(ValueError):
+    """The rows cannot be published; the message names the table, the column or key. Nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The part of a table that a publication replaces: rows whose `column` is from `first` to `last`.
+
+    Attributes:
+        column: A column of the table.
+        first: The least value.
+        last: The greatest value, included; none means `first` alone.
+    """
+
+    column: str
+    first: Any
+    last: Any = None
+
+    @property
+    def condition(self) -> sql.Composed:
+        """The part as an SQL condition, false or null outside of it."""
+        last = self.first if self.last is None else self.last
+        return sql.SQL("{} BETWEEN {} AND {}").format(sql.Identifier(self.column), self.first, last)
+
+    @property
+    def words(self) -> str:
+        """The part as error messages name it."""
+        return f"{self.column} from {self.first} to {self.first if self.last is None else self.last}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """How many rows a publication brought, and what they changed."""
+
+    rows: int
+    inserted: int
+    updated: int
+    deleted: int
+
+    @property
+    def unchanged(self) -> int:
+        """Rows that were there already, the same."""
+        return self.rows - self.inserted - self.updated
+
+
+@contextmanager
+def publication(settings: Settings) -> Iterator[Publication]:
+    """Publish tables together: committed when the block ends, undone when it raises.
+
+    Raises:
+        PostgresError: the database cannot be reached or does not carry the publication out.
+    """
+    with explained(settings), connect(settings) as connection:
+        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_LOCK_TIMEOUT))
+        yield Publication(connection)
+
+
+class Publication:
+    """One transaction of publications; made by `publication`."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+
+    def publish(self, table: ServedTable, rows: Rows, scope: Scope | None = None) -> Published:
+        """Make the table, or its part in `scope`, hold exactly these rows.
+
+        Two that publish the same table wait for each other, from here to the end of their transactions.
+
+        Args:
+            table: The table.
+            rows: All columns of `table.schema`, in any order; read once, batch by batch.
+            scope: The part of the table to replace; none is the whole table.
+
+        Raises:
+            PublicationError: a column is missing, unknown or of another type; a text has a NUL byte; a key
+                is there twice; a row is outside the scope, or its key belongs to a row outside of it; a value
+                breaks a constraint.
+        """
+        try:
+            # A savepoint, so that the transaction can go on when the caller does without this table.
+            with self._connection.transaction():
+                return self._publish(table, rows, scope)
+        except psycopg.IntegrityError as error:
+            column = f" in column {error.diag.column_name}" if error.diag.column_name else ""
+            raise PublicationError(
+                f"{table.name} does not take a row{column}: {error.diag.message_primary} "
+                f"({error.diag.message_detail})"
+            ) from error
+
+    def read(self, table: ServedTable, columns: Iterable[str] | None = None) -> pa.Table:
+        """Return what a small table holds, with what this transaction has published of it.
+
+        `columns` are those that are needed (default: all).
+        """
+        names = list(columns or table.schema.column_names)
+        chosen = _comma(sql.Identifier(name) for name in names)
+        rows = self._execute("SELECT {chosen} FROM {target}", table, chosen=chosen).fetchall()
+        dicts = [dict(zip(names, row, strict=True)) for row in rows]
+        return pa.Table.from_pylist(dicts, schema=pa.schema([table.schema.arrow.field(n) for n in names]))
+
+    def _publish(self, table: ServedTable, rows: Rows, scope: Scope | None) -> Published:
+        count = self._stage(table, rows)
+        self._execute("LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE", table)
+        self._refuse_duplicate_keys(table)
+        if scope:
+            self._refuse_rows_outside(table, scope)
+        in_scope = scope.condition if scope else sql.SQL("true")
+        deleted = self._execute(
+            "DELETE FROM {target} AS target WHERE {in_scope} "
+            "AND NOT EXISTS (SELECT FROM {staged} AS staged WHERE {same_key})",
+            table,
+            in_scope=in_scope,
+        ).rowcount
+        updated = self._execute(
+            "UPDATE {target} AS target SET {assignments} FROM {staged} AS staged "
+            "WHERE {same_key} AND ({old}) IS DISTINCT FROM ({new})",
+            table,
+        ).rowcount
+        inserted = self._execute(
+            "INSERT INTO {target} ({columns}) SELECT {columns} FROM {staged} AS staged "
+            "WHERE NOT EXISTS (SELECT FROM {target} AS target WHERE {same_key})",
+            table,
+        ).rowcount
+        self._execute("DROP TABLE {staged}", table)
+        return Published(rows=count, inserted=inserted, updated=updated, deleted=deleted)
+
+    def _stage(self, table: ServedTable, rows: Rows) -> int:
+        """Copy the rows into a temporary table, and say how many there are."""
+        self._execute(
+            "CREATE TEMPORARY TABLE staged_rows ON COMMIT DROP "
+            "AS SELECT {columns} FROM {target} WITH NO DATA",
+            table,
+        )
+        copy_statement = self._compose("COPY {staged} ({columns}) FROM STDIN (FORMAT csv)", table)
+        count = copy_rows(self._connection, copy_statement, table, rows)
+        # Autovacuum does not see temporary tables, and without statistics the joins are planned for few rows.
+        self._execute("ANALYZE {staged}", table)
+        return count
+
+    def _refuse_duplicate_keys(self, table: ServedTable) -> None:
+        twice = self._execute(
+            "SELECT {key}, count(*) FROM {staged} GROUP BY {key} HAVING count(*) > 1 LIMIT 1", table
+        ).fetchone()
+        if twice:
+            *values, times = twice
+            raise PublicationError(f"{table.name}: the key {_named(table, values)} is there {times} times")
+
+    def _refuse_rows_outside(self, table: ServedTable, scope: Scope) -> None:
+        outside = self._execute(
+            "SELECT {key} FROM {staged} WHERE ({in_scope}) IS NOT TRUE LIMIT 1",
+            table,
+            in_scope=scope.condition,
+        ).fetchone()
+        if outside:
+            raise PublicationError(
+                f"{table.name}: the row with {_named(table, outside)} is outside of {scope.words}, "
+                "which is what is being published"
+            )
+        taken = self._execute(
+            "SELECT {key} FROM {target} AS target WHERE ({in_scope}) IS NOT TRUE "
+            "AND EXISTS (SELECT FROM {staged} AS staged WHERE {same_key}) LIMIT 1",
+            table,
+            in_scope=scope.condition,
+        ).fetchone()
+        if taken:
+            raise PublicationError(
+                f"{table.name}: the key {_named(table, taken)} belongs to a row outside of {scope.words}"
+            )
+
+    def _execute(self, statement: str, table: ServedTable, **parts: sql.Composable) -> psycopg.Cursor[Any]:
+        return self._connection.execute(self._compose(statement, table, **parts))
+
+    def _compose(self, statement: str, table: ServedTable, **parts: sql.Composable) -> sql.Composed:
+        """Fill in `{target}`, `{staged}` and what follows from the table's columns and key."""
+        key = table.schema.key
+        values = [name for name in table.schema.column_names if name not in key]
+        assignments = [_pair(name, "{0} = staged.{0}") for name in values]
+        if table.stamp:
+            assignments.append(sql.SQL("{} = now()").format(sql.Identifier(table.stamp)))
+        return sql.SQL(statement).format(
+            target=sql.Identifier(table.name),
+            staged=_STAGED,
+            columns=_comma(sql.Identifier(name) for name in table.schema.column_names),
+            key=_comma(sql.Identifier(name) for name in key),
+            same_key=sql.SQL(" AND ").join(_pair(name, "target.{0} = staged.{0}") for name in key),
+            old=_comma(_pair(name, "target.{0}") for name in values),
+            new=_comma(_pair(name, "staged.{0}") for name in values),
+            assignments=_comma(assignments),
+            **parts,
+        )
+
+
+def copy_rows(connection: psycopg.Connection, statement: sql.Composed, table: ServedTable, rows: Rows) -> int:
+    """Run a `COPY … FROM STDIN (FORMAT csv)` of all columns of `table.schema`; returns how many rows there were.
+
+    Raises:
+        PublicationError: a column is missing, unknown or of another type; a text has a NUL byte.
+    """
+    count = 0
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for batch in _batches(table, rows):
+            copy.write(_to_csv(batch))
+            count += batch.num_rows
+    return count
+
+
+def _pair(column: str, template: str) -> sql.Composed:
+    return sql.SQL(template).format(sql.Identifier(column))
+
+
+def _comma(parts: Iterable[sql.Composable]) -> sql.Composed:
+    return sql.SQL(", ").join(parts)
+
+
+def _named(table: ServedTable, values: Iterable[Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in zip(table.schema.key, values, strict=True))
+
+
+def _batches(table: ServedTable, rows: Rows) -> Iterator[pa.RecordBatch]:
+    """The rows in pieces of bounded size, with the table's columns, order and types."""
+    batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
+    for batch in batches:
+        conformed = _conform(table, batch)
+        for start in range(0, batch.num_rows, _ROWS_PER_MESSAGE):
+            yield conformed.slice(start, _ROWS_PER_MESSAGE)
+
+
+def _conform(table: ServedTable, batch: pa.RecordBatch) -> pa.RecordBatch:
+    names = table.schema.column_names
+    if missing := sorted(set(names) - set(batch.schema.names)):
+        raise PublicationError(f"{table.name}: the rows have no column {', '.join(missing)}")
+    if unknown := sorted(set(batch.schema.names) - set(names)):
+        raise PublicationError(f"{table.name}: the table has no column {', '.join(unknown)}")
+    columns = []
+    for field in table.schema.arrow:
+        try:
+            column = batch.column(field.name).cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise PublicationError(
+                f"{table.name}: column {field.name} is not {field.type}: {error}"
+            ) from None
+        # Looked for here because PostgreSQL's own error names neither column nor value.
+        if pa.types.is_string(field.type) and pc.any(pc.match_substring(column, "\0")).as_py():
+            text = column.filter(pc.match_substring(column, "\0"))[0].as_py()
+            raise PublicationError(
+                f"{table.name}: column {field.name} has a NUL byte in {text[:200]!r}, "
+                "which PostgreSQL cannot store as text"
+            )
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, names=names)
+
+
+def _to_csv(batch: pa.RecordBatch) -> memoryview:
+    # Arrow quotes every text and leaves nulls empty and unquoted, which is how COPY tells NULL from ''.
+    columns = [_to_text(column) if pa.types.is_list(column.type) else column for column in batch.columns]
+    batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    buffer = pa.BufferOutputStream()
+    csv.write_csv(batch, buffer, csv.WriteOptions(include_header=False, quoting_style="needed"))
+    return memoryview(buffer.getvalue())
+
+
+def _to_text(lists: pa.ListArray) -> pa.StringArray:
+    """Lists of texts as PostgreSQL writes arrays: CSV has none, and Arrow refuses to write them."""
+    counts = pc.fill_null(pc.list_value_length(lists), 0)
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(counts)])
+    texts = pc.replace_substring(pc.replace_substring(lists.flatten(), "\\", "\\\\"), '"', '\\"')
+    quoted = pc.binary_join_element_wise('"', texts, '"', "")
+    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, quoted, mask=pc.is_null(lists)), ",")
+    return pc.binary_join_element_wise("{", joined, "}", "")

@@ -1,0 +1,53 @@
+"""`clickstream prepare`, as a user types it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets_tests.databases import environment, free_port, fresh_database, query, with_settings
+
+CLICKSTREAM = Path(sys.executable).with_name("clickstream")
+
+
+def prepare(settings: Settings, **variables: str) -> subprocess.CompletedProcess[str]:
+    kafka = {
+        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "KAFKA_TOPIC": settings.kafka_topic,
+        "KAFKA_TIMEOUT_SECONDS": "5",
+    }
+    env = os.environ | environment(settings) | kafka | variables
+    return subprocess.run([CLICKSTREAM, "prepare"], env=env, capture_output=True, text=True, check=False)
+
+
+def test_prepare_makes_the_tables_and_the_topic_and_a_second_time_nothing(settings_for_stack: Settings):
+    topic = f"events-{uuid4().hex[:12]}"
+    with fresh_database(settings_for_stack, migrated=False) as empty:
+        settings = with_settings(empty, kafka_topic=topic)
+        done = prepare(settings, KAFKA_TOPIC_PARTITIONS="2")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"The topic {topic} was made." in done.stdout
+        assert query(settings, "SELECT count(*) FROM clickstream_sessions") == [(0,)]
+        assert list(Topic(settings).offsets()) == [0, 1]
+        again = prepare(settings)
+        assert (again.returncode, again.stderr) == (0, "")
+        assert f"The topic {topic} is there." in again.stdout
+
+
+def test_prepare_without_a_database_says_what_to_mend(settings_for_stack: Settings):
+    port = free_port()
+    failed = prepare(with_settings(settings_for_stack, postgres_port=port))
+    assert failed.returncode == 1
+    assert f"POSTGRES_PORT={port}" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_prepare_without_a_broker_says_what_to_mend(settings_for_stack: Settings):
+    address = f"127.0.0.1:{free_port()}"
+    failed = prepare(settings_for_stack, KAFKA_BOOTSTRAP_SERVERS=address, KAFKA_TIMEOUT_SECONDS="1")
+    assert failed.returncode == 1
+    assert f"KAFKA_BOOTSTRAP_SERVERS={address}" in failed.stderr
+    assert "Traceback" not in failed.stderr

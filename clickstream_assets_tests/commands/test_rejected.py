@@ -1,0 +1,140 @@
+"""Refused records by the command line: from a real topic to the lake, and back to the topic."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner, Result
+
+from clickstream_assets.commands.app import app
+from clickstream_assets.engine import DuckDBEngine
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.databases import with_settings
+from clickstream_assets_tests.ingestion import Ingestion
+from clickstream_assets_tests.topics import new_topic, send
+
+NOT_UTF8 = b"\xff\x1b[31m"
+
+
+@pytest.fixture
+def shop(settings_for_stack: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A topic and a lake of one's own, which the environment names too."""
+    settings = with_settings(new_topic(settings_for_stack), lake_path=str(tmp_path / "lake"))
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", settings.kafka_bootstrap_servers)
+    monkeypatch.setenv("KAFKA_TOPIC", settings.kafka_topic)
+    monkeypatch.setenv("LAKE_PATH", settings.lake)
+    monkeypatch.setenv("CLICKSTREAM_HOME", str(tmp_path))
+    return settings
+
+
+def event(**fields: object) -> bytes:
+    return msgspec.json.encode(
+        {"event_type": "view", "user_id": "u", "product_id": "p", "timestamp": "2024-05-01T00:00:00Z"}
+        | fields
+    )
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["rejected", *arguments])
+
+
+def ingested(shop: Settings, duckdb_engine: DuckDBEngine, *values: bytes | None) -> Ingestion:
+    send(shop, {0: values}, key=b"key")
+    ingestion = Ingestion.of(shop, duckdb_engine)
+    ingestion.run()
+    return ingestion
+
+
+def counts(ingestion: Ingestion) -> tuple[int, ...]:
+    """Rows of raw_events, rejected_events, duplicate_events and events."""
+    found = ingestion.counts()
+    return tuple(found[name] for name in ("raw_events", "rejected_events", "duplicate_events", "events"))
+
+
+def test_what_is_mended_becomes_an_event_once(shop: Settings, duckdb_engine: DuckDBEngine):
+    ingestion = ingested(
+        shop,
+        duckdb_engine,
+        event(),
+        event(event_type="page_view", n=1),
+        event(event_type="page_view", n=2),
+        b"{",
+    )
+    assert counts(ingestion) == (4, 3, 0, 1)
+
+    mending = ("replay", "--rule", "unknown", "--value", "page_view", "--set", "event_type=view")
+    dry = run(*mending, "--dry-run")
+    assert json.loads(dry.stdout) == {"selected": 2, "would_be_sent": 2, "still_rejected": {}}
+    ingestion.run()
+    assert counts(ingestion) == (4, 3, 0, 1)
+
+    for raw, duplicates in ((6, 0), (8, 2)):
+        result = run(*mending)
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout.splitlines()[-1]) == {"selected": 2, "sent": 2, "still_rejected": {}}
+        ingestion.run()
+        assert counts(ingestion) == (raw, 3, duplicates, 3)
+    assert ingestion.misplaced() == {}
+
+
+def test_a_changed_setting_lets_in_what_it_allows(
+    shop: Settings, duckdb_engine: DuckDBEngine, monkeypatch: pytest.MonkeyPatch
+):
+    early = event(timestamp="2001-01-01T00:00:00Z")
+    ingestion = ingested(shop, duckdb_engine, early, b"{")
+    refused = run("replay")
+    assert json.loads(refused.stdout) == {
+        "selected": 2,
+        "sent": 0,
+        "still_rejected": {"before_start_date": 1, "not_json": 1},
+    }
+    assert "partition 0, offset 0: timestamp: before_start_date" in refused.stderr
+
+    monkeypatch.setenv("EVENTS_START_DATE", "2000-01-01")
+    assert json.loads(run("replay").stdout)["sent"] == 1
+    rules_changed = Ingestion(with_settings(shop, events_start_date="2000-01-01"), ingestion.lake)
+    rules_changed.run()
+    assert counts(rules_changed) == (3, 2, 0, 1)
+
+
+def test_the_list_counts_by_rule_and_shows_the_newest(shop: Settings, duckdb_engine: DuckDBEngine):
+    ingested(shop, duckdb_engine, event(user_id=None), event(event_type="page_view"), NOT_UTF8, None)
+    text = run("list", "--limit", "2")
+    assert text.exit_code == 0, text.output
+    lines = text.stdout.splitlines()
+    assert lines[0] == "4 records are rejected."
+    assert [line.split() for line in lines[1:5]] == [
+        ["1", "missing", "user_id"],
+        ["1", "not_json", "(the", "record)"],
+        ["1", "tombstone", "(the", "record)"],
+        ["1", "unknown", "event_type"],
+    ]
+    assert [line.split()[0] for line in lines[6:]] == ["0:2", "0:3"]
+    assert "\x1b" not in text.stdout
+
+    assert run("list", "--rule", "unknown", "--field", "event_type").stdout.startswith(
+        "1 record is rejected."
+    )
+    records = [json.loads(line) for line in run("list", "--format", "json").stdout.splitlines()]
+    assert [record["rule"] for record in records] == ["missing", "unknown", "not_json", "tombstone"]
+    assert [record["offset"] for record in records] == [0, 1, 2, 3]
+    assert json.loads(records[1]["value"])["event_type"] == "page_view"
+    assert records[1]["key"] == "key"
+    assert records[2]["value_base64"] == "/xtbMzFt"
+    assert records[3]["value"] is None
+
+
+def test_what_does_not_do_is_named_with_what_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("LAKE_PATH", str(tmp_path / "nothing"))
+    result = run("list")
+    assert result.exit_code == 1
+    assert f"LAKE_PATH={tmp_path / 'nothing'}: there is no table rejected_events" in result.stderr
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_change_is_a_field_and_a_value(shop: Settings, duckdb_engine: DuckDBEngine):
+    ingested(shop, duckdb_engine, b"{")
+    result = run("replay", "--set", "event_type")
+    assert result.exit_code == 1
+    assert "--set event_type: write it as FIELD=VALUE" in result.stderr

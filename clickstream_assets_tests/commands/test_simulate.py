@@ -1,0 +1,142 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from time import monotonic, sleep
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from clickstream_assets.commands.simulate import replay, simulate
+
+PROGRAM = """
+import typer
+from clickstream_assets.commands.simulate import replay, simulate
+
+app = typer.Typer()
+app.command()(simulate)
+app.command()(replay)
+app()
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a command in a folder of its own, without a broker."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "RAW_LOGS_PATH": str(tmp_path / "raw_logs"),
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "KAFKA_TIMEOUT_SECONDS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    app = typer.Typer()
+    app.command()(simulate)
+    app.command()(replay)
+    return lambda *arguments: CliRunner().invoke(app, arguments)
+
+
+def test_simulate_ends_with_one_json_object_of_its_counts(run, tmp_path):
+    result = run(
+        "simulate", "-n", "2000", "--seed", "3", "--start", "2026-01-01", "--days", "1", "--no-kafka",
+        "--late", "0.02", "--duplicate", "0.03", "--conflicting", "0.02", "--malformed", "0.05",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    counts = json.loads(result.stdout.splitlines()[-1])
+    lines = [line for path in (tmp_path / "raw_logs").iterdir() for line in path.read_bytes().splitlines()]
+    assert counts["sent"] == len(lines)
+    assert counts["events"] == 2_000
+    assert counts["sent"] == 2_000 + counts["duplicates"] + counts["conflicts"] + counts["rejected"]
+    assert counts["seed"] == 3
+    assert counts["start"].startswith("2026-01-01T00:00:00")
+    assert f"{counts['sent']:,} records" in result.stderr
+
+
+def test_simulate_plain_makes_flat_events(run, tmp_path):
+    result = run("simulate", "-n", "50", "--plain", "--users", "5", "--products", "2", "--no-kafka")
+    assert result.exit_code == 0, result.output
+    lines = [line for path in (tmp_path / "raw_logs").iterdir() for line in path.read_bytes().splitlines()]
+    assert len(lines) == 50
+    assert {frozenset(json.loads(line)) for line in lines} == {
+        frozenset(("user_id", "product_id", "product_category", "event_type", "timestamp"))
+    }
+
+
+def test_replay_ends_with_one_json_object_of_what_was_sent_and_skipped(run, tmp_path):
+    path = tmp_path / "retail.csv"
+    path.write_text(
+        "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+        "1,A,x,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n"
+        "1,B,x,6,2010-12-01 08:26:00,2.55,,United Kingdom\n"
+        "1,C\n"
+    )
+    result = run("replay", str(path), "--no-kafka")
+    assert result.exit_code == 0, result.output
+    counts = json.loads(result.stdout.splitlines()[-1])
+    assert counts["sent"] == 1
+    assert counts["skipped"] == {"no_customer": 1, "malformed_row": 1}
+    assert "line 4: 2 columns instead of 8" in result.stderr
+    assert (tmp_path / "raw_logs" / "clickstream_2010-12-01.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["simulate", "-n", "5"], "KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1"),
+        (["simulate", "-n", "5", "--late", "2"], "late=2.0: a share must be between 0 and 1"),
+        (["simulate", "-n", "5", "--start", "soon"], "--start=soon"),
+        (["simulate", "-n", "5", "--no-kafka", "--no-files"], "leave out --no-kafka or --no-files"),
+        (["replay", "missing.csv"], "missing.csv does not exist"),
+        (["replay", "."], "is a folder"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_message_and_exit_code_1(run, arguments, message):
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_a_setting_that_cannot_be_used_is_named(run, monkeypatch):
+    monkeypatch.setenv("NUM_USERS", "many")
+    result = run("simulate", "-n", "5")
+    assert result.exit_code == 1
+    assert "NUM_USERS='many'" in result.stderr
+
+
+def started(tmp_path, *arguments):
+    environment = os.environ | {"RAW_LOGS_PATH": str(tmp_path / "raw_logs")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = monotonic() + 60
+    while not any((tmp_path / "raw_logs").glob("*.jsonl")) and monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [
+        (["simulate", "--rate", "200", "--no-kafka"], 0),
+        (["simulate", "-n", "1000000", "--rate", "200", "--no-kafka"], 130),
+    ],
+)
+def test_a_signal_ends_a_run_with_its_summary_and_complete_files(tmp_path, number, arguments, exit_code):
+    process = started(tmp_path, *arguments)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == exit_code, stderr
+    assert "Traceback" not in stderr
+    content = b"".join(path.read_bytes() for path in (tmp_path / "raw_logs").iterdir())
+    assert content.endswith(b"\n")
+    assert json.loads(stdout.splitlines()[-1])["sent"] == content.count(b"\n")

@@ -1,0 +1,56 @@
+"""Dagster's storage on a real PostgreSQL: few connections for many queries, and it outlives each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.databases import fresh_database, query
+
+DAGSTER_YAML = Path(__file__).parents[2] / "dagster.yaml"
+OTHERS = (
+    "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = "
+)
+
+
+@pytest.fixture
+def settings(
+    settings_for_stack: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Settings]:
+    with fresh_database(settings_for_stack) as own:
+        (tmp_path / "dagster.yaml").write_bytes(DAGSTER_YAML.read_bytes())
+        for name in ("host", "port", "user"):
+            monkeypatch.setenv(f"POSTGRES_{name.upper()}", str(getattr(own, f"postgres_{name}")))
+        monkeypatch.setenv("POSTGRES_PASSWORD", own.postgres_password.get_secret_value())
+        monkeypatch.setenv("DAGSTER_POSTGRES_DB", own.postgres_db)
+        yield own
+
+
+def report(instance: dg.DagsterInstance, times: int) -> None:
+    for number in range(times):
+        instance.report_runless_asset_event(dg.AssetMaterialization("sessions", metadata={"rows": number}))
+
+
+def test_instances_of_a_process_share_a_few_connections(settings: Settings, tmp_path: Path):
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        report(instance, 1)
+    count = f"SELECT count(*)::int {OTHERS} 'client backend'"
+    ((before,),) = query(settings, count)
+    for _ in range(5):
+        with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+            report(instance, 10)
+    assert query(settings, count) == [(before,)]
+    assert 0 < before <= 2
+
+
+def test_it_goes_on_when_its_connections_were_cut(settings: Settings, tmp_path: Path):
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        report(instance, 1)
+        cut = query(settings, f"SELECT pg_terminate_backend(pid) {OTHERS} 'client backend'")
+        assert cut
+        report(instance, 1)
+        assert len(instance.fetch_materializations(dg.AssetKey("sessions"), limit=10).records) == 2

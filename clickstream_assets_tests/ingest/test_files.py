@@ -1,0 +1,366 @@
+import csv
+import gzip
+import json
+from collections import Counter
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from clickstream_assets.errors import SimulatorError
+from clickstream_assets.ingest.files import JSON_LINES, REES46, UCI_ONLINE_RETAIL, read_events
+from clickstream_assets.simulator.stream import Faults, RecordStream
+from clickstream_assets.simulator.traffic import Traffic
+
+REES46_HEADER = (
+    "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
+)
+UCI_HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+FLAT_EVENT = (
+    b'{"user_id": "user_7", "product_id": "product_3", "product_category": "tablets", '
+    b'"event_type": "view", "timestamp": "2026-01-01T00:00:00.000000+00:00"}'
+)
+SEARCH_EVENT = (
+    b'{"timestamp": "2026-01-01T00:00:00.000000", "user_id": "user_3", '
+    b'"session_id": "0b7c0c1e-7a0c-4b0e-9d4f-0b6a4f1f5a11", "event_type": "search"}'
+)
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+needs_public_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason="the public data sets are not in ../shared/data beside the repository"
+)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        data = content.encode() if isinstance(content, str) else content
+        path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        return path
+
+    return write_file
+
+
+def events_of(path):
+    return [json.loads(value) for _, value in read_events(path)]
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "events.jsonl.gz", "events", "events.csv", "events.txt.gz"])
+def test_json_lines_pass_through_unchanged_whatever_the_name(write, name):
+    events = read_events(write(name, FLAT_EVENT + b"\n" + SEARCH_EVENT + b"\n"))
+    assert events.format == JSON_LINES
+    assert list(events) == [(b"user_7", FLAT_EVENT), (b"user_3", SEARCH_EVENT)]
+    assert not events.skipped
+
+
+def test_compression_is_recognised_without_the_ending_gz(write):
+    path = write("events.jsonl", gzip.compress(FLAT_EVENT))
+    assert list(read_events(path)) == [(b"user_7", FLAT_EVENT)]
+
+
+def test_blank_lines_are_counted_and_line_ends_of_windows_and_byte_order_marks_are_no_content(write):
+    events = read_events(write("e.jsonl", b"\xef\xbb\xbf\r\n" + FLAT_EVENT + b"\r\n\n  \n" + SEARCH_EVENT))
+    assert [value for _, value in events] == [FLAT_EVENT, SEARCH_EVENT]
+    assert events.skipped == {"blank_line": 3}
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        (b'{"user_id": 7}', b"7"),
+        (b'{"user_id": null}', None),
+        (b'{"user_id": {"id": 1}}', None),
+        (b'{"event_type": "view"}', None),
+        (b'{"user_id": "user_1", "event', None),
+        (b'["user_1"]', None),
+        (b"no JSON at all", None),
+        (b'{"user_id": "caf\xe9"}', None),
+        ('{"user_id": "café"}'.encode(), "café".encode()),
+    ],
+)
+def test_broken_lines_are_kept_for_the_pipeline_and_keyed_where_the_user_can_be_read(write, line, key):
+    assert list(read_events(write("e.jsonl", FLAT_EVENT + b"\n" + line)))[1] == (key, line)
+
+
+def test_a_file_of_simulated_records_reads_back_as_it_was_even_if_it_begins_with_a_broken_one(write):
+    traffic = Traffic(50, 20, seed=5, start=datetime(2026, 1, 1, tzinfo=UTC), events=800, seconds=86_400)
+    made = [r.value for r in RecordStream(traffic, Faults(duplicate=0.1, conflicting=0.1, malformed=0.4))]
+    made.insert(0, b'"user_1')
+    assert [value for _, value in read_events(write("e.jsonl", b"\n".join(made)))] == made
+
+
+def test_rees46_rows_become_events(write):
+    rows = (
+        "2019-10-01 00:00:00 UTC,cart,1004856,2053013555631882655,electronics.smartphone,samsung,33.20,"
+        "513903572,9333dfbd\n"
+        "2019-10-01 00:00:01 UTC,view,100,205,,,0.00,554748717,\n"
+        "not a time,purchase,100,,,,n/a,,s\n"
+    )
+    events = read_events(write("sample.csv", REES46_HEADER + rows))
+    assert events.format == REES46
+    (first_key, first), (_, second), (third_key, third) = events
+    assert first_key == b"513903572"
+    assert json.loads(first) == {
+        "event_type": "cart",
+        "user_id": "513903572",
+        "timestamp": "2019-10-01T00:00:00Z",
+        "product_id": "1004856",
+        "session_id": "9333dfbd",
+        "product_category": "electronics.smartphone",
+        "brand": "samsung",
+        "price": 33.20,
+        "properties": {"category_id": "2053013555631882655"},
+    }
+    assert b'"price":33.20,' in first
+    assert json.loads(second) == {
+        "event_type": "view",
+        "user_id": "554748717",
+        "timestamp": "2019-10-01T00:00:01Z",
+        "product_id": "100",
+        "price": 0.0,
+        "properties": {"category_id": "205"},
+    }
+    # What is wrong in a row is for the pipeline to find, so it goes on as it is.
+    assert third_key is None
+    assert json.loads(third)["timestamp"] == "not a time"
+    assert json.loads(third)["price"] == "n/a"
+    assert json.loads(third)["user_id"] == ""
+
+
+def test_columns_may_come_in_another_order_and_with_others(write):
+    path = write(
+        "e.csv",
+        "user_id,extra,event_time,event_type,product_id,category_id,category_code,brand,price,user_session\n"
+        "u1,x,2019-10-01 00:00:00 UTC,view,p1,c1,,,1.50,s1\n",
+    )
+    assert events_of(path) == [
+        {
+            "event_type": "view",
+            "user_id": "u1",
+            "timestamp": "2019-10-01T00:00:00Z",
+            "product_id": "p1",
+            "session_id": "s1",
+            "price": 1.5,
+            "properties": {"category_id": "c1"},
+        }
+    ]
+
+
+def test_uci_rows_become_purchases_and_others_are_counted_by_the_first_reason(write):
+    rows = (
+        '536365,85123A,"HEART, WHITE ""LARGE""",6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n'
+        "536366,22633,HAND WARMER,1,2010-12-01 08:28:00,1.85,,United Kingdom\n"
+        "C536379,D,Discount,-1,2010-12-01 09:41:00,27.50,14527.0,United Kingdom\n"
+        "536414,22139,,56,2010-12-01 11:52:00,0.0,12345.0,United Kingdom\n"
+        "C536380,22139,,-5,2010-12-01 11:52:00,0.0,,United Kingdom\n"
+        "536415,22139,,0,2010-12-01 11:52:00,0.0,12345.0,United Kingdom\n"
+        "536416,22139,,2,2010-12-01 11:52:00,1.0,12345.0,\n"
+    )
+    events = read_events(write("retail.csv.gz", UCI_HEADER + rows))
+    assert events.format == UCI_ONLINE_RETAIL
+    assert [(key, json.loads(value)) for key, value in events] == [
+        (
+            b"17850",
+            {
+                "event_type": "purchase",
+                "user_id": "17850",
+                "timestamp": "2010-12-01T08:26:00",
+                "product_id": "85123A",
+                "price": 2.55,
+                "currency": "GBP",
+                "quantity": 6,
+                "order_id": "536365",
+                "properties": {"description": 'HEART, WHITE "LARGE"', "country": "United Kingdom"},
+            },
+        ),
+        (
+            b"12345",
+            {
+                "event_type": "purchase",
+                "user_id": "12345",
+                "timestamp": "2010-12-01T11:52:00",
+                "product_id": "22139",
+                "price": 1.0,
+                "currency": "GBP",
+                "quantity": 2,
+                "order_id": "536416",
+            },
+        ),
+    ]
+    assert events.skipped == {"no_customer": 2, "cancelled_or_returned": 2, "no_price": 1}
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("12/1/2010 8:26", "2010-12-01T08:26:00"),
+        ("9/30/2011 17:05:09", "2011-09-30T17:05:09"),
+        ("2010-12-01 08:26", "2010-12-01T08:26"),
+    ],
+)
+def test_uci_times_are_read_in_both_forms_of_the_data_set(write, written, sent):
+    row = f"536365,85123A,HEART,6,{written},2.55,17850,United Kingdom\n"
+    (event,) = events_of(write("retail.csv", UCI_HEADER + row))
+    assert event["timestamp"] == sent
+
+
+@pytest.mark.parametrize("written", ["13/1/2010 8:26", "2/30/2011 8:26", "1.12.2010 8:26", "soon", ""])
+def test_uci_rows_of_a_time_in_no_known_form_are_malformed(write, written):
+    events = read_events(
+        write("retail.csv", f"{UCI_HEADER}536365,85123A,HEART,6,{written},2.55,17850,United Kingdom\n")
+    )
+    assert list(events) == []
+    assert events.skipped == {"malformed_row": 1}
+    assert f"InvoiceDate {written!r}" in events.examples[0]
+
+
+def test_malformed_rows_are_counted_and_the_first_are_shown_with_their_lines(write):
+    good = '536365,85123A,"TWO\nLINES",6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n'
+    bad = "536365,85123A,6\n" + "536365,85123A,X,six,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n"
+    events = read_events(write("retail.csv", UCI_HEADER + good + "\n" + bad + "a,b\n" * 10 + good))
+    assert len(list(events)) == 2
+    assert events.skipped == {"malformed_row": 12, "blank_line": 1}
+    assert events.examples[0] == "line 5: 3 columns instead of 8"
+    assert events.examples[1].startswith("line 6: ")
+    assert "six" in events.examples[1]
+    assert len(events.examples) == 5
+
+
+def test_each_iteration_reads_and_counts_anew(write):
+    events = read_events(write("retail.csv", UCI_HEADER + "a,b\n"))
+    assert [list(events), list(events)] == [[], []]
+    assert events.skipped == {"malformed_row": 1}
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(SimulatorError, match=r"nothing\.jsonl does not exist"):
+        read_events(tmp_path / "nothing.jsonl")
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(SimulatorError, match="is a folder"):
+        read_events(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["e.jsonl", "e.csv", "e.jsonl.gz"])
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_an_empty_file_is_named(write, name, content):
+    with pytest.raises(SimulatorError, match="is empty"):
+        read_events(write(name, content))
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
+
+
+@pytest.mark.parametrize("name", ["e.jsonl", "e.ndjson", "e.jsonl.gz"])
+@pytest.mark.parametrize("content", [PNG, b"{\x00\n" + PNG, b"{\n  'a': 1\n}\n", b"[1]\n" * 200 + b"{}"])
+def test_a_file_that_is_not_what_its_name_says_is_refused(write, name, content):
+    data = gzip.compress(content) if name.endswith(".gz") else content
+    with pytest.raises(SimulatorError, match=rf"{name} is no JSON lines.*none of its first 100 lines"):
+        read_events(write(name, data))
+
+
+def test_an_unknown_header_is_shown_with_the_known_ones(write):
+    with pytest.raises(SimulatorError) as caught:
+        read_events(write("e.csv", "when,who,what\n1,2,3\n"))
+    for part in ("when,who,what", "event_time,event_type", "InvoiceNo,StockCode", "JSON lines"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [REES46_HEADER, UCI_HEADER])
+def test_a_header_alone_is_a_file_without_events(write, content):
+    assert events_of(write("e.csv", content)) == []
+
+
+def test_a_truncated_gzip_file_gives_what_is_readable_and_then_says_so(write):
+    whole = gzip.compress(b"\n".join(b'{"user_id": "user_%d"}' % number for number in range(100_000)))
+    path = write("e.jsonl", whole[: len(whole) // 2])
+    events = iter(read_events(path))
+    read = 0
+
+    def read_all():
+        nonlocal read
+        for _ in events:
+            read += 1
+
+    with pytest.raises(SimulatorError, match="truncated, after") as caught:
+        read_all()
+    assert read > 10_000
+    assert f"after {read} readable events" in str(caught.value)
+
+
+def test_a_gzip_file_without_content_is_named(write):
+    with pytest.raises(SimulatorError, match="truncated or damaged gzip"):
+        read_events(write("e.jsonl", gzip.compress(FLAT_EVENT)[:12]))
+
+
+def test_a_damaged_gzip_file_is_named(write):
+    data = bytearray(gzip.compress(b"\n".join(b'{"user_id": "%d"}' % n for n in range(200_000))))
+    data[len(data) // 2 : len(data) // 2 + 20] = b"\xff" * 20
+    with pytest.raises(SimulatorError, match="is damaged"):
+        list(read_events(write("e.jsonl", bytes(data))))
+
+
+def test_a_csv_in_another_encoding_is_named_with_the_fix(write):
+    row = "536365,85123A,CAF\u00c9,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n".encode("latin-1")
+    with pytest.raises(SimulatorError, match=r"not UTF-8: byte 0xc9.*iconv"):
+        list(read_events(write("e.csv", UCI_HEADER.encode() + row)))
+
+
+def test_a_quote_that_is_never_closed_is_named_with_its_line(write):
+    rows = '536365,85123A,"OPEN,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n' + "x" * 200_000
+    with pytest.raises(SimulatorError, match=r"line 3: .*quote"):
+        list(read_events(write("e.csv", UCI_HEADER + rows)))
+
+
+@needs_public_data
+def test_the_rees46_file_gives_the_counts_of_its_description():
+    events = read_events(DATA / "rees46_multicategory_20191001_train.csv.gz")
+    values = [value for _, value in events]
+    decoded = [json.loads(value, parse_float=Decimal) for value in values]
+    assert (events.format, dict(events.skipped), len(values)) == (REES46, {}, 14_074)
+    assert len(set(values)) == 14_073
+    assert Counter(event["event_type"] for event in decoded) == {"view": 13_775, "purchase": 175, "cart": 124}
+    assert len({event["user_id"] for event in decoded}) == 3_633
+    assert len({event["product_id"] for event in decoded}) == 5_543
+    assert len({event["session_id"] for event in decoded}) == 4_079
+    assert len({event["properties"]["category_id"] for event in decoded}) == 408
+    assert len({event["brand"] for event in decoded if "brand" in event}) == 783
+    assert sum("product_category" not in event for event in decoded) == 4_720
+    assert sum("brand" not in event for event in decoded) == 2_039
+    purchases = [event for event in decoded if event["event_type"] == "purchase"]
+    assert len({event["user_id"] for event in purchases}) == 156
+    assert sum(event["price"] for event in purchases) == Decimal("47794.53")
+    times = [event["timestamp"] for event in decoded]
+    assert (min(times), max(times)) == ("2019-10-01T00:00:00Z", "2019-10-01T02:50:00Z")
+
+
+@pytest.mark.long
+@needs_public_data
+def test_the_uci_file_gives_the_counts_of_its_description():
+    path = DATA / "uci_online_retail_20101201-20110930.csv.gz"
+    events = read_events(path)
+    decoded = [json.loads(value, parse_float=Decimal) for _, value in events]
+    assert events.format == UCI_ONLINE_RETAIL
+    assert len(decoded) == 266_495
+    assert events.skipped["no_customer"] == 98_056
+    assert len(decoded) + events.skipped.total() == 370_931
+    assert set(events.skipped) == {"no_customer", "cancelled_or_returned", "no_price"}
+    assert len({event["user_id"] for event in decoded}) == 3_616
+    assert len({event["product_id"] for event in decoded}) == 3_508
+    assert len({(event["user_id"], event["product_id"]) for event in decoded}) == 188_843
+    revenue = sum(event["quantity"] * event["price"] for event in decoded)
+    assert round(revenue, 2) == Decimal("6192078.94")
+    assert not any("." in event["user_id"] for event in decoded)
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
+        sold = [
+            row
+            for row in csv.DictReader(text)
+            if row["CustomerID"] and int(row["Quantity"]) > 0 and float(row["UnitPrice"]) > 0
+        ]
+    for event, row in zip(decoded, sold, strict=True):
+        assert event["order_id"] == row["InvoiceNo"]
+        assert event["properties"].get("description", "") == row["Description"]
+        assert event["timestamp"].replace("T", " ") == row["InvoiceDate"]

@@ -1,0 +1,420 @@
+"""One record, judged by itself; and many, each put into exactly one place."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clickstream_assets.analytics.measures import revenue
+from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS
+from clickstream_assets.engine import DataFrame, Engine, functions_of
+from clickstream_assets.ingest.parsing import (
+    MAX_AMOUNT,
+    Placed,
+    Rejection,
+    Rules,
+    find_repetitions,
+    parse_batches,
+    parse_event,
+    place,
+)
+from clickstream_assets.stores.lake import conform
+from clickstream_assets_tests.analytics.records import ARRIVED, RULES, VIEW, encode, parse, raw_table
+
+KAFKA_TIME = int(ARRIVED.timestamp()) * 1_000_000
+
+
+def parsed(payload: object):
+    return parse_event(payload if isinstance(payload, bytes) else encode(payload), KAFKA_TIME, RULES)
+
+
+def judged(
+    engine: Engine,
+    df: DataFrame,
+    events: pa.Table | None = None,
+    duplicates: pa.Table | None = None,
+) -> Placed:
+    """Place parsed records, given the events and duplicates of the batches before."""
+    before = engine.from_arrow(events or EVENTS.arrow.empty_table())
+    duplicates_before = engine.from_arrow(duplicates or DUPLICATE_EVENTS.arrow.empty_table())
+    return place(df, engine.from_arrow(find_repetitions(engine, df, before, duplicates_before)))
+
+
+def rejection(payload: object, rules: Rules = RULES) -> Rejection:
+    with pytest.raises(Rejection) as caught:
+        parse_event(payload if isinstance(payload, bytes) else encode(payload), KAFKA_TIME, rules)
+    return caught.value
+
+
+def test_flat_event_of_the_clickwatch_simulator_is_accepted_unchanged():
+    event = parsed(
+        {
+            "user_id": "user_7",
+            "product_id": "product_3",
+            "product_category": "tablets",
+            "event_type": "view",
+            "timestamp": "2024-05-01T10:00:00.250000+00:00",
+        }
+    )
+    assert (event.user_id, event.product_id, event.product_category) == ("user_7", "product_3", "tablets")
+    assert event.event_time == 1_714_557_600_250_000
+    assert event.event_id == event.payload_hash
+
+
+def test_search_event_without_product_and_with_local_time_is_accepted_as_utc():
+    event = parsed(
+        {
+            "timestamp": "2024-05-01T10:00:00.000001",
+            "user_id": 17,
+            "session_id": "a-b",
+            "event_type": "search",
+        }
+    )
+    assert (event.user_id, event.product_id, event.session_id) == ("17", None, "a-b")
+    assert event.event_time == 1_714_557_600_000_001
+
+
+@pytest.mark.parametrize(
+    ("sent", "microseconds"),
+    [
+        (1_714_557_600, 1_714_557_600_000_000),
+        (1_714_557_600.25, 1_714_557_600_250_000),
+        (1_714_557_600_250, 1_714_557_600_250_000),
+    ],
+)
+def test_a_time_that_is_a_number_is_in_seconds_or_milliseconds_since_1970(sent: float, microseconds: int):
+    assert parsed({**VIEW, "timestamp": sent}).event_time == microseconds
+
+
+def test_event_timestamp_is_another_name_for_timestamp():
+    event = parsed(
+        {"event_timestamp": "2024-05-01T10:00:00Z", **{k: v for k, v in VIEW.items() if k != "timestamp"}}
+    )
+    assert event.event_time == 1_714_557_600_000_000
+    assert event.properties is None
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"timestamp": "2024-05-01T12:00:00+02:00"},
+        {"timestamp": "2024-05-01 10:00:00"},
+        {"event_id": "mine"},
+        {"brand": ""},
+        {"product_category": None},
+    ],
+)
+def test_writing_of_an_event_does_not_change_its_payload_hash(same):
+    assert parsed(VIEW | same).payload_hash == parsed(VIEW).payload_hash
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"timestamp": "2024-05-01T10:00:00.000001Z"},
+        {"event_type": "click"},
+        {"price": 1},
+        {"colour": "red"},
+        {"consent": False},
+    ],
+)
+def test_any_other_content_changes_the_payload_hash(other):
+    assert parsed(VIEW | other).payload_hash != parsed(VIEW).payload_hash
+
+
+def test_cart_is_another_name_for_add_to_cart():
+    assert (
+        parsed(VIEW | {"event_type": "cart"}).payload_hash
+        == parsed(VIEW | {"event_type": "add_to_cart"}).payload_hash
+    )
+
+
+def test_unknown_fields_go_to_properties_in_one_canonical_form():
+    one = parsed(b'{"b":1.50,"a":{"y":2,"x":1},' + encode(VIEW)[1:])
+    other = parsed(encode(VIEW | {"properties": {"a": {"x": 1, "y": 2}}})[:-1] + b',"b":1.50}')
+    assert one.properties == other.properties == '{"a":{"x":1,"y":2},"b":1.50}'
+    assert one.payload_hash == other.payload_hash
+
+
+@pytest.mark.parametrize(
+    ("given_price", "kept"), [(33.20, "33.2000"), ("33.20", "33.2000"), (0, "0.0000"), (1e-5, "0.0000")]
+)
+def test_price_is_kept_as_an_exact_decimal(given_price, kept):
+    assert parsed(VIEW | {"price": given_price}).price == Decimal(kept)
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "is_bot"),
+    [
+        ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", True),
+        ("python-requests/2.32", True),
+        ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/126.0 Safari/537.36", False),
+        (None, False),
+    ],
+)
+def test_robots_are_labelled_by_their_user_agent(user_agent, is_bot):
+    assert parsed(VIEW | {"user_agent": user_agent}).is_bot is is_bot
+
+
+@pytest.mark.parametrize(
+    ("payload", "field", "rule"),
+    [
+        (b"no json", None, "not_json"),
+        (b"", None, "not_json"),
+        (b'{"user_id": "\xff\xfe"}', None, "not_json"),
+        (b'{"user_id": "\\ud800"}', None, "not_json"),
+        (b"[" * 100_000, None, "not_json"),
+        (b'"text"', None, "not_an_object"),
+        (b"[1]", None, "not_an_object"),
+        (b"null", None, "not_an_object"),
+        ({**VIEW, "user_id": None}, "user_id", "missing"),
+        ({**VIEW, "user_id": ""}, "user_id", "missing"),
+        ({**VIEW, "user_id": True}, "user_id", "wrong_type"),
+        ({**VIEW, "user_id": "x" * 257}, "user_id", "too_long"),
+        ({**VIEW, "user_id": "a\x00b"}, "user_id", "nul_character"),
+        ({**VIEW, "product_id": ""}, "product_id", "missing"),
+        ({**VIEW, "product_id": {"id": 1}}, "product_id", "wrong_type"),
+        ({**VIEW, "event_type": None}, "event_type", "missing"),
+        ({**VIEW, "event_type": "VIEW"}, "event_type", "unknown"),
+        ({**VIEW, "timestamp": None}, "timestamp", "missing"),
+        ({**VIEW, "timestamp": True}, "timestamp", "wrong_type"),
+        ({**VIEW, "timestamp": [1714557600]}, "timestamp", "wrong_type"),
+        ({**VIEW, "timestamp": 0}, "timestamp", "before_start_date"),
+        ({**VIEW, "timestamp": -(10**300)}, "timestamp", "before_start_date"),
+        ({**VIEW, "timestamp": 99_999_999_999}, "timestamp", "in_the_future"),
+        ({**VIEW, "timestamp": 10**300}, "timestamp", "in_the_future"),
+        ({**VIEW, "timestamp": "yesterday, at noon"}, "timestamp", "not_iso_8601"),
+        ({**VIEW, "timestamp": "2024-05-01"}, "timestamp", "not_iso_8601"),
+        ({**VIEW, "timestamp": "2024-13-01T00:00:00Z"}, "timestamp", "not_iso_8601"),
+        ({**VIEW, "timestamp": "1999-12-31T23:59:59Z"}, "timestamp", "before_start_date"),
+        ({**VIEW, "timestamp": "0001-01-01T00:00:00+14:00"}, "timestamp", "before_start_date"),
+        ({**VIEW, "timestamp": "2024-05-02T13:00:00.000001Z"}, "timestamp", "in_the_future"),
+        ({**VIEW, "timestamp": "9999-12-31T23:59:59-12:00"}, "timestamp", "in_the_future"),
+        ({**VIEW, "price": -1}, "price", "out_of_range"),
+        ({**VIEW, "price": "NaN"}, "price", "not_a_number"),
+        ({**VIEW, "price": "cheap"}, "price", "not_a_number"),
+        ({**VIEW, "price": [1]}, "price", "wrong_type"),
+        ({**VIEW, "price": 1e12}, "price", "out_of_range"),
+        ({**VIEW, "price": 1e7, "quantity": 1000}, "price", "out_of_range"),
+        ({**VIEW, "price": "10.0000", "quantity": "1e9"}, "price", "out_of_range"),
+        ({**VIEW, "quantity": 0}, "quantity", "out_of_range"),
+        ({**VIEW, "quantity": 1.5}, "quantity", "not_an_integer"),
+        ({**VIEW, "quantity": "Infinity"}, "quantity", "out_of_range"),
+        ({**VIEW, "currency": "euro"}, "currency", "not_iso_4217"),
+        ({**VIEW, "consent": "yes"}, "consent", "wrong_type"),
+        ({**VIEW, "properties": [1]}, "properties", "wrong_type"),
+        ({**VIEW, "colour": "a\x00b"}, "properties", "nul_character"),
+    ],
+)
+def test_invalid_record_is_rejected_with_its_field_and_rule(payload, field, rule):
+    verdict = rejection(payload)
+    assert (verdict.field, verdict.rule) == (field, rule)
+
+
+def test_the_largest_amounts_have_a_sum(engine: Engine):
+    purchase = VIEW | {"event_type": "purchase", "price": "9999999.9999", "quantity": 1000}
+    df = parse(engine, raw_table([encode(purchase | {"event_id": str(n)}) for n in range(9)]))
+    F, _ = functions_of(df)
+    (sums,) = engine.to_arrow(df.agg(revenue(F).alias("revenue"))).to_pylist()
+    assert sums == {"revenue": Decimal("89999999999.1000")}
+    assert Decimal(10) ** 14 >= 10_000 * MAX_AMOUNT
+
+
+TEXTS = st.one_of(st.none(), st.text(max_size=8), st.just("x" * 257), st.integers(), st.booleans())
+FIELDS = st.fixed_dictionaries(
+    {"event_type": st.sampled_from(["view", "cart", "purchase", "search", "", "hop", 3])},
+    optional={
+        "user_id": st.one_of(st.just("u1"), TEXTS),
+        "timestamp": st.sampled_from(
+            [
+                "2024-05-01T10:00:00Z",
+                "2024-05-01T12:00:00.5+02:00",
+                "2024-05-01",
+                "1999-01-01T00:00:00",
+                5,
+                None,
+            ]
+        ),
+        **dict.fromkeys(("event_id", "product_id", "brand", "order_id", "user_agent", "campaign"), TEXTS),
+        "price": st.sampled_from(
+            [None, "", "12.5", 12.5, 12, -1, 1e30, True, "a", [1], 0.00004, 9.9e9, 1e12]
+        ),
+        "currency": st.sampled_from([None, "", "EUR", "eur", "EUR\n", 978]),
+        "quantity": st.sampled_from([None, "", 1, 0, 2.0, 2.5, "3", 10**9, 10**10, True]),
+        "consent": st.sampled_from([None, True, False, "yes"]),
+        "properties": st.sampled_from([None, {}, {"a": 1.10, "b": [None]}, [], "x", {"c": "\x00"}]),
+    },
+)
+
+
+@given(FIELDS)
+def test_an_event_that_is_decoded_in_one_go_is_judged_as_one_that_is_read_field_by_field(payload):
+    # An empty text is no text, and makes it unusual.
+    for value in (payload, payload | {"query": ""}):
+        value.setdefault("user_id", "u1")
+        value.setdefault("timestamp", "2024-05-01T10:00:00Z")
+    outcomes = []
+    for value in (payload, payload | {"query": ""}):
+        try:
+            event = parse_event(encode(value), KAFKA_TIME, RULES)
+            assert (event.price or 0) * (event.quantity or 1) < MAX_AMOUNT
+            outcomes.append(event)
+        except Rejection as rejection:
+            outcomes.append((rejection.field, rejection.rule, rejection.value))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_tombstones_and_oversized_values_are_rejected_without_being_read():
+    with pytest.raises(Rejection, match="tombstone"):
+        parse_event(None, KAFKA_TIME, RULES)
+    small = Rules(RULES.earliest, RULES.max_clock_skew, max_event_bytes=50)
+    assert rejection(encode(VIEW | {"note": "x" * 50}), small).rule == "too_large"
+
+
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda x: (
+            st.lists(x) | st.dictionaries(st.sampled_from([*VIEW, "price", "quantity", "properties"]), x)
+        ),
+    ).map(encode)
+)
+def test_no_record_ends_the_program(value):
+    try:
+        outcome = parse_event(value, KAFKA_TIME, RULES).user_id
+    except Rejection as verdict:
+        outcome = verdict.rule
+    assert outcome
+
+
+def test_bad_records_keep_their_bytes_beside_the_rule(engine: Engine):
+    raw = raw_table([encode(VIEW), b"\xff no json", None, encode({**VIEW, "user_id": {"a": "\x00"}})])
+    df = parse(engine, raw)
+    placed = judged(engine, df)
+    rejected = sorted(engine.to_arrow(placed.rejected).to_pylist(), key=lambda row: row["offset"])
+    assert [(r["offset"], r["value"], r["field"], r["rule"]) for r in rejected] == [
+        (1, b"\xff no json", None, "not_json"),
+        (2, None, None, "tombstone"),
+        (3, encode({**VIEW, "user_id": {"a": "\x00"}}), "user_id", "wrong_type"),
+    ]
+    assert "\x00" not in rejected[2]["rejected_value"]
+
+
+def test_only_rejected_records_carry_their_bytes_where_none_else_are_asked_for():
+    raw = raw_table([encode(VIEW), b"bad", encode(VIEW)]).set_column(5, "key", pa.array([b"k"] * 3))
+    (kept,), (left,) = (list(parse_batches(iter(raw.to_batches()), RULES, keep)) for keep in (True, False))
+    assert kept["key"].to_pylist() == [b"k"] * 3
+    assert kept["value"].to_pylist() == [encode(VIEW), b"bad", encode(VIEW)]
+    assert (left["key"].to_pylist(), left["value"].to_pylist()) == ([None, b"k", None], [None, b"bad", None])
+    assert kept.drop_columns(["key", "value"]) == left.drop_columns(["key", "value"])
+
+
+def test_bytes_that_are_left_out_take_no_room():
+    large = encode(VIEW | {"properties": {"text": "x" * 10_000}})
+    (left,) = parse_batches(iter(raw_table([large, b"bad", large]).to_batches()), RULES, keep_bytes=False)
+    assert left["value"].to_pylist() == [None, b"bad", None]
+    # An array of nulls may well have the bytes behind them, and they would be carried all the same.
+    assert left["value"].nbytes < 100
+
+
+def test_reloaded_thank_you_page_is_one_purchase(engine: Engine):
+    line = VIEW | {"event_type": "purchase", "order_id": "o1", "price": 10, "quantity": 2}
+    values = [
+        line | {"event_id": "a"},
+        line | {"event_id": "b", "timestamp": "2024-05-01T10:05:00Z"},
+        line | {"event_id": "c", "quantity": 3},
+        line | {"event_id": "d", "product_id": "p2"},
+        line | {"event_id": "e", "order_id": ""},
+        line | {"event_id": "f", "order_id": ""},
+    ]
+    df = parse(engine, raw_table(map(encode, values)))
+    placed = judged(engine, df)
+    assert _ids(engine, placed.events) == ["a", "c", "d", "e", "f"]
+    (duplicate,) = engine.to_arrow(placed.duplicates).to_pylist()
+    assert (duplicate["event_id"], duplicate["reason"]) == ("b", "same_order_line")
+
+
+def _ids(engine: Engine, df) -> list[str]:
+    return sorted(engine.to_arrow(df.select("event_id"))["event_id"].to_pylist())
+
+
+def _random_records(seed: int, count: int) -> list[bytes]:
+    """Records in which ids, payloads and order lines repeat often and in every combination."""
+    source = random.Random(seed)
+    records = []
+    for _ in range(count):
+        payload = VIEW | {"event_id": f"id{source.randrange(count // 3)}", "price": source.randrange(3)}
+        if source.random() < 0.5:
+            payload |= {"event_type": "purchase", "order_id": f"o{source.randrange(count // 6)}"}
+        records.append(b"broken" if source.random() < 0.05 else encode(payload))
+    return records
+
+
+def _judge_one_by_one(records: list[bytes]) -> list[str]:
+    """What place each record has, by the plainest reading of the rules."""
+    first_hash: dict[str, str] = {}
+    lines: set[tuple] = set()
+    places = []
+    for record in records:
+        try:
+            event = parse_event(record, KAFKA_TIME, RULES)
+        except Rejection:
+            places.append("rejected")
+            continue
+        line = (event.order_id, event.product_id, event.quantity or 1, event.price)
+        is_line = event.event_type == "purchase" and event.order_id is not None
+        if event.event_id in first_hash:
+            same = first_hash[event.event_id] == event.payload_hash
+            places.append("duplicate" if same else "conflict")
+            continue
+        first_hash[event.event_id] = event.payload_hash
+        if is_line and line in lines:
+            places.append("duplicate")
+            continue
+        if is_line:
+            lines.add(line)
+        places.append("event")
+    return places
+
+
+@pytest.mark.parametrize("batch_sizes", [[120], [40, 40, 40], [1, 7, 50, 2, 60]])
+def test_each_record_is_in_the_one_place_that_judging_one_by_one_gives(engine: Engine, batch_sizes):
+    records = _random_records(seed=7, count=120)
+    expected = _judge_one_by_one(records)
+    assert len(set(expected)) == 4
+    events, duplicates = EVENTS.arrow.empty_table(), DUPLICATE_EVENTS.arrow.empty_table()
+    places: dict[int, list[str]] = {offset: [] for offset in range(len(records))}
+    start = 0
+    for number, size in enumerate(batch_sizes, 1):
+        df = parse(engine, raw_table(records[start : start + size], number, start))
+        placed = judged(engine, df, events, duplicates)
+        new = {
+            "event": conform(engine.to_arrow(placed.events), EVENTS),
+            "duplicate": conform(engine.to_arrow(placed.duplicates), DUPLICATE_EVENTS),
+            "conflict": engine.to_arrow(placed.conflicts),
+            "rejected": engine.to_arrow(placed.rejected),
+        }
+        for name, rows in new.items():
+            for offset in rows["offset"].to_pylist():
+                places[offset].append(name)
+        events = pa.concat_tables([events, new["event"]])
+        duplicates = pa.concat_tables([duplicates, new["duplicate"]])
+        start += size
+    assert places == {offset: [place] for offset, place in enumerate(expected)}
+    assert Counter(events["event_id"].to_pylist()).most_common(1)[0][1] == 1
+
+
+def test_conflict_says_which_record_came_first(engine: Engine):
+    records = [VIEW | {"event_id": "x"}, VIEW | {"event_id": "x", "price": 1}]
+    df = parse(engine, raw_table(map(encode, records), first_offset=10))
+    placed = judged(engine, df)
+    (conflict,) = engine.to_arrow(placed.conflicts).to_pylist()
+    assert (conflict["offset"], conflict["first_offset"]) == (11, 10)
+    assert conflict["first_payload_hash"] == parsed(VIEW).payload_hash != conflict["payload_hash"]

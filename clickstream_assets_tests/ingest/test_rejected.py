@@ -1,0 +1,60 @@
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from clickstream_assets.ingest.parsing import Rejection, Rules
+from clickstream_assets.ingest.rejected import mend, send_again
+
+RULES = Rules(earliest=0, max_clock_skew=0, max_event_bytes=1_000)
+NOW = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1_000_000)
+
+
+def event(**fields: Any) -> bytes:
+    return msgspec.json.encode(
+        {"event_type": "view", "user_id": "u", "product_id": "p", "timestamp": "2025-12-31T00:00:00Z"}
+        | fields
+    )
+
+
+def test_without_changes_a_record_stays_byte_for_byte():
+    assert mend(b'{ "a" : 1.50 }\n', {}, []) == b'{ "a" : 1.50 }\n'
+
+
+def test_mending_sets_and_takes_out_fields_and_leaves_the_others_as_they_are_written():
+    value = (
+        b'{"price":1.50,"big":123456789012345678901234567890,"bad":true,"name":"\\u00e9","type":"page_view"}'
+    )
+    assert mend(value, {"type": "view", "quantity": 2}, ["bad"]) == (
+        '{"price":1.50,"big":123456789012345678901234567890,"name":"é","type":"view","quantity":2}'.encode()
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"), [(None, "tombstone"), (b"{", "not_json"), (b"[1]", "not_an_object")]
+)
+def test_what_has_no_fields_cannot_be_mended(value: bytes | None, rule: str):
+    with pytest.raises(Rejection) as rejection:
+        mend(value, {"event_type": "view"}, [])
+    assert rejection.value.rule == rule
+
+
+def test_only_valid_events_are_sent_and_the_others_are_counted_by_rule():
+    values = [event(event_type="page_view"), event(event_type="page_view", user_id=None), b"no json", event()]
+    records = [
+        {"partition": 0, "offset": offset, "key": str(offset).encode(), "value": value}
+        for offset, value in enumerate(values)
+    ]
+    sent: list[tuple[bytes | None, bytes]] = []
+    resent = send_again(
+        records, lambda key, value: sent.append((key, value)), RULES, NOW, {"event_type": "view"}
+    )
+    assert [(key, msgspec.json.decode(value)["event_type"]) for key, value in sent] == [
+        (b"0", "view"),
+        (b"3", "view"),
+    ]
+    assert (resent.selected, resent.sent) == (4, 2)
+    assert resent.still_rejected == Counter(missing=1, not_json=1)
+    assert resent.example == "partition 0, offset 1: user_id: missing"

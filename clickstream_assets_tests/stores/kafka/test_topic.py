@@ -1,0 +1,222 @@
+"""Which offsets are read next, and that exactly those are."""
+
+from __future__ import annotations
+
+import os
+from uuid import uuid4
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clickstream_assets.catalogue import RAW_EVENTS
+from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.topic import (
+    DataLossError,
+    KafkaError,
+    OffsetRange,
+    Offsets,
+    Topic,
+    TopicNotFoundError,
+    deleted_records,
+    plan_ranges,
+)
+from clickstream_assets.stores.lake import conform
+from clickstream_assets_tests.databases import free_port, with_settings
+from clickstream_assets_tests.topics import Transactions, new_topic, send
+
+OFFSETS = st.builds(
+    lambda low, size: Offsets(low, low + size),
+    st.integers(0, 50),
+    st.one_of(st.integers(0, 20), st.integers(0, 2_000)),
+)
+
+
+@st.composite
+def topics(draw: st.DrawFn) -> tuple[dict[int, int], dict[int, Offsets]]:
+    """How far partitions were ingested, none of them less than Kafka still has; and what Kafka has."""
+    available = draw(st.dictionaries(st.integers(0, 11), OFFSETS, max_size=8))
+    ingested = {p: draw(st.integers(o.low, o.high)) for p, o in available.items() if draw(st.booleans())}
+    return ingested, available
+
+
+@given(topics(), st.integers(0, 500))
+def test_planned_ranges_follow_what_was_ingested_and_keep_the_limit(topic, limit):
+    ingested, available = topic
+    ranges = plan_ranges(ingested, available, limit)
+    waiting = {p: o.high - ingested.get(p, o.low) for p, o in available.items()}
+    assert sum(len(r) for r in ranges) == min(limit, sum(waiting.values()))
+    assert len({r.partition for r in ranges}) == len(ranges)
+    for planned in ranges:
+        offsets = available[planned.partition]
+        assert planned.start == ingested.get(planned.partition, offsets.low)
+        assert planned.start < planned.end <= offsets.high
+
+
+@given(topics(), st.integers(1, 500))
+def test_every_partition_is_read_to_its_end_without_overlap(topic, limit):
+    ingested, available = topic
+    done = dict(ingested)
+    read = dict.fromkeys(available, 0)
+    while True:
+        ranges = plan_ranges(done, available, limit)
+        if not ranges:
+            break
+        for planned in ranges:
+            read[planned.partition] += len(planned)
+            done[planned.partition] = planned.end
+    assert read == {p: o.high - ingested.get(p, o.low) for p, o in available.items()}
+
+
+def test_a_large_partition_does_not_hold_up_the_small_ones():
+    available = {0: Offsets(0, 1_000_000), 1: Offsets(5, 8), 2: Offsets(0, 0), 3: Offsets(0, 40)}
+    ranges = plan_ranges({}, available, 100)
+    assert ranges == [OffsetRange(0, 0, 57), OffsetRange(1, 5, 8), OffsetRange(3, 0, 40)]
+
+
+def test_records_deleted_before_they_were_ingested_are_an_error_that_counts_them():
+    available = {0: Offsets(1_500, 2_000), 1: Offsets(0, 10), 2: Offsets(7, 9)}
+    with pytest.raises(DataLossError, match=r"1,400 of partition 0, 2 of partition 2.*ALLOW_DATA_LOSS"):
+        plan_ranges({0: 100, 1: 10, 2: 5}, available, 100)
+
+
+def test_a_partition_that_was_never_read_starts_at_its_lowest_offset_and_has_lost_nothing():
+    available = {0: Offsets(1_500, 1_510)}
+    assert plan_ranges({}, available, 100) == [OffsetRange(0, 1_500, 1_510)]
+    assert deleted_records({}, available) == {}
+
+
+def test_with_data_loss_allowed_reading_goes_on_after_what_was_deleted():
+    available = {0: Offsets(20, 30), 1: Offsets(50, 60)}
+    ingested = {0: 10, 1: 20}
+    assert deleted_records(ingested, available) == {0: 10, 1: 30}
+    assert plan_ranges(ingested, available, 1, allow_data_loss=True) == [OffsetRange(1, 50, 51)]
+    assert plan_ranges(ingested | {1: 51}, available, 100, allow_data_loss=True) == [
+        OffsetRange(0, 20, 30),
+        OffsetRange(1, 51, 60),
+    ]
+
+
+@pytest.mark.parametrize("allow_data_loss", [False, True])
+def test_a_topic_made_anew_is_never_read_on(allow_data_loss):
+    with pytest.raises(DataLossError, match=r"ends at offset 3, before offset 1,000.*KAFKA_TOPIC.*LAKE_PATH"):
+        plan_ranges({0: 1_000}, {0: Offsets(0, 3)}, 100, allow_data_loss)
+
+
+def read(engine: Engine, settings: Settings, ranges: list[OffsetRange]) -> pa.Table:
+    records = conform(engine.to_arrow(Topic(settings).read(engine, ranges, 7)), RAW_EVENTS)
+    return records.sort_by([("partition", "ascending"), ("offset", "ascending")])
+
+
+def test_exactly_the_ranges_are_read(settings_for_stack: Settings, duckdb_engine: DuckDBEngine):
+    settings = new_topic(settings_for_stack, partitions=3)
+    # More than one chunk of the consumer, so that partitions end at different times.
+    sizes = {0: 40_000, 1: 300, 2: 20}
+    send(settings, {p: [b"%d:%d" % (p, n) for n in range(size)] for p, size in sizes.items()}, key=b"k")
+    assert Topic(settings).offsets() == {p: Offsets(0, size) for p, size in sizes.items()}
+
+    ranges = [OffsetRange(0, 10, 39_000), OffsetRange(1, 299, 300), OffsetRange(2, 0, 5)]
+    records = read(duckdb_engine, settings, ranges)
+
+    expected = [(r.partition, offset) for r in ranges for offset in range(r.start, r.end)]
+    assert list(zip(records["partition"].to_pylist(), records["offset"].to_pylist(), strict=True)) == expected
+    assert records["value"].to_pylist() == [b"%d:%d" % place for place in expected]
+    assert set(records["key"].to_pylist()) == {b"k"}
+    assert set(records["topic"].to_pylist()) == {settings.kafka_topic}
+    assert set(records["batch"].to_pylist()) == {7}
+
+
+def test_an_empty_topic_has_nothing_to_read(settings_for_stack: Settings):
+    settings = new_topic(settings_for_stack, partitions=2)
+    available = Topic(settings).offsets()
+    assert available == {0: Offsets(0, 0), 1: Offsets(0, 0)}
+    assert plan_ranges({}, available, 100) == []
+
+
+def test_a_missing_topic_is_an_error_of_its_own(settings_for_stack: Settings):
+    settings = with_settings(settings_for_stack, kafka_topic=f"missing-{uuid4().hex}")
+    with pytest.raises(TopicNotFoundError, match=f"KAFKA_TOPIC='{settings.kafka_topic}'.*simulate"):
+        Topic(settings).offsets()
+
+
+def test_a_broker_that_is_not_there_is_named_with_the_fix():
+    servers = f"127.0.0.1:{free_port()}"
+    settings = Settings(_env_file=None, kafka_bootstrap_servers=servers, kafka_timeout_seconds=0.5)
+    with pytest.raises(
+        KafkaError,
+        match=rf"No Kafka broker answered at KAFKA_BOOTSTRAP_SERVERS={servers} within 0.5 s.*stack up",
+    ):
+        Topic(settings).offsets()
+
+
+def test_a_read_from_a_broker_that_is_not_there_ends(duckdb_engine: DuckDBEngine):
+    servers = f"127.0.0.1:{free_port()}"
+    settings = Settings(_env_file=None, kafka_bootstrap_servers=servers, kafka_timeout_seconds=0.5)
+    with pytest.raises(KafkaError, match=f"KAFKA_BOOTSTRAP_SERVERS={servers}: partitions 0, 4 of topic"):
+        Topic(settings).read(duckdb_engine, [OffsetRange(0, 0, 1), OffsetRange(4, 0, 1)], 1)
+
+
+def test_offsets_that_kafka_does_not_have_are_an_error(
+    settings_for_stack: Settings, duckdb_engine: DuckDBEngine
+):
+    settings = new_topic(settings_for_stack)
+    send(settings, {0: [b"a"]})
+    with pytest.raises(KafkaError, match=f"reading topic {settings.kafka_topic}"):
+        Topic(settings).read(duckdb_engine, [OffsetRange(0, 50, 60)], 1)
+
+
+@pytest.fixture(scope="module")
+def mixed_topic(settings_for_stack: Settings) -> Settings:
+    """Offsets 0 to 3 tombstone, empty, text, 5 MB; 4 to 6 committed, 7 its marker; 8 and 9 aborted, 10 the marker."""
+    settings = new_topic(settings_for_stack)
+    send(settings, {0: [None, b"", b"\x00\xff"]})
+    send(settings, {0: [os.urandom(5_000_000)]}, key=b"\x00large")
+    transactions = Transactions(settings)
+    transactions.commit(b"c1", b"c2", b"c3")
+    transactions.begin(b"a1", b"a2")
+    transactions.abort()
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "shown"),
+    [
+        (0, 4, [0, 1, 2, 3]),
+        (1, 2, [1]),
+        (4, 8, [4, 5, 6]),
+        (6, 9, [6]),
+        (7, 8, []),
+        (7, 11, []),
+        (9, 10, []),
+        (0, 11, [0, 1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_markers_and_aborted_records_are_passed_over(
+    mixed_topic: Settings, duckdb_engine: DuckDBEngine, start, end, shown
+):
+    records = read(duckdb_engine, mixed_topic, [OffsetRange(0, start, end)])
+    assert records["offset"].to_pylist() == shown
+
+
+def test_an_open_transaction_is_not_there_yet(settings_for_stack: Settings, duckdb_engine: DuckDBEngine):
+    settings = new_topic(settings_for_stack)
+    send(settings, {0: [b"plain"]})
+    transactions = Transactions(settings)
+    transactions.begin(b"open")
+    assert Topic(settings).offsets() == {0: Offsets(0, 1)}
+    transactions.abort()
+    assert Topic(settings).offsets() == {0: Offsets(0, 3)}
+    assert read(duckdb_engine, settings, [OffsetRange(0, 0, 3)])["value"].to_pylist() == [b"plain"]
+
+
+def test_both_engines_read_the_same_rows(
+    mixed_topic: Settings, duckdb_engine: DuckDBEngine, spark_engine: SparkEngine
+):
+    by_duckdb = read(duckdb_engine, mixed_topic, [OffsetRange(0, 0, 11)])
+    assert by_duckdb["value"].to_pylist()[:3] == [None, b"", b"\x00\xff"]
+    assert by_duckdb["key"].to_pylist() == [None, None, None, b"\x00large", None, None, None]
+    assert len(by_duckdb["value"][3].as_py()) == 5_000_000
+    assert read(spark_engine, mixed_topic, [OffsetRange(0, 0, 11)]) == by_duckdb
+    assert read(spark_engine, mixed_topic, [OffsetRange(0, 7, 11)]).num_rows == 0

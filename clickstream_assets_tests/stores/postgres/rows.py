@@ -1,0 +1,105 @@
+"""Rows to publish, as Arrow tables of the served schemas."""
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+from clickstream_assets.catalogue import (
+    MET_PRODUCTS,
+    POPULAR_PRODUCTS,
+    PRODUCT_RECOMMENDATIONS,
+    SESSIONS,
+    USER_SEGMENTS,
+    Table,
+)
+
+DAY = date(2024, 5, 31)
+
+
+def table(schema: Table, rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows as an Arrow table of the schema; columns that a row does not name are null."""
+    return pa.Table.from_pylist(rows, schema=schema.arrow)
+
+
+def session(session_id: str, **changes: Any) -> dict[str, Any]:
+    """One session of a person, on `DAY` unless told otherwise."""
+    day = changes.get("session_date", DAY)
+    start = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+    return {
+        "session_id": session_id,
+        "session_date": day,
+        "user_id": "u1",
+        "start_time": start,
+        "end_time": start + timedelta(seconds=90),
+        "duration_seconds": 90,
+        "total_events": 3,
+        "views": 2,
+        "clicks": 0,
+        "add_to_carts": 0,
+        "remove_from_carts": 0,
+        "purchases": 1,
+        "searches": 0,
+        "distinct_products": 2,
+        "entry_product_id": "p1",
+        "exit_product_id": "p2",
+        "revenue": Decimal("19.9900"),
+        "is_bot": False,
+        "furthest_step": "purchase",
+        **changes,
+    }
+
+
+def sessions(*rows: dict[str, Any]) -> pa.Table:
+    """Sessions as Arrow."""
+    return table(SESSIONS, list(rows))
+
+
+def segments(**segment_by_user: str) -> pa.Table:
+    """Segments of `DAY` as Arrow."""
+    counts = {"events": 1, "views": 1, "add_to_carts": 0, "purchases": 0, "revenue": Decimal(0)}
+    return table(
+        USER_SEGMENTS,
+        [
+            {"report_date": DAY, "user_id": user, "segment": segment, **counts}
+            for user, segment in segment_by_user.items()
+        ],
+    )
+
+
+def recommendations(users: list[str], products: list[str], model_version: str = "m1") -> pa.Table:
+    """Every product to every user, best first, as Arrow."""
+    return table(
+        PRODUCT_RECOMMENDATIONS,
+        [
+            {
+                "user_id": user,
+                "product_id": product,
+                "rank": rank,
+                "confidence_score": 1 / rank,
+                "algorithm": "als",
+                "reason": f"Because you looked at {product}",
+                "model_version": model_version,
+            }
+            for user in users
+            for rank, product in enumerate(products, start=1)
+        ],
+    )
+
+
+def met(**products_by_user: list[str]) -> pa.Table:
+    """What users have met, as Arrow."""
+    rows = [{"user_id": user, "product_ids": products} for user, products in products_by_user.items()]
+    return table(MET_PRODUCTS, rows)
+
+
+def popular(products: list[str]) -> pa.Table:
+    """Popular products, best first, as Arrow."""
+    return table(
+        POPULAR_PRODUCTS,
+        [
+            {"rank": rank, "product_id": product, "score": 100.0 / rank, "users": 5, "purchases": 1}
+            for rank, product in enumerate(products, start=1)
+        ],
+    )

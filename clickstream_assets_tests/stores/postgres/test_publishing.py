@@ -1,0 +1,401 @@
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import PostgresError, Problem, connect
+from clickstream_assets.stores.postgres.publishing import (
+    Publication,
+    PublicationError,
+    Published,
+    Rows,
+    Scope,
+    publication,
+)
+from clickstream_assets.stores.postgres.tables import (
+    CLICKSTREAM_SESSIONS_TABLE,
+    POPULAR_PRODUCTS_TABLE,
+    PRODUCT_RECOMMENDATIONS_TABLE,
+    USER_SEGMENTS_TABLE,
+    ServedTable,
+)
+from clickstream_assets_tests.databases import environment, fresh_database, query
+from clickstream_assets_tests.stores.postgres.rows import (
+    DAY,
+    popular,
+    recommendations,
+    segments,
+    session,
+    sessions,
+)
+
+
+@pytest.fixture(scope="module")
+def migrated(settings_for_stack: Settings) -> Iterator[Settings]:
+    with fresh_database(settings_for_stack) as own:
+        yield own
+
+
+@pytest.fixture
+def settings(migrated: Settings) -> Settings:
+    with connect(migrated) as connection:
+        connection.execute(
+            "TRUNCATE clickstream_sessions, user_segments, product_recommendations, popular_products"
+        )
+    return migrated
+
+
+def publish(
+    settings: Settings,
+    rows: Rows,
+    scope: Scope | None = None,
+    table: ServedTable = CLICKSTREAM_SESSIONS_TABLE,
+) -> Published:
+    with publication(settings) as transaction:
+        return transaction.publish(table, rows, scope)
+
+
+def session_ids(settings: Settings) -> list[object]:
+    return [
+        row[0] for row in query(settings, "SELECT session_id FROM clickstream_sessions ORDER BY session_id")
+    ]
+
+
+def test_publication_inserts_updates_deletes_and_leaves_the_rest(settings: Settings) -> None:
+    assert publish(settings, sessions(session("a"), session("b"), session("c"))) == Published(3, 3, 0, 0)
+
+    result = publish(settings, sessions(session("b"), session("c", total_events=7), session("d")))
+
+    assert result == Published(rows=3, inserted=1, updated=1, deleted=1)
+    assert result.unchanged == 1
+    assert query(
+        settings, "SELECT session_id, total_events FROM clickstream_sessions ORDER BY session_id"
+    ) == [("b", 3), ("c", 7), ("d", 3)]
+
+
+def test_repeating_a_publication_does_not_touch_a_row(settings: Settings) -> None:
+    rows = recommendations(["u1", "u2"], ["p1", "p2"])
+    publish(settings, rows, table=PRODUCT_RECOMMENDATIONS_TABLE)
+    versions = (
+        "SELECT user_id, product_id, xmin::text, published_at FROM product_recommendations ORDER BY 1, 2"
+    )
+    before = query(settings, versions)
+
+    assert publish(settings, rows, table=PRODUCT_RECOMMENDATIONS_TABLE) == Published(4, 0, 0, 0)
+    assert query(settings, versions) == before
+
+
+def test_a_changed_row_gets_a_new_stamp(settings: Settings) -> None:
+    publish(settings, recommendations(["u1"], ["p1"], "m1"), table=PRODUCT_RECOMMENDATIONS_TABLE)
+    [(first,)] = query(settings, "SELECT published_at FROM product_recommendations")
+    publish(settings, recommendations(["u1"], ["p1"], "m2"), table=PRODUCT_RECOMMENDATIONS_TABLE)
+    [(second,)] = query(settings, "SELECT published_at FROM product_recommendations")
+    assert isinstance(first, datetime)
+    assert isinstance(second, datetime)
+    assert second > first
+
+
+def test_scope_replaces_its_days_and_no_others(settings: Settings) -> None:
+    other = date(2024, 6, 2)
+    publish(settings, sessions(session("a"), session("b"), session("x", session_date=other)))
+
+    result = publish(settings, sessions(session("b")), Scope("session_date", DAY, date(2024, 6, 1)))
+
+    assert result == Published(rows=1, inserted=0, updated=0, deleted=1)
+    assert session_ids(settings) == ["b", "x"]
+
+
+def test_no_rows_empty_the_scope_or_the_table(settings: Settings) -> None:
+    publish(settings, sessions(session("a"), session("x", session_date=date(2024, 6, 2))))
+    assert publish(settings, sessions(), Scope("session_date", DAY)).deleted == 1
+    assert session_ids(settings) == ["x"]
+    assert publish(settings, []).deleted == 1
+    assert session_ids(settings) == []
+
+
+def test_row_outside_the_scope_is_refused_before_anything_changes(settings: Settings) -> None:
+    publish(settings, sessions(session("a")))
+    rows = sessions(session("b"), session("late", session_date=date(2024, 6, 2)))
+    with pytest.raises(
+        PublicationError, match=r"session_id='late'.* outside of session_date from 2024-05-31"
+    ):
+        publish(settings, rows, Scope("session_date", DAY))
+    assert session_ids(settings) == ["a"]
+
+
+def test_key_of_a_row_outside_the_scope_is_not_taken_over(settings: Settings) -> None:
+    publish(settings, sessions(session("a", session_date=date(2024, 6, 2))))
+    with pytest.raises(PublicationError, match="key session_id='a' belongs to a row outside"):
+        publish(settings, sessions(session("a")), Scope("session_date", DAY))
+    assert query(settings, "SELECT session_date FROM clickstream_sessions") == [(date(2024, 6, 2),)]
+
+
+def test_values_arrive_as_they_were_sent(settings: Settings) -> None:
+    texts = [
+        "",
+        "NULL",
+        "\\N",
+        "\\.",
+        "a\n\\.\nb",
+        'q"uo"te',
+        "comma,",
+        "line\nbreak\r\n",
+        "tab\t",
+        " ",
+        "ü🐍\u2028",
+    ]
+    rows = [
+        session(
+            f"s{number:02}",
+            entry_product_id=text,
+            exit_product_id=None,
+            revenue=Decimal("99999999999999.9999") if number % 2 else Decimal("-0.0001"),
+            start_time=datetime(2024, 5, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+            is_bot=bool(number % 2),
+        )
+        for number, text in enumerate(texts)
+    ]
+    publish(settings, sessions(*rows))
+    columns = "entry_product_id, exit_product_id, revenue, start_time, is_bot"
+    assert query(settings, f"SELECT {columns} FROM clickstream_sessions ORDER BY session_id") == [
+        tuple(row[name] for name in columns.split(", ")) for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [None, [], ["a"], ["a", "b"], ["", "NULL", "null", 'q"uo"te', "\\", "{,}", " ", "line\nbreak", "ü🐍"]],
+)
+def test_lists_of_texts_arrive_as_arrays(settings: Settings, ids: list[str] | None) -> None:
+    others = [session("before", client_session_ids=["x"]), session("z", client_session_ids=["y", "z"])]
+    publish(settings, sessions(others[0], session("it", client_session_ids=ids), others[1]).slice(1))
+    found = query(settings, "SELECT client_session_ids FROM clickstream_sessions ORDER BY session_id")
+    assert found == [(ids,), (["y", "z"],)]
+
+
+@pytest.mark.parametrize("score", [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, float("inf"), -0.5])
+def test_doubles_keep_every_bit(settings: Settings, score: float) -> None:
+    rows = recommendations(["u1"], ["p1"])
+    place = rows.column_names.index("confidence_score")
+    rows = rows.set_column(place, rows.field(place), pa.array([score]))
+    publish(settings, rows, table=PRODUCT_RECOMMENDATIONS_TABLE)
+    assert query(settings, "SELECT confidence_score FROM product_recommendations") == [(score,)]
+
+
+def test_batches_are_streamed_in_any_column_order(settings: Settings) -> None:
+    whole = sessions(*(session(f"s{number}") for number in range(10)))
+    shuffled = whole.select(list(reversed(whole.column_names)))
+    reader = pa.RecordBatchReader.from_batches(shuffled.schema, shuffled.to_batches(max_chunksize=3))
+    assert publish(settings, reader).inserted == 10
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (sessions(session("a"), session("a", total_events=9)), "key session_id='a' is there 2 times"),
+        (sessions(session("a", user_id="nul\0byte")), r"column user_id has a NUL byte in 'nul\\x00byte'"),
+        (sessions(session("a")).drop_columns(["views"]), "no column views"),
+        (
+            sessions(session("a")).append_column("colour", pa.array(["red"])),
+            "clickstream_sessions: the table has no column colour",
+        ),
+        (
+            sessions(session("a")).drop_columns(["views"]).append_column("views", pa.array(["many"])),
+            "column views is not int64",
+        ),
+        (sessions(session("a", user_id=None)), "does not take a row in column user_id"),
+    ],
+    ids=["duplicate key", "NUL byte", "missing column", "unknown column", "wrong type", "null"],
+)
+def test_unusable_rows_are_refused_and_change_nothing(
+    settings: Settings, rows: pa.Table, message: str
+) -> None:
+    publish(settings, sessions(session("old")))
+    with pytest.raises(PublicationError, match=message):
+        publish(settings, rows)
+    assert session_ids(settings) == ["old"]
+
+
+def test_segment_that_the_table_does_not_know_is_refused(settings: Settings) -> None:
+    with pytest.raises(PublicationError, match="user_segments_segment_check"):
+        publish(settings, segments(u1="buyer", u2="thief"), table=USER_SEGMENTS_TABLE)
+    assert query(settings, "SELECT count(*) FROM user_segments") == [(0,)]
+
+
+def test_segments_keep_their_id_and_creation_time_when_they_change(settings: Settings) -> None:
+    publish(settings, segments(u1="buyer"), table=USER_SEGMENTS_TABLE)
+    before = query(settings, "SELECT id, created_at FROM user_segments")
+    publish(settings, segments(u1="window_shopper"), table=USER_SEGMENTS_TABLE)
+    assert query(settings, "SELECT id, created_at FROM user_segments") == before
+
+
+def test_tables_of_one_publication_change_together_or_not_at_all(settings: Settings) -> None:
+    def both(products: list[str], broken: bool) -> None:
+        with publication(settings) as transaction:
+            transaction.publish(PRODUCT_RECOMMENDATIONS_TABLE, recommendations(["u1"], products))
+            transaction.publish(POPULAR_PRODUCTS_TABLE, popular(products))
+            if broken:
+                raise InterruptedError
+
+    both(["p1"], broken=False)
+    with pytest.raises(InterruptedError):
+        both(["p2"], broken=True)
+    for table in ("product_recommendations", "popular_products"):
+        assert query(settings, f"SELECT product_id FROM {table}") == [("p1",)]
+
+
+def test_publication_goes_on_after_a_table_that_was_refused(settings: Settings) -> None:
+    with publication(settings) as transaction:
+        with pytest.raises(PublicationError):
+            transaction.publish(POPULAR_PRODUCTS_TABLE, popular(["p1", "p1"]))
+        transaction.publish(POPULAR_PRODUCTS_TABLE, popular(["p2"]))
+    assert query(settings, "SELECT product_id FROM popular_products") == [("p2",)]
+
+
+def test_reader_never_sees_two_versions_at_once(settings: Settings) -> None:
+    users = [f"u{number}" for number in range(200)]
+
+    def publish_version(version: int) -> None:
+        # The number of products changes too, so every publication inserts or deletes as well as updates.
+        products = [f"p{number}" for number in range(3 + version % 3)]
+        with publication(settings) as transaction:
+            transaction.publish(
+                PRODUCT_RECOMMENDATIONS_TABLE, recommendations(users, products, f"m{version}")
+            )
+            transaction.publish(POPULAR_PRODUCTS_TABLE, popular(products))
+
+    publish_version(0)
+    done = threading.Event()
+    seen: list[tuple[object, ...]] = []
+
+    def read() -> None:
+        with connect(settings, autocommit=True) as connection:
+            while not done.is_set():
+                seen.extend(
+                    connection.execute(
+                        "SELECT min(model_version), max(model_version), count(*), "
+                        "(SELECT count(*) FROM popular_products) FROM product_recommendations"
+                    )
+                )
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for version in range(1, 30):
+            publish_version(version)
+    finally:
+        done.set()
+        reader.join()
+
+    for first, last, rows, products in set(seen):
+        assert first == last
+        assert isinstance(first, str)
+        assert products == 3 + int(first[1:]) % 3
+        assert rows == len(users) * products
+    assert len({row[0] for row in seen}) > 1
+
+
+def test_publishers_of_one_table_wait_for_each_other(settings: Settings) -> None:
+    errors: list[BaseException] = []
+
+    def publish_all(version: str) -> None:
+        try:
+            for size in range(1, 15):
+                rows = recommendations(
+                    [f"{version}{n}" for n in range(50)], [f"p{n}" for n in range(size)], version
+                )
+                publish(settings, rows, table=PRODUCT_RECOMMENDATIONS_TABLE)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=publish_all, args=[version]) for version in ("a", "b", "c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert errors == []
+    versions = query(
+        settings, "SELECT model_version, count(*) FROM product_recommendations GROUP BY model_version"
+    )
+    assert len(versions) == 1
+    assert versions[0][1] == 50 * 14
+
+
+HANGING_PUBLISHER = """
+import threading
+from clickstream_assets.stores.postgres.publishing import publication
+from clickstream_assets.stores.postgres.tables import CLICKSTREAM_SESSIONS_TABLE
+from clickstream_assets.settings import load_settings
+from clickstream_assets_tests.stores.postgres.rows import session, sessions
+
+def batches():
+    yield from sessions(*(session(f"new{n}") for n in range(50_000))).to_batches()
+    print("copying", flush=True)
+    threading.Event().wait()
+
+with publication(load_settings()) as transaction:
+    transaction.publish(CLICKSTREAM_SESSIONS_TABLE, batches())
+"""
+
+
+def test_publisher_killed_while_copying_leaves_the_old_rows(settings: Settings) -> None:
+    publish(settings, sessions(session("old")))
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGING_PUBLISHER],
+        env=environment(settings),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as publisher:
+        assert publisher.stdout
+        assert publisher.stdout.readline() == "copying\n"
+        publisher.kill()
+    assert session_ids(settings) == ["old"]
+    assert publish(settings, sessions(session("next"))) == Published(rows=1, inserted=1, updated=0, deleted=1)
+
+
+def test_missing_table_says_to_migrate(settings_for_stack: Settings) -> None:
+    with (
+        fresh_database(settings_for_stack, migrated=False) as empty,
+        pytest.raises(PostgresError, match="run `clickstream prepare`") as caught,
+    ):
+        publish(empty, sessions(session("a")))
+    assert caught.value.problem is Problem.TABLE_MISSING
+
+
+def test_connection_that_breaks_while_publishing_is_explained(settings: Settings) -> None:
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from sessions(session("new")).to_batches()
+        with connect(settings, autocommit=True) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                # Not the server's own work, such as autovacuum, which belongs to no user.
+                "WHERE datname = current_database() AND pid <> pg_backend_pid() AND usename = current_user"
+            )
+        yield from sessions(session("newer")).to_batches()
+
+    with pytest.raises(PostgresError, match="POSTGRES_HOST") as caught:
+        publish(settings, batches())
+    assert caught.value.problem is Problem.UNREACHABLE
+    assert session_ids(settings) == []
+
+
+def test_full_disk_is_named(settings: Settings) -> None:
+    with pytest.raises(PostgresError, match="free space") as caught, publication(settings) as transaction:
+        publish_on_full_disk(transaction)
+    assert caught.value.problem is Problem.DISK_FULL
+    assert query(settings, "SELECT count(*) FROM popular_products") == [(0,)]
+
+
+def publish_on_full_disk(transaction: Publication) -> None:
+    transaction.publish(POPULAR_PRODUCTS_TABLE, popular(["p1"]))
+    # What a full disk reports; the server raises it here on request.
+    transaction._connection.execute(
+        "DO $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$"
+    )

@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.elasticsearch import (
+    Document,
+    ElasticsearchError,
+    LiveEvents,
+    Outcome,
+    Problem,
+    Written,
+)
+from clickstream_assets_tests.databases import free_port, with_settings
+from clickstream_assets_tests.web import Answer, Request, web_server
+
+DAY = date(2024, 5, 31)
+CREATED, REPLACED, THERE = (Outcome(w) for w in (Written.CREATED, Written.REPLACED, Written.THERE))
+PRODUCT = {"X-Elastic-Product": "Elasticsearch", "Content-Type": "application/json"}
+
+
+def document(event_id: str, day: date = DAY, offset: int = 0, **fields: object) -> Document:
+    record = {"topic": "t", "partition": 0, "offset": offset}
+    source = {"event_id": event_id, "event_time": f"{day}T12:00:00Z"} | record | fields
+    return Document(event_id, day, ("t", 0, offset), msgspec.json.encode(source))
+
+
+@pytest.fixture
+def live(settings_for_stack: Settings) -> Iterator[LiveEvents]:
+    """An alias of its own, ready to be written to."""
+    alias = f"live_{uuid4().hex}"
+    live = LiveEvents(
+        with_settings(settings_for_stack, elasticsearch_alias=alias, elasticsearch_patience_seconds=5)
+    )
+    live.prepare()
+    yield live
+    for index in live.client.indices.get_alias(index=f"{alias}-*"):
+        live.client.indices.delete(index=index)
+    live.client.indices.delete_index_template(name=alias)
+    live.close()
+
+
+def everything(live: LiveEvents) -> list[dict[str, Any]]:
+    live.client.indices.refresh(index="_all")
+    return live.search({"match_all": {}}, 100, 0)
+
+
+def found(live: LiveEvents) -> list[str]:
+    return [event["event_id"] for event in everything(live)]
+
+
+def days(live: LiveEvents) -> list[str]:
+    prefix = live.index(DAY)[:-10]
+    return sorted(index.removeprefix(prefix) for index in live.client.indices.get_alias(index=prefix + "*"))
+
+
+def write(live: LiveEvents, *documents: Document) -> list[Outcome]:
+    """Write as a batch of the stream does."""
+    live.prepare()
+    return live.write(documents)
+
+
+def test_first_record_of_an_id_is_its_document_whatever_day_it_is_of_and_whenever_it_comes(live: LiveEvents):
+    next_day = date(2024, 6, 1)
+    batch = [document("a", offset=5), document("b", offset=6)]
+    assert write(live, *batch) == [CREATED, CREATED]
+    # Once more in the same batch, before a search can see it.
+    assert live.write(batch) == [THERE, THERE]
+    assert write(live, document("a", next_day, offset=7), document("b", next_day, offset=2)) == [
+        THERE,
+        REPLACED,
+    ]
+    assert write(live, document("b", next_day, offset=1)) == [REPLACED]
+    assert write(live, *batch, document("c", offset=8)) == [THERE, THERE, CREATED]
+    assert [(e["event_id"], e["offset"], e["event_time"][:10]) for e in everything(live)] == [
+        ("b", 1, "2024-06-01"),
+        ("a", 5, "2024-05-31"),
+        ("c", 8, "2024-05-31"),
+    ]
+
+
+def test_first_record_takes_the_place_of_one_that_no_search_finds_yet(live: LiveEvents):
+    """As where two of Spark's workers write the same id at the same time."""
+    assert live.write([document("a", offset=5), document("b", offset=6)]) == [CREATED, CREATED]
+    assert live.write([document("a", offset=4), document("b", offset=7)]) == [REPLACED, THERE]
+    assert [(d["event_id"], d["offset"]) for d in everything(live)] == [("a", 4), ("b", 6)]
+
+
+@pytest.mark.parametrize("first_written", [1, 2])
+def test_documents_of_several_days_that_were_written_at_once_are_settled(
+    live: LiveEvents, first_written: int
+):
+    next_day = date(2024, 6, 1)
+    both = [[document("a", offset=1), document("c")], [document("a", next_day, offset=2), document("b")]]
+    for documents in both if first_written == 1 else reversed(both):
+        assert live.write(documents) == [CREATED, CREATED]
+    assert len(everything(live)) == 4
+    live.settle(["a", "b"])
+    assert sorted((d["event_id"], d["event_time"][:10]) for d in everything(live)) == [
+        ("a", "2024-05-31"),
+        ("b", "2024-05-31"),
+        ("c", "2024-05-31"),
+    ]
+    live.settle([])
+
+
+def test_document_that_was_replaced_meanwhile_is_not_deleted(live: LiveEvents):
+    """One worker deletes the copy that it found, when another has put the first record in its place."""
+    next_day = date(2024, 6, 1)
+    live.write([document("a", offset=9)])
+    live.prepare()
+    find = live._find
+
+    def find_and_be_late(ids: Sequence[str]) -> dict[str, Any]:
+        copies = find(ids)
+        other = LiveEvents(live._settings)
+        assert other.write([document("a", offset=1)]) == [REPLACED]
+        other.close()
+        return copies
+
+    live._find = find_and_be_late  # type: ignore[method-assign]
+    assert live.write([document("a", next_day, offset=5)]) == [REPLACED]
+    live._find = find  # type: ignore[method-assign]
+    live.settle(["a"])
+    assert [(d["event_id"], d["offset"]) for d in everything(live)] == [("a", 1)]
+
+
+def test_two_documents_of_an_id_that_a_crash_left_become_one(live: LiveEvents):
+    first, later = document("a", offset=1), document("a", date(2024, 6, 1), offset=2)
+    for left in (later, first):
+        live.client.index(index=live.index(left.day), id=left.id, document=msgspec.json.decode(left.source))
+    assert write(live, first) == [THERE]
+    assert [event["offset"] for event in everything(live)] == [1]
+
+
+def test_documents_are_in_the_index_of_their_day_and_found_latest_first(live: LiveEvents):
+    live.write(
+        [document("a"), document("c", date(2024, 6, 2)), document("b", date(2024, 6, 1)), document("d")]
+    )
+    assert days(live) == ["2024.05.31", "2024.06.01", "2024.06.02"]
+    assert found(live) == ["c", "b", "a", "d"]
+
+
+def test_document_that_is_refused_is_told_with_its_reason_and_stops_no_other(live: LiveEvents):
+    deep: object = 1
+    for _ in range(25):
+        deep = {"a": deep}
+    outcomes = live.write([document("a"), document("deep", properties=deep), document("b")])
+    assert [o.written for o in outcomes] == [Written.CREATED, Written.REFUSED, Written.CREATED]
+    assert outcomes[1].error == "document_parsing_exception"
+    assert "exceeds the maximum depth limit of [20]" in (outcomes[1].reason or "")
+
+
+def test_document_for_which_the_whole_request_is_refused_stops_no_other(live: LiveEvents):
+    documents = [document("a"), document("x" * 600), document("b")]
+    outcomes = live.write(documents)
+    assert [o.written for o in outcomes] == [Written.CREATED, Written.REFUSED, Written.CREATED]
+    assert "id is too long" in (outcomes[1].reason or "").replace("id [" + "x" * 600 + "]", "id")
+    assert found(live) == ["a", "b"]
+
+
+def test_long_texts_and_strange_keys_are_no_reason_to_refuse(live: LiveEvents):
+    properties = {"text": "y" * 40_000, "": 1, "..": [[1, 2], {"x": None}], "n": 1e300, "ü 🐍": "\n"}
+    assert live.write([document("a", properties=properties)]) == [CREATED]
+    assert found(live) == ["a"]
+
+
+def test_full_cluster_is_waited_for_and_refuses_no_document(live: LiveEvents):
+    patient = LiveEvents(with_settings(live._settings, elasticsearch_patience_seconds=0))
+    live.write([document("a")])
+    documents = [document("b"), document("next", date(2024, 6, 1))]
+    live.client.cluster.put_settings(persistent={"cluster.max_shards_per_node": 1})
+    try:
+        with pytest.raises(ElasticsearchError, match="maximum normal shards open") as caught:
+            patient.write(documents)
+    finally:
+        live.client.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
+    assert caught.value.problem is Problem.BUSY
+    assert live.write(documents) == [THERE, CREATED]
+
+
+def test_index_that_may_not_be_written_is_an_error_and_no_fault_of_the_documents(live: LiveEvents):
+    live.write([document("a")])
+    live.client.indices.put_settings(index=live.index(DAY), settings={"index.blocks.read_only": True})
+    try:
+        with pytest.raises(ElasticsearchError, match="index read-only") as caught:
+            live.write([document("b")])
+    finally:
+        live.client.indices.put_settings(index=live.index(DAY), settings={"index.blocks.read_only": None})
+    assert caught.value.problem is Problem.NOT_ALLOWED
+
+
+def test_days_are_dropped_by_age_and_the_newest_stays(live: LiveEvents):
+    newest = date(2024, 6, 10)
+    live.write([document(str(day), day) for day in (DAY, date(2024, 6, 1), date(2024, 6, 2), newest)])
+    live.client.indices.create(index=live.index(DAY)[:-10] + "older")
+    assert live.drop_days(keep=10, today=date(2024, 6, 12)) == [DAY, date(2024, 6, 1)]
+    assert days(live) == ["2024.06.02", "2024.06.10", "older"]
+    assert live.drop_days(keep=10, today=date(2030, 1, 1)) == [date(2024, 6, 2)]
+    assert found(live) == ["2024-06-10"]
+
+
+def test_nothing_is_found_before_anything_was_written(settings_for_stack: Settings):
+    live = LiveEvents(with_settings(settings_for_stack, elasticsearch_alias="never_written"))
+    assert live.search({"match_all": {}}, 10, 0) == []
+    assert live.drop_days(keep=1, today=DAY) == []
+
+
+def test_index_in_the_place_of_the_alias_is_named(settings_for_stack: Settings):
+    name = f"older_{uuid4().hex}"
+    live = LiveEvents(with_settings(settings_for_stack, elasticsearch_alias=name))
+    live.client.indices.create(index=name)
+    try:
+        with pytest.raises(ElasticsearchError, match=f"has an index called {name}") as caught:
+            live.prepare()
+    finally:
+        live.client.indices.delete(index=name)
+    assert caught.value.problem is Problem.IN_THE_WAY
+
+
+def bulk_answer(*statuses: int) -> Answer:
+    """An answer to a bulk request, item by item."""
+    items = [
+        {
+            "create": {"_index": "i", "_id": str(n), "status": status}
+            | ({"error": {"type": f"error_{status}", "reason": "busy"}} if status >= 400 else {})
+        }
+        for n, status in enumerate(statuses)
+    ]
+    return Answer(200, msgspec.json.encode({"errors": True, "items": items}), PRODUCT)
+
+
+NOTHING_FOUND = Answer(200, msgspec.json.encode({"hits": {"hits": []}}), PRODUCT)
+
+
+def to_bulk(request: Request) -> bool:
+    return request.path.startswith("/_bulk")
+
+
+def ids_in(request: Request) -> list[str]:
+    return [msgspec.json.decode(line)["create"]["_id"] for line in request.body.splitlines()[::2]]
+
+
+def test_only_what_a_busy_server_has_not_taken_is_sent_again(settings_for_stack: Settings):
+    answers = iter(
+        [
+            Answer(503, b"{}", PRODUCT),
+            bulk_answer(429, 201, 503, 201),
+            Answer(429, b"{}", PRODUCT),
+            bulk_answer(201, 409),
+        ]
+    )
+    there = {"_index": "i", "_id": "c", "found": True, "_seq_no": 1, "_primary_term": 1}
+    there["_source"] = dict(zip(("topic", "partition", "offset"), document("c").record, strict=True))
+
+    def answer(request: Request) -> Answer:
+        if request.path.startswith("/_mget"):
+            return Answer(200, msgspec.json.encode({"docs": [there]}), PRODUCT)
+        return next(answers) if to_bulk(request) else NOTHING_FOUND
+
+    with web_server(answer) as server:
+        live = LiveEvents(with_settings(settings_for_stack, elasticsearch_url=server.url))
+        assert live.write([document(name) for name in "abcd"]) == [CREATED, CREATED, THERE, CREATED]
+    sent = [ids_in(request) for request in server.requests if to_bulk(request)]
+    assert sent == [list("abcd")] * 2 + [["a", "c"]] * 2
+
+
+def test_server_that_stays_busy_is_an_error_after_the_patience(settings_for_stack: Settings):
+    def answer(request: Request) -> Answer:
+        if not to_bulk(request):
+            return NOTHING_FOUND
+        return bulk_answer(*(429 if name == "a" else 201 for name in ids_in(request)))
+
+    with web_server(answer) as server:
+        live = LiveEvents(
+            with_settings(
+                settings_for_stack, elasticsearch_url=server.url, elasticsearch_patience_seconds=0.5
+            )
+        )
+        with pytest.raises(ElasticsearchError, match="error_429: busy") as caught:
+            live.write([document("a"), document("b")])
+    assert caught.value.problem is Problem.BUSY
+    assert len(server.requests) > 2
+
+
+def test_server_that_is_away_is_named_without_the_password(settings_for_stack: Settings):
+    port = free_port()
+    live = LiveEvents(
+        with_settings(
+            settings_for_stack,
+            elasticsearch_url=f"http://user:s3cret@127.0.0.1:{port}",
+            elasticsearch_patience_seconds=0,
+        )
+    )
+    for ask in (live.check, live.prepare, lambda: live.write([document("a")])):
+        with pytest.raises(ElasticsearchError, match=f"ELASTICSEARCH_URL=http://127.0.0.1:{port}") as caught:
+            ask()
+        assert caught.value.problem is Problem.UNREACHABLE
+        assert "s3cret" not in str(caught.value)
+
+
+def test_wrong_key_is_told_apart(settings_for_stack: Settings):
+    with web_server(lambda _: Answer(401, b"{}", PRODUCT)) as server:
+        live = LiveEvents(
+            with_settings(settings_for_stack, elasticsearch_url=server.url, elasticsearch_api_key="a key")
+        )
+        with pytest.raises(ElasticsearchError, match="set ELASTICSEARCH_API_KEY"):
+            live.prepare()
+        with pytest.raises(ElasticsearchError) as caught:
+            live.write([document("a")])
+    assert caught.value.problem is Problem.NOT_ALLOWED
+    assert server.requests[0].headers["authorization"] == "ApiKey a key"
+    assert len(server.requests) == 2

@@ -1,0 +1,428 @@
+"""Each batch once, whole tables or days in one commit, and either engine on the other's tables."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import pyarrow as pa
+import pytest
+from deltalake.exceptions import CommitFailedError
+
+from clickstream_assets.catalogue import (
+    DUPLICATE_EVENTS,
+    RAW_EVENTS,
+    TIMESTAMP,
+    USER_FACTORS,
+    Column,
+    Table,
+)
+from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
+from clickstream_assets.stores import lake as lake_module
+from clickstream_assets.stores.lake import Lake, LakeError, LakeStorageError, Maintenance, conform
+from clickstream_assets_tests.analytics.records import raw_table
+
+VISITS = Table(
+    "visits",
+    "one visit, for tests",
+    (
+        Column("day", pa.date32(), "The day", nullable=False),
+        Column("user_id", pa.string(), "Who", nullable=False),
+        Column("seconds", pa.int32(), "How long"),
+        Column("price", pa.decimal128(18, 4), "How much"),
+        Column("at", TIMESTAMP, "When"),
+    ),
+    key=("user_id",),
+    partition_by=("day",),
+)
+DAYS = [date(2024, 2, 28), date(2024, 2, 29), date(2024, 3, 1)]
+
+
+def visits(*rows: tuple[date, str]) -> pa.Table:
+    return pa.Table.from_pylist([{"day": day, "user_id": user} for day, user in rows], VISITS.arrow)
+
+
+def users(lake: Lake) -> list[tuple[date, str]]:
+    rows = lake.engine.to_arrow(lake.read(VISITS)).to_pylist()
+    return sorted((row["day"], row["user_id"]) for row in rows)
+
+
+@pytest.fixture
+def lake(engine: Engine, tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "lake"), engine)
+
+
+@pytest.fixture
+def duckdb_lake(duckdb_engine: DuckDBEngine, tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "lake"), duckdb_engine)
+
+
+def append(lake: Lake, batch: int, *values: bytes | None, first_offset: int = 0) -> None:
+    lake.append_batch(RAW_EVENTS, lake.engine.from_arrow(raw_table(values, batch, first_offset)), batch)
+
+
+def raw_values(lake: Lake) -> list[bytes | None]:
+    data = lake.engine.to_arrow(lake.read(RAW_EVENTS).select("offset", "value")).sort_by("offset")
+    return data["value"].to_pylist()
+
+
+def test_a_table_that_is_not_there_is_made_empty(lake: Lake):
+    snapshot = lake.snapshot(RAW_EVENTS)
+    assert (snapshot.batch, snapshot.rows, snapshot.version) == (0, 0, 0)
+    assert snapshot.maximum("offset", by=("topic", "partition")) == {}
+    assert snapshot.rows_by("topic") == {}
+    assert raw_values(lake) == []
+    made = deltalake.DeltaTable(lake.path(RAW_EVENTS))
+    assert made.metadata().partition_columns == ["topic", "partition"]
+    assert [field.name for field in made.schema().fields if not field.nullable] == [
+        "topic",
+        "partition",
+        "offset",
+        "batch",
+        "kafka_time",
+    ]
+
+
+def test_a_batch_is_appended_once_however_often_it_is_tried(lake: Lake):
+    append(lake, 1, b"a", None)
+    append(lake, 1, b"a", None)
+    append(lake, 2, b"b", first_offset=2)
+    append(lake, 1, b"a", None)
+    assert raw_values(lake) == [b"a", None, b"b"]
+    snapshot = lake.snapshot(RAW_EVENTS)
+    assert (snapshot.batch, snapshot.rows) == (2, 3)
+    assert snapshot.maximum("offset", by=("topic", "partition")) == {("events", 0): 2}
+    assert snapshot.rows_by("topic") == {"events": 3}
+
+
+def test_a_batch_without_rows_is_a_batch(duckdb_lake: Lake):
+    append(duckdb_lake, 1)
+    assert duckdb_lake.snapshot(RAW_EVENTS).batch == 1
+    append(duckdb_lake, 1, b"too late")
+    assert raw_values(duckdb_lake) == []
+
+
+def test_tables_count_their_batches_apart(duckdb_lake: Lake):
+    append(duckdb_lake, 5, b"a")
+    assert duckdb_lake.snapshot(RAW_EVENTS).batch == 5
+    assert duckdb_lake.snapshot(DUPLICATE_EVENTS).batch == 0
+
+
+def test_apps_that_write_one_table_count_their_batches_apart(lake: Lake):
+    append(lake, 3, b"a")
+    other = lake.engine.from_arrow(raw_table([b"b"], 1, 10))
+    for _ in range(2):
+        lake.append_batch(RAW_EVENTS, other, 1, app="another")
+    assert (lake.snapshot(RAW_EVENTS).rows, lake.snapshot(RAW_EVENTS).batch) == (2, 3)
+
+
+def test_the_last_batch_is_known_after_the_log_was_compacted(duckdb_lake: Lake):
+    # delta-rs writes a checkpoint every 100 commits.
+    for batch in range(1, 106):
+        append(duckdb_lake, batch, b"%d" % batch, first_offset=batch)
+    log = Path(duckdb_lake.path(RAW_EVENTS)) / "_delta_log"
+    assert list(log.glob("*.checkpoint.parquet"))
+    for commit in sorted(log.glob("*.json"))[:100]:
+        commit.unlink()
+    snapshot = duckdb_lake.snapshot(RAW_EVENTS)
+    assert (snapshot.batch, snapshot.rows) == (105, 105)
+    assert snapshot.maximum("offset", by=("topic", "partition")) == {("events", 0): 105}
+    append(duckdb_lake, 105, b"again")
+    assert duckdb_lake.snapshot(RAW_EVENTS).rows == 105
+
+
+def test_a_writer_that_comes_second_with_a_batch_changes_nothing(
+    duckdb_lake: Lake, monkeypatch: pytest.MonkeyPatch
+):
+    write = deltalake.write_deltalake
+    attempts = []
+
+    def write_after_another(*arguments: Any, **options: Any) -> None:
+        # The other one commits between this one's look at the table and its commit.
+        attempts.append(arguments)
+        if len(attempts) == 1:
+            append(duckdb_lake, 1, b"the same")
+        write(*arguments, **options)
+
+    monkeypatch.setattr(lake_module, "write_deltalake", write_after_another)
+    append(duckdb_lake, 1, b"the same")
+    assert len(attempts) == 2
+    assert raw_values(duckdb_lake) == [b"the same"]
+    assert duckdb_lake.snapshot(RAW_EVENTS).version == 1
+
+
+def test_two_spark_writers_of_one_batch_leave_it_there_once(spark_engine: SparkEngine, tmp_path: Path):
+    lake = Lake(str(tmp_path / "lake"), spark_engine)
+    append(lake, 1, b"a")
+    with ThreadPoolExecutor(2) as writers:
+        for future in [writers.submit(append, lake, 2, b"b", first_offset=1) for _ in range(2)]:
+            future.result()
+    assert raw_values(lake) == [b"a", b"b"]
+    assert lake.snapshot(RAW_EVENTS).batch == 2
+
+
+@pytest.mark.parametrize(("first", "second"), [("duckdb", "spark"), ("spark", "duckdb")])
+def test_each_engine_goes_on_where_the_other_stopped(
+    request: pytest.FixtureRequest, tmp_path: Path, first, second
+):
+    engines = [request.getfixturevalue(f"{name}_engine") for name in (first, second)]
+    one, other = (Lake(str(tmp_path / "lake"), engine) for engine in engines)
+    append(one, 1, b"a", None)
+    append(other, 1, b"not again")
+    append(other, 2, b"b", first_offset=2)
+    append(one, 2, b"not again")
+    for lake in (one, other):
+        assert raw_values(lake) == [b"a", None, b"b"]
+        snapshot = lake.snapshot(RAW_EVENTS)
+        assert (snapshot.batch, snapshot.rows) == (2, 3)
+        assert snapshot.maximum("offset", by=("topic", "partition")) == {("events", 0): 2}
+    one.replace(VISITS, engines[0].from_arrow(visits((DAYS[0], "a"), (DAYS[1], "b"))))
+    other.replace(VISITS, engines[1].from_arrow(visits((DAYS[1], "c"))), days=(DAYS[1], DAYS[1]))
+    assert users(one) == users(other) == [(DAYS[0], "a"), (DAYS[1], "c")]
+    vectors = pa.Table.from_pylist([{"user_id": "u", "factors": [0.5, -2]}], USER_FACTORS.arrow)
+    one.replace(USER_FACTORS, engines[0].from_arrow(vectors))
+    assert conform(engines[1].to_arrow(other.read(USER_FACTORS)), USER_FACTORS) == vectors
+
+
+def test_replacing_days_leaves_the_others_alone(lake: Lake):
+    lake.replace(VISITS, lake.engine.from_arrow(visits(*((day, "old") for day in DAYS))))
+    assert lake.snapshot(VISITS).rows_by("day") == dict.fromkeys(DAYS, 1)
+
+    changed = visits((DAYS[1], "new"), (DAYS[2], "new"), (DAYS[2], "newer"))
+    lake.replace(VISITS, lake.engine.from_arrow(changed), days=(DAYS[1], DAYS[2]))
+    assert users(lake) == [(DAYS[0], "old"), (DAYS[1], "new"), (DAYS[2], "new"), (DAYS[2], "newer")]
+
+    lake.replace(VISITS, lake.engine.from_arrow(visits()), days=(DAYS[0], DAYS[1]))
+    assert users(lake) == [(DAYS[2], "new"), (DAYS[2], "newer")]
+
+    before = lake.snapshot(VISITS).version
+    outside = lake.engine.from_arrow(visits((DAYS[2], "outside")))
+    with pytest.raises(Exception, match=r"(?i)day|predicate|replaceWhere"):
+        lake.replace(VISITS, outside, days=(DAYS[0], DAYS[0]))
+    assert lake.snapshot(VISITS).version == before
+
+    lake.replace(VISITS, lake.engine.from_arrow(visits()))
+    assert users(lake) == []
+
+
+def test_a_version_that_is_pinned_stays_as_it_was(lake: Lake):
+    append(lake, 1, b"a")
+    version = lake.snapshot(RAW_EVENTS).version
+    pinned = lake.read(RAW_EVENTS, version)
+    append(lake, 2, b"b", first_offset=1)
+    assert lake.engine.to_arrow(pinned.select("value"))["value"].to_pylist() == [b"a"]
+
+
+def test_maintenance_puts_files_together_and_changes_nothing_else(lake: Lake):
+    for batch in range(1, 5):
+        append(lake, batch, b"%d" % batch, first_offset=batch)
+    pinned = lake.read(RAW_EVENTS)
+    assert lake.maintain(RAW_EVENTS, timedelta(days=7)) == Maintenance(4, 4, 1, removed_files=0)
+
+    snapshot = lake.snapshot(RAW_EVENTS)
+    assert (snapshot.batch, snapshot.rows) == (4, 4)
+    assert snapshot.maximum("offset", by=("topic", "partition")) == {("events", 0): 4}
+    append(lake, 4, b"not again")
+    append(lake, 5, b"5", first_offset=5)
+    assert raw_values(lake) == [b"1", b"2", b"3", b"4", b"5"]
+    # Who began to read before goes on.
+    assert sorted(lake.engine.to_arrow(pinned.select("value"))["value"].to_pylist()) == [
+        b"1",
+        b"2",
+        b"3",
+        b"4",
+    ]
+
+    assert lake.maintain(RAW_EVENTS, timedelta(days=7)) == Maintenance(5, 2, 1, removed_files=0)
+    version = lake.snapshot(RAW_EVENTS).version
+    assert lake.maintain(RAW_EVENTS, timedelta(days=7)) == Maintenance(5, 1, 1, removed_files=0)
+    assert lake.snapshot(RAW_EVENTS).version == version
+
+
+def test_maintenance_deletes_what_no_version_within_the_retention_has(duckdb_lake: Lake):
+    for batch in (1, 2):
+        append(duckdb_lake, batch, b"%d" % batch, first_offset=batch)
+    folder = Path(duckdb_lake.path(RAW_EVENTS)) / "topic=events" / "partition=0"
+    # As a run that was killed leaves them.
+    shutil.copy(next(folder.glob("*.parquet")), folder / "part-00000-left.parquet")
+    assert duckdb_lake.maintain(RAW_EVENTS, timedelta(0)) == Maintenance(2, 2, 1, removed_files=3)
+    assert len(list(folder.glob("*.parquet"))) == 1
+    append(duckdb_lake, 2, b"not again")
+    append(duckdb_lake, 3, b"3", first_offset=3)
+    assert raw_values(duckdb_lake) == [b"1", b"2", b"3"]
+
+
+def test_a_replacement_of_rows_that_are_put_together_meanwhile_is_refused_whole(
+    duckdb_lake: Lake, monkeypatch: pytest.MonkeyPatch
+):
+    for user in ("a", "b"):
+        days = pa.concat_tables([visits((DAYS[0], user)), visits((DAYS[1], user))])
+        deltalake.write_deltalake(duckdb_lake.path(VISITS), days, mode="append", partition_by=["day"])
+    write = deltalake.write_deltalake
+
+    def write_after_maintenance(*arguments: Any, **options: Any) -> None:
+        duckdb_lake.maintain(VISITS, timedelta(days=7))
+        write(*arguments, **options)
+
+    monkeypatch.setattr(lake_module, "write_deltalake", write_after_maintenance)
+    new = duckdb_lake.engine.from_arrow(visits((DAYS[1], "new")))
+    with pytest.raises(CommitFailedError):
+        duckdb_lake.replace(VISITS, new, days=(DAYS[1], DAYS[1]))
+    everybody = [(day, user) for day in DAYS[:2] for user in ("a", "b")]
+    assert users(duckdb_lake) == everybody
+    # As it is tried again.
+    duckdb_lake.replace(VISITS, new, days=(DAYS[1], DAYS[1]))
+    assert users(duckdb_lake) == [*everybody[:2], (DAYS[1], "new")]
+
+
+def test_files_without_rows_of_a_batch_are_not_opened(duckdb_lake: Lake):
+    for batch in (1, 2, 3):
+        append(duckdb_lake, batch, b"%d" % batch, first_offset=batch)
+    held = {row["min.batch"]: row["path"] for row in duckdb_lake.snapshot(RAW_EVENTS).files.to_pylist()}
+    for batch in (1, 3):
+        (Path(duckdb_lake.path(RAW_EVENTS)) / held[batch]).unlink()
+    rows = duckdb_lake.engine.to_arrow(duckdb_lake.read(RAW_EVENTS, batches=(2, 2)))
+    assert rows["value"].to_pylist() == [b"2"]
+
+
+def test_the_rows_of_some_batches_are_read(lake: Lake):
+    for batch in (1, 2, 3, 4):
+        append(lake, batch, b"%d" % batch, first_offset=batch)
+    lake.maintain(RAW_EVENTS, timedelta(days=7))
+    rows = lake.engine.to_arrow(lake.read(RAW_EVENTS, batches=(2, 3)).select("value"))
+    assert sorted(rows["value"].to_pylist()) == [b"2", b"3"]
+    assert lake.engine.to_arrow(lake.read(RAW_EVENTS, batches=(0, 0)).select("value")).num_rows == 0
+
+
+def test_a_table_of_an_earlier_version_gets_the_columns_that_it_lacks(lake: Lake):
+    first_version = Table("visits", "one visit", VISITS.columns[:2], VISITS.key, VISITS.partition_by)
+    lake.replace(first_version, lake.engine.from_arrow(visits((DAYS[0], "u1")).select(["day", "user_id"])))
+    assert lake.engine.to_arrow(lake.read(VISITS)).select(["user_id", "seconds", "price"]).to_pylist() == [
+        {"user_id": "u1", "seconds": None, "price": None}
+    ]
+    lake.replace(VISITS, lake.engine.from_arrow(visits((DAYS[1], "u2"))), days=(DAYS[1], DAYS[1]))
+    assert lake.snapshot(VISITS).rows_by("day") == {DAYS[0]: 1, DAYS[1]: 1}
+
+
+def test_rows_without_a_required_value_are_refused_on_every_engine(lake: Lake):
+    append(lake, 1, b"a")
+    without_time = raw_table([b"b"], 2).set_column(4, "kafka_time", pa.array([None], TIMESTAMP))
+    with pytest.raises(Exception, match="kafka_time"):
+        lake.append_batch(RAW_EVENTS, lake.engine.from_arrow(without_time), 2)
+    assert raw_values(lake) == [b"a"]
+    assert lake.snapshot(RAW_EVENTS).batch == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"day": [DAYS[0]]}, "table visits have no column user_id"),
+        ({"day": DAYS[:2], "user_id": ["a", None]}, "table visits: column user_id is null in 1 rows"),
+        ({"seconds": [2**31]}, "table visits: column seconds is not int32: .*2147483648"),
+        ({"seconds": ["soon"]}, "table visits: column seconds is not int32: .*soon"),
+        ({"seconds": [[1]]}, "table visits: column seconds is not int32"),
+        ({"price": [1e20]}, r"table visits: column price is not decimal128\(18, 4\)"),
+        ({"at": ["noon"]}, r"table visits: column at is not timestamp\[us, tz=UTC\]"),
+    ],
+)
+def test_rows_that_do_not_fit_are_named_by_table_and_column(columns, message):
+    if "day" not in columns:
+        columns = {
+            "day": [DAYS[0]],
+            "user_id": ["a"],
+            "seconds": [1],
+            "price": [None],
+            "at": [None],
+        } | columns
+    with pytest.raises(LakeError, match=message):
+        conform(pa.table(columns), VISITS)
+
+
+def test_rows_that_fit_get_the_order_and_the_types_of_the_table():
+    given = {
+        "at": [None],
+        "price": [Decimal(1)],
+        "surplus": ["x"],
+        "seconds": [7.0],
+        "user_id": ["a"],
+        "day": [DAYS[0]],
+    }
+    fitted = conform(pa.table(given), VISITS)
+    assert fitted.schema == VISITS.arrow
+    assert fitted.drop_columns(["at"]).to_pylist() == [
+        {"day": DAYS[0], "user_id": "a", "seconds": 7, "price": Decimal(1)}
+    ]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk, and not in every container")
+    yield folder
+    # Lazily: a Spark task that failed there may have a file open until it is collected.
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_is_named_and_leaves_what_was_there(duckdb_engine: DuckDBEngine, small_disk: Path):
+    lake = Lake(str(small_disk / "lake"), duckdb_engine)
+    append(lake, 1, b"a")
+    with pytest.raises(LakeStorageError, match=rf"LAKE_PATH={small_disk}/lake: table raw_events .*[Ss]pace"):
+        append(lake, 2, os.urandom(4_000_000), first_offset=1)
+    assert raw_values(lake) == [b"a"]
+    assert lake.snapshot(RAW_EVENTS).batch == 1
+
+    with (small_disk / "full").open("wb", buffering=0) as file:
+        # Until the last byte is taken: not even the commit fits.
+        while (taken := _write(file, bytes(65_536))) or _write(file, b"x"):
+            assert taken >= 0
+    with pytest.raises(LakeStorageError, match="No space left on device"):
+        append(lake, 2, b"b", first_offset=1)
+    with pytest.raises(LakeStorageError, match="table visits cannot be opened or written"):
+        lake.snapshot(VISITS)
+    (small_disk / "full").unlink()
+
+    append(lake, 2, b"b", first_offset=1)
+    assert raw_values(lake) == [b"a", b"b"]
+    assert lake.snapshot(VISITS).rows == 0
+
+
+def test_a_disk_that_is_full_for_spark_is_named_alike(spark_engine: SparkEngine, small_disk: Path):
+    lake = Lake(str(small_disk / "lake"), spark_engine)
+    append(lake, 1, b"a")
+    message = rf"LAKE_PATH={small_disk}/lake: table {{}} cannot be opened or written: .*[Ss]pace"
+    with pytest.raises(LakeStorageError, match=message.format("raw_events")):
+        append(lake, 2, os.urandom(4_000_000), first_offset=1)
+    assert raw_values(lake) == [b"a"]
+    many = visits(*((DAYS[0], os.urandom(1_000).hex()) for _ in range(5_000)))
+    with pytest.raises(LakeStorageError, match=message.format("visits")):
+        lake.replace(VISITS, spark_engine.from_arrow(many))
+
+
+def _write(file: Any, data: bytes) -> int:
+    try:
+        return int(file.write(data))
+    except OSError:
+        return 0
+
+
+def test_a_lake_path_that_cannot_be_a_folder_is_named_with_the_fix(lake: Lake, tmp_path: Path):
+    (tmp_path / "lake").write_text("a file")
+    message = rf"LAKE_PATH={tmp_path}/lake: table raw_events cannot be opened or written.*set LAKE_PATH"
+    with pytest.raises(LakeStorageError, match=message):
+        lake.snapshot(RAW_EVENTS)
+    with pytest.raises(LakeStorageError, match=message):
+        append(lake, 1, b"a")
+    with pytest.raises(LakeStorageError, match="table visits"):
+        lake.replace(VISITS, lake.engine.from_arrow(visits()))
