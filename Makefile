@@ -24,7 +24,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt clickstream_assets/engine/ivy.xml
 		{ echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13; name one with make PYTHON=…" >&2; exit 1; }
 	@sh clickstream_assets/engine/install_openmp.sh $(PYTHON) >&2
 	@sh clickstream_assets/engine/install_java.sh >&2
-	@sh clickstream_assets/local/make_venv.sh $(PYTHON) $(VENV)
+	@sh clickstream_assets/engine/make_venv.sh $(PYTHON) $(VENV)
 	@echo "Installing packages into $(VENV)" >&2
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' >&2
 	@$(BIN)/clickstream fetch-jars >&2

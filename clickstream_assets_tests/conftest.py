@@ -82,7 +82,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """Kafka, PostgreSQL and Elasticsearch, running; those of CLICKSTREAM_TEST_HOME, where that names a running stack."""
+    """Kafka, PostgreSQL and Elasticsearch: started here, or those that run in CLICKSTREAM_TEST_HOME."""
     if home := os.environ.get("CLICKSTREAM_TEST_HOME"):
         yield Stack(Path(home), Settings(_env_file=None).jars_path)
         return
