@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from flask.testing import FlaskClient
 
-from clickstream_assets.analytics import events as analytics_events
+from clickstream_assets.ingest import parsing
 from clickstream_assets.api.events import EVENT_TYPES
 from clickstream_assets.catalogue import LIVE_EVENTS
 from clickstream_assets.settings import Settings
@@ -165,4 +165,4 @@ def test_deepest_page_and_longest_words_are_answered(client: FlaskClient) -> Non
 
 
 def test_event_types_are_those_of_valid_events() -> None:
-    assert set(EVENT_TYPES) == set(analytics_events.EVENT_TYPES.values())
+    assert set(EVENT_TYPES) == set(parsing.EVENT_TYPES.values())

@@ -71,7 +71,7 @@ def test_every_library_that_a_wheel_needs_is_in_a_wheel_promised_or_installed():
 
 @pytest.mark.parametrize("package", PACKAGES.values())
 def test_the_image_and_the_one_machine_setup_install_it(package: str):
-    installer = ROOT / "clickstream_assets" / "local" / "install_openmp.sh"
+    installer = ROOT / "clickstream_assets" / "engine" / "install_openmp.sh"
     for file in (DOCKERFILE, installer):
         installs = re.findall(r"(?:apt-get|\n    )\s*install\b.*", file.read_text())
         assert any(re.search(rf"\b{package}\b", line) for line in installs), file
