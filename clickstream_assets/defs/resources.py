@@ -3,10 +3,11 @@
 from contextlib import AbstractContextManager
 
 import dagster as dg
+from dagster_pyspark import LazyPySparkResource
 from pydantic import PrivateAttr
 
 from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
-from clickstream_assets.engine.session import spark_session
+from clickstream_assets.engine import spark_session
 from clickstream_assets.settings import EngineName, Settings, load_settings
 from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.stores.lake import Lake
@@ -36,7 +37,11 @@ class ComputeResource(dg.ConfigurableResource):
         settings = self.settings.get()
         if settings.engine is EngineName.DUCKDB:
             return DuckDBEngine(settings)
-        return SparkEngine(lambda: spark_session(settings))
+        return SparkEngine(
+            lambda: spark_session(
+                settings, lambda config: LazyPySparkResource(spark_config=config).spark_session
+            )
+        )
 
 
 class KafkaResource(dg.ConfigurableResource):

@@ -1,0 +1,93 @@
+"""What an engine is, and the functions that belong to the engine of a DataFrame."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pyarrow as pa
+
+from clickstream_assets.engine.sqlframe_private import is_sqlframe
+from clickstream_assets.settings import EngineName
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+else:
+    DataFrame: TypeAlias = Any
+    SparkSession: TypeAlias = Any
+
+BatchFunction: TypeAlias = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+def functions_of(df: DataFrame) -> tuple[ModuleType, Any]:
+    """Return the `(functions, Window)` that belong to the engine of this DataFrame."""
+    if is_sqlframe(df):
+        from sqlframe.duckdb import Window
+        from sqlframe.duckdb import functions as duckdb_functions
+
+        return duckdb_functions, Window
+    from pyspark.sql import Window as SparkWindow
+    from pyspark.sql import functions as spark_functions
+
+    return spark_functions, SparkWindow
+
+
+class Engine(ABC):
+    """Makes DataFrames from Arrow and from Delta tables, and gives Arrow back."""
+
+    name: EngineName
+
+    @abstractmethod
+    def from_arrow(self, data: pa.Table) -> DataFrame:
+        """Make a DataFrame of an Arrow table."""
+
+    @abstractmethod
+    def to_arrow(self, df: DataFrame) -> pa.Table:
+        """Compute a DataFrame into memory."""
+
+    @abstractmethod
+    def read_delta(
+        self,
+        path: str,
+        schema: pa.Schema,
+        version: int | None = None,
+        batches: tuple[int, int] | None = None,
+    ) -> DataFrame:
+        """Read a Delta table, lazily; `version` pins it (default: the newest).
+
+        Of `batches`, the first and the last that are wanted (default: all); files without are skipped.
+        """
+
+    @abstractmethod
+    def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
+        """Run a Python function over Arrow batches, as PySpark's `mapInArrow` does.
+
+        `function` must live in an importable module; it is shipped to Spark's workers. Batches are of any size.
+        """
+
+    @abstractmethod
+    def start_map_arrow(
+        self, df: DataFrame, function: BatchFunction, schema: pa.Schema
+    ) -> Callable[[], DataFrame]:
+        """Begin what `map_arrow` does; what is returned waits for it and gives the result, or raises what went wrong.
+
+        Other work may be done with the engine meanwhile. On Spark it begins, as all does, when rows are asked for.
+        """
+
+    @abstractmethod
+    def persist(self, df: DataFrame) -> DataFrame:
+        """Compute a DataFrame once for several uses; ends with `release`."""
+
+    @abstractmethod
+    def release(self, df: DataFrame) -> None:
+        """Give back the memory behind a DataFrame from `from_arrow`, `map_arrow` or `persist`."""
+
+
+def of_batches(df: DataFrame, batches: tuple[int, int] | None) -> DataFrame:
+    """Return the rows of ingest batches from the first to the last that is named; all without."""
+    if batches is None:
+        return df
+    F, _ = functions_of(df)
+    return df.where(F.col("batch").between(*batches))

@@ -1,0 +1,326 @@
+"""SQLFrame on DuckDB, in this process: no JVM."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import cache, cached_property
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from clickstream_assets.engine.base import BatchFunction, DataFrame, Engine, of_batches
+from clickstream_assets.engine.sqlframe_private import attach, attached, detach, duckdb_query, is_sqlframe
+from clickstream_assets.settings import EngineName, Settings
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+_DUCKDB_TYPES = {"string": "VARCHAR", "int": "INTEGER", "bigint": "BIGINT", "date": "DATE"}
+ADDED_LATER = "clickstream.added_later"
+"""Metadata of a Delta column that the table's older files do not have."""
+# A view keeps the Arrow tables that it reads in memory, so it goes when they are to go.
+_RELATION_NAME = re.compile(r"\b(?:relation|view)_\d+\b")
+_views_on: dict[str, list[str]] = {}
+_relation_numbers = itertools.count(1)
+_BATCH_ROWS = 16_384
+# Compressing takes what a pipe does with the rest. And what is read is then in Arrow's own memory, which goes back to
+# the system when it is released. Python's, of so many large messages, does not: 200 MB after 5 million records.
+_MESSAGES = pa.ipc.IpcWriteOptions(compression="lz4")
+# Starting worker processes takes as long as one process takes for this much.
+_PARALLEL_BATCHES = 4
+
+
+class EngineStorageError(OSError):
+    """The engine has neither memory nor disk for what it computes; the message names the settings and the fix."""
+
+
+def as_view(df: DataFrame) -> DataFrame:
+    """Give a name to an intermediate result; it stays lazy, and its rows are the same.
+
+    To be put between the steps of a long function: SQLFrame copies the whole query at each operation, so that 35
+    in a row cost 2 s whatever the data, and a view starts afresh. Spark needs nothing.
+    """
+    if not is_sqlframe(df):
+        return df
+    connection, _ = _duckdb_session()
+    name = f"view_{next(_relation_numbers)}"
+    query = duckdb_query(df)
+    connection.execute(f"CREATE TEMP VIEW {name} AS {query}")
+    for source in set(_RELATION_NAME.findall(query)):
+        _views_on.setdefault(source, []).append(name)
+    return _named_relation(name, connection.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema)
+
+
+_SQL_TYPES = {
+    pa.string(): "string",
+    pa.large_string(): "string",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.float32(): "float",
+    pa.float64(): "double",
+    pa.bool_(): "boolean",
+    pa.date32(): "date",
+    pa.binary(): "binary",
+    pa.large_binary(): "binary",
+}
+
+
+def _sql_type(arrow: pa.DataType) -> str:
+    if pa.types.is_timestamp(arrow):
+        return "timestamp"
+    if pa.types.is_decimal(arrow):
+        return f"decimal({arrow.precision},{arrow.scale})"
+    if pa.types.is_list(arrow) or pa.types.is_large_list(arrow):
+        return f"array<{_sql_type(arrow.value_type)}>"
+    if pa.types.is_struct(arrow):
+        return f"struct<{', '.join(f'{field.name}: {_sql_type(field.type)}' for field in arrow)}>"
+    return _SQL_TYPES[arrow]
+
+
+@cache
+def _duckdb_session() -> tuple[Any, Any]:
+    """The process's DuckDB connection and SQLFrame's session on it: SQLFrame allows one a process."""
+    import duckdb
+    from sqlframe.duckdb import DuckDBSession
+
+    # Keeping insertion order costs memory on large results, and no function here relies on it.
+    # Nor does caching files' data: each is read once a query, and the cache would fill the limit and stay.
+    connection = duckdb.connect(
+        config={"preserve_insertion_order": False, "enable_external_file_cache": False}
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    # SQLFrame holds it to the end, and DuckDB prints what is still there by then as 40 lines of leaks.
+    atexit.register(connection.close)
+    return connection, DuckDBSession(conn=connection)
+
+
+def _named_relation(name: str, schema: pa.Schema) -> DataFrame:
+    """Return the DataFrame of a relation that DuckDB knows by this name."""
+    _, session = _duckdb_session()
+    session.catalog.add_table(name, {f"`{field.name}`": _sql_type(field.type) for field in schema})
+    return session.table(name)
+
+
+def _to_message(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Buffer:
+    # Pickled as it is, a batch that is a slice of a table would take the whole table along.
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema, options=_MESSAGES) as stream:
+        for batch in batches:
+            stream.write_batch(batch)
+    return sink.getvalue()
+
+
+def _from_message(message: pa.Buffer) -> pa.Table:
+    return pa.ipc.open_stream(message).read_all()
+
+
+def _literal(value: list[str] | dict[str, str]) -> str:
+    """Write a list or a struct of texts as DuckDB does."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"'{name}': {text}" for name, text in value.items()) + "}"
+    return "[" + ", ".join("'" + text.replace("'", "''") + "'" for text in value) + "]"
+
+
+def _apply(function: BatchFunction, schema: pa.Schema, message: pa.Buffer) -> pa.Buffer:
+    return _to_message(schema, function(iter(pa.ipc.open_stream(message))))
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent does: a killed one cannot tell its workers to."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent:
+            parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
+@cache
+def _worker_pool(size: int) -> ProcessPoolExecutor:
+    """The process's workers, shared like its DuckDB: a run makes an engine per asset, and starting takes seconds."""
+    # Spawned, because this process has threads (DuckDB's, Kafka's) that a fork would tear apart.
+    return ProcessPoolExecutor(size, get_context("spawn"), initializer=_end_with_parent)
+
+
+def _files(table: DeltaTable, batches: tuple[int, int] | None) -> list[str]:
+    """Return the addresses of a Delta table's files, of those alone that may have rows of `batches`."""
+    files: list[str] = table.file_uris()
+    if not batches or not files:
+        return files
+    first, last = batches
+    actions = pa.table(table.get_add_actions(flatten=True))
+    names = {
+        # Encoded otherwise in the log, but for the last part.
+        action["path"].rsplit("/", 1)[-1]
+        for action in actions.to_pylist()
+        # Another writer may keep no statistics.
+        if action.get("min.batch") is None or (action["min.batch"] <= last and action["max.batch"] >= first)
+    }
+    return [file for file in files if file.rsplit("/", 1)[-1] in names]
+
+
+class DuckDBEngine(Engine):
+    """SQLFrame on DuckDB, in this process; no JVM."""
+
+    name = EngineName.DUCKDB
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _spill(self) -> Path:
+        return self._settings.clickstream_home.absolute() / "spill"
+
+    @cached_property
+    def _connection(self) -> Any:
+        connection, _ = _duckdb_session()
+        connection.execute(f"SET memory_limit = '{self._settings.duckdb_memory_limit}'")
+        spill = str(self._spill)
+        # Once it has spilled, DuckDB refuses to be told of a folder, be it the same: and each asset has an engine.
+        if connection.execute("SELECT current_setting('temp_directory')").fetchall() != [(spill,)]:
+            connection.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
+        if self._settings.duckdb_threads:
+            connection.execute(f"SET threads = {self._settings.duckdb_threads}")
+        return connection
+
+    def _register(self, relation: Any, schema: pa.Schema) -> DataFrame:
+        name = f"relation_{next(_relation_numbers)}"
+        self._connection.register(name, relation)
+        df = _named_relation(name, schema)
+        attach(df, name, relation)
+        return df
+
+    def from_arrow(self, data: pa.Table) -> DataFrame:
+        """Make a DataFrame that scans the Arrow table in place; `release` lets go of it."""
+        return self._register(data, data.schema)
+
+    def to_arrow(self, df: DataFrame) -> pa.Table:
+        """Compute a DataFrame into memory.
+
+        Raises:
+            EngineStorageError: it takes more than the memory and the disk that DuckDB may use.
+        """
+        import duckdb
+
+        try:
+            return df.toArrow()
+        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+            settings = self._settings
+            raise EngineStorageError(
+                f"DUCKDB_MEMORY_LIMIT={settings.duckdb_memory_limit}: DuckDB could not go on: "
+                f"{' '.join(str(error).split())}. It spills to {self._spill}: see that this disk has space, set "
+                "CLICKSTREAM_HOME to another one, or raise the limit"
+            ) from error
+
+    def read_delta(
+        self,
+        path: str,
+        schema: pa.Schema,
+        version: int | None = None,
+        batches: tuple[int, int] | None = None,
+    ) -> DataFrame:
+        """Let DuckDB read the files that delta-rs finds in the table's log; it skips files and columns."""
+        from deltalake import DeltaTable
+
+        return of_batches(self._read_table(DeltaTable(path, version=version), path, schema, batches), batches)
+
+    def _read_table(
+        self, table: DeltaTable, path: str, schema: pa.Schema, batches: tuple[int, int] | None
+    ) -> DataFrame:
+        files = _files(table, batches)
+        if "://" in path or table.protocol().reader_features:
+            # DuckDB itself would need an extension for object stores and for the newer features of Delta. Where
+            # it stops reading an Arrow dataset before its end, as at a join with nothing, the process can hang
+            # when it ends: so not for local files.
+            return self._register(table.to_pyarrow_dataset(), schema)
+        if not files:
+            return self.from_arrow(schema.empty_table())
+        partition_by = table.metadata().partition_columns
+        hive = ""
+        if partition_by:
+            types = {name: _DUCKDB_TYPES[_sql_type(schema.field(name).type)] for name in partition_by}
+            hive = f", hive_partitioning = true, hive_types = {_literal(types)}"
+        columns = ", ".join(
+            # Spark writes times in a form (INT96) that does not say that they are UTC.
+            f'"{field.name}"::TIMESTAMPTZ AS "{field.name}"'
+            if pa.types.is_timestamp(field.type)
+            else f'"{field.name}"'
+            for field in schema
+        )
+        source = f"read_parquet({_literal(files)}{hive})"
+        if any(ADDED_LATER in field.metadata for field in table.schema().fields):
+            # DuckDB takes the columns of the first file for those of all, unless it looks into each one.
+            empty, _ = attached(self.from_arrow(schema.empty_table()))
+            source = source[:-1] + ", union_by_name = true)"
+            source = f"(FROM {source} UNION ALL BY NAME FROM {empty})"
+        name = f"delta_{next(_relation_numbers)}"
+        self._connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {columns} FROM {source}")
+        return _named_relation(name, schema)
+
+    def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
+        """Run the function here, or where there is much to do in a process per core; the result is in memory."""
+        return self.from_arrow(self._map(self.to_arrow(df), function, schema))
+
+    def start_map_arrow(
+        self, df: DataFrame, function: BatchFunction, schema: pa.Schema
+    ) -> Callable[[], DataFrame]:
+        """Compute `df`, and leave the rest to a thread; DuckDB's connection stays with the caller's."""
+        background = ThreadPoolExecutor(1, "map_arrow")
+        mapped = background.submit(self._map, self.to_arrow(df), function, schema)
+        background.shutdown(wait=False)
+        return lambda: self.from_arrow(mapped.result())
+
+    def _map(self, data: pa.Table, function: BatchFunction, schema: pa.Schema) -> pa.Table:
+        starts = range(0, data.num_rows, _BATCH_ROWS)
+        if len(starts) < _PARALLEL_BATCHES:
+            batches = data.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS)
+            return pa.Table.from_batches(function(iter(batches)), schema)
+        parts = (data.slice(start, _BATCH_ROWS) for start in starts)
+        return pa.concat_tables(self._map_in_processes(parts, function, schema))
+
+    def _map_in_processes(
+        self, parts: Iterable[pa.Table], function: BatchFunction, schema: pa.Schema
+    ) -> Iterator[pa.Table]:
+        size = self._settings.duckdb_threads or os.cpu_count() or 1
+        workers = _worker_pool(size)
+        waiting: deque[Future[pa.Buffer]] = deque()
+        try:
+            for part in parts:
+                batches = part.combine_chunks().to_batches()
+                waiting.append(workers.submit(_apply, function, schema, _to_message(part.schema, batches)))
+                # Another for each worker while it is busy; as messages, all would be in memory a second time.
+                if len(waiting) > 2 * size:
+                    yield _from_message(waiting.popleft().result())
+            while waiting:
+                yield _from_message(waiting.popleft().result())
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def persist(self, df: DataFrame) -> DataFrame:
+        """Compute into an Arrow table; one that is at hand is taken as it is."""
+        _, relation = attached(df)
+        return df if isinstance(relation, pa.Table) else self.from_arrow(self.to_arrow(df))
+
+    def release(self, df: DataFrame) -> None:
+        """Let go of the Arrow table, and of the views that read it."""
+        name = detach(df)
+        self._drop_views_on(name)
+        self._connection.unregister(name)
+
+    def _drop_views_on(self, name: str) -> None:
+        for view in _views_on.pop(name, ()):
+            self._drop_views_on(view)
+            # One that reads several sources goes with the first of them.
+            self._connection.execute(f"DROP VIEW IF EXISTS {view}")

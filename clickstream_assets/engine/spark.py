@@ -1,0 +1,155 @@
+"""Spark: a local, remote or cluster session, and how it is configured and started."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from functools import cached_property
+
+import pyarrow as pa
+
+from clickstream_assets.engine.base import BatchFunction, DataFrame, Engine, SparkSession, of_batches
+from clickstream_assets.engine.jars import spark_jars
+from clickstream_assets.engine.java import find_java
+from clickstream_assets.settings import EngineName, Settings
+
+
+class SparkEngine(Engine):
+    """Spark: a local, remote or cluster session, given by whoever owns its life."""
+
+    name = EngineName.SPARK
+
+    def __init__(self, session: Callable[[], SparkSession]) -> None:
+        self._get_session = session
+
+    @cached_property
+    def session(self) -> SparkSession:
+        """The Spark session, started at first use."""
+        # Local workers would take the first python3 on PATH, which need not be the one with our packages, and
+        # PySpark reads its choice from nowhere else.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        return self._get_session()
+
+    def from_arrow(self, data: pa.Table) -> DataFrame:
+        """Ship an Arrow table to Spark."""
+        # PySpark 4.0 loses rows without a word where one of the table's chunks is empty.
+        return self.session.createDataFrame(data.combine_chunks())
+
+    def to_arrow(self, df: DataFrame) -> pa.Table:
+        """Collect a DataFrame to the driver."""
+        return df.toArrow()
+
+    def read_delta(
+        self,
+        path: str,
+        schema: pa.Schema,
+        version: int | None = None,
+        batches: tuple[int, int] | None = None,
+    ) -> DataFrame:
+        """Read with delta-spark, which skips files by what is asked of their columns."""
+        reader = self.session.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        return of_batches(reader.load(path).select(*schema.names), batches)
+
+    def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
+        """Run the function on Spark's Python workers."""
+        from pyspark.sql.pandas.types import from_arrow_schema
+
+        return df.mapInArrow(function, from_arrow_schema(schema))
+
+    def start_map_arrow(
+        self, df: DataFrame, function: BatchFunction, schema: pa.Schema
+    ) -> Callable[[], DataFrame]:
+        """Leave it to whoever first asks for rows."""
+        mapped = self.map_arrow(df, function, schema)
+        return lambda: mapped
+
+    def persist(self, df: DataFrame) -> DataFrame:
+        """Keep on the executors' disks: in memory, a batch of ingest would take the heap that its joins need."""
+        from pyspark import StorageLevel
+
+        return df.persist(StorageLevel.DISK_ONLY)
+
+    def release(self, df: DataFrame) -> None:
+        """Drop the cache."""
+        df.unpersist()
+
+
+def _garbage_collector() -> str:
+    """Option for the collector that throughput wants, unless the environment names one: Java does not start with two.
+
+    Java's default keeps pauses short at the expense of a seventh more processor time in an ingest.
+    """
+    named = (os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"))
+    return "" if re.search(r"-XX:\+Use\w+GC\b", " ".join(named)) else " -XX:+UseParallelGC"
+
+
+def spark_config(settings: Settings, jars: Iterable[str] = ()) -> dict[str, str]:
+    """Spark configuration for a session that the pipeline starts itself; `jars` are local files."""
+    config = {
+        # Of what Kubernetes allows in a name.
+        "spark.app.name": "clickstream-assets",
+        "spark.master": settings.spark_master or "local[*]",
+        "spark.driver.memory": settings.spark_driver_memory,
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(settings.spark_shuffle_partitions),
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.host": settings.spark_driver_host,
+        "spark.driver.bindAddress": settings.spark_driver_bind_address or settings.spark_driver_host,
+        "spark.executor.memory": settings.spark_executor_memory,
+        # Java's own serializer holds on to the last hundred objects of a stream: of a DataFrame that is kept on disk,
+        # a hundred batches of up to 4 MB a task.
+        "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
+        # Such a batch is that large by one of its rows, whose record may be of any size.
+        "spark.kryoserializer.buffer.max": "512m",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "16384",
+        # Records may be large: 16,384 of 1 MB are more than a worker's memory.
+        "spark.sql.execution.arrow.maxBytesPerBatch": "67108864",
+        # A task that writes several days sorts its rows first, unless it may have as many files open at once; each one
+        # has buffers and dictionaries in the heap, so the rows of more days are sorted.
+        "spark.sql.maxConcurrentOutputFileWriters": "8",
+        # Of the heap, for what all open files hold back: by default nearly all of it.
+        "spark.hadoop.parquet.memory.pool.ratio": "0.25",
+        # Delta's own log cache defaults to a size for clusters.
+        "spark.databricks.delta.snapshotPartitions": "2",
+        # ALS has a lineage as long as its iterations, and tasks are read recursively: 25 were too many for 1 MB.
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.level=warn -Xss8m{_garbage_collector()}",
+        "spark.executor.extraJavaOptions": "-Xss8m",
+    }
+    if settings.spark_cores_max:
+        config["spark.cores.max"] = str(settings.spark_cores_max)
+    jar_list = list(jars)
+    if jar_list:
+        # The driver hands them to the executors.
+        config["spark.jars"] = ",".join(jar_list)
+    return config | settings.spark_config
+
+
+def spark_session(
+    settings: Settings, start: Callable[[dict[str, str]], SparkSession] | None = None
+) -> SparkSession:
+    """Connect to Spark, or start it; a process has one session, so every call shares it.
+
+    `start` makes a session of a configuration (default: PySpark's own builder).
+    """
+    from pyspark.sql import SparkSession
+
+    if settings.spark_remote:
+        session = SparkSession.builder.remote(settings.spark_remote).getOrCreate()
+        # All else is configured where the server is, but days are UTC wherever that is.
+        session.conf.set("spark.sql.session.timeZone", "UTC")
+        return session
+    # PySpark would take any Java, also one that Spark 4.0 does not start with.
+    os.environ.setdefault("JAVA_HOME", str(find_java(settings.java_home).parents[1]))
+    # Each of a Java's many threads would have an arena of its own, and keep in it what it frees: 60 MB in all.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+    config = spark_config(settings, [str(jar) for jar in spark_jars(settings.jars_path)])
+    if start:
+        return start(config)
+    return SparkSession.builder.config(map=config).getOrCreate()

@@ -1,0 +1,38 @@
+"""What we use of SQLFrame that it does not document, read from version 4.10.
+
+A test asks for each of these, so an upgrade that changes one is told there and not by wrong rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def is_sqlframe(df: Any) -> bool:
+    """Return whether a DataFrame is one of SQLFrame's: its classes have no common public base."""
+    return type(df).__module__.startswith("sqlframe.")
+
+
+def duckdb_query(df: Any) -> str:
+    """Return the query of a DataFrame as it stands: optimizing takes longer than DuckDB's own planner."""
+    return str(df.sql(dialect="duckdb", optimize=False))
+
+
+def attach(df: Any, name: str, relation: Any) -> None:
+    """Keep with a DataFrame the name and the Arrow data that it reads.
+
+    In the instance's own dictionary: SQLFrame takes any other attribute for a column.
+    """
+    vars(df)["registered"] = (name, relation)
+
+
+def attached(df: Any) -> tuple[str | None, Any]:
+    """Return what `attach` kept, or two times None."""
+    found: tuple[str | None, Any] = vars(df).get("registered", (None, None))
+    return found
+
+
+def detach(df: Any) -> str:
+    """Take it out again and return the name: SQLFrame's objects are in cycles, so the data would stay in memory."""
+    name, _ = vars(df).pop("registered")
+    return str(name)
