@@ -1,4 +1,4 @@
-"""What can go wrong that a user or an operator can mend: one base class, and whether trying again may help."""
+"""Errors that a user or an operator can mend: one base class, and whether trying again may help."""
 
 
 class ClickstreamError(Exception):
@@ -20,7 +20,7 @@ class ClickstreamError(Exception):
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether the same call may succeed a moment later; this is the one policy, in runs and in the streams alike."""
+    """Return whether the same call may succeed a moment later: the one policy, of runs and of the streams."""
     if isinstance(error, ClickstreamError):
         return error.retryable
     # A disk or a socket of a library that did not answer.

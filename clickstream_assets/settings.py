@@ -21,14 +21,14 @@ class SettingsError(ValueError):
 
 
 class EngineName(StrEnum):
-    """Where batch tables are computed."""
+    """The engine that batch tables are computed with."""
 
     DUCKDB = "duckdb"
     SPARK = "spark"
 
 
 class MailEncryption(StrEnum):
-    """How the connection to the mail server is encrypted."""
+    """Encryption of the connection to the mail server."""
 
     STARTTLS = "starttls"
     SSL = "ssl"
@@ -36,7 +36,7 @@ class MailEncryption(StrEnum):
 
 
 class KafkaSecurity(StrEnum):
-    """What a broker's listener speaks: encrypted or not, with a login or without."""
+    """Protocol of a broker's listener: encrypted or not, with a login or without."""
 
     PLAINTEXT = "PLAINTEXT"
     SSL = "SSL"
@@ -45,7 +45,7 @@ class KafkaSecurity(StrEnum):
 
 
 class SaslMechanism(StrEnum):
-    """How a client logs in to a broker."""
+    """Mechanism by which a client logs in to a broker."""
 
     PLAIN = "PLAIN"
     SCRAM_SHA_256 = "SCRAM-SHA-256"
@@ -417,7 +417,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def kafka_client_options(self) -> dict[str, str]:
-        """How librdkafka's clients reach the brokers, password included."""
+        """Options with which librdkafka's clients reach the brokers, password included."""
         options = {
             "bootstrap.servers": self.kafka_bootstrap_servers,
             "security.protocol": self.kafka_security_protocol.value,
@@ -435,7 +435,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def kafka_spark_options(self) -> dict[str, str]:
-        """How Spark's Kafka source reaches the brokers, password included."""
+        """Options with which Spark's Kafka source reaches the brokers, password included."""
         options = {
             "kafka.bootstrap.servers": self.kafka_bootstrap_servers,
             "kafka.security.protocol": self.kafka_security_protocol.value,

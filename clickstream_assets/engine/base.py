@@ -1,4 +1,4 @@
-"""What an engine is, and the functions that belong to the engine of a DataFrame."""
+"""The interface of an engine, and the functions that belong to the engine of a DataFrame."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Engine(ABC):
     ) -> DataFrame:
         """Read a Delta table, lazily; `version` pins it (default: the newest).
 
-        Of `batches`, the first and the last that are wanted (default: all); files without are skipped.
+        `batches` are the first and the last ingest batch that are wanted (default: all); files without are skipped.
         """
 
     @abstractmethod

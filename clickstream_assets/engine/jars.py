@@ -31,7 +31,7 @@ _NO_ANSWER = re.compile(r"((?:java\.net|javax\.net|java\.io)\.\w*(?:Exception|Er
 
 
 class Configuration(StrEnum):
-    """What can be fetched on its own; the names are those of the configurations in `ivy.xml`."""
+    """A part that can be fetched on its own; the names are those of the configurations in `ivy.xml`."""
 
     KAFKA = "kafka"
     ELASTICSEARCH = "elasticsearch"

@@ -1,4 +1,4 @@
-"""What we use of SQLFrame that it does not document, read from version 4.10.
+"""Parts of SQLFrame that we use and it does not document, read from version 4.10.
 
 A test asks for each of these, so an upgrade that changes one is told there and not by wrong rows.
 """

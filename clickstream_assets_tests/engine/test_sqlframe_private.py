@@ -1,4 +1,4 @@
-"""What we use of SQLFrame's private parts is as it was when it was read."""
+"""SQLFrame's private parts that we use are as they were when they were read."""
 
 from importlib.metadata import version
 
