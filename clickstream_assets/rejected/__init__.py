@@ -1,1 +1,0 @@
-"""Records that the ingest refused: what they are, and how they come in after all."""
