@@ -15,8 +15,10 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from clickstream_assets.errors import ClickstreamError
 
-class SettingsError(ValueError):
+
+class SettingsError(ClickstreamError):
     """A setting has a value that cannot be used; the message names the variable, the value and the fix."""
 
 

@@ -14,10 +14,11 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from clickstream_assets.api import access_log
 from clickstream_assets.api.database import THREADS
+from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 
 
-class ServerError(RuntimeError):
+class ServerError(ClickstreamError):
     """The API cannot be served; the message names the setting and the fix."""
 
 

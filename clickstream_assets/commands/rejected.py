@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class ListFormat(StrEnum):
     JSON = "json"
 
 
-class _InputError(ValueError):
+class _InputError(ClickstreamError):
     """What was typed, or the lake that it is about, does not do; the message says what does."""
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from clickstream_assets.engine.base import BatchFunction, DataFrame, Engine, of_batches
 from clickstream_assets.engine.sqlframe_private import attach, attached, detach, duckdb_query, is_sqlframe
+from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import EngineName, Settings
 
 if TYPE_CHECKING:
@@ -39,8 +40,10 @@ _MESSAGES = pa.ipc.IpcWriteOptions(compression="lz4")
 _PARALLEL_BATCHES = 4
 
 
-class EngineStorageError(OSError):
+class EngineStorageError(ClickstreamError, OSError):
     """The engine has neither memory nor disk for what it computes; the message names the settings and the fix."""
+
+    retryable = True
 
 
 def as_view(df: DataFrame) -> DataFrame:

@@ -20,6 +20,7 @@ from pyarrow import csv as arrow_csv
 
 from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS, RAW_EVENTS, TIMESTAMP
 from clickstream_assets.engine import DataFrame, Engine
+from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.ingest.files import EventFile, read_events
 from clickstream_assets.ingest.parsing import (
     PARSED,
@@ -38,7 +39,7 @@ _MOVIELENS_COLUMNS = ["user_id", "product_id", "rating", "timestamp"]
 _RECORDS_PER_BATCH = 50_000
 
 
-class RatingsError(ValueError):
+class RatingsError(ClickstreamError):
     """A file of ratings cannot be used; the message names it, what is wrong and the fix."""
 
 

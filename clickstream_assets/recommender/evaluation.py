@@ -21,6 +21,7 @@ from scipy.special import stdtr
 
 from clickstream_assets.catalogue import MODEL_EVALUATION
 from clickstream_assets.engine import DataFrame, Engine, functions_of
+from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.recommender.algorithms import ALGORITHMS, fit, products_of
 from clickstream_assets.recommender.als import Parameters
 from clickstream_assets.recommender.interactions import (
@@ -54,7 +55,7 @@ _JUDGED = pa.schema(
 )
 
 
-class GateError(ValueError):
+class GateError(ClickstreamError):
     """What was chosen must not be published; the message says why."""
 
 

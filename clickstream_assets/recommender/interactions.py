@@ -9,6 +9,7 @@ import numpy as np
 
 from clickstream_assets.catalogue import INTERACTIONS
 from clickstream_assets.engine import DataFrame, Engine, functions_of
+from clickstream_assets.errors import ClickstreamError
 
 VIEW_WEIGHT = 1
 ADD_TO_CART_WEIGHT = 4
@@ -21,7 +22,7 @@ _COUNTED = {
 _MINUTE = 60_000_000
 
 
-class NotEnoughInteractions(ValueError):
+class NotEnoughInteractions(ClickstreamError):
     """There is nothing to train or to judge a model on; the message says what is missing."""
 
 

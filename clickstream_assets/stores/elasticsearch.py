@@ -22,6 +22,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_expone
 from urllib3.util import parse_url
 
 from clickstream_assets.catalogue import LIVE_EVENTS
+from clickstream_assets.errors import ClickstreamError, is_retryable
 from clickstream_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Problem(StrEnum):
     FAILED = "Elasticsearch reported an error"
 
 
-class ElasticsearchError(RuntimeError):
+class ElasticsearchError(ClickstreamError):
     """Elasticsearch cannot do what is asked; the message names the setting and the fix.
 
     Attributes:
@@ -63,13 +64,8 @@ class ElasticsearchError(RuntimeError):
     """
 
     def __init__(self, problem: Problem, detail: str) -> None:
-        super().__init__(problem, detail)
+        super().__init__(f"{problem}: {detail}", retryable=problem in (Problem.UNREACHABLE, Problem.BUSY))
         self.problem = problem
-        self.detail = detail
-
-    def __str__(self) -> str:
-        """Say what is wrong and what to do."""
-        return f"{self.problem}: {self.detail}"
 
 
 class Document(NamedTuple):
@@ -476,15 +472,11 @@ class LiveEvents(ElasticsearchServer):
 
     def _patiently(self) -> Retrying:
         return Retrying(
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception(is_retryable),
             stop=stop_after_delay(self._settings.elasticsearch_patience_seconds),
             wait=wait_exponential(multiplier=0.2, max=10),
             reraise=True,
         )
-
-
-def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, ElasticsearchError) and error.problem in (Problem.UNREACHABLE, Problem.BUSY)
 
 
 def _copy(hit: Mapping[str, Any]) -> _Copy:

@@ -26,6 +26,7 @@ from clickstream_assets.engine import (
     EngineStorageError,
     SparkEngine,
 )
+from clickstream_assets.errors import ClickstreamError
 
 # Which classes Py4J and Connect raise differs; the names of Java's are in the text of both.
 _SPARK_CONFLICT = re.compile(r"\bConcurrent\w*Exception|DELTA_CONCURRENT_\w+")
@@ -35,12 +36,14 @@ _SPARK_STORAGE = re.compile(
 )
 
 
-class LakeError(RuntimeError):
+class LakeError(ClickstreamError):
     """The lake cannot do what was asked; the message names the table and the fix."""
 
 
-class LakeStorageError(OSError):
+class LakeStorageError(ClickstreamError, OSError):
     """The lake's storage does not take or give data; the message names LAKE_PATH and the fix."""
+
+    retryable = True
 
 
 @dataclass(frozen=True)

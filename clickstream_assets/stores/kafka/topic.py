@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from clickstream_assets.catalogue import RAW_EVENTS
 from clickstream_assets.engine import DataFrame, Engine, SparkEngine
+from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.login import LoginWatch, unreachable
 
@@ -26,16 +27,22 @@ _RECORD_BYTES = 1_000_000
 _TASK_RECORDS = 200_000
 
 
-class KafkaError(RuntimeError):
+class KafkaError(ClickstreamError):
     """Kafka cannot give what was asked; the message names the setting and the fix."""
+
+    retryable = True
 
 
 class TopicNotFoundError(KafkaError):
     """The topic is not there (yet)."""
 
+    retryable = False
+
 
 class DataLossError(KafkaError):
     """Kafka no longer has records that were never ingested."""
+
+    retryable = False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -35,7 +36,10 @@ class Problem(StrEnum):
     FAILED = "PostgreSQL reported an error"
 
 
-class PostgresError(RuntimeError):
+_PASSING = {Problem.UNREACHABLE, Problem.BUSY, Problem.TOO_SLOW}
+
+
+class PostgresError(ClickstreamError):
     """PostgreSQL cannot do what is asked; the message names the setting or table, and the fix.
 
     Attributes:
@@ -43,7 +47,7 @@ class PostgresError(RuntimeError):
     """
 
     def __init__(self, problem: Problem, detail: str) -> None:
-        super().__init__(f"{problem}: {detail}")
+        super().__init__(f"{problem}: {detail}", retryable=problem in _PASSING)
         self.problem = problem
 
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from psycopg import sql
 from pyarrow import csv
 
+from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.stores.postgres.tables import ServedTable
@@ -29,7 +30,7 @@ _LOCK_TIMEOUT = "10min"
 _STAGED = sql.Identifier("pg_temp", "staged_rows")
 
 
-class PublicationError(ValueError):
+class PublicationError(ClickstreamError):
     """The rows cannot be published; the message names the table, the column or key. Nothing was changed."""
 
 
