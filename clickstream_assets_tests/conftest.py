@@ -1,22 +1,20 @@
-"""What all tests share: both engines, and one stack of real servers."""
+"""Fixtures that all tests share: both engines and the real servers. What a test asks for decides its marks."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
-from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
+from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine, spark_session
 from clickstream_assets.engine.jars import fetch_jars, spark_jars
-from clickstream_assets.engine.session import spark_session
-from clickstream_assets.local.stack import Stack
+from clickstream_assets.local.stack import SERVERS, Stack
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.prepare import prepare_servers
+from clickstream_assets_tests.databases import PrivateServer, pipeline_environment, private_server
 
 # How long an example takes says something of the machine, and nothing of the code.
 hypothesis.settings.register_profile("without_deadline", deadline=None)
@@ -33,6 +31,16 @@ FOR_A_FEW_ROWS = {
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+NEEDS = {
+    "duckdb_engine": "duckdb",
+    "spark_engine": "spark",
+    "kafka": "server",
+    "postgres": "server",
+    "private_postgres": "server",
+    "elasticsearch": "server",
+    "servers": "server",
+}
+"""The mark that a test gets for each of these fixtures, asked for by itself or by another fixture."""
 # Tests that take a minute or more. What begins last would have all other processes wait for it.
 FIRST = (
     "e2e/test_pipeline.py",
@@ -43,11 +51,16 @@ FIRST = (
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave what takes Spark long to `make proofs`, and run first what takes longest."""
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark each test with what it needs, leave what takes Spark long to `make proofs`, and run the longest first."""
     for item in items:
-        if item.get_closest_marker("long_on_spark") and "spark" in item.nodeid.partition("[")[2]:
-            item.add_marker(pytest.mark.long)
+        needs = {NEEDS[name] for name in item.fixturenames if name in NEEDS}
+        if "engine" in item.fixturenames:
+            needs.add(item.callspec.params["engine"])
+        if item.get_closest_marker("long_on_spark") and "spark" in needs:
+            needs.add("long")
+        for need in sorted(needs):
+            item.add_marker(need)
     items.sort(key=lambda item: not item.path.as_posix().endswith(FIRST))
 
 
@@ -82,44 +95,70 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """Kafka, PostgreSQL and Elasticsearch: started here, or those that run in CLICKSTREAM_TEST_HOME."""
+    """The stack of which the fixtures below start their server; with CLICKSTREAM_TEST_HOME, one that runs there."""
+    jars = Settings(_env_file=None).jars_path
     if home := os.environ.get("CLICKSTREAM_TEST_HOME"):
-        yield Stack(Path(home), Settings(_env_file=None).jars_path)
+        yield Stack(Path(home), jars)
         return
     with tempfile.TemporaryDirectory(prefix="clickstream-tests-") as home:
-        stack = Stack(Path(home), Settings(_env_file=None).jars_path)
+        stack = Stack(Path(home), jars)
         try:
-            stack.up(dagster_yaml=Path(__file__).parents[1] / "dagster.yaml")
             yield stack
         finally:
             stack.down()
 
 
+def _environment(stack: Stack, *servers: str) -> dict[str, str]:
+    """The environment that names these servers of the stack, and none that was not asked for."""
+    others = tuple(f"{kind.name.upper()}_" for kind in SERVERS if kind.name not in servers)
+    return {name: value for name, value in stack.env().items() if not name.startswith(others)}
+
+
+def _settings(stack: Stack, *servers: str) -> Settings:
+    """Settings that name these servers, which are up."""
+    if "CLICKSTREAM_TEST_HOME" not in os.environ:
+        only = [kind for kind in SERVERS if kind.name in servers]
+        stack.up(dagster_yaml=Path(__file__).parents[1] / "dagster.yaml", only=only)
+    values = _environment(stack, *servers)
+    return Settings(_env_file=None, **{name.lower(): value for name, value in values.items()})
+
+
 @pytest.fixture(scope="session")
-def settings_for_stack(stack: Stack) -> Settings:
-    """Settings that point to the running servers."""
-    settings = Settings(_env_file=None, **{name.lower(): value for name, value in stack.env().items()})
-    prepare_servers(settings)
-    return settings
+def kafka(stack: Stack) -> Settings:
+    """Settings that name a running Kafka."""
+    return _settings(stack, "kafka")
+
+
+@pytest.fixture(scope="session")
+def postgres(stack: Stack) -> Settings:
+    """Settings that name a running PostgreSQL."""
+    return _settings(stack, "postgres")
+
+
+@pytest.fixture(scope="session")
+def elasticsearch(stack: Stack) -> Settings:
+    """Settings that name a running Elasticsearch."""
+    return _settings(stack, "elasticsearch")
+
+
+@pytest.fixture(scope="session")
+def servers(stack: Stack) -> Settings:
+    """Settings that name a running Kafka, PostgreSQL and Elasticsearch, started at once."""
+    return _settings(stack, "kafka", "postgres", "elasticsearch")
+
+
+@pytest.fixture(scope="module")
+def private_postgres() -> Iterator[PrivateServer]:
+    """A PostgreSQL of a test module's own, to stop and start."""
+    with private_server() as server:
+        yield server
 
 
 @pytest.fixture
 def pipeline_env(
-    stack: Stack, settings_for_stack: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    stack: Stack, kafka: Settings, postgres: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Settings]:
-    """The environment of a pipeline of its own on the running servers: a topic, a database and a lake."""
-    from clickstream_assets.settings import load_settings
-    from clickstream_assets_tests.databases import fresh_database
-
-    with fresh_database(settings_for_stack) as database:
-        environment = stack.env() | {
-            "KAFKA_TOPIC": f"events-{uuid.uuid4().hex[:12]}",
-            "LAKE_PATH": str(tmp_path / "lake"),
-            "RAW_LOGS_PATH": str(tmp_path / "raw_logs"),
-            "POSTGRES_DB": database.postgres_db,
-        }
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        settings = load_settings()
-        prepare_servers(settings)
+    """The environment of a pipeline of its own on Kafka and PostgreSQL: a topic, a database and a lake."""
+    environment = _environment(stack, "kafka", "postgres")
+    with pipeline_environment(postgres, environment, monkeypatch, tmp_path) as settings:
         yield settings

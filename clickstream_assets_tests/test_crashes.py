@@ -45,9 +45,9 @@ INGEST = [sys.executable, "-m", "clickstream_assets_tests.ingestion"]
 
 
 @pytest.fixture(scope="module")
-def shop(settings_for_stack: Settings) -> Settings:
+def shop(kafka: Settings) -> Settings:
     """A topic of two partitions with every kind of record, ingested in two batches that have them all."""
-    settings = new_topic(settings_for_stack, partitions=2)
+    settings = new_topic(kafka, partitions=2)
     made = simulate(settings, events=240, share=0.05)
     return with_settings(settings, ingest_batch_records=made.sent * 2 // 3)
 
@@ -104,9 +104,9 @@ def test_ingest_killed_beside_a_write_is_made_good_by_the_next(
 
 
 def test_rules_that_change_after_a_kill_put_no_record_into_two_places(
-    settings_for_stack: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path
+    kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path
 ):
-    settings = with_settings(new_topic(settings_for_stack), lake_path=str(tmp_path / "lake"))
+    settings = with_settings(new_topic(kafka), lake_path=str(tmp_path / "lake"))
     made = simulate(settings, events=60, share=0.1)
     undisturbed = Ingestion.of(with_settings(settings, lake_path=str(tmp_path / "other")), duckdb_engine)
     undisturbed.run()
@@ -125,9 +125,9 @@ def test_rules_that_change_after_a_kill_put_no_record_into_two_places(
 
 
 def test_records_that_arrive_while_nothing_runs_are_taken_by_the_next(
-    settings_for_stack: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path
+    kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path
 ):
-    settings = with_settings(new_topic(settings_for_stack), lake_path=str(tmp_path / "lake"))
+    settings = with_settings(new_topic(kafka), lake_path=str(tmp_path / "lake"))
     made = simulate(settings, events=60, share=0.1)
     ingestion = Ingestion.of(settings, duckdb_engine)
     with start(ingestion, EVENTS.name, "before", "1") as process:
@@ -169,9 +169,9 @@ def kill_when(process: subprocess.Popen[bytes], is_time: Callable[[], bool]) -> 
 
 @pytest.mark.parametrize("table", [RAW_EVENTS, REJECTED_EVENTS], ids=lambda table: table.name)
 def test_ingest_killed_in_the_middle_of_a_write_is_made_good_by_the_next(
-    settings_for_stack: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path, table: Table
+    kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path, table: Table
 ):
-    settings = with_settings(new_topic(settings_for_stack), lake_path=str(tmp_path / "lake"))
+    settings = with_settings(new_topic(kafka), lake_path=str(tmp_path / "lake"))
     # Random bytes, so that they take their time: 36 MB stay 36 MB in raw_events and in rejected_events.
     values = [os.urandom(900_000) for _ in range(40)]
     send(settings, {0: values})
@@ -204,9 +204,9 @@ def test_ingests_at_once_end_in_the_tables_of_one(
 
 
 def test_worker_processes_end_with_an_ingest_that_is_killed(
-    settings_for_stack: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path
+    kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path
 ):
-    settings = with_settings(new_topic(settings_for_stack), lake_path=str(tmp_path / "lake"))
+    settings = with_settings(new_topic(kafka), lake_path=str(tmp_path / "lake"))
     # As many records as are parsed by a process per core.
     send(settings, {0: [b"%d" % number for number in range(70_000)]})
     ingestion = Ingestion.of(settings, duckdb_engine)
@@ -238,7 +238,7 @@ with publication(load_settings()) as transaction:
 """
 
 
-def test_publisher_killed_right_before_its_commit_leaves_the_old_rows(settings_for_stack: Settings):
+def test_publisher_killed_right_before_its_commit_leaves_the_old_rows(postgres: Settings):
     def served(settings: Settings) -> list[list[Any]]:
         columns = (("clickstream_sessions", "session_id"), ("popular_products", "product_id"))
         return [
@@ -246,7 +246,7 @@ def test_publisher_killed_right_before_its_commit_leaves_the_old_rows(settings_f
             for table, column in columns
         ]
 
-    with fresh_database(settings_for_stack) as settings:
+    with fresh_database(postgres) as settings:
         with publication(settings) as transaction:
             transaction.publish(CLICKSTREAM_SESSIONS_TABLE, sessions(session("old")))
             transaction.publish(POPULAR_PRODUCTS_TABLE, popular(["old"]))

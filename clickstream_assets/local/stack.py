@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -98,6 +98,7 @@ class Stack:
         dagster_yaml: Path | None = None,
         ports: Mapping[str, int] | None = None,
         on_healthy: Callable[[type[Server]], None] | None = None,
+        only: Collection[type[Server]] = SERVERS,
     ) -> None:
         """Start the servers that do not run, all at once, and return when all are healthy.
 
@@ -109,6 +110,7 @@ class Stack:
             ports: fixed ports by name (`kafka`, `postgres`, `elasticsearch`); the others are chosen at the
                 first start, and all are kept.
             on_healthy: is called with each server as soon as that one is healthy, from a thread of its own.
+            only: the servers to start; `env` names none that was never started.
 
         Raises:
             LocalStackError: a port is taken, a server died or was not healthy within 120 s, something that they
@@ -119,12 +121,12 @@ class Stack:
             self._lock_path.touch()
         with self._locked():
             file = StateFile(self._state_path)
-            stopped = [kind for kind in SERVERS if _process(file, kind) is None]
+            stopped = [kind for kind in only if _process(file, kind) is None]
             self._end_orphans(stopped)
             _assign_ports(file, stopped, ports or {})
             file.save()
             self._prepare_dagster(dagster_yaml)
-            self._start(file, stopped, on_healthy)
+            self._start(file, only, stopped, on_healthy)
             if env_file:
                 update_env_file(env_file, self._env(file))
 
@@ -196,6 +198,7 @@ class Stack:
     def _start(
         self,
         file: StateFile,
+        kinds: Collection[type[Server]],
         stopped: list[type[Server]],
         on_healthy: Callable[[type[Server]], None] | None,
     ) -> None:
@@ -208,7 +211,7 @@ class Stack:
                 on_healthy(kind)
 
         with ThreadPoolExecutor(len(SERVERS)) as pool:
-            runs = [pool.submit(bring_up, kind) for kind in SERVERS]
+            runs = [pool.submit(bring_up, kind) for kind in kinds]
             try:
                 errors = [run.exception() for run in runs]
             except KeyboardInterrupt:
@@ -286,19 +289,19 @@ class Stack:
 
     def _env(self, file: StateFile) -> dict[str, str]:
         ports = {name: server.port for name, server in file.state.servers.items()}
-        return {
-            "CLICKSTREAM_HOME": str(self.home),
-            "KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:{ports[Kafka.name]}",
-            "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
-            "POSTGRES_HOST": LOOPBACK,
-            "POSTGRES_PORT": str(ports[Postgres.name]),
-            "POSTGRES_USER": OWNER,
-            "POSTGRES_PASSWORD": file.state.postgres_password,
-            "POSTGRES_DB": self._postgres_db,
-            "ELASTICSEARCH_URL": f"http://{LOOPBACK}:{ports[Elasticsearch.name]}",
-            "DAGSTER_HOME": str(self._dagster_home),
-            "DAGSTER_POSTGRES_DB": DAGSTER_DB,
-        }
+        env = {"CLICKSTREAM_HOME": str(self.home)}
+        if Kafka.name in ports:
+            env["KAFKA_BOOTSTRAP_SERVERS"] = f"{LOOPBACK}:{ports[Kafka.name]}"
+            env["KAFKA_SECURITY_PROTOCOL"] = "PLAINTEXT"
+        if Postgres.name in ports:
+            env["POSTGRES_HOST"] = LOOPBACK
+            env["POSTGRES_PORT"] = str(ports[Postgres.name])
+            env["POSTGRES_USER"] = OWNER
+            env["POSTGRES_PASSWORD"] = file.state.postgres_password
+            env["POSTGRES_DB"] = self._postgres_db
+        if Elasticsearch.name in ports:
+            env["ELASTICSEARCH_URL"] = f"http://{LOOPBACK}:{ports[Elasticsearch.name]}"
+        return env | {"DAGSTER_HOME": str(self._dagster_home), "DAGSTER_POSTGRES_DB": DAGSTER_DB}
 
 
 def _process(file: StateFile, kind: type[Server]) -> psutil.Process | None:
@@ -311,8 +314,8 @@ def _assign_ports(file: StateFile, stopped: list[type[Server]], fixed: Mapping[s
     for kind in SERVERS:
         recorded = servers.get(kind.name)
         wanted = fixed.get(kind.name)
-        if recorded and kind not in stopped:
-            if wanted and wanted != recorded.port:
+        if kind not in stopped:
+            if recorded and wanted and wanted != recorded.port:
                 raise LocalStackError(
                     f"{kind.title} already runs, on port {recorded.port}; to have it on {wanted}, run "
                     "`clickstream stack down` first."

@@ -85,8 +85,8 @@ def publish(settings: Settings) -> None:
 
 
 @pytest.fixture(scope="module")
-def settings(settings_for_stack: Settings) -> Iterator[Settings]:
-    with fresh_database(settings_for_stack) as own:
+def settings(postgres: Settings) -> Iterator[Settings]:
+    with fresh_database(postgres) as own:
         publish(own)
         yield own
 

@@ -42,8 +42,8 @@ def document(number: int, words: str = "", **fields: Any) -> Document:
 
 
 @pytest.fixture(scope="module")
-def client(settings_for_stack: Settings) -> Iterator[FlaskClient]:
-    settings = with_settings(settings_for_stack, elasticsearch_alias=f"api_{uuid4().hex}")
+def client(elasticsearch: Settings) -> Iterator[FlaskClient]:
+    settings = with_settings(elasticsearch, elasticsearch_alias=f"api_{uuid4().hex}")
     live = LiveEvents(settings)
     live.prepare()
     live.write(

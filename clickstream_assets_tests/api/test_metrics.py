@@ -26,8 +26,8 @@ VALUES ('a', 1, 'opened', 'console', now(), NULL), ('b', 1, 'opened', 'console',
 
 
 @pytest.fixture
-def client(settings_for_stack: Settings) -> Iterator[FlaskClient]:
-    with fresh_database(settings_for_stack) as own:
+def client(postgres: Settings) -> Iterator[FlaskClient]:
+    with fresh_database(postgres) as own:
         with connect(own) as connection:
             connection.execute(STATEMENTS)
         yield from clients_of(own)

@@ -25,9 +25,9 @@ def server() -> Iterator[PrivateServer]:
 
 
 @pytest.fixture
-def client(server: PrivateServer, settings_for_stack: Settings) -> Iterator[FlaskClient]:
+def client(server: PrivateServer, elasticsearch: Settings) -> Iterator[FlaskClient]:
     yield from clients_of(
-        with_settings(server.settings, elasticsearch_url=settings_for_stack.elasticsearch_url)
+        with_settings(server.settings, elasticsearch_url=elasticsearch.elasticsearch_url)
     )
 
 
@@ -95,8 +95,8 @@ def test_a_database_that_refuses_the_question_is_not_ready(server: PrivateServer
         assert answer.json["dependencies"]["postgres"] == "the user may not do this"
 
 
-def test_missing_tables_are_named(settings_for_stack: Settings) -> None:
-    with fresh_database(settings_for_stack, migrated=False) as empty:
+def test_missing_tables_are_named(postgres: Settings) -> None:
+    with fresh_database(postgres, migrated=False) as empty:
         for client in clients_of(empty):
             tables = client.get("/health/ready").json["dependencies"]["tables"]
             assert "popular_products" in tables

@@ -10,8 +10,8 @@ from clickstream_assets_tests.databases import fresh_database
 
 
 @pytest.fixture
-def client_of_empty_tables(settings_for_stack: Settings) -> Iterator[FlaskClient]:
-    with fresh_database(settings_for_stack) as empty:
+def client_of_empty_tables(postgres: Settings) -> Iterator[FlaskClient]:
+    with fresh_database(postgres) as empty:
         yield from clients_of(empty)
 
 

@@ -58,8 +58,8 @@ def test_day_without_a_report_is_a_problem_that_says_which_days_have_one(client:
     )
 
 
-def test_before_the_first_report_there_is_none(settings_for_stack: Settings) -> None:
-    with fresh_database(settings_for_stack) as empty:
+def test_before_the_first_report_there_is_none(postgres: Settings) -> None:
+    with fresh_database(postgres) as empty:
         for client in clients_of(empty):
             assert client.get("/api/reports").json["reports"] == []
             answer = client.get(PATH)

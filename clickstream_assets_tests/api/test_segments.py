@@ -110,8 +110,8 @@ def test_unknown_segment_is_answered_with_those_that_there_are(client: FlaskClie
     assert answer.json["detail"].startswith("segment='vip': must be one of buyer, window_shopper, champions")
 
 
-def test_without_any_day_there_is_nothing_to_count(settings_for_stack: Settings) -> None:
-    with fresh_database(settings_for_stack) as empty:
+def test_without_any_day_there_is_nothing_to_count(postgres: Settings) -> None:
+    with fresh_database(postgres) as empty:
         for client in clients_of(empty):
             page = {"limit": 100, "offset": 0, "more": False}
             assert asked(client) == {"date": None, "segments": [], "page": page}

@@ -55,10 +55,10 @@ def alert(number: int, product_id: str, state: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def client(settings_for_stack: Settings) -> Iterator[FlaskClient]:
+def client(postgres: Settings) -> Iterator[FlaskClient]:
     windows = [window(n, f"p{p}", 100 * p) for n in range(5) for p in (1, 2)]
     alerts = [alert(0, "p1", "resolved"), alert(1, "p2", "resolved"), alert(4, "p1", "open")]
-    with fresh_database(settings_for_stack) as own:
+    with fresh_database(postgres) as own:
         with publication(own) as transaction:
             transaction.publish(PRODUCT_WINDOWS_TABLE, table(PRODUCT_WINDOWS, windows))
             transaction.publish(FLASH_SALE_ALERTS_TABLE, table(FLASH_SALE_ALERTS, alerts))

@@ -23,9 +23,9 @@ def prepare(settings: Settings, **variables: str) -> subprocess.CompletedProcess
     return subprocess.run([CLICKSTREAM, "prepare"], env=env, capture_output=True, text=True, check=False)
 
 
-def test_prepare_makes_the_tables_and_the_topic_and_a_second_time_nothing(settings_for_stack: Settings):
+def test_prepare_makes_the_tables_and_the_topic_and_a_second_time_nothing(servers: Settings):
     topic = f"events-{uuid4().hex[:12]}"
-    with fresh_database(settings_for_stack, migrated=False) as empty:
+    with fresh_database(servers, migrated=False) as empty:
         settings = with_settings(empty, kafka_topic=topic)
         done = prepare(settings, KAFKA_TOPIC_PARTITIONS="2")
         assert (done.returncode, done.stderr) == (0, "")
@@ -37,17 +37,17 @@ def test_prepare_makes_the_tables_and_the_topic_and_a_second_time_nothing(settin
         assert f"The topic {topic} is there." in again.stdout
 
 
-def test_prepare_without_a_database_says_what_to_mend(settings_for_stack: Settings):
+def test_prepare_without_a_database_says_what_to_mend(servers: Settings):
     port = free_port()
-    failed = prepare(with_settings(settings_for_stack, postgres_port=port))
+    failed = prepare(with_settings(servers, postgres_port=port))
     assert failed.returncode == 1
     assert f"POSTGRES_PORT={port}" in failed.stderr
     assert "Traceback" not in failed.stderr
 
 
-def test_prepare_without_a_broker_says_what_to_mend(settings_for_stack: Settings):
+def test_prepare_without_a_broker_says_what_to_mend(servers: Settings):
     address = f"127.0.0.1:{free_port()}"
-    failed = prepare(settings_for_stack, KAFKA_BOOTSTRAP_SERVERS=address, KAFKA_TIMEOUT_SECONDS="1")
+    failed = prepare(servers, KAFKA_BOOTSTRAP_SERVERS=address, KAFKA_TIMEOUT_SECONDS="1")
     assert failed.returncode == 1
     assert f"KAFKA_BOOTSTRAP_SERVERS={address}" in failed.stderr
     assert "Traceback" not in failed.stderr

@@ -18,9 +18,9 @@ NOT_UTF8 = b"\xff\x1b[31m"
 
 
 @pytest.fixture
-def shop(settings_for_stack: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def shop(kafka: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A topic and a lake of one's own, which the environment names too."""
-    settings = with_settings(new_topic(settings_for_stack), lake_path=str(tmp_path / "lake"))
+    settings = with_settings(new_topic(kafka), lake_path=str(tmp_path / "lake"))
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", settings.kafka_bootstrap_servers)
     monkeypatch.setenv("KAFKA_TOPIC", settings.kafka_topic)
     monkeypatch.setenv("LAKE_PATH", settings.lake)

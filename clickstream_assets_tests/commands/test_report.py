@@ -20,8 +20,8 @@ from clickstream_assets_tests.reports.days import DAY, NOW, report
 
 
 @pytest.fixture(scope="module")
-def database(settings_for_stack: Settings) -> Iterator[Settings]:
-    with fresh_database(settings_for_stack) as own:
+def database(postgres: Settings) -> Iterator[Settings]:
+    with fresh_database(postgres) as own:
         with connect(own) as connection:
             connection.execute(
                 "INSERT INTO daily_report (report_date, generated_at, report) VALUES (%s, %s, %s)",

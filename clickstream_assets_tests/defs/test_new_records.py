@@ -266,10 +266,10 @@ def look_at_kafka(instance: dg.DagsterInstance, definitions: dg.Definitions) -> 
 def test_a_missing_topic_is_waited_for_and_named(
     instance: dg.DagsterInstance,
     definitions: dg.Definitions,
-    settings_for_stack: Settings,
+    kafka: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", settings_for_stack.kafka_bootstrap_servers)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka.kafka_bootstrap_servers)
     monkeypatch.setenv("KAFKA_TOPIC", "nobody-made-this")
     reason = refused(look_at_kafka(instance, definitions))
     assert "KAFKA_TOPIC='nobody-made-this'" in reason

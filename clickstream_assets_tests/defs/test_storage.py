@@ -19,9 +19,9 @@ OTHERS = (
 
 @pytest.fixture
 def settings(
-    settings_for_stack: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    postgres: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Settings]:
-    with fresh_database(settings_for_stack) as own:
+    with fresh_database(postgres) as own:
         (tmp_path / "dagster.yaml").write_bytes(DAGSTER_YAML.read_bytes())
         for name in ("host", "port", "user"):
             monkeypatch.setenv(f"POSTGRES_{name.upper()}", str(getattr(own, f"postgres_{name}")))

@@ -38,10 +38,10 @@ QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"
 
 
 @pytest.fixture(scope="module")
-def own_settings(settings_for_stack: Settings) -> Iterator[Settings]:
+def own_settings(servers: Settings) -> Iterator[Settings]:
     """A topic's and an alias's names, and an empty database."""
     name = uuid4().hex[:12]
-    with fresh_database(settings_for_stack, migrated=False) as database:
+    with fresh_database(servers, migrated=False) as database:
         yield with_settings(
             database,
             kafka_topic=f"events-{name}",

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import MAPPINGS
 from clickstream_assets.streaming.alert_index import ALERT_MAPPINGS
 from clickstream_assets.streaming.alerts import State
-from clickstream_assets_tests.databases import PrivateServer, private_server, query, with_settings
+from clickstream_assets_tests.databases import PrivateServer, query, with_settings
 from clickstream_assets_tests.deploy.files import (
     COMPOSE_FILE,
     PASSWORDS,
@@ -65,14 +64,8 @@ def test_no_password_is_written_in_the_file():
     } == set()
 
 
-@pytest.fixture
-def own_postgres() -> Iterator[PrivateServer]:
-    with private_server() as server:
-        yield server
-
-
-def test_an_empty_server_gets_both_databases_and_an_owner_without_power(own_postgres: PrivateServer):
-    settings = own_postgres.settings
+def test_an_empty_server_gets_both_databases_and_an_owner_without_power(private_postgres: PrivateServer):
+    settings = private_postgres.settings
     environment = {
         "POSTGRES_USER": settings.postgres_user,
         "PGHOST": settings.postgres_host,

@@ -35,9 +35,9 @@ LOOKBACK = timedelta(days=30)
 
 
 @pytest.fixture
-def shop(settings_for_stack: Settings, tmp_path: Path) -> Settings:
+def shop(kafka: Settings, tmp_path: Path) -> Settings:
     """A topic of three partitions and a lake of one's own."""
-    settings = new_topic(settings_for_stack, partitions=3)
+    settings = new_topic(kafka, partitions=3)
     return with_settings(settings, lake_path=str(tmp_path / "lake"))
 
 
@@ -197,11 +197,11 @@ def test_records_that_arrive_meanwhile_are_left_to_the_next_run(shop: Settings, 
 
 @pytest.fixture(scope="module")
 def two_hours(
-    settings_for_stack: Settings, duckdb_engine: DuckDBEngine, tmp_path_factory: pytest.TempPathFactory
+    kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> Ingestion:
     """Four events and a rejected record an hour, each hour a batch: 9 and 10 o'clock."""
     lake_path = str(tmp_path_factory.mktemp("two_hours") / "lake")
-    ingestion = Ingestion.of(with_settings(new_topic(settings_for_stack), lake_path=lake_path), duckdb_engine)
+    ingestion = Ingestion.of(with_settings(new_topic(kafka), lake_path=lake_path), duckdb_engine)
     for hour in (9, 10):
         events = [event("u", f"2024-05-01T0{minute}:00:00Z", n=hour) for minute in range(4)]
         arrival = datetime(2024, 5, 1, hour, 59, 59, 999_000, tzinfo=UTC)
@@ -339,9 +339,9 @@ def test_a_topic_that_was_made_anew_is_refused(shop: Settings, duckdb_engine: Du
 
 @pytest.mark.parametrize("batch_records", [1, 100])
 def test_a_topic_that_ends_in_transaction_markers_is_read_to_its_end_once(
-    settings_for_stack: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path, batch_records
+    kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path, batch_records
 ):
-    settings = new_topic(settings_for_stack)
+    settings = new_topic(kafka)
     ingestion = Ingestion.of(
         with_settings(settings, lake_path=str(tmp_path / "lake"), ingest_batch_records=batch_records),
         duckdb_engine,
@@ -367,8 +367,8 @@ def test_a_topic_that_ends_in_transaction_markers_is_read_to_its_end_once(
     assert [row["offset"] for row in ingestion.contents()[RAW_EVENTS.name]] == [0, 1, 2, 9]
 
 
-def test_two_topics_share_a_lake(shop: Settings, settings_for_stack: Settings, duckdb_engine: DuckDBEngine):
-    other = with_settings(new_topic(settings_for_stack), lake_path=shop.lake)
+def test_two_topics_share_a_lake(shop: Settings, kafka: Settings, duckdb_engine: DuckDBEngine):
+    other = with_settings(new_topic(kafka), lake_path=shop.lake)
     first, second = (Ingestion.of(settings, duckdb_engine) for settings in (shop, other))
     send(shop, {0: [event("u", "2024-05-01T00:00:00Z", event_id="same")], 1: [b"x"]})
     send(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,12 +21,11 @@ from clickstream_assets.definitions import defs
 from clickstream_assets.defs.serving.assets import DAILY_TABLES as SERVED_BY_DAY
 from clickstream_assets.defs.serving.assets import SHOPPER_TABLES
 from clickstream_assets.local.stack import Stack
-from clickstream_assets.settings import Settings, load_settings
+from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import conform
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.stores.postgres.tables import CUSTOMER_SEGMENTS_TABLE, ServedTable
-from clickstream_assets.stores.prepare import prepare_servers
-from clickstream_assets_tests.databases import fresh_database
+from clickstream_assets_tests.databases import pipeline_environment
 from clickstream_assets_tests.defs.pipeline import Pipeline
 
 SERVED = (*SERVED_BY_DAY, *SHOPPER_TABLES, CUSTOMER_SEGMENTS_TABLE)
@@ -37,22 +35,12 @@ SMALL_MODELS = {"ALS_FACTORS": "8", "ALS_ITERATIONS": "2"}
 
 
 @contextmanager
-def running_pipeline(stack: Stack, settings_for_stack: Settings, folder: Path) -> Iterator[Pipeline]:
+def running_pipeline(stack: Stack, servers: Settings, folder: Path) -> Iterator[Pipeline]:
     """A pipeline with a topic, a database and a lake of its own, which the environment names meanwhile."""
-    with fresh_database(settings_for_stack) as own, pytest.MonkeyPatch.context() as patch:
-        environment = stack.env() | {
-            "KAFKA_TOPIC": f"events-{uuid.uuid4().hex[:12]}",
-            "LAKE_PATH": str(folder / "lake"),
-            "RAW_LOGS_PATH": str(folder / "raw_logs"),
-            "POSTGRES_DB": own.postgres_db,
-            **SMALL_MODELS,
-        }
-        for name, value in environment.items():
-            patch.setenv(name, value)
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        settings = load_settings()
-        prepare_servers(settings)
-        yield Pipeline(settings, dg.DagsterInstance.ephemeral(), defs())
+        with pipeline_environment(servers, stack.env() | SMALL_MODELS, patch, folder) as settings:
+            yield Pipeline(settings, dg.DagsterInstance.ephemeral(), defs())
 
 
 @dataclass(frozen=True)

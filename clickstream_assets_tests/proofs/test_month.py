@@ -123,9 +123,9 @@ class Month:
 
 
 @pytest.fixture(scope="module")
-def month(stack: Stack, settings_for_stack: Settings, tmp_path_factory: pytest.TempPathFactory) -> Month:
+def month(stack: Stack, servers: Settings, tmp_path_factory: pytest.TempPathFactory) -> Month:
     folder = tmp_path_factory.mktemp("month")
-    with running_pipeline(stack, settings_for_stack, folder) as pipeline:
+    with running_pipeline(stack, servers, folder) as pipeline:
         made = RecordStream(plan_traffic(pipeline.settings, OPTIONS))
         values = [*(record.value for record in made), *EXTRA]
         file = lines(sorted(values, key=lambda value: json.loads(value)["timestamp"]), folder / "month.jsonl")
@@ -194,9 +194,9 @@ def _line(record: Record, number: int) -> str:
 
 
 def test_late_repeated_and_shuffled_events_end_in_the_tables_of_the_clean_month(
-    month: Month, stack: Stack, settings_for_stack: Settings, tmp_path: Path
+    month: Month, stack: Stack, servers: Settings, tmp_path: Path
 ):
-    with running_pipeline(stack, settings_for_stack, tmp_path) as pipeline:
+    with running_pipeline(stack, servers, tmp_path) as pipeline:
         made = RecordStream(plan_traffic(pipeline.settings, OPTIONS), FAULTS)
         extra = [Record(b"", value, FIRST) for value in EXTRA]
         values = shuffled([*made, *extra], Random(7))

@@ -60,10 +60,10 @@ class Backfilled:
 
 @pytest.fixture(scope="module")
 def backfilled(
-    stack: Stack, settings_for_stack: Settings, tmp_path_factory: pytest.TempPathFactory
+    stack: Stack, servers: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Backfilled:
     folder = tmp_path_factory.mktemp("online_retail")
-    with running_pipeline(stack, settings_for_stack, folder) as pipeline:
+    with running_pipeline(stack, servers, folder) as pipeline:
         replayed = run_replay(pipeline.settings, FILE, files=False)
         assert (replayed.sent, replayed.sent + sum(replayed.skipped.values())) == (266_495, 370_931)
         pipeline.ingest()

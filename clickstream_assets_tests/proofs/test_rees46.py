@@ -39,9 +39,9 @@ pytestmark = [pytest.mark.long, pytest.mark.skipif(not FILE.exists(), reason=f"{
 
 
 def test_every_table_of_a_real_day_equals_sql_on_the_file(
-    stack: Stack, settings_for_stack: Settings, tmp_path: Path
+    stack: Stack, servers: Settings, tmp_path: Path
 ):
-    with running_pipeline(stack, settings_for_stack, tmp_path) as pipeline:
+    with running_pipeline(stack, servers, tmp_path) as pipeline:
         assert run_replay(pipeline.settings, FILE, files=False).sent == 14_074
         pipeline.ingest()
         pipeline.refresh(str(DAY), str(DAY))

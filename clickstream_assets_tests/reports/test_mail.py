@@ -138,9 +138,9 @@ def test_without_a_server_sending_is_an_error():
         send(settings_for(None))
 
 
-def test_nobody_gets_a_report_twice_and_one_refusal_keeps_it_from_nobody_else(settings_for_stack: Settings):
+def test_nobody_gets_a_report_twice_and_one_refusal_keeps_it_from_nobody_else(postgres: Settings):
     addresses = ["ann@example.com", "ghost@example.com", "bob@example.com"]
-    with fresh_database(settings_for_stack) as database, mailbox(refused=("ghost@example.com",)) as received:
+    with fresh_database(postgres) as database, mailbox(refused=("ghost@example.com",)) as received:
         with mailer(settings_for(received)) as server:
 
             def to(_: datetime.date, recipient: str) -> str:
@@ -162,22 +162,22 @@ def test_nobody_gets_a_report_twice_and_one_refusal_keeps_it_from_nobody_else(se
     assert rows == [(recipient, message["Message-ID"]) for _, recipient, message in received.mails]
 
 
-def test_a_mail_that_failed_leaves_no_record_so_that_it_is_tried_again(settings_for_stack: Settings):
+def test_a_mail_that_failed_leaves_no_record_so_that_it_is_tried_again(postgres: Settings):
     def fail(_: datetime.date, recipient: str) -> str:
         raise MailServerError(f"no way to {recipient}")
 
     mail = (DAY, "ann@example.com")
 
-    with fresh_database(settings_for_stack) as database:
+    with fresh_database(postgres) as database:
         with pytest.raises(MailServerError):
             mail_once(database, [mail], fail)
         assert mail_once(database, [mail], lambda *_: "<1@x>").now == [mail]
 
 
-def test_a_busy_recipient_keeps_the_report_from_nobody_else(settings_for_stack: Settings):
+def test_a_busy_recipient_keeps_the_report_from_nobody_else(postgres: Settings):
     kept = ("busy@example.com", "ghost@example.com", "full@example.com")
     mails = [(DAY, address) for address in ("ann@example.com", *kept, "bob@example.com")]
-    with fresh_database(settings_for_stack) as database, mailbox(refused=kept) as received:
+    with fresh_database(postgres) as database, mailbox(refused=kept) as received:
         settings = settings_for(received)
         with mailer(settings) as server, pytest.raises(MailServerError) as raised:
             mail_once(database, mails, lambda _, recipient: server.send(report(), recipient))

@@ -18,10 +18,10 @@ def offline_settings(tmp_path):
 
 
 @pytest.fixture
-def missing_topic(settings_for_stack, tmp_path):
+def missing_topic(kafka, tmp_path):
     """Settings of the running stack with daily files of the test's own and a topic that does not exist."""
     own = {"kafka_topic": f"simulator-{uuid4().hex}", "raw_logs_path": tmp_path / "raw_logs"}
-    return Settings(**settings_for_stack.model_dump() | own, _env_file=None)
+    return Settings(**kafka.model_dump() | own, _env_file=None)
 
 
 @pytest.fixture

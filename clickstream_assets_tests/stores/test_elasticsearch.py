@@ -32,11 +32,11 @@ def document(event_id: str, day: date = DAY, offset: int = 0, **fields: object) 
 
 
 @pytest.fixture
-def live(settings_for_stack: Settings) -> Iterator[LiveEvents]:
+def live(elasticsearch: Settings) -> Iterator[LiveEvents]:
     """An alias of its own, ready to be written to."""
     alias = f"live_{uuid4().hex}"
     live = LiveEvents(
-        with_settings(settings_for_stack, elasticsearch_alias=alias, elasticsearch_patience_seconds=5)
+        with_settings(elasticsearch, elasticsearch_alias=alias, elasticsearch_patience_seconds=5)
     )
     live.prepare()
     yield live
@@ -206,15 +206,15 @@ def test_days_are_dropped_by_age_and_the_newest_stays(live: LiveEvents):
     assert found(live) == ["2024-06-10"]
 
 
-def test_nothing_is_found_before_anything_was_written(settings_for_stack: Settings):
-    live = LiveEvents(with_settings(settings_for_stack, elasticsearch_alias="never_written"))
+def test_nothing_is_found_before_anything_was_written(elasticsearch: Settings):
+    live = LiveEvents(with_settings(elasticsearch, elasticsearch_alias="never_written"))
     assert live.search({"match_all": {}}, 10, 0) == []
     assert live.drop_days(keep=1, today=DAY) == []
 
 
-def test_index_in_the_place_of_the_alias_is_named(settings_for_stack: Settings):
+def test_index_in_the_place_of_the_alias_is_named(elasticsearch: Settings):
     name = f"older_{uuid4().hex}"
-    live = LiveEvents(with_settings(settings_for_stack, elasticsearch_alias=name))
+    live = LiveEvents(with_settings(elasticsearch, elasticsearch_alias=name))
     live.client.indices.create(index=name)
     try:
         with pytest.raises(ElasticsearchError, match=f"has an index called {name}") as caught:
@@ -247,7 +247,7 @@ def ids_in(request: Request) -> list[str]:
     return [msgspec.json.decode(line)["create"]["_id"] for line in request.body.splitlines()[::2]]
 
 
-def test_only_what_a_busy_server_has_not_taken_is_sent_again(settings_for_stack: Settings):
+def test_only_what_a_busy_server_has_not_taken_is_sent_again(elasticsearch: Settings):
     answers = iter(
         [
             Answer(503, b"{}", PRODUCT),
@@ -265,13 +265,13 @@ def test_only_what_a_busy_server_has_not_taken_is_sent_again(settings_for_stack:
         return next(answers) if to_bulk(request) else NOTHING_FOUND
 
     with web_server(answer) as server:
-        live = LiveEvents(with_settings(settings_for_stack, elasticsearch_url=server.url))
+        live = LiveEvents(with_settings(elasticsearch, elasticsearch_url=server.url))
         assert live.write([document(name) for name in "abcd"]) == [CREATED, CREATED, THERE, CREATED]
     sent = [ids_in(request) for request in server.requests if to_bulk(request)]
     assert sent == [list("abcd")] * 2 + [["a", "c"]] * 2
 
 
-def test_server_that_stays_busy_is_an_error_after_the_patience(settings_for_stack: Settings):
+def test_server_that_stays_busy_is_an_error_after_the_patience(elasticsearch: Settings):
     def answer(request: Request) -> Answer:
         if not to_bulk(request):
             return NOTHING_FOUND
@@ -280,7 +280,7 @@ def test_server_that_stays_busy_is_an_error_after_the_patience(settings_for_stac
     with web_server(answer) as server:
         live = LiveEvents(
             with_settings(
-                settings_for_stack, elasticsearch_url=server.url, elasticsearch_patience_seconds=0.5
+                elasticsearch, elasticsearch_url=server.url, elasticsearch_patience_seconds=0.5
             )
         )
         with pytest.raises(ElasticsearchError, match="error_429: busy") as caught:
@@ -289,11 +289,11 @@ def test_server_that_stays_busy_is_an_error_after_the_patience(settings_for_stac
     assert len(server.requests) > 2
 
 
-def test_server_that_is_away_is_named_without_the_password(settings_for_stack: Settings):
+def test_server_that_is_away_is_named_without_the_password(elasticsearch: Settings):
     port = free_port()
     live = LiveEvents(
         with_settings(
-            settings_for_stack,
+            elasticsearch,
             elasticsearch_url=f"http://user:s3cret@127.0.0.1:{port}",
             elasticsearch_patience_seconds=0,
         )
@@ -305,10 +305,10 @@ def test_server_that_is_away_is_named_without_the_password(settings_for_stack: S
         assert "s3cret" not in str(caught.value)
 
 
-def test_wrong_key_is_told_apart(settings_for_stack: Settings):
+def test_wrong_key_is_told_apart(elasticsearch: Settings):
     with web_server(lambda _: Answer(401, b"{}", PRODUCT)) as server:
         live = LiveEvents(
-            with_settings(settings_for_stack, elasticsearch_url=server.url, elasticsearch_api_key="a key")
+            with_settings(elasticsearch, elasticsearch_url=server.url, elasticsearch_api_key="a key")
         )
         with pytest.raises(ElasticsearchError, match="set ELASTICSEARCH_API_KEY"):
             live.prepare()

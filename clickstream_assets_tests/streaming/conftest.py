@@ -11,7 +11,7 @@ from clickstream_assets_tests.streaming.streams import Shop, new_shop
 
 
 @pytest.fixture
-def shop(settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path) -> Iterator[Shop]:
+def shop(servers: Settings, spark_engine: SparkEngine, tmp_path: Path) -> Iterator[Shop]:
     """A stream of its own."""
-    with new_shop(settings_for_stack, tmp_path, spark_engine.session) as own:
+    with new_shop(servers, tmp_path, spark_engine.session) as own:
         yield own

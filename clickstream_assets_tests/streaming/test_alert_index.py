@@ -29,8 +29,8 @@ from clickstream_assets_tests.streaming.test_store import (
 
 
 @pytest.fixture
-def stream(settings_for_stack: Settings, tmp_path: Path) -> Iterator[Stream]:
-    with new_stream(settings_for_stack, tmp_path) as own:
+def stream(servers: Settings, tmp_path: Path) -> Iterator[Stream]:
+    with new_stream(servers, tmp_path) as own:
         yield own
 
 

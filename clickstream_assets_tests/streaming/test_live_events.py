@@ -34,10 +34,10 @@ PRODUCT = {"X-Elastic-Product": "Elasticsearch", "Content-Type": "application/js
 
 
 @pytest.fixture
-def settings(settings_for_stack: Settings, tmp_path: Path) -> Iterator[Settings]:
+def settings(servers: Settings, tmp_path: Path) -> Iterator[Settings]:
     """A topic of two partitions, a lake, checkpoints and an alias of one's own."""
     settings = with_settings(
-        new_topic(settings_for_stack, partitions=2),
+        new_topic(servers, partitions=2),
         lake_path=str(tmp_path / "lake"),
         checkpoint_path=str(tmp_path / "checkpoints"),
         elasticsearch_alias=f"live_{uuid4().hex}",

@@ -32,8 +32,8 @@ ALERT = {
 
 
 @pytest.fixture
-def settings(settings_for_stack: Settings) -> Iterator[Settings]:
-    with fresh_database(settings_for_stack) as own:
+def settings(postgres: Settings) -> Iterator[Settings]:
+    with fresh_database(postgres) as own:
         yield with_settings(own, alert_webhook_secret=SECRET, alert_webhook_timeout_seconds=0.5)
 
 

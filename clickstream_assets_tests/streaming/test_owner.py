@@ -27,8 +27,8 @@ with ownership(load_settings(), "stream"):
 
 
 @pytest.fixture
-def settings(settings_for_stack: Settings) -> Iterator[Settings]:
-    with fresh_database(settings_for_stack) as own:
+def settings(postgres: Settings) -> Iterator[Settings]:
+    with fresh_database(postgres) as own:
         yield own
 
 
@@ -44,8 +44,8 @@ def test_a_second_owner_is_told_who_the_first_is(settings: Settings):
         assert str(owner(settings)).startswith("clickstream run")
 
 
-def test_databases_have_owners_of_their_own(settings: Settings, settings_for_stack: Settings):
-    with fresh_database(settings_for_stack) as other, ownership(settings, "a"), ownership(other, "b"):
+def test_databases_have_owners_of_their_own(settings: Settings, postgres: Settings):
+    with fresh_database(postgres) as other, ownership(settings, "a"), ownership(other, "b"):
         assert str(owner(other)).startswith("clickstream b")
 
 

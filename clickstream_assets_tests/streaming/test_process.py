@@ -234,14 +234,14 @@ def wait_for_a_moment_to_kill(stage: str, shop: Shop, log: Path, chance: random.
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.long)])
 def test_a_stream_killed_again_and_again_ends_in_the_tables_of_an_undisturbed_one(
-    settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path, kills: int
+    servers: Settings, spark_engine: SparkEngine, tmp_path: Path, kills: int
 ):
     """Whatever it is doing: starting, going on with the batch before, counting windows, or writing documents."""
     chance = random.Random(5)
     stages = [STAGES[number % len(STAGES)] for number in range(kills)]
     chance.shuffle(stages)
     log = tmp_path / "log"
-    with new_shop(settings_for_stack, tmp_path, partitions=3, **QUICK) as shop:
+    with new_shop(servers, tmp_path, partitions=3, **QUICK) as shop:
         with feeding(shop, random.Random(6)):
             for stage in stages:
                 with running(shop, log) as process:

@@ -158,9 +158,9 @@ def test_a_new_database_is_filled_by_a_rebuild(shop: Shop):
 
 
 def test_records_that_the_lake_has_not_placed_yet_are_not_lost(
-    settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path
+    servers: Settings, spark_engine: SparkEngine, tmp_path: Path
 ):
-    with new_shop(settings_for_stack, tmp_path, spark_engine.session, partitions=2) as shop:
+    with new_shop(servers, tmp_path, spark_engine.session, partitions=2) as shop:
         # The second partition has no event in an open window, but records that are only raw.
         shop.send([click(NOON - 60 * MINUTE, 1)], partition=1)
         shop.send(views(NOON, 40, MINUTE))

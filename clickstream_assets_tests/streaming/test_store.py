@@ -102,8 +102,8 @@ def new_stream(settings: Settings, folder: Path) -> Iterator[Stream]:
 
 
 @pytest.fixture
-def stream(settings_for_stack: Settings, tmp_path: Path) -> Iterator[Stream]:
-    with new_stream(settings_for_stack, tmp_path) as own:
+def stream(servers: Settings, tmp_path: Path) -> Iterator[Stream]:
+    with new_stream(servers, tmp_path) as own:
         yield own
 
 
@@ -168,7 +168,7 @@ def test_what_is_over_is_closed_when_records_come_no_more(stream: Stream):
 
 
 def test_what_the_clock_closed_is_open_again_when_events_come(
-    stream: Stream, settings_for_stack: Settings, tmp_path: Path
+    stream: Stream, servers: Settings, tmp_path: Path
 ):
     batches = [
         views(NOON, 101),
@@ -189,7 +189,7 @@ def test_what_the_clock_closed_is_open_again_when_events_come(
     for events in batches[2:]:
         stream.read(*events)
     assert stream.kinds() == ["opened", "resolved", "updated", "resolved"]
-    with new_stream(settings_for_stack, tmp_path / "other") as undisturbed:
+    with new_stream(servers, tmp_path / "other") as undisturbed:
         for events in batches:
             undisturbed.read(*events)
         assert stream.shop.windows() == undisturbed.shop.windows()

@@ -88,13 +88,13 @@ def episodes_by_hand(counts: Counts, threshold: int) -> set[tuple[Any, ...]]:
 @pytest.mark.long
 @pytest.mark.skipif(not REES46.exists(), reason="the data set is not here")
 def test_real_shoppers_are_counted_as_by_hand(
-    settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path
+    servers: Settings, spark_engine: SparkEngine, tmp_path: Path
 ):
     # A line that is there twice is one event.
     by_hand = count_by_hand(json.loads(value) for value in {value for _, value in read_events(REES46)})
     assert len(by_hand) == 15_327
     assert max(seen for seen, *_ in by_hand.values()) == 48
-    with new_shop(settings_for_stack, tmp_path, spark_engine.session, partitions=3) as shop:
+    with new_shop(servers, tmp_path, spark_engine.session, partitions=3) as shop:
         run_replay(shop.settings, REES46, files=False)
         outcome = shop.run()
         assert outcome.status.rows == 14_074
@@ -103,7 +103,7 @@ def test_real_shoppers_are_counted_as_by_hand(
         assert shop.alerts() == []
 
         # The same topic once more, with a threshold that something is over, in several batches.
-        with new_shop(settings_for_stack, tmp_path / "lower", spark_engine.session) as lower:
+        with new_shop(servers, tmp_path / "lower", spark_engine.session) as lower:
             lower.settings = with_settings(
                 lower.settings,
                 kafka_topic=shop.settings.kafka_topic,
@@ -166,7 +166,7 @@ def test_open_windows_change_and_closed_ones_are_final(shop: Shop):
 
 
 def test_the_order_in_which_events_come_does_not_matter_within_the_watermark(
-    settings_for_stack: Settings, spark_engine: SparkEngine, tmp_path: Path
+    servers: Settings, spark_engine: SparkEngine, tmp_path: Path
 ):
     order = random.Random(3)
     kinds = ["view", "view", "click", "add_to_cart", "remove_from_cart", "purchase", "search"]
@@ -184,7 +184,7 @@ def test_the_order_in_which_events_come_does_not_matter_within_the_watermark(
     # Every tenth comes twice. Never further from its place than 10 minutes: 85 events.
     sent = [*events, *events[::10]]
     sent.sort(key=lambda event: int(event["event_id"][1:]) + order.uniform(0, 80))
-    with new_shop(settings_for_stack, tmp_path, spark_engine.session, partitions=3) as shop:
+    with new_shop(servers, tmp_path, spark_engine.session, partitions=3) as shop:
         for part in range(0, len(sent), 110):
             for partition in range(3):
                 shop.send(sent[part : part + 110][partition::3], partition)

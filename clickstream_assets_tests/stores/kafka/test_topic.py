@@ -110,8 +110,8 @@ def read(engine: Engine, settings: Settings, ranges: list[OffsetRange]) -> pa.Ta
     return records.sort_by([("partition", "ascending"), ("offset", "ascending")])
 
 
-def test_exactly_the_ranges_are_read(settings_for_stack: Settings, duckdb_engine: DuckDBEngine):
-    settings = new_topic(settings_for_stack, partitions=3)
+def test_exactly_the_ranges_are_read(kafka: Settings, duckdb_engine: DuckDBEngine):
+    settings = new_topic(kafka, partitions=3)
     # More than one chunk of the consumer, so that partitions end at different times.
     sizes = {0: 40_000, 1: 300, 2: 20}
     send(settings, {p: [b"%d:%d" % (p, n) for n in range(size)] for p, size in sizes.items()}, key=b"k")
@@ -128,15 +128,15 @@ def test_exactly_the_ranges_are_read(settings_for_stack: Settings, duckdb_engine
     assert set(records["batch"].to_pylist()) == {7}
 
 
-def test_an_empty_topic_has_nothing_to_read(settings_for_stack: Settings):
-    settings = new_topic(settings_for_stack, partitions=2)
+def test_an_empty_topic_has_nothing_to_read(kafka: Settings):
+    settings = new_topic(kafka, partitions=2)
     available = Topic(settings).offsets()
     assert available == {0: Offsets(0, 0), 1: Offsets(0, 0)}
     assert plan_ranges({}, available, 100) == []
 
 
-def test_a_missing_topic_is_an_error_of_its_own(settings_for_stack: Settings):
-    settings = with_settings(settings_for_stack, kafka_topic=f"missing-{uuid4().hex}")
+def test_a_missing_topic_is_an_error_of_its_own(kafka: Settings):
+    settings = with_settings(kafka, kafka_topic=f"missing-{uuid4().hex}")
     with pytest.raises(TopicNotFoundError, match=f"KAFKA_TOPIC='{settings.kafka_topic}'.*simulate"):
         Topic(settings).offsets()
 
@@ -159,18 +159,18 @@ def test_a_read_from_a_broker_that_is_not_there_ends(duckdb_engine: DuckDBEngine
 
 
 def test_offsets_that_kafka_does_not_have_are_an_error(
-    settings_for_stack: Settings, duckdb_engine: DuckDBEngine
+    kafka: Settings, duckdb_engine: DuckDBEngine
 ):
-    settings = new_topic(settings_for_stack)
+    settings = new_topic(kafka)
     send(settings, {0: [b"a"]})
     with pytest.raises(KafkaError, match=f"reading topic {settings.kafka_topic}"):
         Topic(settings).read(duckdb_engine, [OffsetRange(0, 50, 60)], 1)
 
 
 @pytest.fixture(scope="module")
-def mixed_topic(settings_for_stack: Settings) -> Settings:
+def mixed_topic(kafka: Settings) -> Settings:
     """Offsets 0 to 3 tombstone, empty, text, 5 MB; 4 to 6 committed, 7 its marker; 8 and 9 aborted, 10 the marker."""
-    settings = new_topic(settings_for_stack)
+    settings = new_topic(kafka)
     send(settings, {0: [None, b"", b"\x00\xff"]})
     send(settings, {0: [os.urandom(5_000_000)]}, key=b"\x00large")
     transactions = Transactions(settings)
@@ -200,8 +200,8 @@ def test_markers_and_aborted_records_are_passed_over(
     assert records["offset"].to_pylist() == shown
 
 
-def test_an_open_transaction_is_not_there_yet(settings_for_stack: Settings, duckdb_engine: DuckDBEngine):
-    settings = new_topic(settings_for_stack)
+def test_an_open_transaction_is_not_there_yet(kafka: Settings, duckdb_engine: DuckDBEngine):
+    settings = new_topic(kafka)
     send(settings, {0: [b"plain"]})
     transactions = Transactions(settings)
     transactions.begin(b"open")

@@ -1,17 +1,14 @@
-from collections.abc import Iterator
-
 import pytest
 
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import PostgresError, Problem, connect
-from clickstream_assets_tests.databases import free_port, private_server, with_settings
+from clickstream_assets_tests.databases import PrivateServer, free_port, with_settings
 
 
 @pytest.fixture(scope="module")
-def settings() -> Iterator[Settings]:
+def settings(private_postgres: PrivateServer) -> Settings:
     """A server that asks for a password, which a local stack need not."""
-    with private_server() as server:
-        yield server.settings
+    return private_postgres.settings
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ def columns(settings: Settings, table: str) -> dict[object, tuple[object, object
 
 
 @pytest.fixture(scope="module")
-def settings(settings_for_stack: Settings):
-    with fresh_database(settings_for_stack) as own:
+def settings(postgres: Settings):
+    with fresh_database(postgres) as own:
         yield own
 
 
@@ -66,8 +66,8 @@ def test_segments_accept_a_writer_who_knows_only_the_older_columns(settings: Set
     assert rows == [(1, "buyer", True, 0)]
 
 
-def test_those_who_are_served_are_known_after_the_upgrade(settings_for_stack: Settings) -> None:
-    with fresh_database(settings_for_stack, migrated=False) as older:
+def test_those_who_are_served_are_known_after_the_upgrade(postgres: Settings) -> None:
+    with fresh_database(postgres, migrated=False) as older:
         migrate(older, "0001")
         with connect(older) as connection:
             connection.execute(
@@ -96,8 +96,8 @@ def test_migrating_again_changes_nothing(settings: Settings) -> None:
     assert query(settings, objects) == before
 
 
-def test_two_migrations_at_once_wait_for_each_other(settings_for_stack: Settings) -> None:
-    with fresh_database(settings_for_stack, migrated=False) as empty:
+def test_two_migrations_at_once_wait_for_each_other(postgres: Settings) -> None:
+    with fresh_database(postgres, migrated=False) as empty:
         outcomes: list[object] = []
 
         def run() -> None:
@@ -115,8 +115,8 @@ def test_two_migrations_at_once_wait_for_each_other(settings_for_stack: Settings
         assert set(columns(empty, "popular_products")) >= {"rank", "product_id"}
 
 
-def test_table_that_is_not_ours_is_left_alone_and_named(settings_for_stack: Settings) -> None:
-    with fresh_database(settings_for_stack, migrated=False) as taken:
+def test_table_that_is_not_ours_is_left_alone_and_named(postgres: Settings) -> None:
+    with fresh_database(postgres, migrated=False) as taken:
         with connect(taken) as connection:
             connection.execute("CREATE TABLE user_segments (theirs text)")
         with pytest.raises(PostgresError, match=r'"user_segments" already exists.*POSTGRES_DB') as caught:

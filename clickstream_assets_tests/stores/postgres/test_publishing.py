@@ -37,8 +37,8 @@ from clickstream_assets_tests.stores.postgres.rows import (
 
 
 @pytest.fixture(scope="module")
-def migrated(settings_for_stack: Settings) -> Iterator[Settings]:
-    with fresh_database(settings_for_stack) as own:
+def migrated(postgres: Settings) -> Iterator[Settings]:
+    with fresh_database(postgres) as own:
         yield own
 
 
@@ -360,9 +360,9 @@ def test_publisher_killed_while_copying_leaves_the_old_rows(settings: Settings) 
     assert publish(settings, sessions(session("next"))) == Published(rows=1, inserted=1, updated=0, deleted=1)
 
 
-def test_missing_table_says_to_migrate(settings_for_stack: Settings) -> None:
+def test_missing_table_says_to_migrate(postgres: Settings) -> None:
     with (
-        fresh_database(settings_for_stack, migrated=False) as empty,
+        fresh_database(postgres, migrated=False) as empty,
         pytest.raises(PostgresError, match="run `clickstream prepare`") as caught,
     ):
         publish(empty, sessions(session("a")))
