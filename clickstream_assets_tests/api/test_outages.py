@@ -11,17 +11,15 @@ from clickstream_assets_tests.databases import (
     PrivateServer,
     free_port,
     fresh_database,
-    private_server,
     with_settings,
 )
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PrivateServer]:
-    with private_server() as server:
-        migrate(server.settings)
-        publish(server.settings)
-        yield server
+def server(private_postgres: PrivateServer) -> PrivateServer:
+    migrate(private_postgres.settings)
+    publish(private_postgres.settings)
+    return private_postgres
 
 
 @pytest.fixture
