@@ -40,9 +40,7 @@ from clickstream_assets import catalogue
 from clickstream_assets.settings import load_settings
 
 TABLES = {
-    table.name: table
-    for table in vars(catalogue).values()
-    if isinstance(table, catalogue.Table) and table.name in (*ORDER, "customer_segment_days")
+    name: table for name, table in catalogue.TABLES.items() if name in (*ORDER, "customer_segment_days")
 }
 # Fingerprints are hashes of the pipeline's own.
 COMPARED = {"customer_segment_days": ["report_date", "as_of", "events"]}

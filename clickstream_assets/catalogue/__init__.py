@@ -1,108 +1,27 @@
-"""One schema per table: it makes the Delta table, the column metadata in Dagster and the checks.
+"""The tables: what each has is said here once, and every store, check, page and list is made from it.
 
 A table of the lake has the name of its Dagster asset. Times are UTC, in microseconds; money is
-`decimal(18, 4)` in the event's own currency; ids are text. A module per part of the graph.
+`decimal(18, 4)` in the event's own currency; ids are text. A module per part of the graph: a table that is declared in
+one of them is exported from here, and is one of `TABLES`.
 """
 
-from clickstream_assets.catalogue.models import (
-    INTERACTIONS,
-    ITEM_FACTORS,
-    MET_PRODUCTS,
-    MODEL_EVALUATION,
-    POPULAR_PRODUCTS,
-    PRODUCT_RECOMMENDATIONS,
-    SIMILAR_PRODUCTS,
-    USER_FACTORS,
-)
-from clickstream_assets.catalogue.raw import (
-    CONFLICTING_EVENTS,
-    DUPLICATE_EVENTS,
-    EVENTS,
-    INGEST_RULES,
-    LIVE_EVENTS,
-    RAW_EVENTS,
-    RECORD_KEY,
-    REJECTED_EVENTS,
-)
-from clickstream_assets.catalogue.reports import (
-    CATEGORY_CONVERSION,
-    DAILY_REPORT,
-    DAILY_SUMMARY,
-    FUNNEL,
-    PERCENT,
-    PRODUCT_PERFORMANCE,
-)
-from clickstream_assets.catalogue.shoppers import (
-    CAMPAIGN_ATTRIBUTION,
-    CART_DAYS,
-    CARTS,
-    COHORT_RETENTION,
-    CUSTOMER_SEGMENT_DAYS,
-    CUSTOMER_SEGMENTS,
-    SESSIONS,
-    USER_SEGMENTS,
-)
-from clickstream_assets.catalogue.table import (
-    BINARY,
-    BOOL,
-    DATE,
-    DOUBLE,
-    INT,
-    LONG,
-    MONEY,
-    STRING,
-    STRINGS,
-    TIMESTAMP,
-    VECTOR,
-    Column,
-    Table,
-)
-from clickstream_assets.catalogue.windows import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
+# ruff: noqa: F403
+from clickstream_assets.catalogue import models, raw, reports, shoppers, windows
+from clickstream_assets.catalogue.models import *
+from clickstream_assets.catalogue.raw import *
+from clickstream_assets.catalogue.reports import *
+from clickstream_assets.catalogue.shoppers import *
+from clickstream_assets.catalogue.table import *
+from clickstream_assets.catalogue.table import Table
+from clickstream_assets.catalogue.windows import *
 
-__all__ = [
-    "BINARY",
-    "BOOL",
-    "CAMPAIGN_ATTRIBUTION",
-    "CARTS",
-    "CART_DAYS",
-    "CATEGORY_CONVERSION",
-    "COHORT_RETENTION",
-    "CONFLICTING_EVENTS",
-    "CUSTOMER_SEGMENTS",
-    "CUSTOMER_SEGMENT_DAYS",
-    "DAILY_REPORT",
-    "DAILY_SUMMARY",
-    "DATE",
-    "DOUBLE",
-    "DUPLICATE_EVENTS",
-    "EVENTS",
-    "FLASH_SALE_ALERTS",
-    "FUNNEL",
-    "INGEST_RULES",
-    "INT",
-    "INTERACTIONS",
-    "ITEM_FACTORS",
-    "LIVE_EVENTS",
-    "LONG",
-    "MET_PRODUCTS",
-    "MODEL_EVALUATION",
-    "MONEY",
-    "PERCENT",
-    "POPULAR_PRODUCTS",
-    "PRODUCT_PERFORMANCE",
-    "PRODUCT_RECOMMENDATIONS",
-    "PRODUCT_WINDOWS",
-    "RAW_EVENTS",
-    "RECORD_KEY",
-    "REJECTED_EVENTS",
-    "SESSIONS",
-    "SIMILAR_PRODUCTS",
-    "STRING",
-    "STRINGS",
-    "TIMESTAMP",
-    "USER_FACTORS",
-    "USER_SEGMENTS",
-    "VECTOR",
-    "Column",
-    "Table",
-]
+TABLES = {
+    table.name: table
+    for module in (raw, shoppers, windows, reports, models)
+    for table in vars(module).values()
+    if isinstance(table, Table)
+}
+"""All tables by their names, in the order of the graph."""
+
+SERVED_TABLES = tuple(table for table in TABLES.values() if table.served)
+"""Those that PostgreSQL has."""

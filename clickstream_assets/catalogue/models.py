@@ -1,4 +1,4 @@
-"""What the recommender learns and says."""
+"""Tables of the recommender: what it learns, how well, and which products it recommends."""
 
 from clickstream_assets.catalogue.table import (
     BOOL,
@@ -9,8 +9,12 @@ from clickstream_assets.catalogue.table import (
     TIMESTAMP,
     VECTOR,
     Column,
+    Index,
+    Served,
     Table,
 )
+
+ALGORITHM_NAMES = ("als", "item_knn", "popularity")
 
 INTERACTIONS = Table(
     "interactions",
@@ -60,8 +64,10 @@ POPULAR_PRODUCTS = Table(
         Column("purchases", LONG, "Times it was bought", nullable=False),
     ),
     key=("product_id",),
+    served=Served(indexes=(Index(("rank",)),)),
 )
 
+# Computed where it is used, and stored nowhere.
 SIMILAR_PRODUCTS = Table(
     "similar_products",
     "one product and one that the same shoppers care for",
@@ -77,6 +83,7 @@ SIMILAR_PRODUCTS = Table(
         ),
     ),
     key=("product_id", "similar_product_id"),
+    in_lake=False,
 )
 
 MODEL_EVALUATION = Table(
@@ -84,7 +91,7 @@ MODEL_EVALUATION = Table(
     "one algorithm, ranked on the future against all products",
     (
         Column("model_version", STRING, "Version of the model that was judged", nullable=False),
-        Column("algorithm", STRING, "als, item_knn or popularity", nullable=False),
+        Column("algorithm", STRING, "als, item_knn or popularity", nullable=False, values=ALGORITHM_NAMES),
         Column("k", LONG, "Length of the ranked lists", nullable=False),
         Column("users", LONG, "Users with something to find", nullable=False),
         Column("ndcg", DOUBLE, "Mean nDCG@k", nullable=False),
@@ -102,6 +109,7 @@ MODEL_EVALUATION = Table(
         Column("reason", STRING, "Why it was or was not chosen", nullable=False),
     ),
     key=("model_version", "algorithm"),
+    served=Served(),
 )
 
 PRODUCT_RECOMMENDATIONS = Table(
@@ -117,12 +125,17 @@ PRODUCT_RECOMMENDATIONS = Table(
             "The algorithm's score; comparable among one user's rows of one algorithm",
             nullable=False,
         ),
-        Column("algorithm", STRING, "als, item_knn or popularity", nullable=False),
+        Column("algorithm", STRING, "als, item_knn or popularity", nullable=False, values=ALGORITHM_NAMES),
         Column("reason", STRING, "Why, in words that can be shown to the shopper", nullable=False),
         Column("reason_product_id", STRING, "The product of their own that the reason speaks of"),
         Column("model_version", STRING, "Version of the model that it came from", nullable=False),
     ),
     key=("user_id", "product_id"),
+    served=Served(
+        stamp="published_at",
+        order=("user_id", "product_id", "confidence_score"),
+        indexes=(Index(("user_id", "rank"), name="user_id_rank"),),
+    ),
 )
 
 MET_PRODUCTS = Table(
@@ -133,4 +146,38 @@ MET_PRODUCTS = Table(
         Column("product_ids", STRINGS, "All products that they have met, in order", nullable=False),
     ),
     key=("user_id",),
+    served=Served(),
+    in_lake=False,
+)
+
+PUBLISHED_MODELS = Table(
+    "published_models",
+    "one model that was put before the shoppers",
+    (
+        Column("model_version", STRING, "Version of the model", nullable=False),
+        Column("algorithm", STRING, "als, item_knn or popularity", nullable=False, values=ALGORITHM_NAMES),
+        Column("reason", STRING, "Why this algorithm was chosen", nullable=False),
+        Column("metric_name", STRING, "The metric that the choice was made by", nullable=False),
+        Column("metric", DOUBLE, "Its value for this model"),
+        Column("baseline_metric", DOUBLE, "Its value for popularity, on the same split"),
+        Column("trained_on", STRING, "Version of the lake's table that it was trained on", nullable=False),
+        Column("users", LONG, "Users with recommendations", nullable=False),
+        Column("rows", LONG, "Recommendations", nullable=False),
+    ),
+    key=("model_version",),
+    served=Served(stamp="published_at"),
+    in_lake=False,
+)
+
+# A pointer of its own: a model that is served again after another one has had its row, and its stamp, since then.
+SERVED_MODELS = Table(
+    "served_models",
+    "one kind of answer: recommendations",
+    (
+        Column("answers", STRING, "recommendations", nullable=False, values=("recommendations",)),
+        Column("model_version", STRING, "The model of published_models that gives them", nullable=False),
+    ),
+    key=("answers",),
+    served=Served(stamp="served_since"),
+    in_lake=False,
 )

@@ -1,4 +1,6 @@
-"""From the Kafka topic to events."""
+"""Tables from the Kafka topic to events."""
+
+from dataclasses import replace
 
 from clickstream_assets.catalogue.table import (
     BINARY,
@@ -12,6 +14,8 @@ from clickstream_assets.catalogue.table import (
     Column,
     Table,
 )
+
+EVENT_TYPES = ("view", "click", "add_to_cart", "remove_from_cart", "purchase", "search")
 
 RECORD_KEY = ("topic", "partition", "offset")
 _RECORD = (
@@ -55,6 +59,7 @@ _EVENT = (
         STRING,
         "view, click, add_to_cart, remove_from_cart, purchase or search",
         nullable=False,
+        values=EVENT_TYPES,
     ),
     Column("event_time", TIMESTAMP, "When it happened", nullable=False),
     Column("event_date", DATE, "UTC date of event_time", nullable=False),
@@ -88,8 +93,13 @@ LIVE_EVENTS = Table(
     "live_events",
     "one event id, as the stream first received it, as a document in Elasticsearch",
     # The stream knows nothing of ingest batches.
-    tuple(column for column in EVENTS.columns if column.name != "batch"),
+    tuple(
+        replace(column, filter=column.name in ("user_id", "event_type"), range=column.name == "event_time")
+        for column in EVENTS.columns
+        if column.name != "batch"
+    ),
     key=("event_id",),
+    in_lake=False,
 )
 
 DUPLICATE_EVENTS = Table(
@@ -103,6 +113,7 @@ DUPLICATE_EVENTS = Table(
             STRING,
             "same_event: id and payload were there; same_order_line: another id for an order line that was",
             nullable=False,
+            values=("same_event", "same_order_line"),
         ),
         *_RECORD,
     ),
@@ -138,6 +149,7 @@ REJECTED_EVENTS = Table(
             STRING,
             "ingest; or elasticsearch, an event that is no document: its batch is 0 and the ingest does not count "
             "it. Null in rows of older versions, which are the ingest's",
+            values=("ingest", "elasticsearch"),
         ),
     ),
     key=(*RECORD_KEY, "rejected_by"),

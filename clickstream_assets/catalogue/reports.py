@@ -4,61 +4,107 @@ The columns that the older projects' readers know come first. Rates are per cent
 even.
 """
 
-import pyarrow as pa
+from dataclasses import replace
 
 from clickstream_assets.catalogue.table import (
+    CREATED_AT,
     DATE,
     INT,
     LONG,
     MONEY,
+    PERCENT,
     STRING,
     STRINGS,
     TIMESTAMP,
     Column,
+    Index,
+    Served,
     Table,
 )
 
-# Wide, because purchases without a view before them make a rate of more than a hundred per cent.
-PERCENT = pa.decimal128(18, 2)
+FUNNEL_STEPS = ("view", "add_to_cart", "purchase")
+FUNNEL_DIMENSIONS = ("overall", "category", "segment", "rfm")
 
 _DAY = Column("report_date", DATE, "The UTC day", nullable=False)
+_LISTED_DAY = replace(_DAY, filter="date", range=True)
 
 PRODUCT_PERFORMANCE = Table(
     "product_performance",
     "one product on one day on which somebody met it",
     (
-        _DAY,
+        _LISTED_DAY,
         Column("product_id", STRING, "The product", nullable=False),
-        Column("view_count", LONG, "Events of type view", nullable=False),
-        Column("rank", LONG, "Place by views that day, from 1; ties by product_id", nullable=False),
-        Column("product_category", STRING, "The category that its last event with one names"),
-        Column("add_to_carts", LONG, "Events of type add_to_cart", nullable=False),
-        Column("purchases", LONG, "Events of type purchase", nullable=False),
-        Column("quantity", LONG, "Units purchased", nullable=False),
-        Column("revenue", MONEY, "Sum of price times quantity of the purchases", nullable=False),
-        Column("users", LONG, "Different users with any event of it", nullable=False),
-        Column("buyers", LONG, "Different users who purchased it", nullable=False),
-        Column("conversion_rate", PERCENT, "Purchases per hundred views; 0 without views", nullable=False),
+        Column("view_count", LONG, "Events of type view", nullable=False, sort=True),
+        Column(
+            "rank", LONG, "Place by views that day, from 1; ties by product_id", nullable=False, sort=True
+        ),
+        Column(
+            "product_category", STRING, "The category that its last event with one names", filter="category"
+        ),
+        Column("add_to_carts", LONG, "Events of type add_to_cart", nullable=False, sort=True),
+        Column("purchases", LONG, "Events of type purchase", nullable=False, sort=True),
+        Column("quantity", LONG, "Units purchased", nullable=False, sort=True),
+        Column("revenue", MONEY, "Sum of price times quantity of the purchases", nullable=False, sort=True),
+        Column("users", LONG, "Different users with any event of it", nullable=False, sort=True),
+        Column("buyers", LONG, "Different users who purchased it", nullable=False, sort=True),
+        Column(
+            "conversion_rate",
+            PERCENT,
+            "Purchases per hundred views; 0 without views",
+            nullable=False,
+            sort=True,
+        ),
     ),
     key=("report_date", "product_id"),
     partition_by=("report_date",),
+    served=Served(
+        surrogate_key=True,
+        order=("report_date", "product_id", "view_count", "rank", "created_at"),
+        more=(CREATED_AT,),
+        zero_defaults=True,
+        indexes=(Index(("report_date", "rank"), name="report_date_rank"), Index(("product_id",))),
+    ),
 )
 
 CATEGORY_CONVERSION = Table(
     "category_conversion",
     "one product category on one day on which it was viewed, put into a cart or purchased",
     (
-        _DAY,
-        Column("category", STRING, "The category that the events name; unknown where none", nullable=False),
-        Column("views", LONG, "Events of type view", nullable=False),
-        Column("purchases", LONG, "Events of type purchase", nullable=False),
-        Column("conversion_rate", PERCENT, "Purchases per hundred views; 0 without views", nullable=False),
-        Column("add_to_carts", LONG, "Events of type add_to_cart", nullable=False),
-        Column("revenue", MONEY, "Sum of price times quantity of the purchases", nullable=False),
-        Column("users", LONG, "Different users who viewed, put into a cart or purchased", nullable=False),
+        _LISTED_DAY,
+        Column(
+            "category",
+            STRING,
+            "The category that the events name; unknown where none",
+            nullable=False,
+            filter=True,
+        ),
+        Column("views", LONG, "Events of type view", nullable=False, sort=True),
+        Column("purchases", LONG, "Events of type purchase", nullable=False, sort=True),
+        Column(
+            "conversion_rate",
+            PERCENT,
+            "Purchases per hundred views; 0 without views",
+            nullable=False,
+            sort=True,
+        ),
+        Column("add_to_carts", LONG, "Events of type add_to_cart", nullable=False, sort=True),
+        Column("revenue", MONEY, "Sum of price times quantity of the purchases", nullable=False, sort=True),
+        Column(
+            "users",
+            LONG,
+            "Different users who viewed, put into a cart or purchased",
+            nullable=False,
+            sort=True,
+        ),
     ),
     key=("report_date", "category"),
     partition_by=("report_date",),
+    served=Served(
+        surrogate_key=True,
+        order=("report_date", "category", "views", "purchases", "conversion_rate", "created_at"),
+        more=(CREATED_AT,),
+        zero_defaults=True,
+    ),
 )
 
 DAILY_SUMMARY = Table(
@@ -100,52 +146,73 @@ DAILY_SUMMARY = Table(
     ),
     key=("report_date",),
     partition_by=("report_date",),
+    served=Served(
+        surrogate_key=True,
+        stamp="generated_at",
+        order=(
+            *("report_date", "total_events", "buyer_count", "window_shopper_count", "buyer_rate"),
+            "generated_at",
+        ),
+        zero_defaults=True,
+    ),
 )
 
 FUNNEL = Table(
     "funnel",
     "one step of the way from view to purchase, of the viewers of one day in one group",
     (
-        _DAY,
+        _LISTED_DAY,
         Column(
             "dimension",
             STRING,
             "What the group is by: overall; category; segment, which is what the users did that day; or rfm, the "
             "customers' segment as of the end of the day before",
             nullable=False,
+            values=FUNNEL_DIMENSIONS,
+            filter=True,
         ),
         Column(
             "value",
             STRING,
             "The group: all, a category, a segment, or not_a_customer for users without a purchase in RFM_DAYS",
             nullable=False,
+            filter=True,
         ),
-        Column("step", STRING, "view, add_to_cart or purchase", nullable=False),
+        Column("step", STRING, "view, add_to_cart or purchase", nullable=False, values=FUNNEL_STEPS),
         Column("step_number", INT, "1, 2 or 3", nullable=False),
         Column(
             "users",
             LONG,
             "Users who came to this step in order and in time, counted from one of their views that day",
             nullable=False,
+            default="0",
         ),
         Column(
             "conversion_from_previous", PERCENT, "Users per hundred of the step before; null for the first"
         ),
-        Column("conversion_from_first", PERCENT, "Users per hundred of the first step", nullable=False),
+        Column(
+            "conversion_from_first",
+            PERCENT,
+            "Users per hundred of the first step",
+            nullable=False,
+            default="0",
+        ),
     ),
     key=("report_date", "dimension", "value", "step"),
     partition_by=("report_date",),
+    served=Served(),
 )
 
 DAILY_REPORT = Table(
     "daily_report",
     "one day's report",
     (
-        _DAY,
+        replace(_DAY, range=True),
         Column("generated_at", TIMESTAMP, "When its content last changed", nullable=False),
         Column("report", STRING, "The report: a JSON object", nullable=False),
         Column("made_from", STRING, "Hash of what it is made from besides the tables of its own day"),
     ),
     key=("report_date",),
     partition_by=("report_date",),
+    served=Served(),
 )

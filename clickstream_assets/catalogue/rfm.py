@@ -61,5 +61,6 @@ RFM_SEGMENTS = (
 """The eleven segments of Putler's "RFM Analysis for Successful Customer Segmentation" (putler.com/rfm-analysis),
 whose plane of recency and value is cut here so that each customer is in one: the first of these that fits."""
 
+RFM_SEGMENT_NAMES = tuple(segment.name for segment in RFM_SEGMENTS)
 DEFINITIONS = "; ".join(segment.definition for segment in RFM_SEGMENTS)
 """What the segments are, in one text. Value is the mean of the frequency and the monetary score, halves up."""

@@ -1,8 +1,9 @@
-"""What shoppers do: visits, carts, segments, and what brought them."""
+"""Tables of what shoppers do: visits, carts, segments, and what brought them."""
 
-from clickstream_assets.catalogue.rfm import DEFINITIONS
+from clickstream_assets.catalogue.rfm import DEFINITIONS, RFM_SEGMENT_NAMES
 from clickstream_assets.catalogue.table import (
     BOOL,
+    CREATED_AT,
     DATE,
     DOUBLE,
     LONG,
@@ -11,20 +12,28 @@ from clickstream_assets.catalogue.table import (
     STRINGS,
     TIMESTAMP,
     Column,
+    Index,
+    Served,
     Table,
 )
+
+FURTHEST_STEPS = ("none", "view", "add_to_cart", "purchase")
+BOT_REASONS = ("user_agent", "view_rate", "endless_session")
+ACTIVITY_SEGMENTS = ("buyer", "window_shopper")
+CART_STATES = ("open", "abandoned", "emptied", "converted", "recovered")
+ATTRIBUTION_MODELS = ("last_touch", "first_touch", "linear")
 
 SESSIONS = Table(
     "sessions",
     "one visit: a user's events with no gap longer than the inactivity gap",
     (
         Column("session_id", STRING, "Hash of user and start", nullable=False),
-        Column("session_date", DATE, "UTC date of its start", nullable=False),
-        Column("user_id", STRING, "The shopper", nullable=False),
-        Column("start_time", TIMESTAMP, "Time of the first event", nullable=False),
+        Column("session_date", DATE, "UTC date of its start", nullable=False, filter="date", range=True),
+        Column("user_id", STRING, "The shopper", nullable=False, filter=True),
+        Column("start_time", TIMESTAMP, "Time of the first event", nullable=False, sort=True),
         Column("end_time", TIMESTAMP, "Time of the last event", nullable=False),
-        Column("duration_seconds", LONG, "Whole seconds from start to end", nullable=False),
-        Column("total_events", LONG, "Events in it", nullable=False),
+        Column("duration_seconds", LONG, "Whole seconds from start to end", nullable=False, sort=True),
+        Column("total_events", LONG, "Events in it", nullable=False, sort=True),
         Column("views", LONG, "Events of type view", nullable=False),
         Column("clicks", LONG, "Events of type click", nullable=False),
         Column("add_to_carts", LONG, "Events of type add_to_cart", nullable=False),
@@ -34,33 +43,48 @@ SESSIONS = Table(
         Column("distinct_products", LONG, "Different products touched", nullable=False),
         Column("entry_product_id", STRING, "First product touched"),
         Column("exit_product_id", STRING, "Last product touched"),
-        Column("revenue", MONEY, "Sum of price times quantity of its purchases", nullable=False),
-        Column("is_bot", BOOL, "Whether no person did this", nullable=False),
-        Column("bot_reason", STRING, "user_agent, view_rate or endless_session"),
+        Column("revenue", MONEY, "Sum of price times quantity of its purchases", nullable=False, sort=True),
+        Column("is_bot", BOOL, "Whether no person did this", nullable=False, filter="include_bots"),
+        Column("bot_reason", STRING, "user_agent, view_rate or endless_session", values=BOT_REASONS),
         Column(
             "furthest_step",
             STRING,
             "How far it came towards a purchase: none, view (or click), add_to_cart or purchase",
             nullable=False,
+            values=FURTHEST_STEPS,
+            filter=True,
         ),
-        Column("campaign", STRING, "First marketing campaign in it"),
+        Column("campaign", STRING, "First marketing campaign in it", filter=True),
         Column("client_session_ids", STRINGS, "The sender's own session ids in it, sorted; null without any"),
     ),
     key=("session_id",),
     partition_by=("session_date",),
+    served=Served(
+        "clickstream_sessions",
+        order=("session_id", "total_events"),
+        indexes=(
+            Index(("total_events DESC", "session_id")),
+            Index(("session_date",)),
+            Index(("user_id",)),
+            Index(("campaign", "session_date"), where="campaign IS NOT NULL"),
+            Index(("furthest_step", "total_events DESC", "session_id")),
+        ),
+    ),
 )
 
 USER_SEGMENTS = Table(
     "user_segments",
     "one user on one day on which they were active",
     (
-        Column("report_date", DATE, "The UTC day", nullable=False),
+        Column("report_date", DATE, "The UTC day", nullable=False, filter="date", range=True),
         Column("user_id", STRING, "The shopper", nullable=False),
         Column(
             "segment",
             STRING,
             "buyer: purchased that day; window_shopper: was there and did not",
             nullable=False,
+            values=ACTIVITY_SEGMENTS,
+            filter=True,
         ),
         Column("events", LONG, "Events that day", nullable=False),
         Column("views", LONG, "Events of type view", nullable=False),
@@ -70,6 +94,14 @@ USER_SEGMENTS = Table(
     ),
     key=("report_date", "user_id"),
     partition_by=("report_date",),
+    served=Served(
+        surrogate_key=True,
+        order=("report_date", "user_id", "segment", "created_at"),
+        more=(CREATED_AT,),
+        zero_defaults=True,
+        checked=("segment",),
+        indexes=(Index(("report_date",)), Index(("segment",)), Index(("user_id", "report_date"))),
+    ),
 )
 
 CARTS = Table(
@@ -77,18 +109,27 @@ CARTS = Table(
     "one cart: from a product put in while there is none, across sessions, to its purchase or end",
     (
         Column("cart_id", STRING, "Hash of user and opening event", nullable=False),
-        Column("user_id", STRING, "The shopper", nullable=False),
+        Column("user_id", STRING, "The shopper", nullable=False, filter=True),
         Column(
             "state",
             STRING,
             "open, abandoned, emptied, converted (bought), or recovered (bought after being abandoned)",
             nullable=False,
+            values=CART_STATES,
+            filter=True,
         ),
-        Column("opened_at", TIMESTAMP, "When the first product was put in", nullable=False),
-        Column("last_activity_at", TIMESTAMP, "Last addition, removal or purchase", nullable=False),
+        Column("opened_at", TIMESTAMP, "When the first product was put in", nullable=False, sort=True),
+        Column(
+            "last_activity_at",
+            TIMESTAMP,
+            "Last addition, removal or purchase",
+            nullable=False,
+            range=True,
+            sort=True,
+        ),
         Column("items", LONG, "Different products in it, or bought from it", nullable=False),
         Column("quantity", LONG, "Units of them", nullable=False),
-        Column("value", MONEY, "Sum of their prices times units", nullable=False),
+        Column("value", MONEY, "Sum of their prices times units", nullable=False, sort=True),
         Column("currency", STRING, "Their currency; null where unknown or several"),
         Column("product_ids", STRINGS, "The products, sorted", nullable=False),
         Column("abandoned_at", TIMESTAMP, "When it was last given up for abandoned; null if never"),
@@ -97,6 +138,14 @@ CARTS = Table(
         Column("order_id", STRING, "The order that bought it, if the sender names orders"),
     ),
     key=("cart_id",),
+    served=Served(
+        indexes=(
+            Index(("user_id",)),
+            Index(("state", "last_activity_at"), name="state_last_activity_at"),
+            Index(("last_activity_at DESC", "cart_id")),
+            Index(("value DESC", "cart_id")),
+        ),
+    ),
 )
 
 CART_DAYS = Table(
@@ -121,13 +170,22 @@ CUSTOMER_SEGMENTS = Table(
     "customer_segments",
     "one customer as of the end of one day",
     (
-        Column("report_date", DATE, "The UTC day; all that happened up to its end counts", nullable=False),
+        Column(
+            "report_date",
+            DATE,
+            "The UTC day; all that happened up to its end counts",
+            nullable=False,
+            filter="date",
+            range=True,
+        ),
         Column("user_id", STRING, "The shopper", nullable=False),
         Column(
             "rfm_segment",
             STRING,
             "Named segment of the recency score and the value score, which is the mean of the other two, halves up. "
             f"{DEFINITIONS}. Null without a purchase in RFM_DAYS",
+            values=RFM_SEGMENT_NAMES,
+            filter="segment",
         ),
         Column("recency_days", LONG, "Days from the last purchase to report_date; 0 is the same day"),
         Column("frequency", LONG, "Different orders in RFM_DAYS", nullable=False),
@@ -144,6 +202,12 @@ CUSTOMER_SEGMENTS = Table(
     ),
     key=("report_date", "user_id"),
     partition_by=("report_date",),
+    served=Served(
+        indexes=(
+            Index(("user_id", "report_date")),
+            Index(("report_date", "rfm_segment"), name="rfm_segment"),
+        ),
+    ),
 )
 
 CUSTOMER_SEGMENT_DAYS = Table(
@@ -156,33 +220,55 @@ CUSTOMER_SEGMENT_DAYS = Table(
         Column("fingerprint", STRING, "Hash of these events' ids and of the settings", nullable=False),
     ),
     key=("report_date",),
+    served=Served(),
 )
 
 COHORT_RETENTION = Table(
     "cohort_retention",
     "one week of one cohort: of the users who were first seen in the same ISO week",
     (
-        Column("cohort_week", DATE, "Monday of the week in which the users were first seen", nullable=False),
+        Column(
+            "cohort_week",
+            DATE,
+            "Monday of the week in which the users were first seen",
+            nullable=False,
+            range=True,
+        ),
         Column("weeks_since", LONG, "Weeks from then on; 0 is that week itself", nullable=False),
         Column("users", LONG, "Users of the cohort", nullable=False),
         Column("active_users", LONG, "Those who were there in that later week", nullable=False),
         Column("retention_rate", DOUBLE, "active_users / users, 0 to 1", nullable=False),
     ),
     key=("cohort_week", "weeks_since"),
+    served=Served(),
 )
 
 CAMPAIGN_ATTRIBUTION = Table(
     "campaign_attribution",
     "one campaign's share of one day's orders by one attribution model",
     (
-        Column("report_date", DATE, "The UTC day of the purchases", nullable=False),
-        Column("model", STRING, "last_touch, first_touch or linear", nullable=False),
         Column(
-            "campaign", STRING, "The campaign; (direct) where no campaign touched the buyer", nullable=False
+            "report_date", DATE, "The UTC day of the purchases", nullable=False, filter="date", range=True
+        ),
+        Column(
+            "model",
+            STRING,
+            "last_touch, first_touch or linear",
+            nullable=False,
+            values=ATTRIBUTION_MODELS,
+            filter=True,
+        ),
+        Column(
+            "campaign",
+            STRING,
+            "The campaign; (direct) where no campaign touched the buyer",
+            nullable=False,
+            filter=True,
         ),
         Column("orders", MONEY, "Orders; the linear model has parts of orders", nullable=False),
         Column("revenue", MONEY, "Sum of price times quantity of the orders' purchases", nullable=False),
     ),
     key=("report_date", "model", "campaign"),
     partition_by=("report_date",),
+    served=Served(),
 )

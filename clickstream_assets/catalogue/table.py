@@ -14,6 +14,8 @@ DATE = pa.date32()
 BINARY = pa.binary()
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 MONEY = pa.decimal128(18, 4)
+# Wide, because purchases without a view before them make a rate of more than a hundred per cent.
+PERCENT = pa.decimal128(18, 2)
 VECTOR = pa.list_(pa.float32())
 STRINGS = pa.list_(pa.string())
 
@@ -30,8 +32,9 @@ class Column:
         values: The only values that it takes, null aside; none for any value.
         filter: Whether the API's lists can be filtered by it: True for a parameter of its own name, or the
             parameter's name.
+        range: Whether the parameters `since` and `until` of the API's lists are bounds of it.
         sort: Whether the API's lists can be sorted by it.
-        default: SQL default in PostgreSQL, for writers that do not know the column.
+        default: Default in PostgreSQL, a literal or `now()`, for writers that do not know the column.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Column:
     nullable: bool = True
     values: tuple[str, ...] | None = None
     filter: bool | str = False
+    range: bool = False
     sort: bool = False
     default: str | None = None
 
@@ -49,12 +53,22 @@ class Column:
         return self.name if self.filter is True else self.filter or None
 
 
+CREATED_AT = Column("created_at", TIMESTAMP, "When the row was inserted", nullable=False, default="now()")
+
+
 @dataclass(frozen=True)
 class Index:
-    """An index in PostgreSQL: its columns, each with ` DESC` after it where it falls, and an SQL condition."""
+    """An index in PostgreSQL.
+
+    Attributes:
+        columns: Its columns, each with ` DESC` after it where it falls.
+        where: SQL condition of the rows that it holds; none for all rows.
+        name: Its name after the table's; none for that of its first column.
+    """
 
     columns: tuple[str, ...]
     where: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,10 +78,14 @@ class Served:
     Attributes:
         name: Its name there; none for the table's own.
         stamp: A further time column that is set whenever a row is inserted or changed.
-        order: Columns that come first, in this order, because older readers select by position.
+        order: Columns that come first, in this order, because older readers select by position; the stamp and
+            columns of `more` can be among them.
         surrogate_key: Whether a column `id` comes first of all and is the primary key; the table's key is then a
             unique constraint.
         more: Columns that only PostgreSQL has, after the others.
+        zero_defaults: Whether numbers that may not be null are 0 by default, for writers that know only the older
+            columns.
+        checked: Columns whose allowed values PostgreSQL enforces.
         indexes: Its indexes besides that of the key.
     """
 
@@ -76,6 +94,8 @@ class Served:
     order: tuple[str, ...] = ()
     surrogate_key: bool = False
     more: tuple[Column, ...] = ()
+    zero_defaults: bool = False
+    checked: tuple[str, ...] = ()
     indexes: tuple[Index, ...] = ()
 
 

@@ -5,12 +5,11 @@ from datetime import timedelta
 import dagster as dg
 
 from clickstream_assets import catalogue
-from clickstream_assets.catalogue import Table
 from clickstream_assets.defs.failures import explained_errors
 from clickstream_assets.defs.jobs import ONE_AT_A_TIME
 from clickstream_assets.defs.resources import LakeResource, SettingsResource
 
-TABLES = [value for value in vars(catalogue).values() if isinstance(value, Table)]
+TABLES = [table for table in catalogue.TABLES.values() if table.in_lake]
 
 
 @dg.op
