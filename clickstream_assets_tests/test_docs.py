@@ -18,7 +18,6 @@ import typer
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from apiflask import APIFlask
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from typer.core import TyperGroup
 
 from clickstream_assets import catalogue
@@ -28,6 +27,7 @@ from clickstream_assets.commands.app import app as command_line
 from clickstream_assets.definitions import defs
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.settings import Settings
+from clickstream_assets_tests.dagster_private import AssetGraph
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

@@ -13,13 +13,10 @@ from datetime import date, timedelta
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-)
 from pydantic import BaseModel
 
 from clickstream_assets.catalogue import EVENTS
+from clickstream_assets.defs.dagster_private import FIRST_PARTITION_TAG, LAST_PARTITION_TAG
 from clickstream_assets.defs.jobs import refresh
 from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.runs import (
@@ -126,8 +123,8 @@ def _look(context: dg.SensorEvaluationContext, state: RefreshState) -> dg.Sensor
             dg.RunRequest(
                 run_key=state.request_id,
                 tags={
-                    ASSET_PARTITION_RANGE_START_TAG: first.isoformat(),
-                    ASSET_PARTITION_RANGE_END_TAG: last.isoformat(),
+                    FIRST_PARTITION_TAG: first.isoformat(),
+                    LAST_PARTITION_TAG: last.isoformat(),
                     REQUEST_TAG: state.request_id,
                 },
             )

@@ -1,13 +1,13 @@
 """The days that daily assets share, and how a run works through many of them."""
 
-from collections.abc import Iterator, Sequence
-from datetime import date, datetime, timedelta
-from functools import cache, lru_cache
-from typing import Any
+from collections.abc import Iterator
+from datetime import date, timedelta
+from functools import cache
 
 import dagster as dg
 
 from clickstream_assets.catalogue import EVENTS, Table
+from clickstream_assets.defs.dagster_private import ListedDays
 from clickstream_assets.settings import load_settings
 from clickstream_assets.stores.lake import Lake
 
@@ -15,29 +15,10 @@ from clickstream_assets.stores.lake import Lake
 ROWS_PER_PORTION = 5_000_000
 
 
-class _Days(dg.DailyPartitionsDefinition):
-    """UTC days, listed quickly: after each check over a range of days, Dagster lists all there ever were."""
-
-    def get_partition_keys(
-        self, current_time: datetime | None = None, dynamic_partitions_store: Any = None
-    ) -> Sequence[str]:
-        """See the base class."""
-        first, last = self.get_first_partition_key(), self.get_last_partition_key()
-        if current_time or first is None or last is None:
-            return super().get_partition_keys(current_time, dynamic_partitions_store)
-        return _days_from(first, last)
-
-
-@lru_cache(maxsize=1)
-def _days_from(first: str, last: str) -> tuple[str, ...]:
-    start = date.fromisoformat(first)
-    return tuple(str(start + timedelta(days=n)) for n in range((date.fromisoformat(last) - start).days + 1))
-
-
 @cache
 def daily() -> dg.DailyPartitionsDefinition:
     """UTC days by event time. Today is one of them: what is incomplete now is replaced when more arrives."""
-    return _Days(start_date=load_settings().events_start_date.isoformat(), timezone="UTC", end_offset=1)
+    return ListedDays(start_date=load_settings().events_start_date.isoformat(), timezone="UTC", end_offset=1)
 
 
 def days_of(context: dg.AssetExecutionContext) -> tuple[date, date]:

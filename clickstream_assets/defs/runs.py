@@ -8,9 +8,8 @@ from typing import Any
 
 import dagster as dg
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
+from clickstream_assets.defs.dagster_private import UNFINISHED, last_evaluation
 from clickstream_assets.settings import load_settings
 
 FIRST_WAIT_SECONDS = 10
@@ -18,8 +17,6 @@ LONGEST_WAIT_SECONDS = 600
 # The daemon begins evaluations every 5 s, whatever a sensor's least interval is (MIN_INTERVAL_LOOP_TIME in its
 # sensor.py), and misses the turn of a sensor whose last one has not ended.
 LOOKING_SECONDS = 4.0
-PASSED = {AssetCheckExecutionRecordStatus.SUCCEEDED}
-EVALUATED = PASSED | {AssetCheckExecutionRecordStatus.FAILED}
 
 
 def look_until_due(look: Callable[[], dg.SensorResult]) -> dg.SensorResult:
@@ -38,7 +35,7 @@ def look_until_due(look: Callable[[], dg.SensorResult]) -> dg.SensorResult:
 
 def under_way(instance: DagsterInstance, job_name: str) -> str | None:
     """Return the id of an unfinished run of a job, if there is one."""
-    runs = instance.get_runs(RunsFilter(job_name=job_name, statuses=NOT_FINISHED_STATUSES), limit=1)
+    runs = instance.get_runs(RunsFilter(job_name=job_name, statuses=UNFINISHED), limit=1)
     return runs[0].run_id if runs else None
 
 
@@ -61,16 +58,6 @@ def wait_after_failures(instance: DagsterInstance, job_name: str, now: float) ->
     ended = records[0].end_time or records[0].create_timestamp.timestamp()
     wait = min(FIRST_WAIT_SECONDS * 2 ** (failures - 1), LONGEST_WAIT_SECONDS)
     return max(0.0, ended + wait - now)
-
-
-def last_evaluation(
-    instance: DagsterInstance, check: dg.AssetCheckKey, passed_only: bool = False
-) -> dg.AssetCheckEvaluation | None:
-    """Return what a check found when it was last carried out, or last passed."""
-    records = instance.event_log_storage.get_asset_check_execution_history(
-        check, limit=1, status=PASSED if passed_only else EVALUATED
-    )
-    return records[0].evaluation if records else None
 
 
 def blocking_checks(

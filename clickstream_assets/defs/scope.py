@@ -6,14 +6,10 @@ from datetime import date
 from typing import TypeAlias
 
 import dagster as dg
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_NAME_TAG,
-)
 
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.catalogue import EVENTS, SESSIONS, Table
+from clickstream_assets.defs.dagster_private import FIRST_PARTITION_TAG, LAST_PARTITION_TAG, PARTITION_TAG
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.stores.lake import Lake
@@ -27,8 +23,8 @@ EVENTS_VERSION = "events_version"
 def run_days(context: dg.AssetCheckExecutionContext) -> Days:
     """The days of the run that a check is part of; all, where somebody runs the check by itself."""
     tags = context.run.tags
-    day = tags.get(PARTITION_NAME_TAG)
-    first, last = tags.get(ASSET_PARTITION_RANGE_START_TAG, day), tags.get(ASSET_PARTITION_RANGE_END_TAG, day)
+    day = tags.get(PARTITION_TAG)
+    first, last = tags.get(FIRST_PARTITION_TAG, day), tags.get(LAST_PARTITION_TAG, day)
     return (date.fromisoformat(first), date.fromisoformat(last)) if first and last else None
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from dagster_postgres import DagsterPostgresStorage
-from dagster_postgres.utils import pg_url_from_config
-from sqlalchemy import create_engine
+from dagster_postgres.utils import create_pg_engine, get_token_provider_from_config, pg_url_from_config
+
+from clickstream_assets.defs.dagster_private import ConfigurableClassData, use_engine
 
 if TYPE_CHECKING:
-    from dagster._serdes import ConfigurableClassData
+    from dagster_postgres.auth import PgTokenProvider
     from sqlalchemy import Engine
 
 
@@ -26,26 +28,33 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         postgres_url: str,
         should_autocreate_tables: bool = True,
         inst_data: ConfigurableClassData | None = None,
+        token_provider: PgTokenProvider | None = None,
     ) -> None:
-        super().__init__(postgres_url, should_autocreate_tables, inst_data)
-        for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
-            # The base class has no setting for it; for its webserver it does the same.
-            storage._engine = _pool(postgres_url)
+        super().__init__(postgres_url, should_autocreate_tables, inst_data, token_provider)
+        use_engine(self, _pool(postgres_url, token_provider))
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Any
-    ) -> PooledPostgresStorage:
-        """Make it of what dagster.yaml says, as Dagster does."""
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Self:
+        """Make it from what dagster.yaml says, as Dagster does."""
         return cls(
-            pg_url_from_config(config_value), config_value.get("should_autocreate_tables", True), inst_data
+            postgres_url=pg_url_from_config(config_value),
+            should_autocreate_tables=config_value.get("should_autocreate_tables", True),
+            inst_data=inst_data,
+            token_provider=_token_provider(json.dumps(config_value, sort_keys=True)),
         )
 
 
 @cache
-def _pool(url: str) -> Engine:
-    return create_engine(
+def _token_provider(config: str) -> PgTokenProvider | None:
+    # One per configuration: the pool is that of its provider, and a provider keeps its token until it expires.
+    return get_token_provider_from_config(json.loads(config))
+
+
+@cache
+def _pool(url: str, token_provider: PgTokenProvider | None) -> Engine:
+    return create_pg_engine(
         url,
+        token_provider,
         isolation_level="AUTOCOMMIT",
         # Nobody waits for a connection; what is beyond the size is closed after use.
         pool_size=2,

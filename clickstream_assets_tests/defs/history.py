@@ -8,16 +8,16 @@ from typing import Any
 
 import dagster as dg
 from dagster import DagsterEvent, DagsterEventType, DagsterRun, DagsterRunStatus
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+
+from clickstream_assets_tests.dagster_private import (
     AssetCheckEvaluationTargetMaterializationData,
-)
-from dagster._core.definitions.sensor_definition import SensorExecutionData
-from dagster._core.remote_origin import (
     RegisteredCodeLocationOrigin,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
+    SensorExecutionData,
+    create_run_for_test,
+    freeze_time,
 )
-from dagster._core.test_utils import create_run_for_test, freeze_time
 
 CHECKS_OF_EVENTS = ("counts_close", "event_ids_are_unique")
 REPOSITORY = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("clickstream_assets"), "__repository__")

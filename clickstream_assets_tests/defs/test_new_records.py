@@ -7,12 +7,12 @@ from threading import Timer
 import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
-from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from clickstream_assets.defs.raw.sensors import new_records
 from clickstream_assets.defs.resources import KafkaResource, SettingsResource
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import KafkaError, Offsets, Topic
+from clickstream_assets_tests.dagster_private import SensorExecutionData
 from clickstream_assets_tests.databases import free_port
 from clickstream_assets_tests.defs.history import (
     check_events,

@@ -1,12 +1,11 @@
 """How a run knows its days, and how it works through many of them."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
 import pytest
-from dagster._core.test_utils import freeze_time
 
 from clickstream_assets.catalogue import CUSTOMER_SEGMENTS, EVENTS
 from clickstream_assets.defs import partitions
@@ -14,6 +13,7 @@ from clickstream_assets.defs.partitions import daily, days_of, portions
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests.analytics.records import at, event_table
+from clickstream_assets_tests.dagster_private import freeze_time
 
 MAY = date(2024, 5, 1)
 
@@ -126,20 +126,3 @@ def test_today_can_be_materialized_and_tomorrow_cannot():
         assert not daily().has_partition_key("2024-05-02")
     with freeze_time(datetime.fromisoformat("2024-05-02T00:00:00+00:00")):
         assert daily().get_last_partition_key() == "2024-05-02"
-
-
-@pytest.mark.parametrize("now", [datetime(2024, 5, 1, 23, 59, tzinfo=UTC), datetime(2024, 5, 2, tzinfo=UTC)])
-def test_the_days_are_those_that_dagster_would_list(monkeypatch: pytest.MonkeyPatch, now: datetime):
-    monkeypatch.setenv("EVENTS_START_DATE", "2024-02-27")
-    daily.cache_clear()
-    try:
-        theirs = dg.DailyPartitionsDefinition(start_date="2024-02-27", timezone="UTC", end_offset=1)
-        assert daily() == theirs
-        with freeze_time(now):
-            assert list(daily().get_partition_keys()) == list(theirs.get_partition_keys())
-            assert len(daily().get_partition_keys()) == 65 + (now.day - 1)
-        assert list(daily().get_partition_keys(now)) == list(theirs.get_partition_keys(now))
-        with freeze_time(datetime(2024, 2, 1, tzinfo=UTC)):
-            assert list(daily().get_partition_keys()) == []
-    finally:
-        daily.cache_clear()

@@ -14,8 +14,8 @@ import pytest
 
 from clickstream_assets.catalogue import EVENTS
 from clickstream_assets.defs.automation import touched_days
+from clickstream_assets.defs.dagster_private import last_evaluation
 from clickstream_assets.defs.raw import checks
-from clickstream_assets.defs.runs import last_evaluation
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.defs.history import tick
 from clickstream_assets_tests.defs.pipeline import Pipeline, send

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
+from dagster_postgres.auth import GcpWifTokenProvider
 
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.databases import fresh_database, query
@@ -18,9 +21,7 @@ OTHERS = (
 
 
 @pytest.fixture
-def settings(
-    postgres: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Settings]:
+def settings(postgres: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Settings]:
     with fresh_database(postgres) as own:
         (tmp_path / "dagster.yaml").write_bytes(DAGSTER_YAML.read_bytes())
         for name in ("host", "port", "user"):
@@ -54,3 +55,25 @@ def test_it_goes_on_when_its_connections_were_cut(settings: Settings, tmp_path: 
         assert cut
         report(instance, 1)
         assert len(instance.fetch_materializations(dg.AssetKey("sessions"), limit=10).records) == 2
+
+
+def test_a_cloud_login_takes_its_passwords_from_the_provider(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    asked = []
+
+    def fetch(provider: GcpWifTokenProvider) -> tuple[str, float]:
+        asked.append(provider)
+        return settings.postgres_password.get_secret_value(), time.time() + 3600
+
+    monkeypatch.setattr(GcpWifTokenProvider, "_fetch_token", fetch)
+    monkeypatch.setenv("POSTGRES_PASSWORD", "no longer valid")
+    config = yaml.safe_load(DAGSTER_YAML.read_text())
+    config["storage"]["custom"]["config"]["auth_provider"] = {"gcp_wif": {}}
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(config))
+    for _ in range(2):
+        with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+            report(instance, 1)
+    assert len(asked) == 1
+    ((connections,),) = query(settings, f"SELECT count(*)::int {OTHERS} 'client backend'")
+    assert 0 < connections <= 2

@@ -19,13 +19,12 @@ import dagster as dg
 import kubernetes_validate
 import pytest
 import yaml
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.launcher import LaunchRunContext
 from dagster_k8s import K8sRunLauncher
 
 from clickstream_assets.local.postgres import installed_programs
 from clickstream_assets.local.spark import RECOVERY
 from clickstream_assets.settings import EngineName, Settings, load_settings
+from clickstream_assets_tests.dagster_private import InstanceRef, LaunchRunContext
 from clickstream_assets_tests.deploy.chart_settings import (
     NOT_OFFERED,
     SCHEMA,

@@ -18,8 +18,8 @@ from clickstream_assets.catalogue import (
     RAW_EVENTS,
     REJECTED_EVENTS,
 )
+from clickstream_assets.defs.dagster_private import last_evaluation
 from clickstream_assets.defs.resources import LakeResource
-from clickstream_assets.defs.runs import last_evaluation
 from clickstream_assets.engine import functions_of
 from clickstream_assets.ingest.placing import counts_by_hour, misplaced_records
 

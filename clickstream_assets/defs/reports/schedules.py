@@ -3,8 +3,8 @@
 from datetime import UTC, timedelta
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, PARTITION_NAME_TAG
 
+from clickstream_assets.defs.dagster_private import LAST_PARTITION_TAG, PARTITION_TAG
 from clickstream_assets.defs.jobs import ONE_AT_A_TIME
 from clickstream_assets.defs.partitions import daily
 
@@ -54,5 +54,5 @@ def morning_report(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.
 def report_published(context: dg.RunStatusSensorContext) -> dg.RunRequest:
     """Ask for the mail of the run's day, of several the newest."""
     tags = context.dagster_run.tags
-    newest = tags.get(ASSET_PARTITION_RANGE_END_TAG) or tags[PARTITION_NAME_TAG]
+    newest = tags.get(LAST_PARTITION_TAG) or tags[PARTITION_TAG]
     return dg.RunRequest(run_key=context.dagster_run.run_id, partition_key=newest)

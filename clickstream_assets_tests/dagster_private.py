@@ -1,0 +1,38 @@
+"""Dagster's private names that only tests use, as version 1.13.27 has them; no other test module imports any."""
+
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.launcher import LaunchRunContext
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.storage import tags
+from dagster._core.test_utils import create_run_for_test, freeze_time
+from dagster._daemon.sensor import MIN_INTERVAL_LOOP_TIME
+from dagster._utils.warnings import BetaWarning, PreviewWarning, SupersessionWarning
+
+__all__ = [
+    "MIN_INTERVAL_LOOP_TIME",
+    "AssetCheckEvaluationTargetMaterializationData",
+    "AssetGraph",
+    "BetaWarning",
+    "InstanceRef",
+    "LaunchRunContext",
+    "PreviewWarning",
+    "RegisteredCodeLocationOrigin",
+    "RemoteJobOrigin",
+    "RemoteRepositoryOrigin",
+    "SensorExecutionData",
+    "SupersessionWarning",
+    "TimeWindowFreshnessPolicy",
+    "create_run_for_test",
+    "freeze_time",
+    "tags",
+]

@@ -1,0 +1,79 @@
+"""What this package relies on in Dagster without its promise: a failure here says what an upgrade changed."""
+
+from __future__ import annotations
+
+import inspect
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import dagster as dg
+import pytest
+from dagster import DagsterRunStatus
+from dagster_postgres import DagsterPostgresStorage
+
+from clickstream_assets.defs import dagster_private, runs
+from clickstream_assets.defs.partitions import daily
+from clickstream_assets.defs.storage import PooledPostgresStorage
+from clickstream_assets_tests.dagster_private import MIN_INTERVAL_LOOP_TIME, freeze_time, tags
+
+
+def test_the_names_were_read_from_the_version_that_is_installed():
+    assert version("dagster") == dagster_private.READ_FROM, "read what dagster_private.py relies on again"
+
+
+def test_tags_of_runs_and_steps_are_spelt_as_dagster_spells_them():
+    assert (
+        dagster_private.PARTITION_TAG,
+        dagster_private.FIRST_PARTITION_TAG,
+        dagster_private.LAST_PARTITION_TAG,
+        dagster_private.PRIORITY_TAG,
+    ) == (
+        tags.PARTITION_NAME_TAG,
+        tags.ASSET_PARTITION_RANGE_START_TAG,
+        tags.ASSET_PARTITION_RANGE_END_TAG,
+        tags.PRIORITY_TAG,
+    )
+
+
+def test_a_run_is_unfinished_until_it_succeeded_failed_or_was_canceled():
+    ended = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
+    assert set(dagster_private.UNFINISHED) == set(DagsterRunStatus) - ended - {DagsterRunStatus.MANAGED}
+
+
+def test_the_daemon_begins_evaluations_later_than_ours_end():
+    assert runs.LOOKING_SECONDS < MIN_INTERVAL_LOOP_TIME
+
+
+@pytest.mark.parametrize("now", [datetime(2024, 5, 1, 23, 59, tzinfo=UTC), datetime(2024, 5, 2, tzinfo=UTC)])
+def test_the_days_are_those_that_dagster_would_list(monkeypatch: pytest.MonkeyPatch, now: datetime):
+    monkeypatch.setenv("EVENTS_START_DATE", "2024-02-27")
+    daily.cache_clear()
+    try:
+        theirs = dg.DailyPartitionsDefinition(start_date="2024-02-27", timezone="UTC", end_offset=1)
+        assert daily() == theirs
+        assert parameters(daily().get_partition_keys) == parameters(theirs.get_partition_keys)
+        with freeze_time(now):
+            assert list(daily().get_partition_keys()) == list(theirs.get_partition_keys())
+            assert len(daily().get_partition_keys()) == 65 + (now.day - 1)
+        assert list(daily().get_partition_keys(now)) == list(theirs.get_partition_keys(now))
+        with freeze_time(datetime(2024, 2, 1, tzinfo=UTC)):
+            assert list(daily().get_partition_keys()) == []
+    finally:
+        daily.cache_clear()
+
+
+@pytest.mark.parametrize("method", ["__init__", "from_config_value"])
+def test_the_pooled_storage_takes_all_that_dagsters_takes(method: str):
+    ours, theirs = getattr(PooledPostgresStorage, method), getattr(DagsterPostgresStorage, method)
+    assert parameters(ours) == parameters(theirs)
+
+
+def test_the_pooled_storage_knows_each_key_of_the_configuration():
+    known = {"postgres_url", "postgres_db", "auth_provider", "should_autocreate_tables"}
+    assert set(PooledPostgresStorage.config_type()) == known
+
+
+def parameters(method: object) -> list[tuple[str, object]]:
+    """Names and defaults of what a method takes."""
+    assert callable(method)
+    return [(name, parameter.default) for name, parameter in inspect.signature(method).parameters.items()]
