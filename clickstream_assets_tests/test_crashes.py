@@ -20,14 +20,15 @@ from clickstream_assets.catalogue import (
     CONFLICTING_EVENTS,
     DUPLICATE_EVENTS,
     EVENTS,
+    POPULAR_PRODUCTS,
     RAW_EVENTS,
     REJECTED_EVENTS,
+    SESSIONS,
     Table,
 )
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.publishing import publication
-from clickstream_assets.stores.postgres.tables import CLICKSTREAM_SESSIONS_TABLE, POPULAR_PRODUCTS_TABLE
 from clickstream_assets_tests.databases import environment, fresh_database, query, with_settings
 from clickstream_assets_tests.ingestion import (
     TABLES,
@@ -226,13 +227,13 @@ def test_worker_processes_end_with_an_ingest_that_is_killed(
 PUBLISHER = """
 import threading
 from clickstream_assets.stores.postgres.publishing import publication
-from clickstream_assets.stores.postgres.tables import CLICKSTREAM_SESSIONS_TABLE, POPULAR_PRODUCTS_TABLE
+from clickstream_assets.catalogue import POPULAR_PRODUCTS, SESSIONS
 from clickstream_assets.settings import load_settings
 from clickstream_assets_tests.stores.postgres.rows import popular, session, sessions
 
 with publication(load_settings()) as transaction:
-    transaction.publish(CLICKSTREAM_SESSIONS_TABLE, sessions(session("new"), session("newer")))
-    transaction.publish(POPULAR_PRODUCTS_TABLE, popular(["new", "newer"]))
+    transaction.publish(SESSIONS, sessions(session("new"), session("newer")))
+    transaction.publish(POPULAR_PRODUCTS, popular(["new", "newer"]))
     print("published", flush=True)
     threading.Event().wait()
 """
@@ -248,8 +249,8 @@ def test_publisher_killed_right_before_its_commit_leaves_the_old_rows(postgres: 
 
     with fresh_database(postgres) as settings:
         with publication(settings) as transaction:
-            transaction.publish(CLICKSTREAM_SESSIONS_TABLE, sessions(session("old")))
-            transaction.publish(POPULAR_PRODUCTS_TABLE, popular(["old"]))
+            transaction.publish(SESSIONS, sessions(session("old")))
+            transaction.publish(POPULAR_PRODUCTS, popular(["old"]))
         publisher = subprocess.Popen(
             [sys.executable, "-c", PUBLISHER], env=environment(settings), stdout=subprocess.PIPE, text=True
         )
@@ -260,6 +261,6 @@ def test_publisher_killed_right_before_its_commit_leaves_the_old_rows(postgres: 
         assert served(settings) == [["old"], ["old"]]
         # Nothing of the dead one's is locked either.
         with publication(settings) as transaction:
-            transaction.publish(CLICKSTREAM_SESSIONS_TABLE, sessions(session("next")))
-            transaction.publish(POPULAR_PRODUCTS_TABLE, popular(["next"]))
+            transaction.publish(SESSIONS, sessions(session("next")))
+            transaction.publish(POPULAR_PRODUCTS, popular(["next"]))
         assert served(settings) == [["next"], ["next"]]

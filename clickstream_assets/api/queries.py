@@ -8,8 +8,7 @@ from typing import Any, LiteralString
 from psycopg import Connection, sql
 from psycopg.rows import DictRow
 
-from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, SESSIONS
-from clickstream_assets.stores.postgres.tables import SERVED_TABLES
+from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, SERVED_TABLES, SESSIONS
 
 SESSION_SORTS = ("total_events", "start_time", "duration_seconds", "revenue")
 WINDOW_SORTS = ("window_start", "views", "add_to_carts", "purchases", "total_events", "distinct_users")
@@ -277,7 +276,7 @@ def stream_status(connection: Connection[DictRow]) -> StreamStatus:
 def missing_tables(connection: Connection[Any]) -> list[str]:
     """Names of the served tables that the database does not have."""
     return [
-        table.name
+        table.served_name
         for table in SERVED_TABLES
-        if connection.execute("SELECT to_regclass(%s) IS NULL", [table.name]).fetchone() == (True,)
+        if connection.execute("SELECT to_regclass(%s) IS NULL", [table.served_name]).fetchone() == (True,)
     ]

@@ -23,10 +23,10 @@ import pyarrow as pa
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.stores.postgres.publishing import copy_rows
-from clickstream_assets.stores.postgres.tables import FLASH_SALE_ALERTS_TABLE, PRODUCT_WINDOWS_TABLE
 from clickstream_assets.streaming.alerts import (
     HISTORY,
     Alert,
@@ -42,8 +42,8 @@ from clickstream_assets.streaming.alerts import (
 from clickstream_assets.streaming.checkpoint import REBUILD, CheckpointError, PlannedBatch
 from clickstream_assets.streaming.windows import QUERY
 
-_COLUMNS = PRODUCT_WINDOWS_TABLE.schema.column_names
-_ALERT_COLUMNS = FLASH_SALE_ALERTS_TABLE.schema.column_names
+_COLUMNS = PRODUCT_WINDOWS.column_names
+_ALERT_COLUMNS = FLASH_SALE_ALERTS.column_names
 assert list(Alert._fields) == _ALERT_COLUMNS
 # More than the check of stream and batch looks back for a batch whose records the lake has.
 _BATCHES_KEPT = timedelta(days=3)
@@ -386,8 +386,8 @@ class WindowStore:
         ).append_column("batch_id", pa.array([batch_id] * rows.num_rows, pa.int64()))
         columns = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
         copy_statement = sql.SQL("COPY pg_temp.staged_windows ({}) FROM STDIN (FORMAT csv)").format(columns)
-        count = copy_rows(self._connection, copy_statement, PRODUCT_WINDOWS_TABLE, complete)
-        key = PRODUCT_WINDOWS_TABLE.schema.key
+        count = copy_rows(self._connection, copy_statement, PRODUCT_WINDOWS, complete)
+        key = PRODUCT_WINDOWS.key
         assignments = sql.SQL(", ").join(
             sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in _COLUMNS if name not in key
         )

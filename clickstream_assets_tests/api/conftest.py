@@ -8,16 +8,16 @@ from flask.testing import FlaskClient
 
 from clickstream_assets.api.app import create_app
 from clickstream_assets.api.database import EXTENSION
+from clickstream_assets.catalogue import (
+    MET_PRODUCTS,
+    POPULAR_PRODUCTS,
+    PRODUCT_RECOMMENDATIONS,
+    PUBLISHED_MODELS,
+    SERVED_MODELS,
+    SESSIONS,
+)
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.publishing import publication
-from clickstream_assets.stores.postgres.tables import (
-    CLICKSTREAM_SESSIONS_TABLE,
-    MET_PRODUCTS_TABLE,
-    POPULAR_PRODUCTS_TABLE,
-    PRODUCT_RECOMMENDATIONS_TABLE,
-    PUBLISHED_MODELS_TABLE,
-    SERVED_MODELS_TABLE,
-)
 from clickstream_assets_tests.api.daily_rows import publish_daily_tables
 from clickstream_assets_tests.databases import fresh_database
 from clickstream_assets_tests.stores.postgres.rows import (
@@ -38,7 +38,7 @@ def publish(settings: Settings) -> None:
     model = {"model_version": "m1", "algorithm": "als", "reason": "best", "metric_name": "ndcg@10"}
     with publication(settings) as transaction:
         transaction.publish(
-            PRODUCT_RECOMMENDATIONS_TABLE,
+            PRODUCT_RECOMMENDATIONS,
             pa.concat_tables(
                 [
                     recommendations(["u1"], [f"p{n}" for n in range(1, 6)]),
@@ -47,24 +47,24 @@ def publish(settings: Settings) -> None:
             ),
         )
         transaction.publish(
-            MET_PRODUCTS_TABLE,
+            MET_PRODUCTS,
             met(
                 **{user: ["p1"] for user in STRANGE_USERS},
                 u1=["p19", "p20", "unpopular"],
                 completist=[f"p{n}" for n in range(4, 21)],
             ),
         )
-        transaction.publish(POPULAR_PRODUCTS_TABLE, popular([f"p{n}" for n in range(4, 21)]))
+        transaction.publish(POPULAR_PRODUCTS, popular([f"p{n}" for n in range(4, 21)]))
         transaction.publish(
-            PUBLISHED_MODELS_TABLE,
-            table(PUBLISHED_MODELS_TABLE.schema, [model | {"trained_on": "1", "users": 1, "rows": 5}]),
+            PUBLISHED_MODELS,
+            table(PUBLISHED_MODELS, [model | {"trained_on": "1", "users": 1, "rows": 5}]),
         )
         transaction.publish(
-            SERVED_MODELS_TABLE,
-            table(SERVED_MODELS_TABLE.schema, [{"answers": "recommendations", "model_version": "m1"}]),
+            SERVED_MODELS,
+            table(SERVED_MODELS, [{"answers": "recommendations", "model_version": "m1"}]),
         )
         transaction.publish(
-            CLICKSTREAM_SESSIONS_TABLE,
+            SESSIONS,
             sessions(
                 *(
                     session(

@@ -7,21 +7,21 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from clickstream_assets.catalogue import (
+    CAMPAIGN_ATTRIBUTION,
+    CARTS,
+    CATEGORY_CONVERSION,
+    COHORT_RETENTION,
+    CUSTOMER_SEGMENTS,
+    DAILY_REPORT,
+    DAILY_SUMMARY,
+    FUNNEL,
+    PRODUCT_PERFORMANCE,
+    USER_SEGMENTS,
+    Table,
+)
 from clickstream_assets.reports.document import DayRows, make_report
 from clickstream_assets.stores.postgres.publishing import Publication
-from clickstream_assets.stores.postgres.tables import (
-    CAMPAIGN_ATTRIBUTION_TABLE,
-    CARTS_TABLE,
-    CATEGORY_CONVERSION_TABLE,
-    COHORT_RETENTION_TABLE,
-    CUSTOMER_SEGMENTS_TABLE,
-    DAILY_REPORT_TABLE,
-    DAILY_SUMMARY_TABLE,
-    FUNNEL_TABLE,
-    PRODUCT_PERFORMANCE_TABLE,
-    USER_SEGMENTS_TABLE,
-    ServedTable,
-)
 from clickstream_assets_tests.reports.days import DAY as REPORT_DAY
 from clickstream_assets_tests.reports.days import NOW as REPORT_TIME
 from clickstream_assets_tests.reports.days import report, summary
@@ -151,58 +151,58 @@ def report_day(day: date, content: Row) -> Row:
     return {"report_date": day, "generated_at": REPORT_TIME, "report": json.dumps(content)}
 
 
-ROWS: dict[ServedTable, list[Row]] = {
-    USER_SEGMENTS_TABLE: [
+ROWS: dict[Table, list[Row]] = {
+    USER_SEGMENTS: [
         user_segment(DAY_BEFORE, "u1", "buyer"),
         user_segment(DAY_BEFORE, "u2", "window_shopper"),
         user_segment(DAY, "u1", "window_shopper"),
         user_segment(DAY, "u2", "buyer"),
         user_segment(DAY, "a/b", "window_shopper"),
     ],
-    CUSTOMER_SEGMENTS_TABLE: [
+    CUSTOMER_SEGMENTS: [
         customer(DAY_BEFORE, "u1", "champions"),
         customer(DAY, "u1", "champions", abandoned_carts=2),
         customer(DAY, "u2", "new_customer"),
         customer(DAY, "u3", None, abandoned_carts=1),
     ],
-    CARTS_TABLE: [
+    CARTS: [
         cart(0, "u1", "abandoned", "5.0000"),
         cart(1, "u1", "converted", "12345678901234.5678"),
         cart(2, "u2", "open", "0.0001"),
         cart(3, "u2", "abandoned", "7.5000"),
         cart(4, "=cmd", "recovered", "7.5000"),
     ],
-    PRODUCT_PERFORMANCE_TABLE: [
+    PRODUCT_PERFORMANCE: [
         product_day(DAY_BEFORE, "p1", 2, 10, 1),
         product_day(DAY_BEFORE, "p2", 1, 20, 3),
         product_day(DAY, "p1", 1, 30, 2),
         product_day(DAY, "p2", 2, 20),
         *(product_day(DAY, name, rank, 1) for rank, name in enumerate(STRANGE_PRODUCTS, start=3)),
     ],
-    CATEGORY_CONVERSION_TABLE: [
+    CATEGORY_CONVERSION: [
         category_day(DAY_BEFORE, "books", 10, 1),
         category_day(DAY, "books", 30, 2),
         category_day(DAY, "toys", 20, 3),
         category_day(DAY, "unknown", 40, 0),
     ],
-    FUNNEL_TABLE: [
+    FUNNEL: [
         *funnel_steps(DAY_BEFORE, "overall", "all", 8, 4, 1),
         *funnel_steps(DAY, "overall", "all", 10, 4, 3),
         *funnel_steps(DAY, "category", "books", 5, 2, 0),
         *funnel_steps(DAY, "segment", "buyer", 3, 3, 3),
     ],
-    CAMPAIGN_ATTRIBUTION_TABLE: [
+    CAMPAIGN_ATTRIBUTION: [
         campaign_day(DAY_BEFORE, "last_touch", "spring", "1", "9.9900"),
         campaign_day(DAY, "last_touch", "spring", "1", "5.0000"),
         campaign_day(DAY, "last_touch", "(direct)", "1", "19.9900"),
         campaign_day(DAY, "linear", "spring", "0.3333", "1.6667"),
     ],
-    COHORT_RETENTION_TABLE: [
+    COHORT_RETENTION: [
         *(cohort_week(date(2024, 5, 20), weeks, 10, 10 - weeks) for weeks in range(2)),
         cohort_week(date(2024, 5, 27), 0, 4, 4),
     ],
-    DAILY_SUMMARY_TABLE: [summary()],
-    DAILY_REPORT_TABLE: [
+    DAILY_SUMMARY: [summary()],
+    DAILY_REPORT: [
         report_day(REPORT_DAY, report()),
         report_day(EMPTY_DAY, make_report(EMPTY_DAY, DayRows(), {}, REPORT_TIME)),
     ],
@@ -212,4 +212,4 @@ ROWS: dict[ServedTable, list[Row]] = {
 def publish_daily_tables(transaction: Publication) -> None:
     """Publish the shop's daily tables."""
     for served, rows in ROWS.items():
-        transaction.publish(served, table(served.schema, rows))
+        transaction.publish(served, table(served, rows))

@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from clickstream_assets.catalogue import CARTS, PRODUCT_PERFORMANCE, SESSIONS, Table
-from clickstream_assets_tests.api.daily_rows import CARTS_TABLE, ROWS, STRANGE_PRODUCTS
+from clickstream_assets_tests.api.daily_rows import ROWS, STRANGE_PRODUCTS
 
 Rows = list[dict[str, str]]
 
@@ -74,7 +74,7 @@ def test_csv_without_rows_still_has_the_header_row(client: FlaskClient) -> None:
 
 def test_csv_has_every_value_exactly(client: FlaskClient) -> None:
     by_id = {line["cart_id"]: line for line in as_csv(client, "/api/carts")}
-    for row in ROWS[CARTS_TABLE]:
+    for row in ROWS[CARTS]:
         line = by_id[row["cart_id"]]
         assert line["value"] == f"{row['value']:.4f}"
         assert datetime.fromisoformat(line["last_activity_at"]) == row["last_activity_at"]

@@ -8,7 +8,6 @@ from flask.testing import FlaskClient
 from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.publishing import publication
-from clickstream_assets.stores.postgres.tables import FLASH_SALE_ALERTS_TABLE, PRODUCT_WINDOWS_TABLE
 from clickstream_assets_tests.api.conftest import clients_of
 from clickstream_assets_tests.databases import fresh_database
 from clickstream_assets_tests.stores.postgres.rows import table
@@ -60,8 +59,8 @@ def client(postgres: Settings) -> Iterator[FlaskClient]:
     alerts = [alert(0, "p1", "resolved"), alert(1, "p2", "resolved"), alert(4, "p1", "open")]
     with fresh_database(postgres) as own:
         with publication(own) as transaction:
-            transaction.publish(PRODUCT_WINDOWS_TABLE, table(PRODUCT_WINDOWS, windows))
-            transaction.publish(FLASH_SALE_ALERTS_TABLE, table(FLASH_SALE_ALERTS, alerts))
+            transaction.publish(PRODUCT_WINDOWS, table(PRODUCT_WINDOWS, windows))
+            transaction.publish(FLASH_SALE_ALERTS, table(FLASH_SALE_ALERTS, alerts))
         yield from clients_of(own)
 
 

@@ -16,7 +16,6 @@ from clickstream_assets.catalogue import Table
 from clickstream_assets.defs.automation import touched_days
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect
-from clickstream_assets.stores.postgres.tables import ServedTable
 from clickstream_assets_tests.defs.history import tick
 
 Rows = list[dict[str, Any]]
@@ -96,12 +95,12 @@ class Pipeline:
         rows = DeltaTable(f"{self.settings.lake}/{table.name}").to_pyarrow_table().to_pylist()
         return in_order(rows, table)
 
-    def served(self, table: ServedTable) -> Rows:
+    def served(self, table: Table) -> Rows:
         """What PostgreSQL has of a table's columns, in the order of its key."""
-        columns = sql.SQL(", ").join(sql.Identifier(name) for name in table.schema.column_names)
-        query = sql.SQL("SELECT {} FROM {}").format(columns, sql.Identifier(table.name))
+        columns = sql.SQL(", ").join(sql.Identifier(name) for name in table.column_names)
+        query = sql.SQL("SELECT {} FROM {}").format(columns, sql.Identifier(table.served_name))
         with connect(self.settings) as connection, connection.cursor(row_factory=dict_row) as cursor:
-            return in_order(cursor.execute(query).fetchall(), table.schema)
+            return in_order(cursor.execute(query).fetchall(), table)
 
 
 def in_order(rows: Rows, table: Table) -> Rows:

@@ -20,8 +20,13 @@ from clickstream_assets.catalogue import (
     CATEGORY_CONVERSION,
     DAILY_SUMMARY,
     FUNNEL,
+    MET_PRODUCTS,
     MODEL_EVALUATION,
+    POPULAR_PRODUCTS,
     PRODUCT_PERFORMANCE,
+    PRODUCT_RECOMMENDATIONS,
+    PUBLISHED_MODELS,
+    SERVED_MODELS,
     SESSIONS,
     USER_SEGMENTS,
 )
@@ -35,41 +40,26 @@ from clickstream_assets.defs.resources import (
 )
 from clickstream_assets.defs.serving import assets as serving
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.postgres.tables import (
-    CAMPAIGN_ATTRIBUTION_TABLE,
-    CATEGORY_CONVERSION_TABLE,
-    CLICKSTREAM_SESSIONS_TABLE,
-    DAILY_SUMMARY_TABLE,
-    FUNNEL_TABLE,
-    MET_PRODUCTS_TABLE,
-    MODEL_EVALUATION_TABLE,
-    POPULAR_PRODUCTS_TABLE,
-    PRODUCT_PERFORMANCE_TABLE,
-    PRODUCT_RECOMMENDATIONS_TABLE,
-    PUBLISHED_MODELS_TABLE,
-    SERVED_MODELS_TABLE,
-    USER_SEGMENTS_TABLE,
-)
 from clickstream_assets_tests.defs.pipeline import Pipeline, Rows
 
 FIRST, LAST = "2024-05-01", "2024-05-04"
 DAYS = [f"2024-05-0{day}" for day in (1, 2, 3, 4)]
 DAILY = (
-    (SESSIONS, CLICKSTREAM_SESSIONS_TABLE),
-    (USER_SEGMENTS, USER_SEGMENTS_TABLE),
-    (PRODUCT_PERFORMANCE, PRODUCT_PERFORMANCE_TABLE),
-    (CATEGORY_CONVERSION, CATEGORY_CONVERSION_TABLE),
-    (DAILY_SUMMARY, DAILY_SUMMARY_TABLE),
-    (FUNNEL, FUNNEL_TABLE),
-    (CAMPAIGN_ATTRIBUTION, CAMPAIGN_ATTRIBUTION_TABLE),
+    SESSIONS,
+    USER_SEGMENTS,
+    PRODUCT_PERFORMANCE,
+    CATEGORY_CONVERSION,
+    DAILY_SUMMARY,
+    FUNNEL,
+    CAMPAIGN_ATTRIBUTION,
 )
-DAILY_ASSETS = [*(dg.AssetKey(table.name) for table, _ in DAILY), dg.AssetKey("published_days")]
+DAILY_ASSETS = [*(dg.AssetKey(table.name) for table in DAILY), dg.AssetKey("published_days")]
 MODEL_TABLES = (
-    PRODUCT_RECOMMENDATIONS_TABLE,
-    POPULAR_PRODUCTS_TABLE,
-    MODEL_EVALUATION_TABLE,
-    PUBLISHED_MODELS_TABLE,
-    SERVED_MODELS_TABLE,
+    PRODUCT_RECOMMENDATIONS,
+    POPULAR_PRODUCTS,
+    MODEL_EVALUATION,
+    PUBLISHED_MODELS,
+    SERVED_MODELS,
 )
 
 
@@ -113,14 +103,14 @@ def pipeline(pipeline_env: Settings, instance: dg.DagsterInstance, definitions: 
 
 def daily_tables(pipeline: Pipeline) -> list[Rows]:
     """The daily tables as they are served, having seen that the lake's are the same."""
-    for table, served in DAILY:
-        assert pipeline.served(served) == pipeline.lake(table)
-    return [pipeline.served(served) for _, served in DAILY]
+    for table in DAILY:
+        assert pipeline.served(table) == pipeline.lake(table)
+    return [pipeline.served(table) for table in DAILY]
 
 
 def visits(pipeline: Pipeline, user: str) -> list[tuple[date, int]]:
     """A user's served sessions: day and number of events."""
-    rows = pipeline.served(CLICKSTREAM_SESSIONS_TABLE)
+    rows = pipeline.served(SESSIONS)
     return sorted((row["session_date"], row["total_events"]) for row in rows if row["user_id"] == user)
 
 
@@ -139,7 +129,7 @@ def test_a_range_in_one_run_is_the_same_as_its_days_one_by_one_in_any_order(
         (date(2024, 5, 3), "owl"),
     ]
 
-    for table, _ in DAILY:
+    for table in DAILY:
         shutil.rmtree(Path(pipeline.settings.lake) / table.name)
     for day in (DAYS[2], DAYS[0], DAYS[3], DAYS[1]):
         pipeline.refresh(day, day, DAILY_ASSETS)
@@ -151,7 +141,7 @@ def test_new_events_are_served_a_late_one_repairs_them_and_running_again_changes
     assert pipeline.catch_up() == [(FIRST, LAST)]
     served = daily_tables(pipeline)
     assert visits(pipeline, "bat") == [(date(2024, 5, 2), 1), (date(2024, 5, 3), 1)]
-    recommended = pipeline.served(PRODUCT_RECOMMENDATIONS_TABLE)
+    recommended = pipeline.served(PRODUCT_RECOMMENDATIONS)
     assert {row["user_id"] for row in recommended} == {"ann", "bob", "eve", "owl", "bat"}
 
     pipeline.ingest(LATE)
@@ -175,9 +165,9 @@ def test_new_events_are_served_a_late_one_repairs_them_and_running_again_changes
         "campaign_attribution": {"rows": 6, "inserted": 0, "updated": 0, "deleted": 0},
         "daily_report": {"rows": 3, "inserted": 0, "updated": 3, "deleted": 0},
     }
-    versions = {row["model_version"] for row in pipeline.served(PRODUCT_RECOMMENDATIONS_TABLE)}
+    versions = {row["model_version"] for row in pipeline.served(PRODUCT_RECOMMENDATIONS)}
     assert versions == {pipeline.reported("als_model", "model_version")}
-    assert len(pipeline.served(PUBLISHED_MODELS_TABLE)) == 2
+    assert len(pipeline.served(PUBLISHED_MODELS)) == 2
 
     # Nothing is new: running again touches no row.
     pipeline.refresh(FIRST, LAST)
@@ -197,19 +187,15 @@ def test_a_model_that_is_served_again_is_the_one_that_is_served(
         monkeypatch.setenv("MODEL_SEED", str(seed))
         pipeline.refresh("2024-05-01", "2024-05-01")
         version = pipeline.reported("als_model", "model_version")
-        assert pipeline.served(SERVED_MODELS_TABLE) == [
-            {"answers": "recommendations", "model_version": version}
-        ]
+        assert pipeline.served(SERVED_MODELS) == [{"answers": "recommendations", "model_version": version}]
         return version
 
     pipeline.ingest(event("05-01 10:00", "ann"), event("05-01 11:00", "bob", "p2"))
     first, second, third = (served_with(seed) for seed in (1, 2, 1))
     assert first == third != second
-    assert [row["model_version"] for row in pipeline.served(PUBLISHED_MODELS_TABLE)] == sorted(
-        [first, second]
-    )
+    assert [row["model_version"] for row in pipeline.served(PUBLISHED_MODELS)] == sorted([first, second])
     assert PostgresResource().serving_algorithm() == "popularity"
-    assert pipeline.served(MET_PRODUCTS_TABLE) == [
+    assert pipeline.served(MET_PRODUCTS) == [
         {"user_id": "ann", "product_ids": ["p1"]},
         {"user_id": "bob", "product_ids": ["p2"]},
     ]
@@ -227,8 +213,8 @@ def test_days_far_apart_are_all_served_with_what_rests_on_them(
         date(2024, 6, 20),
     ]
     assert len(segments) == 2
-    assert {row["user_id"] for row in pipeline.served(PRODUCT_RECOMMENDATIONS_TABLE)} == {"ann", "bob"}
-    (model,) = pipeline.served(PUBLISHED_MODELS_TABLE)
+    assert {row["user_id"] for row in pipeline.served(PRODUCT_RECOMMENDATIONS)} == {"ann", "bob"}
+    (model,) = pipeline.served(PUBLISHED_MODELS)
     assert (model["users"], model["rows"]) == (2, 2)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from clickstream_assets.catalogue import DAILY_REPORT, DAILY_SUMMARY
+from clickstream_assets.catalogue import CUSTOMER_SEGMENTS, DAILY_REPORT, DAILY_SUMMARY, PRODUCT_PERFORMANCE
 from clickstream_assets.defs.reports.assets import MailConfig, report_mail
 from clickstream_assets.defs.reports.schedules import (
     morning_report,
@@ -23,11 +23,6 @@ from clickstream_assets.defs.resources import SettingsResource
 from clickstream_assets.reports.document import DayRows, make_report
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect
-from clickstream_assets.stores.postgres.tables import (
-    CUSTOMER_SEGMENTS_TABLE,
-    DAILY_REPORT_TABLE,
-    PRODUCT_PERFORMANCE_TABLE,
-)
 from clickstream_assets_tests.databases import query
 from clickstream_assets_tests.defs.pipeline import Pipeline
 from clickstream_assets_tests.defs.test_backfill import event
@@ -55,7 +50,7 @@ def pipeline(pipeline_env: Settings, instance: dg.DagsterInstance, definitions: 
 
 def reports(pipeline: Pipeline) -> dict[date, dict[str, Any]]:
     """The served reports, having seen that the lake's are the same."""
-    served = pipeline.served(DAILY_REPORT_TABLE)
+    served = pipeline.served(DAILY_REPORT)
     lake = pipeline.lake(DAILY_REPORT)
     assert [(row["report_date"], row["report"]) for row in served] == [
         (row["report_date"], row["report"]) for row in lake
@@ -146,7 +141,7 @@ def test_sums_that_differ_keep_a_day_from_being_published(pipeline: Pipeline, de
     assert not result.success
     assert outcomes(result)["product_performance", "products_add_up_to_the_day"] is False
     assert reports(pipeline)[date(2024, 5, 1)]["revenue"] == 2.0
-    assert [row["revenue"] for row in pipeline.served(PRODUCT_PERFORMANCE_TABLE) if row["purchases"]] == [2]
+    assert [row["revenue"] for row in pipeline.served(PRODUCT_PERFORMANCE) if row["purchases"]] == [2]
 
 
 def test_a_purchase_after_midnight_is_in_the_funnel_of_the_day_before(pipeline: Pipeline):
@@ -225,7 +220,7 @@ def test_the_morning_brings_the_day_up_to_date_and_mails_its_report_once_to_each
     pipeline.ingest(event("05-01 10:00", "ann"), event("05-01 10:01", "ann", event_type="purchase"))
     assert run_mail(pipeline, definitions, "2024-05-01") == "no: SMTP_HOST is not set"
     # The run brings along what rests on no day, too.
-    assert [row["user_id"] for row in pipeline.served(CUSTOMER_SEGMENTS_TABLE)] == ["ann"]
+    assert [row["user_id"] for row in pipeline.served(CUSTOMER_SEGMENTS)] == ["ann"]
 
     with mails_to(monkeypatch, "ann@example.com", "bob@example.com") as received:
         assert run_mail(pipeline, definitions, "2024-05-01") == [

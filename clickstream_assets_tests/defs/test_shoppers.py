@@ -46,12 +46,6 @@ from clickstream_assets.defs.sessions.checks import (
 )
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect
-from clickstream_assets.stores.postgres.tables import (
-    CARTS_TABLE,
-    COHORT_RETENTION_TABLE,
-    CUSTOMER_SEGMENT_DAYS_TABLE,
-    CUSTOMER_SEGMENTS_TABLE,
-)
 from clickstream_assets_tests.defs.pipeline import Pipeline
 
 OURS = [
@@ -67,7 +61,7 @@ OURS = [
         "published_shoppers",
     )
 ]
-SERVED = (CARTS_TABLE, CUSTOMER_SEGMENTS_TABLE, CUSTOMER_SEGMENT_DAYS_TABLE, COHORT_RETENTION_TABLE)
+SERVED = (CARTS, CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION)
 
 
 def event(moment: str, user: str, kind: str = "view", product: str = "p1", **more: Any) -> dict[str, Any]:
@@ -117,7 +111,7 @@ def refresh(pipeline: Pipeline) -> dg.ExecuteInProcessResult:
     assert len(checks) >= 10
     assert [(check.check_name, check.metadata) for check in checks if not check.passed] == []
     for table in SERVED:
-        assert pipeline.served(table) == pipeline.lake(table.schema), table.name
+        assert pipeline.served(table) == pipeline.lake(table), table.name
     return result
 
 
@@ -204,10 +198,10 @@ def test_a_publication_makes_up_for_one_that_failed(pipeline: Pipeline):
     with connect(pipeline.settings) as connection:
         connection.execute("DELETE FROM customer_segments WHERE report_date = '2024-05-05'")
         connection.execute("DELETE FROM customer_segment_days WHERE report_date = '2024-05-05'")
-    assert pipeline.served(CUSTOMER_SEGMENTS_TABLE) != pipeline.lake(CUSTOMER_SEGMENTS)
+    assert pipeline.served(CUSTOMER_SEGMENTS) != pipeline.lake(CUSTOMER_SEGMENTS)
     assert pipeline.materialize("published_shoppers").success
     assert pipeline.reported("published_shoppers", "customers_from") == "2024-05-05"
-    assert pipeline.served(CUSTOMER_SEGMENTS_TABLE) == pipeline.lake(CUSTOMER_SEGMENTS)
+    assert pipeline.served(CUSTOMER_SEGMENTS) == pipeline.lake(CUSTOMER_SEGMENTS)
 
 
 def test_without_events_the_tables_are_empty(pipeline: Pipeline):

@@ -16,7 +16,7 @@ import pytest
 from deltalake import DeltaTable
 from psycopg import sql
 
-from clickstream_assets.catalogue import CART_DAYS
+from clickstream_assets.catalogue import CART_DAYS, CUSTOMER_SEGMENTS, Table
 from clickstream_assets.definitions import defs
 from clickstream_assets.defs.serving.assets import DAILY_TABLES as SERVED_BY_DAY
 from clickstream_assets.defs.serving.assets import SHOPPER_TABLES
@@ -24,12 +24,11 @@ from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import conform
 from clickstream_assets.stores.postgres.connection import connect
-from clickstream_assets.stores.postgres.tables import CUSTOMER_SEGMENTS_TABLE, ServedTable
 from clickstream_assets_tests.databases import pipeline_environment
 from clickstream_assets_tests.defs.pipeline import Pipeline
 
-SERVED = (*SERVED_BY_DAY, *SHOPPER_TABLES, CUSTOMER_SEGMENTS_TABLE)
-DAILY_TABLES = (*(table.schema for table in SERVED), CART_DAYS)
+SERVED = (*SERVED_BY_DAY, *SHOPPER_TABLES, CUSTOMER_SEGMENTS)
+DAILY_TABLES = (*SERVED, CART_DAYS)
 # What is recommended is not in question here.
 SMALL_MODELS = {"ALS_FACTORS": "8", "ALS_ITERATIONS": "2"}
 
@@ -58,26 +57,26 @@ class Tables:
             for table in DAILY_TABLES
         }
         with connect(settings) as connection:
-            served = {table.schema.name: _served(connection, table) for table in SERVED}
+            served = {table.name: _served(connection, table) for table in SERVED}
         return cls(lake, served)
 
 
-def _served(connection: psycopg.Connection, table: ServedTable) -> pa.Table:
+def _served(connection: psycopg.Connection, table: Table) -> pa.Table:
     """A table of PostgreSQL, copied out as text: as rows of Python's, hundreds of thousands take a minute."""
-    lists = {field.name for field in table.schema.arrow if pa.types.is_list(field.type)}
+    lists = {field.name for field in table.arrow if pa.types.is_list(field.type)}
     copied = sql.SQL(", ").join(
         sql.SQL("to_json({})").format(sql.Identifier(name)) if name in lists else sql.Identifier(name)
-        for name in table.schema.column_names
+        for name in table.column_names
     )
     query = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (FORMAT csv, HEADER)")
     with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-        with connection.cursor().copy(query.format(copied, sql.Identifier(table.name))) as copy:
+        with connection.cursor().copy(query.format(copied, sql.Identifier(table.served_name))) as copy:
             for part in copy:
                 file.write(part)
         file.flush()
         duck = duckdb.connect(config={"threads": 2})
         duck.execute("SET TimeZone = 'UTC'")
-        duck.register("empty", table.schema.arrow.empty_table())
+        duck.register("empty", table.arrow.empty_table())
         duck.execute("CREATE TABLE typed AS FROM empty")
         types = dict(duck.execute("SELECT column_name, column_type FROM (DESCRIBE typed)").fetchall())
         names = ", ".join(f"'{name}': 'VARCHAR'" for name in types)
@@ -89,4 +88,4 @@ def _served(connection: psycopg.Connection, table: ServedTable) -> pa.Table:
             f"INSERT INTO typed SELECT {values} FROM read_csv('{file.name}', columns = {{{names}}}, header = true, "
             "quote = '\"', escape = '\"', delim = ',', nullstr = '', allow_quoted_nulls = false)"
         )
-        return conform(duck.execute("FROM typed").to_arrow_table(), table.schema)
+        return conform(duck.execute("FROM typed").to_arrow_table(), table)

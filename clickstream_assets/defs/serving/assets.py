@@ -10,14 +10,26 @@ import pyarrow.compute as pc
 
 from clickstream_assets.analytics.customers import first_changed
 from clickstream_assets.catalogue import (
+    CAMPAIGN_ATTRIBUTION,
+    CARTS,
+    CATEGORY_CONVERSION,
+    COHORT_RETENTION,
+    CUSTOMER_SEGMENT_DAYS,
     CUSTOMER_SEGMENTS,
     DAILY_REPORT,
+    DAILY_SUMMARY,
+    FUNNEL,
     INTERACTIONS,
     ITEM_FACTORS,
     MET_PRODUCTS,
     MODEL_EVALUATION,
     POPULAR_PRODUCTS,
+    PRODUCT_PERFORMANCE,
     PRODUCT_RECOMMENDATIONS,
+    PUBLISHED_MODELS,
+    SERVED_MODELS,
+    SESSIONS,
+    USER_SEGMENTS,
     Table,
 )
 from clickstream_assets.defs.failures import explained_errors
@@ -33,40 +45,20 @@ from clickstream_assets.recommender.ranking import Model, Products
 from clickstream_assets.recommender.selection import met_products, recommend
 from clickstream_assets.stores.lake import Lake, conform
 from clickstream_assets.stores.postgres.publishing import Publication, Published, Scope
-from clickstream_assets.stores.postgres.tables import (
-    CAMPAIGN_ATTRIBUTION_TABLE,
-    CARTS_TABLE,
-    CATEGORY_CONVERSION_TABLE,
-    CLICKSTREAM_SESSIONS_TABLE,
-    COHORT_RETENTION_TABLE,
-    CUSTOMER_SEGMENT_DAYS_TABLE,
-    CUSTOMER_SEGMENTS_TABLE,
-    DAILY_REPORT_TABLE,
-    DAILY_SUMMARY_TABLE,
-    FUNNEL_TABLE,
-    MET_PRODUCTS_TABLE,
-    MODEL_EVALUATION_TABLE,
-    POPULAR_PRODUCTS_TABLE,
-    PRODUCT_PERFORMANCE_TABLE,
-    PRODUCT_RECOMMENDATIONS_TABLE,
-    PUBLISHED_MODELS_TABLE,
-    SERVED_MODELS_TABLE,
-    USER_SEGMENTS_TABLE,
-)
 
 DAILY_TABLES = (
-    CLICKSTREAM_SESSIONS_TABLE,
-    USER_SEGMENTS_TABLE,
-    PRODUCT_PERFORMANCE_TABLE,
-    CATEGORY_CONVERSION_TABLE,
-    DAILY_SUMMARY_TABLE,
-    FUNNEL_TABLE,
-    CAMPAIGN_ATTRIBUTION_TABLE,
-    DAILY_REPORT_TABLE,
+    SESSIONS,
+    USER_SEGMENTS,
+    PRODUCT_PERFORMANCE,
+    CATEGORY_CONVERSION,
+    DAILY_SUMMARY,
+    FUNNEL,
+    CAMPAIGN_ATTRIBUTION,
+    DAILY_REPORT,
 )
 # Of 20 rows a user, at some 150 bytes a row: 600 MB.
 USERS_PER_PORTION = 200_000
-SHOPPER_TABLES = (CARTS_TABLE, CUSTOMER_SEGMENT_DAYS_TABLE, COHORT_RETENTION_TABLE)
+SHOPPER_TABLES = (CARTS, CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION)
 """Published whole; customer_segments, of which there are many days, from the first day that has changed."""
 
 
@@ -84,7 +76,7 @@ def _days_of_reports(lake: Lake, publication: Publication, first: date, last: da
     columns = ("report_date", "generated_at", "made_from")
     reports = lake.engine.to_arrow(lake.read(DAILY_REPORT, columns=columns)).to_pylist()
     made = {row["report_date"]: row for row in reports}
-    there = {row["report_date"]: row for row in publication.read(DAILY_REPORT_TABLE, columns).to_pylist()}
+    there = {row["report_date"]: row for row in publication.read(DAILY_REPORT, columns).to_pylist()}
     days = {day for day in made.keys() | there.keys() if made.get(day) != there.get(day)} | {first, last}
     return min(days), max(days)
 
@@ -99,14 +91,14 @@ def _changes(published: Published) -> dict[str, int]:
 
 
 @dg.asset(
-    deps=[*(table.schema.name for table in DAILY_TABLES)],
+    deps=[table.name for table in DAILY_TABLES],
     partitions_def=daily(),
     backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="serving",
     kinds={"postgres"},
     owners=OWNERS,
     freshness_policy=FRESHNESS,
-    metadata=describe(*(table.schema for table in DAILY_TABLES)),
+    metadata=describe(*DAILY_TABLES),
 )
 def published_days(
     context: dg.AssetExecutionContext, lake: LakeResource, postgres: PostgresResource
@@ -122,13 +114,13 @@ def published_days(
     with explained_errors(), postgres.publication() as publication:
         reported = _days_of_reports(the_lake, publication, first, last)
         for table in DAILY_TABLES:
-            (day,) = table.schema.partition_by
+            (day,) = table.partition_by
             start, end = first, last
-            if table in (FUNNEL_TABLE, DAILY_REPORT_TABLE):
+            if table in (FUNNEL, DAILY_REPORT):
                 # What late events did to customers and carts changes these of later days too.
                 start, end = reported
-            rows = _rows_of_days(the_lake, table.schema, start, end)
-            changes[table.name] = _changes(publication.publish(table, rows, Scope(day, start, end)))
+            rows = _rows_of_days(the_lake, table, start, end)
+            changes[table.served_name] = _changes(publication.publish(table, rows, Scope(day, start, end)))
     return dg.MaterializeResult(
         metadata={
             "changes": changes,
@@ -143,9 +135,7 @@ def published_days(
     kinds={"postgres"},
     owners=OWNERS,
     freshness_policy=FRESHNESS,
-    metadata=describe(
-        *(table.schema for table in (CARTS_TABLE, CUSTOMER_SEGMENTS_TABLE, *SHOPPER_TABLES[1:]))
-    ),
+    metadata=describe(*(CARTS, CUSTOMER_SEGMENTS, *SHOPPER_TABLES[1:])),
 )
 def published_shoppers(lake: LakeResource, postgres: PostgresResource) -> dg.MaterializeResult:
     """PostgreSQL's `carts`, `customer_segments` and `cohort_retention`, equal to the lake's.
@@ -157,24 +147,19 @@ def published_shoppers(lake: LakeResource, postgres: PostgresResource) -> dg.Mat
     engine = the_lake.engine
     changes = {}
     with explained_errors():
-        rows = {
-            table: conform(engine.to_arrow(the_lake.read(table.schema)), table.schema)
-            for table in SHOPPER_TABLES
-        }
-        days = rows[CUSTOMER_SEGMENT_DAYS_TABLE]
+        rows = {table: conform(engine.to_arrow(the_lake.read(table)), table) for table in SHOPPER_TABLES}
+        days = rows[CUSTOMER_SEGMENT_DAYS]
         with postgres.publication() as publication:
-            before = publication.read(CUSTOMER_SEGMENT_DAYS_TABLE)
+            before = publication.read(CUSTOMER_SEGMENT_DAYS)
             changed = first_changed(before, days)
             if changed:
                 last = max([*before["report_date"].to_pylist(), *days["report_date"].to_pylist()])
                 customers = _rows_of_days(the_lake, CUSTOMER_SEGMENTS, changed, last)
                 changes[CUSTOMER_SEGMENTS.name] = _changes(
-                    publication.publish(
-                        CUSTOMER_SEGMENTS_TABLE, customers, Scope("report_date", changed, last)
-                    )
+                    publication.publish(CUSTOMER_SEGMENTS, customers, Scope("report_date", changed, last))
                 )
             for table, its_rows in rows.items():
-                changes[table.name] = _changes(publication.publish(table, its_rows))
+                changes[table.served_name] = _changes(publication.publish(table, its_rows))
     return dg.MaterializeResult(
         metadata={
             "changes": changes,
@@ -257,18 +242,18 @@ def product_recommendations(
         users: list[int] = []
         lists = _lists(engine, model, interactions, limits.recommendations_per_user, model_version, users)
         with postgres.publication() as publication:
-            changes = _changes(publication.publish(PRODUCT_RECOMMENDATIONS_TABLE, lists))
+            changes = _changes(publication.publish(PRODUCT_RECOMMENDATIONS, lists))
             record |= {"users": sum(users), "rows": changes["rows"]}
-            publication.publish(MET_PRODUCTS_TABLE, met)
-            publication.publish(POPULAR_PRODUCTS_TABLE, popular)
+            publication.publish(MET_PRODUCTS, met)
+            publication.publish(POPULAR_PRODUCTS, popular)
             # Of these two, earlier versions stay: they are the history of what was served, and why.
             this_version = Scope("model_version", model_version)
-            publication.publish(MODEL_EVALUATION_TABLE, evaluation, this_version)
-            record_rows = pa.Table.from_pylist([record], schema=PUBLISHED_MODELS_TABLE.schema.arrow)
-            publication.publish(PUBLISHED_MODELS_TABLE, record_rows, this_version)
+            publication.publish(MODEL_EVALUATION, evaluation, this_version)
+            record_rows = pa.Table.from_pylist([record], schema=PUBLISHED_MODELS.arrow)
+            publication.publish(PUBLISHED_MODELS, record_rows, this_version)
             served = [{"answers": "recommendations", "model_version": model_version}]
-            served_rows = pa.Table.from_pylist(served, schema=SERVED_MODELS_TABLE.schema.arrow)
-            publication.publish(SERVED_MODELS_TABLE, served_rows)
+            served_rows = pa.Table.from_pylist(served, schema=SERVED_MODELS.arrow)
+            publication.publish(SERVED_MODELS, served_rows)
     return dg.MaterializeResult(
         metadata={
             "algorithm": algorithm,

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 from psycopg import sql
 from pyarrow import csv
 
+from clickstream_assets.catalogue import Table
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect, explained
-from clickstream_assets.stores.postgres.tables import ServedTable
 
 Rows: TypeAlias = pa.Table | pa.RecordBatchReader | Iterable[pa.RecordBatch]
 
@@ -93,14 +93,14 @@ class Publication:
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
 
-    def publish(self, table: ServedTable, rows: Rows, scope: Scope | None = None) -> Published:
+    def publish(self, table: Table, rows: Rows, scope: Scope | None = None) -> Published:
         """Make the table, or its part in `scope`, hold exactly these rows.
 
         Two that publish the same table wait for each other, from here to the end of their transactions.
 
         Args:
             table: The table.
-            rows: All columns of `table.schema`, in any order; read once, batch by batch.
+            rows: All columns of the table, in any order; read once, batch by batch.
             scope: The part of the table to replace; none is the whole table.
 
         Raises:
@@ -115,22 +115,22 @@ class Publication:
         except psycopg.IntegrityError as error:
             column = f" in column {error.diag.column_name}" if error.diag.column_name else ""
             raise PublicationError(
-                f"{table.name} does not take a row{column}: {error.diag.message_primary} "
+                f"{table.served_name} does not take a row{column}: {error.diag.message_primary} "
                 f"({error.diag.message_detail})"
             ) from error
 
-    def read(self, table: ServedTable, columns: Iterable[str] | None = None) -> pa.Table:
+    def read(self, table: Table, columns: Iterable[str] | None = None) -> pa.Table:
         """Return what a small table holds, with what this transaction has published of it.
 
         `columns` are those that are needed (default: all).
         """
-        names = list(columns or table.schema.column_names)
+        names = list(columns or table.column_names)
         chosen = _comma(sql.Identifier(name) for name in names)
         rows = self._execute("SELECT {chosen} FROM {target}", table, chosen=chosen).fetchall()
         dicts = [dict(zip(names, row, strict=True)) for row in rows]
-        return pa.Table.from_pylist(dicts, schema=pa.schema([table.schema.arrow.field(n) for n in names]))
+        return pa.Table.from_pylist(dicts, schema=pa.schema([table.arrow.field(n) for n in names]))
 
-    def _publish(self, table: ServedTable, rows: Rows, scope: Scope | None) -> Published:
+    def _publish(self, table: Table, rows: Rows, scope: Scope | None) -> Published:
         count = self._stage(table, rows)
         self._execute("LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE", table)
         self._refuse_duplicate_keys(table)
@@ -156,7 +156,7 @@ class Publication:
         self._execute("DROP TABLE {staged}", table)
         return Published(rows=count, inserted=inserted, updated=updated, deleted=deleted)
 
-    def _stage(self, table: ServedTable, rows: Rows) -> int:
+    def _stage(self, table: Table, rows: Rows) -> int:
         """Copy the rows into a temporary table, and say how many there are."""
         self._execute(
             "CREATE TEMPORARY TABLE staged_rows ON COMMIT DROP "
@@ -169,15 +169,17 @@ class Publication:
         self._execute("ANALYZE {staged}", table)
         return count
 
-    def _refuse_duplicate_keys(self, table: ServedTable) -> None:
+    def _refuse_duplicate_keys(self, table: Table) -> None:
         twice = self._execute(
             "SELECT {key}, count(*) FROM {staged} GROUP BY {key} HAVING count(*) > 1 LIMIT 1", table
         ).fetchone()
         if twice:
             *values, times = twice
-            raise PublicationError(f"{table.name}: the key {_named(table, values)} is there {times} times")
+            raise PublicationError(
+                f"{table.served_name}: the key {_named(table, values)} is there {times} times"
+            )
 
-    def _refuse_rows_outside(self, table: ServedTable, scope: Scope) -> None:
+    def _refuse_rows_outside(self, table: Table, scope: Scope) -> None:
         outside = self._execute(
             "SELECT {key} FROM {staged} WHERE ({in_scope}) IS NOT TRUE LIMIT 1",
             table,
@@ -185,7 +187,7 @@ class Publication:
         ).fetchone()
         if outside:
             raise PublicationError(
-                f"{table.name}: the row with {_named(table, outside)} is outside of {scope.words}, "
+                f"{table.served_name}: the row with {_named(table, outside)} is outside of {scope.words}, "
                 "which is what is being published"
             )
         taken = self._execute(
@@ -196,23 +198,23 @@ class Publication:
         ).fetchone()
         if taken:
             raise PublicationError(
-                f"{table.name}: the key {_named(table, taken)} belongs to a row outside of {scope.words}"
+                f"{table.served_name}: the key {_named(table, taken)} belongs to a row outside of {scope.words}"
             )
 
-    def _execute(self, statement: str, table: ServedTable, **parts: sql.Composable) -> psycopg.Cursor[Any]:
+    def _execute(self, statement: str, table: Table, **parts: sql.Composable) -> psycopg.Cursor[Any]:
         return self._connection.execute(self._compose(statement, table, **parts))
 
-    def _compose(self, statement: str, table: ServedTable, **parts: sql.Composable) -> sql.Composed:
+    def _compose(self, statement: str, table: Table, **parts: sql.Composable) -> sql.Composed:
         """Fill in `{target}`, `{staged}` and what follows from the table's columns and key."""
-        key = table.schema.key
-        values = [name for name in table.schema.column_names if name not in key]
+        key = table.key
+        values = [name for name in table.column_names if name not in key]
         assignments = [_pair(name, "{0} = staged.{0}") for name in values]
-        if table.stamp:
-            assignments.append(sql.SQL("{} = now()").format(sql.Identifier(table.stamp)))
+        if stamp := table.served and table.served.stamp:
+            assignments.append(sql.SQL("{} = now()").format(sql.Identifier(stamp)))
         return sql.SQL(statement).format(
-            target=sql.Identifier(table.name),
+            target=sql.Identifier(table.served_name),
             staged=_STAGED,
-            columns=_comma(sql.Identifier(name) for name in table.schema.column_names),
+            columns=_comma(sql.Identifier(name) for name in table.column_names),
             key=_comma(sql.Identifier(name) for name in key),
             same_key=sql.SQL(" AND ").join(_pair(name, "target.{0} = staged.{0}") for name in key),
             old=_comma(_pair(name, "target.{0}") for name in values),
@@ -222,8 +224,8 @@ class Publication:
         )
 
 
-def copy_rows(connection: psycopg.Connection, statement: sql.Composed, table: ServedTable, rows: Rows) -> int:
-    """Run a `COPY … FROM STDIN (FORMAT csv)` of all columns of `table.schema`; returns how many rows there were.
+def copy_rows(connection: psycopg.Connection, statement: sql.Composed, table: Table, rows: Rows) -> int:
+    """Run a `COPY … FROM STDIN (FORMAT csv)` of all columns of the table; returns how many rows there were.
 
     Raises:
         PublicationError: a column is missing, unknown or of another type; a text has a NUL byte.
@@ -244,11 +246,11 @@ def _comma(parts: Iterable[sql.Composable]) -> sql.Composed:
     return sql.SQL(", ").join(parts)
 
 
-def _named(table: ServedTable, values: Iterable[Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in zip(table.schema.key, values, strict=True))
+def _named(table: Table, values: Iterable[Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in zip(table.key, values, strict=True))
 
 
-def _batches(table: ServedTable, rows: Rows) -> Iterator[pa.RecordBatch]:
+def _batches(table: Table, rows: Rows) -> Iterator[pa.RecordBatch]:
     """The rows in pieces of bounded size, with the table's columns, order and types."""
     batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
     for batch in batches:
@@ -257,25 +259,25 @@ def _batches(table: ServedTable, rows: Rows) -> Iterator[pa.RecordBatch]:
             yield conformed.slice(start, _ROWS_PER_MESSAGE)
 
 
-def _conform(table: ServedTable, batch: pa.RecordBatch) -> pa.RecordBatch:
-    names = table.schema.column_names
+def _conform(table: Table, batch: pa.RecordBatch) -> pa.RecordBatch:
+    names = table.column_names
     if missing := sorted(set(names) - set(batch.schema.names)):
-        raise PublicationError(f"{table.name}: the rows have no column {', '.join(missing)}")
+        raise PublicationError(f"{table.served_name}: the rows have no column {', '.join(missing)}")
     if unknown := sorted(set(batch.schema.names) - set(names)):
-        raise PublicationError(f"{table.name}: the table has no column {', '.join(unknown)}")
+        raise PublicationError(f"{table.served_name}: the table has no column {', '.join(unknown)}")
     columns = []
-    for field in table.schema.arrow:
+    for field in table.arrow:
         try:
             column = batch.column(field.name).cast(field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise PublicationError(
-                f"{table.name}: column {field.name} is not {field.type}: {error}"
+                f"{table.served_name}: column {field.name} is not {field.type}: {error}"
             ) from None
         # Looked for here because PostgreSQL's own error names neither column nor value.
         if pa.types.is_string(field.type) and pc.any(pc.match_substring(column, "\0")).as_py():
             text = column.filter(pc.match_substring(column, "\0"))[0].as_py()
             raise PublicationError(
-                f"{table.name}: column {field.name} has a NUL byte in {text[:200]!r}, "
+                f"{table.served_name}: column {field.name} has a NUL byte in {text[:200]!r}, "
                 "which PostgreSQL cannot store as text"
             )
         columns.append(column)

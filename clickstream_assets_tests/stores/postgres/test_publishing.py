@@ -8,6 +8,13 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
+from clickstream_assets.catalogue import (
+    POPULAR_PRODUCTS,
+    PRODUCT_RECOMMENDATIONS,
+    SESSIONS,
+    USER_SEGMENTS,
+    Table,
+)
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import PostgresError, Problem, connect
 from clickstream_assets.stores.postgres.publishing import (
@@ -17,13 +24,6 @@ from clickstream_assets.stores.postgres.publishing import (
     Rows,
     Scope,
     publication,
-)
-from clickstream_assets.stores.postgres.tables import (
-    CLICKSTREAM_SESSIONS_TABLE,
-    POPULAR_PRODUCTS_TABLE,
-    PRODUCT_RECOMMENDATIONS_TABLE,
-    USER_SEGMENTS_TABLE,
-    ServedTable,
 )
 from clickstream_assets_tests.databases import environment, fresh_database, query
 from clickstream_assets_tests.stores.postgres.rows import (
@@ -55,7 +55,7 @@ def publish(
     settings: Settings,
     rows: Rows,
     scope: Scope | None = None,
-    table: ServedTable = CLICKSTREAM_SESSIONS_TABLE,
+    table: Table = SESSIONS,
 ) -> Published:
     with publication(settings) as transaction:
         return transaction.publish(table, rows, scope)
@@ -81,20 +81,20 @@ def test_publication_inserts_updates_deletes_and_leaves_the_rest(settings: Setti
 
 def test_repeating_a_publication_does_not_touch_a_row(settings: Settings) -> None:
     rows = recommendations(["u1", "u2"], ["p1", "p2"])
-    publish(settings, rows, table=PRODUCT_RECOMMENDATIONS_TABLE)
+    publish(settings, rows, table=PRODUCT_RECOMMENDATIONS)
     versions = (
         "SELECT user_id, product_id, xmin::text, published_at FROM product_recommendations ORDER BY 1, 2"
     )
     before = query(settings, versions)
 
-    assert publish(settings, rows, table=PRODUCT_RECOMMENDATIONS_TABLE) == Published(4, 0, 0, 0)
+    assert publish(settings, rows, table=PRODUCT_RECOMMENDATIONS) == Published(4, 0, 0, 0)
     assert query(settings, versions) == before
 
 
 def test_a_changed_row_gets_a_new_stamp(settings: Settings) -> None:
-    publish(settings, recommendations(["u1"], ["p1"], "m1"), table=PRODUCT_RECOMMENDATIONS_TABLE)
+    publish(settings, recommendations(["u1"], ["p1"], "m1"), table=PRODUCT_RECOMMENDATIONS)
     [(first,)] = query(settings, "SELECT published_at FROM product_recommendations")
-    publish(settings, recommendations(["u1"], ["p1"], "m2"), table=PRODUCT_RECOMMENDATIONS_TABLE)
+    publish(settings, recommendations(["u1"], ["p1"], "m2"), table=PRODUCT_RECOMMENDATIONS)
     [(second,)] = query(settings, "SELECT published_at FROM product_recommendations")
     assert isinstance(first, datetime)
     assert isinstance(second, datetime)
@@ -184,7 +184,7 @@ def test_doubles_keep_every_bit(settings: Settings, score: float) -> None:
     rows = recommendations(["u1"], ["p1"])
     place = rows.column_names.index("confidence_score")
     rows = rows.set_column(place, rows.field(place), pa.array([score]))
-    publish(settings, rows, table=PRODUCT_RECOMMENDATIONS_TABLE)
+    publish(settings, rows, table=PRODUCT_RECOMMENDATIONS)
     assert query(settings, "SELECT confidence_score FROM product_recommendations") == [(score,)]
 
 
@@ -224,22 +224,22 @@ def test_unusable_rows_are_refused_and_change_nothing(
 
 def test_segment_that_the_table_does_not_know_is_refused(settings: Settings) -> None:
     with pytest.raises(PublicationError, match="user_segments_segment_check"):
-        publish(settings, segments(u1="buyer", u2="thief"), table=USER_SEGMENTS_TABLE)
+        publish(settings, segments(u1="buyer", u2="thief"), table=USER_SEGMENTS)
     assert query(settings, "SELECT count(*) FROM user_segments") == [(0,)]
 
 
 def test_segments_keep_their_id_and_creation_time_when_they_change(settings: Settings) -> None:
-    publish(settings, segments(u1="buyer"), table=USER_SEGMENTS_TABLE)
+    publish(settings, segments(u1="buyer"), table=USER_SEGMENTS)
     before = query(settings, "SELECT id, created_at FROM user_segments")
-    publish(settings, segments(u1="window_shopper"), table=USER_SEGMENTS_TABLE)
+    publish(settings, segments(u1="window_shopper"), table=USER_SEGMENTS)
     assert query(settings, "SELECT id, created_at FROM user_segments") == before
 
 
 def test_tables_of_one_publication_change_together_or_not_at_all(settings: Settings) -> None:
     def both(products: list[str], broken: bool) -> None:
         with publication(settings) as transaction:
-            transaction.publish(PRODUCT_RECOMMENDATIONS_TABLE, recommendations(["u1"], products))
-            transaction.publish(POPULAR_PRODUCTS_TABLE, popular(products))
+            transaction.publish(PRODUCT_RECOMMENDATIONS, recommendations(["u1"], products))
+            transaction.publish(POPULAR_PRODUCTS, popular(products))
             if broken:
                 raise InterruptedError
 
@@ -253,8 +253,8 @@ def test_tables_of_one_publication_change_together_or_not_at_all(settings: Setti
 def test_publication_goes_on_after_a_table_that_was_refused(settings: Settings) -> None:
     with publication(settings) as transaction:
         with pytest.raises(PublicationError):
-            transaction.publish(POPULAR_PRODUCTS_TABLE, popular(["p1", "p1"]))
-        transaction.publish(POPULAR_PRODUCTS_TABLE, popular(["p2"]))
+            transaction.publish(POPULAR_PRODUCTS, popular(["p1", "p1"]))
+        transaction.publish(POPULAR_PRODUCTS, popular(["p2"]))
     assert query(settings, "SELECT product_id FROM popular_products") == [("p2",)]
 
 
@@ -265,10 +265,8 @@ def test_reader_never_sees_two_versions_at_once(settings: Settings) -> None:
         # The number of products changes too, so every publication inserts or deletes as well as updates.
         products = [f"p{number}" for number in range(3 + version % 3)]
         with publication(settings) as transaction:
-            transaction.publish(
-                PRODUCT_RECOMMENDATIONS_TABLE, recommendations(users, products, f"m{version}")
-            )
-            transaction.publish(POPULAR_PRODUCTS_TABLE, popular(products))
+            transaction.publish(PRODUCT_RECOMMENDATIONS, recommendations(users, products, f"m{version}"))
+            transaction.publish(POPULAR_PRODUCTS, popular(products))
 
     publish_version(0)
     done = threading.Event()
@@ -310,7 +308,7 @@ def test_publishers_of_one_table_wait_for_each_other(settings: Settings) -> None
                 rows = recommendations(
                     [f"{version}{n}" for n in range(50)], [f"p{n}" for n in range(size)], version
                 )
-                publish(settings, rows, table=PRODUCT_RECOMMENDATIONS_TABLE)
+                publish(settings, rows, table=PRODUCT_RECOMMENDATIONS)
         except BaseException as error:
             errors.append(error)
 
@@ -331,7 +329,7 @@ def test_publishers_of_one_table_wait_for_each_other(settings: Settings) -> None
 HANGING_PUBLISHER = """
 import threading
 from clickstream_assets.stores.postgres.publishing import publication
-from clickstream_assets.stores.postgres.tables import CLICKSTREAM_SESSIONS_TABLE
+from clickstream_assets.catalogue import SESSIONS
 from clickstream_assets.settings import load_settings
 from clickstream_assets_tests.stores.postgres.rows import session, sessions
 
@@ -341,7 +339,7 @@ def batches():
     threading.Event().wait()
 
 with publication(load_settings()) as transaction:
-    transaction.publish(CLICKSTREAM_SESSIONS_TABLE, batches())
+    transaction.publish(SESSIONS, batches())
 """
 
 
@@ -394,7 +392,7 @@ def test_full_disk_is_named(settings: Settings) -> None:
 
 
 def publish_on_full_disk(transaction: Publication) -> None:
-    transaction.publish(POPULAR_PRODUCTS_TABLE, popular(["p1"]))
+    transaction.publish(POPULAR_PRODUCTS, popular(["p1"]))
     # What a full disk reports; the server raises it here on request.
     transaction._connection.execute(
         "DO $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$"
