@@ -399,8 +399,7 @@ def test_every_example_is_looked_at():
         "clickstream_assets/defs/reports/checks.py",
         f"{MIGRATIONS}/r0005_searches.py",
         "clickstream_assets/stores/postgres/tables.py",
-        "clickstream_assets/api/daily_queries.py",
-        "clickstream_assets/api/searches.py",
+        "clickstream_assets/api/tables.py",
         "clickstream_assets_tests/analytics/test_searches.py",
     }
 
@@ -452,10 +451,9 @@ def test_the_examples_migration_makes_the_examples_table(add: Add, monkeypatch: 
 
 
 def test_the_examples_route_lists_the_examples_columns(add: Add):
-    add("clickstream_assets/api/daily_queries.py")
-    module = add("clickstream_assets/api/searches.py")
+    module = add("clickstream_assets/api/tables.py")
     api = APIFlask(__name__)
-    api.register_blueprint(module.blueprint)
+    api.register_blueprint(module.searches)
     path: dict[str, Any] = api.spec["paths"]["/api/searches"]["get"]
     assert {parameter["name"] for parameter in path["parameters"]} == {
         *("limit", "offset", "format", "since", "until", "date")

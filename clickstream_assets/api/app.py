@@ -6,17 +6,14 @@ from pathlib import Path
 from apiflask import APIFlask
 
 from clickstream_assets.api import (
-    carts,
     events,
-    funnel,
     health,
     metrics,
     products,
     recommendations,
     reports,
     segments,
-    sessions,
-    windows,
+    tables,
 )
 from clickstream_assets.api.access_log import register_access_log
 from clickstream_assets.api.database import attach_database
@@ -29,13 +26,13 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
 
     Args:
         settings: where the servers are.
-        metrics_folder: what worker processes share their counts of requests in (default: there is one process).
+        metrics_folder: folder in which worker processes share their counts of requests; none for one process.
     """
     app = APIFlask(
         __name__,
         title="Clickstream API",
         version=version("clickstream-assets"),
-        # The documentation pages that APIFlask offers load their scripts from other people's servers.
+        # The documentation pages that APIFlask offers load their scripts from other servers.
         docs_path=None,
         static_folder=None,
     )
@@ -49,7 +46,18 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
     register_problems(app)
     register_access_log(app)
     metrics.register_request_metrics(app)
-    shop = (recommendations, sessions, carts, segments, funnel, products, reports)
-    for module in (*shop, events, windows, metrics, health):
-        app.register_blueprint(module.blueprint)
+    for blueprint in (
+        recommendations.blueprint,
+        tables.sessions,
+        tables.carts,
+        segments.blueprint,
+        tables.funnel,
+        products.blueprint,
+        reports.blueprint,
+        events.blueprint,
+        tables.windows,
+        metrics.blueprint,
+        health.blueprint,
+    ):
+        app.register_blueprint(blueprint)
     return app

@@ -1,4 +1,4 @@
-"""The API's connections to PostgreSQL: read-only, few, and never waited for long."""
+"""The API's connections to PostgreSQL: read-only, few, and without long waits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection[DictRow]]:
-        """A connection whose statements all see the tables at one moment, between two publications.
+        """Give a connection whose statements all see the tables at one moment, between two publications.
 
         Raises:
             PostgresError: PostgreSQL cannot be reached in time, or does not answer the query.
@@ -65,7 +65,7 @@ class Database:
                         "options": f"-c statement_timeout={_STATEMENT_TIMEOUT} -c TimeZone=UTC",
                     },
                     configure=_read_snapshots,
-                    # A server that was restarted has dropped our connections without telling.
+                    # A server that was restarted has dropped our connections, and they do not show it.
                     check=ConnectionPool.check_connection,
                     min_size=0,
                     max_size=THREADS,
@@ -88,7 +88,7 @@ def attach_database(app_extensions: dict[str, object], settings: Settings) -> No
 
 
 def database() -> Database:
-    """The running application's database."""
+    """Return the running application's database."""
     found = current_app.extensions[EXTENSION]
     assert isinstance(found, Database)
     return found

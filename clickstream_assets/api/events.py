@@ -1,15 +1,17 @@
 """`GET /real-time-events`: the events that came last, from Elasticsearch."""
 
+from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
 
+import pyarrow as pa
 from apiflask import APIBlueprint, Schema, fields
 from flask import current_app
 
 from clickstream_assets.api.fields import UtcTime, schema_of
-from clickstream_assets.api.lists import MOST, ListParameters, list_route
-from clickstream_assets.api.parameters import Choice, Moment, Text, WholeNumber
-from clickstream_assets.api.queries import Page
+from clickstream_assets.api.listing import MAX_LIMIT, filters_of, list_route
+from clickstream_assets.api.parameters import Text, WholeNumber
+from clickstream_assets.api.queries import Asked, Condition, Page
 from clickstream_assets.catalogue import LIVE_EVENTS
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import RESULT_WINDOW, WORDS, LiveEvents
@@ -17,14 +19,13 @@ from clickstream_assets.stores.elasticsearch import RESULT_WINDOW, WORDS, LiveEv
 blueprint = APIBlueprint("events", __name__, tag="Events")
 
 EXTENSION = "clickstream_live_events"
-# As named in `analytics.events`, which would bring the engines along.
-EVENT_TYPES = ("view", "click", "add_to_cart", "remove_from_cart", "purchase", "search")
 
 _TIMES = {
-    "event_time": datetime.fromisoformat,
-    "kafka_time": datetime.fromisoformat,
-    "event_date": date.fromisoformat,
+    column.name: (datetime if pa.types.is_timestamp(column.type) else date).fromisoformat
+    for column in LIVE_EVENTS.columns
+    if pa.types.is_temporal(column.type)
 }
+_RANGE = {">=": "gte", "<=": "lte", "<": "lt"}
 _TIMEOUT_SECONDS = 3
 
 
@@ -34,33 +35,10 @@ def attach_live_events(app_extensions: dict[str, object], settings: Settings) ->
 
 
 def live_events() -> LiveEvents:
-    """The running application's live events."""
+    """Return the running application's live events."""
     found = current_app.extensions[EXTENSION]
     assert isinstance(found, LiveEvents)
     return found
-
-
-class _Query(ListParameters):
-    n = WholeNumber(1, MOST, metadata={"description": "Another name of limit, which it takes the place of"})
-    offset = WholeNumber(
-        0,
-        # What Elasticsearch lets itself be paged through, whatever the limit.
-        RESULT_WINDOW - MOST,
-        load_default=0,
-        metadata={"description": "How many rows to pass over; what lies deeper is found by `until`"},
-    )
-    user_id = Text(metadata={"description": "Only this shopper's"})
-    event_type = Choice(*EVENT_TYPES, metadata={"description": "Only of this type"})
-    q = Text(
-        min_length=1,
-        max_length=256,
-        metadata={
-            "description": "Words that all have to be in the event's query, product, category or brand; "
-            '"a phrase", a prefix*, either | or, -without'
-        },
-    )
-    since = Moment(metadata={"description": "Only events at this time or later"})
-    until = Moment(metadata={"description": "Only events before this time"})
 
 
 class Events(Schema):
@@ -85,46 +63,64 @@ class Events(Schema):
     )
 
 
-@list_route(blueprint, "/real-time-events", _Query, Events)
-def list_events(query_data: dict[str, Any]) -> dict[str, Any]:
+@list_route(
+    blueprint,
+    "/real-time-events",
+    Events,
+    filters=filters_of(LIVE_EVENTS),
+    parameters={
+        "n": WholeNumber(
+            1, MAX_LIMIT, metadata={"description": "Another name of limit, which it takes precedence over"}
+        ),
+        "offset": WholeNumber(
+            0,
+            # Elasticsearch does not page deeper, whatever the limit.
+            RESULT_WINDOW - MAX_LIMIT,
+            load_default=0,
+            metadata={"description": "How many rows to pass over; `until` finds the rows that lie deeper"},
+        ),
+        "q": Text(
+            min_length=1,
+            max_length=256,
+            metadata={
+                "description": "Words that all have to be in the event's query, product, category or brand; "
+                '"a phrase", a prefix*, either | or, -without'
+            },
+        ),
+    },
+)
+def list_events(asked: Asked, n: int | None = None, q: str | None = None) -> dict[str, Any]:
     """List events, the latest first; equals are ordered by event id.
 
     An event is here about a second after the stream has read it.
     """
-    limit = query_data.get("n", query_data["limit"])
-    offset = query_data["offset"]
+    asked = replace(asked, limit=n or asked.limit)
+    filters = [_query(condition) for condition in asked.conditions]
+    if q:
+        # Of the query languages the one that has no wrong input.
+        words = {"query": q, "fields": [WORDS], "default_operator": "and"}
+        filters.append(
+            {"simple_query_string": words | {"flags": "AND|OR|NOT|PHRASE|PREFIX|PRECEDENCE|WHITESPACE"}}
+        )
     found = live_events().search(
-        {"bool": {"filter": _filters(query_data)}},
-        # One more than asked for tells whether there are more that a page can reach.
-        min(limit + 1, RESULT_WINDOW - offset),
-        offset,
+        {"bool": {"filter": filters}},
+        # One more than asked for shows whether there are more that a page can reach.
+        min(asked.limit + 1, RESULT_WINDOW - asked.offset),
+        asked.offset,
     )
-    rows = [_row(event) for event in found[:limit]]
-    return {"real_time_events": Page(rows, limit, offset, more=len(found) > limit)}
+    rows = [_row(event) for event in found[: asked.limit]]
+    return {"real_time_events": Page(rows, asked.limit, asked.offset, more=len(found) > asked.limit)}
 
 
 def _row(event: dict[str, Any]) -> dict[str, Any]:
-    """The columns of a document, which has no fields for what is null, and times as text."""
+    """Return the columns of a document, which has no fields for what is null, and times as text."""
     row = {name: event.get(name) for name in LIVE_EVENTS.column_names}
     row |= {name: read(event[name]) for name, read in _TIMES.items()}
     return row | {"timestamp": row["event_time"]}
 
 
-def _filters(asked: dict[str, Any]) -> list[dict[str, Any]]:
-    filters: list[dict[str, Any]] = [
-        {"term": {name: asked[name]}} for name in ("user_id", "event_type") if name in asked
-    ]
-    times = {
-        operator: asked[name].isoformat()
-        for name, operator in (("since", "gte"), ("until", "lt"))
-        if name in asked
-    }
-    if times:
-        filters.append({"range": {"event_time": times}})
-    if "q" in asked:
-        # Of the query languages the one that has no wrong input.
-        words = {"query": asked["q"], "fields": [WORDS], "default_operator": "and"}
-        filters.append(
-            {"simple_query_string": words | {"flags": "AND|OR|NOT|PHRASE|PREFIX|PRECEDENCE|WHITESPACE"}}
-        )
-    return filters
+def _query(condition: Condition) -> dict[str, Any]:
+    """Return the condition in Elasticsearch's query language."""
+    if condition.comparison == "=":
+        return {"term": {condition.column: condition.value}}
+    return {"range": {condition.column: {_RANGE[condition.comparison]: condition.value}}}

@@ -1,4 +1,4 @@
-"""Fields of answers, made of the tables' own columns."""
+"""Fields of answers, made from the tables' columns."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from clickstream_assets.catalogue import Column
 
 
 def iso_utc(time: datetime) -> str:
-    """The time as ISO 8601 in UTC, ending in Z."""
+    """Return the time as ISO 8601 in UTC, ending in Z."""
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -35,7 +35,7 @@ def _type_of(arrow: pa.DataType) -> type[fields.Field]:
 
 
 def field_of(column: Column) -> fields.Field:
-    """The JSON field of a table's column."""
+    """Return the JSON field of a table's column."""
     options = {
         "required": True,
         "allow_none": column.nullable,
@@ -47,5 +47,5 @@ def field_of(column: Column) -> fields.Field:
 
 
 def schema_of(name: str, columns: Iterable[Column], **others: fields.Field) -> type[Schema]:
-    """The schema of a row: its columns, and further fields after them."""
+    """Return the schema of a row: its columns, and further fields after them."""
     return Schema.from_dict({**{column.name: field_of(column) for column in columns}, **others}, name=name)

@@ -1,4 +1,4 @@
-"""The forms that an answer comes in: which one a client asks for, and CSV."""
+"""The forms of an answer: the choice by what a client asks for, and CSV."""
 
 import csv
 import json
@@ -13,20 +13,20 @@ from flask import request
 from werkzeug.datastructures import MIMEAccept
 
 from clickstream_assets.api.fields import iso_utc
-from clickstream_assets.api.problems import ServiceProblem
+from clickstream_assets.api.problems import ApiError
 
 CSV = "text/csv; charset=utf-8; header=present"
 
 
 def chosen_format(offered: Mapping[str, str], asked: str | None) -> str:
-    """The name of the form that the client asks for by name, or else prefers by its `Accept` header.
+    """Return the name of the form that the client asks for by name, or else prefers by its `Accept` header.
 
     Args:
         offered: media types by name; of those that the client likes equally, the first is taken.
         asked: the name that the client gave, if any.
 
     Raises:
-        ServiceProblem: 406; the client takes none of them.
+        ApiError: 406; the client takes none of them.
     """
     if asked is not None:
         return asked
@@ -36,7 +36,7 @@ def chosen_format(offered: Mapping[str, str], asked: str | None) -> str:
     accepted = MIMEAccept((value.partition(";")[0].strip(), q) for value, q in request.accept_mimetypes)
     best = max(offered, key=lambda name: accepted.quality(offered[name]))
     if not accepted.quality(offered[best]):
-        raise ServiceProblem(
+        raise ApiError(
             HTTPStatus.NOT_ACCEPTABLE,
             "not_acceptable",
             f"Accept: {request.headers['Accept']} takes none of what is offered: {', '.join(offered.values())}.",
@@ -45,11 +45,11 @@ def chosen_format(offered: Mapping[str, str], asked: str | None) -> str:
 
 
 def csv_of(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as CSV (RFC 4180) with a header row.
+    """Return rows as CSV (RFC 4180) with a header row.
 
     Null is empty, money has all its decimals, times are as in JSON, and what has parts is JSON. Texts stay as they
     are, also those that a spreadsheet would take for a formula: marking them would change ids, on which programs
-    join. Who opens the file in a spreadsheet has to import its columns as text.
+    join. For a spreadsheet, the columns have to be imported as text.
     """
     names = list(columns)
     text = StringIO(newline="")

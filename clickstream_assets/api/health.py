@@ -1,7 +1,7 @@
 """`GET /health/live` and `/health/ready`: whether the process is up, and whether it can answer.
 
-A service without PostgreSQL is not ready. Without Elasticsearch it is degraded and gets its requests all the same:
-only the live events are missing.
+A service without PostgreSQL is not ready. Without Elasticsearch it is degraded and still gets requests: only the live
+events are missing.
 """
 
 from http import HTTPStatus
@@ -11,7 +11,7 @@ from apiflask import APIBlueprint, Schema, fields, validators
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.events import live_events
-from clickstream_assets.api.problems import ServiceProblem, documented
+from clickstream_assets.api.problems import ApiError, documented
 from clickstream_assets.stores.elasticsearch import ElasticsearchError
 from clickstream_assets.stores.postgres.connection import PostgresError, connect, explained
 
@@ -58,7 +58,7 @@ def ready() -> dict[str, object]:
         status = "ready" if dependencies["elasticsearch"] == "ok" else "degraded"
         return {"status": status, "dependencies": dependencies}
     wrong = "; ".join(f"{name}: {state}" for name, state in dependencies.items() if state != "ok")
-    raise ServiceProblem(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", wrong, dependencies=dependencies)
+    raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", wrong, dependencies=dependencies)
 
 
 def _elasticsearch() -> str:

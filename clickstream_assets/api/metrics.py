@@ -81,7 +81,7 @@ def metrics() -> Response:
 
 
 class _StreamCollector(Collector):
-    """What PostgreSQL knows of the streams."""
+    """Metrics of the streams, as PostgreSQL has them."""
 
     def describe(self) -> Iterable[Metric]:
         # Registering would else collect once, for the names alone.

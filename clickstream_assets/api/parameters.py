@@ -1,16 +1,20 @@
-"""Fields of parameters: they accept exactly what the OpenAPI document says, and else say what that is."""
+"""Fields of parameters: they accept exactly what the OpenAPI document says; their errors say what that is."""
 
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 from apiflask import Schema, fields, validators
 from marshmallow import ValidationError, pre_load
+
+from clickstream_assets.catalogue import Column
 
 _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
+MAX_WHOLE_NUMBER = 10**18 - 1
 _NO_NUL = validators.Regexp(r"^[^\x00]*$", error="must not have a NUL character")
 
 
@@ -108,3 +112,25 @@ class Moment(fields.DateTime):
             return moment.astimezone(UTC)
         except OverflowError:
             raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
+
+
+def parameter_of(column: Column, description: str) -> fields.Field:
+    """Return the field of a parameter that a column's values are compared with.
+
+    Raises:
+        TypeError: there is no parameter for the column's type.
+    """
+    metadata = {"description": description}
+    if column.values:
+        return Choice(*column.values, metadata=metadata)
+    if pa.types.is_integer(column.type):
+        return WholeNumber(-MAX_WHOLE_NUMBER, MAX_WHOLE_NUMBER, metadata=metadata)
+    if pa.types.is_string(column.type):
+        return Text(metadata=metadata)
+    if pa.types.is_boolean(column.type):
+        return Flag(metadata=metadata)
+    if pa.types.is_date(column.type):
+        return Day(metadata=metadata)
+    if pa.types.is_timestamp(column.type):
+        return Moment(metadata=metadata)
+    raise TypeError(f"A list cannot be filtered by {column.name}: no parameter has the type {column.type}")

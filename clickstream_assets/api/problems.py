@@ -9,6 +9,7 @@ from typing import Any
 from apiflask import APIFlask, HTTPError
 from flask import request
 
+from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.stores.elasticsearch import ElasticsearchError
 from clickstream_assets.stores.postgres.connection import PostgresError
 
@@ -63,11 +64,11 @@ REQUEST_TOO_LONG: dict[int, dict[str, Any]] = {
 }
 
 
-class ServiceProblem(Exception):
-    """An answer that is a problem: its HTTP status, its code, and further members of the document."""
+class ApiError(ClickstreamError):
+    """A request that is answered with a problem document: its HTTP status, code, detail and further members."""
 
     def __init__(self, status: HTTPStatus, code: str, detail: str, **members: object) -> None:
-        super().__init__(detail)
+        super().__init__(detail, retryable=status is HTTPStatus.SERVICE_UNAVAILABLE)
         self.status = status
         self.code = code
         self.detail = detail
@@ -75,17 +76,17 @@ class ServiceProblem(Exception):
 
 
 def documented(*statuses: int) -> dict[int, dict[str, Any]]:
-    """The OpenAPI responses of an operation that may answer with these problems."""
+    """Return the OpenAPI responses of an operation that may answer with these problems."""
     content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": _DESCRIPTIONS[status], "content": content} for status in statuses}
 
 
 def register_problems(app: APIFlask) -> None:
-    """Make every error of the application a problem document, and say so in its OpenAPI document."""
+    """Make every error of the application a problem document, and describe it in its OpenAPI document."""
     # Each operation documents its own problems, with their content type.
     app.config.update(AUTO_404_RESPONSE=False, AUTO_VALIDATION_ERROR_RESPONSE=False)
     app.error_processor(_http_error)
-    app.register_error_handler(ServiceProblem, _service_problem)
+    app.register_error_handler(ApiError, _api_error)
     app.register_error_handler(PostgresError, partial(_server_error, "postgres"))
     app.register_error_handler(ElasticsearchError, partial(_server_error, "elasticsearch"))
 
@@ -112,8 +113,8 @@ def _answer(
     return {**body, **members}, status, sent
 
 
-def _service_problem(problem: ServiceProblem) -> Answer:
-    return _answer(problem.status, problem.code, problem.detail, problem.members)
+def _api_error(error: ApiError) -> Answer:
+    return _answer(error.status, error.code, error.detail, error.members)
 
 
 def _server_error(server: str, error: PostgresError | ElasticsearchError) -> Answer:
@@ -151,5 +152,5 @@ def _sent(location: str, name: str) -> str | None:
 
 
 def _flat(messages: Any) -> list[str]:
-    """The messages of a field; those of a list's items come as a mapping from index to messages."""
+    """Return the messages of a field; those of a list's items come as a mapping from index to messages."""
     return [m for part in messages.values() for m in part] if isinstance(messages, dict) else list(messages)

@@ -5,56 +5,49 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema, fields
 
-from clickstream_assets.api import daily_queries
+from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
-from clickstream_assets.api.lists import DaysParameters, RangeParameters, list_route, row_limit
-from clickstream_assets.api.parameters import Choice, Text
-from clickstream_assets.api.problems import ServiceProblem
-from clickstream_assets.catalogue import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
+from clickstream_assets.api.listing import list_route, listing, range_of
+from clickstream_assets.api.parameters import Text
+from clickstream_assets.api.problems import ApiError
+from clickstream_assets.catalogue import CATEGORY_CONVERSION, LONG, PRODUCT_PERFORMANCE, Column
 
 blueprint = APIBlueprint("products", __name__, url_prefix="/api", tag="Products")
 
-ProductDay = schema_of("ProductDay", PRODUCT_PERFORMANCE.columns)
+ProductDay = listing(
+    blueprint,
+    "/products",
+    PRODUCT_PERFORMANCE,
+    "ProductDay",
+    "List a day's products, the most viewed first; equals are ordered by day, the newest first, and product id.",
+    order=["rank"],
+    newest_day=True,
+)
 
-
-class _ProductsQuery(DaysParameters):
-    category = Text(metadata={"description": "Only products of this category"})
-    sort = Choice(*daily_queries.PRODUCT_SORTS, load_default="rank", metadata={"description": "Sort by"})
-    order = Choice("asc", "desc", load_default="asc", metadata={"description": "Sort order"})
-
-
-class Products(Schema):
-    """The answer: products on days."""
-
-    products = fields.List(fields.Nested(ProductDay), required=True)
-
-
-@list_route(blueprint, "/products", _ProductsQuery, Products)
-def list_products(query_data: dict[str, Any]) -> dict[str, Any]:
-    """List a day's products, the most viewed first; equals are ordered by day, the newest first, and product id."""
-    with database().snapshot() as connection:
-        return {"products": daily_queries.products(connection, **query_data)}
+listing(
+    blueprint,
+    "/categories",
+    CATEGORY_CONVERSION,
+    "CategoryDay",
+    "List a day's categories, those that convert best first; equals are ordered by day and category.",
+    order=["conversion_rate DESC"],
+    limit=100,
+    newest_day=True,
+)
 
 
 class _Path(Schema):
     product_id = Text(required=True, metadata={"description": "The product", "minLength": 1})
 
 
-class ProductTotals(Schema):
-    """A product's days together."""
-
-    days = fields.Integer(required=True, metadata={"description": "Days on which somebody met it"})
-    view_count = fields.Integer(required=True, metadata={"description": "Events of type view"})
-    add_to_carts = fields.Integer(required=True, metadata={"description": "Events of type add_to_cart"})
-    purchases = fields.Integer(required=True, metadata={"description": "Events of type purchase"})
-    quantity = fields.Integer(required=True, metadata={"description": "Units purchased"})
-    revenue = fields.Float(
-        required=True, metadata={"description": "Sum of price times quantity of the purchases"}
-    )
-    conversion_rate = fields.Float(
-        required=True, metadata={"description": "Purchases per hundred views; 0 without views"}
-    )
+ProductTotals = schema_of(
+    "ProductTotals",
+    (
+        Column("days", LONG, "Days on which somebody met it", nullable=False),
+        *(PRODUCT_PERFORMANCE.by_name[name] for name in queries.PRODUCT_TOTALS),
+    ),
+)
 
 
 class ProductHistory(Schema):
@@ -70,38 +63,19 @@ class ProductHistory(Schema):
 
 
 @list_route(
-    blueprint, "/products/<any_text:product_id>", RangeParameters, ProductHistory, path=_Path, problems=[404]
+    blueprint,
+    "/products/<any_text:product_id>",
+    ProductHistory,
+    filters=range_of(PRODUCT_PERFORMANCE),
+    path=_Path,
+    problems=[404],
 )
-def list_product_days(product_id: str, query_data: dict[str, Any]) -> dict[str, Any]:
+def list_product_days(asked: queries.Asked, product_id: str) -> dict[str, Any]:
     """List a product's days, the newest first, and their totals."""
     with database().snapshot() as connection:
-        found = daily_queries.product(connection, product_id, **query_data)
+        found = queries.product(connection, product_id, asked)
     if found.totals is None:
-        raise ServiceProblem(
+        raise ApiError(
             HTTPStatus.NOT_FOUND, "unknown_product", "There is no day on which anybody met this product."
         )
     return {"product_id": product_id, "totals": found.totals, "days": found.days}
-
-
-class _CategoriesQuery(DaysParameters):
-    limit = row_limit(100)
-    category = Text(metadata={"description": "Only this category"})
-    sort = Choice(
-        *daily_queries.CATEGORY_SORTS, load_default="conversion_rate", metadata={"description": "Sort by"}
-    )
-    order = Choice("asc", "desc", load_default="desc", metadata={"description": "Sort order"})
-
-
-class Categories(Schema):
-    """The answer: categories on days."""
-
-    categories = fields.List(
-        fields.Nested(schema_of("CategoryDay", CATEGORY_CONVERSION.columns)), required=True
-    )
-
-
-@list_route(blueprint, "/categories", _CategoriesQuery, Categories)
-def list_categories(query_data: dict[str, Any]) -> dict[str, Any]:
-    """List a day's categories, those that convert best first; equals are ordered by day and category."""
-    with database().snapshot() as connection:
-        return {"categories": daily_queries.categories(connection, **query_data)}

@@ -1,17 +1,62 @@
-"""The SQL of the API: read-only, on a connection that the caller holds."""
+"""The SQL of the API: read-only, on a connection that the caller holds.
+
+A list of one served table needs no query of its own: `listing` pages through it with `page_of`.
+"""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import date, datetime
-from typing import Any, LiteralString
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+from typing import Any, LiteralString, NamedTuple
 
 from psycopg import Connection, sql
 from psycopg.rows import DictRow
 
-from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, SERVED_TABLES, SESSIONS
+from clickstream_assets.catalogue import (
+    ACTIVITY_SEGMENTS,
+    CUSTOMER_SEGMENTS,
+    PRODUCT_PERFORMANCE,
+    SERVED_TABLES,
+    USER_SEGMENTS,
+)
 
-SESSION_SORTS = ("total_events", "start_time", "duration_seconds", "revenue")
-WINDOW_SORTS = ("window_start", "views", "add_to_carts", "purchases", "total_events", "distinct_users")
+SUMMARY_FIGURES = (
+    *("total_events", "users", "buyer_count", "window_shopper_count", "buyer_rate", "sessions"),
+    *("orders", "revenue", "average_order_value", "conversion_rate"),
+)
+"""The columns of a day's summary that the list of reports shows."""
+
+CART_ABANDONER = "cart_abandoner"
+
+USER_DAY_COLUMNS = [*USER_SEGMENTS.column_names, *CUSTOMER_SEGMENTS.column_names[2:]]
+"""The columns of both tables of a user's days, their common key once."""
+
+
+class Condition(NamedTuple):
+    """A condition on a column: a comparison such as = or <, and a value or an SQL expression."""
+
+    column: str
+    comparison: LiteralString
+    value: object
+
+    @property
+    def sql(self) -> sql.Composable:
+        """The condition as SQL."""
+        value = self.value if isinstance(self.value, sql.Composable) else sql.Literal(self.value)
+        return sql.SQL("{} {} {}").format(sql.Identifier(self.column), sql.SQL(self.comparison), value)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which rows a request asks for, and which page of them."""
+
+    conditions: tuple[Condition, ...]
+    limit: int
+    offset: int
+
+    def where(self, *conditions: Condition) -> "Asked":
+        """Return the same page of the rows that meet these conditions too."""
+        return replace(self, conditions=(*self.conditions, *conditions))
 
 
 @dataclass(frozen=True)
@@ -24,9 +69,61 @@ class Page:
     more: bool
 
 
+def page_of(
+    connection: Connection[DictRow],
+    source: str | sql.Composable,
+    columns: Iterable[str],
+    order: Iterable[str],
+    asked: Asked,
+) -> Page:
+    """Return the page that is asked for.
+
+    Args:
+        connection: to PostgreSQL.
+        source: a table's name, or an SQL expression in its stead.
+        columns: the columns of a row.
+        order: columns to sort by, with ` DESC` after those that fall; no two rows are equal in all of them, so that
+            pages do not overlap.
+        asked: conditions and page.
+    """
+    statement = sql.SQL(
+        "SELECT {columns} FROM {source} WHERE {conditions} ORDER BY {order} LIMIT {limit} OFFSET {offset}"
+    ).format(
+        columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+        source=sql.Identifier(source) if isinstance(source, str) else source,
+        conditions=_all_of(asked.conditions),
+        order=sql.SQL(", ").join(map(_by, order)),
+        # One more than asked for shows whether there are more.
+        limit=asked.limit + 1,
+        offset=asked.offset,
+    )
+    rows = connection.execute(statement).fetchall()
+    return Page(rows[: asked.limit], asked.limit, asked.offset, more=len(rows) > asked.limit)
+
+
+def newest(table: str, column: str) -> sql.Composable:
+    """Return the SQL expression of the greatest value that a column has."""
+    return sql.SQL("(SELECT max({}) FROM {})").format(sql.Identifier(column), sql.Identifier(table))
+
+
+def _all_of(conditions: Iterable[Condition]) -> sql.Composable:
+    return sql.SQL(" AND ").join([sql.SQL("true"), *(condition.sql for condition in conditions)])
+
+
+def _by(term: str) -> sql.Composable:
+    column, _, falling = term.partition(" ")
+    return sql.SQL("{} DESC" if falling else "{}").format(sql.Identifier(column))
+
+
+def _exists(connection: Connection[DictRow], table: str, condition: Condition) -> bool:
+    statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {}) AS found")
+    row = connection.execute(statement.format(sql.Identifier(table), condition.sql)).fetchone()
+    return row is not None and bool(row["found"])
+
+
 @dataclass(frozen=True)
 class Recommendations:
-    """What there is to recommend to one user.
+    """The products that can be recommended to one user.
 
     Attributes:
         personal: product_id, confidence_score, algorithm and reason, best first.
@@ -46,7 +143,7 @@ class Recommendations:
 def recommendations(
     connection: Connection[DictRow], user_id: str, n: int, excluded: Collection[str]
 ) -> Recommendations:
-    """Up to `n` products for a user, none of them in `excluded` or one that the user has met."""
+    """Return up to `n` products for a user, none of them in `excluded` or one that the user has met."""
     published = connection.execute(
         "SELECT product_id, confidence_score, algorithm, reason FROM product_recommendations "
         "WHERE user_id = %s ORDER BY rank, product_id",
@@ -87,162 +184,123 @@ def _served_model(connection: Connection[DictRow]) -> str | None:
     return row["model_version"] if row else None
 
 
-@dataclass(frozen=True)
-class SessionQuery:
-    """Which sessions, in which order; `sort` is one of `SESSION_SORTS`, `order` is asc or desc.
-
-    `since` and `until` are the first and the last day that sessions may have started on.
-    """
-
-    limit: int
-    offset: int
-    sort: str
-    order: str
-    include_bots: bool
-    user_id: str | None = None
-    session_date: date | None = None
-    since: date | None = None
-    until: date | None = None
-    campaign: str | None = None
-    furthest_step: str | None = None
+def user_segments(connection: Connection[DictRow], user_id: str, asked: Asked) -> Page | None:
+    """Return days of a user with USER_DAY_COLUMNS, the newest first; None for a user without any day at all."""
+    user = Condition("user_id", "=", user_id)
+    if not any(_exists(connection, table, user) for table in ("user_segments", "customer_segments")):
+        return None
+    source = _user_days(user, *asked.conditions)
+    return page_of(connection, source, USER_DAY_COLUMNS, ["report_date DESC"], asked)
 
 
-def sessions(connection: Connection[DictRow], query: SessionQuery) -> Page:
-    """Sessions with all their columns; equals are ordered by session id."""
-    conditions = conditions_of(
-        {
-            "user_id = {}": query.user_id,
-            "session_date = {}": query.session_date,
-            "session_date >= {}": query.since,
-            "session_date <= {}": query.until,
-            "campaign = {}": query.campaign,
-            "furthest_step = {}": query.furthest_step,
-        }
-    )
-    if not query.include_bots:
-        conditions.append(sql.SQL("NOT is_bot"))
-    return page_of(
-        connection,
-        "clickstream_sessions",
-        SESSIONS.column_names,
-        conditions,
-        [by(query.sort, query.order), by("session_id")],
-        query.limit,
-        query.offset,
-    )
+def newest_segment_day(connection: Connection[DictRow]) -> date | None:
+    """Return the newest day with segments of either kind."""
+    row = connection.execute(
+        "SELECT greatest((SELECT max(report_date) FROM user_segments), "
+        "(SELECT max(report_date) FROM customer_segments)) AS day"
+    ).fetchone()
+    return row["day"] if row else None
 
 
-@dataclass(frozen=True)
-class WindowQuery:
-    """Which windows, in which order; `sort` is one of `WINDOW_SORTS`, `state` open or closed."""
+def segment_counts(connection: Connection[DictRow], day: date | None, asked: Asked) -> Page:
+    """Return users per segment of a day: report_date, kind (activity, rfm or carts), segment, users."""
+    counts = sql.SQL(
+        """(
+        SELECT report_date, 'activity' AS kind, segment, count(*) AS users
+            FROM user_segments GROUP BY report_date, segment
+        UNION ALL SELECT report_date, 'rfm', rfm_segment, count(*)
+            FROM customer_segments WHERE rfm_segment IS NOT NULL GROUP BY report_date, rfm_segment
+        UNION ALL SELECT report_date, 'carts', {abandoner}, count(*)
+            FROM customer_segments WHERE abandoned_carts > 0 GROUP BY report_date
+        ) AS counts"""
+    ).format(abandoner=sql.Literal(CART_ABANDONER))
+    columns = ["report_date", "kind", "segment", "users"]
+    on_day = asked.where(Condition("report_date", "=", day))
+    return page_of(connection, counts, columns, ["kind", "users DESC", "segment"], on_day)
 
-    limit: int
-    offset: int
-    sort: str
-    order: str
-    product_id: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    state: str | None = None
+
+def segment_users(connection: Connection[DictRow], day: date | None, segment: str, asked: Asked) -> Page:
+    """Return users of a segment on a day with USER_DAY_COLUMNS, by user id."""
+    if segment in ACTIVITY_SEGMENTS:
+        condition = Condition("segment", "=", segment)
+    elif segment == CART_ABANDONER:
+        condition = Condition("abandoned_carts", ">", 0)
+    else:
+        condition = Condition("rfm_segment", "=", segment)
+    source = _user_days(Condition("report_date", "=", day))
+    return page_of(connection, source, USER_DAY_COLUMNS, ["user_id"], asked.where(condition))
 
 
-def windows(connection: Connection[DictRow], query: WindowQuery) -> Page:
-    """Windows with all their columns; equals are ordered by start, the latest first, and product id."""
-    conditions = conditions_of(
-        {
-            "product_id = {}": query.product_id,
-            "window_start >= {}": query.since,
-            "window_start < {}": query.until,
-            "is_final = {}": None if query.state is None else query.state == "closed",
-        }
-    )
-    ties = [by("window_start", "desc")] if query.sort != "window_start" else []
-    return page_of(
-        connection,
-        "product_windows",
-        PRODUCT_WINDOWS.column_names,
-        conditions,
-        [by(query.sort, query.order), *ties, by("product_id")],
-        query.limit,
-        query.offset,
-    )
+def _user_days(*conditions: Condition) -> sql.Composable:
+    # A full join, because a customer has a row on days without a visit, and a visitor need not be a customer.
+    # PostgreSQL does not push conditions into it.
+    source: LiteralString = """(
+        (SELECT * FROM user_segments WHERE {conditions}) AS active
+        FULL JOIN (SELECT * FROM customer_segments WHERE {conditions}) AS customer USING (report_date, user_id)
+    )"""
+    return sql.SQL(source).format(conditions=_all_of(conditions))
+
+
+PRODUCT_TOTALS = ("view_count", "add_to_carts", "purchases", "quantity", "revenue", "conversion_rate")
+"""The columns of a product's days that its totals have."""
 
 
 @dataclass(frozen=True)
-class AlertQuery:
-    """Which alerts; `state` is open or resolved."""
+class ProductHistory:
+    """A product's days, and their totals; no totals if no day at all is known of it."""
 
-    limit: int
-    offset: int
-    product_id: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    state: str | None = None
+    days: Page
+    totals: dict[str, Any] | None
 
 
-def alerts(connection: Connection[DictRow], query: AlertQuery) -> Page:
-    """Alerts with all their columns, those that began last first; equals are ordered by alert id."""
-    conditions = conditions_of(
-        {
-            "product_id = {}": query.product_id,
-            "first_window_start >= {}": query.since,
-            "first_window_start < {}": query.until,
-            "state = {}": query.state,
-        }
-    )
-    return page_of(
-        connection,
-        "flash_sale_alerts",
-        [*FLASH_SALE_ALERTS.column_names, "detected_at"],
-        conditions,
-        [by("first_window_start", "desc"), by("alert_id")],
-        query.limit,
-        query.offset,
-    )
+def product(connection: Connection[DictRow], product_id: str, asked: Asked) -> ProductHistory:
+    """Return a product's days, the newest first, and the totals of all pages' days."""
+    condition = Condition("product_id", "=", product_id)
+    asked = asked.where(condition)
+    columns = PRODUCT_PERFORMANCE.column_names
+    days = page_of(connection, "product_performance", columns, ["report_date DESC"], asked)
+    if not days.rows and not _exists(connection, "product_performance", condition):
+        return ProductHistory(days, None)
+    [totals] = connection.execute(
+        sql.SQL(
+            "SELECT count(*) AS days, coalesce(sum(view_count), 0)::bigint AS view_count, "
+            "coalesce(sum(add_to_carts), 0)::bigint AS add_to_carts, "
+            "coalesce(sum(purchases), 0)::bigint AS purchases, coalesce(sum(quantity), 0)::bigint AS quantity, "
+            "coalesce(sum(revenue), 0) AS revenue FROM product_performance WHERE {}"
+        ).format(_all_of(asked.conditions))
+    ).fetchall()
+    # In Python, which rounds half to even as the days' own rates are; PostgreSQL rounds half up.
+    rate = Decimal(100 * totals["purchases"]) / totals["view_count"] if totals["view_count"] else Decimal(0)
+    return ProductHistory(days, {**totals, "conversion_rate": round(rate, 2)})
 
 
-def conditions_of(wanted: Mapping[LiteralString, object]) -> list[sql.Composable]:
-    """The conditions that have a value, with the value in place."""
-    return [
-        sql.SQL(condition).format(sql.Literal(value))
-        for condition, value in wanted.items()
-        if value is not None
-    ]
+def reports(connection: Connection[DictRow], asked: Asked) -> Page:
+    """Return days with a report, the newest first: generated_at and SUMMARY_FIGURES, null on a day without events."""
+    source = sql.SQL(
+        "(SELECT report_date, report.generated_at, {figures} FROM daily_report AS report "
+        "LEFT JOIN daily_summary USING (report_date)) AS reports"
+    ).format(figures=sql.SQL(", ").join(map(sql.Identifier, SUMMARY_FIGURES)))
+    columns = ["report_date", "generated_at", *SUMMARY_FIGURES]
+    return page_of(connection, source, columns, ["report_date DESC"], asked)
 
 
-def by(column: str, order: str = "asc") -> sql.Composable:
-    """A part of an order: a column, and asc or desc."""
-    return sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL("ASC" if order == "asc" else "DESC"))
+def report(connection: Connection[DictRow], day: date) -> str | None:
+    """Return a day's report as JSON text."""
+    row = connection.execute("SELECT report FROM daily_report WHERE report_date = %s", [day]).fetchone()
+    return row["report"] if row else None
 
 
-def page_of(
-    connection: Connection[DictRow],
-    table: str | sql.Composable,
-    columns: Iterable[str],
-    conditions: Iterable[sql.Composable],
-    order: Iterable[sql.Composable],
-    limit: int,
-    offset: int,
-) -> Page:
-    """Rows of a table, or of what may stand for one; `order` ends in a key, so that pages do not overlap."""
-    statement = sql.SQL(
-        "SELECT {columns} FROM {table} WHERE {conditions} ORDER BY {order} LIMIT {limit} OFFSET {offset}"
-    ).format(
-        columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
-        table=sql.Identifier(table) if isinstance(table, str) else table,
-        conditions=sql.SQL(" AND ").join([sql.SQL("true"), *conditions]),
-        order=sql.SQL(", ").join(order),
-        # One more than asked for tells whether there are more.
-        limit=limit + 1,
-        offset=offset,
-    )
-    rows = connection.execute(statement).fetchall()
-    return Page(rows[:limit], limit, offset, more=len(rows) > limit)
+def report_days(connection: Connection[DictRow]) -> Mapping[str, Any]:
+    """Return the first and the last day with a report, and how many there are."""
+    [row] = connection.execute(
+        "SELECT min(report_date) AS first, max(report_date) AS last, count(*) AS count FROM daily_report"
+    ).fetchall()
+    return row
 
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """How the streams and what they tell are doing.
+    """The state of the streams, the alerts and their notifications.
 
     Attributes:
         streams: per query its name, lag per partition, latency_seconds, records read and dropped as late, `failing`
@@ -257,7 +315,7 @@ class StreamStatus:
 
 
 def stream_status(connection: Connection[DictRow]) -> StreamStatus:
-    """What the streams last reported."""
+    """Return what the streams last reported."""
     streams = connection.execute(
         "SELECT query, lag, latency_seconds, rows, dropped_late, (error IS NOT NULL)::int AS failing, "
         "extract(epoch FROM updated_at)::float8 AS updated, extract(epoch FROM watermark)::float8 AS watermark "
@@ -274,7 +332,7 @@ def stream_status(connection: Connection[DictRow]) -> StreamStatus:
 
 
 def missing_tables(connection: Connection[Any]) -> list[str]:
-    """Names of the served tables that the database does not have."""
+    """Return names of the served tables that the database does not have."""
     return [
         table.served_name
         for table in SERVED_TABLES

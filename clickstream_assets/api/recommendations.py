@@ -9,7 +9,7 @@ from werkzeug.routing import BaseConverter
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.parameters import QueryParameters, Text, WholeNumber
-from clickstream_assets.api.problems import REQUEST_TOO_LONG, ServiceProblem, documented
+from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
 
 blueprint = APIBlueprint("recommendations", __name__, url_prefix="/api", tag="Recommendations")
 
@@ -81,15 +81,15 @@ class Recommendations(Schema):
 def recommend(user_id: str, query_data: dict[str, Any], **_: object) -> dict[str, Any]:
     """Recommend products to a shopper.
 
-    What is published for the shopper comes first, without the excluded products; what then lacks of `n` is
-    filled in from the most popular products that the shopper has not met. Who has met nearly everything gets
-    fewer than `n`. A shopper who is not known gets popular products only, and `fallback` is true.
+    Products that are published for the shopper come first, without the excluded ones; the most popular products
+    that the shopper has not met fill the list up to `n`. A shopper who has met nearly everything gets fewer than
+    `n`. A shopper who is not known gets popular products only, and `fallback` is true.
     """
     excluded = {part for value in query_data["exclude"] for part in (value, *value.split(","))}
     with database().snapshot() as connection:
         found = queries.recommendations(connection, user_id, query_data["n"], excluded)
     if not found.anything_published:
-        raise ServiceProblem(
+        raise ApiError(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "nothing_published",
             "No recommendations have been published yet.",

@@ -10,13 +10,13 @@ from typing import Any
 from apiflask import APIBlueprint, Schema, fields
 from flask import Response
 
-from clickstream_assets.api import daily_queries
+from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.formats import chosen_format
-from clickstream_assets.api.lists import RangeParameters, list_route
+from clickstream_assets.api.listing import list_route, range_of
 from clickstream_assets.api.parameters import Choice, Day, QueryParameters
-from clickstream_assets.api.problems import REQUEST_TOO_LONG, ServiceProblem, documented
+from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
 from clickstream_assets.catalogue import DAILY_REPORT, DAILY_SUMMARY
 from clickstream_assets.reports.document import COMPARED, COMPARISONS
 from clickstream_assets.reports.page import render_html
@@ -32,7 +32,7 @@ _FIGURES = [
     # A day without events has a report, and no summary.
     replace(column, nullable=True)
     for column in DAILY_SUMMARY.columns
-    if column.name in daily_queries.SUMMARY_FIGURES
+    if column.name in queries.SUMMARY_FIGURES
 ]
 _DAY = [column for column in DAILY_REPORT.columns if column.name in ("report_date", "generated_at")]
 
@@ -43,14 +43,14 @@ class Reports(Schema):
     reports = fields.List(fields.Nested(schema_of("ReportedDay", [*_DAY, *_FIGURES])), required=True)
 
 
-@list_route(blueprint, "/reports", RangeParameters, Reports)
-def list_reports(query_data: dict[str, Any]) -> dict[str, Any]:
+@list_route(blueprint, "/reports", Reports, filters=range_of(DAILY_REPORT))
+def list_reports(asked: queries.Asked) -> dict[str, Any]:
     """List the days that have a report with their headline figures, the newest first.
 
     The figures are null on a day without events.
     """
     with database().snapshot() as connection:
-        return {"reports": daily_queries.reports(connection, **query_data)}
+        return {"reports": queries.reports(connection, asked)}
 
 
 def _object(description: str, **properties: dict[str, Any]) -> dict[str, Any]:
@@ -172,9 +172,9 @@ def show_report(path_data: dict[str, date], query_data: dict[str, str], **_: obj
     day = path_data["date"]
     form = chosen_format(FORMATS, query_data.get("format"))
     with database().snapshot() as connection:
-        report = daily_queries.report(connection, day)
+        report = queries.report(connection, day)
         if report is None:
-            raise _no_report(day, daily_queries.report_days(connection))
+            raise _no_report(day, queries.report_days(connection))
     headers = {"Vary": "Accept"}
     if form == "json":
         return Response(report, headers=headers, mimetype=FORMATS[form])
@@ -184,7 +184,7 @@ def show_report(path_data: dict[str, date], query_data: dict[str, str], **_: obj
     return Response(render(json.loads(report)), headers=headers, mimetype=FORMATS[form])
 
 
-def _no_report(day: date, days: Mapping[str, Any]) -> ServiceProblem:
+def _no_report(day: date, days: Mapping[str, Any]) -> ApiError:
     there = f"there are {days['count']}, from {days['first']} to {days['last']}"
     which = there if days["count"] else "there is none of any day yet"
-    return ServiceProblem(HTTPStatus.NOT_FOUND, "no_report", f"There is no report of {day}: {which}.")
+    return ApiError(HTTPStatus.NOT_FOUND, "no_report", f"There is no report of {day}: {which}.")

@@ -1,19 +1,20 @@
 """`GET /api/segments` and `GET /api/segments/{user_id}`: which segments shoppers are in, day by day."""
 
 from dataclasses import replace
+from datetime import date
 from http import HTTPStatus
 from typing import Any
 
 from apiflask import APIBlueprint, Schema, fields, validators
 
-from clickstream_assets.api import daily_queries
+from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
-from clickstream_assets.api.lists import ListParameters, RangeParameters, list_route, row_limit
+from clickstream_assets.api.listing import list_route, range_of
 from clickstream_assets.api.parameters import Choice, Day, Text
-from clickstream_assets.api.problems import ServiceProblem
-from clickstream_assets.catalogue import CUSTOMER_SEGMENTS, USER_SEGMENTS
-from clickstream_assets.catalogue.rfm import DEFINITIONS
+from clickstream_assets.api.problems import ApiError
+from clickstream_assets.catalogue import ACTIVITY_SEGMENTS, CUSTOMER_SEGMENTS, USER_SEGMENTS
+from clickstream_assets.catalogue.rfm import DEFINITIONS, RFM_SEGMENT_NAMES
 
 blueprint = APIBlueprint("segments", __name__, url_prefix="/api", tag="Segments")
 
@@ -23,7 +24,7 @@ UserDay = schema_of(
     "UserDay",
     (
         _COLUMNS[name] if name in USER_SEGMENTS.key else replace(_COLUMNS[name], nullable=True)
-        for name in daily_queries.USER_DAY_COLUMNS
+        for name in queries.USER_DAY_COLUMNS
     ),
 )
 
@@ -40,34 +41,28 @@ class UserHistory(Schema):
 
 
 @list_route(
-    blueprint, "/segments/<any_text:user_id>", RangeParameters, UserHistory, path=_Path, problems=[404]
+    blueprint,
+    "/segments/<any_text:user_id>",
+    UserHistory,
+    filters=range_of(USER_SEGMENTS),
+    path=_Path,
+    problems=[404],
 )
-def list_user_segments(user_id: str, query_data: dict[str, Any]) -> dict[str, Any]:
+def list_user_segments(asked: queries.Asked, user_id: str) -> dict[str, Any]:
     """List a shopper's segments, the newest day first.
 
-    `segment` and the counts after it are null on days on which the shopper was not there; `rfm_segment` and what
-    follows it on days of which there is nothing to say about the shopper as a customer.
+    `segment` and the counts after it are null on days on which the shopper was not there; `rfm_segment` and the
+    columns after it on days on which the shopper was not a customer.
     """
     with database().snapshot() as connection:
-        found = daily_queries.user_segments(connection, user_id, **query_data)
+        found = queries.user_segments(connection, user_id, asked)
     if found is None:
-        raise ServiceProblem(HTTPStatus.NOT_FOUND, "unknown_user", "There are no segments of this user.")
+        raise ApiError(HTTPStatus.NOT_FOUND, "unknown_user", "There are no segments of this user.")
     return {"user_id": user_id, "segments": found}
 
 
-class _DayQuery(ListParameters):
-    limit = row_limit(100)
-    date = Day(metadata={"description": "The UTC day; the newest one by default"})
-    segment = Choice(
-        *daily_queries.ACTIVITY_SEGMENTS,
-        *daily_queries.RFM_SEGMENT_NAMES,
-        daily_queries.CART_ABANDONER,
-        metadata={"description": "List the users of this segment, instead of how many there are in each"},
-    )
-
-
 class SegmentCount(Schema):
-    """How many users a segment has."""
+    """The number of users in a segment."""
 
     report_date = fields.Date(required=True, metadata={"description": "The UTC day"})
     kind = fields.String(
@@ -98,19 +93,31 @@ class DaySegments(Schema):
     users = fields.List(fields.Nested(UserDay), metadata={"description": "Where a segment is asked for"})
 
 
-@list_route(blueprint, "/segments", _DayQuery, DaySegments)
-def list_day_segments(query_data: dict[str, Any]) -> dict[str, Any]:
+@list_route(
+    blueprint,
+    "/segments",
+    DaySegments,
+    parameters={
+        "date": Day(metadata={"description": "The UTC day; the newest one by default"}),
+        "segment": Choice(
+            *ACTIVITY_SEGMENTS,
+            *RFM_SEGMENT_NAMES,
+            queries.CART_ABANDONER,
+            metadata={"description": "List the users of this segment, instead of how many there are in each"},
+        ),
+    },
+    limit=100,
+)
+def list_day_segments(
+    asked: queries.Asked, date: date | None = None, segment: str | None = None
+) -> dict[str, Any]:
     """Count a day's users by segment, or list the users of a segment by user id.
 
     `buyer` and `window_shopper` are about the day itself. The others are as of its end: the segments of recency,
     frequency and monetary value, and `cart_abandoner`, who has left a cart in the last 30 days.
     """
-    asked = {name: query_data[name] for name in ("limit", "offset")}
     with database().snapshot() as connection:
-        day = query_data.get("date") or daily_queries.newest_segment_day(connection)
-        if "segment" in query_data:
-            return {
-                "date": day,
-                "users": daily_queries.segment_users(connection, day, query_data["segment"], **asked),
-            }
-        return {"date": day, "segments": daily_queries.segment_counts(connection, day, **asked)}
+        day = date or queries.newest_segment_day(connection)
+        if segment:
+            return {"date": day, "users": queries.segment_users(connection, day, segment, asked)}
+        return {"date": day, "segments": queries.segment_counts(connection, day, asked)}

@@ -70,7 +70,7 @@ class _Server(BaseApplication):
             # The most that gunicorn allows: long lists of excluded products are part of the address.
             "limit_request_line": 8190,
             "proc_name": "clickstream-api",
-            # A management socket in the user's home, which nobody asked for.
+            # A management socket in the user's home, which we do not use.
             "control_socket_disable": True,
             # Only the first process calls it; a `with` would end in each worker too.
             "on_exit": lambda _: shutil.rmtree(self._metrics_folder),

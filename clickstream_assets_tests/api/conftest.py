@@ -19,7 +19,7 @@ from clickstream_assets.catalogue import (
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.publishing import publication
 from clickstream_assets_tests.api.daily_rows import publish_daily_tables
-from clickstream_assets_tests.databases import fresh_database
+from clickstream_assets_tests.databases import fresh_database, with_settings
 from clickstream_assets_tests.stores.postgres.rows import (
     DAY,
     met,
@@ -85,10 +85,10 @@ def publish(settings: Settings) -> None:
 
 
 @pytest.fixture(scope="module")
-def settings(postgres: Settings) -> Iterator[Settings]:
+def settings(postgres: Settings, elasticsearch: Settings) -> Iterator[Settings]:
     with fresh_database(postgres) as own:
         publish(own)
-        yield own
+        yield with_settings(own, elasticsearch_url=elasticsearch.elasticsearch_url)
 
 
 def clients_of(settings: Settings) -> Iterator[FlaskClient]:

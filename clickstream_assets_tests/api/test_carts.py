@@ -47,7 +47,7 @@ def test_filters_and_order(client: FlaskClient, query: str, expected: list[str])
     ("query", "message"),
     [
         ("state=lost", "state='lost': must be one of open, abandoned, emptied, converted, recovered"),
-        ("sort=items", "sort='items': must be one of last_activity_at, value, opened_at"),
+        ("sort=items", "sort='items': must be one of last_activity_at, opened_at, value"),
         ("since=2024-05-31", "since='2024-05-31': must be a time such as 2024-05-31T12:00:00Z"),
     ],
 )

@@ -10,8 +10,6 @@ import msgspec
 import pytest
 from flask.testing import FlaskClient
 
-from clickstream_assets.ingest import parsing
-from clickstream_assets.api.events import EVENT_TYPES
 from clickstream_assets.catalogue import LIVE_EVENTS
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import Document, LiveEvents
@@ -162,7 +160,3 @@ def test_unusable_parameter_is_named_with_what_is_allowed(
 def test_deepest_page_and_longest_words_are_answered(client: FlaskClient) -> None:
     assert listed(client, "?limit=1000&offset=9000") == []
     assert listed(client, f"?q={'a+' * 128}") == []
-
-
-def test_event_types_are_those_of_valid_events() -> None:
-    assert set(EVENT_TYPES) == set(parsing.EVENT_TYPES.values())

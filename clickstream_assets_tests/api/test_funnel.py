@@ -3,8 +3,6 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from clickstream_assets.analytics import attribution
-from clickstream_assets.api.funnel import MODELS
 from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION, COHORT_RETENTION, FUNNEL
 
 
@@ -129,7 +127,3 @@ def test_unusable_parameter_is_named_with_what_is_allowed(
     answer = client.get(f"/api/{query}")
     assert answer.status_code == 422
     assert message in answer.json["detail"]
-
-
-def test_models_are_those_of_the_attribution() -> None:
-    assert MODELS == attribution.MODELS

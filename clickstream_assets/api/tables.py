@@ -1,0 +1,116 @@
+"""The lists of one served table each: sessions, carts, conversion, windows and alerts.
+
+The catalogue says what a list can be filtered and sorted by; only what is peculiar to a route is said here.
+"""
+
+from apiflask import APIBlueprint
+
+from clickstream_assets.api.listing import Filter, listing
+from clickstream_assets.api.parameters import Choice, Flag
+from clickstream_assets.catalogue import (
+    CAMPAIGN_ATTRIBUTION,
+    CARTS,
+    COHORT_RETENTION,
+    FLASH_SALE_ALERTS,
+    FUNNEL,
+    PRODUCT_WINDOWS,
+    SESSIONS,
+)
+
+sessions = APIBlueprint("sessions", __name__, tag="Sessions")
+carts = APIBlueprint("carts", __name__, url_prefix="/api", tag="Carts")
+funnel = APIBlueprint("funnel", __name__, url_prefix="/api", tag="Conversion")
+windows = APIBlueprint("windows", __name__, url_prefix="/api", tag="Windows")
+
+listing(
+    sessions,
+    "/sessions",
+    SESSIONS,
+    "Session",
+    """List sessions, those with the most events first.
+
+    Bots' sessions are left out unless `include_bots` is true; equals are ordered by session id.
+    """,
+    order=["total_events DESC"],
+    filters={
+        "include_bots": Filter(
+            "is_bot",
+            Flag(load_default=False, metadata={"description": "Whether bots' sessions are listed too"}),
+            meanings={False: False, True: None},
+        )
+    },
+)
+
+listing(
+    carts,
+    "/carts",
+    CARTS,
+    "Cart",
+    "List carts, those with the latest activity first; equals are ordered by cart id.",
+    order=["last_activity_at DESC"],
+)
+
+listing(
+    funnel,
+    "/funnel",
+    FUNNEL,
+    "FunnelStep",
+    "List the steps from view to purchase, in order; the newest day first, then by dimension and value.",
+    order=["report_date DESC", "dimension", "value", "step_number"],
+    limit=100,
+    newest_day=True,
+)
+
+listing(
+    funnel,
+    "/attribution",
+    CAMPAIGN_ATTRIBUTION,
+    "CampaignDay",
+    "List campaigns' shares of orders and revenue; the newest day first, then by model, the highest revenue first.",
+    order=["report_date DESC", "model", "revenue DESC"],
+    limit=100,
+    newest_day=True,
+)
+
+listing(
+    funnel,
+    "/cohorts",
+    COHORT_RETENTION,
+    "CohortWeek",
+    "List how many of the users who were first seen in a week come back, week by week; the newest cohort first.",
+    limit=100,
+)
+
+listing(
+    windows,
+    "/windows",
+    PRODUCT_WINDOWS,
+    "Window",
+    """List sliding windows, the latest first: what happened to a product in each.
+
+    Equals are ordered by start, the latest first, and then by product id.
+    """,
+    filters={
+        "state": Filter(
+            "is_final",
+            Choice(
+                "open",
+                "closed",
+                metadata={
+                    "description": "Only open windows, which events may still change, or only closed ones"
+                },
+            ),
+            meanings={"open": False, "closed": True},
+        )
+    },
+)
+
+listing(
+    windows,
+    "/alerts",
+    FLASH_SALE_ALERTS,
+    "Alert",
+    "List flash-sale alerts, those that began last first; equals are ordered by alert id.",
+    order=["first_window_start DESC"],
+    with_more=True,
+)
