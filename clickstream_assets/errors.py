@@ -2,7 +2,7 @@
 
 
 class ClickstreamError(Exception):
-    """Something that a person can mend; the message names the thing, its state and the fix.
+    """An error that a person can mend; the message names the thing, its state and the fix.
 
     Whoever reports it shows the message alone, without a traceback. Any other exception is a fault of ours.
 

@@ -6,6 +6,7 @@ the local servers' addresses there); a variable that is really set wins over it.
 """
 
 import re
+from base64 import b64decode
 from datetime import date, timedelta
 from enum import StrEnum
 from functools import cached_property
@@ -306,7 +307,9 @@ class Settings(BaseSettings):
         None, pattern="^https?://", description="Where alerts are posted as JSON (default: nowhere)."
     )
     alert_webhook_secret: SecretStr | None = Field(
-        None, description="Key that posted alerts are signed with (default: not signed)."
+        None,
+        description="Key that posted alerts are signed with, as Standard Webhooks has it: whsec_ and 24 to 64 bytes in "
+        "base64 (default: not signed).",
     )
     alert_webhook_timeout_seconds: float = Field(5, gt=0, description="How long the receiver may take.")
     alert_delivery_attempts: int = Field(
@@ -374,6 +377,21 @@ class Settings(BaseSettings):
         if "\n" in self.kafka_username + self.kafka_password.get_secret_value():
             raise ValueError(
                 "KAFKA_USERNAME and KAFKA_PASSWORD: a line break in one of them is not supported"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _webhook_key(self) -> Self:
+        secret = self.alert_webhook_secret.get_secret_value() if self.alert_webhook_secret else None
+        try:
+            is_key = secret is None or 24 <= len(b64decode(secret.removeprefix("whsec_"), validate=True)) <= 64
+        except ValueError:
+            is_key = False
+        if not is_key:
+            # Without the value, as it is a secret.
+            raise ValueError(
+                "ALERT_WEBHOOK_SECRET is not whsec_ and 24 to 64 bytes in base64; make one by "
+                "`echo whsec_$(openssl rand -base64 32)`"
             )
         return self
 

@@ -72,6 +72,7 @@ def stream(
 
 
 def _run(settings: Settings) -> None:
+    from clickstream_assets.defs.stream_reports import reporter
     from clickstream_assets.streaming.process import Supervisor
     from clickstream_assets.streaming.source import streaming_session
 
@@ -87,7 +88,7 @@ def _run(settings: Settings) -> None:
         signal.signal(signal.SIGINT, lambda *_: stop.set())
         return started
 
-    Supervisor(settings, session, stop).run()
+    Supervisor(settings, session, stop, reporter(settings)).run()
     if session.cache_info().currsize:
         session().stop()
 

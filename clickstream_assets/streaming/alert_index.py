@@ -1,14 +1,15 @@
 """The alerts in Elasticsearch, where Kibana finds them: a copy of PostgreSQL's `flash_sale_alerts`.
 
-An alert changes while it is open and is gone once withdrawn, so what is there is compared with the table, and only what
-differs is written or deleted. Nothing is noted of how far a copy came: whatever a crash, a server that was away, a
-rebuild or a lost index has left, the next update makes equal again.
+An alert changes while it is open and is gone once withdrawn, so the index is compared with the table, and only the
+differences are written or deleted. No progress is kept: whatever a crash, a server that was away, a rebuild or a lost
+index has left, the next update makes equal again.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
@@ -30,9 +31,9 @@ from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.streaming.lake_copies import read_rows
 
 ALERT_MAPPINGS: dict[str, Any] = {
-    # What has no mapping is kept and not searched, as with live events.
+    # Fields without a mapping are kept and not searched, as with live events.
     "dynamic": False,
-    # By this an index is known for ours: what is not in the table is deleted from it.
+    # Marks an index as ours: documents that are not in the table are deleted from it.
     "_meta": {"copy_of": FLASH_SALE_ALERTS.name},
     "properties": {
         column.name: field_mapping(column.name, column.type) for column in FLASH_SALE_ALERTS.columns
@@ -41,7 +42,7 @@ ALERT_MAPPINGS: dict[str, Any] = {
 
 # Any number will do, as long as nobody else takes it: "alertidx" in ASCII.
 _LOCK = 0x616C657274696478
-# Of a server that hangs, nobody waits for longer.
+# No longer, for a server that hangs.
 _TIMEOUT_SECONDS = 10
 _PAGE = 2000
 _log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class AlertIndex(ElasticsearchServer):
             PostgresError: the database cannot be reached.
         """
         with explained(self._settings), connect(self._settings) as connection:
-            # Held until all is written: who reads the table later, in whatever process, also writes later.
+            # Held until all is written: a process that reads the table later also writes later.
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             connection.execute("SET TIME ZONE 'UTC'")
             alerts = {
@@ -80,9 +81,9 @@ class AlertIndex(ElasticsearchServer):
 
     def _make_equal(self, alerts: Documents) -> int:
         is_there = self._is_there()
-        there = self._documents() if is_there else {}
-        changed = [alert_id for alert_id, alert in alerts.items() if there.get(alert_id) != alert]
-        gone = [alert_id for alert_id in there if alert_id not in alerts]
+        indexed = self._documents() if is_there else {}
+        changed = [alert_id for alert_id, alert in alerts.items() if indexed.get(alert_id) != alert]
+        gone = [alert_id for alert_id in indexed if alert_id not in alerts]
         if changed and not is_there:
             # Not the index itself: if somebody deletes it now, the first document makes it again, and just as well.
             self._put_template(self._name, self._name, 1, ALERT_MAPPINGS)
@@ -90,7 +91,7 @@ class AlertIndex(ElasticsearchServer):
         return len(changed) + len(gone)
 
     def _is_there(self) -> bool:
-        """Whether there is an index of ours; one of somebody else's is left as it is."""
+        """Return whether there is an index of ours; one of somebody else's is left as it is."""
         found = self.client.options(ignore_status=404).indices.get_mapping(index=self._name)
         if found.meta.status == 404:
             return False
@@ -131,7 +132,7 @@ class AlertIndex(ElasticsearchServer):
 
 
 def _document(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as JSON has it."""
+    """Return a row as JSON has it."""
     return {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in row.items()
@@ -140,19 +141,17 @@ def _document(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def update_alert_index(settings: Settings) -> str | None:
-    """Make the index equal to the table; returns why alerts wait instead, which the log says too, or None.
+    """Make the index equal to the table, or log and return the reason why the alerts wait.
 
-    Nothing else depends on it, and whoever runs the streams next makes up for it.
+    Nothing else depends on it, and the next run or process makes up for it.
 
     Raises:
         PostgresError: the database cannot be reached.
     """
-    index = AlertIndex(settings)
     try:
-        index.update()
+        with closing(AlertIndex(settings)) as index:
+            index.update()
     except ElasticsearchError as error:
         _log.warning("the alerts in Elasticsearch wait: %s", error)
         return str(error)
-    finally:
-        index.close()
     return None

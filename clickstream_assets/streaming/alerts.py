@@ -1,4 +1,4 @@
-"""Flash-sale alerts: a pure function of a product's windows, and what is to be told of a change.
+"""Flash-sale alerts and their notifications: pure functions of a product's windows and of earlier notifications.
 
 No clock, no database: the same windows give the same alerts, in whatever batches they came.
 """
@@ -20,7 +20,7 @@ LEAST_HISTORY = timedelta(hours=1)
 
 
 class State(StrEnum):
-    """Whether the product is still over the threshold."""
+    """State of an alert: open while its last window is."""
 
     OPEN = "open"
     RESOLVED = "resolved"
@@ -39,7 +39,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class AlertRules:
-    """When a window is one to alert about, and how windows make an episode."""
+    """Thresholds of a window that is alerted about, and the rule by which windows make an episode."""
 
     views: int
     purchases: int
@@ -57,7 +57,7 @@ class AlertRules:
         )
 
     def to_json(self) -> dict[str, float]:
-        """Return them as they are kept beside the alerts that were found with them."""
+        """Return them as they are kept with the alerts that were found by them."""
         return {
             "views": self.views,
             "purchases": self.purchases,
@@ -76,7 +76,7 @@ class AlertRules:
         )
 
     def matches(self, window: Window) -> bool:
-        """Whether a window has more views than the threshold, and fewer purchases."""
+        """Return whether a window has more views than the threshold, and fewer purchases."""
         return window.views > self.views and window.purchases < self.purchases
 
 
@@ -135,7 +135,7 @@ def _alert(
     # Of windows with the same views, the first.
     peak = max(episode, key=lambda window: window.views)
     is_over = episode[-1].is_final
-    usual, unusualness = _compare(peak.views, first, windows, rules)
+    usual, unusualness = _usual_views(peak.views, first, windows, rules)
     return Alert(
         window_start=peak.start,
         window_end=peak.end,
@@ -162,7 +162,7 @@ def alert_id(product_id: str, first_window_start: datetime) -> str:
     return blake2b(key.encode(), digest_size=16).hexdigest()
 
 
-def _compare(
+def _usual_views(
     views: int, episode_start: datetime, windows: Sequence[Window], rules: AlertRules
 ) -> tuple[float | None, float | None]:
     """Return the product's usual views, and how many standard deviations `views` is above them.
@@ -185,7 +185,7 @@ def _compare(
 
 
 class Kind(StrEnum):
-    """What is told of an alert."""
+    """Kind of a notification."""
 
     OPENED = "opened"
     UPDATED = "updated"
@@ -195,8 +195,11 @@ class Kind(StrEnum):
     """There was no flash sale after all; `Withdrawal` says why."""
 
 
+_OPEN = (Kind.OPENED, Kind.UPDATED)
+
+
 class Withdrawal(StrEnum):
-    """Why an alert is withdrawn."""
+    """Reason that an alert is withdrawn for."""
 
     SOLD = "sold"
     """Its windows were not closed yet, and further purchases in them reached the threshold."""
@@ -204,120 +207,114 @@ class Withdrawal(StrEnum):
     """Its windows were counted anew, or other thresholds hold now."""
 
 
-class Told(NamedTuple):
-    """The last that was told of an alert; `told_id` is what the told know it by."""
+class Notified(NamedTuple):
+    """The last notification of an alert; `notified_id` is the id under which receivers know it."""
 
-    told_id: str
+    notified_id: str
     alert_id: str
     kind: Kind
     sequence: int
     first_window_start: datetime
     last_window_end: datetime
 
+    def concerns(self, alert: Alert, cooldown: timedelta) -> bool:
+        """Return whether an alert is at most a cool-down apart, and so the same episode."""
+        return (
+            alert.first_window_start <= self.last_window_end + cooldown
+            and self.first_window_start <= alert.last_window_end + cooldown
+        )
 
-class Message(NamedTuple):
-    """Something to tell; `alert` is None where it was withdrawn."""
 
-    told: Told
+class Notification(NamedTuple):
+    """A notification to send, as it is noted afterwards, and the alert as it is now: None where it was withdrawn."""
+
+    noted: Notified
     alert: Alert | None
     withdrawal: Withdrawal | None = None
     is_silent: bool = False
-    """Whether it is only noted, so that it is not told later."""
+    """True if it is only noted, so that it is not sent later."""
 
 
-def messages(
+def notifications(
     alerts: Iterable[Alert],
-    told: Iterable[Told],
+    notified: Iterable[Notified],
     cooldown: timedelta,
     *,
     is_recount: bool = False,
     settled: datetime | None = None,
-) -> list[Message]:
-    """Say what has to be told so that everybody knows a product's alerts as they are.
+) -> list[Notification]:
+    """Return the notifications after which receivers know a product's alerts as they are.
 
-    Late events can move the beginning of an episode, and its id with it. That is the same flash sale to those who
-    were told of it: they are told of an update under the id they know.
+    Late events can move the beginning of an episode, and its id with it. To receivers it stays the same flash sale:
+    they get an update under the id they know.
 
     A product that is viewed much and sells steadily is over the threshold early in each of its windows, until the
-    purchases have come. After a withdrawal, what follows within the cool-down is therefore told only once confirmed.
+    purchases have come. After a withdrawal, an alert within the cool-down is therefore notified only once confirmed.
 
     Args:
         alerts: the product's alerts from some time on.
-        told: what was told of its alerts since that time, and withdrawn not longer than a cool-down before.
+        notified: of its alerts since that time, and of those withdrawn not longer than a cool-down before.
         cooldown: alerts no further apart are the same episode.
-        is_recount: windows were counted anew, or the rules are others: nothing new has happened, so what was over
-            before and is over now is noted in silence.
-        settled: withdraw only what ended by then (default: anything); what came later may yet come again.
+        is_recount: windows were counted anew, or the rules are others: nothing new has happened, so an alert that was
+            over before and is over now is only noted.
+        settled: withdraw only alerts that ended by then (default: any); later ones may yet come again.
     """
-    told = list(told)
-    open_tales = {tale.told_id: tale for tale in told if tale.kind is not Kind.WITHDRAWN}
-    withdrawn = [tale for tale in told if tale.kind is Kind.WITHDRAWN]
-    result: list[Message] = []
+    notified = list(notified)
+    known = {last.notified_id: last for last in notified if last.kind is not Kind.WITHDRAWN}
+    withdrawn = [last for last in notified if last.kind is Kind.WITHDRAWN]
+    result: list[Notification] = []
     unknown: list[Alert] = []
 
-    def tell(alert: Alert, before: Told | None, *kinds: Kind) -> None:
-        told_id, sequence = (before.told_id, before.sequence) if before else (alert.alert_id, 0)
+    def notify(alert: Alert, before: Notified | None, *kinds: Kind) -> None:
+        notified_id, sequence = (before.notified_id, before.sequence) if before else (alert.alert_id, 0)
         is_over = alert.state is State.RESOLVED and (before is None or before.kind not in _OPEN)
+        times = (alert.first_window_start, alert.last_window_end)
         for number, kind in enumerate(kinds, start=sequence + 1):
-            tale = Told(
-                told_id, alert.alert_id, kind, number, alert.first_window_start, alert.last_window_end
-            )
-            result.append(Message(tale, alert, is_silent=is_recount and is_over))
+            noted = Notified(notified_id, alert.alert_id, kind, number, *times)
+            result.append(Notification(noted, alert, is_silent=is_recount and is_over))
 
-    by_alert = {tale.alert_id: tale for tale in open_tales.values()}
+    by_alert = {last.alert_id: last for last in known.values()}
     for alert in alerts:
-        tale = by_alert.get(alert.alert_id)
-        if tale is None:
+        last = by_alert.get(alert.alert_id)
+        if last is None:
             unknown.append(alert)
             continue
-        del open_tales[tale.told_id]
-        is_told_resolved = tale.kind is Kind.RESOLVED
-        if alert.state is State.RESOLVED and not is_told_resolved:
-            tell(alert, tale, Kind.RESOLVED)
-        elif alert.state is State.OPEN and is_told_resolved:
-            tell(alert, tale, Kind.UPDATED)
-    # What was withdrawn under the same id before goes on counting.
-    withdrawn_ids = {tale.told_id: tale for tale in withdrawn}
+        del known[last.notified_id]
+        if alert.state is State.RESOLVED and last.kind is not Kind.RESOLVED:
+            notify(alert, last, Kind.RESOLVED)
+        elif alert.state is State.OPEN and last.kind is Kind.RESOLVED:
+            notify(alert, last, Kind.UPDATED)
+    # An id that was withdrawn before goes on with its sequence.
+    withdrawn_ids = {last.notified_id: last for last in withdrawn}
     for alert in unknown:
         ended = [Kind.RESOLVED] if alert.state is State.RESOLVED else []
-        known = next((tale for tale in open_tales.values() if _touch(alert, tale, cooldown)), None)
-        if known:
-            del open_tales[known.told_id]
-            tell(alert, known, Kind.UPDATED, *ended)
-        elif alert.is_confirmed or not any(_touch(alert, tale, cooldown) for tale in withdrawn):
-            tell(alert, withdrawn_ids.get(alert.alert_id), Kind.OPENED, *ended)
+        moved = next((last for last in known.values() if last.concerns(alert, cooldown)), None)
+        if moved:
+            del known[moved.notified_id]
+            notify(alert, moved, Kind.UPDATED, *ended)
+        elif alert.is_confirmed or not any(last.concerns(alert, cooldown) for last in withdrawn):
+            notify(alert, withdrawn_ids.get(alert.alert_id), Kind.OPENED, *ended)
     withdrawal = Withdrawal.RECOUNTED if is_recount else Withdrawal.SOLD
-    for tale in open_tales.values():
-        if settled is None or tale.last_window_end <= settled:
-            withdrawn_tale = tale._replace(kind=Kind.WITHDRAWN, sequence=tale.sequence + 1)
-            is_silent = is_recount and tale.kind not in _OPEN
-            result.append(Message(withdrawn_tale, None, withdrawal, is_silent))
+    for last in known.values():
+        if settled is None or last.last_window_end <= settled:
+            noted = last._replace(kind=Kind.WITHDRAWN, sequence=last.sequence + 1)
+            result.append(Notification(noted, None, withdrawal, is_recount and last.kind not in _OPEN))
     return result
 
 
-_OPEN = (Kind.OPENED, Kind.UPDATED)
-
-
-def _touch(alert: Alert, tale: Told, cooldown: timedelta) -> bool:
-    return (
-        alert.first_window_start <= tale.last_window_end + cooldown
-        and tale.first_window_start <= alert.last_window_end + cooldown
-    )
-
-
-def payload(message: Message, product_id: str) -> dict[str, Any]:
-    """Return what receivers get: the alert as it is now, under the id that they know it by."""
-    told, alert = message.told, message.alert
+def payload(notification: Notification, product_id: str) -> dict[str, Any]:
+    """Return the JSON fields of a notification: the alert as it is now, under the id that receivers know."""
+    noted, alert = notification.noted, notification.alert
     if alert is None:
         fields: dict[str, Any] = {
             "product_id": product_id,
-            "first_window_start": told.first_window_start,
-            "last_window_end": told.last_window_end,
-            "reason": message.withdrawal,
+            "first_window_start": noted.first_window_start,
+            "last_window_end": noted.last_window_end,
+            "reason": notification.withdrawal,
         }
     else:
         fields = alert._asdict()
-    fields |= {"alert_id": told.told_id, "kind": told.kind, "sequence": told.sequence}
+    fields |= {"alert_id": noted.notified_id, "kind": noted.kind, "sequence": noted.sequence}
     return {
         name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()
     }

@@ -1,30 +1,32 @@
-"""The folder in which a query keeps how far it has come, and what it must not be gone on with.
+"""Checkpoints: the folder in which a query keeps how far it has come, and the settings that its state depends on.
 
-Beside Spark's own files lies `query.json`: what the state depends on. A query with other values is refused before it
-starts, where Spark itself would fail on the way or, worse, count wrongly.
+Those are in `query.json`, next to Spark's own files. A query with other values is refused before it starts, where
+Spark itself would fail on the way or, worse, count wrongly.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pyarrow import fs
 
+from clickstream_assets.engine.spark_private import COMMITS, OFFSETS, parse_offsets
+from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 
 REBUILD = "`clickstream stream --rebuild`"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(ClickstreamError):
     """A query cannot go on from its checkpoint; the message says what changed, and the fix."""
 
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """What Spark wrote down about a batch before it began."""
+    """Plan of a batch, which Spark writes down before it begins."""
 
     watermark: datetime | None
     """No event before this is counted any more once the batch is done."""
@@ -50,16 +52,16 @@ class Checkpoint:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a query has ever planned a batch here."""
+        """True once a query has planned a batch here."""
         return bool(self.planned_batch_ids())
 
     def planned_batch_ids(self) -> list[int]:
         """Return the batches that Spark has noted and still keeps, in order."""
-        return self._batch_ids("offsets")
+        return self._batch_ids(OFFSETS)
 
     def committed_offsets(self) -> dict[int, int]:
         """Return, per partition of the topic, up to where the batches that are done have read."""
-        done = self._batch_ids("commits")
+        done = self._batch_ids(COMMITS)
         return self.planned_batch(done[-1]).offsets if done else {}
 
     def _batch_ids(self, log: str) -> list[int]:
@@ -68,7 +70,7 @@ class Checkpoint:
         return sorted(int(name) for name in names if name.isdigit())
 
     def open(self) -> None:
-        """Make the folder, or see that the query can go on from it.
+        """Make the folder, or check that the query can go on from it.
 
         Raises:
             CheckpointError: it cannot, because the settings or the query are others.
@@ -96,18 +98,11 @@ class Checkpoint:
             )
 
     def planned_batch(self, batch_id: int) -> PlannedBatch:
-        """Read what Spark noted before it ran a batch."""
-        text = self._read(f"offsets/{batch_id}")
+        """Read the plan of a batch."""
+        text = self._read(f"{OFFSETS}/{batch_id}")
         if text is None:
-            raise CheckpointError(f"{self.path} has lost offsets/{batch_id}; run {REBUILD}")
-        # A version, a line of metadata, and a line per source.
-        _, metadata, offsets = text.splitlines()[:3]
-        milliseconds = json.loads(metadata)["batchWatermarkMs"]
-        topic = json.loads(offsets).get(self._topic, {}) if offsets != "-" else {}
-        return PlannedBatch(
-            watermark=datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None,
-            offsets={int(partition): offset for partition, offset in topic.items()},
-        )
+            raise CheckpointError(f"{self.path} has lost {OFFSETS}/{batch_id}; run {REBUILD}")
+        return PlannedBatch(*parse_offsets(text, self._topic))
 
     def remove(self) -> None:
         """Delete the folder."""

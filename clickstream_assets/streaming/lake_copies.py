@@ -1,4 +1,4 @@
-"""The lake's copies of windows and alerts: what PostgreSQL has, brought along at times.
+"""The lake's copies of windows and alerts, brought up to PostgreSQL's at intervals.
 
 Every row of a window carries the number of the batch that changed it last, and every commit to the lake the number up
 to which it has all rows. So the copy can be made at any time, by anybody, however the last one ended.
@@ -6,6 +6,8 @@ to which it has all rows. So the copy can be made at any time, by anybody, howev
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 import psycopg
@@ -32,18 +34,14 @@ def update_copies(settings: Settings, lake: Lake) -> int:
         PostgresError: the database cannot be reached.
         LakeStorageError: the lake cannot be written.
     """
-    with explained(settings), connect(settings) as connection:
-        # One moment for all that is read.
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        connection.execute("SET TIME ZONE 'UTC'")
+    with snapshot(settings) as connection:
         progress = read_progress(connection)
-        there = lake.snapshot(PRODUCT_WINDOWS).batch
-        is_told = lake.snapshot(FLASH_SALE_ALERTS).batch
-        if progress is None or min(there, is_told) >= progress.batch_id:
+        copied = lake.snapshot(PRODUCT_WINDOWS).batch
+        if progress is None or min(copied, lake.snapshot(FLASH_SALE_ALERTS).batch) >= progress.batch_id:
             return 0
         # Before the base there were other windows, of which some may be gone.
-        is_other = there < progress.base_batch_id
-        changed = EVERY_ROW if is_other else sql.SQL("batch_id > {}").format(there)
+        is_other = copied < progress.base_batch_id
+        changed = EVERY_ROW if is_other else sql.SQL("batch_id > {}").format(copied)
         windows = read_rows(connection, PRODUCT_WINDOWS, changed)
         alerts = read_rows(connection, FLASH_SALE_ALERTS)
     if is_other:
@@ -54,10 +52,23 @@ def update_copies(settings: Settings, lake: Lake) -> int:
     return windows.num_rows
 
 
+@contextmanager
+def snapshot(settings: Settings) -> Iterator[psycopg.Connection]:
+    """Open a connection that reads one moment of the database, in UTC.
+
+    Raises:
+        PostgresError: the database cannot be reached.
+    """
+    with explained(settings), connect(settings) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.execute("SET TIME ZONE 'UTC'")
+        yield connection
+
+
 def read_rows(
     connection: psycopg.Connection, table: Table, condition: sql.Composable = EVERY_ROW
 ) -> pa.Table:
-    """Read rows of a table of PostgreSQL's, on a connection whose time zone is UTC."""
+    """Read rows of a table of PostgreSQL, on a connection whose time zone is UTC."""
     statement = sql.SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT (FORMAT csv, HEADER)").format(
         sql.SQL(", ").join(map(sql.Identifier, table.column_names)), sql.Identifier(table.name), condition
     )

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from clickstream_assets.catalogue import LIVE_EVENTS, LONG, RECORD_KEY, REJECTED_EVENTS
 from clickstream_assets.engine import SparkEngine
+from clickstream_assets.engine.spark_private import QUERY_ID
 from clickstream_assets.ingest.parsing import RECORD_ORDER, Rules
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import (
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 QUERY = "live_events"
 COLUMNS = (*LIVE_EVENTS.column_names, "key", "value")
-"""What the query needs of an event: what a document holds, and the record's bytes in case it is refused."""
+"""Columns that the query needs of an event: those of a document, and the record's bytes in case it is refused."""
 REJECTED_BY = "elasticsearch"
 
 _MAX_REASON = 500
@@ -61,8 +62,8 @@ _RESULTS = pa.schema(
         pa.field(_IDS, pa.list_(pa.string())),
     ]
 )
-"""What a worker gives back: a row per refused event; one for each lot of documents, with how many came to what, and the
-ids of those that it wrote.
+"""Rows that a worker returns: one per refused event, and one per batch of documents, with their number by outcome and
+the ids of those that it wrote.
 """
 
 
@@ -72,7 +73,7 @@ def checkpoint_of(settings: Settings) -> Checkpoint:
 
 
 def drop_old_days(settings: Settings) -> None:
-    """Drop the days that are past LIVE_EVENTS_RETENTION_DAYS; where that cannot be done, the log says why."""
+    """Drop days past LIVE_EVENTS_RETENTION_DAYS; where that cannot be done, the log says why."""
     keep = settings.live_events_retention_days
     if not keep:
         return
@@ -90,7 +91,7 @@ def drop_old_days(settings: Settings) -> None:
 
 
 def start(session: SparkSession, settings: Settings, trigger: dict[str, Any]) -> StreamingQuery:
-    """Start the query; `trigger` is of `DataStreamWriter.trigger`, such as `{"availableNow": True}`.
+    """Start the query; `trigger` goes to `DataStreamWriter.trigger`, such as `{"availableNow": True}`.
 
     It ends with an error when Elasticsearch is away for longer than ELASTICSEARCH_PATIENCE_SECONDS; started
     again, it goes on where it was.
@@ -111,7 +112,7 @@ def start(session: SparkSession, settings: Settings, trigger: dict[str, Any]) ->
 
 
 class Sink:
-    """Where the query's micro-batches go."""
+    """Writer of the query's micro-batches to Elasticsearch."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -129,10 +130,10 @@ class Sink:
                 partial(write_events, settings=self._settings), from_arrow_schema(_RESULTS)
             ).persist(StorageLevel.MEMORY_AND_DISK)
             try:
-                lots = results.where(F.col(_IDS).isNotNull()).select(_IDS, *Written).toArrow()
+                batches = results.where(F.col(_IDS).isNotNull()).select(_IDS, *Written).toArrow()
                 # Workers do not know of each other: of ids that were written twice, each has its own documents.
-                live.settle(_repeated(pc.list_flatten(lots[_IDS])))
-                totals = {written.value: pc.sum(lots[written]).as_py() or 0 for written in Written}
+                live.settle(_repeated(pc.list_flatten(batches[_IDS])))
+                totals = {written.value: pc.sum(batches[written]).as_py() or 0 for written in Written}
                 if totals[Written.REFUSED]:
                     self._keep(results.where(F.col("rule").isNotNull()).drop(_IDS, *Written), batch_id)
             finally:
@@ -142,7 +143,7 @@ class Sink:
             live.close()
 
     def _keep(self, refused: DataFrame, batch_id: int) -> None:
-        """Add what Elasticsearch refused to `rejected_events`."""
+        """Add the events that Elasticsearch refused to `rejected_events`."""
         from pyspark.sql import functions as F
 
         session = refused.sparkSession
@@ -150,7 +151,7 @@ class Sink:
         # A checkpoint that is made anew begins with batch 0 and the first record again.
         kept = lake.read(REJECTED_EVENTS).where(F.col("rejected_by") == REJECTED_BY)
         new = refused.join(kept.select(*RECORD_KEY), on=list(RECORD_KEY), how="left_anti")
-        query_id = session.sparkContext.getLocalProperty("sql.streaming.queryId")
+        query_id = session.sparkContext.getLocalProperty(QUERY_ID)
         lake.append_batch(REJECTED_EVENTS, new, batch_id + 1, app=f"{QUERY} {query_id}")
 
 
@@ -171,10 +172,11 @@ def write_events(batches: Iterator[pa.RecordBatch], settings: Settings) -> Itera
 
 
 def _firsts(events: pa.RecordBatch) -> pa.RecordBatch:
-    """The first event of each id, by day: a request goes to few indices even where history is replayed."""
-    places = pa.array(range(events.num_rows), pa.int64())
-    numbered = pa.table({"event_id": events.column("event_id"), "place": places})
-    firsts = numbered.group_by("event_id").aggregate([("place", "min")])["place_min"].combine_chunks()
+    """Return the first event of each id, by day: a request goes to few indices even where history is replayed."""
+    numbered = pa.table(
+        {"event_id": events.column("event_id"), "row": pa.array(range(events.num_rows), pa.int64())}
+    )
+    firsts = numbered.group_by("event_id").aggregate([("row", "min")])["row_min"].combine_chunks()
     return events.take(firsts).sort_by([("event_date", "ascending"), ("offset", "ascending")])
 
 
@@ -219,11 +221,11 @@ def to_documents(batch: pa.RecordBatch) -> list[Document]:
 _Source = msgspec.defstruct(
     "_Source", [(name, Any, None) for name in (*LIVE_EVENTS.column_names, WORDS)], omit_defaults=True
 )
-"""A document: what an event does not have is not in it."""
+"""A document, without the fields that the event does not have."""
 
 
 def _encodable(name: str, column: pa.Array) -> list[Any]:
-    """The values of a column as the encoder takes them: moments as text, which Arrow makes sooner than objects."""
+    """Return a column's values for the encoder: times as text, which Arrow makes faster than objects."""
     if pa.types.is_timestamp(column.type):
         column = pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
     values = column.to_pylist()

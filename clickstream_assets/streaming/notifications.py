@@ -1,13 +1,9 @@
-"""Delivery of what there is to tell of alerts: from the outbox `alert_notifications` to a console or a webhook.
+"""Delivery of notifications: from the outbox `alert_notifications` to a console or a webhook.
 
-Each message of the outbox goes to its sink at least once, and those of one alert in their order. A webhook gets a
-POST with the message as JSON and these headers:
-
-- `Idempotency-Key`: names the message; it is the same however often the message is sent.
-- `Clickstream-Timestamp`: when it was sent, in seconds since 1970.
-- `Clickstream-Signature`, if ALERT_WEBHOOK_SECRET is set: `v1=` and the hexadecimal HMAC-SHA256, under that secret,
-  of the timestamp, a full stop and the body. A receiver computes it anew, compares in constant time, and refuses
-  timestamps that are minutes old.
+Each notification goes to its sink at least once, and those of one alert in their order. A webhook gets a POST with the
+notification as JSON, by Standard Webhooks (https://www.standardwebhooks.com): `webhook-id` names it and stays the same
+however often it is sent, `webhook-timestamp` is the second at which it was sent, and with ALERT_WEBHOOK_SECRET
+`webhook-signature` lets a receiver verify both and the body.
 
 Any 2xx answer means that it was taken. 408, 429, 5xx and no answer in time are tried again later; every other answer
 is final.
@@ -15,7 +11,6 @@ is final.
 
 from __future__ import annotations
 
-import hmac
 import logging
 import sys
 import textwrap
@@ -29,32 +24,24 @@ from typing import Any, NamedTuple, TextIO, TypeAlias
 import msgspec
 import psycopg
 import urllib3
+from standardwebhooks import Webhook
 
+from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect, explained
+from clickstream_assets.streaming import waits
 from clickstream_assets.streaming.alerts import Withdrawal
-
-FIRST_WAIT = timedelta(seconds=5)
-LONGEST_WAIT = timedelta(minutes=15)
 
 _WIDTH = 72
 _log = logging.getLogger(__name__)
 
 
-class DeliveryError(RuntimeError):
-    """A message was not taken.
-
-    Attributes:
-        is_final: Whether sending it again would be of no use.
-    """
-
-    def __init__(self, reason: str, *, is_final: bool) -> None:
-        super().__init__(reason)
-        self.is_final = is_final
+class DeliveryError(ClickstreamError):
+    """A notification was not taken; retryable unless the answer is final."""
 
 
-class Notification(NamedTuple):
-    """A message of the outbox, for one sink."""
+class Pending(NamedTuple):
+    """A notification of the outbox, for one sink."""
 
     id: int
     told_id: str
@@ -64,30 +51,25 @@ class Notification(NamedTuple):
     payload: dict[str, Any]
     attempts: int
 
-    @property
-    def idempotency_key(self) -> str:
-        """What a receiver knows it by when it comes twice."""
-        return f"{self.told_id}-{self.sequence}"
 
-
-Sink: TypeAlias = Callable[[Notification], None]
-"""Gives a message to somebody; raises `DeliveryError` if they do not take it."""
+Sink: TypeAlias = Callable[[Pending], None]
+"""Sends a notification; raises `DeliveryError` if it is not taken."""
 
 
 def deliver_pending(settings: Settings, seconds: float = 10, console: TextIO | None = None) -> int:
     """Deliver what is due, in order; safe to call from several processes at once.
 
-    A sink that does not take a message is left alone for the rest of the call, and tried again by later ones after
-    5 seconds and then ever longer, up to a quarter of an hour. After ALERT_DELIVERY_ATTEMPTS attempts the message
-    has failed, and stays in the outbox as such.
+    A sink that does not take a notification is left alone for the rest of the call, and tried again by later ones
+    after `waits.DELIVERY`. After ALERT_DELIVERY_ATTEMPTS attempts the notification has failed, and stays in the
+    outbox as such.
 
     Args:
-        settings: name the database, the webhook and its limits.
+        settings: name the database, the webhook and how often to try.
         seconds: nothing is begun after this long, so that a caller can rely on its time.
-        console: where the console's messages go (default: standard output).
+        console: where the console's notifications go (default: standard output).
 
     Returns:
-        How many messages were delivered.
+        The number of notifications that were delivered.
 
     Raises:
         PostgresError: the database cannot be reached.
@@ -100,7 +82,7 @@ def deliver_pending(settings: Settings, seconds: float = 10, console: TextIO | N
         connect(settings) as connection,
     ):
         while sinks and time.monotonic() < deadline:
-            # The row is locked while it is sent, so that nobody else sends it too.
+            # The row is locked while the notification is sent, so that nobody else sends it too.
             with connection.transaction():
                 notification = _next_due(connection, list(sinks))
                 if notification is None:
@@ -109,7 +91,7 @@ def deliver_pending(settings: Settings, seconds: float = 10, console: TextIO | N
                     sinks[notification.sink](notification)
                 except DeliveryError as error:
                     _note_failure(connection, notification, error, settings.alert_delivery_attempts)
-                    if not error.is_final:
+                    if error.retryable:
                         del sinks[notification.sink]
                 else:
                     connection.execute(
@@ -121,31 +103,30 @@ def deliver_pending(settings: Settings, seconds: float = 10, console: TextIO | N
     return delivered
 
 
-def _next_due(connection: psycopg.Connection, sinks: list[str]) -> Notification | None:
-    """Lock and return the oldest message that is due; one waits for those of the same alert before it."""
+def _next_due(connection: psycopg.Connection, sinks: list[str]) -> Pending | None:
+    """Lock and return the oldest notification that is due; one waits for those of the same alert before it."""
     row = connection.execute(
-        "SELECT id, told_id, sequence, kind, sink, payload, attempts FROM alert_notifications AS message "
+        "SELECT id, told_id, sequence, kind, sink, payload, attempts FROM alert_notifications AS due "
         "WHERE delivered_at IS NULL AND failed_at IS NULL AND next_attempt_at <= now() AND sink = ANY(%s) "
-        "AND NOT EXISTS (SELECT FROM alert_notifications AS earlier WHERE earlier.told_id = message.told_id "
-        "AND earlier.sink = message.sink AND earlier.sequence < message.sequence "
+        "AND NOT EXISTS (SELECT FROM alert_notifications AS earlier WHERE earlier.told_id = due.told_id "
+        "AND earlier.sink = due.sink AND earlier.sequence < due.sequence "
         "AND earlier.delivered_at IS NULL AND earlier.failed_at IS NULL) "
         "ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED",
         [sinks],
     ).fetchone()
-    return Notification(*row) if row else None
+    return Pending(*row) if row else None
 
 
 def _note_failure(
-    connection: psycopg.Connection, notification: Notification, error: DeliveryError, most_attempts: int
+    connection: psycopg.Connection, notification: Pending, error: DeliveryError, most_attempts: int
 ) -> None:
     attempts = notification.attempts + 1
-    has_failed = error.is_final or attempts >= most_attempts
-    # The exponent is bounded, as an interval of years is none any more.
-    wait = min(FIRST_WAIT * 2 ** min(attempts - 1, 16), LONGEST_WAIT)
+    has_failed = not error.retryable or attempts >= most_attempts
+    wait = waits.wait_after(attempts, waits.DELIVERY)
     connection.execute(
         "UPDATE alert_notifications SET attempts = %s, last_error = %s, next_attempt_at = now() + %s, "
         "failed_at = CASE WHEN %s THEN now() END WHERE id = %s",
-        [attempts, str(error), wait, has_failed, notification.id],
+        [attempts, str(error), timedelta(seconds=wait), has_failed, notification.id],
     )
     _log.warning(
         "notification %d for the %s was not taken (attempt %d): %s; %s",
@@ -153,13 +134,13 @@ def _note_failure(
         notification.sink,
         attempts,
         error,
-        "given up" if has_failed else f"next attempt in {wait.total_seconds():.0f} s",
+        "given up" if has_failed else f"next attempt in {wait:.0f} s",
     )
 
 
 @contextmanager
 def _sinks(settings: Settings, console: TextIO) -> Iterator[dict[str, Sink]]:
-    """The sinks that there are, by the name that messages have them under."""
+    """Open the sinks, by the names that notifications have them under."""
     sinks: dict[str, Sink] = {"console": partial(_show, console)}
     if settings.alert_webhook_url is None:
         yield sinks
@@ -168,20 +149,20 @@ def _sinks(settings: Settings, console: TextIO) -> Iterator[dict[str, Sink]]:
         yield {**sinks, "webhook": partial(_post, http, settings)}
 
 
-def _post(http: urllib3.PoolManager, settings: Settings, notification: Notification) -> None:
+def _post(http: urllib3.PoolManager, settings: Settings, notification: Pending) -> None:
     assert settings.alert_webhook_url
     body = msgspec.json.encode(notification.payload)
-    timestamp = str(int(time.time()))
+    name = f"{notification.told_id}-{notification.sequence}"
+    now = datetime.now(UTC)
     headers = {
         "Content-Type": "application/json",
         "User-Agent": "clickstream-assets",
-        "Idempotency-Key": notification.idempotency_key,
-        "Clickstream-Timestamp": timestamp,
+        "webhook-id": name,
+        "webhook-timestamp": str(int(now.timestamp())),
     }
     if settings.alert_webhook_secret:
-        headers["Clickstream-Signature"] = sign(
-            settings.alert_webhook_secret.get_secret_value(), timestamp, body
-        )
+        webhook = Webhook(settings.alert_webhook_secret.get_secret_value())
+        headers["webhook-signature"] = webhook.sign(name, now, body.decode())
     try:
         # The body of the answer is nobody's business, and could be endless.
         answer = http.request(
@@ -193,21 +174,15 @@ def _post(http: urllib3.PoolManager, settings: Settings, notification: Notificat
             preload_content=False,
         )
     except urllib3.exceptions.LocationValueError as error:
-        raise DeliveryError(f"ALERT_WEBHOOK_URL cannot be used: {error}", is_final=True) from error
+        raise DeliveryError(f"ALERT_WEBHOOK_URL cannot be used: {error}") from error
     except urllib3.exceptions.HTTPError as error:
         # Not its text: that has the address, and with it what the operator keeps secret in there.
-        raise DeliveryError(f"no answer ({type(error).__name__})", is_final=False) from error
-    # Closed rather than given back, as what it still has to say was not read.
+        raise DeliveryError(f"no answer ({type(error).__name__})", retryable=True) from error
+    # Closed rather than given back, as its body was not read.
     answer.close()
     if not 200 <= answer.status < 300:
-        is_final = answer.status < 500 and answer.status not in (408, 429)
-        raise DeliveryError(f"HTTP {answer.status}", is_final=is_final)
-
-
-def sign(secret: str, timestamp: str, body: bytes) -> str:
-    """Return the signature of a webhook's request, as the module's text describes it."""
-    digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, "sha256").hexdigest()
-    return f"v1={digest}"
+        may_be_taken = answer.status >= 500 or answer.status in (408, 429)
+        raise DeliveryError(f"HTTP {answer.status}", retryable=may_be_taken)
 
 
 _TITLES = {
@@ -223,22 +198,22 @@ _WITHDRAWALS = {
 }
 
 
-def _show(console: TextIO, notification: Notification) -> None:
+def _show(console: TextIO, notification: Pending) -> None:
     try:
         console.write(box(notification.kind, notification.payload))
         console.flush()
     except OSError as error:
-        raise DeliveryError(f"the console cannot be written to: {error}", is_final=False) from error
+        raise DeliveryError(f"the console cannot be written to: {error}", retryable=True) from error
 
 
 def box(kind: str, payload: dict[str, Any]) -> str:
-    """Draw a message for people."""
+    """Draw a notification for people."""
     lines = {"Product": payload["product_id"]}
     if payload.get("product_category"):
         lines["Category"] = payload["product_category"]
     if kind == "withdrawn":
         lines["Since"] = _minute(payload["first_window_start"])
-        # A message of an earlier version says no reason.
+        # A notification of an earlier version says no reason.
         if payload.get("reason"):
             lines["Why"] = _WITHDRAWALS[payload["reason"]]
     else:
@@ -262,5 +237,5 @@ def _minute(time_text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """The text without what a terminal would act on: ids come from outside."""
+    """Return the text without characters that a terminal would act on: ids come from outside."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)

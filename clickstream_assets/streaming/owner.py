@@ -1,6 +1,6 @@
-"""One process at a time: whoever holds a lock in PostgreSQL runs the streams.
+"""The owner of the streams: one process at a time, by a lock in PostgreSQL.
 
-The lock belongs to the connection that the windows are written with. Who loses the connection loses the lock, and
+The lock belongs to the connection that the windows are written with. Whoever loses the connection loses the lock, and
 can write no more; a dead owner keeps nothing.
 """
 
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect, explained
 
@@ -23,23 +24,25 @@ _LOCK = 0x636C69636B77696E
 _KEEPALIVE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 
 
-class OwnedError(RuntimeError):
-    """Somebody else runs the streams; the message says who."""
+class OwnedError(ClickstreamError):
+    """Another process runs the streams; the message says which."""
+
+    retryable = True
 
 
 @contextmanager
 def ownership(settings: Settings, role: str) -> Iterator[psycopg.Connection]:
-    """Be the one that runs the streams, until the block ends or the connection breaks.
+    """Own the streams until the block ends or the connection breaks.
 
     Args:
         settings: name the database.
-        role: what this process is, for others to read.
+        role: of this process, for others to read.
 
     Yields:
         The connection to write with.
 
     Raises:
-        OwnedError: another process is.
+        OwnedError: another process owns them.
         PostgresError: the database cannot be reached.
     """
     connection = connect(settings, autocommit=True)
@@ -65,7 +68,7 @@ def ownership(settings: Settings, role: str) -> Iterator[psycopg.Connection]:
 
 
 def owner(settings: Settings) -> str | None:
-    """Say who runs the streams; None if nobody does.
+    """Return which process runs the streams; None if none does.
 
     Raises:
         PostgresError: the database cannot be reached.

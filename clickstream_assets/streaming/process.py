@@ -1,34 +1,39 @@
-"""Running the streams: what there is and no more, for a run of Dagster's, or always, as a process of its own."""
+"""The queries of the streams, run over what the topic holds now, or always, as a process of its own."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from deltalake.exceptions import DeltaError
 from psycopg.pq import TransactionStatus
 
 from clickstream_assets.engine import SparkSession
+from clickstream_assets.errors import is_retryable
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import KafkaError, Offsets, Topic, TopicNotFoundError
 from clickstream_assets.stores.lake import LakeError
-from clickstream_assets.stores.postgres.connection import PostgresError, explained
-from clickstream_assets.streaming import live_events
-from clickstream_assets.streaming.alert_index import update_alert_index
-from clickstream_assets.streaming.errors import LOST_TO_LIVE_EVENTS, StreamError, explain, needs_person
+from clickstream_assets.stores.postgres.connection import explained
+from clickstream_assets.streaming import live_events, waits
+from clickstream_assets.streaming.alert_index import AlertIndex, update_alert_index
+from clickstream_assets.streaming.background import STOP_SECONDS, Background
+from clickstream_assets.streaming.errors import (
+    LOST_TO_LIVE_EVENTS,
+    ServerAwayError,
+    StreamError,
+    query_error,
+)
 from clickstream_assets.streaming.lake_copies import update_copies
 from clickstream_assets.streaming.notifications import deliver_pending
 from clickstream_assets.streaming.owner import OwnedError, ownership
 from clickstream_assets.streaming.query import WindowQuery, lake_of
-from clickstream_assets.streaming.report import Reporter, metadata
-from clickstream_assets.streaming.status import Status, write_status
+from clickstream_assets.streaming.status import Status, metadata, write_status
 from clickstream_assets.streaming.store import Changes, progress_of
 from clickstream_assets.streaming.windows import QUERY
 
@@ -36,8 +41,10 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming import StreamingQuery
 
 Session = Callable[[], SparkSession]
-"""Starts Spark when it is first asked: not before it is clear that nobody else runs the streams."""
+"""Starts Spark when it is first called: not before it is clear that nobody else runs the streams."""
 Start = Callable[[dict[str, Any]], "StreamingQuery"]
+Report = Callable[[Iterable[str], Mapping[str, Any]], None]
+"""Passes on that assets were brought up to date, by their names, and metadata about it."""
 
 A_RUN = "a run of Dagster's"
 ALWAYS_ON = "clickstream stream"
@@ -45,119 +52,46 @@ ALWAYS_ON = "clickstream stream"
 TICK_SECONDS = 0.5
 STATUS_SECONDS = 2.0
 LOCK_CHECK_SECONDS = 5.0
-FIRST_WAIT_SECONDS = 1.0
-LONGEST_WAIT_SECONDS = 30.0
-LIVE_WAIT_SECONDS = 5.0
-LONGEST_LIVE_WAIT_SECONDS = 60.0
+TURN_SECONDS = 2.0
+DELIVERY_SECONDS = 30.0
 INDEX_SECONDS = 300.0
 RETENTION_SECONDS = 3600.0
-STOP_SECONDS = 20.0
 
 _log = logging.getLogger(__name__)
 
 
-class Background(ABC):
-    """Does something in a thread of its own, when it is woken and at times, so that it keeps no batch waiting.
+def _delivery(settings: Settings) -> Background:
+    """Deliver notifications, however slow a receiver is; what failed before is due again at some time."""
 
-    Args:
-        name: the thread's.
-        seconds: it is done after this long also without being woken.
-    """
-
-    def __init__(self, name: str, seconds: float) -> None:
-        self._seconds = seconds
-        self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Do it a last time, and end."""
-        self._closing.set()
-        self._wake.set()
-        self._thread.join(STOP_SECONDS)
-
-    def wake(self) -> None:
-        """Have it done soon."""
-        self._wake.set()
-
-    def _work(self) -> None:
-        rest = 0.0
-        is_last = False
-        while not is_last:
-            self._closing.wait(rest)
-            self._wake.wait(self._seconds)
-            self._wake.clear()
-            # Asked before, so that what came until then is done.
-            is_last = self._closing.is_set()
-            try:
-                rest = self._do()
-            except Exception:
-                # Whatever it is, it must not end the thread, nor the streams.
-                _log.exception("%s failed; it is tried again", self._thread.name)
-                rest = FIRST_WAIT_SECONDS
-
-    @abstractmethod
-    def _do(self) -> float:
-        """Do it; returns for how many seconds it must not be done again."""
-
-
-class Courier(Background):
-    """Delivers messages about alerts, however slow a receiver is."""
-
-    def __init__(self, settings: Settings) -> None:
-        # Also without being woken: what failed is to be tried again.
-        super().__init__("alert messages", LONGEST_WAIT_SECONDS)
-        self._settings = settings
-
-    def _do(self) -> float:
-        try:
-            deliver_pending(self._settings)
-        except PostgresError as error:
-            _log.warning("messages about alerts wait: %s", error)
+    def deliver() -> float:
+        deliver_pending(settings)
         return 0
 
+    return Background("notifications", deliver, DELIVERY_SECONDS)
 
-class AlertIndexer(Background):
-    """Keeps the alerts in Elasticsearch equal to PostgreSQL's, however slow or far away it is."""
 
-    def __init__(self, settings: Settings) -> None:
-        # Also without being woken: somebody may have deleted the index.
-        super().__init__("alert index", INDEX_SECONDS)
-        self._settings = settings
-        self._wait = LIVE_WAIT_SECONDS
+def _indexing(settings: Settings) -> Background:
+    """Keep the alerts in Elasticsearch equal to PostgreSQL's, also when somebody deletes the index."""
 
-    def _do(self) -> float:
+    def update() -> float:
         began = time.monotonic()
-        try:
-            reason = update_alert_index(self._settings)
-        except PostgresError as error:
-            reason = str(error)
-            _log.warning("the alerts in Elasticsearch wait: %s", reason)
-        if reason is None:
-            self._wait = LIVE_WAIT_SECONDS
-            # A tenth of the time at most goes into comparing, however many alerts there are.
-            return 9 * (time.monotonic() - began)
-        self.wake()
-        wait, self._wait = self._wait, min(self._wait * 2, LONGEST_LIVE_WAIT_SECONDS)
-        return wait
+        with closing(AlertIndex(settings)) as index:
+            index.update()
+        # A tenth of the time at most goes into comparing, however many alerts there are.
+        return 9 * (time.monotonic() - began)
+
+    return Background("the alerts in Elasticsearch", update, INDEX_SECONDS)
 
 
-class Running:
-    """One query, and what is known of it.
+class ManagedQuery:
+    """A streaming query and its status, whether it runs or not.
 
     Args:
         name: the query's.
         settings: where its status is written.
         role: what process this is, for others to read.
         start: starts it.
-        read: says per partition up to where its batches are done.
+        read: returns, per partition, the offset up to which its batches are done.
     """
 
     def __init__(
@@ -170,7 +104,7 @@ class Running:
         self._start = start
         self._read = read
         self._query: StreamingQuery | None = None
-        self._told_batch = -1
+        self._reported_batch = -1
 
     def start(self, trigger: dict[str, Any]) -> None:
         """Start it."""
@@ -180,16 +114,16 @@ class Running:
 
     @property
     def is_active(self) -> bool:
-        """Whether it runs."""
+        """True while it runs."""
         return self._query is not None and bool(self._query.isActive)
 
     @property
     def exception(self) -> BaseException | None:
-        """What it ended with, as Spark tells it."""
+        """Spark's error that it ended with."""
         return self._query.exception() if self._query else None
 
     def finish(self) -> BaseException | None:
-        """Run it over what there is now; returns what it ended with, if it did not come to the end."""
+        """Run it over what there is now; return Spark's error, if it did not come to the end."""
         self.start({"availableNow": True})
         try:
             while self.is_active:
@@ -203,18 +137,18 @@ class Running:
         self._query = None
 
     def note(self, available: Mapping[int, Offsets], latency_seconds: float | None = None) -> None:
-        """Write down how it does, with what the topic holds now; also while it does not run."""
+        """Write down its status, with what the topic holds now; also while it does not run."""
         before = self.status.batch_id
         rows, late = self.status.take_in(self._query) if self._query else (0, 0)
-        self.status.compare(available)
+        self.status.update_lag(available)
         if self.is_active and (self.status.batch_id > before or not any(self.status.lag.values())):
             self.status.error = None
         write_status(self._settings, self.status, self._role, rows, late, latency_seconds)
 
     def has_news(self) -> bool:
-        """Whether batches have been done since this was asked last."""
-        before, self._told_batch = self._told_batch, self.status.batch_id
-        return self._told_batch > before
+        """Return whether batches have been done since the last call."""
+        before, self._reported_batch = self._reported_batch, self.status.batch_id
+        return self._reported_batch > before
 
     def stop(self) -> None:
         """Stop it, after its batch if that does not take long."""
@@ -228,38 +162,44 @@ class Running:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run over all that there is did."""
+    """Result of a run over what the topic held.
+
+    Attributes:
+        status: of the windows' query.
+        latency_seconds: from the newest event's time to PostgreSQL; None without events.
+        changed_windows: rows of windows that are new or changed in the lake.
+        open_alerts: after the last batch; None without one.
+        alerts_wait: why Elasticsearch's copy of the alerts is out of date; None where it is not.
+    """
 
     status: Status
     latency_seconds: float | None
     changed_windows: int
     open_alerts: int | None
     alerts_wait: str | None
-    """Why Elasticsearch does not have the alerts as they are."""
 
 
 def run_available(settings: Settings, session: Session) -> Outcome:
-    """Bring windows and alerts up to what is in the topic now, and with them the lake's copies and the alerts' index.
+    """Bring windows and alerts up to what is in the topic now, with the lake's copies and the alerts' index.
 
     Where Elasticsearch is away, the index waits for the next run.
 
     Raises:
         OwnedError: another process runs the streams.
-        KafkaError, PostgresError, OSError: a server is away; run it again.
-        CheckpointError, StreamError: somebody has to do something first; the message says what.
+        ClickstreamError, OSError: as a server or the checkpoint says.
     """
     Topic(settings).offsets()
-    with ownership(settings, "run") as connection, Courier(settings) as courier:
-        windows = WindowQuery(session(), settings, connection, lambda _: courier.wake())
-        running = _windows(windows, settings, A_RUN)
-        error = running.finish()
+    with ownership(settings, "run") as connection, _delivery(settings) as delivery:
+        windows = WindowQuery(session(), settings, connection, lambda _: delivery.wake())
+        counting = _counting(windows, settings, A_RUN)
+        error = counting.finish()
         if cause := windows.error or error:
-            raise explain(cause, settings)
+            raise query_error(cause, settings)
         windows.close_idle()
-        running.note(Topic(settings).offsets(), windows.latency_seconds)
+        counting.note(Topic(settings).offsets(), windows.latency_seconds)
         changed = update_copies(settings, lake_of(settings))
         alerts_wait = update_alert_index(settings)
-    return Outcome(running.status, windows.latency_seconds, changed, windows.open_alerts, alerts_wait)
+    return Outcome(counting.status, windows.latency_seconds, changed, windows.open_alerts, alerts_wait)
 
 
 def run_live_events(settings: Settings, session: Session) -> Status:
@@ -267,29 +207,28 @@ def run_live_events(settings: Settings, session: Session) -> Status:
 
     Raises:
         OwnedError: another process runs the streams.
-        KafkaError, PostgresError, OSError: a server is away; run it again.
-        CheckpointError, StreamError: somebody has to do something first; the message says what.
+        ClickstreamError, OSError: as a server or the checkpoint says.
     """
     Topic(settings).offsets()
     with ownership(settings, "run"):
-        running = _live_events(session, settings, A_RUN)
-        if error := running.finish():
-            raise explain(error, settings, LOST_TO_LIVE_EVENTS)
-        running.note(Topic(settings).offsets())
+        live = _live_events(session, settings, A_RUN)
+        if error := live.finish():
+            raise query_error(error, settings, LOST_TO_LIVE_EVENTS)
+        live.note(Topic(settings).offsets())
         live_events.drop_old_days(settings)
-    return running.status
+    return live.status
 
 
-def _windows(windows: WindowQuery, settings: Settings, role: str) -> Running:
+def _counting(windows: WindowQuery, settings: Settings, role: str) -> ManagedQuery:
     def read() -> dict[int, int]:
         progress = progress_of(settings)
         return progress.offsets if progress else {}
 
-    return Running(QUERY, settings, role, windows.start, read)
+    return ManagedQuery(QUERY, settings, role, windows.start, read)
 
 
-def _live_events(session: Session, settings: Settings, role: str) -> Running:
-    return Running(
+def _live_events(session: Session, settings: Settings, role: str) -> ManagedQuery:
+    return ManagedQuery(
         live_events.QUERY,
         settings,
         role,
@@ -299,49 +238,58 @@ def _live_events(session: Session, settings: Settings, role: str) -> Running:
 
 
 class Supervisor:
-    """`clickstream stream`: keeps the streams running until it is told to stop.
+    """`clickstream stream`: keeps the streams running until it is to stop.
 
     Args:
         settings: everything.
         session: gives what `source.streaming_session` returns.
         stop: set from outside to end it.
+        report: is called for queries that have done batches, every STREAM_REPORT_SECONDS.
     """
 
-    def __init__(self, settings: Settings, session: Session, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        session: Session,
+        stop: threading.Event,
+        report: Report = lambda *_: None,
+    ) -> None:
         self._settings = settings
         self._session = session
         self._stop = stop
-        self._reporter = Reporter(settings)
-        self._live_wait = LIVE_WAIT_SECONDS
+        self._report = report
+        self._live_failures = 0
         self._live_start = 0.0
         self._trigger = {"processingTime": f"{settings.stream_trigger_seconds:g} seconds"}
 
     def run(self) -> None:
-        """Run until told to stop. Servers that go away are waited for.
+        """Run until `stop` is set. Servers that go away, another owner and a missing topic are waited for.
 
         Raises:
-            CheckpointError, StreamError, DataLossError, PostgresError: somebody has to do something first.
+            ClickstreamError: one that is not retryable.
         """
-        wait = FIRST_WAIT_SECONDS
+        failures = 0
+        waiting_for = ""
         while not self._stop.is_set():
             self._beat()
             began = time.monotonic()
             try:
                 self._run_as_owner()
-            except OwnedError as error:
-                _log.info("%s; waiting for it to end", error)
-                self._pause(LOCK_CHECK_SECONDS)
+            except (OwnedError, TopicNotFoundError) as error:
+                if str(error) != waiting_for:
+                    _log.info("%s; waiting for it", error)
+                waiting_for = str(error)
+                self._pause(TURN_SECONDS)
             except Exception as error:
-                if needs_person(error):
+                if not is_retryable(error):
                     raise
-                if time.monotonic() - began > LONGEST_WAIT_SECONDS:
-                    wait = FIRST_WAIT_SECONDS
+                failures = 1 if time.monotonic() - began > waits.RESTART.max else failures + 1
+                wait = waits.wait_after(failures, waits.RESTART)
                 _log.warning("the streams stopped: %s; starting again in %.0f s", error, wait)
                 self._pause(wait)
-                wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
     def _pause(self, seconds: float) -> bool:
-        """Wait, and show that this process is alive; True where it is time to stop."""
+        """Wait, and show that this process is alive; return whether it is time to stop."""
         self._beat()
         return self._stop.wait(seconds)
 
@@ -358,106 +306,85 @@ class Supervisor:
             ) from error
 
     def _run_as_owner(self) -> None:
-        with (
-            ownership(self._settings, "stream") as connection,
-            Courier(self._settings) as courier,
-            AlertIndexer(self._settings) as indexer,
-        ):
+        with ownership(self._settings, "stream") as connection:
+            Topic(self._settings).offsets()
+            with _delivery(self._settings) as delivery, _indexing(self._settings) as indexing:
+                self._run_queries(connection, delivery, indexing)
 
-            def on_batch(changes: Changes) -> None:
-                courier.wake()
-                if changes.alerts:
-                    indexer.wake()
+    def _run_queries(
+        self, connection: psycopg.Connection, delivery: Background, indexing: Background
+    ) -> None:
+        def on_batch(changes: Changes) -> None:
+            delivery.wake()
+            if changes.alerts:
+                indexing.wake()
 
-            if not self._wait_for_topic():
-                return
-            session = self._session()
-            windows = WindowQuery(session, self._settings, connection, on_batch)
-            counting = _windows(windows, self._settings, ALWAYS_ON)
-            live = _live_events(lambda: session, self._settings, ALWAYS_ON)
-            try:
-                counting.start(self._trigger)
-                # For what others left undone, and for alerts that were found anew at the start.
-                indexer.wake()
-                _log.info("the streams run, up to now at %s", self._settings.kafka_topic)
-                self._watch(connection, windows, counting, live)
-            finally:
-                # The lock may only go when nothing of this process writes any more.
-                counting.stop()
-                live.stop()
-            self._note(windows, counting, live)
-            self._copy()
-            self._report(windows, counting, live)
-
-    def _wait_for_topic(self) -> bool:
-        """Wait until the topic is there; False where it is time to stop."""
-        is_told = False
-        while not self._stop.is_set():
-            try:
-                Topic(self._settings).offsets()
-            except TopicNotFoundError as error:
-                if not is_told:
-                    _log.info("%s; waiting for it", error)
-                    is_told = True
-                self._pause(FIRST_WAIT_SECONDS)
-            else:
-                return True
-        return False
+        session = self._session()
+        windows = WindowQuery(session, self._settings, connection, on_batch)
+        counting = _counting(windows, self._settings, ALWAYS_ON)
+        live = _live_events(lambda: session, self._settings, ALWAYS_ON)
+        try:
+            counting.start(self._trigger)
+            # For what others left undone, and for alerts that were found anew at the start.
+            indexing.wake()
+            _log.info("the streams run, up to now at %s", self._settings.kafka_topic)
+            self._watch(connection, windows, counting, live)
+        finally:
+            # The lock may only go when nothing of this process writes any more.
+            counting.stop()
+            live.stop()
+        self._note(windows, counting, live)
+        self._copy()
+        self._report_news(windows, counting, live)
 
     def _watch(
-        self, connection: psycopg.Connection, windows: WindowQuery, counting: Running, live: Running
+        self, connection: psycopg.Connection, windows: WindowQuery, counting: ManagedQuery, live: ManagedQuery
     ) -> None:
-        now = time.monotonic()
-        next_status = next_lock_check = next_retention = now
-        next_copy = now + self._settings.stream_lake_seconds
-        next_report = now + self._settings.stream_report_seconds
+        def note() -> None:
+            windows.close_idle()
+            self._note(windows, counting, live)
+
+        chores: list[tuple[float, Callable[[], None]]] = [
+            (LOCK_CHECK_SECONDS, lambda: self._check_lock(connection)),
+            (STATUS_SECONDS, note),
+            (self._settings.stream_lake_seconds, self._copy),
+            (self._settings.stream_report_seconds, lambda: self._report_news(windows, counting, live)),
+            (RETENTION_SECONDS, lambda: live_events.drop_old_days(self._settings)),
+        ]
+        due = [0.0] * len(chores)
         while not self._pause(TICK_SECONDS):
-            now = time.monotonic()
             if not counting.is_active:
                 error = windows.error or counting.exception
-                raise explain(error, self._settings) if error else _ended(counting)
+                if error is None:
+                    raise ServerAwayError(f"the query {counting.name} was stopped from outside")
+                raise query_error(error, self._settings)
             if not live.is_active:
-                self._keep_live(live, now)
-            if now >= next_lock_check:
-                self._check_lock(connection)
-                next_lock_check = now + LOCK_CHECK_SECONDS
-            if now >= next_status:
-                windows.close_idle()
-                self._note(windows, counting, live)
-                next_status = now + STATUS_SECONDS
-            if now >= next_copy:
-                self._copy()
-                next_copy = time.monotonic() + self._settings.stream_lake_seconds
-            if now >= next_report:
-                self._report(windows, counting, live)
-                next_report = time.monotonic() + self._settings.stream_report_seconds
-            if now >= next_retention:
-                live_events.drop_old_days(self._settings)
-                next_retention = now + RETENTION_SECONDS
+                self._keep_live(live)
+            for number, (seconds, do) in enumerate(chores):
+                if time.monotonic() >= due[number]:
+                    do()
+                    due[number] = time.monotonic() + seconds
 
-    def _keep_live(self, live: Running, now: float) -> None:
-        """Start the live events, or say why they ended and wait: whatever it is, it does not stop the windows.
+    def _keep_live(self, live: ManagedQuery) -> None:
+        """Start the live events, or note why they ended and wait: whatever it is, it does not stop the windows.
 
-        The pause grows while no batch succeeds. The reason is in the status until one does.
+        The wait grows while no batch succeeds. The reason is in the status until one does.
         """
-        fault: BaseException | None = live.exception
+        fault = live.exception
         live.forget()
-        if fault is None:
-            if now < self._live_start:
-                return
+        if fault is None and time.monotonic() >= self._live_start:
             try:
                 live.start(self._trigger)
             except Exception as error:
                 fault = error
         if fault is None:
             return
-        if live.status.error is None:
-            self._live_wait = LIVE_WAIT_SECONDS
-        reason = explain(fault, self._settings, LOST_TO_LIVE_EVENTS)
+        self._live_failures = self._live_failures + 1 if live.status.error else 1
+        wait = waits.wait_after(self._live_failures, waits.SIDE_WORK)
+        reason = query_error(fault, self._settings, LOST_TO_LIVE_EVENTS)
         live.status.error = str(reason)
-        _log.warning("the live events stopped: %s; starting again in %.0f s", reason, self._live_wait)
-        self._live_start = now + self._live_wait
-        self._live_wait = min(self._live_wait * 2, LONGEST_LIVE_WAIT_SECONDS)
+        _log.warning("the live events stopped: %s; starting again in %.0f s", reason, wait)
+        self._live_start = time.monotonic() + wait
 
     def _copy(self) -> None:
         """Bring the lake's copies up to date; a lake that cannot be written has them wait, and nothing else."""
@@ -472,7 +399,7 @@ class Supervisor:
             with explained(self._settings):
                 connection.execute("SELECT")
 
-    def _note(self, windows: WindowQuery, counting: Running, live: Running) -> None:
+    def _note(self, windows: WindowQuery, counting: ManagedQuery, live: ManagedQuery) -> None:
         try:
             available = Topic(self._settings).offsets()
         except KafkaError as error:
@@ -482,14 +409,10 @@ class Supervisor:
         counting.note(available, windows.latency_seconds)
         live.note(available)
 
-    def _report(self, windows: WindowQuery, counting: Running, live: Running) -> None:
-        """Tell Dagster of queries that have done batches since: one that stands still materializes nothing."""
+    def _report_news(self, windows: WindowQuery, counting: ManagedQuery, live: ManagedQuery) -> None:
+        """Report queries that have done batches since: one that stands still materializes nothing."""
         if counting.has_news():
             values = metadata(counting.status, windows.latency_seconds, windows.open_alerts)
-            self._reporter.report([QUERY, "flash_sale_alerts"], values)
+            self._report([QUERY, "flash_sale_alerts"], values)
         if live.has_news():
-            self._reporter.report([live.name], metadata(live.status))
-
-
-def _ended(running: Running) -> Exception:
-    return OSError(f"the query {running.name} was stopped from outside")
+            self._report([live.name], metadata(live.status))

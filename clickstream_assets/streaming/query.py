@@ -45,7 +45,7 @@ class WindowQuery:
         session: as `source.streaming_session` returns it.
         settings: everything else.
         connection: the owner's.
-        on_batch: called with what a batch changed when that is in PostgreSQL; must not block.
+        on_batch: called with a batch's changes once they are in PostgreSQL; must not block.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class WindowQuery:
         self._store = WindowStore(connection, settings)
         self._on_batch = on_batch
         self.latency_seconds: float | None = None
-        """From the time of the newest event to when it was in PostgreSQL, in the last batch with events."""
+        """Seconds from the newest event's time to PostgreSQL, in the last batch with events."""
         self.error: BaseException | None = None
-        """What a batch failed with here, which Spark passes on as text alone."""
+        """Error of a batch, which Spark passes on as text alone."""
         self.open_alerts: int | None = None
-        """After the last batch."""
+        """Number of open alerts after the last batch."""
 
     def start(self, trigger: dict[str, Any]) -> StreamingQuery:
-        """Start it where it ended; `trigger` is of `DataStreamWriter.trigger`.
+        """Start it where it ended; `trigger` goes to `DataStreamWriter.trigger`.
 
         Raises:
             CheckpointError: the checkpoint and the tables, or the checkpoint and the settings, do not fit together.
@@ -108,9 +108,7 @@ class WindowQuery:
         )
 
     def close_idle(self) -> None:
-        """Close windows and alerts that are over by the clock, if there has been nothing to read for long.
-
-        To be called at times; what it says is in STREAM_IDLE_SECONDS.
+        """Close windows and alerts that are over by the clock, if nothing was read for STREAM_IDLE_SECONDS.
 
         Raises:
             KafkaError: Kafka does not answer.
@@ -127,8 +125,8 @@ class WindowQuery:
             return
         self.open_alerts = changes.open_alerts
         _log.info(
-            "no records come any more: what was over is closed, with %d messages about alerts",
-            changes.messages,
+            "no records come any more: what was over is closed, with %d notifications",
+            changes.notifications,
         )
         self._on_batch(changes)
 
@@ -148,9 +146,9 @@ class WindowQuery:
             newest = pc.max(table["last_event_time"]).as_py()
             self.latency_seconds = (datetime.now(UTC) - newest).total_seconds()
         _log.debug(
-            "batch %d: %d windows changed, %d messages about alerts",
+            "batch %d: %d windows changed, %d notifications",
             batch_id,
             changes.windows,
-            changes.messages,
+            changes.notifications,
         )
         self._on_batch(changes)

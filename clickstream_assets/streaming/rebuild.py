@@ -1,7 +1,7 @@
 """`clickstream stream --rebuild`: windows and alerts from the lake's events, and a stream that goes on from there.
 
-What windows the lake has whole are final from then on. The new checkpoint begins in Kafka with the first record that
-an open window can need, so nothing is missing in between; the tables and where to begin change in one transaction.
+Windows that the lake has whole are final from then on. The new checkpoint begins in Kafka with the first record that
+an open window can need, so no event is missing in between; the tables and the offsets change in one transaction.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from clickstream_assets.streaming.alert_index import update_alert_index
 from clickstream_assets.streaming.alerts import AlertRules
 from clickstream_assets.streaming.lake_copies import update_copies
 from clickstream_assets.streaming.query import checkpoint_of, lake_of
-from clickstream_assets.streaming.source import placed_offsets
+from clickstream_assets.streaming.source import classified_offsets
 from clickstream_assets.streaming.store import Progress, WindowStore, read_progress
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What a rebuild left: windows and alerts, up to when they are final, and where the stream begins."""
+    """Result of a rebuild: numbers of windows and alerts, up to when they are final, and where the stream begins."""
 
     windows: int
     alerts: int
@@ -63,9 +63,9 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
         KafkaError: Kafka does not answer.
         PostgresError: the database cannot be reached. Nothing was changed.
     """
-    placed = placed_offsets(lake, settings.kafka_topic)
+    classified = classified_offsets(lake, settings.kafka_topic)
     events = lake.read(EVENTS)
-    beginning = _begin(settings, lake, events, placed)
+    beginning = _begin(settings, lake, events, classified)
     rows = lake.engine.to_arrow(product_windows(events, settings.window_duration, settings.slide_duration))
     with explained(settings):
         before = read_progress(connection)
@@ -82,7 +82,7 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
         offsets=beginning.offsets,
         rules=AlertRules.of(settings),
     )
-    # One that was killed may have left its beginnings; nothing points there yet.
+    # A rebuild that was killed may have left some files; nothing points there yet.
     checkpoint = checkpoint_of(settings, progress.generation)
     checkpoint.remove()
     checkpoint.open()
@@ -94,10 +94,10 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
     return Rebuilt(windows, alerts, beginning.floor, beginning.offsets, beginning.lost)
 
 
-def _begin(settings: Settings, lake: Lake, events: DataFrame, placed: dict[int, int]) -> _Beginning:
+def _begin(settings: Settings, lake: Lake, events: DataFrame, classified: dict[int, int]) -> _Beginning:
     """Find out up to when the lake's windows are whole, and which records the others need.
 
-    `placed` are the offsets up to which the events, or more of them, hold the topic.
+    `classified` are the offsets up to which the events, or more of them, hold the topic.
     """
     F, _ = functions_of(events)
     timed = events.select("topic", "partition", "offset", counted_time(F).alias("counted_time"))
@@ -109,8 +109,8 @@ def _begin(settings: Settings, lake: Lake, events: DataFrame, placed: dict[int, 
     needed = of_topic.where(F.col("counted_time") >= F.lit(complete - settings.window_duration))
     firsts = needed.groupBy("partition").agg(F.min("offset").cast("long").alias("first"))
     needed_from = {row["partition"]: row["first"] for row in lake.engine.to_arrow(firsts).to_pylist()}
-    # The first that is needed can be one that was placed meanwhile.
-    offsets = placed | {p: min(first, placed.get(p, first)) for p, first in needed_from.items()}
+    # The first that is needed can be one that was classified meanwhile.
+    offsets = classified | {p: min(first, classified.get(p, first)) for p, first in needed_from.items()}
     beginning = _Beginning(complete, complete, offsets)
     for partition, available in Topic(settings).offsets().items():
         first = offsets.get(partition, 0)

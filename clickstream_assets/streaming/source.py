@@ -1,4 +1,4 @@
-"""Where the streams begin: a Spark session of their own, and the topic's valid events."""
+"""Source of the streams: a Spark session of their own, and the topic's valid events."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _STATE_MEMORY_MB = 128
 def streaming_session(settings: Settings) -> SparkSession:
     """Start Spark in this process, or join it, and return a session with the streams' own configuration.
 
-    A classic one even where SPARK_REMOTE names a Connect server: what a batch's rows are written with is a
-    connection of this process, which cannot be shipped. Where it is local, with more threads than cores: those of the
-    live events can be waiting for Elasticsearch, and must not keep the windows from going on.
+    It is a classic one even where SPARK_REMOTE names a Connect server: a batch's rows are written on a connection of
+    this process, which cannot be shipped. Where it is local, it has more threads than cores: those of the live events
+    can be waiting for Elasticsearch, and must not keep the windows from going on.
     """
-    from clickstream_assets.engine.session import spark_session
+    from clickstream_assets.engine import spark_session
 
     # PySpark would take the variable for a wish to use Connect, whatever it is asked for.
     os.environ.pop("SPARK_REMOTE", None)
@@ -41,7 +41,7 @@ def streaming_session(settings: Settings) -> SparkSession:
 
 
 def configured(session: SparkSession, settings: Settings) -> SparkSession:
-    """Return a session beside this one, on the same Spark, that keeps the streams' state in RocksDB."""
+    """Return another session on the same Spark that keeps the streams' state in RocksDB."""
     own = session.newSession()
     state = "spark.sql.streaming.stateStore"
     configuration = {
@@ -63,7 +63,7 @@ def configured(session: SparkSession, settings: Settings) -> SparkSession:
 
 @cache
 def _spare_the_collector() -> None:
-    """Keep what is imported out of garbage collections, once in a process.
+    """Keep imported modules out of garbage collections, once in a process.
 
     Spark's workers collect after each task, however small: 50 ms for 100,000 objects that all stay.
     """
@@ -74,7 +74,7 @@ def _spare_the_collector() -> None:
 def valid_batches(
     batches: Iterator[pa.RecordBatch], rules: Rules, columns: tuple[str, ...]
 ) -> Iterator[pa.RecordBatch]:
-    """Leave of records the valid events: what Spark's workers do with a stream of `topic_records`.
+    """Parse records and keep the valid events; runs on Spark's workers.
 
     Args:
         batches: RAW_EVENTS rows.
@@ -86,14 +86,14 @@ def valid_batches(
         yield batch.filter(pc.is_null(batch.column("rule"))).select(list(columns))
 
 
-def placed_offsets(lake: Lake, topic: str) -> dict[int, int]:
-    """Return per partition of a topic the offset up to which the lake's events hold it.
+def classified_offsets(lake: Lake, topic: str) -> dict[int, int]:
+    """Return, per partition of a topic, the offset up to which the lake's events hold it.
 
-    Records that are in `raw_events` and not yet placed do not count: their events are nowhere yet.
+    Records of `raw_events` that are not yet classified do not count: their events are nowhere yet.
     """
-    # In this order: what is placed meanwhile is left out, not taken for placed.
-    placed = lake.snapshot(EVENTS).batch
-    held = lake.snapshot(RAW_EVENTS).up_to_batch(placed).maximum("offset", by=("topic", "partition"))
+    # In this order: records that are classified meanwhile are left out.
+    batch = lake.snapshot(EVENTS).batch
+    held = lake.snapshot(RAW_EVENTS).up_to_batch(batch).maximum("offset", by=("topic", "partition"))
     return {partition: offset + 1 for (name, partition), offset in held.items() if name == topic}
 
 
@@ -145,7 +145,7 @@ def valid_events(
     columns: tuple[str, ...],
     starting_offsets: Mapping[int, int] | None = None,
 ) -> DataFrame:
-    """Stream the topic's valid events; what is no event is left to the batch side.
+    """Stream the topic's valid events; other records are left to the batch side.
 
     Args:
         session: as for `topic_records`.

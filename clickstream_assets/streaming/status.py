@@ -1,15 +1,14 @@
-"""How the streams are doing, for everybody to read: a row per query in `stream_status`."""
+"""Status of the streams, for everybody to read: a row per query in `stream_status`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
+from clickstream_assets.engine.spark_private import dropped_late
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import Offsets
 from clickstream_assets.stores.postgres.connection import connect, explained
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Status:
-    """What a run of a query has done so far."""
+    """Work of one run of a query so far."""
 
     query: str
     batch_id: int = -1
@@ -34,7 +33,7 @@ class Status:
     lag: dict[int, int] = field(default_factory=dict)
     """Per partition, records that are in Kafka and are in no batch that is done."""
     error: str | None = None
-    """What it was stopped by, until it comes on again."""
+    """Reason that it stopped for, until a batch succeeds."""
     watermark: datetime | None = None
     rows_per_second: float | None = None
 
@@ -47,7 +46,7 @@ class Status:
                 continue
             if progress["batchId"] > self.batch_id:
                 rows += progress["numInputRows"]
-                late += _dropped_late(progress)
+                late += dropped_late(progress)
             self.batch_id = progress["batchId"]
             self.rows_per_second = progress.get("processedRowsPerSecond")
             self.read = self.read | _offsets(progress["sources"][0].get("endOffset"))
@@ -58,20 +57,35 @@ class Status:
         self.dropped_late += late
         return rows, late
 
-    def compare(self, available: Mapping[int, Offsets]) -> None:
-        """Work out the lag from what the topic holds now: a query that stands still falls behind."""
+    def update_lag(self, available: Mapping[int, Offsets]) -> None:
+        """Set the lag by what the topic holds now: a query that stands still falls behind."""
         self.lag = {p: max(0, o.high - max(o.low, self.read.get(p, 0))) for p, o in available.items()}
-
-
-def _dropped_late(progress: dict[str, Any]) -> int:
-    # The operators are listed from the last to the first; the first drops an event before any other sees it.
-    dedupes = [o for o in progress["stateOperators"] if o["operatorName"] == "dedupeWithinWatermark"]
-    return dedupes[-1]["numRowsDroppedByWatermark"] if dedupes else 0
 
 
 def _offsets(value: Any) -> dict[int, int]:
     by_topic = json.loads(value) if isinstance(value, str) else value or {}
     return {int(p): offset for offsets in by_topic.values() for p, offset in offsets.items()}
+
+
+def metadata(
+    status: Status, latency_seconds: float | None = None, open_alerts: int | None = None
+) -> dict[str, Any]:
+    """Return the metadata of a materialization of a query's tables, by a run of Dagster's or by the process."""
+    values: dict[str, Any] = {
+        "batch": status.batch_id,
+        "rows": status.rows,
+        "dropped_late": status.dropped_late,
+        "lag": sum(status.lag.values()),
+        "offsets_behind": {str(partition): count for partition, count in sorted(status.lag.items())},
+    }
+    if status.watermark:
+        values["watermark"] = status.watermark.isoformat()
+        values["freshness_seconds"] = round((datetime.now(UTC) - status.watermark).total_seconds(), 1)
+    if latency_seconds is not None:
+        values["latency_seconds"] = round(latency_seconds, 1)
+    if open_alerts is not None:
+        values["open_alerts"] = open_alerts
+    return values
 
 
 def write_status(
@@ -82,36 +96,18 @@ def write_status(
     Raises:
         PostgresError: the database cannot be reached.
     """
-    with explained(settings), connect(settings) as connection:
-        _write(connection, status, owner, rows, late, latency_seconds)
-
-
-def _write(
-    connection: psycopg.Connection,
-    status: Status,
-    owner: str,
-    rows: int,
-    late: int,
-    latency_seconds: float | None,
-) -> None:
-    connection.execute(
-        "INSERT INTO stream_status AS kept (query, owner, batch_id, watermark, rows, dropped_late, lag, "
-        "latency_seconds, rows_per_second, error) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
-        "ON CONFLICT (query) DO UPDATE SET owner = excluded.owner, batch_id = excluded.batch_id, "
-        "watermark = coalesce(excluded.watermark, kept.watermark), rows = kept.rows + excluded.rows, "
-        "dropped_late = kept.dropped_late + excluded.dropped_late, lag = excluded.lag, "
-        "latency_seconds = coalesce(excluded.latency_seconds, kept.latency_seconds), "
-        "rows_per_second = excluded.rows_per_second, error = excluded.error, updated_at = now()",
-        (
-            status.query,
-            owner,
-            status.batch_id,
-            status.watermark,
-            rows,
-            late,
-            json.dumps(status.lag),
-            latency_seconds,
-            status.rows_per_second,
-            status.error,
-        ),
+    values = (
+        *(status.query, owner, status.batch_id, status.watermark, rows, late, json.dumps(status.lag)),
+        *(latency_seconds, status.rows_per_second, status.error),
     )
+    with explained(settings), connect(settings) as connection:
+        connection.execute(
+            "INSERT INTO stream_status AS kept (query, owner, batch_id, watermark, rows, dropped_late, lag, "
+            "latency_seconds, rows_per_second, error) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
+            "ON CONFLICT (query) DO UPDATE SET owner = excluded.owner, batch_id = excluded.batch_id, "
+            "watermark = coalesce(excluded.watermark, kept.watermark), rows = kept.rows + excluded.rows, "
+            "dropped_late = kept.dropped_late + excluded.dropped_late, lag = excluded.lag, "
+            "latency_seconds = coalesce(excluded.latency_seconds, kept.latency_seconds), "
+            "rows_per_second = excluded.rows_per_second, error = excluded.error, updated_at = now()",
+            values,
+        )

@@ -1,9 +1,9 @@
-"""What PostgreSQL keeps of the stream: windows, alerts, what has to be told of them, and how far it has come.
+"""The stream's tables in PostgreSQL: windows, alerts, their notifications, and how far the stream has come.
 
-All that a batch changes is one transaction, which also notes the batch's number. A batch that is run again after a
+All changes of a batch are one transaction, which also notes the batch's number. A batch that is run again after a
 crash finds its number and changes nothing.
 
-Where records come no more, no watermark closes the last windows: `close_idle` does, by the clock. Should events come
+Once no more records come, no watermark closes the last windows: `close_idle` does, by the clock. Should events come
 for them after all, they are open again.
 """
 
@@ -32,11 +32,11 @@ from clickstream_assets.streaming.alerts import (
     Alert,
     AlertRules,
     Kind,
-    Message,
-    Told,
+    Notification,
+    Notified,
     Window,
     find_alerts,
-    messages,
+    notifications,
     payload,
 )
 from clickstream_assets.streaming.checkpoint import REBUILD, CheckpointError, PlannedBatch
@@ -48,18 +48,19 @@ assert list(Alert._fields) == _ALERT_COLUMNS
 # More than the check of stream and batch looks back for a batch whose records the lake has.
 _BATCHES_KEPT = timedelta(days=3)
 _BATCHES_BETWEEN_DELETIONS = 1000
+_OVERWRITE = "{0} = excluded.{0}"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the stream has come.
+    """Progress of the stream.
 
-    Batches are numbered from `base_batch_id` on. What changes the tables beside the batches (a rebuild, other rules,
-    windows closed by the clock) takes a number too, and raises it: a number is never used twice.
+    Batches are numbered from `base_batch_id` on. Other changes of the tables (a rebuild, other rules, windows closed
+    by the clock) take a number too, and raise it: a number is never used twice.
     """
 
     generation: int
-    """How often it was begun anew; every time has a checkpoint of its own."""
+    """Number of times that it was begun anew, each with a checkpoint of its own."""
     base_batch_id: int
     batch_id: int
     """The last batch that is in the tables."""
@@ -70,13 +71,13 @@ class Progress:
     offsets: dict[int, int]
     """Per partition, up to where the tables hold the topic; before the first batch, where to begin."""
     rules: AlertRules | None
-    """What the alerts were found with."""
+    """Rules by which the alerts were found."""
     idle_until: datetime | None = None
-    """Windows that end by then were closed because records came no more; None since some have."""
+    """Windows that end by then were closed because no more records came; None since some have."""
 
     @property
     def has_begun(self) -> bool:
-        """Whether any batch of this generation is in the tables."""
+        """True once a batch of this generation is in the tables."""
         return self.batch_id > self.base_batch_id
 
     @property
@@ -84,22 +85,22 @@ class Progress:
         """Windows that end by then are not changed by any event to come."""
         return max(filter(None, (self.watermark, self.floor)), default=None)
 
-    def beside_the_batches(self) -> Progress:
-        """Take the next number for something that is no batch; those of the batches to come follow it."""
+    def with_next_number(self) -> Progress:
+        """Take the next number for a change that is no batch; the batches to come are numbered after it."""
         return replace(self, base_batch_id=self.base_batch_id + 1, batch_id=self.batch_id + 1)
 
 
 class Changes(NamedTuple):
-    """What a batch changed: rows of windows and alerts, and messages to deliver; and how many alerts are open then."""
+    """Changes of a batch: rows of windows and of alerts, notifications to send; and how many alerts are open then."""
 
     windows: int
     alerts: int
-    messages: int
+    notifications: int
     open_alerts: int
 
 
 def read_progress(connection: psycopg.Connection, *, for_update: bool = False) -> Progress | None:
-    """Read how far the stream has come; None before its first start."""
+    """Read the stream's progress; None before its first start."""
     row = connection.execute(
         "SELECT generation, base_batch_id, batch_id, watermark, floor, topic, offsets, alert_rules, idle_until "
         f"FROM stream_progress WHERE query = %s{' FOR UPDATE' if for_update else ''}",
@@ -122,7 +123,7 @@ def read_progress(connection: psycopg.Connection, *, for_update: bool = False) -
 
 
 def progress_of(settings: Settings) -> Progress | None:
-    """Read how far the stream has come, on a connection of its own.
+    """Read the stream's progress on a connection of its own.
 
     Raises:
         PostgresError: the database cannot be reached.
@@ -132,7 +133,7 @@ def progress_of(settings: Settings) -> Progress | None:
 
 
 def write_progress(connection: psycopg.Connection, progress: Progress) -> None:
-    """Note how far the stream has come."""
+    """Write the stream's progress."""
     values = {
         "query": QUERY,
         "generation": progress.generation,
@@ -145,17 +146,11 @@ def write_progress(connection: psycopg.Connection, progress: Progress) -> None:
         "alert_rules": json.dumps(progress.rules.to_json() if progress.rules else {}),
         "idle_until": progress.idle_until,
     }
-    names = sql.SQL(", ").join(sql.Identifier(name) for name in values)
-    places = sql.SQL(", ").join(sql.Placeholder() for _ in values)
-    assignments = sql.SQL(", ").join(
-        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
-        for name in [*list(values)[1:], "updated_at"]
-    )
     connection.execute(
         sql.SQL(
             "INSERT INTO stream_progress AS kept ({}, updated_at) VALUES ({}, now()) ON CONFLICT (query) DO UPDATE "
             "SET {}, read_at = CASE WHEN kept.offsets = excluded.offsets THEN kept.read_at ELSE now() END"
-        ).format(names, places, assignments),
+        ).format(_each("{}", values), _placeholders(values), _each(_OVERWRITE, [*values, "updated_at"])),
         list(values.values()),
     )
 
@@ -178,7 +173,7 @@ def idle_until(connection: psycopg.Connection, settings: Settings) -> datetime |
 
 
 def is_idle(settings: Settings) -> bool:
-    """Whether there are windows that `WindowStore.close_idle` would close.
+    """Return whether there are windows that `WindowStore.close_idle` would close.
 
     Raises:
         PostgresError: the database cannot be reached.
@@ -187,9 +182,13 @@ def is_idle(settings: Settings) -> bool:
         return idle_until(connection, settings) is not None
 
 
-def sinks(settings: Settings) -> list[str]:
-    """Return who is told of alerts."""
-    return ["console", *(["webhook"] if settings.alert_webhook_url else [])]
+def _each(template: str, columns: Iterable[str]) -> sql.Composed:
+    """Return the columns as a comma-separated list, each as the template has it."""
+    return sql.SQL(", ").join(sql.SQL(template).format(sql.Identifier(name)) for name in columns)
+
+
+def _placeholders(columns: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Placeholder() for _ in columns)
 
 
 class WindowStore:
@@ -197,19 +196,19 @@ class WindowStore:
 
     Args:
         connection: in autocommit; what `ownership` gives.
-        settings: thresholds, and who is told.
+        settings: thresholds, and where notifications go.
     """
 
     def __init__(self, connection: psycopg.Connection, settings: Settings) -> None:
         self._connection = connection
         self._settings = settings
         self._rules = AlertRules.of(settings)
-        self._sinks = sinks(settings)
+        self._sinks = ("console", "webhook") if settings.alert_webhook_url else ("console",)
         # A batch is recorded in a thread of Spark's, and the connection has one transaction at a time.
         self._is_writing = threading.Lock()
 
     def progress(self, first_batch_id: int) -> Progress:
-        """Read how far the stream has come, and find the alerts anew if they were found with other rules.
+        """Read the stream's progress, and find the alerts anew if they were found by other rules.
 
         A first start is noted, with batches numbered after `first_batch_id`.
         """
@@ -220,18 +219,18 @@ class WindowStore:
                 progress = Progress(1, first_batch_id, first_batch_id, None, None, topic, {}, self._rules)
                 write_progress(self._connection, progress)
             elif progress.rules != self._rules:
-                progress = replace(progress.beside_the_batches(), rules=self._rules)
+                progress = replace(progress.with_next_number(), rules=self._rules)
                 self._bring_alerts_up_to_date(self._all_times(), is_recount=True)
                 write_progress(self._connection, progress)
         return progress
 
     def record(self, batch_id: int, planned: PlannedBatch, rows: pa.Table) -> Changes:
-        """Take in a batch, once.
+        """Record a batch, once.
 
         Args:
             batch_id: Spark's number of the batch.
             planned: its watermark, and up to where it read.
-            rows: the windows that it changed, PRODUCT_WINDOWS without `is_final` and `batch_id`.
+            rows: the windows that it changed: PRODUCT_WINDOWS without `is_final` and `batch_id`.
 
         Raises:
             CheckpointError: the tables and the checkpoint are not of the same age; nothing was changed.
@@ -260,10 +259,10 @@ class WindowStore:
             return Changes(changed, alerts, sent, self._open_alerts())
 
     def close_idle(self) -> Changes | None:
-        """Close what is over by the clock, and resolve its alerts, if no record was read for STREAM_IDLE_SECONDS.
+        """Close windows that are over by the clock, and resolve their alerts, if no record was read for long.
 
-        The caller has seen that there are none to read. None where there is nothing to close, or while a batch is
-        being recorded.
+        For STREAM_IDLE_SECONDS; the caller has seen that there are none to read. None where there is nothing to
+        close, or while a batch is being recorded.
         """
         if not self._is_writing.acquire(blocking=False):
             return None
@@ -273,7 +272,7 @@ class WindowStore:
                 until = idle_until(self._connection, self._settings)
                 if progress is None or until is None:
                     return None
-                now = replace(progress.beside_the_batches(), idle_until=until)
+                now = replace(progress.with_next_number(), idle_until=until)
                 self._stage()
                 alerts, sent = self._close(until, now.batch_id)
                 write_progress(self._connection, now)
@@ -282,7 +281,7 @@ class WindowStore:
             self._is_writing.release()
 
     def _refuse_other_ages(self, progress: Progress, number: int, planned: PlannedBatch) -> None:
-        """See that the next batch follows on the tables, and that a batch that they have read what they hold."""
+        """Check that the next batch follows the tables' last one, and that one they have read no further than they."""
         tables = f"POSTGRES_DB={self._settings.postgres_db}"
         if number > progress.batch_id + 1:
             raise CheckpointError(
@@ -298,10 +297,10 @@ class WindowStore:
             )
 
     def _close(self, until: datetime | None, batch_id: int) -> tuple[int, int]:
-        """Close the windows that end by a time, and bring the alerts up to that.
+        """Close the windows that end by a time, and bring the alerts up to date.
 
         Returns:
-            How many alerts are others, and how much is to be told.
+            The number of alerts that changed, and of notifications.
         """
         if until:
             self._connection.execute(
@@ -309,7 +308,7 @@ class WindowStore:
                 "WHERE NOT is_final AND window_end <= %s",
                 (batch_id, until),
             )
-        return self._bring_alerts_up_to_date(self._concerned(until))
+        return self._bring_alerts_up_to_date(self._affected(until))
 
     def _keep_batch(self, progress: Progress) -> None:
         self._connection.execute(
@@ -329,15 +328,15 @@ class WindowStore:
         return int(row[0])
 
     def rebuild(self, progress: Progress, rows: pa.Table, keeps: bool) -> tuple[int, int]:
-        """Replace everything by windows that were computed anew, and find all alerts again.
+        """Replace all windows by others that were computed anew, and find all alerts again.
 
         Args:
             progress: of the new generation; its `floor` is up to where the rows are final.
             rows: as for `record`.
-            keeps: keep open windows that the stream knows more events of; only if they are of the same length.
+            keeps: keep open windows of which the stream knows more events; only if they are of the same length.
 
         Returns:
-            How many windows and how many alerts there are.
+            The number of windows and of alerts.
         """
         with self._transaction():
             if keeps:
@@ -354,7 +353,7 @@ class WindowStore:
             self._connection.execute(
                 "UPDATE product_windows SET is_final = true WHERE window_end <= %s", (progress.floor,)
             )
-            # What was told of later windows may come again with the events that the stream has yet to read.
+            # Alerts of later windows may come again with the events that the stream has yet to read.
             self._bring_alerts_up_to_date(self._all_times(), is_recount=True, settled=progress.floor)
             self._connection.execute("DELETE FROM stream_batches")
             write_progress(self._connection, progress)
@@ -376,23 +375,20 @@ class WindowStore:
         )
 
     def _put(self, rows: pa.Table, batch_id: int, closed_until: datetime | None) -> int:
-        """Insert or update windows that end after a time; returns how many there were.
+        """Insert or update windows that end after a time, and return their number.
 
-        One that the clock closed is open again with them.
+        A window that the clock closed is open again.
         """
         self._stage()
         complete = rows.append_column(
             "is_final", pa.array([False] * rows.num_rows, pa.bool_())
         ).append_column("batch_id", pa.array([batch_id] * rows.num_rows, pa.int64()))
-        columns = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
+        columns = _each("{}", _COLUMNS)
         copy_statement = sql.SQL("COPY pg_temp.staged_windows ({}) FROM STDIN (FORMAT csv)").format(columns)
         count = copy_rows(self._connection, copy_statement, PRODUCT_WINDOWS, complete)
-        key = PRODUCT_WINDOWS.key
-        assignments = sql.SQL(", ").join(
-            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in _COLUMNS if name not in key
-        )
-        # A window never loses events. Fewer than there are come only from a stream that reads a part of the topic
-        # again after a rebuild, and has not come to its end.
+        assignments = _each(_OVERWRITE, (name for name in _COLUMNS if name not in PRODUCT_WINDOWS.key))
+        # A window never loses events. A row with fewer comes only from a stream that reads a part of the topic again
+        # after a rebuild, and has not come to its end.
         self._connection.execute(
             sql.SQL(
                 "INSERT INTO product_windows AS kept ({columns}) SELECT {columns} FROM pg_temp.staged_windows "
@@ -404,7 +400,7 @@ class WindowStore:
         return count
 
     def _all_times(self) -> dict[str, datetime]:
-        """Return all products with a window over the threshold or an alert, and the first of these times."""
+        """Return all products with a window over the threshold or an alert, and the first time of one."""
         rows = self._connection.execute(
             "SELECT product_id, min(since) FROM ("
             "SELECT product_id, window_start AS since FROM product_windows "
@@ -415,11 +411,11 @@ class WindowStore:
         ).fetchall()
         return dict(rows)
 
-    def _concerned(self, closed_until: datetime | None) -> dict[str, datetime]:
-        """Return the products whose alerts can be others now, and from when on.
+    def _affected(self, closed_until: datetime | None) -> dict[str, datetime]:
+        """Return the products whose alerts can have changed, and since when.
 
-        Those with a changed window over the threshold, or with an alert that a changed window can belong to or is the
-        past of; and those with an alert of which the first or the last window is closed by now.
+        These have a changed window over the threshold, or an alert that a changed window can belong to or precede, or
+        an alert whose first or last window is closed by now.
         """
         rules = self._rules
         rows = self._connection.execute(
@@ -456,18 +452,18 @@ class WindowStore:
     def _bring_alerts_up_to_date(
         self, since: Mapping[str, datetime], *, is_recount: bool = False, settled: datetime | None = None
     ) -> tuple[int, int]:
-        """Find the alerts of products from a time on again, and write down what is to be told.
+        """Find the alerts of products since a time again, and note what is to be notified.
 
-        `is_recount` and `settled` are those of `messages`.
+        `is_recount` and `settled` are those of `notifications`.
 
         Returns:
-            How many alerts are new, others or gone, and how much is to be told.
+            The number of alerts that are new, changed or gone, and of notifications.
         """
         if not since:
             return 0, 0
         scope = (list(since), list(since.values()))
         windows = self._windows(scope)
-        told = self._told(scope)
+        notified = self._notified(scope)
         alerts: dict[str, list[Alert]] = {
             product_id: [
                 alert
@@ -477,14 +473,14 @@ class WindowStore:
             for product_id, start in since.items()
         }
         changed = self._replace_alerts(scope, [alert for found in alerts.values() for alert in found])
-        to_tell = [
-            (product_id, message)
+        due = [
+            (product_id, notification)
             for product_id, found in alerts.items()
-            for message in messages(
-                found, told[product_id], self._rules.cooldown, is_recount=is_recount, settled=settled
+            for notification in notifications(
+                found, notified[product_id], self._rules.cooldown, is_recount=is_recount, settled=settled
             )
         ]
-        self._tell(to_tell)
+        self._put_into_outbox(due)
         self._connection.execute(
             "UPDATE told_alerts AS told SET first_window_start = alert.first_window_start, "
             "last_window_end = alert.last_window_end FROM flash_sale_alerts AS alert "
@@ -492,7 +488,7 @@ class WindowStore:
             "AND told.last_window_end <> alert.last_window_end",
             (scope[0],),
         )
-        return changed, sum(not message.is_silent for _, message in to_tell)
+        return changed, sum(not notification.is_silent for _, notification in due)
 
     def _windows(self, scope: tuple[list[str], list[datetime]]) -> dict[str, list[Window]]:
         rows = self._connection.execute(
@@ -506,7 +502,7 @@ class WindowStore:
             windows[product_id].append(Window(*fields))
         return windows
 
-    def _told(self, scope: tuple[list[str], list[datetime]]) -> dict[str, list[Told]]:
+    def _notified(self, scope: tuple[list[str], list[datetime]]) -> dict[str, list[Notified]]:
         rows = self._connection.execute(
             "SELECT product_id, told_id, alert_id, kind, sequence, first_window_start, last_window_end "
             "FROM unnest(%s::text[], %s::timestamptz[]) AS scope (product_id, since) "
@@ -514,58 +510,52 @@ class WindowStore:
             "OR (kind = 'withdrawn' AND last_window_end >= since - %s) ORDER BY first_window_start",
             (*scope, self._rules.cooldown),
         )
-        told: dict[str, list[Told]] = defaultdict(list)
-        for product_id, told_id, alert_id, kind, *fields in rows:
-            told[product_id].append(Told(told_id, alert_id, Kind(kind), *fields))
-        return told
+        notified: dict[str, list[Notified]] = defaultdict(list)
+        for product_id, notified_id, alert_id, kind, *fields in rows:
+            notified[product_id].append(Notified(notified_id, alert_id, Kind(kind), *fields))
+        return notified
 
     def _replace_alerts(self, scope: tuple[list[str], list[datetime]], alerts: list[Alert]) -> int:
-        """Make the alerts of the scope these; returns how many rows that changed."""
+        """Make these the alerts of the scope, and return how many rows that changed."""
         deleted = self._connection.execute(
             "DELETE FROM flash_sale_alerts USING unnest(%s::text[], %s::timestamptz[]) AS scope (id_of_product, since) "
             "WHERE product_id = id_of_product AND first_window_start >= since AND alert_id <> ALL(%s)",
             (*scope, [alert.alert_id for alert in alerts]),
         )
-        values = [name for name in _ALERT_COLUMNS if name != "alert_id"]
+        values = [name for name in _ALERT_COLUMNS if name not in FLASH_SALE_ALERTS.key]
         statement = sql.SQL(
-            "INSERT INTO flash_sale_alerts AS kept ({columns}) VALUES ({places}) "
+            "INSERT INTO flash_sale_alerts AS kept ({columns}) VALUES ({placeholders}) "
             "ON CONFLICT (alert_id) DO UPDATE SET {assignments} WHERE ({old}) IS DISTINCT FROM ({new})"
         ).format(
-            columns=sql.SQL(", ").join(map(sql.Identifier, _ALERT_COLUMNS)),
-            places=sql.SQL(", ").join(sql.Placeholder() for _ in _ALERT_COLUMNS),
-            assignments=sql.SQL(", ").join(
-                sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in values
-            ),
-            old=sql.SQL(", ").join(sql.Identifier("kept", name) for name in values),
-            new=sql.SQL(", ").join(sql.Identifier("excluded", name) for name in values),
+            columns=_each("{}", _ALERT_COLUMNS),
+            placeholders=_placeholders(_ALERT_COLUMNS),
+            assignments=_each(_OVERWRITE, values),
+            old=_each("kept.{}", values),
+            new=_each("excluded.{}", values),
         )
         with self._connection.cursor() as cursor:
             cursor.executemany(statement, alerts)
             written = cursor.rowcount if alerts else 0
         return deleted.rowcount + written
 
-    def _tell(self, to_tell: Iterable[tuple[str, Message]]) -> None:
-        """Note what is told, and put a message for each sink into the outbox."""
-        for product_id, message in to_tell:
-            told = message.told
+    def _put_into_outbox(self, due: Iterable[tuple[str, Notification]]) -> None:
+        """Note the notifications of products, and put each into the outbox, once per sink."""
+        for product_id, notification in due:
+            values = {**notification.noted._asdict(), "product_id": product_id}
+            values["told_id"] = values.pop("notified_id")
             self._connection.execute(
-                "INSERT INTO told_alerts (told_id, alert_id, product_id, kind, sequence, first_window_start, "
-                "last_window_end) VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (told_id) DO UPDATE SET "
-                "alert_id = excluded.alert_id, kind = excluded.kind, sequence = excluded.sequence, "
-                "first_window_start = excluded.first_window_start, last_window_end = excluded.last_window_end",
-                (
-                    told.told_id,
-                    told.alert_id,
-                    product_id,
-                    told.kind,
-                    told.sequence,
-                    told.first_window_start,
-                    told.last_window_end,
-                ),
+                sql.SQL(
+                    "INSERT INTO told_alerts ({}) VALUES ({}) ON CONFLICT (told_id) DO UPDATE SET {}"
+                ).format(_each("{}", values), _placeholders(values), _each(_OVERWRITE, values)),
+                list(values.values()),
             )
-            for sink in () if message.is_silent else self._sinks:
+            noted = notification.noted
+            for sink in () if notification.is_silent else self._sinks:
                 self._connection.execute(
                     "INSERT INTO alert_notifications (told_id, sequence, kind, sink, payload) "
                     "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (told_id, sequence, sink) DO NOTHING",
-                    (told.told_id, told.sequence, told.kind, sink, Jsonb(payload(message, product_id))),
+                    (
+                        *(noted.notified_id, noted.sequence, noted.kind, sink),
+                        Jsonb(payload(notification, product_id)),
+                    ),
                 )

@@ -22,14 +22,14 @@ COLUMNS = (
     "order_id",
     "is_bot",
 )
-"""What the query needs of an event."""
+"""Columns that the query needs of an event."""
 
 STATE_FORMAT = 1
 """To be raised with every change of the query that its checkpoints do not survive."""
 
 
 def fingerprint(settings: Settings) -> dict[str, Any]:
-    """What a checkpoint of this query depends on; with another value it cannot be gone on with."""
+    """Return the settings that a checkpoint of this query depends on: with others it cannot be used."""
     return {
         "FORMAT": STATE_FORMAT,
         "KAFKA_TOPIC": settings.kafka_topic,
@@ -43,9 +43,9 @@ def fingerprint(settings: Settings) -> dict[str, Any]:
 def windowed(events: DataFrame, settings: Settings) -> DataFrame:
     """Count a stream of valid events.
 
-    Of an event id, and of an order line, the first to come counts, as on the batch side; repetitions are known for
-    as long as they can come without being late. What is later than WATERMARK_DELAY is dropped, and counted by the
-    first of the operators, once per event.
+    The first event of an id, and of an order line, counts, as on the batch side; duplicates are recognized for as
+    long as they can come without being late. Events later than WATERMARK_DELAY are dropped, and counted by the first
+    of the operators, once per event.
 
     Args:
         events: COLUMNS of valid events, bots and searches included: their ids are taken too.

@@ -40,11 +40,11 @@ _PASSED_ON = (
     *("stream_batch_records", "stream_trigger_seconds", "stream_lake_seconds", "stream_idle_seconds"),
 )
 UNSETTLED = ("batch_id",)
-"""Columns that say in which batch something came, not what came."""
+"""Columns that depend on how the events came in batches."""
 
 
 def click(moment: datetime, number: int, **changes: Any) -> dict[str, Any]:
-    """An event; a view of p1 by u1 unless told otherwise."""
+    """An event; by default a view of p1 by u1."""
     return {
         "event_id": f"e{number}",
         "event_type": "view",
@@ -92,7 +92,7 @@ class Shop:
         return run_available(self.settings, lambda: configured(self.spark, self.settings))
 
     def ingest(self) -> None:
-        """Bring what is in the topic into the lake's events."""
+        """Bring the topic's records into the lake's events."""
         land_records(self.lake, Topic(self.settings), 1_000_000, 1_000_000)
         place_events(self.lake, Rules.of(self.settings))
 
@@ -102,15 +102,15 @@ class Shop:
         return Lake(self.settings.lake, DuckDBEngine(self.settings))
 
     def windows(self) -> Rows:
-        """What PostgreSQL has of windows."""
+        """PostgreSQL's windows."""
         return self._rows(PRODUCT_WINDOWS)
 
     def alerts(self) -> Rows:
-        """What PostgreSQL has of alerts."""
+        """PostgreSQL's alerts."""
         return self._rows(FLASH_SALE_ALERTS)
 
-    def messages(self) -> list[tuple[str, str]]:
-        """Product and kind of what the console was told, in order."""
+    def notifications(self) -> list[tuple[str, str]]:
+        """Product and kind of the console's notifications, in order."""
         with connect(self.settings) as connection:
             rows = connection.execute(
                 "SELECT payload->>'product_id', kind FROM alert_notifications WHERE sink = 'console' ORDER BY id"
@@ -118,7 +118,7 @@ class Shop:
             return [(str(product), str(kind)) for product, kind in rows]
 
     def copy(self, table: Table) -> Rows:
-        """What the lake has of a table."""
+        """The lake's rows of a table."""
         return settled(DeltaTable(f"{self.settings.lake}/{table.name}").to_pyarrow_table().to_pylist(), table)
 
     def _rows(self, table: Table) -> Rows:
@@ -135,7 +135,7 @@ class Shop:
 
 
 def indexed_alerts(settings: Settings) -> Rows:
-    """What Elasticsearch has of alerts, as rows of the table."""
+    """Elasticsearch's alerts, as rows of the table."""
     index = AlertIndex(settings)
     name = settings.elasticsearch_alerts_index
     try:

@@ -1,4 +1,4 @@
-"""Alerts as a function of a product's windows, and what is told of them."""
+"""Alerts as a function of a product's windows, and notifications as a function of alerts and earlier ones."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from clickstream_assets.streaming.alerts import (
     Alert,
     AlertRules,
     Kind,
+    Notified,
     State,
-    Told,
     Window,
     find_alerts,
-    messages,
+    notifications,
     payload,
 )
 from clickstream_assets_tests.analytics.records import at
@@ -88,7 +88,7 @@ def test_the_order_of_the_windows_does_not_matter():
     assert alerts(*windows) == alerts(*reversed(windows))
 
 
-def test_ids_tell_products_and_episodes_apart():
+def test_ids_differ_by_product_and_episode():
     first = alerts(window("10:00"))[0].alert_id
     assert first == alerts(window("10:00", 500), window("10:05"))[0].alert_id
     assert first != alerts(window("10:05"))[0].alert_id
@@ -125,14 +125,14 @@ def test_a_day_is_looked_back_and_no_further():
     assert alert.usual_views == pytest.approx(1)
 
 
-def test_less_than_an_hour_of_past_is_not_judged_by():
+def test_less_than_an_hour_of_past_gives_no_usual_views():
     (alert,) = alerts(window("09:05", 50), window("10:00"))
     assert (alert.usual_views, alert.unusualness) == (None, None)
 
 
-def told_of(alert: Alert, kind: Kind, sequence: int = 1, told_id: str | None = None) -> Told:
-    return Told(
-        told_id or alert.alert_id,
+def notified(alert: Alert, kind: Kind, sequence: int = 1, notified_id: str | None = None) -> Notified:
+    return Notified(
+        notified_id or alert.alert_id,
         alert.alert_id,
         kind,
         sequence,
@@ -154,18 +154,18 @@ def told_of(alert: Alert, kind: Kind, sequence: int = 1, told_id: str | None = N
     [
         ([OPEN], [], [(OPEN.alert_id, Kind.OPENED, 1)]),
         ([RESOLVED], [], [(OPEN.alert_id, Kind.OPENED, 1), (OPEN.alert_id, Kind.RESOLVED, 2)]),
-        ([OPEN], [told_of(OPEN, Kind.OPENED)], []),
-        ([RESOLVED], [told_of(OPEN, Kind.OPENED)], [(OPEN.alert_id, Kind.RESOLVED, 2)]),
-        ([RESOLVED], [told_of(OPEN, Kind.RESOLVED, 2)], []),
-        ([OPEN], [told_of(OPEN, Kind.RESOLVED, 2)], [(OPEN.alert_id, Kind.UPDATED, 3)]),
-        ([], [told_of(OPEN, Kind.OPENED)], [(OPEN.alert_id, Kind.WITHDRAWN, 2)]),
-        ([], [told_of(OPEN, Kind.WITHDRAWN, 2)], []),
-        ([OPEN], [told_of(OPEN, Kind.WITHDRAWN, 2)], []),
-        ([IN_COOLDOWN], [told_of(OPEN, Kind.WITHDRAWN, 2)], []),
-        ([CONFIRMED], [told_of(OPEN, Kind.WITHDRAWN, 2)], [(OPEN.alert_id, Kind.OPENED, 3)]),
-        ([AFTER_COOLDOWN], [told_of(OPEN, Kind.WITHDRAWN, 2)], [(AFTER_COOLDOWN.alert_id, Kind.OPENED, 1)]),
-        ([MOVED], [told_of(OPEN, Kind.OPENED)], [(OPEN.alert_id, Kind.UPDATED, 2)]),
-        ([MOVED], [told_of(MOVED, Kind.UPDATED, 2, OPEN.alert_id)], []),
+        ([OPEN], [notified(OPEN, Kind.OPENED)], []),
+        ([RESOLVED], [notified(OPEN, Kind.OPENED)], [(OPEN.alert_id, Kind.RESOLVED, 2)]),
+        ([RESOLVED], [notified(OPEN, Kind.RESOLVED, 2)], []),
+        ([OPEN], [notified(OPEN, Kind.RESOLVED, 2)], [(OPEN.alert_id, Kind.UPDATED, 3)]),
+        ([], [notified(OPEN, Kind.OPENED)], [(OPEN.alert_id, Kind.WITHDRAWN, 2)]),
+        ([], [notified(OPEN, Kind.WITHDRAWN, 2)], []),
+        ([OPEN], [notified(OPEN, Kind.WITHDRAWN, 2)], []),
+        ([IN_COOLDOWN], [notified(OPEN, Kind.WITHDRAWN, 2)], []),
+        ([CONFIRMED], [notified(OPEN, Kind.WITHDRAWN, 2)], [(OPEN.alert_id, Kind.OPENED, 3)]),
+        ([AFTER_COOLDOWN], [notified(OPEN, Kind.WITHDRAWN, 2)], [(AFTER_COOLDOWN.alert_id, Kind.OPENED, 1)]),
+        ([MOVED], [notified(OPEN, Kind.OPENED)], [(OPEN.alert_id, Kind.UPDATED, 2)]),
+        ([MOVED], [notified(MOVED, Kind.UPDATED, 2, OPEN.alert_id)], []),
     ],
     ids=[
         "new",
@@ -184,18 +184,18 @@ def told_of(alert: Alert, kind: Kind, sequence: int = 1, told_id: str | None = N
         "known to begin elsewhere",
     ],
 )
-def test_what_is_told_follows_from_what_is_so_and_what_was_told(
-    now: list[Alert], before: list[Told], kinds: list[tuple[str, Kind, int]]
+def test_notifications_follow_from_the_alerts_and_from_earlier_notifications(
+    now: list[Alert], before: list[Notified], kinds: list[tuple[str, Kind, int]]
 ):
-    found = messages(now, before, COOLDOWN)
-    assert [(message.told.told_id, message.told.kind, message.told.sequence) for message in found] == kinds
+    found = notifications(now, before, COOLDOWN)
+    assert [(n.noted.notified_id, n.noted.kind, n.noted.sequence) for n in found] == kinds
 
 
 def test_what_may_come_again_is_not_withdrawn():
-    before = [told_of(OPEN, Kind.OPENED)]
-    assert messages([], before, COOLDOWN, settled=at("2024-05-01 10:14")) == []
-    (message,) = messages([], before, COOLDOWN, settled=at("2024-05-01 10:15"))
-    assert message.told.kind is Kind.WITHDRAWN
+    before = [notified(OPEN, Kind.OPENED)]
+    assert notifications([], before, COOLDOWN, settled=at("2024-05-01 10:14")) == []
+    (withdrawal,) = notifications([], before, COOLDOWN, settled=at("2024-05-01 10:15"))
+    assert withdrawal.noted.kind is Kind.WITHDRAWN
 
 
 @pytest.mark.parametrize(
@@ -203,25 +203,25 @@ def test_what_may_come_again_is_not_withdrawn():
     [
         ([OPEN], [], [(Kind.OPENED, False)]),
         ([RESOLVED], [], [(Kind.OPENED, True), (Kind.RESOLVED, True)]),
-        ([RESOLVED], [told_of(OPEN, Kind.OPENED)], [(Kind.RESOLVED, False)]),
-        ([], [told_of(OPEN, Kind.OPENED)], [(Kind.WITHDRAWN, False)]),
-        ([], [told_of(OPEN, Kind.RESOLVED)], [(Kind.WITHDRAWN, True)]),
+        ([RESOLVED], [notified(OPEN, Kind.OPENED)], [(Kind.RESOLVED, False)]),
+        ([], [notified(OPEN, Kind.OPENED)], [(Kind.WITHDRAWN, False)]),
+        ([], [notified(OPEN, Kind.RESOLVED)], [(Kind.WITHDRAWN, True)]),
     ],
     ids=["open", "over", "over by now", "gone", "over and gone"],
 )
-def test_a_recount_tells_nobody_of_what_was_over(
-    now: list[Alert], before: list[Told], kinds: list[tuple[Kind, bool]]
+def test_a_recount_notifies_nobody_of_alerts_that_were_over(
+    now: list[Alert], before: list[Notified], kinds: list[tuple[Kind, bool]]
 ):
-    found = messages(now, before, COOLDOWN, is_recount=True)
-    assert [(message.told.kind, message.is_silent) for message in found] == kinds
+    found = notifications(now, before, COOLDOWN, is_recount=True)
+    assert [(n.noted.kind, n.is_silent) for n in found] == kinds
 
 
-def test_receivers_know_an_alert_by_the_id_that_they_were_told_first():
-    (message,) = messages([MOVED], [told_of(OPEN, Kind.OPENED)], COOLDOWN)
-    told = payload(message, "p1")
-    assert (told["alert_id"], told["kind"], told["sequence"]) == (OPEN.alert_id, "updated", 2)
-    assert told["first_window_start"] == "2024-05-01T10:05:00+00:00"
-    (withdrawal,) = messages([], [told_of(OPEN, Kind.OPENED)], COOLDOWN)
+def test_receivers_know_an_alert_by_the_id_of_its_first_notification():
+    (update,) = notifications([MOVED], [notified(OPEN, Kind.OPENED)], COOLDOWN)
+    sent = payload(update, "p1")
+    assert (sent["alert_id"], sent["kind"], sent["sequence"]) == (OPEN.alert_id, "updated", 2)
+    assert sent["first_window_start"] == "2024-05-01T10:05:00+00:00"
+    (withdrawal,) = notifications([], [notified(OPEN, Kind.OPENED)], COOLDOWN)
     assert payload(withdrawal, "p1") == {
         "alert_id": OPEN.alert_id,
         "product_id": "p1",
@@ -231,5 +231,5 @@ def test_receivers_know_an_alert_by_the_id_that_they_were_told_first():
         "last_window_end": "2024-05-01T10:15:00+00:00",
         "reason": "sold",
     }
-    (recounted,) = messages([], [told_of(OPEN, Kind.OPENED)], COOLDOWN, is_recount=True)
+    (recounted,) = notifications([], [notified(OPEN, Kind.OPENED)], COOLDOWN, is_recount=True)
     assert payload(recounted, "p1")["reason"] == "recounted"

@@ -1,4 +1,4 @@
-"""What a stream refuses to go on from, and what it says."""
+"""Checkpoints that a stream goes on from, and those that it refuses."""
 
 from __future__ import annotations
 
@@ -77,6 +77,18 @@ def test_what_spark_planned_is_read_from_its_log(settings: Settings, tmp_path: P
     assert checkpoint.planned_batch(3) == PlannedBatch(NOON, {0: 7, 1: 5})
     log.write_text('v1\n{"batchWatermarkMs":0}\n-')
     assert checkpoint.planned_batch(3) == PlannedBatch(None, {})
+
+
+def test_spark_plans_and_commits_batches_where_they_are_read_from(shop: Shop):
+    shop.send([click(NOON, 0), click(NOON + timedelta(minutes=30), 1)])
+    shop.run()
+    shop.send([click(NOON + timedelta(minutes=31), 2)])
+    shop.run()
+    checkpoint = checkpoint_of(shop.settings, 1)
+    plans = [checkpoint.planned_batch(number) for number in checkpoint.planned_batch_ids()]
+    assert plans[0] == PlannedBatch(None, {0: 2})
+    assert plans[-1] == PlannedBatch(NOON + timedelta(minutes=21), {0: 3})
+    assert checkpoint.committed_offsets() == {0: 3}
 
 
 def test_a_stream_starts_neither_without_its_state_nor_without_its_tables(shop: Shop):

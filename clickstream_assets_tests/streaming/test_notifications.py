@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import io
@@ -11,14 +12,16 @@ import msgspec
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+from standardwebhooks import Webhook
 
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import Settings, SettingsError, load_settings
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.streaming.notifications import box, deliver_pending
 from clickstream_assets_tests.databases import free_port, fresh_database, query, with_settings
 from clickstream_assets_tests.web import Answer, Request, web_server
 
-SECRET = "k3y"
+KEY = bytes(range(24))
+SECRET = "whsec_" + base64.b64encode(KEY).decode()
 ALERT = {
     "window_start": "2024-05-31T12:00:00+00:00",
     "window_end": "2024-05-31T12:10:00+00:00",
@@ -38,11 +41,15 @@ def settings(postgres: Settings) -> Iterator[Settings]:
 
 
 def put(
-    settings: Settings, *messages: tuple[str, int], sink: str = "webhook", kind: str = "opened", **fields: Any
+    settings: Settings,
+    *notifications: tuple[str, int],
+    sink: str = "webhook",
+    kind: str = "opened",
+    **fields: Any,
 ) -> None:
-    """Put messages into the outbox, as the stream does."""
+    """Put notifications into the outbox, as the stream does."""
     with connect(settings) as connection:
-        for told_id, sequence in messages:
+        for told_id, sequence in notifications:
             connection.execute(
                 "INSERT INTO alert_notifications (told_id, sequence, kind, sink, payload) VALUES (%s, %s, %s, %s, %s)",
                 [told_id, sequence, kind, sink, Jsonb(ALERT | {"alert_id": told_id, "kind": kind} | fields)],
@@ -55,12 +62,12 @@ def change(settings: Settings, statement: str) -> None:
 
 
 def make_due(settings: Settings) -> None:
-    """Let the time pass that a message has to wait."""
+    """Let the time pass that a notification has to wait."""
     change(settings, "UPDATE alert_notifications SET next_attempt_at = now()")
 
 
 def states(settings: Settings) -> list[tuple[object, ...]]:
-    """Of each message what it is, how often it was tried, and its last error."""
+    """State, attempts and last error of each notification."""
     return query(
         settings,
         "SELECT CASE WHEN failed_at IS NOT NULL THEN 'failed' WHEN delivered_at IS NOT NULL THEN 'delivered' "
@@ -75,53 +82,62 @@ def seconds_to_wait(settings: Settings) -> float:
     return float(seconds)  # type: ignore[arg-type]
 
 
-def keys(requests: list[Request]) -> list[str]:
-    return [request.headers["Idempotency-Key"] for request in requests]
+def ids(requests: list[Request]) -> list[str]:
+    return [request.headers["webhook-id"] for request in requests]
 
 
-def test_messages_are_posted_once_in_order_and_signed(settings: Settings):
+def test_notifications_are_posted_once_in_order_and_signed(settings: Settings):
     put(settings, ("b", 1), ("a", 1), ("b", 2))
     with web_server(lambda _: Answer(204)) as server:
         own = with_settings(settings, alert_webhook_url=f"{server.url}/alerts?to=shop")
         assert deliver_pending(own) == 3
         assert deliver_pending(own) == 0
-    assert keys(server.requests) == ["b-1", "a-1", "b-2"]
+    assert ids(server.requests) == ["b-1", "a-1", "b-2"]
     assert states(settings) == [("delivered", 1, None)] * 3
     request = server.requests[0]
     assert (request.method, request.path) == ("POST", "/alerts?to=shop")
     assert request.headers["Content-Type"] == "application/json"
     assert msgspec.json.decode(request.body) == ALERT | {"alert_id": "b"}
-    signed = request.headers["Clickstream-Timestamp"].encode() + b"." + request.body
-    assert (
-        request.headers["Clickstream-Signature"]
-        == "v1=" + hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
-    )
+    assert Webhook(SECRET).verify(request.body, dict(request.headers)) == ALERT | {"alert_id": "b"}
+    signed = f"b-1.{request.headers['webhook-timestamp']}.".encode() + request.body
+    digest = hmac.new(KEY, signed, hashlib.sha256).digest()
+    assert request.headers["webhook-signature"] == "v1," + base64.b64encode(digest).decode()
 
 
 def test_without_a_secret_nothing_is_signed(settings: Settings):
     put(settings, ("a", 1))
     with web_server(lambda _: Answer(200, b"thanks")) as server:
         deliver_pending(with_settings(settings, alert_webhook_url=server.url, alert_webhook_secret=None))
-    assert "Clickstream-Signature" not in server.requests[0].headers
+    assert "webhook-signature" not in server.requests[0].headers
+
+
+@pytest.mark.parametrize("secret", ["k3y", "whsec_" + base64.b64encode(KEY[:23]).decode(), SECRET[:-1] + "!"])
+def test_a_secret_of_another_form_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch, secret: str):
+    monkeypatch.setenv("ALERT_WEBHOOK_SECRET", secret)
+    with pytest.raises(SettingsError, match=r"ALERT_WEBHOOK_SECRET is not whsec_ .*openssl rand") as caught:
+        load_settings()
+    assert secret not in str(caught.value)
+    monkeypatch.setenv("ALERT_WEBHOOK_SECRET", SECRET.removeprefix("whsec_"))
+    assert load_settings().alert_webhook_secret
 
 
 @pytest.mark.parametrize("status", [500, 503, 408, 429])
-def test_receiver_that_fails_is_tried_again_later_with_the_same_key(settings: Settings, status: int):
+def test_receiver_that_fails_is_tried_again_later_with_the_same_id(settings: Settings, status: int):
     put(settings, ("a", 1), ("b", 1))
     answers = iter([status, 200, 200])
     with web_server(lambda _: Answer(next(answers))) as server:
         own = with_settings(settings, alert_webhook_url=server.url)
-        # One attempt, not one for each message: who fails is left alone.
+        # One attempt, not one per notification: a receiver that fails is left alone.
         assert deliver_pending(own) == 0
         assert states(settings) == [("pending", 1, f"HTTP {status}"), ("pending", 0, None)]
         make_due(settings)
         assert deliver_pending(own) == 2
-    assert keys(server.requests) == ["a-1", "a-1", "b-1"]
+    assert ids(server.requests) == ["a-1", "a-1", "b-1"]
     assert states(settings) == [("delivered", 2, None), ("delivered", 1, None)]
 
 
 @pytest.mark.parametrize("status", [410, 400, 401, 302])
-def test_refusal_is_final_and_stops_no_other_message(settings: Settings, status: int):
+def test_refusal_is_final_and_stops_no_other_notification(settings: Settings, status: int):
     put(settings, ("a", 1), ("a", 2), ("b", 1))
     answers = iter([status, 200, 200])
     with web_server(lambda _: Answer(next(answers), headers={"Location": "/elsewhere"})) as server:
@@ -129,11 +145,11 @@ def test_refusal_is_final_and_stops_no_other_message(settings: Settings, status:
         assert deliver_pending(own) == 2
         make_due(settings)
         assert deliver_pending(own) == 0
-    assert keys(server.requests) == ["a-1", "a-2", "b-1"]
+    assert ids(server.requests) == ["a-1", "a-2", "b-1"]
     assert states(settings)[0] == ("failed", 1, f"HTTP {status}")
 
 
-def test_waits_grow_until_the_message_has_failed(settings: Settings):
+def test_waits_grow_until_the_notification_has_failed(settings: Settings):
     put(settings, ("a", 1))
     own = with_settings(
         settings, alert_webhook_url=f"http://127.0.0.1:{free_port()}/secret-path", alert_delivery_attempts=10
@@ -152,7 +168,7 @@ def test_waits_grow_until_the_message_has_failed(settings: Settings):
     assert "secret-path" not in str(error)
 
 
-def test_message_waits_for_the_one_before_it_of_the_same_alert(settings: Settings):
+def test_notification_waits_for_the_one_before_it_of_the_same_alert(settings: Settings):
     put(settings, ("a", 1), ("a", 2), ("b", 1))
     answers = iter([500, 200, 200, 200])
     with web_server(lambda _: Answer(next(answers))) as server:
@@ -161,7 +177,7 @@ def test_message_waits_for_the_one_before_it_of_the_same_alert(settings: Setting
         assert deliver_pending(own) == 1
         make_due(settings)
         assert deliver_pending(own) == 2
-    assert keys(server.requests) == ["a-1", "b-1", "a-1", "a-2"]
+    assert ids(server.requests) == ["a-1", "b-1", "a-1", "a-2"]
 
 
 def test_slow_receiver_is_not_waited_for(settings: Settings):
@@ -177,14 +193,14 @@ def test_slow_receiver_is_not_waited_for(settings: Settings):
     assert "product_7" in console.getvalue()
 
 
-def test_two_deliverers_at_once_send_each_message_once(settings: Settings):
+def test_two_deliverers_at_once_send_each_notification_once(settings: Settings):
     put(settings, *((name, 1) for name in "abcdefgh"))
     both = threading.Barrier(2)
     met = threading.Event()
 
     def answer(_: Request) -> Answer:
         if not met.is_set():
-            # The first two requests wait for each other: two messages are under way.
+            # The first two requests wait for each other: two notifications are under way.
             both.wait(30)
             met.set()
         return Answer(200)
@@ -198,7 +214,7 @@ def test_two_deliverers_at_once_send_each_message_once(settings: Settings):
         for thread in threads:
             thread.join()
     assert sum(counts) == 8
-    assert sorted(keys(server.requests)) == [f"{name}-1" for name in "abcdefgh"]
+    assert sorted(ids(server.requests)) == [f"{name}-1" for name in "abcdefgh"]
 
 
 def test_nothing_is_begun_when_the_time_is_over(settings: Settings):
@@ -207,7 +223,7 @@ def test_nothing_is_begun_when_the_time_is_over(settings: Settings):
     assert states(settings) == [("pending", 0, None)]
 
 
-def test_webhook_messages_wait_while_no_webhook_is_set(settings: Settings):
+def test_webhook_notifications_wait_while_no_webhook_is_set(settings: Settings):
     put(settings, ("a", 1))
     assert deliver_pending(settings) == 0
     assert states(settings) == [("pending", 0, None)]

@@ -26,8 +26,10 @@ import dagster as dg
 import pytest
 from elasticsearch import ApiError
 from elasticsearch.helpers import scan
+from tenacity import wait_exponential
 
 from clickstream_assets.catalogue import PRODUCT_WINDOWS
+from clickstream_assets.defs.stream_reports import reporter
 from clickstream_assets.engine import SparkEngine
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
@@ -35,7 +37,7 @@ from clickstream_assets.stores.elasticsearch import LiveEvents
 from clickstream_assets.stores.kafka.producer import ensure_topic
 from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.stores.prepare import prepare_servers
-from clickstream_assets.streaming import live_events
+from clickstream_assets.streaming import live_events, waits
 from clickstream_assets.streaming import process as process_module
 from clickstream_assets.streaming.alert_index import AlertIndex
 from clickstream_assets.streaming.checkpoint import Checkpoint, CheckpointError
@@ -53,7 +55,7 @@ COMMAND = [str(Path(sys.executable).with_name("clickstream")), "stream"]
 START = at("2024-05-01 12:00")
 PATIENCE_SECONDS = 240
 STAGES = ("counting", "writing documents", "recovering", "starting")
-"""What a process does in its life, which may be its last act."""
+"""Stages of a process's life in which it is killed."""
 QUICK = {
     "views_threshold": 20,
     "stream_trigger_seconds": 0.5,
@@ -204,14 +206,14 @@ def undisturbed(shop: Shop, spark: SparkEngine) -> Iterator[Shop]:
 
 
 def assert_equal(shop: Shop, other: Shop) -> None:
-    """What came of the topic is the same in both: windows, alerts, messages, documents."""
+    """What came of the topic is the same in both: windows, alerts, notifications, documents."""
     assert other.spark
     run_live_events(other.settings, lambda: configured(other.spark, other.settings))
     assert shop.windows() == other.windows()
     assert shop.alerts() == other.alerts()
     assert other.alerts()
     assert indexed_alerts(shop.settings) == indexed_alerts(other.settings) == shop.alerts()
-    opened = Counter(product for product, kind in shop.messages() if kind == "opened")
+    opened = Counter(product for product, kind in shop.notifications() if kind == "opened")
     assert opened == Counter(alert["product_id"] for alert in shop.alerts())
     assert documents(shop.settings) == documents(other.settings)
     assert has_documents(other)
@@ -219,11 +221,11 @@ def assert_equal(shop: Shop, other: Shop) -> None:
 
 def wait_for_a_moment_to_kill(stage: str, shop: Shop, log: Path, chance: random.Random) -> None:
     """Wait until a process that was just started is anywhere in this stage of its life."""
-    told = log.read_text().count("the streams run")
+    starts = log.read_text().count("the streams run")
     batches, written = counted_batches(shop), len(documents(shop.settings))
     reached = {
         "starting": lambda: True,
-        "recovering": lambda: log.read_text().count("the streams run") > told,
+        "recovering": lambda: log.read_text().count("the streams run") > starts,
         "counting": lambda: counted_batches(shop) > batches,
         "writing documents": lambda: len(documents(shop.settings)) > written,
     }[stage]
@@ -271,7 +273,8 @@ def always_on(shop: Shop) -> Iterator[Callable[[], Thread]]:
     threads: list[Thread] = []
 
     def start() -> Thread:
-        threads.append(Thread(target=Supervisor(shop.settings, lambda: session, stop).run))
+        supervisor = Supervisor(shop.settings, lambda: session, stop, reporter(shop.settings))
+        threads.append(Thread(target=supervisor.run))
         threads[-1].start()
         return threads[-1]
 
@@ -318,8 +321,7 @@ def test_neither_a_fault_of_live_events_nor_of_the_lake_stops_the_windows(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ):
-    monkeypatch.setattr(process_module, "LIVE_WAIT_SECONDS", 0.2)
-    monkeypatch.setattr(process_module, "LONGEST_LIVE_WAIT_SECONDS", 1)
+    monkeypatch.setattr(waits, "SIDE_WORK", wait_exponential(multiplier=0.2, max=1))
     home = tmp_path / "dagster"
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
@@ -363,7 +365,7 @@ def test_neither_a_fault_of_live_events_nor_of_the_lake_stops_the_windows(
     live_events.checkpoint_of(shop.settings).remove()
     wait_until(lambda: has_documents(shop) and status()["live_events"] == [0, None])
     wait_until(lambda: bool(reported("live_events")))
-    # A batch is told of once, however long nothing comes after it.
+    # A batch is reported once, however long nothing comes after it.
     batches = reported("product_windows")
     assert batches == sorted(set(batches))
     assert "the streams stopped" not in caplog.text
@@ -375,8 +377,7 @@ def test_alerts_reach_elasticsearch_although_it_takes_nothing_for_a_while_or_los
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(process_module, "LIVE_WAIT_SECONDS", 0.2)
-    monkeypatch.setattr(process_module, "LONGEST_LIVE_WAIT_SECONDS", 1)
+    monkeypatch.setattr(waits, "SIDE_WORK", wait_exponential(multiplier=0.2, max=1))
     monkeypatch.setattr(process_module, "INDEX_SECONDS", 1)
     shop.settings = with_settings(shop.settings, **QUICK)
     index = AlertIndex(shop.settings)

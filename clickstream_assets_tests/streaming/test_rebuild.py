@@ -49,9 +49,9 @@ def test_a_rebuild_brings_back_what_was_there_and_the_stream_goes_on(shop: Shop)
     traffic(shop)
     shop.run()
     shop.ingest()
-    windows, alerts, messages = shop.windows(), shop.alerts(), shop.messages()
+    windows, alerts, sent = shop.windows(), shop.alerts(), shop.notifications()
     assert [alert["state"] for alert in alerts].count("open") == 1
-    assert messages == [("p1", "opened"), ("p1", "opened"), ("p1", "resolved")]
+    assert sent == [("p1", "opened"), ("p1", "opened"), ("p1", "resolved")]
 
     result = rebuilt(shop)
     assert (result.windows, result.alerts, result.lost) == (len(windows), 2, 0)
@@ -65,7 +65,7 @@ def test_a_rebuild_brings_back_what_was_there_and_the_stream_goes_on(shop: Shop)
     shop.run()
     shop.send([click(NOON + 120 * MINUTE, 5000, product_id="p3")])
     shop.run()
-    assert shop.messages() == [*messages, ("p1", "resolved")]
+    assert shop.notifications() == [*sent, ("p1", "resolved")]
     assert shop.copy(FLASH_SALE_ALERTS) == shop.alerts()
     assert indexed_alerts(shop.settings) == shop.alerts()
 
@@ -93,14 +93,14 @@ def test_events_that_the_lake_does_not_have_yet_are_not_lost(shop: Shop):
     shop.ingest()
     shop.send(views(NOON + 2 * MINUTE, 70, MINUTE))
     shop.run()
-    windows, messages = shop.windows(), shop.messages()
-    assert messages == [("p1", "opened")]
+    windows, sent = shop.windows(), shop.notifications()
+    assert sent == [("p1", "opened")]
     rebuilt(shop)
     # The stream knows more of the open windows than the lake.
     assert without_users(shop.windows()) == without_users(windows)
     shop.run(stream_batch_records=30)
     assert without_users(shop.windows()) == without_users(windows)
-    assert shop.messages() == messages
+    assert shop.notifications() == sent
 
 
 def test_windows_of_another_length_come_with_a_rebuild(shop: Shop):
@@ -153,11 +153,11 @@ def test_a_new_database_is_filled_by_a_rebuild(shop: Shop):
         other.run()
         assert without_users(other.windows()) == without_users(windows)
         assert other.copy(PRODUCT_WINDOWS) == other.windows()
-        # Nobody is told of the one that is over.
-        assert other.messages() == [("p1", "opened")]
+        # The one that is over is not notified.
+        assert other.notifications() == [("p1", "opened")]
 
 
-def test_records_that_the_lake_has_not_placed_yet_are_not_lost(
+def test_records_that_the_lake_has_not_classified_yet_are_not_lost(
     servers: Settings, spark_engine: SparkEngine, tmp_path: Path
 ):
     with new_shop(servers, tmp_path, spark_engine.session, partitions=2) as shop:

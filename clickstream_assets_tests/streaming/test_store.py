@@ -13,10 +13,10 @@ import pytest
 
 from clickstream_assets.catalogue import PRODUCT_WINDOWS
 from clickstream_assets.settings import Settings
-from clickstream_assets.streaming.agreement import compare_alerts
 from clickstream_assets.streaming.checkpoint import CheckpointError, PlannedBatch
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets.streaming.query import WindowQuery
+from clickstream_assets.streaming.reconciliation import reconcile_alerts
 from clickstream_assets.streaming.store import Changes, WindowStore, progress_of
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import query, with_settings
@@ -85,8 +85,8 @@ class Stream:
         self.store.progress(0)
 
     def kinds(self, product: str = "p1") -> list[str]:
-        """What was told of a product."""
-        return [kind for of, kind in self.shop.messages() if of == product]
+        """Kinds of a product's notifications."""
+        return [kind for of, kind in self.shop.notifications() if of == product]
 
     def let_time_pass(self) -> None:
         """As if nothing had been read for an hour."""
@@ -115,7 +115,7 @@ def purchases(start: datetime, number: int = 5, product: str = "p1") -> list[Eve
     return [(start, product, "purchase")] * number
 
 
-def test_a_product_that_sells_steadily_is_not_told_of_with_every_window(stream: Stream):
+def test_a_product_that_sells_steadily_is_not_notified_with_every_window(stream: Stream):
     hour = 60 * 60
     for part in range(0, hour, 15):
         stream.read(
@@ -137,7 +137,7 @@ def test_a_product_that_sells_steadily_is_not_told_of_with_every_window(stream: 
     assert stream.kinds() == ["opened", "withdrawn", "opened", "withdrawn"]
 
 
-def test_after_a_withdrawal_a_sale_is_told_of_once_a_window_of_it_is_closed(stream: Stream):
+def test_after_a_withdrawal_a_sale_is_notified_once_a_window_of_it_is_closed(stream: Stream):
     stream.read(*views(NOON, 101))
     stream.read(*purchases(NOON + 2 * MINUTE))
     assert stream.kinds() == ["opened", "withdrawn"]
@@ -232,20 +232,20 @@ def test_tables_and_checkpoint_of_different_ages_are_refused(
     assert (stream.shop.windows(), progress_of(stream.shop.settings)) == before
 
 
-def test_other_thresholds_find_all_alerts_anew_and_tell_of_those_that_are_open(stream: Stream):
+def test_other_thresholds_find_all_alerts_anew_and_notify_those_that_are_open(stream: Stream):
     stream.read(*views(NOON, 60))
     stream.read(*views(NOON + 90 * MINUTE, 60))
     stream.read(*views(NOON + 90 * MINUTE, 1, "p2"))
     assert stream.shop.alerts() == []
-    # Until the stream starts again, its alerts are judged by the rules that it found them with.
-    assert compare_alerts(with_settings(stream.shop.settings, views_threshold=50)).wrong == []
+    # Until the stream starts again, its alerts are checked by the rules that it found them with.
+    assert reconcile_alerts(with_settings(stream.shop.settings, views_threshold=50)).wrong == []
     stream.restart(views_threshold=50)
     assert [alert["state"] for alert in stream.shop.alerts()].count("open") == 1
     assert len(stream.shop.alerts()) == 2
-    found = compare_alerts(stream.shop.settings)
+    found = reconcile_alerts(stream.shop.settings)
     assert (found.expected, found.actual, found.wrong) == (2, 2, [])
     assert stream.kinds() == ["opened"]
-    # The batches go on, and what was not told of then is not told of later.
+    # The batches go on, and no notification of then is sent later.
     stream.read(*views(NOON + 120 * MINUTE, 1, "p2"))
     stream.read(*views(NOON + 120 * MINUTE, 1))
     assert stream.kinds() == ["opened", "resolved"]

@@ -18,9 +18,9 @@ from clickstream_assets.ingest.files import read_events
 from clickstream_assets.settings import Settings
 from clickstream_assets.simulator.run import run_replay
 from clickstream_assets.stores.lake import Lake
-from clickstream_assets.streaming.agreement import Reason, compare
 from clickstream_assets.streaming.checkpoint import PlannedBatch
 from clickstream_assets.streaming.owner import ownership
+from clickstream_assets.streaming.reconciliation import Reason, reconcile
 from clickstream_assets.streaming.status import write_status
 from clickstream_assets.streaming.store import Changes, WindowStore, progress_of
 from clickstream_assets_tests.analytics.records import at
@@ -87,9 +87,7 @@ def episodes_by_hand(counts: Counts, threshold: int) -> set[tuple[Any, ...]]:
 
 @pytest.mark.long
 @pytest.mark.skipif(not REES46.exists(), reason="the data set is not here")
-def test_real_shoppers_are_counted_as_by_hand(
-    servers: Settings, spark_engine: SparkEngine, tmp_path: Path
-):
+def test_real_shoppers_are_counted_as_by_hand(servers: Settings, spark_engine: SparkEngine, tmp_path: Path):
     # A line that is there twice is one event.
     by_hand = count_by_hand(json.loads(value) for value in {value for _, value in read_events(REES46)})
     assert len(by_hand) == 15_327
@@ -120,8 +118,8 @@ def test_real_shoppers_are_counted_as_by_hand(
             assert lower.copy(FLASH_SALE_ALERTS) == lower.alerts()
         shop.ingest()
         for lake in (shop.lake, Lake(shop.settings.lake, spark_engine)):
-            agreement = compare(shop.settings, lake, days=7)
-            assert (agreement.compared, agreement.differences) == (8_889, [])
+            reconciliation = reconcile(shop.settings, lake, days=7)
+            assert (reconciliation.compared, reconciliation.differences) == (8_889, [])
 
 
 def test_repetitions_and_robots_are_not_counted(shop: Shop):
@@ -194,10 +192,11 @@ def test_the_order_in_which_events_come_does_not_matter_within_the_watermark(
 
 
 def compared(shop: Shop) -> list[tuple[Any, ...]]:
-    agreement = compare(shop.settings, shop.lake, days=7)
-    assert agreement.waiting is None
+    reconciliation = reconcile(shop.settings, shop.lake, days=7)
+    assert reconciliation.waiting is None
     return [
-        (d.window_start, d.streamed, d.batch, d.late, d.repeated, d.reason) for d in agreement.differences
+        (d.window_start, d.streamed, d.batch, d.late, d.repeated, d.reason)
+        for d in reconciliation.differences
     ]
 
 
@@ -273,36 +272,36 @@ def test_an_order_that_comes_again_after_the_watermark_is_told_from_lost_state(s
 
 
 def test_stream_and_batch_are_compared_only_where_both_have_been(shop: Shop):
-    assert compare(shop.settings, shop.lake, days=7).waiting == "no window is closed yet"
+    assert reconcile(shop.settings, shop.lake, days=7).waiting == "no window is closed yet"
     shop.send([click(NOON, 1), click(NOON + 30 * MINUTE, 2)])
     shop.run()
-    agreement = compare(shop.settings, shop.lake, days=7)
-    assert agreement.waiting == "the lake's events have not come as far as any batch of the stream's"
-    assert agreement.closed_until == NOON + 20 * MINUTE
+    reconciliation = reconcile(shop.settings, shop.lake, days=7)
+    assert reconciliation.waiting == "the lake's events have not come as far as any batch of the stream's"
+    assert reconciliation.closed_until == NOON + 20 * MINUTE
     # What only the batch has seen is no difference.
     shop.send([click(NOON + MINUTE, 3)])
     shop.ingest()
-    agreement = compare(shop.settings, shop.lake, days=7)
-    assert (agreement.compared, agreement.differences) == (2, [])
+    reconciliation = reconcile(shop.settings, shop.lake, days=7)
+    assert (reconciliation.compared, reconciliation.differences) == (2, [])
     # Nor is what only the stream has seen.
     shop.send([click(NOON + 60 * MINUTE, 4)])
     shop.run()
-    agreement = compare(shop.settings, shop.lake, days=7)
-    assert (agreement.compared, agreement.differences) == (2, [])
-    assert agreement.closed_until == NOON + 20 * MINUTE
+    reconciliation = reconcile(shop.settings, shop.lake, days=7)
+    assert (reconciliation.compared, reconciliation.differences) == (2, [])
+    assert reconciliation.closed_until == NOON + 20 * MINUTE
 
 
 def test_windows_that_the_clock_closed_are_compared_too(shop: Shop):
     shop.send([click(NOON, 1), click(NOON + MINUTE, 2)])
     shop.run()
     shop.ingest()
-    assert compare(shop.settings, shop.lake, days=7).compared == 0
+    assert reconcile(shop.settings, shop.lake, days=7).compared == 0
     query(shop.settings, "UPDATE stream_progress SET read_at = read_at - interval '1 hour' RETURNING 1")
     shop.run()
     assert {row["is_final"] for row in shop.copy(PRODUCT_WINDOWS)} == {True}
     # The clock is years ahead of the events.
-    agreement = compare(shop.settings, shop.lake, days=7)
-    assert (agreement.compared, agreement.differences) == (2, [])
+    reconciliation = reconcile(shop.settings, shop.lake, days=7)
+    assert (reconciliation.compared, reconciliation.differences) == (2, [])
 
 
 def test_an_alert_is_opened_updated_and_resolved(shop: Shop):
@@ -318,7 +317,7 @@ def test_an_alert_is_opened_updated_and_resolved(shop: Shop):
     shop.run()
     (alert,) = shop.alerts()
     assert (alert["state"], alert["resolved_at"]) == ("resolved", NOON + TEN)
-    assert shop.messages() == [("p1", "opened"), ("p1", "resolved")]
+    assert shop.notifications() == [("p1", "opened"), ("p1", "resolved")]
     assert shop.copy(FLASH_SALE_ALERTS) == shop.alerts()
 
 
@@ -328,14 +327,14 @@ def test_an_alert_that_late_purchases_refute_is_withdrawn(shop: Shop):
     shop.send(click(NOON + MINUTE, i, event_type="purchase") for i in range(5))
     shop.run()
     assert shop.alerts() == []
-    assert shop.messages() == [("p1", "opened"), ("p1", "withdrawn")]
+    assert shop.notifications() == [("p1", "opened"), ("p1", "withdrawn")]
     assert shop.copy(FLASH_SALE_ALERTS) == []
 
 
 def test_a_batch_that_is_run_again_changes_nothing(shop: Shop):
     shop.send(views(NOON, 101, MINUTE))
     shop.run()
-    before = (shop.windows(), shop.alerts(), shop.messages(), progress_of(shop.settings))
+    before = (shop.windows(), shop.alerts(), shop.notifications(), progress_of(shop.settings))
     progress = before[3]
     assert progress
     with ownership(shop.settings, "test") as connection:
@@ -346,8 +345,8 @@ def test_a_batch_that_is_run_again_changes_nothing(shop: Shop):
         planned = PlannedBatch(NOON + 60 * MINUTE, {0: 5})
         for batch_id in range(progress.batch_id - progress.base_batch_id):
             changes = store.record(batch_id, planned, other)
-            assert changes == Changes(windows=0, alerts=0, messages=0, open_alerts=1)
-    assert (shop.windows(), shop.alerts(), shop.messages(), progress_of(shop.settings)) == before
+            assert changes == Changes(windows=0, alerts=0, notifications=0, open_alerts=1)
+    assert (shop.windows(), shop.alerts(), shop.notifications(), progress_of(shop.settings)) == before
 
 
 def test_status_adds_up_over_runs(shop: Shop):

@@ -1,11 +1,10 @@
-"""Do stream and batch agree? Closed windows, counted again from `events`, and why they differ where they do."""
+"""Reconciliation of stream and batch: closed windows, counted again from `events`, and a reason per difference."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -29,14 +28,13 @@ from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.parsing import PARSED, Rules, parse_batches
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
-from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.streaming.alerts import Window, find_alerts
-from clickstream_assets.streaming.lake_copies import read_rows
-from clickstream_assets.streaming.source import placed_offsets
+from clickstream_assets.streaming.lake_copies import read_rows, snapshot
+from clickstream_assets.streaming.source import classified_offsets
 from clickstream_assets.streaming.store import Progress, read_progress
 
 EXACT = ("views", "add_to_carts", "purchases", "total_events", "first_event_time", "last_event_time")
-"""What has to be equal; users are estimated by the stream and counted by the batch."""
+"""Columns that have to be equal; users are estimated by the stream and counted by the batch."""
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _RECORD = ("topic", "partition", "offset")
@@ -47,26 +45,26 @@ _COLUMNS = (
 
 
 class Reason(StrEnum):
-    """Why a window's counts differ."""
+    """Reason that a window's counts differ for."""
 
     LATE = "late"
     """The batch has events that came later than WATERMARK_DELAY allows; the stream dropped them."""
     REPEATED = "repeated later"
-    """The stream counted what the batch knows for a repetition: it came later than the stream remembers; or the two
-    came in different partitions, whose order is nobody's, and the stream took the other."""
+    """The stream counted a duplicate: it came later than the stream remembers; or the two came in different partitions,
+    which have no common order, and the stream took the other."""
     LOST = "lost"
     """The batch has events that were in time. The stream's state was lost, or it is wrong."""
     UNEXPLAINED = "unexplained"
-    """The stream counted what no record explains, or something twice, or otherwise."""
+    """The stream counted events that no record explains, or some twice, or otherwise."""
 
 
 EXCUSED = frozenset({Reason.LATE, Reason.REPEATED})
-"""Differences that are so by design."""
+"""Reasons that are there by design."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A window whose counts are not the same."""
+    """A window whose counts differ."""
 
     window_start: datetime
     product_id: str
@@ -75,23 +73,23 @@ class Difference:
     batch: int
     """Events that the lake has."""
     late: int
-    """Of these, those that the stream may have left out."""
+    """Those of them that the stream may have left out."""
     repeated: int
-    """Repetitions in the lake that the stream may have counted."""
+    """Duplicates in the lake that the stream may have counted."""
     reason: Reason
 
 
 @dataclass
-class Agreement:
-    """What a comparison found."""
+class Reconciliation:
+    """Result of a reconciliation."""
 
     compared: int = 0
-    """Closed windows."""
+    """Number of closed windows."""
     differences: list[Difference] = field(default_factory=list)
     closed_until: datetime | None = None
-    """Windows that end later were not compared; None where no window is closed yet."""
+    """Windows that end later were left out; None where no window is closed yet."""
     waiting: str | None = None
-    """Why nothing could be compared."""
+    """Reason that nothing could be compared for."""
 
     def count(self, reason: Reason) -> int:
         """Return how many windows differ for a reason."""
@@ -99,7 +97,7 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        """Whether every difference is excused."""
+        """True if every difference is excused."""
         return all(difference.reason in EXCUSED for difference in self.differences)
 
 
@@ -112,37 +110,38 @@ class _Point(NamedTuple):
     offsets: dict[int, int]
 
 
-def compare(settings: Settings, lake: Lake, days: int) -> Agreement:
-    """Compare the closed windows of the last days with the lake's events.
+def reconcile(settings: Settings, lake: Lake, days: int) -> Reconciliation:
+    """Count the closed windows of the last days again from the lake's events.
 
-    The stream goes on meanwhile, and the lake is behind it or ahead. So what is compared is the last moment of the
-    stream of which the lake has every record: the windows that were closed then, which do not change any more, and
-    the events of the records that had been read then. What a rebuild made of the lake's own events is left out.
+    The stream goes on meanwhile, and the lake is behind it or ahead. So both are compared as of the last moment of the
+    stream of which the lake has every record: the windows that were closed then, which do not change any more, with
+    the events of the records that had been read then. Windows of a rebuild, made of the lake's own events, are left
+    out.
 
     Args:
         settings: length of the windows, and the database.
-        lake: with `events` and the tables beside it.
-        days: how many days of event time, up to the start of the last closed window.
+        lake: with `events` and the non-event tables.
+        days: number of days of event time, up to the start of the last closed window.
 
     Raises:
         PostgresError: the database cannot be reached.
     """
-    placed = placed_offsets(lake, settings.kafka_topic)
-    with _snapshot(settings) as connection:
+    classified = classified_offsets(lake, settings.kafka_topic)
+    with snapshot(settings) as connection:
         progress = read_progress(connection)
         if (
             progress is None
             or max(filter(None, (progress.watermark, progress.idle_until)), default=None) is None
         ):
-            return Agreement(waiting="no window is closed yet")
-        point = _last_common(connection, progress, placed)
+            return Reconciliation(waiting="no window is closed yet")
+        point = _last_common(connection, progress, classified)
         if point is None:
-            return Agreement(
+            return Reconciliation(
                 closed_until=progress.watermark,
                 waiting="the lake's events have not come as far as any batch of the stream's",
             )
         if point.closed_until is None:
-            return Agreement(waiting="no window was closed where the lake's events end")
+            return Reconciliation(waiting="no window was closed where the lake's events end")
         newest = _newest_start(connection, point.closed_until - settings.window_duration)
         since = max(newest - timedelta(days=days), point.floor)
         windows = read_rows(
@@ -153,37 +152,28 @@ def compare(settings: Settings, lake: Lake, days: int) -> Agreement:
             ),
         )
     streamed = lake.engine.from_arrow(windows)
-    events = _seen(lake, EVENTS, point, since - settings.window_duration)
-    compared, different = _compare(lake, streamed, events, point.closed_until, since, settings)
-    result = Agreement(compared=compared, closed_until=point.closed_until)
+    events = _read_by_stream(lake, EVENTS, point, since - settings.window_duration)
+    compared, different = _different_windows(lake, streamed, events, point.closed_until, since, settings)
+    result = Reconciliation(compared=compared, closed_until=point.closed_until)
     if different:
-        result.differences = _explained(lake, settings, point, events, different)
+        result.differences = _differences(lake, settings, point, events, different)
     lake.engine.release(streamed)
     return result
 
 
-@contextmanager
-def _snapshot(settings: Settings) -> Iterator[psycopg.Connection]:
-    """One moment of the database for all that is read."""
-    with explained(settings), connect(settings) as connection:
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        connection.execute("SET TIME ZONE 'UTC'")
-        yield connection
-
-
 def _last_common(
-    connection: psycopg.Connection, progress: Progress, placed: Mapping[int, int]
+    connection: psycopg.Connection, progress: Progress, classified: Mapping[int, int]
 ) -> _Point | None:
-    """Find the last moment of the stream's of which the lake has every record."""
+    """Find the last moment of the stream of which the lake has every record."""
     floor = progress.floor or _EPOCH
-    if progress.idle_until and all(placed.get(p, 0) >= offset for p, offset in progress.offsets.items()):
+    if progress.idle_until and all(classified.get(p, 0) >= offset for p, offset in progress.offsets.items()):
         closed_until = max(filter(None, (progress.watermark, progress.idle_until)))
         return _Point(closed_until, floor, progress.topic, progress.offsets)
     row = connection.execute(
         "SELECT watermark, offsets FROM stream_batches WHERE NOT EXISTS ("
         "SELECT FROM jsonb_each_text(offsets) AS read (partition, until) "
         "WHERE until::bigint > coalesce((%s::jsonb ->> partition)::bigint, 0)) ORDER BY batch_id DESC LIMIT 1",
-        (json.dumps(dict(placed)),),
+        (json.dumps(dict(classified)),),
     ).fetchone()
     if row is None:
         return None
@@ -192,17 +182,17 @@ def _last_common(
 
 
 def _newest_start(connection: psycopg.Connection, until: datetime) -> datetime:
-    """Return the start of the last window that starts by a time, which the clock can be years ahead of."""
+    """Return the last start of a window by a time; where the clock closes windows, it can be years before."""
     row = connection.execute(
         "SELECT max(window_start) FROM product_windows WHERE window_start <= %s", (until,)
     ).fetchone()
     return (row[0] if row else None) or until
 
 
-def _compare(
+def _different_windows(
     lake: Lake, streamed: DataFrame, events: DataFrame, until: datetime, since: datetime, settings: Settings
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Return how many windows there are on either side, and those that are not the same on both."""
+    """Return the number of windows on either side, and those that differ."""
     F, _ = functions_of(events)
     stream_side = as_view(
         streamed.select(
@@ -241,34 +231,34 @@ def _compare(
     return number["windows"][0].as_py(), lake.engine.to_arrow(different).to_pylist()
 
 
-def _seen(lake: Lake, table: Table, point: _Point, since: datetime | None = None) -> DataFrame:
-    """Return the rows of a table that are of records that the stream had read."""
+def _read_by_stream(lake: Lake, table: Table, point: _Point, since: datetime | None = None) -> DataFrame:
+    """Return the rows of a table whose records the stream had read."""
     rows = lake.read(table)
     F, _ = functions_of(rows)
-    is_seen = F.lit(False)
+    is_read = F.lit(False)
     for partition, offset in point.offsets.items():
-        is_seen = is_seen | ((F.col("partition") == partition) & (F.col("offset") < offset))
+        is_read = is_read | ((F.col("partition") == partition) & (F.col("offset") < offset))
     if since is not None:
         # The partition column first: it spares whole days.
         rows = rows.where(F.col("event_date") >= F.lit(since.date()))
-    return as_view(rows.where((F.col("topic") == point.topic) & is_seen))
+    return as_view(rows.where((F.col("topic") == point.topic) & is_read))
 
 
-def _repetitions(lake: Lake, settings: Settings, point: _Point) -> DataFrame:
-    """Parse the records that the lake keeps as repetitions: not all of them are there as events."""
-    keys = _seen(lake, DUPLICATE_EVENTS, point).select(*_RECORD)
-    keys = keys.unionByName(_seen(lake, CONFLICTING_EVENTS, point).select(*_RECORD))
+def _duplicates(lake: Lake, settings: Settings, point: _Point) -> DataFrame:
+    """Parse the records of duplicates and conflicts again: the lake does not keep all of their fields."""
+    keys = _read_by_stream(lake, DUPLICATE_EVENTS, point).select(*_RECORD)
+    keys = keys.unionByName(_read_by_stream(lake, CONFLICTING_EVENTS, point).select(*_RECORD))
     records = lake.read(RAW_EVENTS).join(keys, on=list(_RECORD), how="left_semi")
     parse = partial(parse_batches, rules=Rules.of(settings))
     return lake.engine.persist(lake.engine.map_arrow(records.select(*RAW_EVENTS.column_names), parse, PARSED))
 
 
-def _explained(
+def _differences(
     lake: Lake, settings: Settings, point: _Point, events: DataFrame, different: list[dict[str, Any]]
 ) -> list[Difference]:
-    """Find the events that the stream may have dropped and the repetitions that it may have counted, per window."""
-    repetitions = _repetitions(lake, settings, point)
-    arrivals = _arrivals(events, repetitions, settings.watermark_delay)
+    """Find the events that the stream may have dropped and the duplicates that it may have counted, per window."""
+    duplicates = _duplicates(lake, settings, point)
+    arrivals = _arrivals(events, duplicates, settings.watermark_delay)
     F, _ = functions_of(arrivals)
     starts = [row["window_start"] for row in different]
     counts: list[dict[Any, int]] = []
@@ -280,7 +270,7 @@ def _explained(
         )
         rows = lake.engine.to_arrow(windows.select("window_start", "product_id", "total_events")).to_pylist()
         counts.append({(row["window_start"], row["product_id"]): row["total_events"] for row in rows})
-    lake.engine.release(repetitions)
+    lake.engine.release(duplicates)
     late, repeated = counts
     found = []
     for row in different:
@@ -292,29 +282,29 @@ def _explained(
 
 
 def _reason(surplus: int, late: int, repeated: int) -> Reason:
-    """Say why the stream has more or fewer events, of which at most so many were late and so many repeated."""
+    """Return the reason that the stream has more or fewer events, given how many may have been late or repeated."""
     if surplus < 0:
         return Reason.LATE if -surplus <= late else Reason.LOST
-    # The same number and yet not the same: one for another.
+    # As many events, and others: one for another.
     is_excused = surplus <= repeated if surplus else min(late, repeated) > 0
     return Reason.REPEATED if is_excused else Reason.UNEXPLAINED
 
 
-def _arrivals(events: DataFrame, repetitions: DataFrame, delay: timedelta) -> DataFrame:
-    """Put events and repetitions in the order of their arrival, and mark what the stream can have taken otherwise.
+def _arrivals(events: DataFrame, duplicates: DataFrame, delay: timedelta) -> DataFrame:
+    """Put events and duplicates in the order of their arrival, and mark those that the stream can have taken otherwise.
 
-    An event is late if it is no newer than the newest of those before it, less the delay: Spark drops it then. What
-    repeats one is known to Spark until that one's own time is older than that by a delay more. Of what came under
-    one id, or as one order line, in several partitions, either can be the first.
+    An event is late if it is no newer than the newest one before it, less the delay: Spark drops it then. Spark
+    recognizes a duplicate until the time of the event is older than that by a delay more. Where one id, or one order
+    line, came in several partitions, either record can be the first.
 
     Returns:
         _COLUMNS, `is_event`, and `may_differ`: whether the stream can have dropped the event, or counted the
-        repetition.
+        duplicate.
     """
     F, Window = functions_of(events)
     together = as_view(
         events.select(*_COLUMNS, F.lit(True).alias("is_event")).unionByName(
-            repetitions.select(*_COLUMNS, F.lit(False).alias("is_event"))
+            duplicates.select(*_COLUMNS, F.lit(False).alias("is_event"))
         )
     )
     is_line = (F.col("event_type") == "purchase") & F.col("order_id").isNotNull()
@@ -361,26 +351,26 @@ def _arrivals(events: DataFrame, repetitions: DataFrame, delay: timedelta) -> Da
 
 
 @dataclass(frozen=True)
-class AlertAgreement:
-    """How many alerts the windows give and how many there are, and the ids of those that are not the same."""
+class AlertReconciliation:
+    """Numbers of alerts that follow from the windows and that there are, and the ids of those that differ."""
 
     expected: int
     actual: int
     wrong: list[str]
 
 
-def compare_alerts(settings: Settings) -> AlertAgreement:
-    """Find all alerts again from one moment of the windows, with the rules that the stream found them with.
+def reconcile_alerts(settings: Settings) -> AlertReconciliation:
+    """Find all alerts again from one moment of the windows, by the rules that the stream found them with.
 
-    What is usual is left out: it rests on windows under the threshold too.
+    `usual_views` and `unusualness` are left out: they rest on windows under the threshold too.
 
     Raises:
         PostgresError: the database cannot be reached.
     """
-    with _snapshot(settings) as connection:
+    with snapshot(settings) as connection:
         progress = read_progress(connection)
         if progress is None or progress.rules is None:
-            return AlertAgreement(0, 0, [])
+            return AlertReconciliation(0, 0, [])
         rules = progress.rules
         windows = connection.execute(
             "SELECT product_id, window_start, window_end, views, purchases, product_category, is_final "
@@ -398,7 +388,7 @@ def compare_alerts(settings: Settings) -> AlertAgreement:
     )
     actual = _by_id(kept)
     wrong = sorted(key for key in expected.keys() | actual.keys() if expected.get(key) != actual.get(key))
-    return AlertAgreement(len(expected), len(actual), wrong)
+    return AlertReconciliation(len(expected), len(actual), wrong)
 
 
 def _by_id(alerts: Iterable[dict[str, Any]]) -> dict[str, tuple[str, ...]]:

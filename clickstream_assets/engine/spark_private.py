@@ -1,0 +1,70 @@
+"""Parts of Spark that we use and it does not document, read from version 4.0.5: texts of errors, files of checkpoints.
+
+Spark's errors cross from Java to Python as text, so the names in that text are all there is to tell them apart by.
+A test asks for each of these, so an upgrade that changes one is told there and not by a stream that stops.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+RECORDS_LOST = re.compile(r"KAFKA_DATA_LOSS|failOnDataLoss|OffsetOutOfRange")
+"""Kafka has deleted records that a query has not read."""
+INTERRUPTED = re.compile(
+    "ExecutorLostFailure|Lost executor|FetchFailed|Python worker (?:exited unexpectedly|failed to connect back)"
+    "|CONCURRENT_STREAM_LOG_UPDATE|Multiple streaming jobs detected"
+)
+"""An executor or a Python worker ended, or the owner before us has a query that is still in its last batch."""
+STATE_UNUSABLE = re.compile(r"STATE_STORE|STATEFUL_|StateSchema|CheckpointFileManager")
+"""The state of a query is lost, or of another query."""
+KAFKA_CLIENT = "org.apache.kafka"
+"""Package of the Kafka client that reports an error."""
+
+WRITE_CONFLICT = re.compile(r"\bConcurrent\w*Exception|DELTA_CONCURRENT_\w+")
+"""Another writer of a Delta table was first."""
+STORAGE_FAILED = re.compile(
+    r"No space left on device|Disk quota exceeded|Read-only file system|Permission denied|AccessDenied"
+    r"|java\.io\.(?:IO|FileNotFound|EOF)Exception|java\.nio\.file\.\w+Exception|Mkdirs failed[^\n]*"
+)
+"""A disk or an object store did not take or give a file."""
+
+OFFSETS, COMMITS = "offsets", "commits"
+"""Folders of a checkpoint with a file per batch, named by its number: what it was to read, and that it is done."""
+QUERY_ID = "sql.streaming.queryId"
+"""Local property of Spark's context within a batch: the query's id, which is that of its checkpoint."""
+
+_ERROR = re.compile(r"^\W*(?:Caused by: )?(?:[\w$]+\.)*(\w+(?:Exception|Error)): ?(.*)$")
+
+
+def causes(text: str) -> list[str]:
+    """Return the lines of a stack trace that name an error: the first two and the last eight."""
+    lines = [line.strip()[:500] for line in text.splitlines() if _ERROR.search(line)]
+    return lines[:2] + lines[2:][-8:]
+
+
+def innermost(text: str) -> str:
+    """Return what the innermost error of a stack trace says, or the first line of another text."""
+    errors = [match for match in map(_ERROR.match, text.splitlines()) if match]
+    named = [match for match in errors if match[2].strip()]
+    return f"{named[-1][1]}: {named[-1][2]}"[:500] if named else text.strip().partition("\n")[0][:500]
+
+
+def parse_offsets(text: str, topic: str) -> tuple[datetime | None, dict[int, int]]:
+    """Read a file of `OFFSETS`: the watermark of the batch, and up to which offset it reads each partition."""
+    # A version, a line of metadata, and a line per source.
+    _, metadata, offsets = text.splitlines()[:3]
+    milliseconds = json.loads(metadata)["batchWatermarkMs"]
+    by_partition = json.loads(offsets).get(topic, {}) if offsets != "-" else {}
+    watermark = datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
+    return watermark, {int(partition): offset for partition, offset in by_partition.items()}
+
+
+def dropped_late(progress: Mapping[str, Any]) -> int:
+    """Return how many events came after the watermark, by a progress report of a query that drops duplicates."""
+    # The operators are listed from the last to the first; the first drops an event before any other sees it.
+    dedupes = [o for o in progress["stateOperators"] if o["operatorName"] == "dedupeWithinWatermark"]
+    return dedupes[-1]["numRowsDroppedByWatermark"] if dedupes else 0
