@@ -17,6 +17,7 @@ from clickstream_assets.streaming.notifications import DeliveryError
 RETRYABLE = {
     "EngineStorageError",
     "KafkaError",
+    "LakeConflictError",
     "LakeStorageError",
     "MailServerError",
     "OwnedError",

@@ -31,14 +31,8 @@ def stream(
     """Windows, flash-sale alerts and live events, always on, until SIGTERM or Ctrl-C."""
     from dotenv import load_dotenv
 
-    from clickstream_assets.errors import LocalStackError
-    from clickstream_assets.settings import SettingsError, load_settings
-    from clickstream_assets.stores.kafka.topic import KafkaError
-    from clickstream_assets.stores.lake import LakeError
-    from clickstream_assets.stores.postgres.connection import PostgresError
-    from clickstream_assets.streaming.checkpoint import CheckpointError
-    from clickstream_assets.streaming.errors import StreamError
-    from clickstream_assets.streaming.owner import OwnedError
+    from clickstream_assets.errors import ClickstreamError
+    from clickstream_assets.settings import load_settings
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("clickstream_assets").setLevel(logging.INFO)
@@ -56,17 +50,7 @@ def stream(
             _run_once(settings)
         else:
             _run(settings)
-    except (
-        CheckpointError,
-        KafkaError,
-        LakeError,
-        LocalStackError,
-        OSError,
-        OwnedError,
-        PostgresError,
-        SettingsError,
-        StreamError,
-    ) as error:
+    except (ClickstreamError, OSError) as error:
         typer.echo(error, err=True)
         raise typer.Exit(1) from None
 

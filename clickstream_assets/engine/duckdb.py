@@ -40,7 +40,7 @@ _MESSAGES = pa.ipc.IpcWriteOptions(compression="lz4")
 _PARALLEL_BATCHES = 4
 
 
-class EngineStorageError(ClickstreamError, OSError):
+class EngineStorageError(ClickstreamError):
     """The engine has neither memory nor disk for what it computes; the message names the settings and the fix."""
 
     retryable = True

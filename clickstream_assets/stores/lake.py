@@ -19,28 +19,22 @@ from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, 
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from clickstream_assets.catalogue import Table
-from clickstream_assets.engine import (
-    ADDED_LATER,
-    DataFrame,
-    Engine,
-    EngineStorageError,
-    SparkEngine,
-)
+from clickstream_assets.engine import ADDED_LATER, DataFrame, Engine, SparkEngine
+from clickstream_assets.engine.spark_private import STORAGE_FAILED, WRITE_CONFLICT
 from clickstream_assets.errors import ClickstreamError
-
-# Which classes Py4J and Connect raise differs; the names of Java's are in the text of both.
-_SPARK_CONFLICT = re.compile(r"\bConcurrent\w*Exception|DELTA_CONCURRENT_\w+")
-_SPARK_STORAGE = re.compile(
-    r"No space left on device|Disk quota exceeded|Read-only file system|Permission denied|AccessDenied"
-    r"|java\.io\.(?:IO|FileNotFound|EOF)Exception|java\.nio\.file\.\w+Exception|Mkdirs failed[^\n]*"
-)
 
 
 class LakeError(ClickstreamError):
     """The lake cannot do what was asked; the message names the table and the fix."""
 
 
-class LakeStorageError(ClickstreamError, OSError):
+class LakeConflictError(LakeError):
+    """Another writer of the table was first; the message names it. Nothing was changed."""
+
+    retryable = True
+
+
+class LakeStorageError(LakeError):
     """The lake's storage does not take or give data; the message names LAKE_PATH and the fix."""
 
     retryable = True
@@ -114,8 +108,8 @@ class Lake:
     def _explained(self, table: Table) -> Iterator[None]:
         try:
             yield
-        except (CommitFailedError, EngineStorageError):
-            raise
+        except CommitFailedError as error:
+            raise LakeConflictError(f"table {table.name}: another writer was first: {error}") from error
         except (DeltaError, OSError) as error:
             # delta-rs draws causes as a tree, in colours.
             raise self._storage_error(table, re.sub(r"\x1b\[[0-9;]*m|\u21b3", "", str(error))) from error
@@ -126,11 +120,11 @@ class Lake:
             yield
         except Exception as error:
             text = str(error)
-            if conflict := _SPARK_CONFLICT.search(text):
-                raise CommitFailedError(
+            if conflict := WRITE_CONFLICT.search(text):
+                raise LakeConflictError(
                     f"table {table.name}: another writer was first: {conflict[0]}"
                 ) from error
-            causes = dict.fromkeys(_SPARK_STORAGE.findall(text))
+            causes = dict.fromkeys(STORAGE_FAILED.findall(text))
             if not causes:
                 raise
             raise self._storage_error(table, ", ".join(causes)) from error
@@ -211,7 +205,7 @@ class Lake:
         on both engines.
 
         Raises:
-            CommitFailedError: the rows were replaced or merged meanwhile; nothing was changed.
+            LakeConflictError: the rows were replaced or merged meanwhile; nothing was changed.
         """
         before = self.snapshot(table)
         with self._explained(table):
@@ -268,7 +262,7 @@ class Lake:
         try:
             with self._explained(table):
                 write_deltalake(delta, data, mode="append", commit_properties=commit)
-        except CommitFailedError:
+        except LakeConflictError:
             # Delta lets one of two commits of the same batch win; that it has is what was wanted.
             if (self._open(table).transaction_version(app) or 0) < batch:
                 raise
@@ -285,7 +279,7 @@ class Lake:
         try:
             with self._explained_spark(table):
                 writer.save(self.path(table))
-        except CommitFailedError:
+        except LakeConflictError:
             # As on DuckDB.
             if (self._open(table).transaction_version(app) or 0) < batch:
                 raise

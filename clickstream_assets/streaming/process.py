@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from deltalake.exceptions import DeltaError
 from psycopg.pq import TransactionStatus
 
 from clickstream_assets.engine import SparkSession
@@ -390,7 +389,7 @@ class Supervisor:
         """Bring the lake's copies up to date; a lake that cannot be written has them wait, and nothing else."""
         try:
             update_copies(self._settings, lake_of(self._settings))
-        except (LakeError, DeltaError, OSError) as error:
+        except LakeError as error:
             _log.warning("the lake's copies of windows and alerts wait: %s", error)
 
     def _check_lock(self, connection: psycopg.Connection) -> None:

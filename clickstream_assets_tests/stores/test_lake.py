@@ -15,7 +15,6 @@ from typing import Any
 import deltalake
 import pyarrow as pa
 import pytest
-from deltalake.exceptions import CommitFailedError
 
 from clickstream_assets.catalogue import (
     DUPLICATE_EVENTS,
@@ -27,7 +26,14 @@ from clickstream_assets.catalogue import (
 )
 from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
 from clickstream_assets.stores import lake as lake_module
-from clickstream_assets.stores.lake import Lake, LakeError, LakeStorageError, Maintenance, conform
+from clickstream_assets.stores.lake import (
+    Lake,
+    LakeConflictError,
+    LakeError,
+    LakeStorageError,
+    Maintenance,
+    conform,
+)
 from clickstream_assets_tests.analytics.records import raw_table
 
 VISITS = Table(
@@ -274,7 +280,7 @@ def test_a_replacement_of_rows_that_are_put_together_meanwhile_is_refused_whole(
 
     monkeypatch.setattr(lake_module, "write_deltalake", write_after_maintenance)
     new = duckdb_lake.engine.from_arrow(visits((DAYS[1], "new")))
-    with pytest.raises(CommitFailedError):
+    with pytest.raises(LakeConflictError):
         duckdb_lake.replace(VISITS, new, days=(DAYS[1], DAYS[1]))
     everybody = [(day, user) for day in DAYS[:2] for user in ("a", "b")]
     assert users(duckdb_lake) == everybody
