@@ -19,7 +19,6 @@ RETRYABLE = {
     "KafkaError",
     "LakeConflictError",
     "LakeStorageError",
-    "MailServerError",
     "OwnedError",
     "ServerAwayError",
 }

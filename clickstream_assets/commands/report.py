@@ -32,10 +32,11 @@ def report_command(
 ) -> None:
     """Show a day's published report, or mail it."""
     # Imported here, so that `clickstream --help` need not wait for Jinja.
-    from clickstream_assets.reports.mail import MailError, MailServerError, mailer, recipients
+    from clickstream_assets.defs.reports.mail import mail_reports
     from clickstream_assets.reports.page import render_html
     from clickstream_assets.reports.text import render_text
-    from clickstream_assets.stores.postgres.reports import NoReportError, mail_once, published_report
+    from clickstream_assets.stores.mail import MailError
+    from clickstream_assets.stores.postgres.reports import NoReportError, published_report
 
     try:
         settings = load_settings()
@@ -50,14 +51,12 @@ def report_command(
         elif not send:
             typer.echo(rendered)
         if send:
-            with mailer(settings) as server:
-                mails = [(day.date(), recipient) for recipient in recipients(settings)]
-                mailed = mail_once(settings, mails, lambda _, recipient: server.send(report, recipient))
+            mailed = mail_reports(settings, {day.date(): report})
             for _, recipient in mailed.now:
                 typer.echo(f"Sent to {recipient}.")
             for (_, recipient), moment in mailed.before.items():
                 typer.echo(f"{recipient} had it already, on {moment:%Y-%m-%d %H:%M} UTC.")
-    except (SettingsError, PostgresError, NoReportError, MailError, MailServerError) as error:
+    except (SettingsError, PostgresError, NoReportError, MailError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     except OSError as error:

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from clickstream_assets.reports.mail import MailError, MailServerError, mailer, recipients
+from clickstream_assets.reports.mail import compose, recipients
 from clickstream_assets.reports.page import render_html
 from clickstream_assets.reports.text import render_text
 from clickstream_assets.settings import Settings, SettingsError
+from clickstream_assets.stores.mail import Mailer, MailError, mailer
 from clickstream_assets.stores.postgres.reports import mail_once
 from clickstream_assets_tests.databases import free_port, fresh_database, query
 from clickstream_assets_tests.mailbox import Mailbox, mailbox
@@ -38,7 +39,16 @@ def settings_for(server: Mailbox | None, **more: object) -> Settings:
 
 def send(settings: Settings, recipient: str = "ann@example.com") -> str:
     with mailer(settings) as server:
-        return server.send(report(), recipient)
+        return send_by(server, recipient)
+
+
+def send_by(server: Mailer, recipient: str) -> str:
+    return server.send(compose(report(), "shop@example.com", recipient))
+
+
+def retryable_error(match: str | None = None) -> pytest.RaisesExc[MailError]:
+    """Expect an error that another attempt may not meet."""
+    return pytest.raises(MailError, match=match, check=lambda error: error.retryable)
 
 
 def test_a_mail_has_the_report_as_text_and_as_a_page():
@@ -80,15 +90,18 @@ def test_what_the_server_does_not_have_is_named():
 def test_refused_recipients_are_named_and_busy_servers_may_be_tried_again():
     with mailbox(refused=("ghost@example.com", "busy@example.com")) as received:
         settings = settings_for(received)
-        with pytest.raises(MailError, match=r"ghost@example.com \(550 No such user\); correct REPORT_TO"):
+        with pytest.raises(
+            MailError, match=r"ghost@example.com \(550 No such user\); correct REPORT_TO"
+        ) as refused:
             send(settings, "ghost@example.com")
-        with pytest.raises(MailServerError, match=r"busy@example.com \(451"):
+        assert not refused.value.retryable
+        with retryable_error(r"busy@example.com \(451"):
             send(settings, "busy@example.com")
 
 
 def test_a_server_that_is_not_there_may_be_tried_again():
     port = free_port()
-    with pytest.raises(MailServerError, match=f"SMTP_HOST=127.0.0.1 SMTP_PORT={port} cannot be reached"):
+    with retryable_error(f"SMTP_HOST=127.0.0.1 SMTP_PORT={port} cannot be reached"):
         send(settings_for(None, smtp_host="127.0.0.1", smtp_port=port))
 
 
@@ -96,7 +109,7 @@ def test_a_server_that_hangs_up_may_be_tried_again():
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         hanging_up(listener) as port,
-        pytest.raises(MailServerError, match="cannot be reached"),
+        retryable_error("cannot be reached"),
     ):
         send(settings_for(None, smtp_host="127.0.0.1", smtp_port=port))
 
@@ -144,7 +157,7 @@ def test_nobody_gets_a_report_twice_and_one_refusal_keeps_it_from_nobody_else(po
         with mailer(settings_for(received)) as server:
 
             def to(_: datetime.date, recipient: str) -> str:
-                return server.send(report(), recipient)
+                return send_by(server, recipient)
 
             with pytest.raises(MailError, match=r"ghost@example\.com"):
                 mail_once(database, [(DAY, address) for address in addresses], to)
@@ -164,12 +177,12 @@ def test_nobody_gets_a_report_twice_and_one_refusal_keeps_it_from_nobody_else(po
 
 def test_a_mail_that_failed_leaves_no_record_so_that_it_is_tried_again(postgres: Settings):
     def fail(_: datetime.date, recipient: str) -> str:
-        raise MailServerError(f"no way to {recipient}")
+        raise MailError(f"no way to {recipient}", retryable=True)
 
     mail = (DAY, "ann@example.com")
 
     with fresh_database(postgres) as database:
-        with pytest.raises(MailServerError):
+        with retryable_error():
             mail_once(database, [mail], fail)
         assert mail_once(database, [mail], lambda *_: "<1@x>").now == [mail]
 
@@ -179,7 +192,7 @@ def test_a_busy_recipient_keeps_the_report_from_nobody_else(postgres: Settings):
     mails = [(DAY, address) for address in ("ann@example.com", *kept, "bob@example.com")]
     with fresh_database(postgres) as database, mailbox(refused=kept) as received:
         settings = settings_for(received)
-        with mailer(settings) as server, pytest.raises(MailServerError) as raised:
-            mail_once(database, mails, lambda _, recipient: server.send(report(), recipient))
+        with mailer(settings) as server, retryable_error() as raised:
+            mail_once(database, mails, lambda _, recipient: send_by(server, recipient))
         assert [recipient for _, recipient, _ in received.mails] == ["ann@example.com", "bob@example.com"]
         assert [str(raised.value).count(address) for address in kept] == [1, 1, 1]

@@ -6,17 +6,17 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import psycopg
 
-from clickstream_assets.reports.document import Report
-from clickstream_assets.reports.mail import MailError, MailServerError
+from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.mail import MailError
 from clickstream_assets.stores.postgres.connection import connect, explained
 
 
-class NoReportError(LookupError):
+class NoReportError(ClickstreamError):
     """There is no published report of a day; the message says which days have one."""
 
 
@@ -32,7 +32,7 @@ class Mailed:
     before: dict[Mail, datetime]
 
 
-def published_report(settings: Settings, day: date) -> Report:
+def published_report(settings: Settings, day: date) -> dict[str, Any]:
     """Read a day's published report.
 
     Raises:
@@ -66,11 +66,10 @@ def mail_once(settings: Settings, mails: Iterable[Mail], send: Callable[[date, s
 
     Raises:
         PostgresError: the database cannot be reached.
-        MailServerError: some mails were not taken, and of these some may be when they are tried again.
-        MailError: some mails were refused.
+        MailError: some mails were not taken; retryable where another attempt may deliver some of them.
     """
     mailed = Mailed([], {})
-    failures: list[MailError | MailServerError] = []
+    failures: list[MailError] = []
     with explained(settings), connect(settings, autocommit=True) as connection:
         for day, recipient in mails:
             try:
@@ -84,14 +83,13 @@ def mail_once(settings: Settings, mails: Iterable[Mail], send: Callable[[date, s
                         "UPDATE report_mails SET message_id = %s WHERE report_date = %s AND recipient = %s",
                         [message_id, day, recipient],
                     )
-            except (MailError, MailServerError) as error:
+            except MailError as error:
                 failures.append(error)
             else:
                 mailed.now.append((day, recipient))
     if failures:
         messages = "; ".join(dict.fromkeys(map(str, failures)))
-        again = any(isinstance(error, MailServerError) for error in failures)
-        raise (MailServerError if again else MailError)(messages)
+        raise MailError(messages, retryable=any(error.retryable for error in failures))
     return mailed
 
 
