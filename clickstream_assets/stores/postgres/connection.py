@@ -29,6 +29,7 @@ class Problem(StrEnum):
     DATABASE_MISSING = "the database does not exist"
     TABLE_MISSING = "a table is missing"
     TABLE_IN_THE_WAY = "a table of that name exists already"
+    OTHER_VERSION = "another version of the product made the tables"
     DISK_FULL = "PostgreSQL's disk is full"
     NOT_ALLOWED = "the user may not do this"
     BUSY = "another transaction holds the table"

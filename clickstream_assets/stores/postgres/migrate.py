@@ -1,38 +1,123 @@
-"""Bring the served tables to the form that this version of the product writes and reads."""
+"""Bring PostgreSQL's tables to the form that this version of the product writes and reads."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, text
+from alembic.util import CommandError
+from psycopg import sql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.postgres.connection import connect, explained
+from clickstream_assets.stores.postgres.connection import PostgresError, Problem, connect, explained
+from clickstream_assets.stores.postgres.metadata import METADATA
 
+MIGRATIONS = Path(__file__).parent / "migrations"
 # Any number will do, as long as nobody else takes it: "clickstr" in ASCII.
 _ADVISORY_LOCK = 0x636C69636B737472
 
 
-def migrate(settings: Settings, revision: str = "head") -> str:
+def migrate(settings: Settings, revision: str = "head", migrations: Path = MIGRATIONS) -> str:
     """Upgrade the database to a revision, the newest by default; two at once wait for each other.
 
     Returns:
         The revision that the database is at.
 
     Raises:
-        PostgresError: the database cannot be reached, or a table that is not ours is in the way.
+        PostgresError: the database cannot be reached, a table that is not ours is in the way, or another version of
+            the product made the tables.
     """
+    config = _config(migrations)
+    _run(settings, config, lambda config: command.upgrade(config, revision))
+    return str(config.attributes["revision"])
+
+
+def write_migration(
+    settings: Settings, message: str, metadata: sa.MetaData = METADATA, migrations: Path = MIGRATIONS
+) -> Path | None:
+    """Write the migration from the newest revision to the tables as they are declared, by Alembic's autogenerate.
+
+    It compares with a database of its own, which it makes on the settings' server and drops. It sees tables, columns
+    with type, null and default, keys and indexes by name; not the order of columns, CHECK constraints, or an index's
+    condition and direction.
+
+    Args:
+        settings: The server.
+        message: Name of the migration, in words.
+        metadata: The tables as they are to be.
+        migrations: Folder of the environment and the revisions.
+
+    Returns:
+        The new file; None where there is nothing to change.
+
+    Raises:
+        PostgresError: the server cannot be reached, or the user may not create a database.
+    """
+    scratch = f"clickstream_migration_{uuid4().hex}"
+    own = Settings(**{**settings.model_dump(), "postgres_db": scratch})
+    with explained(settings), connect(settings, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(scratch)))
+        try:
+            newest = migrate(own, migrations=migrations)
+            return _autogenerate(own, message, f"{int(newest) + 1:04}", metadata, migrations)
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(scratch)))
+
+
+def _autogenerate(
+    settings: Settings, message: str, revision: str, metadata: sa.MetaData, migrations: Path
+) -> Path | None:
+    def leave_out_an_empty_one(*arguments: Any) -> None:
+        directives = arguments[2]
+        if directives[0].upgrade_ops.is_empty():
+            directives.clear()
+
+    config = _config(migrations)
+    config.attributes["metadata"] = metadata
+    written: list[Any] = []
+
+    def revise(config: Config) -> None:
+        script = command.revision(
+            config,
+            message,
+            autogenerate=True,
+            rev_id=revision,
+            process_revision_directives=leave_out_an_empty_one,
+        )
+        written.append(script)
+
+    _run(settings, config, revise)
+    return Path(written[0].path) if written[0] else None
+
+
+def _config(migrations: Path) -> Config:
     config = Config()
-    config.set_main_option("script_location", "clickstream_assets.stores.postgres:migrations")
-    engine = create_engine("postgresql+psycopg://", creator=lambda: connect(settings), poolclass=NullPool)
+    for name, value in (("script_location", str(migrations)), ("file_template", "r%(rev)s_%(slug)s")):
+        config.set_main_option(name, value.replace("%", "%%"))
+    return config
+
+
+def _run(settings: Settings, config: Config, run: Callable[[Config], object]) -> None:
+    """Run a command of Alembic in one transaction; others who run one wait until it ends."""
+    engine = sa.create_engine("postgresql+psycopg://", creator=lambda: connect(settings), poolclass=NullPool)
     with explained(settings):
         try:
             with engine.begin() as connection:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
                 config.attributes["connection"] = connection
-                command.upgrade(config, revision)
+                run(config)
         except DBAPIError as error:
             if error.orig is None:
                 raise
             raise error.orig from error
-    return str(config.attributes["revision"])
+        except CommandError as error:
+            raise PostgresError(
+                Problem.OTHER_VERSION,
+                f"{error}, in POSTGRES_DB={settings.postgres_db}; install that version, or set POSTGRES_DB to another "
+                "database",
+            ) from error

@@ -1,62 +1,156 @@
+"""The tables in PostgreSQL: as the metadata declares them, however they came to be."""
+
+import shutil
 import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.pool import NullPool
 
+from clickstream_assets.catalogue import DATE, MONEY, SERVED_TABLES, SESSIONS, STRING, STRINGS, Column, Index
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import PostgresError, Problem, connect
-from clickstream_assets.stores.postgres.migrate import migrate
-from clickstream_assets.stores.postgres.tables import SERVED_TABLES, ServedTable, postgres_type
+from clickstream_assets.stores.postgres.metadata import METADATA, metadata_of, sql_type
+from clickstream_assets.stores.postgres.migrate import MIGRATIONS, migrate, write_migration
 from clickstream_assets_tests.databases import fresh_database, query
 
+VERSION = "clickstream_schema_version"
+# What readers of older tables of these names select by position.
+FIRST_COLUMNS = {
+    "clickstream_sessions": ["session_id", "total_events"],
+    "user_segments": ["id", "report_date", "user_id", "segment", "created_at"],
+    "product_recommendations": ["user_id", "product_id", "confidence_score"],
+    "flash_sale_alerts": [
+        *("id", "window_start", "window_end", "product_id", "views", "purchases", "detected_at")
+    ],
+    "daily_summary": [
+        *("id", "report_date", "total_events", "buyer_count", "window_shopper_count", "buyer_rate"),
+        "generated_at",
+    ],
+    "product_performance": ["id", "report_date", "product_id", "view_count", "rank", "created_at"],
+    "category_conversion": [
+        *("id", "report_date", "category", "views", "purchases", "conversion_rate", "created_at")
+    ],
+}
+# Columns of served tables that the lake's tables do not have.
 EXTRA_COLUMNS = {
-    "flash_sale_alerts": {"id": ("bigint", False), "detected_at": ("timestamp with time zone", False)},
-    "user_segments": {"id": ("bigint", False), "created_at": ("timestamp with time zone", False)},
-    "product_performance": {"id": ("bigint", False), "created_at": ("timestamp with time zone", False)},
-    "category_conversion": {"id": ("bigint", False), "created_at": ("timestamp with time zone", False)},
-    "daily_summary": {"id": ("bigint", False), "generated_at": ("timestamp with time zone", False)},
-    "product_recommendations": {"published_at": ("timestamp with time zone", False)},
-    "published_models": {"published_at": ("timestamp with time zone", False)},
-    "served_models": {"served_since": ("timestamp with time zone", False)},
+    "flash_sale_alerts": {"id", "detected_at"},
+    "user_segments": {"id", "created_at"},
+    "product_performance": {"id", "created_at"},
+    "category_conversion": {"id", "created_at"},
+    "daily_summary": {"id", "generated_at"},
+    "product_recommendations": {"published_at"},
+    "published_models": {"published_at"},
+    "served_models": {"served_since"},
 }
 
 
-def columns(settings: Settings, table: str) -> dict[object, tuple[object, object]]:
+def columns(settings: Settings, table: str) -> list[object]:
     rows = query(
         settings,
-        "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute "
+        "SELECT attname FROM pg_attribute "
         f"WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
     )
-    return {name: (kind, nullable) for name, kind, nullable in rows}
+    return [name for (name,) in rows]
+
+
+def shape(settings: Settings) -> dict[str, set[tuple[object, ...]]]:
+    """Return all that PostgreSQL knows of the tables but the order of columns, as a new one is always the last."""
+    ours = f"relnamespace = 'public'::regnamespace AND relname <> '{VERSION}'"
+    statements = {
+        "columns": "SELECT relname, attname, format_type(atttypid, atttypmod), attnotnull, attidentity, "
+        "pg_get_expr(adbin, adrelid) FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid "
+        "LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum "
+        f"WHERE relkind = 'r' AND attnum > 0 AND NOT attisdropped AND {ours}",
+        "constraints": "SELECT relname, conname, pg_get_constraintdef(pg_constraint.oid) FROM pg_constraint "
+        f"JOIN pg_class ON pg_class.oid = conrelid WHERE {ours}",
+        "indexes": "SELECT indexname, indexdef FROM pg_indexes "
+        f"WHERE schemaname = 'public' AND tablename <> '{VERSION}'",
+    }
+    return {part: set(query(settings, statement)) for part, statement in statements.items()}
+
+
+def made_of(settings: Settings, metadata: sa.MetaData) -> dict[str, set[tuple[object, ...]]]:
+    """The shape of a database that the metadata itself makes."""
+    with fresh_database(settings, migrated=False) as database:
+        with engine_of(database).begin() as connection:
+            metadata.create_all(connection)
+        return shape(database)
+
+
+def engine_of(settings: Settings) -> sa.Engine:
+    return sa.create_engine("postgresql+psycopg://", creator=lambda: connect(settings), poolclass=NullPool)
 
 
 @pytest.fixture(scope="module")
-def settings(postgres: Settings):
+def settings(postgres: Settings) -> Iterator[Settings]:
     with fresh_database(postgres) as own:
         yield own
 
 
-@pytest.mark.parametrize("table", SERVED_TABLES, ids=lambda table: table.name)
-def test_table_has_the_columns_of_its_schema(settings: Settings, table: ServedTable) -> None:
-    expected = {c.name: (postgres_type(c.type), c.nullable) for c in table.schema.columns}
-    assert columns(settings, table.name) == expected | EXTRA_COLUMNS.get(table.name, {})
+def test_the_migrations_make_the_tables_that_the_metadata_declares(settings: Settings):
+    made, declared = shape(settings), made_of(settings, METADATA)
+    assert all(made.values())
+    assert made == declared
 
 
-@pytest.mark.parametrize("table", SERVED_TABLES, ids=lambda table: table.name)
-def test_key_is_unique(settings: Settings, table: ServedTable) -> None:
-    keys = query(
-        settings,
-        "SELECT array_agg(attname::text ORDER BY attname) FROM pg_index "
-        "JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY(indkey) "
-        f"WHERE indrelid = '{table.name}'::regclass AND indisunique GROUP BY indexrelid",
+def test_autogenerate_finds_no_difference_between_database_and_metadata(settings: Settings):
+    options = {"compare_server_default": True, "version_table": VERSION}
+    with engine_of(settings).connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), METADATA) == []
+
+
+def test_older_readers_find_their_columns_by_position(settings: Settings):
+    assert {table: columns(settings, table)[: len(first)] for table, first in FIRST_COLUMNS.items()} == (
+        FIRST_COLUMNS
     )
-    assert (sorted(table.schema.key),) in keys
 
 
-def test_sessions_start_with_the_columns_that_are_read_by_position(settings: Settings) -> None:
-    assert list(columns(settings, "clickstream_sessions"))[:2] == ["session_id", "total_events"]
+def test_a_served_table_has_the_columns_and_the_key_of_the_lakes():
+    for table in SERVED_TABLES:
+        made = METADATA.tables[table.served_name]
+        extra = EXTRA_COLUMNS.get(table.served_name, set())
+        assert set(made.columns.keys()) == {*table.column_names, *extra}
+        assert {name: made.c[name].nullable for name in table.column_names} == {
+            column.name: column.nullable for column in table.columns
+        }
+        unique = [
+            tuple(part.columns.keys())
+            for part in made.constraints
+            if isinstance(part, sa.UniqueConstraint | sa.PrimaryKeyConstraint)
+        ]
+        assert table.key in unique
 
 
-def test_segments_accept_a_writer_who_knows_only_the_older_columns(settings: Settings) -> None:
+@pytest.mark.parametrize(
+    ("arrow", "expected"),
+    [
+        (STRING, "TEXT"),
+        (STRINGS, "TEXT[]"),
+        (MONEY, "NUMERIC(18, 4)"),
+        (DATE, "DATE"),
+        (pa.timestamp("us", tz="UTC"), "TIMESTAMP WITH TIME ZONE"),
+        (pa.int64(), "BIGINT"),
+        (pa.int32(), "INTEGER"),
+        (pa.float64(), "DOUBLE PRECISION"),
+        (pa.bool_(), "BOOLEAN"),
+    ],
+    ids=str,
+)
+def test_a_type_of_arrow_has_one_in_postgresql(arrow: pa.DataType, expected: str):
+    assert sql_type(arrow).compile(dialect=postgresql.dialect()) == expected
+
+
+def test_segments_accept_a_writer_who_knows_only_the_older_columns(settings: Settings):
     with connect(settings) as connection:
         connection.execute(
             "INSERT INTO user_segments (report_date, user_id, segment) VALUES ('2024-05-31', 'u1', 'buyer') "
@@ -66,28 +160,58 @@ def test_segments_accept_a_writer_who_knows_only_the_older_columns(settings: Set
     assert rows == [(1, "buyer", True, 0)]
 
 
-def test_those_who_are_served_are_known_after_the_upgrade(postgres: Settings) -> None:
-    with fresh_database(postgres, migrated=False) as older:
-        migrate(older, "0001")
-        with connect(older) as connection:
-            connection.execute(
-                "INSERT INTO product_recommendations SELECT user_id, product_id, 1, 1, 'als', 'why', reason, 'm2' FROM "
-                "(VALUES ('ann', 'p1', 'p9'), ('ann', 'p2', 'p8'), ('ann', 'p3', 'p9'), ('bob', 'p1', NULL)) "
-                "AS rows (user_id, product_id, reason)"
-            )
-            connection.execute(
-                "INSERT INTO published_models SELECT version, 'als', 'why', 'ndcg', 1, 1, 'all', 2, 4, at::timestamptz "
-                "FROM (VALUES ('m1', '2024-05-01'), ('m2', '2024-05-03'), ('m3', '2024-05-02')) AS rows (version, at)"
-            )
-        migrate(older)
-        assert query(older, "SELECT * FROM met_products ORDER BY user_id") == [
-            ("ann", ["p8", "p9"]),
-            ("bob", []),
-        ]
-        assert query(older, "SELECT answers, model_version FROM served_models") == [("recommendations", "m2")]
+@pytest.fixture
+def migrations(tmp_path: Path) -> Path:
+    """A copy of the migrations, to write another into."""
+    return Path(shutil.copytree(MIGRATIONS, tmp_path / "migrations"))
 
 
-def test_migrating_again_changes_nothing(settings: Settings) -> None:
+def test_a_column_of_the_catalogue_gets_a_migration_that_works(postgres: Settings, migrations: Path):
+    assert SESSIONS.served is not None
+    extended = replace(
+        SESSIONS,
+        columns=(*SESSIONS.columns, Column("device", STRING, "phone or computer", filter=True)),
+        served=replace(
+            SESSIONS.served, indexes=(*SESSIONS.served.indexes, Index(("device", "session_date")))
+        ),
+    )
+    metadata = metadata_of([extended, *(table for table in SERVED_TABLES if table is not SESSIONS)])
+
+    path = write_migration(postgres, "Devices of sessions", metadata, migrations)
+
+    assert path == migrations / "versions" / "r0002_devices_of_sessions.py"
+    with fresh_database(postgres) as database:
+        before = shape(database)
+        assert migrate(database, migrations=migrations) == "0002"
+        assert shape(database) == made_of(postgres, metadata)
+        assert columns(database, "clickstream_sessions")[-1] == "device"
+
+        config = Config()
+        config.set_main_option("script_location", str(migrations))
+        with engine_of(database).begin() as connection:
+            config.attributes["connection"] = connection
+            command.downgrade(config, "0001")
+        assert shape(database) == before
+
+
+def test_without_a_change_no_migration_is_written(postgres: Settings, migrations: Path):
+    before = sorted(migrations.rglob("*.py"))
+    assert write_migration(postgres, "Nothing", migrations=migrations) is None
+    assert sorted(migrations.rglob("*.py")) == before
+    left = query(postgres, "SELECT datname FROM pg_database WHERE datname LIKE 'clickstream_migration%'")
+    assert left == []
+
+
+def test_tables_of_a_revision_that_is_not_known_are_left_alone(postgres: Settings):
+    with fresh_database(postgres) as newer:
+        with connect(newer) as connection:
+            connection.execute("UPDATE clickstream_schema_version SET version_num = '9999'")
+        with pytest.raises(PostgresError, match=r"'9999'.*POSTGRES_DB") as caught:
+            migrate(newer)
+        assert caught.value.problem is Problem.OTHER_VERSION
+
+
+def test_migrating_again_changes_nothing(settings: Settings):
     objects = (
         "SELECT oid, relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY oid"
     )
@@ -96,7 +220,7 @@ def test_migrating_again_changes_nothing(settings: Settings) -> None:
     assert query(settings, objects) == before
 
 
-def test_two_migrations_at_once_wait_for_each_other(postgres: Settings) -> None:
+def test_two_migrations_at_once_wait_for_each_other(postgres: Settings):
     with fresh_database(postgres, migrated=False) as empty:
         outcomes: list[object] = []
 
@@ -115,12 +239,12 @@ def test_two_migrations_at_once_wait_for_each_other(postgres: Settings) -> None:
         assert set(columns(empty, "popular_products")) >= {"rank", "product_id"}
 
 
-def test_table_that_is_not_ours_is_left_alone_and_named(postgres: Settings) -> None:
+def test_table_that_is_not_ours_is_left_alone_and_named(postgres: Settings):
     with fresh_database(postgres, migrated=False) as taken:
         with connect(taken) as connection:
             connection.execute("CREATE TABLE user_segments (theirs text)")
         with pytest.raises(PostgresError, match=r'"user_segments" already exists.*POSTGRES_DB') as caught:
             migrate(taken)
         assert caught.value.problem is Problem.TABLE_IN_THE_WAY
-        assert list(columns(taken, "user_segments")) == ["theirs"]
+        assert columns(taken, "user_segments") == ["theirs"]
         assert query(taken, "SELECT to_regclass('clickstream_sessions')") == [(None,)]
