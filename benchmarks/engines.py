@@ -28,8 +28,8 @@ from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.sessions import sessions
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine, SparkEngine
-from clickstream_assets.engine.session import spark_session
-from clickstream_assets.ingest.parsing import PARSED, Rules, parse_batches
+from clickstream_assets.engine import spark_session
+from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
 from clickstream_assets.recommender.interactions import interactions
 from clickstream_assets.recommender.popularity import rank_products
 from clickstream_assets.settings import Settings, load_settings
@@ -73,7 +73,7 @@ def write_events(lake: Lake, settings: Settings, count: int) -> tuple[date, date
             "value": pa.array(values, pa.binary()),
         }
     )
-    batches = parse_batches(iter(raw.to_batches(max_chunksize=16_384)), Rules.of(settings))
+    batches = parse_batches(iter(raw.to_batches(max_chunksize=16_384)), ValidationRules.of(settings))
     events = pa.Table.from_batches(batches, PARSED).select(EVENTS.column_names)
     lake.append_batch(EVENTS, lake.engine.from_arrow(events), 1)
     days = sorted(set(events["event_date"].to_pylist()))
