@@ -23,7 +23,6 @@ from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 DIRECT = "(direct)"
-MODELS = ("last_touch", "first_touch", "linear")
 SECOND = 1_000_000
 _UNITS = 10_000
 

@@ -8,11 +8,10 @@ from typing import Any
 from clickstream_assets.analytics.measures import percent
 from clickstream_assets.analytics.persons import persons_events
 from clickstream_assets.analytics.products import NO_CATEGORY
-from clickstream_assets.catalogue import FUNNEL
+from clickstream_assets.catalogue import FUNNEL, FUNNEL_STEPS
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 SECOND = 1_000_000
-STEPS = ("view", "add_to_cart", "purchase")
 NO_CUSTOMER = "not_a_customer"
 
 
@@ -55,7 +54,7 @@ def _steps(events: DataFrame, first: date, last: date, window: timedelta) -> Dat
     """The steps that count for a day, its own and those soon after its midnight; each overall and in its category."""
     F, _ = functions_of(events)
     steps = as_view(
-        events.where(F.col("event_type").isin(*STEPS)).select(
+        events.where(F.col("event_type").isin(*FUNNEL_STEPS)).select(
             "event_date",
             "user_id",
             "event_type",
@@ -179,7 +178,7 @@ def _as_rows(counts: DataFrame) -> DataFrame:
     rows = as_view(
         numbered.select(
             *key,
-            by_number(*(F.lit(step) for step in STEPS)).alias("step"),
+            by_number(*(F.lit(step) for step in FUNNEL_STEPS)).alias("step"),
             number.cast("int").alias("step_number"),
             by_number(viewers, carters, purchasers).alias("users"),
             F.when(number == 2, viewers).when(number == 3, carters).alias("previous"),

@@ -1,16 +1,14 @@
-"""From a Kafka record to exactly one of: event, duplicate, conflict, rejected record.
+"""From the bytes of a record to an event, or to the field and the rule that it breaks.
 
-`parse_batches` judges each record by itself (a Python function over Arrow batches); `find_repetitions` tells the
-first of an event from its repetitions, and `place` puts each record into its table (DataFrames). All are
-deterministic: the same records in the same ingest batches end in the same places, however often and on whichever
-engine they are worked on.
+`parse_batches` validates each record by itself, as a Python function over Arrow batches: in batch and stream the same.
 """
 
 from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Iterator
+from collections import namedtuple
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -25,24 +23,20 @@ import pyarrow.compute as pc
 from crawlerdetect import CrawlerDetect
 
 from clickstream_assets.catalogue import (
-    CONFLICTING_EVENTS,
-    DUPLICATE_EVENTS,
+    EVENT_FIELDS,
+    EVENT_TYPES,
     EVENTS,
     RAW_EVENTS,
     REJECTED_EVENTS,
+    STRING,
+    TYPES_WITHOUT_PRODUCT,
+    Column,
 )
-from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 from clickstream_assets.settings import Settings
 
-EVENT_TYPES = {
-    "view": "view",
-    "click": "click",
-    "add_to_cart": "add_to_cart",
-    "cart": "add_to_cart",
-    "remove_from_cart": "remove_from_cart",
-    "purchase": "purchase",
-    "search": "search",
-}
+# One of the older projects sends cart.
+_TYPES_AS_SENT = {"cart": "add_to_cart"} | {name: name for name in EVENT_TYPES}
+_TYPE_AS_SENT = OTHER_SPELLINGS | {name: name for name in EVENT_TYPES}
 # One of the older projects also writes event_timestamp.
 TIMESTAMP_FIELDS = ("timestamp", "event_timestamp")
 # An id this long is no id; PostgreSQL cannot index much longer ones (2,704 bytes).
@@ -58,10 +52,11 @@ _LATEST_MILLISECONDS = 10**14
 _CENTS = Decimal("0.0001")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_DAY = timedelta(days=1) // _MICROSECOND
 
 
 @dataclass(frozen=True)
-class Rules:
+class ValidationRules:
     """Bounds that a valid event keeps; times in microseconds, `earliest` since 1970 in UTC."""
 
     earliest: int
@@ -89,66 +84,21 @@ class Rejection(Exception):
         self.value = value
 
 
-class Event(NamedTuple):
-    """A valid event's own columns, in the order of the `events` table up to `payload_hash`."""
-
-    event_id: str
-    event_type: str
-    event_time: int
-    event_date: int
-    user_id: str
-    session_id: str | None
-    product_id: str | None
-    product_category: str | None
-    brand: str | None
-    price: Decimal | None
-    currency: str | None
-    quantity: int | None
-    order_id: str | None
-    query: str | None
-    user_agent: str | None
-    campaign: str | None
-    consent: bool | None
-    properties: str | None
-    is_bot: bool
-    payload_hash: str
-
-
-_EVENT_FIELDS = [field.with_nullable(True) for field in EVENTS.arrow if field.name in Event._fields]
 _RECORD_FIELDS = list(RAW_EVENTS.arrow)
+_EVENT_FIELDS = [
+    field.with_nullable(True) for field in EVENTS.arrow if field.name not in RAW_EVENTS.arrow.names
+]
 _REJECTION_FIELDS = [REJECTED_EVENTS.arrow.field(name) for name in ("field", "rule", "rejected_value")]
 PARSED = pa.schema(
     [field.with_nullable(True) for field in (*_RECORD_FIELDS, *_EVENT_FIELDS, *_REJECTION_FIELDS)]
 )
-"""What `parse_batches` returns: the record, then the event's columns or, where `rule` is set, the rejection."""
+"""Rows of `parse_batches`: the record, then the event's columns or, where `rule` is set, the rejection."""
+
+# A valid event's own columns, in the order of the table.
+Event: Any = namedtuple("Event", [field.name for field in _EVENT_FIELDS])  # type: ignore[misc]
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 _LongText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_LENGTH)]
-
-
-class _Usual(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An event written as most are: ids and texts as text, nothing empty, nothing unknown."""
-
-    event_type: _Id
-    user_id: _Id
-    timestamp: str
-    event_id: _Id | None = None
-    session_id: _Id | None = None
-    product_id: _Id | None = None
-    product_category: _Id | None = None
-    brand: _Id | None = None
-    price: msgspec.Raw = msgspec.Raw(b"null")
-    currency: Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")] | None = None
-    quantity: Annotated[int, msgspec.Meta(ge=1, le=MAX_QUANTITY)] | None = None
-    order_id: _Id | None = None
-    query: _LongText | None = None
-    user_agent: _LongText | None = None
-    campaign: _Id | None = None
-    consent: bool | None = None
-    properties: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_usual_decoder = msgspec.json.Decoder(_Usual)
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number", order="sorted")
 _crawlers = CrawlerDetect()
@@ -159,12 +109,11 @@ _BACKSLASH = ord("\\")
 
 @lru_cache(maxsize=65_536)
 def is_robot(user_agent: str) -> bool:
-    """Tell whether a user agent is a known crawler's or a program's."""
+    """Return whether a user agent is a known crawler's or a program's."""
     return _crawlers.isCrawler(user_agent)
 
 
-def _text(payload: dict[str, Any], name: str, limit: int) -> str | None:
-    value = payload.pop(name, None)
+def _text(name: str, value: Any, limit: int) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
@@ -178,14 +127,22 @@ def _text(payload: dict[str, Any], name: str, limit: int) -> str | None:
     return value
 
 
-def _required(payload: dict[str, Any], name: str) -> str:
-    value = _text(payload, name, MAX_ID_LENGTH)
-    if value is None:
+def _id(name: str, value: Any) -> str | None:
+    return _text(name, value, MAX_ID_LENGTH)
+
+
+def _long_text(name: str, value: Any) -> str | None:
+    return _text(name, value, MAX_TEXT_LENGTH)
+
+
+def _required(name: str, value: Any) -> str:
+    text = _id(name, value)
+    if text is None:
         raise Rejection(name, "missing")
-    return value
+    return text
 
 
-def _time(payload: dict[str, Any], kafka_time: int, rules: Rules) -> int:
+def _time(payload: dict[str, Any], kafka_time: int, rules: ValidationRules) -> int:
     name = next((field for field in TIMESTAMP_FIELDS if payload.get(field) not in (None, "")), None)
     if name is None:
         raise Rejection("timestamp", "missing")
@@ -202,7 +159,7 @@ def _time(payload: dict[str, Any], kafka_time: int, rules: Rules) -> int:
     return _in_bounds(name, value, int(number * unit), kafka_time, rules)
 
 
-def _microseconds(name: str, value: str, kafka_time: int, rules: Rules) -> int:
+def _microseconds(name: str, value: str, kafka_time: int, rules: ValidationRules) -> int:
     try:
         # A bare date is ISO 8601 too, but no moment.
         moment = datetime.fromisoformat(value) if len(value) > 10 else None
@@ -215,7 +172,7 @@ def _microseconds(name: str, value: str, kafka_time: int, rules: Rules) -> int:
     return _in_bounds(name, value, since_epoch // _MICROSECOND, kafka_time, rules)
 
 
-def _in_bounds(name: str, value: Any, microseconds: int, kafka_time: int, rules: Rules) -> int:
+def _in_bounds(name: str, value: Any, microseconds: int, kafka_time: int, rules: ValidationRules) -> int:
     if microseconds < rules.earliest:
         raise Rejection(name, "before_start_date", value)
     if microseconds > kafka_time + rules.max_clock_skew:
@@ -223,53 +180,51 @@ def _in_bounds(name: str, value: Any, microseconds: int, kafka_time: int, rules:
     return microseconds
 
 
-def _price(value: Any) -> Decimal | None:
+def _price(name: str, value: Any) -> Decimal | None:
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
-        raise Rejection("price", "wrong_type", value)
+        raise Rejection(name, "wrong_type", value)
     try:
         price = Decimal(value)
         if not 0 <= price < MAX_AMOUNT:
-            raise Rejection("price", "out_of_range", value)
+            raise Rejection(name, "out_of_range", value)
         return price.quantize(_CENTS)
     except InvalidOperation:
-        raise Rejection("price", "not_a_number", value) from None
+        raise Rejection(name, "not_a_number", value) from None
 
 
 @lru_cache(maxsize=65_536)
 def _price_of(text: bytes) -> Decimal | None:
-    return _price(_decoder.decode(text))
+    return _price("price", _decoder.decode(text))
 
 
-def _quantity(payload: dict[str, Any]) -> int | None:
-    value = payload.pop("quantity", None)
+def _quantity(name: str, value: Any) -> int | None:
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
-        raise Rejection("quantity", "wrong_type", value)
+        raise Rejection(name, "wrong_type", value)
     try:
         quantity = Decimal(value)
         if quantity != quantity.to_integral_value():
-            raise Rejection("quantity", "not_an_integer", value)
+            raise Rejection(name, "not_an_integer", value)
     except InvalidOperation:
-        raise Rejection("quantity", "not_an_integer", value) from None
+        raise Rejection(name, "not_an_integer", value) from None
     if not 1 <= quantity <= MAX_QUANTITY:
-        raise Rejection("quantity", "out_of_range", value)
+        raise Rejection(name, "out_of_range", value)
     return int(quantity)
 
 
-def _currency(payload: dict[str, Any]) -> str | None:
-    value = _text(payload, "currency", MAX_ID_LENGTH)
-    if value is not None and not _CURRENCY.fullmatch(value):
-        raise Rejection("currency", "not_iso_4217", value)
-    return value
+def _currency(name: str, value: Any) -> str | None:
+    text = _id(name, value)
+    if text is not None and not _CURRENCY.fullmatch(text):
+        raise Rejection(name, "not_iso_4217", text)
+    return text
 
 
-def _consent(payload: dict[str, Any]) -> bool | None:
-    value = payload.pop("consent", None)
+def _consent(name: str, value: Any) -> bool | None:
     if value is not None and not isinstance(value, bool):
-        raise Rejection("consent", "wrong_type", value)
+        raise Rejection(name, "wrong_type", value)
     return value
 
 
@@ -285,7 +240,62 @@ def _properties(given: Any, unknown: dict[str, Any]) -> str | None:
     return text
 
 
-def parse_event(value: bytes | None, kafka_time: int, rules: Rules) -> Event:
+class _Field(NamedTuple):
+    """Reading of one field of an event.
+
+    Attributes:
+        usual: its type as most senders write it, which msgspec checks while it decodes.
+        read: reads any other way of writing it, and rejects what is none.
+    """
+
+    usual: Any
+    read: Callable[[str, Any], Any]
+
+
+_ID = _Field(_Id, _id)
+_FIELDS = {column.name: _ID for column in EVENT_FIELDS if column.type == STRING} | {
+    "user_id": _Field(_Id, _required),
+    "price": _Field(msgspec.Raw, _price),
+    "currency": _Field(Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")], _currency),
+    "quantity": _Field(Annotated[int, msgspec.Meta(ge=1, le=MAX_QUANTITY)], _quantity),
+    "query": _Field(_LongText, _long_text),
+    "user_agent": _Field(_LongText, _long_text),
+    "consent": _Field(bool, _consent),
+}
+"""Fields by their names: one of another kind than an id needs a line here, an id only its column."""
+_NAMES = [column.name for column in EVENT_FIELDS]
+_PRODUCT_ID, _PRICE, _QUANTITY, _USER_AGENT = map(
+    _NAMES.index, ("product_id", "price", "quantity", "user_agent")
+)
+_BODY = ("event_type", "event_time", "event_date", *_NAMES, "properties")
+_NULL = msgspec.Raw(b"null")
+
+
+def _usual_field(column: Column) -> tuple[str, Any] | tuple[str, Any, Any]:
+    usual = _FIELDS[column.name].usual
+    if not column.nullable:
+        return column.name, usual
+    return (column.name, usual, _NULL) if usual is msgspec.Raw else (column.name, usual | None, None)
+
+
+# An event written as most are: ids and texts as text, nothing empty, nothing unknown.
+_Usual = msgspec.defstruct(
+    "_Usual",
+    [
+        ("event_type", _Id),
+        ("timestamp", str),
+        ("event_id", _Id | None, None),
+        ("properties", msgspec.Raw, _NULL),
+        *map(_usual_field, EVENT_FIELDS),
+    ],
+    forbid_unknown_fields=True,
+    kw_only=True,
+    gc=False,
+)
+_usual_decoder = msgspec.json.Decoder(_Usual)
+
+
+def parse_event(value: bytes | None, kafka_time: int, rules: ValidationRules) -> Event:
     """Read one record's value as an event.
 
     Args:
@@ -311,26 +321,17 @@ def parse_event(value: bytes | None, kafka_time: int, rules: Rules) -> Event:
     return _any_event(value, kafka_time, rules)
 
 
-def _usual_event(sent: _Usual, kafka_time: int, rules: Rules) -> Event:
-    properties = bytes(sent.properties)
+def _usual_event(sent: Any, kafka_time: int, rules: ValidationRules) -> Event:
+    event_type, timestamp, event_id, properties, *fields = msgspec.structs.astuple(sent)
+    event_time = _microseconds("timestamp", timestamp, kafka_time, rules)
+    fields[_PRICE] = _price_of(bytes(fields[_PRICE]))
+    text = bytes(properties)
     return _event(
-        sent.event_type,
-        sent.event_id,
-        _microseconds("timestamp", sent.timestamp, kafka_time, rules),
-        sent.user_id,
-        sent.session_id,
-        sent.product_id,
-        sent.product_category,
-        sent.brand,
-        _price_of(bytes(sent.price)),
-        sent.currency,
-        sent.quantity,
-        sent.order_id,
-        sent.query,
-        sent.user_agent,
-        sent.campaign,
-        sent.consent,
-        None if properties == b"null" else _properties(_decoder.decode(properties), {}),
+        event_type,
+        event_id,
+        event_time,
+        fields,
+        None if text == b"null" else _properties(_decoder.decode(text), {}),
     )
 
 
@@ -349,77 +350,36 @@ def decode_payload(value: bytes) -> dict[str, Any]:
     return payload
 
 
-def _any_event(value: bytes, kafka_time: int, rules: Rules) -> Event:
+def _any_event(value: bytes, kafka_time: int, rules: ValidationRules) -> Event:
     payload = decode_payload(value)
-    return _event(
-        _required(payload, "event_type"),
-        _text(payload, "event_id", MAX_ID_LENGTH),
-        user_id=_required(payload, "user_id"),
-        event_time=_time(payload, kafka_time, rules),
-        session_id=_text(payload, "session_id", MAX_ID_LENGTH),
-        product_id=_text(payload, "product_id", MAX_ID_LENGTH),
-        product_category=_text(payload, "product_category", MAX_ID_LENGTH),
-        brand=_text(payload, "brand", MAX_ID_LENGTH),
-        price=_price(payload.pop("price", None)),
-        currency=_currency(payload),
-        quantity=_quantity(payload),
-        order_id=_text(payload, "order_id", MAX_ID_LENGTH),
-        query=_text(payload, "query", MAX_TEXT_LENGTH),
-        user_agent=_text(payload, "user_agent", MAX_TEXT_LENGTH),
-        campaign=_text(payload, "campaign", MAX_ID_LENGTH),
-        consent=_consent(payload),
-        # What is left of the payload is fields that the contract does not know.
-        properties=_properties(payload.pop("properties", None), payload),
-    )
+    event_type = _required("event_type", payload.pop("event_type", None))
+    event_id = _id("event_id", payload.pop("event_id", None))
+    user_id = _required("user_id", payload.pop("user_id", None))
+    event_time = _time(payload, kafka_time, rules)
+    given = {"user_id": user_id} | {name: payload.pop(name, None) for name in _NAMES if name != "user_id"}
+    fields = [_FIELDS[name].read(name, given[name]) for name in _NAMES]
+    # The fields that are left in the payload are unknown.
+    properties = _properties(payload.pop("properties", None), payload)
+    return _event(event_type, event_id, event_time, fields, properties)
 
 
 def _event(
-    sent_type: str,
-    event_id: str | None,
-    event_time: int,
-    user_id: str,
-    session_id: str | None,
-    product_id: str | None,
-    product_category: str | None,
-    brand: str | None,
-    price: Decimal | None,
-    currency: str | None,
-    quantity: int | None,
-    order_id: str | None,
-    query: str | None,
-    user_agent: str | None,
-    campaign: str | None,
-    consent: bool | None,
-    properties: str | None,
+    sent_type: str, event_id: str | None, event_time: int, fields: list[Any], properties: str | None
 ) -> Event:
-    event_type = EVENT_TYPES.get(sent_type)
+    """Make an event of its fields, in the order of EVENT_FIELDS."""
+    event_type = _TYPE_AS_SENT.get(sent_type)
     if event_type is None:
         raise Rejection("event_type", "unknown", sent_type)
-    if product_id is None and event_type != "search":
+    if fields[_PRODUCT_ID] is None and event_type not in TYPES_WITHOUT_PRODUCT:
         raise Rejection("product_id", "missing")
+    price, quantity, user_agent = fields[_PRICE], fields[_QUANTITY], fields[_USER_AGENT]
     if price is not None and quantity is not None and price * quantity >= MAX_AMOUNT:
         raise Rejection("price", "out_of_range", f"{price:f} times quantity {quantity}")
-    body = (
-        event_type,
-        event_time,
-        event_time // 86_400_000_000,
-        user_id,
-        session_id,
-        product_id,
-        product_category,
-        brand,
-        price,
-        currency,
-        quantity,
-        order_id,
-        query,
-        user_agent,
-        campaign,
-        consent,
-        properties,
-    )
-    # Canonical: field order, spelling of the type, zone of the time and writing of numbers do not matter.
-    payload_hash = blake2b(_encoder.encode(body), digest_size=16).hexdigest()
+    body = (event_type, event_time, event_time // _DAY, *fields, properties)
+    # Canonical: field order, spelling of the type, zone of the time and writing of numbers do not matter. By name and
+    # without nulls, so that a field which is added to the contract changes no hash of events that lack it.
+    named = {name: value for name, value in zip(_BODY, body, strict=True) if value is not None}
+    payload_hash = blake2b(_encoder.encode(named), digest_size=16).hexdigest()
     return Event(
         event_id or payload_hash, *body, user_agent is not None and is_robot(user_agent), payload_hash
     )
@@ -445,15 +405,15 @@ def _collector_off() -> Iterator[None]:
 
 
 def parse_batches(
-    batches: Iterator[pa.RecordBatch], rules: Rules, keep_bytes: bool = True
+    batches: Iterator[pa.RecordBatch], rules: ValidationRules, keep_bytes: bool = True
 ) -> Iterator[pa.RecordBatch]:
-    """Judge each raw record by itself.
+    """Validate each raw record by itself.
 
     Args:
         batches: RAW_EVENTS rows.
         rules: the bounds to keep.
         keep_bytes: whether valid events keep their record's key and value too. They are half of what there is to
-            carry between processes, and what `place` makes of events has no use for them.
+            carry between processes, and `classify` needs them of rejected records alone.
 
     Yields:
         PARSED rows, one per record.
@@ -462,7 +422,7 @@ def parse_batches(
         if not batch.num_rows:
             continue
         with _collector_off():
-            events, rejections = _judge(batch, rules)
+            events, rejections = _validate(batch, rules)
             columns = [batch.column(field.name) for field in _RECORD_FIELDS]
             if not keep_bytes:
                 is_event = pa.array([event is not _NO_EVENT for event in events])
@@ -483,7 +443,9 @@ _NO_EVENT = (None,) * len(_EVENT_FIELDS)
 _NO_REJECTION = (None,) * len(_REJECTION_FIELDS)
 
 
-def _judge(batch: pa.RecordBatch, rules: Rules) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+def _validate(
+    batch: pa.RecordBatch, rules: ValidationRules
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """Return an event and a rejection for each record, one of them empty."""
     events: list[tuple[Any, ...]] = []
     rejections: list[tuple[Any, ...]] = []
@@ -497,162 +459,3 @@ def _judge(batch: pa.RecordBatch, rules: Rules) -> tuple[list[tuple[Any, ...]], 
             events.append(_NO_EVENT)
             rejections.append((rejection.field, rejection.rule, _shown(rejection.value)))
     return events, rejections
-
-
-RECORD_ORDER = ("topic", "partition", "offset")
-_RECORD = ("event_id", "payload_hash", *RECORD_ORDER)
-_LINE = ("order_id", "product_id", "line_quantity", "line_price")
-_SENT_LINE = ("event_type", "order_id", "product_id", "quantity", "price")
-
-REPETITIONS = pa.schema(
-    [
-        *(RAW_EVENTS.arrow.field(name) for name in RECORD_ORDER),
-        DUPLICATE_EVENTS.arrow.field("reason"),
-        *(
-            CONFLICTING_EVENTS.arrow.field(f"first_{name}")
-            for name in ("payload_hash", "topic", "partition", "offset")
-        ),
-    ]
-)
-"""A record that is no new event: which it is, why, and the record that came first."""
-
-
-def find_repetitions(
-    engine: Engine, parsed: DataFrame, events_before: DataFrame, duplicates_before: DataFrame
-) -> pa.Table:
-    """Find the valid records of an ingest batch that repeat an event.
-
-    Records are judged in the order of topic, partition and offset. The first of an event id is the event; the
-    same id with the same payload is `same_event`, with another payload `other_payload`. A purchase that repeats an
-    order line (order, product, quantity and price) under another id, as a reloaded thank-you page does, is
-    `same_order_line`.
-
-    Args:
-        engine: computes.
-        parsed: PARSED rows of the new ingest batch, which are read several times.
-        events_before: EVENTS rows of all earlier batches.
-        duplicates_before: DUPLICATE_EVENTS rows of all earlier batches.
-
-    Returns:
-        REPETITIONS rows: few, whatever the batch.
-    """
-    F, _ = functions_of(parsed)
-    columns = dict.fromkeys([*_RECORD, *_SENT_LINE])
-    # Narrow before anything else: what an operation costs on SQLFrame grows with the columns.
-    valid = as_view(parsed.select("rule", *columns).where(F.col("rule").isNull()).select(*columns))
-
-    # An id that was dropped as a repeated order line is taken too: what follows under it is measured by it.
-    taken = duplicates_before.select("reason", *_RECORD).where(F.col("reason") == "same_order_line")
-    before = as_view(events_before.select(*_RECORD).unionByName(taken.select(*_RECORD)))
-    same_payload = F.col("payload_hash") == F.col("first_payload_hash")
-    reason = F.when(same_payload, F.lit("same_event")).otherwise(F.lit("other_payload"))
-    repeated_ids = _repetitions(engine, valid.select(*_RECORD), before, ["event_id"], reason)
-
-    # A repeated id is no event, so no first of an order line either.
-    repeated = engine.from_arrow(repeated_ids)
-    lines = _order_lines(valid).join(repeated.select(*RECORD_ORDER), on=list(RECORD_ORDER), how="left_anti")
-    repeated_lines = _repetitions(
-        engine, as_view(lines), _order_lines(events_before), list(_LINE), F.lit("same_order_line")
-    )
-    engine.release(repeated)
-    return pa.concat_tables([repeated_ids, repeated_lines])
-
-
-def _order_lines(events: DataFrame) -> DataFrame:
-    F, _ = functions_of(events)
-    is_line = (F.col("event_type") == "purchase") & F.col("order_id").isNotNull()
-    return as_view(
-        events.select("payload_hash", *RECORD_ORDER, *_SENT_LINE)
-        .where(is_line)
-        .select(
-            "order_id",
-            "product_id",
-            F.coalesce(F.col("quantity"), F.lit(1)).alias("line_quantity"),
-            F.coalesce(F.col("price"), F.lit(-1).cast("decimal(18,4)")).alias("line_price"),
-            "payload_hash",
-            *RECORD_ORDER,
-        )
-    )
-
-
-def _repetitions(engine: Engine, new: DataFrame, before: DataFrame, key: list[str], reason: Any) -> pa.Table:
-    """Find the new records that do not come first with their key, each with the record that does.
-
-    Args:
-        engine: computes.
-        new: the key, `payload_hash` and RECORD_ORDER of each new record.
-        before: the same of earlier records, of which each key has at most one.
-        key: columns.
-        reason: a column of REPETITIONS, in terms of its others and of `payload_hash`.
-
-    Returns:
-        REPETITIONS rows.
-    """
-    F, Window = functions_of(new)
-    # Computed once for its two uses: it reads all of history, and finds few.
-    known = engine.persist(before.join(new.select(*key), on=key, how="left_semi"))
-    columns = [*key, "payload_hash", *RECORD_ORDER]
-    all_of_them = as_view(
-        new.select(*columns, F.lit(0).alias("is_known")).unionByName(
-            known.select(*columns, F.lit(1).alias("is_known"))
-        )
-    )
-    in_order = Window.partitionBy(*key).orderBy(F.col("is_known").desc(), *RECORD_ORDER)
-    repeated = as_view(
-        all_of_them.select(
-            *RECORD_ORDER,
-            "payload_hash",
-            F.row_number().over(in_order).alias("place"),
-            *(
-                F.first(name).over(in_order).alias(f"first_{name}")
-                for name in ("payload_hash", *RECORD_ORDER)
-            ),
-        )
-    ).where(F.col("place") > 1)
-    found = engine.to_arrow(repeated.withColumn("reason", reason).select(*REPETITIONS.names))
-    engine.release(known)
-    return found.cast(REPETITIONS)
-
-
-@dataclass(frozen=True)
-class Placed:
-    """The records of an ingest batch, each in exactly one of four tables."""
-
-    events: DataFrame
-    beside: DataFrame
-    """What is no event, and few; the other three tables are taken from it."""
-
-    @property
-    def duplicates(self) -> DataFrame:
-        """DUPLICATE_EVENTS rows."""
-        return self.beside.where(~self._is_conflict).select(*DUPLICATE_EVENTS.column_names)
-
-    @property
-    def conflicts(self) -> DataFrame:
-        """CONFLICTING_EVENTS rows."""
-        return self.beside.where(self._is_conflict).select(*CONFLICTING_EVENTS.column_names)
-
-    @property
-    def rejected(self) -> DataFrame:
-        """REJECTED_EVENTS rows."""
-        F, _ = functions_of(self.beside)
-        rejected = self.beside.where(F.col("rule").isNotNull()).withColumn("rejected_by", F.lit("ingest"))
-        return rejected.select(*REJECTED_EVENTS.column_names)
-
-    @property
-    def _is_conflict(self) -> Any:
-        F, _ = functions_of(self.beside)
-        return F.col("reason") == "other_payload"
-
-
-def place(parsed: DataFrame, repetitions: DataFrame) -> Placed:
-    """Put each PARSED record into its table.
-
-    Args:
-        parsed: PARSED rows of an ingest batch.
-        repetitions: what `find_repetitions` found among them.
-    """
-    F, _ = functions_of(parsed)
-    judged = as_view(parsed.join(repetitions, on=list(RECORD_ORDER), how="left"))
-    is_event = F.col("rule").isNull() & F.col("reason").isNull()
-    return Placed(judged.where(is_event).select(*EVENTS.column_names), judged.where(~is_event))
