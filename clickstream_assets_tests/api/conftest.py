@@ -14,22 +14,18 @@ from clickstream_assets.catalogue import (
     PRODUCT_RECOMMENDATIONS,
     PUBLISHED_MODELS,
     SERVED_MODELS,
-    SESSIONS,
 )
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.publishing import publication
-from clickstream_assets_tests.api.daily_rows import publish_daily_tables
+from clickstream_assets_tests.api.shop import publish_rows
 from clickstream_assets_tests.databases import fresh_database, with_settings
-from clickstream_assets_tests.stores.postgres.rows import (
-    DAY,
-    met,
-    popular,
-    recommendations,
-    session,
-    sessions,
-    table,
-)
+from clickstream_assets_tests.stores.postgres.rows import met, popular, recommendations, table
 
+LISTS = [
+    *("/sessions", "/real-time-events", "/api/windows", "/api/alerts", "/api/carts", "/api/segments"),
+    *("/api/segments/{user_id}", "/api/funnel", "/api/attribution", "/api/cohorts", "/api/products"),
+    *("/api/products/{product_id}", "/api/categories", "/api/reports"),
+]
 STRANGE_USERS = ["a/b", "/a", "a/", "//", "a//b", "..", "ü 🐍", "a\nb", "50%", "?x=1&n=2#y", "a+b", "'; --"]
 
 
@@ -63,25 +59,7 @@ def publish(settings: Settings) -> None:
             SERVED_MODELS,
             table(SERVED_MODELS, [{"answers": "recommendations", "model_version": "m1"}]),
         )
-        transaction.publish(
-            SESSIONS,
-            sessions(
-                *(
-                    session(
-                        f"s{n:02}",
-                        total_events=n % 7,
-                        user_id=f"u{n % 3}",
-                        campaign="spring" if n in (2, 3) else None,
-                        furthest_step="view" if n == 3 else "purchase",
-                        client_session_ids=["x", "y"] if n == 6 else None,
-                    )
-                    for n in range(1, 15)
-                ),
-                session("other-day", session_date=DAY.replace(month=6, day=1), total_events=50),
-                session("robot", is_bot=True, bot_reason="view_rate", total_events=9000),
-            ),
-        )
-        publish_daily_tables(transaction)
+        publish_rows(transaction)
 
 
 @pytest.fixture(scope="module")

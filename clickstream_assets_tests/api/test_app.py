@@ -11,12 +11,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 
 from clickstream_assets.settings import Settings
+from clickstream_assets_tests.api.conftest import LISTS
 
-LISTS = [
-    *("/sessions", "/real-time-events", "/api/windows", "/api/alerts", "/api/carts", "/api/segments"),
-    *("/api/segments/{user_id}", "/api/funnel", "/api/attribution", "/api/cohorts", "/api/products"),
-    *("/api/products/{product_id}", "/api/categories", "/api/reports"),
-]
 WITH_PARAMETERS = [*LISTS, "/api/recommend/{user_id}", "/api/reports/{date}"]
 PATHS = [*WITH_PARAMETERS, "/metrics", "/health/live", "/health/ready"]
 

@@ -24,9 +24,7 @@ def server(private_postgres: PrivateServer) -> PrivateServer:
 
 @pytest.fixture
 def client(server: PrivateServer, elasticsearch: Settings) -> Iterator[FlaskClient]:
-    yield from clients_of(
-        with_settings(server.settings, elasticsearch_url=elasticsearch.elasticsearch_url)
-    )
+    yield from clients_of(with_settings(server.settings, elasticsearch_url=elasticsearch.elasticsearch_url))
 
 
 def test_service_is_ready_again_by_itself_after_postgresql_was_away(

@@ -104,12 +104,6 @@ def test_users_of_a_segment(client: FlaskClient, query: str, users: list[str]) -
     assert {row["report_date"] for row in answer["users"]} <= {answer["date"]}
 
 
-def test_unknown_segment_is_answered_with_those_that_there_are(client: FlaskClient) -> None:
-    answer = client.get("/api/segments?segment=vip")
-    assert answer.status_code == 422
-    assert answer.json["detail"].startswith("segment='vip': must be one of buyer, window_shopper, champions")
-
-
 def test_without_any_day_there_is_nothing_to_count(postgres: Settings) -> None:
     with fresh_database(postgres) as empty:
         for client in clients_of(empty):

@@ -1,4 +1,4 @@
-"""The daily tables of a small shop, of two days unless told otherwise."""
+"""The rows of a small shop, of two days unless said otherwise."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from clickstream_assets.catalogue import (
     CUSTOMER_SEGMENTS,
     DAILY_REPORT,
     DAILY_SUMMARY,
+    FLASH_SALE_ALERTS,
     FUNNEL,
     PRODUCT_PERFORMANCE,
+    PRODUCT_WINDOWS,
+    SESSIONS,
     USER_SEGMENTS,
     Table,
 )
@@ -25,7 +28,7 @@ from clickstream_assets.stores.postgres.publishing import Publication
 from clickstream_assets_tests.reports.days import DAY as REPORT_DAY
 from clickstream_assets_tests.reports.days import NOW as REPORT_TIME
 from clickstream_assets_tests.reports.days import report, summary
-from clickstream_assets_tests.stores.postgres.rows import DAY, table
+from clickstream_assets_tests.stores.postgres.rows import DAY, session, table
 
 DAY_BEFORE = DAY - timedelta(days=1)
 EMPTY_DAY = REPORT_DAY + timedelta(days=1)
@@ -147,11 +150,66 @@ def cohort_week(week: date, weeks_since: int, users: int, active: int) -> Row:
     }
 
 
+def window(number: int, product_id: str, views: int) -> Row:
+    start = NOON + timedelta(minutes=5 * number)
+    return {
+        "window_start": start,
+        "window_end": start + timedelta(minutes=10),
+        "window_date": start.date(),
+        "product_id": product_id,
+        "views": views,
+        "add_to_carts": 0,
+        "purchases": number,
+        "total_events": views + number,
+        "distinct_users": 1,
+        "first_event_time": start,
+        "last_event_time": start + timedelta(minutes=1),
+        "is_final": number < 3,
+        "batch_id": 1,
+    }
+
+
+def alert(number: int, product_id: str, state: str) -> Row:
+    start = NOON + timedelta(minutes=5 * number)
+    return {
+        "window_start": start,
+        "window_end": start + timedelta(minutes=10),
+        "product_id": product_id,
+        "views": 120,
+        "purchases": 3,
+        "alert_id": f"a{number}",
+        "state": state,
+        "conversion": 0.025,
+        "first_window_start": start,
+        "last_window_end": start + timedelta(minutes=15),
+        "windows": 2,
+        "is_confirmed": True,
+        "resolved_at": start + timedelta(minutes=15) if state == "resolved" else None,
+    }
+
+
 def report_day(day: date, content: Row) -> Row:
     return {"report_date": day, "generated_at": REPORT_TIME, "report": json.dumps(content)}
 
 
 ROWS: dict[Table, list[Row]] = {
+    SESSIONS: [
+        *(
+            session(
+                f"s{n:02}",
+                total_events=n % 7,
+                user_id=f"u{n % 3}",
+                campaign="spring" if n in (2, 3) else None,
+                furthest_step="view" if n == 3 else "purchase",
+                client_session_ids=["x", "y"] if n == 6 else None,
+            )
+            for n in range(1, 15)
+        ),
+        session("other-day", session_date=DAY.replace(month=6, day=1), total_events=50),
+        session("robot", is_bot=True, bot_reason="view_rate", total_events=9000),
+    ],
+    PRODUCT_WINDOWS: [window(n, f"p{p}", 100 * p) for n in range(5) for p in (1, 2)],
+    FLASH_SALE_ALERTS: [alert(0, "p1", "resolved"), alert(1, "p2", "resolved"), alert(4, "p1", "open")],
     USER_SEGMENTS: [
         user_segment(DAY_BEFORE, "u1", "buyer"),
         user_segment(DAY_BEFORE, "u2", "window_shopper"),
@@ -209,7 +267,7 @@ ROWS: dict[Table, list[Row]] = {
 }
 
 
-def publish_daily_tables(transaction: Publication) -> None:
-    """Publish the shop's daily tables."""
+def publish_rows(transaction: Publication) -> None:
+    """Publish the shop's rows."""
     for served, rows in ROWS.items():
         transaction.publish(served, table(served, rows))
