@@ -27,8 +27,7 @@ from clickstream_assets.analytics.customers import customer_segments, orders
 from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.sessions import sessions
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
-from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine, SparkEngine
-from clickstream_assets.engine import spark_session
+from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine, SparkEngine, spark_session
 from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
 from clickstream_assets.recommender.interactions import interactions
 from clickstream_assets.recommender.popularity import rank_products

@@ -20,8 +20,8 @@ from benchmarks.measure import run_measured, say, servers
 def ingest() -> None:
     """What is measured, in a process of its own."""
     from clickstream_assets.defs.resources import ComputeResource, SettingsResource
-    from clickstream_assets.ingest.parsing import Rules
-    from clickstream_assets.ingest.placing import land_records, place_events
+    from clickstream_assets.ingest.classification import classify_records, land_records
+    from clickstream_assets.ingest.parsing import ValidationRules
     from clickstream_assets.settings import load_settings
     from clickstream_assets.stores.kafka.topic import Topic
     from clickstream_assets.stores.lake import Lake
@@ -41,7 +41,7 @@ def ingest() -> None:
             lake, Topic(settings), settings.ingest_batch, int(os.environ["BENCHMARK_HALF"])
         )
         landed = time.perf_counter()
-        counts = place_events(lake, Rules.of(settings))
+        counts = classify_records(lake, ValidationRules.of(settings))
         done = time.perf_counter()
         result[part] = {
             "records": landing.records,

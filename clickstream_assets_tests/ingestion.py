@@ -24,8 +24,8 @@ from clickstream_assets.catalogue import (
     Table,
 )
 from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine
-from clickstream_assets.ingest.parsing import Rules
-from clickstream_assets.ingest.placing import Landing, land_records, place_events
+from clickstream_assets.ingest.classification import Landing, classify_records, land_records
+from clickstream_assets.ingest.parsing import ValidationRules
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.simulator.run import SimulationOptions, run_simulation
 from clickstream_assets.simulator.stream import Faults, Made
@@ -62,7 +62,7 @@ class Ingestion:
 
     def place(self) -> Counter[str]:
         """Put what is in `raw_events` into its places, as that asset does."""
-        return place_events(self.lake, Rules.of(self.settings))
+        return classify_records(self.lake, ValidationRules.of(self.settings))
 
     def run(self) -> tuple[Landing, Counter[str]]:
         """Land and place all there is."""

@@ -10,7 +10,7 @@ in every column, or the run ends with the column that is not. `--scale` does it 
 prints how much longer the whole takes.
 
 `--late` then appends one purchase of one shopper to the day, brings the day up to date as the pipeline does, and
-prints which part of the whole day's time that takes. It is about all of it: `touched_days` asks for days, and each
+prints which part of the whole day's time that takes. It is about all of it: `dirty_days` asks for days, and each
 asset of a day computes its users anew, because neither says which users are concerned and the tables of a day are
 replaced by day, not by user.
 

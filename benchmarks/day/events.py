@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DuckDBEngine
-from clickstream_assets.ingest.parsing import PARSED, Rules, parse_batches
+from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
 from clickstream_assets.settings import load_settings
 from clickstream_assets.simulator.stream import RecordStream
 from clickstream_assets.simulator.traffic import Traffic
@@ -119,7 +119,7 @@ def parsed(values: list[bytes], first: int = 0) -> pa.Table:
             "value": pa.array(values, pa.binary()),
         }
     )
-    batches = parse_batches(iter(raw.to_batches(max_chunksize=16_384)), Rules.of(load_settings()))
+    batches = parse_batches(iter(raw.to_batches(max_chunksize=16_384)), ValidationRules.of(load_settings()))
     return pa.Table.from_batches(batches, PARSED).select(EVENTS.column_names)
 
 

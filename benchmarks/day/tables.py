@@ -31,7 +31,7 @@ from clickstream_assets.defs.resources import ComputeResource, LakeResource, Set
 from clickstream_assets.defs.segments.assets import cohort_retention, customer_segments, user_segments
 from clickstream_assets.defs.sessions.assets import carts, sessions
 from clickstream_assets.engine import as_view, functions_of
-from clickstream_assets.ingest.placing import days_to_update
+from clickstream_assets.ingest.reach import dirty_days
 from clickstream_assets.stores.lake import Lake
 
 ASSETS: dict[str, dg.AssetsDefinition] = {
@@ -78,7 +78,7 @@ def touched_days(settings: SettingsResource, lake: Lake) -> list[date]:
     limits = settings.get()
     reach = timedelta(minutes=max(limits.session_gap_minutes, limits.funnel_window_minutes))
     last = lake.snapshot(EVENTS).batch
-    return days_to_update(lake, last - 1, reach, timedelta(days=limits.attribution_days))
+    return dirty_days(lake, last - 1, reach, timedelta(days=limits.attribution_days))
 
 
 def warm_up(lake: Lake) -> None:
@@ -105,7 +105,7 @@ def main() -> None:
         def ask() -> None:
             days[:] = touched_days(settings, lake.get())
 
-        figures["days_to_update"] = used_by(ask)
+        figures["dirty_days"] = used_by(ask)
     with dg.DagsterInstance.ephemeral() as instance:
         for name in ASSETS:
             make = maker(name, settings, lake, days, instance)

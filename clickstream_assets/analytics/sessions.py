@@ -245,7 +245,7 @@ def sessions(
     )
 
 
-def touched_days(new_events: DataFrame, events: DataFrame, gap: timedelta) -> DataFrame:
+def days_reached(new_events: DataFrame, events: DataFrame, gap: timedelta) -> DataFrame:
     """Tell which days' sessions new events can change.
 
     That is the day of each new event; the day before, where the user was active just before that midnight; and

@@ -16,6 +16,10 @@ from clickstream_assets.catalogue.table import (
 )
 
 EVENT_TYPES = ("view", "click", "add_to_cart", "remove_from_cart", "purchase", "search")
+OTHER_SPELLINGS = {"cart": "add_to_cart"}
+"""Event types as some senders spell them, and what they are."""
+TYPES_WITHOUT_PRODUCT = frozenset({"search"})
+"""Event types that need no `product_id`."""
 
 RECORD_KEY = ("topic", "partition", "offset")
 _RECORD = (
@@ -52,17 +56,7 @@ INGEST_RULES = Table(
     key=("batch",),
 )
 
-_EVENT = (
-    Column("event_id", STRING, "The sender's id, or a hash of the canonical payload", nullable=False),
-    Column(
-        "event_type",
-        STRING,
-        "view, click, add_to_cart, remove_from_cart, purchase or search",
-        nullable=False,
-        values=EVENT_TYPES,
-    ),
-    Column("event_time", TIMESTAMP, "When it happened", nullable=False),
-    Column("event_date", DATE, "UTC date of event_time", nullable=False),
+EVENT_FIELDS = (
     Column("user_id", STRING, "The shopper", nullable=False),
     Column("session_id", STRING, "The sender's own session id, if it sent one"),
     Column("product_id", STRING, "The product; null only for a search"),
@@ -72,10 +66,19 @@ _EVENT = (
     Column("currency", STRING, "ISO 4217 code"),
     Column("quantity", LONG, "Units; null means one"),
     Column("order_id", STRING, "The order a purchase belongs to"),
-    Column("query", STRING, "What was searched for"),
+    Column("query", STRING, "The words that were searched for"),
     Column("user_agent", STRING, "HTTP user agent"),
     Column("campaign", STRING, "Marketing campaign that brought the shopper"),
     Column("consent", BOOL, "Whether the shopper agreed to being profiled; null is not asked"),
+)
+"""Fields of an event besides its id, type, time and properties; `ingest/parsing.py` reads them by these names."""
+
+_EVENT = (
+    Column("event_id", STRING, "The sender's id, or a hash of the canonical payload", nullable=False),
+    Column("event_type", STRING, ", ".join(EVENT_TYPES), nullable=False, values=EVENT_TYPES),
+    Column("event_time", TIMESTAMP, "When it happened", nullable=False),
+    Column("event_date", DATE, "UTC date of event_time", nullable=False),
+    *EVENT_FIELDS,
     Column("properties", STRING, "All other fields, as a JSON object"),
     Column("is_bot", BOOL, "Whether the user agent is a known robot's", nullable=False),
     Column("payload_hash", STRING, "Hash of the canonical payload, without the id", nullable=False),

@@ -72,12 +72,12 @@ def evaluate(
 def _report(settings: Settings, path: Path, split: SplitKind) -> dict[str, Any]:
     from clickstream_assets.engine import DuckDBEngine
     from clickstream_assets.ingest.event_frames import load_events
-    from clickstream_assets.ingest.parsing import Rules
+    from clickstream_assets.ingest.parsing import ValidationRules
     from clickstream_assets.recommender.als import Parameters
     from clickstream_assets.recommender.evaluation import METRICS, choose, evaluate
 
     engine = DuckDBEngine(settings)
-    loaded = load_events(engine, path, Rules.of(settings))
+    loaded = load_events(engine, path, ValidationRules.of(settings))
     if loaded.left_out:
         details = ", ".join(f"{count:,} {reason}" for reason, count in loaded.left_out.items())
         typer.echo(f"Left out of {path}: {details}", err=True)

@@ -106,14 +106,14 @@ def replay_command(
     The last line on stdout is one JSON object of counts.
     """
     with _user_errors():
-        from clickstream_assets.ingest.parsing import Rules
+        from clickstream_assets.ingest.parsing import ValidationRules
         from clickstream_assets.ingest.rejected import Selection, all_rejected, send_again
         from clickstream_assets.stores.kafka.producer import KafkaSink
 
         settings = load_settings()
         now = int(datetime.now(UTC).timestamp() * 1_000_000)
         records = all_rejected(_lake(settings), Selection(rule, field, value))
-        how = (Rules.of(settings), now, dict(_change(change) for change in changes or ()), drop or ())
+        how = (ValidationRules.of(settings), now, dict(_change(change) for change in changes or ()), drop or ())
         if dry_run:
             resent = send_again(records, lambda _key, _value: None, *how)
         else:

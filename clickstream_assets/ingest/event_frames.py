@@ -1,7 +1,7 @@
 """The events of a file as EVENTS rows, for `clickstream evaluate`; this package's only input from outside.
 
 JSON lines, REES46 and UCI files go the way that the pipeline's events go: read by the simulator's readers,
-judged and freed of repetitions by `analytics.events`. Ratings (MovieLens, or any table of user, product and
+validated and freed of duplicates. Ratings (MovieLens, or any table of user, product and
 time) become views.
 """
 
@@ -21,14 +21,14 @@ from pyarrow import csv as arrow_csv
 from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS, RAW_EVENTS, TIMESTAMP
 from clickstream_assets.engine import DataFrame, Engine
 from clickstream_assets.errors import ClickstreamError
+from clickstream_assets.ingest.classification import classify
 from clickstream_assets.ingest.files import EventFile, read_events
 from clickstream_assets.ingest.parsing import (
     PARSED,
-    Rules,
-    find_repetitions,
+    ValidationRules,
     parse_batches,
-    place,
 )
+from clickstream_assets.ingest.repetitions import find_repetitions
 
 _RATING_COLUMNS = {
     "user_id": ("user_id", "userId", "user"),
@@ -51,7 +51,7 @@ class LoadedEvents:
     left_out: dict[str, int]
 
 
-def load_events(engine: Engine, path: Path, rules: Rules) -> LoadedEvents:
+def load_events(engine: Engine, path: Path, rules: ValidationRules) -> LoadedEvents:
     """Read a file of events or of ratings, plain or gzipped; what it is is told by its content.
 
     Raises:
@@ -67,10 +67,16 @@ def load_events(engine: Engine, path: Path, rules: Rules) -> LoadedEvents:
         engine.from_arrow(table.arrow.empty_table()) for table in (EVENTS, DUPLICATE_EVENTS)
     )
     repetitions = find_repetitions(engine, parsed, no_events, no_duplicates)
-    placed = place(parsed, engine.from_arrow(repetitions))
-    tables = {"duplicate": placed.duplicates, "conflicting": placed.conflicts, "rejected": placed.rejected}
+    classified = classify(parsed, engine.from_arrow(repetitions))
+    tables = {
+        "duplicate": classified.duplicates,
+        "conflicting": classified.conflicts,
+        "rejected": classified.rejected,
+    }
     counts = {reason: table.count() for reason, table in tables.items()}
-    return LoadedEvents(placed.events, {reason: n for reason, n in {**file.skipped, **counts}.items() if n})
+    return LoadedEvents(
+        classified.events, {reason: n for reason, n in {**file.skipped, **counts}.items() if n}
+    )
 
 
 def _raw_batches(file: EventFile) -> Iterator[pa.RecordBatch]:

@@ -26,6 +26,7 @@ from clickstream_assets.catalogue import (
     EVENT_FIELDS,
     EVENT_TYPES,
     EVENTS,
+    OTHER_SPELLINGS,
     RAW_EVENTS,
     REJECTED_EVENTS,
     STRING,
@@ -34,8 +35,6 @@ from clickstream_assets.catalogue import (
 )
 from clickstream_assets.settings import Settings
 
-# One of the older projects sends cart.
-_TYPES_AS_SENT = {"cart": "add_to_cart"} | {name: name for name in EVENT_TYPES}
 _TYPE_AS_SENT = OTHER_SPELLINGS | {name: name for name in EVENT_TYPES}
 # One of the older projects also writes event_timestamp.
 TIMESTAMP_FIELDS = ("timestamp", "event_timestamp")

@@ -13,12 +13,11 @@ from typing import Any
 
 import msgspec
 
-from clickstream_assets.catalogue import REJECTED_EVENTS
+from clickstream_assets.catalogue import RECORD_KEY, REJECTED_EVENTS
 from clickstream_assets.engine import DataFrame, functions_of
 from clickstream_assets.ingest.parsing import (
-    RECORD_ORDER,
     Rejection,
-    Rules,
+    ValidationRules,
     decode_payload,
     parse_event,
 )
@@ -71,7 +70,7 @@ def newest_rejected(lake: Lake, selection: Selection, limit: int) -> list[dict[s
     """Return the last of the selected records, at most `limit`, as REJECTED_EVENTS rows in the order they came in."""
     rows = _selected(lake, selection)
     F, _ = functions_of(rows)
-    backwards = rows.orderBy(*(F.col(name).desc() for name in ("kafka_time", *RECORD_ORDER)))
+    backwards = rows.orderBy(*(F.col(name).desc() for name in ("kafka_time", *RECORD_KEY)))
     newest = lake.engine.to_arrow(backwards.limit(limit)).to_pylist()
     return newest[::-1]
 
@@ -80,7 +79,7 @@ def all_rejected(lake: Lake, selection: Selection) -> Iterator[dict[str, Any]]:
     """Yield the selected records as REJECTED_EVENTS rows in the order of their offsets, an ingest batch at a time."""
     batches = lake.engine.to_arrow(_selected(lake, selection).select("batch").distinct())["batch"]
     for batch in sorted(batches.to_pylist()):
-        rows = _selected(lake, selection, (batch, batch)).orderBy(*RECORD_ORDER)
+        rows = _selected(lake, selection, (batch, batch)).orderBy(*RECORD_KEY)
         yield from lake.engine.to_arrow(rows).to_pylist()
 
 
@@ -117,7 +116,7 @@ def mend(value: bytes | None, changes: Mapping[str, Any], drop: Collection[str])
 def send_again(
     records: Iterable[Mapping[str, Any]],
     send: Callable[[bytes | None, bytes], None],
-    rules: Rules,
+    rules: ValidationRules,
     now: int,
     changes: Mapping[str, Any],
     drop: Collection[str] = (),

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from clickstream_assets.catalogue import LIVE_EVENTS, LONG, RECORD_KEY, REJECTED_EVENTS
 from clickstream_assets.engine import SparkEngine
 from clickstream_assets.engine.spark_private import QUERY_ID
-from clickstream_assets.ingest.parsing import RECORD_ORDER, Rules
+from clickstream_assets.ingest.parsing import ValidationRules
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import (
     MAX_ID_BYTES,
@@ -159,7 +159,7 @@ def write_events(batches: Iterator[pa.RecordBatch], settings: Settings) -> Itera
     """Write the valid events of a part of the topic: RAW_EVENTS rows in Kafka's order in, `_RESULTS` batches out."""
     live = LiveEvents(settings)
     try:
-        for events in valid_batches(batches, Rules.of(settings), COLUMNS):
+        for events in valid_batches(batches, ValidationRules.of(settings), COLUMNS):
             firsts = _firsts(events)
             documents = to_documents(firsts)
             outcomes = live.write(documents)
@@ -208,7 +208,7 @@ def _results(row: dict[str, Any]) -> pa.RecordBatch:
 def to_documents(batch: pa.RecordBatch) -> list[Document]:
     """Make documents of COLUMNS of valid events."""
     days = batch.column("event_date").to_pylist()
-    records = zip(*(batch.column(name).to_pylist() for name in RECORD_ORDER), strict=True)
+    records = zip(*(batch.column(name).to_pylist() for name in RECORD_KEY), strict=True)
     columns = [_encodable(name, batch.column(name)) for name in LIVE_EVENTS.column_names]
     sources = zip(*columns, _words(batch).to_pylist(), strict=True)
     return [

@@ -25,7 +25,7 @@ from clickstream_assets.catalogue import (
     Table,
 )
 from clickstream_assets.engine import DataFrame, as_view, functions_of
-from clickstream_assets.ingest.parsing import PARSED, Rules, parse_batches
+from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.alerts import Window, find_alerts
@@ -249,7 +249,7 @@ def _duplicates(lake: Lake, settings: Settings, point: _Point) -> DataFrame:
     keys = _read_by_stream(lake, DUPLICATE_EVENTS, point).select(*_RECORD)
     keys = keys.unionByName(_read_by_stream(lake, CONFLICTING_EVENTS, point).select(*_RECORD))
     records = lake.read(RAW_EVENTS).join(keys, on=list(_RECORD), how="left_semi")
-    parse = partial(parse_batches, rules=Rules.of(settings))
+    parse = partial(parse_batches, rules=ValidationRules.of(settings))
     return lake.engine.persist(lake.engine.map_arrow(records.select(*RAW_EVENTS.column_names), parse, PARSED))
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DataFrame, SparkEngine, SparkSession
-from clickstream_assets.ingest.parsing import PARSED, Rules, parse_batches
+from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
@@ -72,7 +72,7 @@ def _spare_the_collector() -> None:
 
 
 def valid_batches(
-    batches: Iterator[pa.RecordBatch], rules: Rules, columns: tuple[str, ...]
+    batches: Iterator[pa.RecordBatch], rules: ValidationRules, columns: tuple[str, ...]
 ) -> Iterator[pa.RecordBatch]:
     """Parse records and keep the valid events; runs on Spark's workers.
 
@@ -157,5 +157,5 @@ def valid_events(
 
     schema = pa.schema([PARSED.field(name) for name in columns])
     return topic_records(session, settings, starting_offsets).mapInArrow(
-        partial(valid_batches, rules=Rules.of(settings), columns=columns), from_arrow_schema(schema)
+        partial(valid_batches, rules=ValidationRules.of(settings), columns=columns), from_arrow_schema(schema)
     )

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DataFrame, Engine
-from clickstream_assets.ingest.parsing import PARSED, Rules, parse_batches
+from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
 from clickstream_assets.settings import Settings
 
-RULES = Rules.of(Settings(_env_file=None))
+RULES = ValidationRules.of(Settings(_env_file=None))
 ARRIVED = datetime(2024, 5, 2, 12, tzinfo=UTC)
 VIEW = {
     "event_type": "view",

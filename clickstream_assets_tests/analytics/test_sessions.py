@@ -10,7 +10,7 @@ from itertools import groupby
 import pyarrow as pa
 import pytest
 
-from clickstream_assets.analytics.sessions import sessions, spilled, touched_days, without_bots
+from clickstream_assets.analytics.sessions import days_reached, sessions, spilled, without_bots
 from clickstream_assets.catalogue import SESSIONS
 from clickstream_assets.engine import Engine
 from clickstream_assets.stores.lake import conform
@@ -36,7 +36,7 @@ def views(user: str, *times: str, **more) -> list[dict]:
 
 
 def changed_days(engine: Engine, new: pa.Table, events: pa.Table) -> list[date]:
-    df = touched_days(engine.from_arrow(new), engine.from_arrow(events), GAP)
+    df = days_reached(engine.from_arrow(new), engine.from_arrow(events), GAP)
     days = set()
     for row in engine.to_arrow(df).to_pylist():
         days.add(row["event_date"])
@@ -325,7 +325,7 @@ def test_sessions_are_those_of_the_definition_whole_or_day_by_day(engine: Engine
         pytest.param(1, CUTS[2], marks=pytest.mark.long),
     ],
 )
-def test_recomputing_the_touched_days_brings_everything_up_to_date(duckdb_engine, seed, cuts):
+def test_recomputing_the_days_reached_brings_everything_up_to_date(duckdb_engine, seed, cuts):
     engine = duckdb_engine
     events = [e for e in _random_events(seed) if e["user_id"] != "u0"] + [
         e for e in _random_events(seed + 100) if e["user_id"] == "u0"
@@ -345,7 +345,7 @@ def test_recomputing_the_touched_days_brings_everything_up_to_date(duckdb_engine
     assert _found([row for rows in table.values() for row in rows]) == _by_definition(events, **cuts)
 
 
-def test_touched_days_reach_over_midnight_only_where_somebody_was_active(engine: Engine):
+def test_days_reached_reach_over_midnight_only_where_somebody_was_active(engine: Engine):
     new = views("a", "2024-05-10 12:00") + views("b", "2024-05-20 12:00") + views("c", "2024-05-20 12:00")
     before = views("a", "2024-05-09 23:45") + views("b", "2024-05-21 00:10") + views("d", "2024-05-19 23:59")
     assert [str(d) for d in changed_days(engine, event_table(new), event_table(new + before))] == [

@@ -14,16 +14,15 @@ from hypothesis import strategies as st
 from clickstream_assets.analytics.measures import revenue
 from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS
 from clickstream_assets.engine import DataFrame, Engine, functions_of
+from clickstream_assets.ingest.classification import Classified, classify
 from clickstream_assets.ingest.parsing import (
     MAX_AMOUNT,
-    Placed,
     Rejection,
-    Rules,
-    find_repetitions,
+    ValidationRules,
     parse_batches,
     parse_event,
-    place,
 )
+from clickstream_assets.ingest.repetitions import find_repetitions
 from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.analytics.records import ARRIVED, RULES, VIEW, encode, parse, raw_table
 
@@ -39,14 +38,14 @@ def judged(
     df: DataFrame,
     events: pa.Table | None = None,
     duplicates: pa.Table | None = None,
-) -> Placed:
+) -> Classified:
     """Place parsed records, given the events and duplicates of the batches before."""
     before = engine.from_arrow(events or EVENTS.arrow.empty_table())
     duplicates_before = engine.from_arrow(duplicates or DUPLICATE_EVENTS.arrow.empty_table())
-    return place(df, engine.from_arrow(find_repetitions(engine, df, before, duplicates_before)))
+    return classify(df, engine.from_arrow(find_repetitions(engine, df, before, duplicates_before)))
 
 
-def rejection(payload: object, rules: Rules = RULES) -> Rejection:
+def rejection(payload: object, rules: ValidationRules = RULES) -> Rejection:
     with pytest.raises(Rejection) as caught:
         parse_event(payload if isinstance(payload, bytes) else encode(payload), KAFKA_TIME, rules)
     return caught.value
@@ -273,7 +272,7 @@ def test_an_event_that_is_decoded_in_one_go_is_judged_as_one_that_is_read_field_
 def test_tombstones_and_oversized_values_are_rejected_without_being_read():
     with pytest.raises(Rejection, match="tombstone"):
         parse_event(None, KAFKA_TIME, RULES)
-    small = Rules(RULES.earliest, RULES.max_clock_skew, max_event_bytes=50)
+    small = ValidationRules(RULES.earliest, RULES.max_clock_skew, max_event_bytes=50)
     assert rejection(encode(VIEW | {"note": "x" * 50}), small).rule == "too_large"
 
 
@@ -294,7 +293,7 @@ def test_no_record_ends_the_program(value):
     assert outcome
 
 
-def test_bad_records_keep_their_bytes_beside_the_rule(engine: Engine):
+def test_bad_records_keep_their_bytes_with_the_rule(engine: Engine):
     raw = raw_table([encode(VIEW), b"\xff no json", None, encode({**VIEW, "user_id": {"a": "\x00"}})])
     df = parse(engine, raw)
     placed = judged(engine, df)

@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from clickstream_assets.ingest.parsing import Rejection, Rules
+from clickstream_assets.ingest.parsing import Rejection, ValidationRules
 from clickstream_assets.ingest.rejected import mend, send_again
 
-RULES = Rules(earliest=0, max_clock_skew=0, max_event_bytes=1_000)
+RULES = ValidationRules(earliest=0, max_clock_skew=0, max_event_bytes=1_000)
 NOW = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1_000_000)
 
 

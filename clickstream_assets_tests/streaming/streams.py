@@ -17,8 +17,8 @@ from psycopg.rows import dict_row
 
 from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, TIMESTAMP, Table
 from clickstream_assets.engine import DuckDBEngine, SparkSession
-from clickstream_assets.ingest.parsing import Rules
-from clickstream_assets.ingest.placing import land_records, place_events
+from clickstream_assets.ingest.classification import classify_records, land_records
+from clickstream_assets.ingest.parsing import ValidationRules
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import RESULT_WINDOW
 from clickstream_assets.stores.kafka.topic import Topic
@@ -94,7 +94,7 @@ class Shop:
     def ingest(self) -> None:
         """Bring the topic's records into the lake's events."""
         land_records(self.lake, Topic(self.settings), 1_000_000, 1_000_000)
-        place_events(self.lake, Rules.of(self.settings))
+        classify_records(self.lake, ValidationRules.of(self.settings))
 
     @property
     def lake(self) -> Lake:

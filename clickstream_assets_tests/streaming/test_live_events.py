@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS, REJECTED_EVENTS
 from clickstream_assets.commands.app import app
 from clickstream_assets.engine import DuckDBEngine, SparkEngine
-from clickstream_assets.ingest.placing import counts_by_hour, misplaced_records
+from clickstream_assets.ingest.classification import counts_by_hour, misclassified_records
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.elasticsearch import LiveEvents
 from clickstream_assets.stores.kafka.producer import ensure_topic
@@ -205,7 +205,7 @@ def test_event_that_elasticsearch_refuses_is_rejected_with_the_reason_and_the_nu
 
     [hour] = counts_by_hour(ingestion.lake, RAW_EVENTS, PLACES, 1)
     assert (hour[RAW_EVENTS.name], hour[EVENTS.name], hour[REJECTED_EVENTS.name]) == (5, 4, 1)
-    assert misplaced_records(ingestion.lake, RAW_EVENTS, PLACES, 1) == []
+    assert misclassified_records(ingestion.lake, RAW_EVENTS, PLACES, 1) == []
     send(settings, {0: [b"broken too", too_deep("deeper")]})
     ingestion.run()
     run(settings, spark_engine)

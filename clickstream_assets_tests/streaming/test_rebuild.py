@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.engine import SparkEngine
-from clickstream_assets.ingest.placing import land_records
+from clickstream_assets.ingest.classification import land_records
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.streaming.checkpoint import CheckpointError

@@ -1,9 +1,9 @@
 """From Kafka to events, each record once, whatever happens on the way.
 
-What has been ingested is what the lake holds. A batch of records is one commit to `raw_events`, with the next
-number; from then on the batch never changes. Where its records belong is a function of the batches up to it, and
-each of the four tables takes each batch once. So a run may be repeated, run twice at once, or be killed at any
-point: the next one ends in the same tables.
+The lake itself says what was ingested. A batch of records is one commit to `raw_events`, with the next number; from
+then on the batch never changes. The table that a record belongs to is a function of the batches up to its own, and each
+of the four tables takes each batch once. So a run may be repeated, run twice at once, or be killed at any point: the
+next one ends in the same tables.
 """
 
 from __future__ import annotations
@@ -11,38 +11,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from clickstream_assets.analytics.attribution import attributed_days
-from clickstream_assets.analytics.sessions import touched_days
 from clickstream_assets.catalogue import (
     CONFLICTING_EVENTS,
     DUPLICATE_EVENTS,
     EVENTS,
     INGEST_RULES,
     RAW_EVENTS,
+    RECORD_KEY,
     REJECTED_EVENTS,
     Table,
 )
-from clickstream_assets.engine import DataFrame, functions_of
-from clickstream_assets.ingest.parsing import (
-    PARSED,
-    Rules,
-    find_repetitions,
-    parse_batches,
-    place,
-)
+from clickstream_assets.engine import DataFrame, as_view, functions_of
+from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
+from clickstream_assets.ingest.repetitions import find_repetitions
 from clickstream_assets.stores.kafka.topic import Topic, deleted_records, plan_ranges
 from clickstream_assets.stores.lake import Lake
 
 
 @dataclass
 class Landing:
-    """What `land_records` did."""
+    """Outcome of `land_records`."""
 
     records: int = 0
     """Records that came into `raw_events` meanwhile."""
@@ -59,8 +53,8 @@ def land_records(
     """Bring what is new in the topic into `raw_events`, in batches.
 
     Args:
-        lake: where to.
-        topic: where from; records that arrive while this runs are left to the next run.
+        lake: gets the records.
+        topic: has the records; those that arrive while this runs are left to the next run.
         batch_records: most records in one commit; bounds memory.
         run_records: most records in all.
         allow_data_loss: go on where Kafka has deleted records that were never ingested.
@@ -102,12 +96,55 @@ def land_records(
         lake.engine.release(records)
 
 
-def place_events(lake: Lake, rules: Rules) -> Counter[str]:
-    """Put the records of all new batches into `events` and the three tables beside it.
+@dataclass(frozen=True)
+class Classified:
+    """The records of an ingest batch, each in exactly one of four tables."""
 
-    `events` takes a batch last: it having the batch means that all four have it. A batch that a killed run left half
-    placed is placed by the rules that it was begun with, so a setting that was changed since puts no record into two
-    of them.
+    events: DataFrame
+    non_events: DataFrame
+    """Records that are no events: few, and the rows of the three non-event tables."""
+
+    @property
+    def duplicates(self) -> DataFrame:
+        """DUPLICATE_EVENTS rows."""
+        return self.non_events.where(~self._is_conflict).select(*DUPLICATE_EVENTS.column_names)
+
+    @property
+    def conflicts(self) -> DataFrame:
+        """CONFLICTING_EVENTS rows."""
+        return self.non_events.where(self._is_conflict).select(*CONFLICTING_EVENTS.column_names)
+
+    @property
+    def rejected(self) -> DataFrame:
+        """REJECTED_EVENTS rows."""
+        F, _ = functions_of(self.non_events)
+        rejected = self.non_events.where(F.col("rule").isNotNull()).withColumn("rejected_by", F.lit("ingest"))
+        return rejected.select(*REJECTED_EVENTS.column_names)
+
+    @property
+    def _is_conflict(self) -> Any:
+        F, _ = functions_of(self.non_events)
+        return F.col("reason") == "other_payload"
+
+
+def classify(parsed: DataFrame, repetitions: DataFrame) -> Classified:
+    """Decide which table each PARSED record belongs to.
+
+    Args:
+        parsed: PARSED rows of an ingest batch.
+        repetitions: the rows of `find_repetitions` among them.
+    """
+    F, _ = functions_of(parsed)
+    with_reason = as_view(parsed.join(repetitions, on=list(RECORD_KEY), how="left"))
+    is_event = F.col("rule").isNull() & F.col("reason").isNull()
+    return Classified(with_reason.where(is_event).select(*EVENTS.column_names), with_reason.where(~is_event))
+
+
+def classify_records(lake: Lake, rules: ValidationRules) -> Counter[str]:
+    """Write the records of all new batches to `events` and the three non-event tables, each to one of them.
+
+    `events` takes a batch last: once it holds a batch, all four do. A batch that a killed run left half classified is
+    finished by the rules that it was begun with, so a changed setting puts no record into two tables.
 
     Returns:
         How many new records became `events`, `same_event`, `same_order_line`, `other_payload` and `rejected`.
@@ -119,7 +156,7 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
     for batch, parsed in _parsed_batches(lake, newest.version, batches, rules):
         F, _ = functions_of(parsed)
         # First: it has Spark parse, and what comes next is then planned by the batch's real size.
-        verdicts = engine.to_arrow(
+        outcome = engine.to_arrow(
             parsed.select("rule").agg(
                 F.count(F.lit(1)).cast("long").alias("records"),
                 F.count("rule").cast("long").alias("rejected"),
@@ -130,21 +167,21 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
         )
         repeated = find_repetitions(engine, parsed, events_before, duplicates_before)
         found = Counter(repeated["reason"].to_pylist())
-        found["rejected"] = verdicts["rejected"]
+        found["rejected"] = outcome["rejected"]
         repetitions = engine.from_arrow(repeated)
-        placed = place(parsed, repetitions)
+        classified = classify(parsed, repetitions)
         if found.total():
             # Computed once for the three tables; most small batches have none.
-            placed = replace(placed, beside=engine.persist(placed.beside))
+            classified = replace(classified, non_events=engine.persist(classified.non_events))
             if found["rejected"]:
-                lake.append_batch(REJECTED_EVENTS, placed.rejected, batch)
+                lake.append_batch(REJECTED_EVENTS, classified.rejected, batch)
             if found["same_event"] or found["same_order_line"]:
-                lake.append_batch(DUPLICATE_EVENTS, placed.duplicates, batch)
+                lake.append_batch(DUPLICATE_EVENTS, classified.duplicates, batch)
             if found["other_payload"]:
-                lake.append_batch(CONFLICTING_EVENTS, placed.conflicts, batch)
-            engine.release(placed.beside)
-        lake.append_batch(EVENTS, placed.events, batch)
-        found["events"] = verdicts["records"] - found.total()
+                lake.append_batch(CONFLICTING_EVENTS, classified.conflicts, batch)
+            engine.release(classified.non_events)
+        lake.append_batch(EVENTS, classified.events, batch)
+        found["events"] = outcome["records"] - found.total()
         counts += found
         for df in (repetitions, parsed):
             engine.release(df)
@@ -152,17 +189,17 @@ def place_events(lake: Lake, rules: Rules) -> Counter[str]:
 
 
 def _parsed_batches(
-    lake: Lake, version: int, batches: range, rules: Rules
+    lake: Lake, version: int, batches: range, rules: ValidationRules
 ) -> Iterator[tuple[int, DataFrame]]:
     """Parse the records of batches, in order: while the caller is busy with one, the next is being parsed.
 
-    Both take about as long: parsing is Python's, in processes of its own on DuckDB, and placing is the engine's.
+    Both take about as long: parsing is Python's, in processes of its own on DuckDB, and the rest is the engine's.
     """
     engine = lake.engine
 
     def start(batch: int) -> Callable[[], DataFrame]:
-        judge = partial(parse_batches, rules=_rules_of_batch(lake, batch, rules), keep_bytes=False)
-        return engine.start_map_arrow(lake.read(RAW_EVENTS, version, batches=(batch, batch)), judge, PARSED)
+        parse = partial(parse_batches, rules=_rules_of_batch(lake, batch, rules), keep_bytes=False)
+        return engine.start_map_arrow(lake.read(RAW_EVENTS, version, batches=(batch, batch)), parse, PARSED)
 
     started = map(start, batches)
     wait_for = next(started, None)
@@ -173,46 +210,15 @@ def _parsed_batches(
         yield batch, parsed
 
 
-def _rules_of_batch(lake: Lake, batch: int, rules: Rules) -> Rules:
-    """Return the rules to place a batch by: these, unless one came before that began it with others."""
+def _rules_of_batch(lake: Lake, batch: int, rules: ValidationRules) -> ValidationRules:
+    """Return the rules of a batch: these, unless an earlier run began it with others."""
     lake.append_rows(INGEST_RULES, pa.Table.from_pylist([{"batch": batch, **asdict(rules)}]), batch)
     (first,) = lake.rows_of_batch(INGEST_RULES, batch).drop_columns(["batch"]).to_pylist()
-    return Rules(**first)
-
-
-def days_to_update(lake: Lake, after_batch: int, gap: timedelta, lookback: timedelta) -> list[date]:
-    """Return the days whose tables the events of the batches after `after_batch` can change, in order.
-
-    Args:
-        lake: where the events are.
-        after_batch: the last batch that is accounted for.
-        gap: inactivity that ends a session.
-        lookback: how long before an order a campaign has a part in it.
-    """
-    engine = lake.engine
-    events = lake.read(EVENTS)
-    F, _ = functions_of(events)
-    added = lake.read(EVENTS, batches=(after_batch + 1, lake.snapshot(EVENTS).batch))
-    new = engine.persist(added.select("user_id", "event_date").distinct())
-    new_days = engine.to_arrow(new.select("event_date").distinct())["event_date"].to_pylist()
-    if not new_days:
-        return []
-    # Naming the days lets the engine skip the files of all others.
-    beside = sorted({day + timedelta(days=offset) for day in new_days for offset in (-1, 1)})
-    touched = engine.to_arrow(touched_days(new, events.where(F.col("event_date").isin(beside)), gap))
-    engine.release(new)
-    days: set[date] = set()
-    for row in touched.to_pylist():
-        offsets = [0, *([-1] if row["day_before"] else []), *([1, 2] if row["days_after"] else [])]
-        days.update(row["event_date"] + timedelta(days=offset) for offset in offsets)
-    reached = events.where(F.col("event_date").between(min(new_days), max(new_days) + lookback))
-    later = attributed_days(added, reached, lookback)
-    days.update(engine.to_arrow(later)["event_date"].to_pylist())
-    return sorted(days)
+    return ValidationRules(**first)
 
 
 def counts_by_hour(
-    lake: Lake, raw: Table, places: tuple[Table, ...], batch: int, first_batch: int = 1
+    lake: Lake, raw: Table, tables: tuple[Table, ...], batch: int, first_batch: int = 1
 ) -> list[dict[str, Any]]:
     """Count records per hour of arrival in Kafka, from the first to the last of some ingest batches.
 
@@ -221,44 +227,46 @@ def counts_by_hour(
     """
     engine = lake.engine
     hours: dict[datetime, dict[str, Any]] = {}
-    for table in (raw, *places):
-        # Batch 0 is what others rejected: records that have their place among the ingest's already.
+    for table in (raw, *tables):
+        # Batch 0 is what Elasticsearch rejected: records that the ingest has in a table already.
         rows = lake.read(table, batches=(first_batch, batch))
         F, _ = functions_of(rows)
         hour = F.floor(F.unix_micros("kafka_time") / F.lit(3_600_000_000)).cast("long")
         counts = rows.groupBy(hour.alias("hour")).agg(F.count(F.lit(1)).cast("long").alias("records"))
         for row in engine.to_arrow(counts).to_pylist():
             start = datetime.fromtimestamp(row["hour"] * 3600, UTC)
-            hours.setdefault(start, dict.fromkeys((t.name for t in (raw, *places)), 0))
+            hours.setdefault(start, dict.fromkeys((t.name for t in (raw, *tables)), 0))
             hours[start][table.name] = row["records"]
     return [{"hour": hour, **counts} for hour, counts in sorted(hours.items())]
 
 
-def misplaced_records(
+def misclassified_records(
     lake: Lake,
     raw: Table,
-    places: tuple[Table, ...],
+    tables: tuple[Table, ...],
     batch: int,
     limit: int = 5,
     first_batch: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Find records of an ingest batch, or of all from `first_batch` to it, that are not in exactly one place.
+    """Find records of an ingest batch, or of all from `first_batch` to it, that are not in exactly one table.
 
     Returns:
-        At most `limit` dicts of topic, partition, offset and `places`: how many rows stand for the record.
+        At most `limit` dicts of topic, partition, offset and `tables`: how many rows stand for the record.
     """
     key = list(raw.key)
     batches = (batch if first_batch is None else first_batch, batch)
     records = lake.read(raw, batches=batches)
     F, _ = functions_of(records)
-    rows = records.select(*key, F.lit(0).alias("is_place"))
-    for table in places:
-        placed = lake.read(table, batches=batches)
-        rows = rows.unionByName(placed.select(*key, F.lit(1).alias("is_place")))
+    rows = records.select(*key, F.lit(0).alias("is_classified"))
+    for table in tables:
+        classified = lake.read(table, batches=batches)
+        rows = rows.unionByName(classified.select(*key, F.lit(1).alias("is_classified")))
     wrong = (
         rows.groupBy(*key)
-        .agg(F.sum("is_place").cast("long").alias("places"), F.count(F.lit(1)).cast("long").alias("rows"))
-        .where((F.col("places") != 1) | (F.col("rows") != 2))
+        .agg(
+            F.sum("is_classified").cast("long").alias("tables"), F.count(F.lit(1)).cast("long").alias("rows")
+        )
+        .where((F.col("tables") != 1) | (F.col("rows") != 2))
         .limit(limit)
     )
-    return lake.engine.to_arrow(wrong.select(*key, "places")).to_pylist()
+    return lake.engine.to_arrow(wrong.select(*key, "tables")).to_pylist()

@@ -21,8 +21,9 @@ from confluent_kafka.admin import AdminClient
 from clickstream_assets import ingest
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS, REJECTED_EVENTS, Table
 from clickstream_assets.engine import DataFrame, DuckDBEngine, SparkEngine, functions_of
+from clickstream_assets.ingest.classification import counts_by_hour, land_records, misclassified_records
 from clickstream_assets.ingest.parsing import parse_batches
-from clickstream_assets.ingest.placing import counts_by_hour, days_to_update, land_records, misplaced_records
+from clickstream_assets.ingest.reach import dirty_days
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import DataLossError, Offsets, Topic
 from clickstream_assets.stores.lake import Lake, LakeStorageError
@@ -228,8 +229,8 @@ def test_records_are_counted_by_the_hour_of_their_arrival(two_hours: Ingestion):
     assert hours_of(two_hours, batch=1) == {9: (5, 4, 0, 0, 1)}
     (first,) = counts_by_hour(two_hours.lake, RAW_EVENTS, PLACES, 1)
     assert first["hour"] == datetime(2024, 5, 1, 9, tzinfo=UTC)
-    assert misplaced_records(two_hours.lake, RAW_EVENTS, PLACES, 1) == []
-    assert misplaced_records(two_hours.lake, RAW_EVENTS, PLACES, 2) == []
+    assert misclassified_records(two_hours.lake, RAW_EVENTS, PLACES, 1) == []
+    assert misclassified_records(two_hours.lake, RAW_EVENTS, PLACES, 2) == []
 
 
 def lose(ingestion: Ingestion, table: Table, offset: int) -> None:
@@ -247,7 +248,7 @@ def test_a_lost_record_is_found(copy_of_two_hours: Ingestion):
     lose(copy_of_two_hours, EVENTS, 7)
     assert hours_of(copy_of_two_hours) == {9: (5, 4, 0, 0, 1), 10: (5, 3, 0, 0, 1)}
     topic = copy_of_two_hours.settings.kafka_topic
-    assert misplaced_records(copy_of_two_hours.lake, RAW_EVENTS, PLACES, 2) == [
+    assert misclassified_records(copy_of_two_hours.lake, RAW_EVENTS, PLACES, 2) == [
         {"topic": topic, "partition": 0, "offset": 7, "places": 0}
     ]
 
@@ -255,7 +256,7 @@ def test_a_lost_record_is_found(copy_of_two_hours: Ingestion):
 def test_a_doubled_record_is_found(copy_of_two_hours: Ingestion):
     double(copy_of_two_hours, REJECTED_EVENTS, 9)
     assert hours_of(copy_of_two_hours)[10] == (5, 4, 0, 0, 2)
-    (wrong,) = misplaced_records(copy_of_two_hours.lake, RAW_EVENTS, PLACES, 2)
+    (wrong,) = misclassified_records(copy_of_two_hours.lake, RAW_EVENTS, PLACES, 2)
     assert (wrong["offset"], wrong["places"]) == (9, 2)
 
 
@@ -263,7 +264,7 @@ def test_a_lost_record_that_a_doubled_one_makes_up_for_is_found(copy_of_two_hour
     double(copy_of_two_hours, EVENTS, 5)
     lose(copy_of_two_hours, EVENTS, 6)
     assert hours_of(copy_of_two_hours)[10] == (5, 4, 0, 0, 1)
-    wrong = misplaced_records(copy_of_two_hours.lake, RAW_EVENTS, PLACES, 2)
+    wrong = misclassified_records(copy_of_two_hours.lake, RAW_EVENTS, PLACES, 2)
     assert sorted((row["offset"], row["places"]) for row in wrong) == [(5, 2), (6, 0)]
 
 
@@ -382,7 +383,7 @@ def test_two_topics_share_a_lake(shop: Settings, kafka: Settings, duckdb_engine:
     assert first.misplaced() == {}
 
 
-def test_days_to_update_are_those_whose_sessions_new_events_can_change(
+def test_dirty_days_are_those_whose_sessions_new_events_can_change(
     shop: Settings, duckdb_engine: DuckDBEngine
 ):
     ingestion = Ingestion.of(shop, duckdb_engine)
@@ -391,9 +392,9 @@ def test_days_to_update_are_those_whose_sessions_new_events_can_change(
         before = ingestion.lake.snapshot(EVENTS).batch
         send(shop, {0: events})
         ingestion.run()
-        return days_to_update(ingestion.lake, before, GAP, LOOKBACK)
+        return dirty_days(ingestion.lake, before, GAP, LOOKBACK)
 
-    assert days_to_update(ingestion.lake, 0, GAP, LOOKBACK) == []
+    assert dirty_days(ingestion.lake, 0, GAP, LOOKBACK) == []
     first = [event("u", "2024-04-30T23:50:00Z"), event("v", "2024-05-05T12:00:00Z")]
     assert ingest(*first) == [date(2024, 4, 30), date(2024, 5, 5)]
     # Nobody else was active around this day.
@@ -401,8 +402,8 @@ def test_days_to_update_are_those_whose_sessions_new_events_can_change(
     # The session of the evening before may go on past midnight.
     assert ingest(event("u", "2024-05-01T00:10:00Z"))[:2] == [date(2024, 4, 30), date(2024, 5, 1)]
     assert ingest(b"rejected", event("u", "2024-05-01T00:10:00Z")) == []
-    assert days_to_update(ingestion.lake, 0, GAP, LOOKBACK)[0] == date(2024, 4, 30)
-    assert days_to_update(ingestion.lake, ingestion.lake.snapshot(EVENTS).batch, GAP, LOOKBACK) == []
+    assert dirty_days(ingestion.lake, 0, GAP, LOOKBACK)[0] == date(2024, 4, 30)
+    assert dirty_days(ingestion.lake, ingestion.lake.snapshot(EVENTS).batch, GAP, LOOKBACK) == []
 
 
 def test_spark_ends_in_the_tables_of_duckdb(
