@@ -13,6 +13,7 @@ from clickstream_assets.commands.simulate import replay, simulate
 from clickstream_assets.commands.spark import spark_app
 from clickstream_assets.commands.stack import fetch_jars_command, stack_app
 from clickstream_assets.commands.stream import stream
+from clickstream_assets.commands.tables import tables_command
 
 app = typer.Typer(
     help="Click events from Kafka to sessions, segments and recommendations.",
@@ -31,5 +32,6 @@ app.command()(evaluate)
 app.command("report")(report_command)
 app.command()(demo)
 app.command("settings")(settings_command)
+app.command("tables")(tables_command)
 app.command("prepare")(prepare_command)
 app.command("fetch-jars")(fetch_jars_command)
