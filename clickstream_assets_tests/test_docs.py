@@ -25,6 +25,7 @@ from clickstream_assets.api.app import create_app
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
 from clickstream_assets.commands.app import app as command_line
 from clickstream_assets.definitions import defs
+from clickstream_assets.defs.checks import table_checks
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.dagster_private import AssetGraph
@@ -387,6 +388,7 @@ def add(monkeypatch: pytest.MonkeyPatch) -> Add:
 
     table = run("clickstream_assets/catalogue/reports.py")
     monkeypatch.setattr(catalogue, "SEARCH_QUERIES", table.SEARCH_QUERIES, raising=False)
+    monkeypatch.setitem(catalogue.TABLES, "search_queries", table.SEARCH_QUERIES)
     return run
 
 
@@ -396,7 +398,6 @@ def test_every_example_is_looked_at():
         "clickstream_assets/catalogue/reports.py",
         "clickstream_assets/analytics/searches.py",
         "clickstream_assets/defs/reports/assets.py",
-        "clickstream_assets/defs/reports/checks.py",
         f"{MIGRATIONS}/r0005_searches.py",
         "clickstream_assets/stores/postgres/tables.py",
         "clickstream_assets/api/tables.py",
@@ -413,13 +414,16 @@ def test_the_examples_function_passes_the_examples_test(add: Add, duckdb_engine:
 def test_the_examples_asset_is_one_of_the_reports(add: Add, definitions: dg.Definitions):
     add("clickstream_assets/analytics/searches.py")
     asset = add("clickstream_assets/defs/reports/assets.py").search_queries
-    check = add("clickstream_assets/defs/reports/checks.py").search_queries_keys
-    extended = dg.Definitions.merge(definitions, dg.Definitions(assets=[asset], asset_checks=[check]))
+    checks = table_checks([asset])
+    extended = dg.Definitions.merge(definitions, dg.Definitions(assets=[asset], asset_checks=checks))
     graph = extended.resolve_asset_graph()
     key = dg.AssetKey("search_queries")
     assert graph.get(key).parent_keys == {dg.AssetKey("events"), dg.AssetKey("sessions")}
     assert key in extended.resolve_job_def("refresh").asset_layer.executable_asset_keys
-    assert [found.name for found in graph.asset_check_keys if found.asset_key == key] == ["keys_are_unique"]
+    assert {found.name for found in graph.asset_check_keys if found.asset_key == key} == {
+        "keys_are_unique",
+        "values_are_allowed",
+    }
 
 
 def test_the_examples_migration_makes_the_examples_table(add: Add, monkeypatch: pytest.MonkeyPatch):

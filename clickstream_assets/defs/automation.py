@@ -1,8 +1,8 @@
-"""What brings published days up to date: late events and new ones are treated alike.
+"""The sensor that has dirty days computed again: late events and new ones are treated alike.
 
-`events` reports the days that its new rows touch. `touched_days` collects them and asks for one `refresh` run at a
+`events` reports the days that its new rows make dirty. `dirty_days` collects them and asks for one `refresh` run at a
 time, each over a range of days in a row, with all that rests on them: the tables of all time, the models, and what
-is served. So no report is older than the carts and customers that it tells of, and no day keeps another waiting.
+is served. So no report is older than the carts and customers in it, and no day keeps another waiting.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ class RefreshState(BaseModel):
 def next_range(waiting: Sequence[date]) -> tuple[date, date]:
     """Return the first and last of the days around the one that has waited longest, up to longer gaps.
 
-    Neither the earliest days first nor the latest: either would be touched again while it is brought up to date,
-    under steady traffic with a few late events, and the others' turn would never come.
+    Neither the earliest days come first nor the latest: either would be dirty again while it is computed, under steady
+    traffic with a few late events, and the others' turn would never come.
 
-    Over a week-end a run does less for nothing than two runs cost to start.
+    Recomputing a gap of up to three days is cheaper than starting a second run.
     """
     longest = waiting[0]
     days = sorted(waiting)
-    place = days.index(longest)
-    return _reach(longest, reversed(days[:place])), _reach(longest, days[place + 1 :])
+    number = days.index(longest)
+    return _reach(longest, reversed(days[:number])), _reach(longest, days[number + 1 :])
 
 
 def _reach(day: date, onward: Iterable[date]) -> date:
@@ -74,12 +74,13 @@ def _reach(day: date, onward: Iterable[date]) -> date:
 
 
 @dg.sensor(
+    name="dirty_days",
     job=refresh,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts a refresh run for the days that new events touch.",
+    description="Starts a refresh run for the days that new events make dirty.",
 )
-def touched_days(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+def dirty_days_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Ask for the days that `events` reported, one run at a time; a failed run's days are asked for again.
 
     Nothing is asked for before the blocking checks of `events` have passed on what it holds.
@@ -140,7 +141,7 @@ def _take_in_reports(instance: dg.DagsterInstance, state: RefreshState) -> None:
     ).records
     for record in records:
         state.seen = record.storage_id
-        days = metadata_value(record.event_log_entry, "days_to_update") or []
+        days = metadata_value(record.event_log_entry, "dirty_days") or []
         state.wait_for(date.fromisoformat(day) for day in days)
 
 

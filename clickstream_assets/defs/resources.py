@@ -6,8 +6,7 @@ import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 from pydantic import PrivateAttr
 
-from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
-from clickstream_assets.engine import spark_session
+from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine, spark_session
 from clickstream_assets.settings import EngineName, Settings, load_settings
 from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.stores.lake import Lake
@@ -49,7 +48,7 @@ class KafkaResource(dg.ConfigurableResource):
 
     settings: SettingsResource
 
-    def topic(self) -> Topic:
+    def get(self) -> Topic:
         """Return the topic that the settings name; nothing is connected yet."""
         return Topic(self.settings.get())
 

@@ -1,50 +1,110 @@
-"""What a run is about: which days, and which version of the events all of its tables are made from."""
+"""What a run is about: which days, which batches, and the version of the events that its tables are made from."""
 
 from __future__ import annotations
 
-from datetime import date
-from typing import TypeAlias
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any, Self, TypeAlias
 
 import dagster as dg
 
-from clickstream_assets.analytics.persons import between
+from clickstream_assets.analytics.persons import EVENT_COLUMNS, SESSION_COLUMNS, between
 from clickstream_assets.catalogue import EVENTS, SESSIONS, Table
-from clickstream_assets.defs.dagster_private import FIRST_PARTITION_TAG, LAST_PARTITION_TAG, PARTITION_TAG
+from clickstream_assets.defs.dagster_private import (
+    FIRST_PARTITION_TAG,
+    LAST_PARTITION_TAG,
+    PARTITION_TAG,
+    last_evaluation,
+)
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.stores.lake import Lake
 
 Days: TypeAlias = tuple[date, date] | None
 """The first and the last day; None for all that there are."""
+Context: TypeAlias = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 EVENTS_VERSION = "events_version"
 """Metadata of `sessions`: the version of `events` that they were made from."""
+REPLACED_FROM = "replaced_from"
+"""Metadata of a table of days that has no partitions: the first day that was replaced, or NO_DAY."""
+NO_DAY = "no day has changed"
+FULL_AUDIT_EVERY = timedelta(hours=24)
 
 
 def run_days(context: dg.AssetCheckExecutionContext) -> Days:
-    """The days of the run that a check is part of; all, where somebody runs the check by itself."""
+    """Return the days of the run that a check is part of; all, where somebody runs the check by itself."""
     tags = context.run.tags
     day = tags.get(PARTITION_TAG)
     first, last = tags.get(FIRST_PARTITION_TAG, day), tags.get(LAST_PARTITION_TAG, day)
     return (date.fromisoformat(first), date.fromisoformat(last)) if first and last else None
 
 
+def replaced_days(context: dg.AssetCheckExecutionContext, asset: str) -> Days:
+    """Return the days that an asset without partitions replaced in this run: all where it does not say which."""
+    event = context.instance.get_latest_materialization_event(dg.AssetKey(asset))
+    first = metadata_value(event, REPLACED_FROM) if event and event.run_id == context.run.run_id else None
+    if first is None:
+        return None
+    return (date.fromisoformat(first) if first != NO_DAY else date.max, date.max)
+
+
 def rows_of(lake: Lake, table: Table, days: Days) -> DataFrame:
-    """The rows of some days of a table that has days."""
+    """Return the rows of some days; of a table without days, all."""
     rows = lake.read(table)
-    (column,) = table.partition_by
-    return between(rows, column, *days) if days else rows
+    return between(rows, table.day, *days) if table.day and days else rows
 
 
-def events_version(instance: dg.DagsterInstance, run_id: str) -> int | None:
-    """The version of the events that the run's sessions were made from; None, for the newest, where it made none.
+def run_events(context: Context, lake: Lake, columns: Iterable[str] | None = None) -> DataFrame:
+    """Return the events that the run's tables are made from: those that its sessions, if it made any, were made from.
 
     Events come in while a run is under way. Were each of its tables made from the newest, their sums would differ
     though nothing is wrong; what came in later is reported, and asked for by another run.
     """
-    event = instance.get_latest_materialization_event(dg.AssetKey(SESSIONS.name))
-    return metadata_value(event, EVENTS_VERSION) if event and event.run_id == run_id else None
+    event = context.instance.get_latest_materialization_event(dg.AssetKey(SESSIONS.name))
+    is_of_run = event is not None and event.run_id == context.run.run_id
+    return lake.read(EVENTS, metadata_value(event, EVENTS_VERSION) if is_of_run else None, columns)
 
 
-def check_events(context: dg.AssetCheckExecutionContext, lake: Lake) -> DataFrame:
-    """The events that the run's tables were made from."""
-    return lake.read(EVENTS, events_version(context.instance, context.run.run_id))
+def events_and_sessions(context: Context, lake: Lake, *more: str) -> tuple[DataFrame, DataFrame]:
+    """Return what a day's tables are made from: EVENT_COLUMNS and `more` of the events, SESSION_COLUMNS."""
+    return run_events(context, lake, (*EVENT_COLUMNS, *more)), lake.read(SESSIONS, columns=SESSION_COLUMNS)
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What a check of ingest batches found when it last passed; nothing where it has to look at everything.
+
+    Each ingest looks at the batches that have come since, so that its time grows with what is new; once in
+    FULL_AUDIT_EVERY it looks at all of them.
+    """
+
+    batch: int
+    """Last batch that it has looked at."""
+    audited_at: float
+    """When it looked at all batches; seconds since 1970."""
+    metadata: dict[str, Any]
+
+    @classmethod
+    def of(cls, context: dg.AssetCheckExecutionContext, check: dg.AssetCheckKey, newest: int) -> Self:
+        """Take it from the check's last evaluation that passed.
+
+        Args:
+            context: knows the instance.
+            check: the check.
+            newest: the last batch that the lake holds; a lake of fewer batches than were looked at is another one.
+        """
+        now = time.time()
+        evaluation = last_evaluation(context.instance, check, passed_only=True)
+        metadata: dict[str, Any] = (
+            {name: value.value for name, value in evaluation.metadata.items()} if evaluation else {}
+        )
+        batch, audited_at = metadata.get("batch", 0), metadata.get("audited_at", 0.0)
+        if batch > newest or now - audited_at > FULL_AUDIT_EVERY.total_seconds():
+            return cls(0, now, {})
+        return cls(batch, audited_at, metadata)
+
+    def progress(self, newest: int) -> dict[str, Any]:
+        """Return the metadata that the next evaluation goes on from."""
+        return {"batch": newest, "first_batch": self.batch + 1, "audited_at": self.audited_at}

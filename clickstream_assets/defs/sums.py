@@ -1,4 +1,4 @@
-"""Sums by day, and whether those of two tables are the same."""
+"""Counts and sums by day, and the comparison of those of two tables."""
 
 from __future__ import annotations
 
@@ -11,20 +11,27 @@ import dagster as dg
 
 from clickstream_assets.analytics.sessions import spilled
 from clickstream_assets.catalogue import SESSIONS, Table
-from clickstream_assets.defs.keys import SAMPLES
+from clickstream_assets.defs.checks import SAMPLES
 from clickstream_assets.defs.scope import Days, rows_of
 from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.ingest.reach import SESSION_DAYS
 from clickstream_assets.stores.lake import Lake
 
 Sums: TypeAlias = dict[Any, dict[str, Any]]
-"""By day figures by their names."""
-SESSION_REACH = timedelta(days=2)
-"""How long after its own day a session's last event can lie, at most."""
+"""Figures by their names, by day."""
+SESSION_REACH = timedelta(days=SESSION_DAYS)
+
+
+def counts_by(lake: Lake, rows: DataFrame, column: str) -> dict[Any, int]:
+    """Return how many rows have each value of a column, in the values' order."""
+    F, _ = functions_of(rows)
+    counted = rows.groupBy(column).agg(F.count(F.lit(1)).cast("long").alias("rows")).orderBy(column)
+    return {row[column]: row["rows"] for row in lake.engine.to_arrow(counted).to_pylist()}
 
 
 def sums(lake: Lake, table: Table, columns: Mapping[str, str], days: Days, where: str | None = None) -> Sums:
-    """Per day the sums of some columns, by the names that they are to have; `where` is an SQL condition."""
-    (day,) = table.partition_by
+    """Return sums of columns per day, by the names that they are to have; `where` is an SQL condition."""
+    day = str(table.day)
     rows = rows_of(lake, table, days)
     F, _ = functions_of(rows)
     if where:
@@ -40,9 +47,9 @@ def sums(lake: Lake, table: Table, columns: Mapping[str, str], days: Days, where
 
 
 def sums_of_sessions(lake: Lake, events: DataFrame, days: Days, where: str | None = None) -> Sums:
-    """Per day of the events: `events` and `revenue` as the sessions have them.
+    """Return `events` and `revenue` per day, as the sessions have them.
 
-    What sessions have after the midnight of their day is told by the events that lie within them.
+    What a session has after the midnight of its day is known from the events that lie within it.
 
     Args:
         lake: where the sessions are.
@@ -69,7 +76,7 @@ def sums_of_sessions(lake: Lake, events: DataFrame, days: Days, where: str | Non
 
 
 def compared(expected: Sums, actual: Sums, **more: Any) -> dg.AssetCheckResult:
-    """Whether the days' figures are the same; a day that one of the two has not counts as zeros there."""
+    """Compare figures by day; a day that one of the two has not counts as zeros there."""
     names = sorted({name for figures in (*expected.values(), *actual.values()) for name in figures})
 
     def total(sums: Sums, day: Any, name: str) -> Any:

@@ -19,7 +19,7 @@ from clickstream_assets_tests.dagster_private import (
     freeze_time,
 )
 
-CHECKS_OF_EVENTS = ("counts_close", "event_ids_are_unique")
+CHECKS_OF_EVENTS = ("counts_close", "event_ids_are_unique", "values_are_allowed")
 REPOSITORY = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("clickstream_assets"), "__repository__")
 STEPS = {
     DagsterRunStatus.QUEUED: DagsterEventType.RUN_ENQUEUED,

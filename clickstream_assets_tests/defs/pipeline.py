@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from clickstream_assets.catalogue import Table
-from clickstream_assets.defs.automation import touched_days
+from clickstream_assets.defs.automation import dirty_days_sensor
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets_tests.defs.history import tick
@@ -64,10 +64,10 @@ class Pipeline:
         )
 
     def catch_up(self) -> list[tuple[str, str]]:
-        """Run what `touched_days` asks for until it asks for nothing; return the ranges of days."""
+        """Run what `dirty_days` asks for until it asks for nothing; return the ranges of days."""
         ranges: list[tuple[str, str]] = []
         while True:
-            result = tick(touched_days, self.instance, self._definitions, self._cursor)
+            result = tick(dirty_days_sensor, self.instance, self._definitions, self._cursor)
             self._cursor = result.cursor
             if not result.run_requests:
                 assert result.skip_message == "every day is up to date"

@@ -118,8 +118,8 @@ def test_a_range_in_one_run_is_the_same_as_its_days_one_by_one_in_any_order(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):
     pipeline.ingest(*FOUR_DAYS)
-    # Less than a day's events, so that the range is worked through in several portions.
-    monkeypatch.setattr(partitions, "ROWS_PER_PORTION", 20)
+    # Less than a day's events, so that the range is worked through in several chunks.
+    monkeypatch.setattr(partitions, "ROWS_PER_CHUNK", 20)
     pipeline.refresh(FIRST, LAST, DAILY_ASSETS)
     at_once = daily_tables(pipeline)
     assert visits(pipeline, "owl") == [(date(2024, 5, 2), 2)]
@@ -204,7 +204,7 @@ def test_a_model_that_is_served_again_is_the_one_that_is_served(
 def test_days_far_apart_are_all_served_with_what_rests_on_them(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(serving, "USERS_PER_PORTION", 1)
+    monkeypatch.setattr(serving, "USERS_PER_CHUNK", 1)
     pipeline.ingest(event("05-01 10:00", "ann"), event("06-20 10:00", "bob", "p2"))
     assert pipeline.catch_up() == [("2024-05-01", "2024-05-01"), ("2024-06-20", "2024-06-20")]
     sessions, segments, *_ = daily_tables(pipeline)
@@ -222,7 +222,7 @@ def test_days_of_a_lake_that_was_made_anew_are_reported_again(pipeline: Pipeline
     pipeline.ingest(event("05-01 10:00", "ann"))
     shutil.rmtree(pipeline.settings.lake)
     pipeline.ingest()
-    assert pipeline.reported("events", "days_to_update") == ["2024-05-01"]
+    assert pipeline.reported("events", "dirty_days") == ["2024-05-01"]
 
 
 def test_days_that_a_killed_run_did_not_report_are_reported_by_the_next(
@@ -233,7 +233,7 @@ def test_days_that_a_killed_run_did_not_report_are_reported_by_the_next(
     killed.ingest(event("05-01 10:00", "ann"))
     pipeline.ingest()
     assert pipeline.reported("events", "new_events") == 0
-    assert pipeline.reported("events", "days_to_update") == ["2024-05-01"]
+    assert pipeline.reported("events", "dirty_days") == ["2024-05-01"]
 
 
 def test_a_model_that_is_worse_than_popularity_is_not_published(pipeline: Pipeline):

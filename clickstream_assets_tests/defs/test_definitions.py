@@ -130,7 +130,7 @@ def test_dg_loads_the_project(tmp_path: Path):
     assert "All definitions loaded successfully." in said
 
 
-def test_the_one_thing_in_use_that_dagster_may_change_is_the_backfill_policy(tmp_path: Path):
+def test_nothing_in_use_is_something_that_dagster_may_change(tmp_path: Path):
     # Each module by itself, in a process that has none of them yet: loading the folder silences warnings, and
     # decorators warn once, when they are imported.
     folder = ROOT / "clickstream_assets"
@@ -149,7 +149,7 @@ def test_the_one_thing_in_use_that_dagster_may_change_is_the_backfill_policy(tmp
         kind.__name__ for kind in (BetaWarning, PreviewWarning, SupersessionWarning, DeprecationWarning)
     )
     warned = re.findall(rf"(?:/dagster/|clickstream_assets/)\S+:\d+: (?:{kinds}): (.+?) is ", done.stderr)
-    assert set(warned) == {"Parameter `backfill_policy` of function `asset`"}
+    assert warned == []
 
 
 def test_the_assets_are_those_of_the_design_each_in_its_group(graph: AssetGraph):
@@ -220,41 +220,56 @@ def test_what_stops_a_run_is_checked_before_anything_rests_on_it(graph: AssetGra
     checks = {
         (key.asset_key.to_user_string(), key.name): graph.get(key).blocking for key in graph.asset_check_keys
     }
-    assert checks == {
+    # Made from the catalogue.
+    of_tables = {check for check in checks if check[1].endswith(("values_are_allowed", "keys_are_unique"))}
+    assert {checks[check] for check in of_tables} == {True}
+    assert {check: checks[check] for check in checks.keys() - of_tables} == {
         ("events", "counts_close"): True,
         ("events", "event_ids_are_unique"): True,
         ("sessions", "session_ids_are_unique"): True,
         # A session of a day before, which may be brought up to date later, can go on into the run's days.
         ("sessions", "sessions_hold_all_events"): False,
-        ("carts", "keys_are_unique"): True,
         ("carts", "bought_carts_have_their_purchase"): False,
-        ("user_segments", "keys_are_unique"): True,
-        ("customer_segments", "keys_are_unique"): True,
         ("customer_segments", "scores_follow_behaviour"): False,
-        ("cohort_retention", "keys_are_unique"): True,
         ("cohort_retention", "cohorts_hold_every_user"): False,
-        ("product_performance", "keys_are_unique"): True,
         ("product_performance", "products_add_up_to_the_day"): True,
-        ("category_conversion", "keys_are_unique"): True,
         ("category_conversion", "categories_add_up_to_the_day"): True,
-        ("daily_summary", "keys_are_unique"): True,
         ("daily_summary", "users_are_those_of_the_segments"): True,
         ("daily_summary", "revenue_is_that_of_the_sessions"): False,
         # Warned of: there is no rate to add them up by.
         ("daily_summary", "a_day_has_one_currency"): False,
-        ("funnel", "keys_are_unique"): True,
         ("funnel", "funnel_starts_with_all_viewers"): False,
-        ("daily_report", "keys_are_unique"): True,
         ("daily_report", "reports_say_what_the_summary_says"): True,
-        ("campaign_attribution", "keys_are_unique"): True,
         ("campaign_attribution", "each_model_shares_out_all_revenue"): True,
         ("campaign_attribution", "each_model_shares_out_all_orders"): True,
-        ("product_windows", "window_keys_are_unique"): True,
         # Late events are on the batch side only, and the batch side can be behind.
         ("product_windows", "stream_agrees_with_batch"): False,
         ("flash_sale_alerts", "alerts_follow_from_windows"): False,
         ("model_evaluation", "chosen_is_not_worse_than_popularity"): True,
     }
+
+
+def test_every_table_of_the_lake_has_the_checks_of_the_catalogue(graph: AssetGraph):
+    checks = {
+        (key.asset_key.to_user_string(), key.name)
+        for key in graph.asset_check_keys
+        if graph.get(key).blocking
+    }
+    for key in graph.materializable_asset_keys:
+        node, asset = graph.get(key), key.to_user_string()
+        if "delta" not in node.kinds:
+            continue
+        shown, *others = [
+            node.metadata["dagster/table_name"],
+            *filter(None, node.metadata.get("other_tables", "").split(", ")),
+        ]
+        for table in (shown, *others):
+            prefix = "" if table == shown else f"{table}_"
+            assert (asset, f"{prefix}values_are_allowed") in checks
+            # Records are accounted for by `counts_close` and `event_ids_are_unique`.
+            if asset not in INGESTED:
+                unique = {"sessions": "session_ids_are_unique", "product_windows": "window_keys_are_unique"}
+                assert (asset, unique.get(table, f"{prefix}keys_are_unique")) in checks
 
 
 @pytest.mark.parametrize(
@@ -281,6 +296,8 @@ def test_checks_of_the_streams_can_be_run_without_them(definitions: dg.Definitio
     assert not layer.executable_asset_keys
     assert {key.name for key in layer.asset_graph.asset_check_keys} == {
         "window_keys_are_unique",
+        "keys_are_unique",
+        "values_are_allowed",
         "stream_agrees_with_batch",
         "alerts_follow_from_windows",
     }
@@ -292,7 +309,7 @@ def test_jobs_leave_no_asset_to_be_made_by_hand(graph: AssetGraph):
 
 @pytest.mark.parametrize(
     ("sensor", "job"),
-    [("new_records", "ingest"), ("touched_days", "refresh"), ("new_stream_records", "stream")],
+    [("new_records", "ingest"), ("dirty_days", "refresh"), ("new_stream_records", "stream")],
     ids=["ingest", "refresh", "stream"],
 )
 def test_a_sensor_that_is_on_from_the_start_runs_each_job(definitions: dg.Definitions, sensor: str, job: str):

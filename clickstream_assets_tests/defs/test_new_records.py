@@ -43,7 +43,7 @@ class KafkaWith(KafkaResource):
 
     held: dict[str, list[int]]
 
-    def topic(self) -> TopicWith:
+    def get(self) -> TopicWith:
         return TopicWith(self.settings.get(), self.held)
 
 
@@ -65,7 +65,7 @@ def ingested(
 ) -> None:
     """A run has brought the topic in up to these offsets, and its checks have passed."""
     landed(instance, offsets, batch, topic)
-    materialize(instance, "events", batch=batch, days_to_update=[])
+    materialize(instance, "events", batch=batch, dirty_days=[])
     check_events(instance)
 
 
@@ -160,7 +160,7 @@ def test_events_of_a_run_that_was_killed_are_not_left_unchecked(
 ):
     ingested(instance, {0: 4}, batch=1)
     landed(instance, {0: 6}, batch=2)
-    materialize(instance, "events", batch=2, days_to_update=[])
+    materialize(instance, "events", batch=2, dirty_days=[])
     check_events(instance, only="counts_close")
     past_run(instance, "ingest", DagsterRunStatus.CANCELED)
     assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0

@@ -9,7 +9,7 @@ import pytest
 
 from clickstream_assets.catalogue import CUSTOMER_SEGMENTS, EVENTS
 from clickstream_assets.defs import partitions
-from clickstream_assets.defs.partitions import daily, days_of, portions
+from clickstream_assets.defs.partitions import chunks, daily, days_of
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests.analytics.records import at, event_table
@@ -45,25 +45,25 @@ def lake_with(folder: Path, engine: DuckDBEngine, events_per_day: list[int]) -> 
         ([7], [(0, 0)]),
     ],
 )
-def test_portions_are_as_large_as_memory_allows(
+def test_chunks_are_as_large_as_memory_allows(
     tmp_path: Path,
     duckdb_engine: DuckDBEngine,
     monkeypatch: pytest.MonkeyPatch,
     events_per_day: list[int],
     expected: list[tuple[int, int]],
 ):
-    monkeypatch.setattr(partitions, "ROWS_PER_PORTION", 5)
+    monkeypatch.setattr(partitions, "ROWS_PER_CHUNK", 5)
     lake = lake_with(tmp_path, duckdb_engine, events_per_day)
     last = MAY + timedelta(days=len(events_per_day) - 1)
-    assert list(portions(lake, MAY, last)) == [
+    assert list(chunks(lake, MAY, last)) == [
         (MAY + timedelta(days=start), MAY + timedelta(days=end)) for start, end in expected
     ]
 
 
-def test_a_table_of_its_own_size_has_portions_of_its_own(
+def test_a_table_of_its_own_size_has_chunks_of_its_own(
     tmp_path: Path, duckdb_engine: DuckDBEngine, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(partitions, "ROWS_PER_PORTION", 5)
+    monkeypatch.setattr(partitions, "ROWS_PER_CHUNK", 5)
     lake = lake_with(tmp_path, duckdb_engine, [1, 1])
     # Few events, and many customers as of each day.
     customers = [
@@ -81,13 +81,13 @@ def test_a_table_of_its_own_size_has_portions_of_its_own(
     rows = pa.Table.from_pylist(customers, schema=CUSTOMER_SEGMENTS.arrow)
     lake.replace(CUSTOMER_SEGMENTS, duckdb_engine.from_arrow(rows))
     second = MAY + timedelta(days=1)
-    assert list(portions(lake, MAY, second)) == [(MAY, second)]
-    assert list(portions(lake, MAY, second, CUSTOMER_SEGMENTS)) == [(MAY, MAY), (second, second)]
+    assert list(chunks(lake, MAY, second)) == [(MAY, second)]
+    assert list(chunks(lake, MAY, second, CUSTOMER_SEGMENTS)) == [(MAY, MAY), (second, second)]
 
 
-def test_portions_of_a_lake_without_events_are_all_days_at_once(tmp_path: Path, duckdb_engine: DuckDBEngine):
+def test_chunks_of_a_lake_without_events_are_all_days_at_once(tmp_path: Path, duckdb_engine: DuckDBEngine):
     lake = Lake(str(tmp_path), duckdb_engine)
-    assert list(portions(lake, MAY, MAY + timedelta(days=364))) == [(MAY, MAY + timedelta(days=364))]
+    assert list(chunks(lake, MAY, MAY + timedelta(days=364))) == [(MAY, MAY + timedelta(days=364))]
 
 
 def test_a_partition_is_one_day():

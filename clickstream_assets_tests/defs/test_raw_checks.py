@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pytest
 
 from clickstream_assets.catalogue import EVENTS
-from clickstream_assets.defs.automation import touched_days
+from clickstream_assets.defs.automation import dirty_days_sensor
 from clickstream_assets.defs.dagster_private import last_evaluation
 from clickstream_assets.defs.raw import checks
 from clickstream_assets.settings import Settings
@@ -102,7 +102,7 @@ def test_each_ingest_is_checked_by_what_is_new_and_all_of_it_once_a_day(
     # Batch 4 is not taken for checked by the ingest that comes after.
     assert not ingest(pipeline, definitions, EVE)
     assert found(pipeline, "event_ids_are_unique")[1]["first_batch"] == 4
-    looked = tick(touched_days, pipeline.instance, definitions)
+    looked = tick(dirty_days_sensor, pipeline.instance, definitions)
     assert (looked.run_requests or []) == []
     assert (looked.skip_message or "").startswith("check counts_close of events failed; ")
 

@@ -26,24 +26,8 @@ from clickstream_assets.catalogue import (
     SESSIONS,
     Table,
 )
-from clickstream_assets.defs.reports.attribution import (
-    each_model_shares_out_all_orders,
-    each_model_shares_out_all_revenue,
-)
-from clickstream_assets.defs.reports.checks import revenue_is_that_of_the_sessions
 from clickstream_assets.defs.resources import ComputeResource, LakeResource, SettingsResource
 from clickstream_assets.defs.segments import assets as segments
-from clickstream_assets.defs.segments.checks import (
-    cohorts_hold_every_user,
-    scores_follow_behaviour,
-    unique_customers,
-)
-from clickstream_assets.defs.sessions.checks import (
-    bought_carts_have_their_purchase,
-    session_ids_are_unique,
-    sessions_hold_all_events,
-    unique_carts,
-)
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets_tests.defs.pipeline import Pipeline
@@ -105,7 +89,7 @@ def lake(pipeline_env: Settings) -> LakeResource:
 
 def refresh(pipeline: Pipeline) -> dg.ExecuteInProcessResult:
     """Bring the days that `events` reported last up to date; all checks have to pass."""
-    days = pipeline.reported("events", "days_to_update")
+    days = pipeline.reported("events", "dirty_days")
     result = pipeline.refresh(min(days), max(days), OURS)
     checks = result.get_asset_check_evaluations()
     assert len(checks) >= 10
@@ -143,7 +127,7 @@ def test_late_events_repair_carts_customers_and_attribution(pipeline: Pipeline):
     assert (first_visit["campaign"], first_visit["furthest_step"]) == ("mail", "add_to_cart")
 
     pipeline.ingest(*LATE)
-    assert pipeline.reported("events", "days_to_update") == ["2024-05-11", "2024-05-12"]
+    assert pipeline.reported("events", "dirty_days") == ["2024-05-11", "2024-05-12"]
     refresh(pipeline)
     assert states(pipeline)["bob"] == [("recovered", Decimal(1))]
     assert owed(pipeline, "2024-05-12") == {"search": Decimal(60)}
@@ -165,7 +149,7 @@ def test_late_events_repair_carts_customers_and_attribution(pipeline: Pipeline):
 def test_a_late_campaign_reaches_the_orders_of_the_thirty_days_after_it(pipeline: Pipeline):
     pipeline.ingest(*MAY)
     pipeline.ingest(event("04-20 10:00", "cat", campaign="radio"), event("04-10 10:00", "cat", campaign="tv"))
-    assert pipeline.reported("events", "days_to_update") == ["2024-04-10", "2024-04-20", "2024-05-12"]
+    assert pipeline.reported("events", "dirty_days") == ["2024-04-10", "2024-04-20", "2024-05-12"]
 
 
 def test_customers_of_some_days_at_a_time_are_those_of_all_at_once(
@@ -175,7 +159,7 @@ def test_customers_of_some_days_at_a_time_are_those_of_all_at_once(
     refresh(pipeline)
     at_once = pipeline.lake(CUSTOMER_SEGMENTS)
     DeltaTable(f"{pipeline.settings.lake}/{CUSTOMER_SEGMENT_DAYS.name}").delete()
-    monkeypatch.setattr(segments, "ORDERS_PER_PORTION", 4)
+    monkeypatch.setattr(segments, "ORDERS_PER_CHUNK", 4)
     assert pipeline.materialize("customer_segments").success
     assert pipeline.lake(CUSTOMER_SEGMENTS) == at_once
     assert len({row["report_date"] for row in at_once}) == 11
@@ -233,25 +217,37 @@ def overwrite(pipeline: Pipeline, table: Table, rows: list[dict[str, Any]]) -> N
     write_deltalake(f"{pipeline.settings.lake}/{table.name}", data, mode="overwrite")
 
 
-def judged(check: dg.AssetChecksDefinition, lake: LakeResource, *days: str) -> AssetCheckEvaluation:
-    """What a check says of all days, or as in a run of these."""
-    tags = dict(
-        zip(("dagster/asset_partition_range_start", "dagster/asset_partition_range_end"), days, strict=False)
-    )
-    with dg.DagsterInstance.ephemeral() as instance:
-        run = dg.materialize(
-            [check],
-            selection=dg.AssetSelection.checks(check),
-            instance=instance,
-            resources={"lake": lake},
-            tags=tags,
-            raise_on_error=False,
-        )
-    (evaluation,) = run.get_asset_check_evaluations()
-    return evaluation
+class Judge:
+    """Carries out the checks of the code location, one at a time."""
+
+    def __init__(self, definitions: dg.Definitions, lake: LakeResource) -> None:
+        self._definitions = definitions
+        self._lake = lake
+
+    def __call__(self, asset: str, check: str, *days: str) -> AssetCheckEvaluation:
+        """Return what a check says of all days, or as in a run of these."""
+        key = dg.AssetCheckKey(dg.AssetKey(asset), check)
+        (of_key,) = [checks for checks in self._definitions.asset_checks or () if key in checks.check_keys]
+        names = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+        with dg.DagsterInstance.ephemeral() as instance:
+            run = dg.materialize(
+                [of_key],
+                selection=dg.AssetSelection.checks(key),
+                instance=instance,
+                resources={"lake": self._lake},
+                tags=dict(zip(names, days, strict=False)),
+                raise_on_error=False,
+            )
+        (evaluation,) = run.get_asset_check_evaluations()
+        return evaluation
 
 
-def test_checks_name_what_is_wrong(pipeline: Pipeline, lake: LakeResource):
+@pytest.fixture
+def judge(definitions: dg.Definitions, lake: LakeResource) -> Judge:
+    return Judge(definitions, lake)
+
+
+def test_checks_name_what_is_wrong(pipeline: Pipeline, judge: Judge):
     pipeline.ingest(*MAY)
     refresh(pipeline)
 
@@ -260,17 +256,17 @@ def test_checks_name_what_is_wrong(pipeline: Pipeline, lake: LakeResource):
     overwrite(
         pipeline, CARTS, [*carts, {**sold, "purchased_at": sold["purchased_at"] + timedelta(seconds=1)}]
     )
-    twice = judged(unique_carts, lake)
+    twice = judge("carts", "keys_are_unique")
     assert not twice.passed
     assert twice.metadata["sample_keys"].value == [{"cart_id": sold["cart_id"]}]
     overwrite(pipeline, CARTS, [{**sold, "product_ids": ["never bought"]}])
-    unsold = judged(bought_carts_have_their_purchase, lake)
+    unsold = judge("carts", "bought_carts_have_their_purchase")
     assert not unsold.passed
     assert unsold.metadata["sample_keys"].value == [sold["cart_id"]]
 
     visits = pipeline.lake(SESSIONS)
     overwrite(pipeline, SESSIONS, [*visits, visits[0]])
-    assert judged(session_ids_are_unique, lake).metadata["actual"].value == len(visits)
+    assert judge("sessions", "session_ids_are_unique").metadata["actual"].value == len(visits)
     # What is wrong on one day is not made up for by another.
     (first, *_, last) = sorted(visits, key=lambda row: row["start_time"])
     changed = {first["session_id"]: 1, last["session_id"]: -1}
@@ -283,49 +279,55 @@ def test_checks_name_what_is_wrong(pipeline: Pipeline, lake: LakeResource):
         "2024-05-01 revenue: 0.0000 expected, 1.0000 found",
         "2024-05-12 revenue: 60.0000 expected, 59.0000 found",
     ]
-    assert judged(sessions_hold_all_events, lake).metadata["sample_days"].value == wrong
+    assert judge("sessions", "sessions_hold_all_events").metadata["sample_days"].value == wrong
     # A run looks at its own days.
     assert (
-        judged(sessions_hold_all_events, lake, "2024-05-02", "2024-05-12").metadata["sample_days"].value
+        judge("sessions", "sessions_hold_all_events", "2024-05-02", "2024-05-12")
+        .metadata["sample_days"]
+        .value
         == wrong[1:]
     )
-    assert judged(sessions_hold_all_events, lake, "2024-05-02", "2024-05-11").passed
-    assert not judged(revenue_is_that_of_the_sessions, lake).passed
+    assert judge("sessions", "sessions_hold_all_events", "2024-05-02", "2024-05-11").passed
+    assert not judge("daily_summary", "revenue_is_that_of_the_sessions").passed
     overwrite(pipeline, SESSIONS, visits)
 
     shares = pipeline.lake(CAMPAIGN_ATTRIBUTION)
     overwrite(pipeline, CAMPAIGN_ATTRIBUTION, [row for row in shares if row["model"] != "linear"])
-    missing = judged(each_model_shares_out_all_revenue, lake)
+    missing = judge("campaign_attribution", "each_model_shares_out_all_revenue")
     assert not missing.passed
     assert missing.metadata["sample_days"].value == [
         "2024-05-02 linear: 4.0000 expected, 0 found",
         "2024-05-12 linear: 60.0000 expected, 0 found",
     ]
-    assert judged(each_model_shares_out_all_orders, lake).metadata["sample_days"].value == [
+    assert judge("campaign_attribution", "each_model_shares_out_all_orders").metadata[
+        "sample_days"
+    ].value == [
         "2024-05-02 linear: 1 expected, 0 found",
         "2024-05-12 linear: 1 expected, 0 found",
     ]
 
     customers = pipeline.lake(CUSTOMER_SEGMENTS)
     overwrite(pipeline, CUSTOMER_SEGMENTS, [*customers, customers[0]])
-    assert not judged(unique_customers, lake).passed
+    assert not judge("customer_segments", "keys_are_unique").passed
     twelfth = [row for row in customers if row["report_date"] == date(2024, 5, 12) and row["frequency"]]
     (ann, cat) = sorted(twelfth, key=lambda row: row["monetary"])
     overwrite(pipeline, CUSTOMER_SEGMENTS, [ann, {**cat, "user_id": "dan", "rfm_segment": None}, cat])
-    assert judged(scores_follow_behaviour, lake).metadata["sample_keys"].value == ["2024-05-12: no segment"]
+    assert judge("customer_segments", "scores_follow_behaviour").metadata["sample_keys"].value == [
+        "2024-05-12: no segment"
+    ]
     overwrite(
         pipeline, CUSTOMER_SEGMENTS, [{**ann, "m_score": 5}, cat, {**cat, "user_id": "dan", "r_score": 1}]
     )
-    assert judged(scores_follow_behaviour, lake).metadata["sample_keys"].value == [
+    assert judge("customer_segments", "scores_follow_behaviour").metadata["sample_keys"].value == [
         "2024-05-12: r_score",
         "2024-05-12: m_score",
     ]
     overwrite(pipeline, CUSTOMER_SEGMENTS, [ann, cat])
-    assert judged(scores_follow_behaviour, lake).passed
+    assert judge("customer_segments", "scores_follow_behaviour").passed
 
     cohorts = pipeline.lake(COHORT_RETENTION)
     overwrite(pipeline, COHORT_RETENTION, [row for row in cohorts if row["weeks_since"]])
-    lost = judged(cohorts_hold_every_user, lake)
+    lost = judge("cohort_retention", "cohorts_hold_every_user")
     assert not lost.passed
     assert (lost.metadata["expected"].value, lost.metadata["actual"].value) == (3, 0)
 

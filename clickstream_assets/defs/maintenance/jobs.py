@@ -4,31 +4,29 @@ from datetime import timedelta
 
 import dagster as dg
 
-from clickstream_assets import catalogue
-from clickstream_assets.defs.failures import explained_errors
+from clickstream_assets.catalogue import TABLES
 from clickstream_assets.defs.jobs import ONE_AT_A_TIME
-from clickstream_assets.defs.resources import LakeResource, SettingsResource
-
-TABLES = [table for table in catalogue.TABLES.values() if table.in_lake]
+from clickstream_assets.defs.steps import step
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.lake import Lake
 
 
 @dg.op
-def maintain_tables(context: dg.OpExecutionContext, settings: SettingsResource, lake: LakeResource) -> None:
+@step
+def maintain_tables(context: dg.OpExecutionContext, settings: Settings, lake: Lake) -> None:
     """Maintain each table that is there; can be repeated, and interrupted, at any time."""
-    retention = timedelta(days=settings.get().lake_retention_days)
-    the_lake = lake.get()
+    retention = timedelta(days=settings.lake_retention_days)
     lines = ["| table | rows | files before | files after | deleted from storage |", "|---|---|---|---|---|"]
     before = after = removed = 0
-    with explained_errors():
-        for table in filter(the_lake.exists, TABLES):
-            done = the_lake.maintain(table, retention)
-            lines.append(
-                f"| {table.name} | {done.rows:,} | {done.files_before:,} | {done.files_after:,} "
-                f"| {done.removed_files:,} |"
-            )
-            before += done.files_before
-            after += done.files_after
-            removed += done.removed_files
+    for table in filter(lake.exists, TABLES.values()):
+        done = lake.maintain(table, retention)
+        lines.append(
+            f"| {table.name} | {done.rows:,} | {done.files_before:,} | {done.files_after:,} "
+            f"| {done.removed_files:,} |"
+        )
+        before += done.files_before
+        after += done.files_after
+        removed += done.removed_files
     context.add_output_metadata(
         {
             "files_before": before,
@@ -39,10 +37,10 @@ def maintain_tables(context: dg.OpExecutionContext, settings: SettingsResource, 
     )
 
 
-# Appending, as the ingest does, goes on beside it; what replaces days does not.
+# Appending, as the ingest does, is possible meanwhile; replacing days is not.
 @dg.job(tags={ONE_AT_A_TIME: "refresh"})
 def lake_maintenance() -> None:
-    """Small files of the lake together, and unused ones gone."""
+    """Put small files of the lake together, and delete unused ones."""
     maintain_tables()
 
 

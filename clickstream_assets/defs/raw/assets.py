@@ -1,6 +1,6 @@
-"""From the Kafka topic to events: every record once, and in exactly one place."""
+"""From the Kafka topic to events: every record once, and in exactly one table."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from datetime import timedelta
 
 import dagster as dg
@@ -12,71 +12,46 @@ from clickstream_assets.catalogue import (
     RAW_EVENTS,
     REJECTED_EVENTS,
 )
-from clickstream_assets.defs.failures import explained_errors
-from clickstream_assets.defs.resources import KafkaResource, LakeResource, SettingsResource
+from clickstream_assets.defs.assets import Metadata, table_asset, table_assets, table_spec
 from clickstream_assets.defs.runs import metadata_value
-from clickstream_assets.defs.tables import FRESHNESS, OWNERS, describe
-from clickstream_assets.ingest.parsing import Rules
-from clickstream_assets.ingest.placing import days_to_update, land_records, place_events
+from clickstream_assets.ingest.classification import classify_records, land_records
+from clickstream_assets.ingest.parsing import ValidationRules
+from clickstream_assets.ingest.reach import dirty_days
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.lake import Lake
 
-clickstream_events = dg.AssetSpec(
-    "clickstream_events",
+clickstream_events = table_spec(
+    name="clickstream_events",
+    deps=[],
     group_name="raw",
     kinds={"kafka"},
-    owners=OWNERS,
     description="The Kafka topic of click events, written by the shop (or by `clickstream simulate`).",
 )
 
 
-@dg.asset(
-    deps=[clickstream_events],
-    group_name="raw",
-    kinds={"delta"},
-    owners=OWNERS,
-    freshness_policy=FRESHNESS,
-    metadata=describe(RAW_EVENTS),
-)
-def raw_events(settings: SettingsResource, lake: LakeResource, kafka: KafkaResource) -> dg.MaterializeResult:
+@table_asset(RAW_EVENTS, deps=["clickstream_events"])
+def raw_events(settings: Settings, lake: Lake, kafka: Topic) -> Metadata:
     """Every Kafka record once, by topic, partition and offset, its bytes as they came.
 
     Reads from where the table ends, so no run can lose or double a record. Records that Kafka deleted before
     they were read fail the run, unless ALLOW_DATA_LOSS says to go on.
     """
-    limits = settings.get()
-    the_lake = lake.get()
-    with explained_errors():
-        landing = land_records(
-            the_lake,
-            kafka.topic(),
-            limits.ingest_batch,
-            limits.ingest_run_records,
-            limits.allow_data_loss,
-        )
-        rows = the_lake.snapshot(RAW_EVENTS).rows
-    return dg.MaterializeResult(
-        metadata={
-            "records": landing.records,
-            "batch": landing.batch,
-            "topic": kafka.topic().name,
-            "offsets": {str(partition): offset for partition, offset in sorted(landing.offsets.items())},
-            "lost_records": landing.lost,
-            "dagster/row_count": rows,
-        }
+    landing = land_records(
+        lake, kafka, settings.ingest_batch, settings.ingest_run_records, settings.allow_data_loss
     )
+    return {
+        "records": landing.records,
+        "batch": landing.batch,
+        "topic": kafka.name,
+        "offsets": {str(partition): offset for partition, offset in sorted(landing.offsets.items())},
+        "lost_records": landing.lost,
+    }
 
 
-@dg.multi_asset(
-    specs=[
-        dg.AssetSpec(
-            table.name,
-            deps=[raw_events],
-            group_name="raw",
-            kinds={"delta"},
-            owners=OWNERS,
-            freshness_policy=FRESHNESS,
-            metadata=describe(table),
-            description=description,
-        )
+@table_assets(
+    *(
+        table_spec(table, deps=["raw_events"], description=description)
         for table, description in (
             (
                 EVENTS,
@@ -92,50 +67,32 @@ def raw_events(settings: SettingsResource, lake: LakeResource, kafka: KafkaResou
             ),
             (REJECTED_EVENTS, "Records that are no valid event: their bytes, and the field, rule and value."),
         )
-    ],
-    name="events",
+    )
 )
-def events(
-    context: dg.AssetExecutionContext, settings: SettingsResource, lake: LakeResource
-) -> Iterator[dg.MaterializeResult]:
+def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Mapping[str, Metadata]:
     """Put each new raw record into exactly one of four tables.
 
-    Says which days the new events touch, counted from the last materialization: days that a killed run did not
-    come to report are reported by the next.
+    Reports the days that the new events make dirty, counted from the last materialization: days that a killed run did
+    not come to report are reported by the next.
     """
-    limits = settings.get()
-    the_lake = lake.get()
     reported = context.instance.get_latest_materialization_event(dg.AssetKey(EVENTS.name))
     since = metadata_value(reported, "batch") or 0
+    if since > lake.snapshot(EVENTS).batch:
+        # Another lake, or this one made anew: none of its days has been reported.
+        since = 0
     # What happens after midnight counts in the sessions and in the funnels of the day before.
-    reach = timedelta(minutes=max(limits.session_gap_minutes, limits.funnel_window_minutes))
-    with explained_errors():
-        if since > the_lake.snapshot(EVENTS).batch:
-            # Another lake, or this one made anew: none of its days has been reported.
-            since = 0
-        counts = place_events(the_lake, Rules.of(limits))
-        snapshot = the_lake.snapshot(EVENTS)
-        days = days_to_update(the_lake, since, reach, timedelta(days=limits.attribution_days))
-        beside = [
-            the_lake.snapshot(table) for table in (DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS)
-        ]
-    yield dg.MaterializeResult(
-        asset_key=EVENTS.name,
-        metadata={
-            "batch": snapshot.batch,
-            "new_events": counts["events"],
-            "days_to_update": [day.isoformat() for day in days],
-            "dagster/row_count": snapshot.rows,
-        },
-    )
+    reach = timedelta(minutes=max(settings.session_gap_minutes, settings.funnel_window_minutes))
+    counts = classify_records(lake, ValidationRules.of(settings))
+    batch = lake.snapshot(EVENTS).batch
+    days = dirty_days(lake, since, reach, timedelta(days=settings.attribution_days))
     repeated = {reason: counts[reason] for reason in ("same_event", "same_order_line")}
-    new_records = {
+    return {
+        EVENTS.name: {
+            "batch": batch,
+            "new_events": counts["events"],
+            "dirty_days": [day.isoformat() for day in days],
+        },
         DUPLICATE_EVENTS.name: {"new_records": sum(repeated.values()), **repeated},
         CONFLICTING_EVENTS.name: {"new_records": counts["other_payload"]},
         REJECTED_EVENTS.name: {"new_records": counts["rejected"]},
     }
-    for snapshot in beside:
-        yield dg.MaterializeResult(
-            asset_key=snapshot.table.name,
-            metadata={**new_records[snapshot.table.name], "dagster/row_count": snapshot.rows},
-        )

@@ -43,7 +43,7 @@ def _look(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg.Senso
     landed = context.instance.get_latest_materialization_event(dg.AssetKey(RAW_EVENTS.name))
     events = dg.AssetKey(EVENTS.name)
     placed = next(iter(context.instance.fetch_materializations(events, limit=1).records), None)
-    topic = kafka.topic()
+    topic = kafka.get()
     same_topic = metadata_value(landed, "topic") == topic.name
     ingested = metadata_value(landed, "offsets") if same_topic else {}
     try:

@@ -1,4 +1,4 @@
-"""Whether a day's tables say the same: each key once, and sums that agree from table to table."""
+"""Checks that a day's tables say the same: sums that agree from table to table."""
 
 import json
 from typing import Any
@@ -13,55 +13,44 @@ from clickstream_assets.catalogue import (
     PRODUCT_PERFORMANCE,
     USER_SEGMENTS,
 )
-from clickstream_assets.defs.keys import SAMPLES, keys_are_unique
-from clickstream_assets.defs.resources import LakeResource
-from clickstream_assets.defs.scope import check_events, rows_of, run_days
+from clickstream_assets.defs.checks import SAMPLES, table_check
+from clickstream_assets.defs.scope import rows_of, run_days, run_events
 from clickstream_assets.defs.sums import Sums, compared, sums, sums_of_sessions
 from clickstream_assets.engine import functions_of
-
-product_performance_keys = keys_are_unique(PRODUCT_PERFORMANCE, run_days)
-category_conversion_keys = keys_are_unique(CATEGORY_CONVERSION, run_days)
-daily_summary_keys = keys_are_unique(DAILY_SUMMARY, run_days)
-funnel_keys = keys_are_unique(FUNNEL, run_days)
-daily_report_keys = keys_are_unique(DAILY_REPORT, run_days)
+from clickstream_assets.stores.lake import Lake
 
 
-@dg.asset_check(asset="product_performance", additional_deps=["daily_summary"], blocking=True)
-def products_add_up_to_the_day(
-    context: dg.AssetCheckExecutionContext, lake: LakeResource
-) -> dg.AssetCheckResult:
+@table_check(PRODUCT_PERFORMANCE, deps=["daily_summary"], is_blocking=True)
+def products_add_up_to_the_day(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.AssetCheckResult:
     """Views, additions to carts, purchases and revenue of a day's products are those of the day."""
     names = ("views", "add_to_carts", "purchases", "revenue")
     days = run_days(context)
-    of_day = sums(lake.get(), DAILY_SUMMARY, {name: name for name in names}, days)
+    of_day = sums(lake, DAILY_SUMMARY, {name: name for name in names}, days)
     columns = {name: "view_count" if name == "views" else name for name in names}
-    return compared(of_day, sums(lake.get(), PRODUCT_PERFORMANCE, columns, days))
+    return compared(of_day, sums(lake, PRODUCT_PERFORMANCE, columns, days))
 
 
-@dg.asset_check(asset="category_conversion", additional_deps=["daily_summary"], blocking=True)
-def categories_add_up_to_the_day(
-    context: dg.AssetCheckExecutionContext, lake: LakeResource
-) -> dg.AssetCheckResult:
+@table_check(CATEGORY_CONVERSION, deps=["daily_summary"], is_blocking=True)
+def categories_add_up_to_the_day(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.AssetCheckResult:
     """Views, additions to carts, purchases and revenue of a day's categories are those of the day."""
     columns = {name: name for name in ("views", "add_to_carts", "purchases", "revenue")}
     expected, actual = (
-        sums(lake.get(), table, columns, run_days(context)) for table in (DAILY_SUMMARY, CATEGORY_CONVERSION)
+        sums(lake, table, columns, run_days(context)) for table in (DAILY_SUMMARY, CATEGORY_CONVERSION)
     )
     return compared(expected, actual)
 
 
-@dg.asset_check(asset="daily_summary", additional_deps=["user_segments"], blocking=True)
+@table_check(DAILY_SUMMARY, deps=["user_segments"], is_blocking=True)
 def users_are_those_of_the_segments(
-    context: dg.AssetCheckExecutionContext, lake: LakeResource
+    context: dg.AssetCheckExecutionContext, lake: Lake
 ) -> dg.AssetCheckResult:
     """A day's buyers, window shoppers, events and revenue are those of its user_segments."""
-    the_lake = lake.get()
     days = run_days(context)
-    expected = sums(the_lake, USER_SEGMENTS, {"events": "events", "revenue": "revenue"}, days)
-    rows = rows_of(the_lake, USER_SEGMENTS, days)
+    expected = sums(lake, USER_SEGMENTS, {"events": "events", "revenue": "revenue"}, days)
+    rows = rows_of(lake, USER_SEGMENTS, days)
     F, _ = functions_of(rows)
     users = rows.groupBy("report_date", "segment").agg(F.count(F.lit(1)).cast("long").alias("users"))
-    for row in the_lake.engine.to_arrow(users).to_pylist():
+    for row in lake.engine.to_arrow(users).to_pylist():
         expected[row["report_date"]][row["segment"]] = row["users"]
     columns = {
         "events": "total_events",
@@ -69,32 +58,29 @@ def users_are_those_of_the_segments(
         "buyer": "buyer_count",
         "window_shopper": "window_shopper_count",
     }
-    return compared(expected, sums(the_lake, DAILY_SUMMARY, columns, days))
+    return compared(expected, sums(lake, DAILY_SUMMARY, columns, days))
 
 
-@dg.asset_check(asset="daily_summary", additional_deps=["sessions"])
+@table_check(DAILY_SUMMARY, deps=["sessions"])
 def revenue_is_that_of_the_sessions(
-    context: dg.AssetCheckExecutionContext, lake: LakeResource
+    context: dg.AssetCheckExecutionContext, lake: Lake
 ) -> dg.AssetCheckResult:
-    """A day's revenue is that of the sessions of persons, of those that go on at midnight what they had that day.
+    """A day's revenue is that of the sessions of persons, of which a session over midnight has a part on each day.
 
     Not blocking: the sessions of the days before may wait for being brought up to date themselves.
     """
-    the_lake = lake.get()
     days = run_days(context)
-    of_sessions = sums_of_sessions(the_lake, check_events(context, the_lake), days, where="NOT is_bot")
+    of_sessions = sums_of_sessions(lake, run_events(context, lake), days, where="NOT is_bot")
     expected = {day: {"revenue": figures["revenue"]} for day, figures in of_sessions.items()}
-    of_days = sums(the_lake, DAILY_SUMMARY, {"revenue": "revenue"}, days)
+    of_days = sums(lake, DAILY_SUMMARY, {"revenue": "revenue"}, days)
     return compared(expected, of_days, severity=dg.AssetCheckSeverity.WARN)
 
 
-@dg.asset_check(asset="daily_summary")
-def a_day_has_one_currency(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
+@table_check(DAILY_SUMMARY)
+def a_day_has_one_currency(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.AssetCheckResult:
     """The purchases of a day are all in one currency: amounts of several are added up as they are."""
-    rows = rows_of(lake.get(), DAILY_SUMMARY, run_days(context)).select("report_date", "currencies")
-    named = {
-        row["report_date"]: row["currencies"] or [] for row in lake.get().engine.to_arrow(rows).to_pylist()
-    }
+    rows = rows_of(lake, DAILY_SUMMARY, run_days(context)).select("report_date", "currencies")
+    named = {row["report_date"]: row["currencies"] or [] for row in lake.engine.to_arrow(rows).to_pylist()}
     mixed = [day for day in sorted(named) if len(named[day]) > 1]
     return dg.AssetCheckResult(
         passed=not mixed,
@@ -108,17 +94,14 @@ def a_day_has_one_currency(context: dg.AssetCheckExecutionContext, lake: LakeRes
     )
 
 
-@dg.asset_check(asset="funnel", additional_deps=["user_segments"])
-def funnel_starts_with_all_viewers(
-    context: dg.AssetCheckExecutionContext, lake: LakeResource
-) -> dg.AssetCheckResult:
+@table_check(FUNNEL, deps=["user_segments"])
+def funnel_starts_with_all_viewers(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.AssetCheckResult:
     """The first step overall, and of either kind of segments together, is everybody who viewed.
 
     No step has more than the one before it.
     """
-    the_lake = lake.get()
     days = run_days(context)
-    viewers = rows_of(the_lake, USER_SEGMENTS, days)
+    viewers = rows_of(lake, USER_SEGMENTS, days)
     F, _ = functions_of(viewers)
     expected = {
         row["report_date"]: {
@@ -127,7 +110,7 @@ def funnel_starts_with_all_viewers(
             "rfm": row["users"],
             "growing_steps": 0,
         }
-        for row in the_lake.engine.to_arrow(
+        for row in lake.engine.to_arrow(
             viewers.where(F.col("views") > 0)
             .groupBy("report_date")
             .agg(F.count(F.lit(1)).cast("long").alias("users"))
@@ -135,7 +118,7 @@ def funnel_starts_with_all_viewers(
     }
     actual: Sums = {}
     groups: dict[Any, dict[int, int]] = {}
-    for row in the_lake.engine.to_arrow(rows_of(the_lake, FUNNEL, days)).to_pylist():
+    for row in lake.engine.to_arrow(rows_of(lake, FUNNEL, days)).to_pylist():
         of_day = actual.setdefault(
             row["report_date"], {"overall": 0, "segment": 0, "rfm": 0, "growing_steps": 0}
         )
@@ -149,15 +132,14 @@ def funnel_starts_with_all_viewers(
     return compared(expected, actual)
 
 
-@dg.asset_check(asset="daily_report", additional_deps=["daily_summary"], blocking=True)
+@table_check(DAILY_REPORT, deps=["daily_summary"], is_blocking=True)
 def reports_say_what_the_summary_says(
-    context: dg.AssetCheckExecutionContext, lake: LakeResource
+    context: dg.AssetCheckExecutionContext, lake: Lake
 ) -> dg.AssetCheckResult:
     """Events, buyers, window shoppers and revenue of each report are those of daily_summary."""
-    the_lake = lake.get()
     days = run_days(context)
     actual: Sums = {}
-    for row in the_lake.engine.to_arrow(rows_of(the_lake, DAILY_REPORT, days)).to_pylist():
+    for row in lake.engine.to_arrow(rows_of(lake, DAILY_REPORT, days)).to_pylist():
         report = json.loads(row["report"])
         actual[row["report_date"]] = {
             "events": report["total_events"],
@@ -171,6 +153,6 @@ def reports_say_what_the_summary_says(
         "window_shoppers": "window_shopper_count",
         "revenue": "revenue",
     }
-    summaries = sums(the_lake, DAILY_SUMMARY, columns, days)
+    summaries = sums(lake, DAILY_SUMMARY, columns, days)
     expected = {day: {**figures, "revenue": float(figures["revenue"])} for day, figures in summaries.items()}
     return compared(expected, actual)

@@ -39,7 +39,7 @@ def new_stream_records(context: dg.SensorEvaluationContext, kafka: KafkaResource
     if holder := owner(settings):
         return dg.SensorResult(skip_reason=f"the streams are run by {holder}")
     try:
-        available = kafka.topic().offsets()
+        available = kafka.get().offsets()
     except TopicNotFoundError as error:
         return dg.SensorResult(skip_reason=str(error))
     progress = progress_of(settings)

@@ -1,4 +1,4 @@
-"""When the `touched_days` sensor asks for a refresh run, and of which days: a test per transition."""
+"""When the `dirty_days` sensor asks for a refresh run, and of which days: a test per transition."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ import pytest
 from dagster import DagsterRun, DagsterRunStatus
 
 from clickstream_assets.defs import automation
-from clickstream_assets.defs.automation import REQUEST_TAG, RefreshState, touched_days
-from clickstream_assets_tests.defs.history import check_events, end_run, materialize, start_run, tick
+from clickstream_assets.defs.automation import REQUEST_TAG, RefreshState, dirty_days_sensor
+from clickstream_assets_tests.defs.history import (
+    CHECKS_OF_EVENTS,
+    check_events,
+    end_run,
+    materialize,
+    start_run,
+    tick,
+)
 
 SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
 UP_TO_DATE = "every day is up to date"
@@ -27,17 +34,17 @@ class Refreshing:
         self.cursor: str | None = None
 
     def report(self, *days: str) -> None:
-        """`events` reports days that its new rows touch, and its checks pass."""
+        """`events` reports days that its new rows make dirty, and its checks pass."""
         self.report_unchecked(*days)
         check_events(self.instance)
 
     def report_unchecked(self, *days: str) -> None:
         """`events` reports days; its checks are still to come."""
-        materialize(self.instance, "events", days_to_update=list(days), batch=1)
+        materialize(self.instance, "events", dirty_days=list(days), batch=1)
 
     def look(self) -> dg.RunRequest | str:
         """What the sensor does: asks for a run, or says why not."""
-        result = tick(touched_days, self.instance, self._definitions, self.cursor)
+        result = tick(dirty_days_sensor, self.instance, self._definitions, self.cursor)
         self.cursor = result.cursor
         if not result.run_requests:
             assert result.skip_message
@@ -156,12 +163,9 @@ def test_days_around_the_one_that_has_waited_longest_come_along(refreshing: Refr
 
 def test_a_report_is_not_acted_on_before_its_checks(refreshing: Refreshing):
     refreshing.report_unchecked("2024-05-01")
-    assert refreshing.look() == "check counts_close of events has not been carried out yet; 1 days wait"
-    check_events(refreshing.instance, only="counts_close")
-    assert (
-        refreshing.look() == "check event_ids_are_unique of events has not been carried out yet; 1 days wait"
-    )
-    check_events(refreshing.instance, only="event_ids_are_unique")
+    for check in CHECKS_OF_EVENTS:
+        assert refreshing.look() == f"check {check} of events has not been carried out yet; 1 days wait"
+        check_events(refreshing.instance, only=check)
     assert days(refreshing.ask().tags) == ("2024-05-01", "2024-05-01")
 
 
@@ -244,7 +248,7 @@ def test_days_of_a_canceled_run_are_not_lost(refreshing: Refreshing):
     assert days(refreshing.ask().tags) == ("2024-05-01", "2024-05-01")
 
 
-def test_days_touched_again_while_they_are_computed_are_computed_again(refreshing: Refreshing):
+def test_days_that_are_dirty_again_while_they_are_computed_are_computed_again(refreshing: Refreshing):
     refreshing.report("2024-05-01")
     run = refreshing.start(refreshing.ask())
     refreshing.report("2024-05-01")
