@@ -55,7 +55,7 @@ def load_events(engine: Engine, path: Path, rules: ValidationRules) -> LoadedEve
     """Read a file of events or of ratings, plain or gzipped; what it is is told by its content.
 
     Raises:
-        SimulatorError: the file is missing, damaged or of no known format.
+        InputError: the file is missing, damaged or of no known format.
         RatingsError: a file of ratings has a value that cannot be read.
     """
     layout = _ratings_layout(path)

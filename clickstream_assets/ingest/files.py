@@ -17,7 +17,7 @@ from typing import IO, cast
 
 import msgspec
 
-from clickstream_assets.errors import SimulatorError
+from clickstream_assets.errors import InputError
 
 JSON_LINES = "JSON lines"
 REES46 = "REES46"
@@ -96,7 +96,7 @@ class EventFile:
         examples: The first malformed rows of it, with their line numbers.
 
     Raises:
-        SimulatorError: the file is missing, empty, a folder, of no known format, truncated or not UTF-8.
+        InputError: the file is missing, empty, a folder, of no known format, truncated or not UTF-8.
     """
 
     def __init__(self, path: Path) -> None:
@@ -116,16 +116,16 @@ class EventFile:
                     yield keyed
                     read += 1
         except EOFError:
-            raise SimulatorError(
+            raise InputError(
                 f"{self.path} ends in the middle: the gzip file is truncated, after {read} readable events; "
                 "fetch it again"
             ) from None
         except (gzip.BadGzipFile, zlib.error) as error:
-            raise SimulatorError(
+            raise InputError(
                 f"{self.path} is damaged after {read} readable events ({error}); fetch it again"
             ) from None
         except UnicodeDecodeError as error:
-            raise SimulatorError(
+            raise InputError(
                 f"{self.path} is not UTF-8: byte 0x{error.object[error.start]:02x} after {read} readable "
                 "events; convert it, for example with `iconv -f latin1 -t utf-8`"
             ) from None
@@ -137,17 +137,17 @@ class EventFile:
 
     def _recognise(self) -> str:
         if self.path.is_dir():
-            raise SimulatorError(f"{self.path} is a folder; name a file of events in it")
+            raise InputError(f"{self.path} is a folder; name a file of events in it")
         try:
             first = self._first_line()
         except FileNotFoundError:
-            raise SimulatorError(f"{self.path} does not exist") from None
+            raise InputError(f"{self.path} does not exist") from None
         except OSError as error:
-            raise SimulatorError(f"{self.path} cannot be read: {error.strerror or error}") from None
+            raise InputError(f"{self.path} cannot be read: {error.strerror or error}") from None
         except (EOFError, zlib.error):
-            raise SimulatorError(f"{self.path} is a truncated or damaged gzip file; fetch it again") from None
+            raise InputError(f"{self.path} is a truncated or damaged gzip file; fetch it again") from None
         if not first:
-            raise SimulatorError(f"{self.path} is empty: it has no line of an event or a header")
+            raise InputError(f"{self.path} is empty: it has no line of an event or a header")
         columns = _columns(first)
         for name, known in ((REES46, REES46_COLUMNS), (UCI_ONLINE_RETAIL, UCI_COLUMNS)):
             if set(known) <= set(columns):
@@ -156,11 +156,11 @@ class EventFile:
         if (first.startswith(b"{") or is_named_so) and self._begins_with_an_object():
             return JSON_LINES
         if is_named_so:
-            raise SimulatorError(
+            raise InputError(
                 f"{self.path} is no JSON lines, whatever its name says: none of its first {_FIRST_LINES} lines is a "
                 f"JSON object, and the first is {_shorten(first)!r}"
             )
-        raise SimulatorError(
+        raise InputError(
             f"{self.path} is of no known format: its first line is {_shorten(first)!r}. Known are JSON lines "
             f"(one object a line), REES46 ({','.join(REES46_COLUMNS)}) and UCI Online Retail "
             f"({','.join(UCI_COLUMNS)}), each also as .gz"
@@ -233,7 +233,7 @@ class EventFile:
                 else:
                     self.skipped[BLANK_LINE] += 1
         except csv.Error as error:
-            raise SimulatorError(
+            raise InputError(
                 f"{self.path}, line {rows.line_num}: {error}; a quote may be open somewhere before it"
             ) from None
 
@@ -250,7 +250,7 @@ def read_events(path: str | Path) -> EventFile:
     then see its `skipped`.
 
     Raises:
-        SimulatorError: the file is missing, empty, a folder or of no known format; and, while iterating,
+        InputError: the file is missing, empty, a folder or of no known format; and, while iterating,
             when it turns out to be truncated, damaged or not UTF-8.
     """
     return EventFile(Path(path))

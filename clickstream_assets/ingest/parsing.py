@@ -266,7 +266,12 @@ _NAMES = [column.name for column in EVENT_FIELDS]
 _PRODUCT_ID, _PRICE, _QUANTITY, _USER_AGENT = map(
     _NAMES.index, ("product_id", "price", "quantity", "user_agent")
 )
-_BODY = ("event_type", "event_time", "event_date", *_NAMES, "properties")
+_Body = msgspec.defstruct(
+    "_Body",
+    [(name, Any, None) for name in ("event_type", "event_time", "event_date", *_NAMES, "properties")],
+    omit_defaults=True,
+    gc=False,
+)
 _NULL = msgspec.Raw(b"null")
 
 
@@ -377,11 +382,9 @@ def _event(
     body = (event_type, event_time, event_time // _DAY, *fields, properties)
     # Canonical: field order, spelling of the type, zone of the time and writing of numbers do not matter. By name and
     # without nulls, so that a field which is added to the contract changes no hash of events that lack it.
-    named = {name: value for name, value in zip(_BODY, body, strict=True) if value is not None}
-    payload_hash = blake2b(_encoder.encode(named), digest_size=16).hexdigest()
-    return Event(
-        event_id or payload_hash, *body, user_agent is not None and is_robot(user_agent), payload_hash
-    )
+    payload_hash = blake2b(_encoder.encode(_Body(*body)), digest_size=16).hexdigest()
+    is_bot = user_agent is not None and is_robot(user_agent)
+    return Event._make((event_id or payload_hash, *body, is_bot, payload_hash))
 
 
 def _shown(value: Any) -> str | None:
