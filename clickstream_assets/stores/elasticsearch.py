@@ -45,7 +45,7 @@ _FULL = re.compile(r"this action would add \[\d+\] shards")
 _REQUEST_BYTES = 5_000_000
 
 
-class Problem(StrEnum):
+class ElasticsearchProblem(StrEnum):
     """What is wrong with Elasticsearch, in words that give nothing away about where it is."""
 
     UNREACHABLE = "Elasticsearch cannot be reached"
@@ -63,8 +63,11 @@ class ElasticsearchError(ClickstreamError):
         problem: What is wrong, without host names or values.
     """
 
-    def __init__(self, problem: Problem, detail: str) -> None:
-        super().__init__(f"{problem}: {detail}", retryable=problem in (Problem.UNREACHABLE, Problem.BUSY))
+    def __init__(self, problem: ElasticsearchProblem, detail: str) -> None:
+        super().__init__(
+            f"{problem}: {detail}",
+            retryable=problem in (ElasticsearchProblem.UNREACHABLE, ElasticsearchProblem.BUSY),
+        )
         self.problem = problem
 
 
@@ -162,7 +165,8 @@ class ElasticsearchServer:
             health = self.client.cluster.health()
         if health["status"] == "red":
             raise ElasticsearchError(
-                Problem.UNHEALTHY, f"the cluster at {self._server} is red; see its own log for the reason"
+                ElasticsearchProblem.UNHEALTHY,
+                f"the cluster at {self._server} is red; see its own log for the reason",
             )
 
     def _bulk(
@@ -224,7 +228,7 @@ class ElasticsearchServer:
             yield
         except TransportError as error:
             raise ElasticsearchError(
-                Problem.UNREACHABLE,
+                ElasticsearchProblem.UNREACHABLE,
                 f"no answer from {self._server} ({error.message}); start it (`clickstream stack up` starts a local "
                 "one), or set ELASTICSEARCH_URL to where it is",
             ) from error
@@ -232,10 +236,12 @@ class ElasticsearchServer:
             said = f"{self._server} answered {error.status_code}: {error}"
             if error.status_code in (401, 403):
                 raise ElasticsearchError(
-                    Problem.NOT_ALLOWED, f"{said}; set ELASTICSEARCH_API_KEY to a key that may"
+                    ElasticsearchProblem.NOT_ALLOWED, f"{said}; set ELASTICSEARCH_API_KEY to a key that may"
                 ) from error
             busy = error.status_code == 429 or error.status_code >= 500
-            raise ElasticsearchError(Problem.BUSY if busy else Problem.FAILED, said) from error
+            raise ElasticsearchError(
+                ElasticsearchProblem.BUSY if busy else ElasticsearchProblem.FAILED, said
+            ) from error
 
 
 class LiveEvents(ElasticsearchServer):
@@ -260,7 +266,7 @@ class LiveEvents(ElasticsearchServer):
             with attempt, self._explained():
                 if self.client.indices.resolve_index(name=alias, ignore_unavailable=True)["indices"]:
                     raise ElasticsearchError(
-                        Problem.IN_THE_WAY,
+                        ElasticsearchProblem.IN_THE_WAY,
                         f"{self._server} has an index called {alias}, which ELASTICSEARCH_ALIAS is to be an alias "
                         "of; copy it to another name and delete it, or set ELASTICSEARCH_ALIAS to another name",
                     )
@@ -387,7 +393,9 @@ class LiveEvents(ElasticsearchServer):
             if is_busy(answer):
                 busy = reason_of(answer)
             elif status in (401, 403, 404):
-                raise ElasticsearchError(Problem.NOT_ALLOWED, f"{self._server}: {reason_of(answer)[1]}")
+                raise ElasticsearchError(
+                    ElasticsearchProblem.NOT_ALLOWED, f"{self._server}: {reason_of(answer)[1]}"
+                )
             elif _OF_REQUEST in answer and at_once > 1:
                 # Some document of it, or all of them together.
                 suspects.append(number)
@@ -399,7 +407,7 @@ class LiveEvents(ElasticsearchServer):
                 is_new = not there.get(documents[number].id)
                 done[number] = Outcome(Written.CREATED if is_new else Written.REPLACED)
         if busy:
-            raise ElasticsearchError(Problem.BUSY, f"{self._server} answered {': '.join(busy)}")
+            raise ElasticsearchError(ElasticsearchProblem.BUSY, f"{self._server} answered {': '.join(busy)}")
         if suspects:
             contested += self._write(documents, suspects, there, done, at_once=1)
         return contested
@@ -413,7 +421,7 @@ class LiveEvents(ElasticsearchServer):
         ]
         for answer in self._bulk(actions):
             if answer["status"] >= 400 and answer["status"] not in (404, 409):
-                problem = Problem.BUSY if is_busy(answer) else Problem.NOT_ALLOWED
+                problem = ElasticsearchProblem.BUSY if is_busy(answer) else ElasticsearchProblem.NOT_ALLOWED
                 raise ElasticsearchError(problem, f"{self._server}: {reason_of(answer)[1]}")
 
     def search(self, query: Mapping[str, Any], limit: int, offset: int) -> list[dict[str, Any]]:

@@ -20,8 +20,8 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import (
     Action,
     ElasticsearchError,
+    ElasticsearchProblem,
     ElasticsearchServer,
-    Problem,
     bulk_action,
     field_mapping,
     is_busy,
@@ -97,7 +97,7 @@ class AlertIndex(ElasticsearchServer):
             return False
         if any(index["mappings"].get("_meta") != ALERT_MAPPINGS["_meta"] for index in found.values()):
             raise ElasticsearchError(
-                Problem.IN_THE_WAY,
+                ElasticsearchProblem.IN_THE_WAY,
                 f"{self._server} has an index called {self._name} that is not ours; set ELASTICSEARCH_ALERTS_INDEX to "
                 "another name, or copy it to another name and delete it",
             )
@@ -111,7 +111,7 @@ class AlertIndex(ElasticsearchServer):
         try:
             return {hit["_id"]: hit["_source"] for hit in scan(self.client, index=self._name, size=_PAGE)}
         except ScanError as error:
-            raise ElasticsearchError(Problem.BUSY, f"{self._server}: {error}") from error
+            raise ElasticsearchError(ElasticsearchProblem.BUSY, f"{self._server}: {error}") from error
 
     def _send(self, alerts: Documents, changed: list[str], gone: list[str]) -> None:
         def actions() -> Iterator[Action]:
@@ -123,7 +123,7 @@ class AlertIndex(ElasticsearchServer):
         # One that was to be deleted and is gone already has a status of 404, and no error.
         failed = [answer for answer in self._bulk(actions()) if "error" in answer]
         if failed:
-            problem = Problem.BUSY if any(map(is_busy, failed)) else Problem.FAILED
+            problem = ElasticsearchProblem.BUSY if any(map(is_busy, failed)) else ElasticsearchProblem.FAILED
             said = ": ".join(reason_of(failed[0]))
             raise ElasticsearchError(
                 problem,

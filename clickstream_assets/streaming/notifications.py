@@ -44,7 +44,7 @@ class Pending(NamedTuple):
     """A notification of the outbox, for one sink."""
 
     id: int
-    told_id: str
+    notified_id: str
     sequence: int
     kind: str
     sink: str
@@ -106,9 +106,9 @@ def deliver_pending(settings: Settings, seconds: float = 10, console: TextIO | N
 def _next_due(connection: psycopg.Connection, sinks: list[str]) -> Pending | None:
     """Lock and return the oldest notification that is due; one waits for those of the same alert before it."""
     row = connection.execute(
-        "SELECT id, told_id, sequence, kind, sink, payload, attempts FROM alert_notifications AS due "
+        "SELECT id, notified_id, sequence, kind, sink, payload, attempts FROM alert_notifications AS due "
         "WHERE delivered_at IS NULL AND failed_at IS NULL AND next_attempt_at <= now() AND sink = ANY(%s) "
-        "AND NOT EXISTS (SELECT FROM alert_notifications AS earlier WHERE earlier.told_id = due.told_id "
+        "AND NOT EXISTS (SELECT FROM alert_notifications AS earlier WHERE earlier.notified_id = due.notified_id "
         "AND earlier.sink = due.sink AND earlier.sequence < due.sequence "
         "AND earlier.delivered_at IS NULL AND earlier.failed_at IS NULL) "
         "ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED",
@@ -152,7 +152,7 @@ def _sinks(settings: Settings, console: TextIO) -> Iterator[dict[str, Sink]]:
 def _post(http: urllib3.PoolManager, settings: Settings, notification: Pending) -> None:
     assert settings.alert_webhook_url
     body = msgspec.json.encode(notification.payload)
-    name = f"{notification.told_id}-{notification.sequence}"
+    name = f"{notification.notified_id}-{notification.sequence}"
     now = datetime.now(UTC)
     headers = {
         "Content-Type": "application/json",

@@ -406,7 +406,7 @@ class WindowStore:
             "SELECT product_id, window_start AS since FROM product_windows "
             "WHERE views > %s AND purchases < %s "
             "UNION ALL SELECT product_id, first_window_start FROM flash_sale_alerts "
-            "UNION ALL SELECT product_id, first_window_start FROM told_alerts) AS all_times GROUP BY 1",
+            "UNION ALL SELECT product_id, first_window_start FROM notified_alerts) AS all_times GROUP BY 1",
             (self._rules.views, self._rules.purchases),
         ).fetchall()
         return dict(rows)
@@ -435,7 +435,7 @@ class WindowStore:
                 WHERE state = 'open' AND (last_window_end <= %(closed)s OR NOT is_confirmed
                     AND first_window_start + (window_end - window_start) <= %(closed)s)
                 UNION ALL
-                SELECT product_id, first_window_start FROM told_alerts
+                SELECT product_id, first_window_start FROM notified_alerts
                 WHERE kind IN ('opened', 'updated') AND last_window_end <= %(closed)s
             )
             SELECT product_id, min(since) FROM times GROUP BY product_id
@@ -482,10 +482,10 @@ class WindowStore:
         ]
         self._put_into_outbox(due)
         self._connection.execute(
-            "UPDATE told_alerts AS told SET first_window_start = alert.first_window_start, "
+            "UPDATE notified_alerts AS notified SET first_window_start = alert.first_window_start, "
             "last_window_end = alert.last_window_end FROM flash_sale_alerts AS alert "
-            "WHERE alert.alert_id = told.alert_id AND told.product_id = ANY(%s) AND kind <> 'withdrawn' "
-            "AND told.last_window_end <> alert.last_window_end",
+            "WHERE alert.alert_id = notified.alert_id AND notified.product_id = ANY(%s) AND kind <> 'withdrawn' "
+            "AND notified.last_window_end <> alert.last_window_end",
             (scope[0],),
         )
         return changed, sum(not notification.is_silent for _, notification in due)
@@ -504,9 +504,9 @@ class WindowStore:
 
     def _notified(self, scope: tuple[list[str], list[datetime]]) -> dict[str, list[Notified]]:
         rows = self._connection.execute(
-            "SELECT product_id, told_id, alert_id, kind, sequence, first_window_start, last_window_end "
+            "SELECT product_id, notified_id, alert_id, kind, sequence, first_window_start, last_window_end "
             "FROM unnest(%s::text[], %s::timestamptz[]) AS scope (product_id, since) "
-            "JOIN told_alerts USING (product_id) WHERE first_window_start >= since "
+            "JOIN notified_alerts USING (product_id) WHERE first_window_start >= since "
             "OR (kind = 'withdrawn' AND last_window_end >= since - %s) ORDER BY first_window_start",
             (*scope, self._rules.cooldown),
         )
@@ -541,21 +541,18 @@ class WindowStore:
     def _put_into_outbox(self, due: Iterable[tuple[str, Notification]]) -> None:
         """Note the notifications of products, and put each into the outbox, once per sink."""
         for product_id, notification in due:
-            values = {**notification.noted._asdict(), "product_id": product_id}
-            values["told_id"] = values.pop("notified_id")
+            noted = notification.noted
+            values = {**noted._asdict(), "product_id": product_id}
             self._connection.execute(
                 sql.SQL(
-                    "INSERT INTO told_alerts ({}) VALUES ({}) ON CONFLICT (told_id) DO UPDATE SET {}"
+                    "INSERT INTO notified_alerts ({}) VALUES ({}) ON CONFLICT (notified_id) DO UPDATE SET {}"
                 ).format(_each("{}", values), _placeholders(values), _each(_OVERWRITE, values)),
                 list(values.values()),
             )
-            noted = notification.noted
+            body = Jsonb(payload(notification, product_id))
             for sink in () if notification.is_silent else self._sinks:
                 self._connection.execute(
-                    "INSERT INTO alert_notifications (told_id, sequence, kind, sink, payload) "
-                    "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (told_id, sequence, sink) DO NOTHING",
-                    (
-                        *(noted.notified_id, noted.sequence, noted.kind, sink),
-                        Jsonb(payload(notification, product_id)),
-                    ),
+                    "INSERT INTO alert_notifications (notified_id, sequence, kind, sink, payload) "
+                    "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (notified_id, sequence, sink) DO NOTHING",
+                    (noted.notified_id, noted.sequence, noted.kind, sink, body),
                 )

@@ -18,7 +18,7 @@ INSERT INTO flash_sale_alerts (window_start, window_end, product_id, views, purc
     first_window_start, last_window_end, windows)
 SELECT now(), now(), 'p', 120, 3, n::text, CASE WHEN n < 3 THEN 'open' ELSE 'resolved' END, 0.025, now(), now(), 1
 FROM generate_series(1, 5) AS n;
-INSERT INTO alert_notifications (told_id, sequence, kind, sink, delivered_at, failed_at)
+INSERT INTO alert_notifications (notified_id, sequence, kind, sink, delivered_at, failed_at)
 VALUES ('a', 1, 'opened', 'console', now(), NULL), ('b', 1, 'opened', 'console', NULL, NULL),
        ('a', 1, 'opened', 'webhook', NULL, now()), ('b', 1, 'opened', 'webhook', NULL, NULL),
        ('b', 2, 'resolved', 'webhook', NULL, NULL);

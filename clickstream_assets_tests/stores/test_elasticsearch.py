@@ -12,9 +12,9 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import (
     Document,
     ElasticsearchError,
+    ElasticsearchProblem,
     LiveEvents,
     Outcome,
-    Problem,
     Written,
 )
 from clickstream_assets_tests.databases import free_port, with_settings
@@ -181,7 +181,7 @@ def test_full_cluster_is_waited_for_and_refuses_no_document(live: LiveEvents):
             patient.write(documents)
     finally:
         live.client.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
-    assert caught.value.problem is Problem.BUSY
+    assert caught.value.problem is ElasticsearchProblem.BUSY
     assert live.write(documents) == [THERE, CREATED]
 
 
@@ -193,7 +193,7 @@ def test_index_that_may_not_be_written_is_an_error_and_no_fault_of_the_documents
             live.write([document("b")])
     finally:
         live.client.indices.put_settings(index=live.index(DAY), settings={"index.blocks.read_only": None})
-    assert caught.value.problem is Problem.NOT_ALLOWED
+    assert caught.value.problem is ElasticsearchProblem.NOT_ALLOWED
 
 
 def test_days_are_dropped_by_age_and_the_newest_stays(live: LiveEvents):
@@ -221,7 +221,7 @@ def test_index_in_the_place_of_the_alias_is_named(elasticsearch: Settings):
             live.prepare()
     finally:
         live.client.indices.delete(index=name)
-    assert caught.value.problem is Problem.IN_THE_WAY
+    assert caught.value.problem is ElasticsearchProblem.IN_THE_WAY
 
 
 def bulk_answer(*statuses: int) -> Answer:
@@ -279,13 +279,11 @@ def test_server_that_stays_busy_is_an_error_after_the_patience(elasticsearch: Se
 
     with web_server(answer) as server:
         live = LiveEvents(
-            with_settings(
-                elasticsearch, elasticsearch_url=server.url, elasticsearch_patience_seconds=0.5
-            )
+            with_settings(elasticsearch, elasticsearch_url=server.url, elasticsearch_patience_seconds=0.5)
         )
         with pytest.raises(ElasticsearchError, match="error_429: busy") as caught:
             live.write([document("a"), document("b")])
-    assert caught.value.problem is Problem.BUSY
+    assert caught.value.problem is ElasticsearchProblem.BUSY
     assert len(server.requests) > 2
 
 
@@ -301,7 +299,7 @@ def test_server_that_is_away_is_named_without_the_password(elasticsearch: Settin
     for ask in (live.check, live.prepare, lambda: live.write([document("a")])):
         with pytest.raises(ElasticsearchError, match=f"ELASTICSEARCH_URL=http://127.0.0.1:{port}") as caught:
             ask()
-        assert caught.value.problem is Problem.UNREACHABLE
+        assert caught.value.problem is ElasticsearchProblem.UNREACHABLE
         assert "s3cret" not in str(caught.value)
 
 
@@ -314,6 +312,6 @@ def test_wrong_key_is_told_apart(elasticsearch: Settings):
             live.prepare()
         with pytest.raises(ElasticsearchError) as caught:
             live.write([document("a")])
-    assert caught.value.problem is Problem.NOT_ALLOWED
+    assert caught.value.problem is ElasticsearchProblem.NOT_ALLOWED
     assert server.requests[0].headers["authorization"] == "ApiKey a key"
     assert len(server.requests) == 2

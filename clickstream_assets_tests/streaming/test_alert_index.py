@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.elasticsearch import ElasticsearchError, Problem
+from clickstream_assets.stores.elasticsearch import ElasticsearchError, ElasticsearchProblem
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.streaming.alert_index import _LOCK, ALERT_MAPPINGS, AlertIndex, update_alert_index
 from clickstream_assets.streaming.checkpoint import PlannedBatch
@@ -148,7 +148,7 @@ def test_a_server_whose_disk_is_full_is_busy_and_gets_the_alerts_later(stream: S
         ElasticsearchError, match="did not take 1 of 1 alerts: cluster_block_exception"
     ) as caught:
         index.update()
-    assert caught.value.problem is Problem.BUSY
+    assert caught.value.problem is ElasticsearchProblem.BUSY
     index.client.indices.put_settings(index=name, settings={block: None})
     assert index.update() == 1
     assert states(stream) == ["open", "open"]
@@ -162,7 +162,7 @@ def test_an_index_of_somebody_elses_is_left_as_it_is(stream: Stream, index: Aler
         ElasticsearchError, match=f"{name} that is not ours; set ELASTICSEARCH_ALERTS_INDEX"
     ) as caught:
         index.update()
-    assert caught.value.problem is Problem.IN_THE_WAY
+    assert caught.value.problem is ElasticsearchProblem.IN_THE_WAY
     (kept,) = index.client.search(index=name)["hits"]["hits"]
     assert (kept["_id"], kept["_source"]) == ("theirs", {"text": "kept"})
 

@@ -9,7 +9,7 @@ import pytest
 from clickstream_assets.errors import is_retryable
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import DataLossError, KafkaError
-from clickstream_assets.stores.postgres.connection import PostgresError, Problem
+from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem
 from clickstream_assets.streaming.checkpoint import CheckpointError
 from clickstream_assets.streaming.errors import (
     LOST_TO_LIVE_EVENTS,
@@ -77,7 +77,7 @@ def test_what_kafka_has_deleted_before_it_was_a_live_event_is_not_looked_for_in_
 
 
 def test_an_error_of_ours_stays_as_it_is():
-    error = PostgresError(Problem.TABLE_MISSING, "x")
+    error = PostgresError(PostgresProblem.TABLE_MISSING, "x")
     assert query_error(error, SETTINGS) is error
 
 

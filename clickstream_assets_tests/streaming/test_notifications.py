@@ -49,10 +49,12 @@ def put(
 ) -> None:
     """Put notifications into the outbox, as the stream does."""
     with connect(settings) as connection:
-        for told_id, sequence in notifications:
+        for name, sequence in notifications:
+            content = Jsonb(ALERT | {"alert_id": name, "kind": kind} | fields)
             connection.execute(
-                "INSERT INTO alert_notifications (told_id, sequence, kind, sink, payload) VALUES (%s, %s, %s, %s, %s)",
-                [told_id, sequence, kind, sink, Jsonb(ALERT | {"alert_id": told_id, "kind": kind} | fields)],
+                "INSERT INTO alert_notifications (notified_id, sequence, kind, sink, payload) "
+                "VALUES (%s, %s, %s, %s, %s)",
+                [name, sequence, kind, sink, content],
             )
 
 

@@ -21,8 +21,8 @@ _KEEPALIVE: dict[str, Any] = {
 }
 
 
-class Problem(StrEnum):
-    """What is wrong with the database, in words that give nothing away about where it is."""
+class PostgresProblem(StrEnum):
+    """A kind of failure of the database, in words that do not reveal where the database is."""
 
     UNREACHABLE = "PostgreSQL cannot be reached"
     PASSWORD = "PostgreSQL does not accept the user or the password"
@@ -37,7 +37,7 @@ class Problem(StrEnum):
     FAILED = "PostgreSQL reported an error"
 
 
-_PASSING = {Problem.UNREACHABLE, Problem.BUSY, Problem.TOO_SLOW}
+_PASSING = {PostgresProblem.UNREACHABLE, PostgresProblem.BUSY, PostgresProblem.TOO_SLOW}
 
 
 class PostgresError(ClickstreamError):
@@ -47,7 +47,7 @@ class PostgresError(ClickstreamError):
         problem: What is wrong, without host names or values.
     """
 
-    def __init__(self, problem: Problem, detail: str) -> None:
+    def __init__(self, problem: PostgresProblem, detail: str) -> None:
         super().__init__(f"{problem}: {detail}", retryable=problem in _PASSING)
         self.problem = problem
 
@@ -88,7 +88,7 @@ def _connection_error(error: psycopg.OperationalError, settings: Settings) -> Po
     )
     if f'database "{settings.postgres_db}" does not exist' in text:
         return PostgresError(
-            Problem.DATABASE_MISSING,
+            PostgresProblem.DATABASE_MISSING,
             f"POSTGRES_DB={settings.postgres_db} is not on {_server(settings)}; create it "
             f"(`createdb {settings.postgres_db}`), or set POSTGRES_DB to one that is there",
         )
@@ -96,17 +96,17 @@ def _connection_error(error: psycopg.OperationalError, settings: Settings) -> Po
         asked_for_password and "authentication failed" in text
     ):
         return PostgresError(
-            Problem.PASSWORD,
+            PostgresProblem.PASSWORD,
             f"{_server(settings)} refused POSTGRES_USER={settings.postgres_user} with this "
             "POSTGRES_PASSWORD; set both to a role of that server",
         )
     if asked_for_password and not settings.postgres_password.get_secret_value():
         return PostgresError(
-            Problem.PASSWORD,
+            PostgresProblem.PASSWORD,
             f"{_server(settings)} asks for a password and POSTGRES_PASSWORD is empty; set it",
         )
     return PostgresError(
-        Problem.UNREACHABLE,
+        PostgresProblem.UNREACHABLE,
         f"no connection to {_server(settings)} ({_first_line(text)}); start it (`clickstream stack up` "
         "starts a local one), or set POSTGRES_HOST and POSTGRES_PORT to where it is",
     )
@@ -117,37 +117,41 @@ def _statement_error(error: psycopg.Error, settings: Settings) -> PostgresError:
     where = f"{settings.postgres_db} on {_server(settings)}"
     match error:
         case psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedColumn():
-            return PostgresError(Problem.TABLE_MISSING, f"{message}, in {where}; run `clickstream prepare`")
+            return PostgresError(
+                PostgresProblem.TABLE_MISSING, f"{message}, in {where}; run `clickstream prepare`"
+            )
         case psycopg.errors.DuplicateTable():
             return PostgresError(
-                Problem.TABLE_IN_THE_WAY,
+                PostgresProblem.TABLE_IN_THE_WAY,
                 f"{message}, in {where}, and `clickstream prepare` did not make it; "
                 "rename it, or set POSTGRES_DB to another database",
             )
         case psycopg.errors.DiskFull():
             return PostgresError(
-                Problem.DISK_FULL, f"{message}, on {_server(settings)}; free space there. Nothing was changed"
+                PostgresProblem.DISK_FULL,
+                f"{message}, on {_server(settings)}; free space there. Nothing was changed",
             )
         case psycopg.errors.InsufficientPrivilege():
             return PostgresError(
-                Problem.NOT_ALLOWED,
+                PostgresProblem.NOT_ALLOWED,
                 f"{message}, in {where}; grant it to POSTGRES_USER={settings.postgres_user}",
             )
         case psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
             return PostgresError(
-                Problem.BUSY, f"{message}, in {where}; nothing was changed, so try again once it has ended"
+                PostgresProblem.BUSY,
+                f"{message}, in {where}; nothing was changed, so try again once it has ended",
             )
         case psycopg.errors.QueryCanceled():
             return PostgresError(
-                Problem.TOO_SLOW, f"{message}, in {where}; see what else the server is doing"
+                PostgresProblem.TOO_SLOW, f"{message}, in {where}; see what else the server is doing"
             )
         case psycopg.OperationalError():
             return PostgresError(
-                Problem.UNREACHABLE,
+                PostgresProblem.UNREACHABLE,
                 f"the connection to {_server(settings)} broke ({message}); try again once the server is back",
             )
         case _:
-            return PostgresError(Problem.FAILED, f"{message} (SQLSTATE {error.sqlstate}), in {where}")
+            return PostgresError(PostgresProblem.FAILED, f"{message} (SQLSTATE {error.sqlstate}), in {where}")
 
 
 def _server(settings: Settings) -> str:

@@ -120,12 +120,12 @@ def _add_operational(metadata: sa.MetaData) -> None:
     required = partial(sa.Column[Any], nullable=False)
     json = partial(required, type_=JSONB, server_default="{}")
 
-    # The last that was said of each alert. `told_id` stays when late events move the start of an episode, and with it
-    # the alert's own id; it is what receivers know the alert by.
-    told = sa.Table(
-        "told_alerts",
+    # The last notification of each alert. `notified_id` stays when late events move the start of an episode, and with
+    # it the alert's own id; receivers know the alert by it.
+    notified = sa.Table(
+        "notified_alerts",
         metadata,
-        sa.Column("told_id", sa.Text, primary_key=True),
+        sa.Column("notified_id", sa.Text, primary_key=True),
         required("alert_id", sa.Text),
         required("product_id", sa.Text),
         required("kind", sa.Text),
@@ -133,14 +133,14 @@ def _add_operational(metadata: sa.MetaData) -> None:
         required("first_window_start", TIME),
         required("last_window_end", TIME),
     )
-    sa.Index("told_alerts_product_id", told.c.product_id, told.c.last_window_end)
+    sa.Index("notified_alerts_product_id", notified.c.product_id, notified.c.last_window_end)
 
-    # An outbox: a row per message and sink, written with the windows that it follows from, sent afterwards.
+    # An outbox: a row per notification and sink, written with the windows that it follows from, sent afterwards.
     outbox = sa.Table(
         "alert_notifications",
         metadata,
         _id(),
-        required("told_id", sa.Text),
+        required("notified_id", sa.Text),
         required("sequence", sa.BigInteger),
         required("kind", sa.Text),
         required("sink", sa.Text),
@@ -154,7 +154,7 @@ def _add_operational(metadata: sa.MetaData) -> None:
         sa.CheckConstraint(
             "kind IN ('opened', 'updated', 'resolved', 'withdrawn')", name="alert_notifications_kind_check"
         ),
-        sa.UniqueConstraint("told_id", "sequence", "sink"),
+        sa.UniqueConstraint("notified_id", "sequence", "sink"),
     )
     sa.Index(
         "alert_notifications_pending",

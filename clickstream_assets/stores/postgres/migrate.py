@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.postgres.connection import PostgresError, Problem, connect, explained
+from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem, connect, explained
 from clickstream_assets.stores.postgres.metadata import METADATA
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -117,7 +117,7 @@ def _run(settings: Settings, config: Config, run: Callable[[Config], object]) ->
             raise error.orig from error
         except CommandError as error:
             raise PostgresError(
-                Problem.OTHER_VERSION,
+                PostgresProblem.OTHER_VERSION,
                 f"{error}, in POSTGRES_DB={settings.postgres_db}; install that version, or set POSTGRES_DB to another "
                 "database",
             ) from error

@@ -1,8 +1,8 @@
 """The tables in PostgreSQL: as the metadata declares them, however they came to be."""
 
 import shutil
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from clickstream_assets.catalogue import DATE, MONEY, SERVED_TABLES, SESSIONS, STRING, STRINGS, Column, Index
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.postgres.connection import PostgresError, Problem, connect
+from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem, connect
 from clickstream_assets.stores.postgres.metadata import METADATA, metadata_of, sql_type
 from clickstream_assets.stores.postgres.migrate import MIGRATIONS, migrate, write_migration
 from clickstream_assets_tests.databases import fresh_database, query
@@ -208,7 +208,7 @@ def test_tables_of_a_revision_that_is_not_known_are_left_alone(postgres: Setting
             connection.execute("UPDATE clickstream_schema_version SET version_num = '9999'")
         with pytest.raises(PostgresError, match=r"'9999'.*POSTGRES_DB") as caught:
             migrate(newer)
-        assert caught.value.problem is Problem.OTHER_VERSION
+        assert caught.value.problem is PostgresProblem.OTHER_VERSION
 
 
 def test_migrating_again_changes_nothing(settings: Settings):
@@ -222,19 +222,8 @@ def test_migrating_again_changes_nothing(settings: Settings):
 
 def test_two_migrations_at_once_wait_for_each_other(postgres: Settings):
     with fresh_database(postgres, migrated=False) as empty:
-        outcomes: list[object] = []
-
-        def run() -> None:
-            try:
-                outcomes.append(migrate(empty))
-            except BaseException as error:
-                outcomes.append(error)
-
-        threads = [threading.Thread(target=run) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor() as migrators:
+            outcomes = list(migrators.map(migrate, [empty] * 4))
         assert outcomes == [migrate(empty)] * 4
         assert set(columns(empty, "popular_products")) >= {"rank", "product_id"}
 
@@ -245,6 +234,6 @@ def test_table_that_is_not_ours_is_left_alone_and_named(postgres: Settings):
             connection.execute("CREATE TABLE user_segments (theirs text)")
         with pytest.raises(PostgresError, match=r'"user_segments" already exists.*POSTGRES_DB') as caught:
             migrate(taken)
-        assert caught.value.problem is Problem.TABLE_IN_THE_WAY
+        assert caught.value.problem is PostgresProblem.TABLE_IN_THE_WAY
         assert columns(taken, "user_segments") == ["theirs"]
         assert query(taken, "SELECT to_regclass('clickstream_sessions')") == [(None,)]

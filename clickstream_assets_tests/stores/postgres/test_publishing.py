@@ -2,6 +2,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -16,7 +17,7 @@ from clickstream_assets.catalogue import (
     Table,
 )
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.postgres.connection import PostgresError, Problem, connect
+from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem, connect
 from clickstream_assets.stores.postgres.publishing import (
     Publication,
     PublicationError,
@@ -51,20 +52,13 @@ def settings(migrated: Settings) -> Settings:
     return migrated
 
 
-def publish(
-    settings: Settings,
-    rows: Rows,
-    scope: Scope | None = None,
-    table: Table = SESSIONS,
-) -> Published:
+def publish(settings: Settings, rows: Rows, scope: Scope | None = None, table: Table = SESSIONS) -> Published:
     with publication(settings) as transaction:
         return transaction.publish(table, rows, scope)
 
 
 def session_ids(settings: Settings) -> list[object]:
-    return [
-        row[0] for row in query(settings, "SELECT session_id FROM clickstream_sessions ORDER BY session_id")
-    ]
+    return [row[0] for row in query(settings, "SELECT session_id FROM clickstream_sessions ORDER BY 1")]
 
 
 def test_publication_inserts_updates_deletes_and_leaves_the_rest(settings: Settings) -> None:
@@ -138,16 +132,7 @@ def test_key_of_a_row_outside_the_scope_is_not_taken_over(settings: Settings) ->
 
 def test_values_arrive_as_they_were_sent(settings: Settings) -> None:
     texts = [
-        "",
-        "NULL",
-        "\\N",
-        "\\.",
-        "a\n\\.\nb",
-        'q"uo"te',
-        "comma,",
-        "line\nbreak\r\n",
-        "tab\t",
-        " ",
+        *("", "NULL", "\\N", "\\.", "a\n\\.\nb", 'q"uo"te', "comma,", "line\nbreak\r\n", "tab\t", " "),
         "ü🐍\u2028",
     ]
     rows = [
@@ -300,30 +285,19 @@ def test_reader_never_sees_two_versions_at_once(settings: Settings) -> None:
 
 
 def test_publishers_of_one_table_wait_for_each_other(settings: Settings) -> None:
-    errors: list[BaseException] = []
-
     def publish_all(version: str) -> None:
-        try:
-            for size in range(1, 15):
-                rows = recommendations(
-                    [f"{version}{n}" for n in range(50)], [f"p{n}" for n in range(size)], version
-                )
-                publish(settings, rows, table=PRODUCT_RECOMMENDATIONS)
-        except BaseException as error:
-            errors.append(error)
+        users = [f"{version}{n}" for n in range(50)]
+        for size in range(1, 15):
+            rows = recommendations(users, [f"p{n}" for n in range(size)], version)
+            publish(settings, rows, table=PRODUCT_RECOMMENDATIONS)
 
-    threads = [threading.Thread(target=publish_all, args=[version]) for version in ("a", "b", "c")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor() as publishers:
+        list(publishers.map(publish_all, ("a", "b", "c")))
 
-    assert errors == []
-    versions = query(
+    [(_, rows)] = query(
         settings, "SELECT model_version, count(*) FROM product_recommendations GROUP BY model_version"
     )
-    assert len(versions) == 1
-    assert versions[0][1] == 50 * 14
+    assert rows == 50 * 14
 
 
 HANGING_PUBLISHER = """
@@ -364,7 +338,7 @@ def test_missing_table_says_to_migrate(postgres: Settings) -> None:
         pytest.raises(PostgresError, match="run `clickstream prepare`") as caught,
     ):
         publish(empty, sessions(session("a")))
-    assert caught.value.problem is Problem.TABLE_MISSING
+    assert caught.value.problem is PostgresProblem.TABLE_MISSING
 
 
 def test_connection_that_breaks_while_publishing_is_explained(settings: Settings) -> None:
@@ -380,14 +354,14 @@ def test_connection_that_breaks_while_publishing_is_explained(settings: Settings
 
     with pytest.raises(PostgresError, match="POSTGRES_HOST") as caught:
         publish(settings, batches())
-    assert caught.value.problem is Problem.UNREACHABLE
+    assert caught.value.problem is PostgresProblem.UNREACHABLE
     assert session_ids(settings) == []
 
 
 def test_full_disk_is_named(settings: Settings) -> None:
     with pytest.raises(PostgresError, match="free space") as caught, publication(settings) as transaction:
         publish_on_full_disk(transaction)
-    assert caught.value.problem is Problem.DISK_FULL
+    assert caught.value.problem is PostgresProblem.DISK_FULL
     assert query(settings, "SELECT count(*) FROM popular_products") == [(0,)]
 
 

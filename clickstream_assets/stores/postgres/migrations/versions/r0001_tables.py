@@ -26,7 +26,7 @@ def upgrade() -> None:
     op.create_table(
         "alert_notifications",
         sa.Column("id", sa.BigInteger, sa.Identity()),
-        sa.Column("told_id", sa.Text, nullable=False),
+        sa.Column("notified_id", sa.Text, nullable=False),
         sa.Column("sequence", sa.BigInteger, nullable=False),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("sink", sa.Text, nullable=False),
@@ -42,7 +42,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name="alert_notifications_pkey"),
         sa.UniqueConstraint(
-            "told_id", "sequence", "sink", name="alert_notifications_told_id_sequence_sink_key"
+            "notified_id", "sequence", "sink", name="alert_notifications_notified_id_sequence_sink_key"
         ),
     )
     op.create_index(
@@ -440,17 +440,17 @@ def upgrade() -> None:
     )
 
     op.create_table(
-        "told_alerts",
-        sa.Column("told_id", sa.Text, nullable=False),
+        "notified_alerts",
+        sa.Column("notified_id", sa.Text, nullable=False),
         sa.Column("alert_id", sa.Text, nullable=False),
         sa.Column("product_id", sa.Text, nullable=False),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("sequence", sa.BigInteger, nullable=False),
         sa.Column("first_window_start", _TIME, nullable=False),
         sa.Column("last_window_end", _TIME, nullable=False),
-        sa.PrimaryKeyConstraint("told_id", name="told_alerts_pkey"),
+        sa.PrimaryKeyConstraint("notified_id", name="notified_alerts_pkey"),
     )
-    op.create_index("told_alerts_product_id", "told_alerts", ["product_id", "last_window_end"])
+    op.create_index("notified_alerts_product_id", "notified_alerts", ["product_id", "last_window_end"])
 
     op.create_table(
         "user_segments",
@@ -500,7 +500,7 @@ def downgrade() -> None:
         "stream_batches",
         "stream_progress",
         "stream_status",
-        "told_alerts",
+        "notified_alerts",
         "user_segments",
     ):
         op.drop_table(table)
