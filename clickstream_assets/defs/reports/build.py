@@ -1,0 +1,118 @@
+"""Keeps the lake's reports right: makes those of asked days, and those that compare with these days, anew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import date, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from clickstream_assets.analytics.persons import between
+from clickstream_assets.catalogue import CART_DAYS, CUSTOMER_SEGMENT_DAYS, DAILY_REPORT, EVENTS, Table
+from clickstream_assets.engine import DataFrame
+from clickstream_assets.reports.build import input_hashes, make_reports
+from clickstream_assets.reports.document import COMPARISONS, Report, without_time
+from clickstream_assets.stores.lake import Lake
+
+# A late purchase concerns the reports of all days after it; users and products of so many days are read at once.
+DAYS_AT_ONCE = 31
+
+
+def update_reports(lake: Lake, first: date, last: date, now: datetime) -> list[date]:
+    """Make the reports of the days from `first` to `last`, and again those of other days that have become wrong.
+
+    These are the later days that compare with them, and those whose carts or customers are no longer what the report
+    was made from: a late purchase changes the customer segments of every day after it. A report whose content stays
+    the same stays as it is, with the time at which it was made. A day without events gets a report too, which says
+    so.
+
+    Args:
+        lake: where the tables are; `daily_report` is replaced in one commit.
+        first: first UTC day.
+        last: last UTC day.
+        now: the current time, in UTC.
+
+    Returns:
+        The days whose reports are new or changed, in order.
+    """
+    kept = _kept(lake)
+    asked = {first + timedelta(days=offset) for offset in range((last - first).days + 1)}
+    compared = {day + longer for day in asked for longer in COMPARISONS.values()} & set(kept)
+    is_eventless = _eventless_days(lake)
+    hashes = _hashes(lake, asked | set(kept), is_eventless)
+    days = sorted(asked | compared | {day for day, its in kept.items() if its != hashes[day]})
+    before = {row["report_date"]: row for row in _rows(lake, _read(lake, DAILY_REPORT, days[0], days[-1]))}
+    after = dict(before)
+    changed = []
+    for chunk in _chunks(days):
+        reports = make_reports(lake.engine, partial(_read, lake), chunk, is_eventless, now)
+        for day, report in reports.items():
+            there = before.get(day)
+            if there and without_time(json.loads(there["report"])) == without_time(report):
+                after[day] = {**there, "made_from": hashes[day]}
+                continue
+            after[day] = {
+                "report_date": day,
+                "generated_at": now,
+                "made_from": hashes[day],
+                "report": json.dumps(report, ensure_ascii=False),
+            }
+            changed.append(day)
+    if after != before:
+        table = pa.Table.from_pylist([after[day] for day in sorted(after)], schema=DAILY_REPORT.arrow)
+        rows = lake.engine.from_arrow(table)
+        lake.replace(DAILY_REPORT, rows, days=(days[0], days[-1]))
+        lake.engine.release(rows)
+    return changed
+
+
+def outdated_days(lake: Lake) -> list[date]:
+    """Return the days, in order, whose reports are made from carts or customers that have changed since."""
+    kept = _kept(lake)
+    hashes = _hashes(lake, kept.keys(), _eventless_days(lake))
+    return sorted(day for day, its in kept.items() if its != hashes[day])
+
+
+def report_rows(lake: Lake, first: date, last: date) -> dict[date, Report]:
+    """Read the reports of the days from `first` to `last`, where there are any."""
+    rows = _rows(lake, _read(lake, DAILY_REPORT, first, last))
+    return {row["report_date"]: json.loads(row["report"]) for row in rows}
+
+
+def _read(lake: Lake, table: Table, first: date, last: date) -> DataFrame:
+    return between(lake.read(table), "report_date", first, last)
+
+
+def _rows(lake: Lake, rows: DataFrame) -> list[dict[str, Any]]:
+    return lake.engine.to_arrow(rows).to_pylist()
+
+
+def _kept(lake: Lake) -> dict[date, str | None]:
+    """Return the hash of what each existing report was made from, by day."""
+    rows = _rows(lake, lake.read(DAILY_REPORT, columns=("report_date", "made_from")))
+    return {row["report_date"]: row["made_from"] for row in rows}
+
+
+def _chunks(days: Sequence[date]) -> Iterator[Sequence[date]]:
+    """Split days, which are in order, into chunks that lie within DAYS_AT_ONCE."""
+    start = 0
+    for number, day in enumerate(days):
+        if (day - days[start]).days >= DAYS_AT_ONCE:
+            yield days[start:number]
+            start = number
+    yield days[start:]
+
+
+def _eventless_days(lake: Lake) -> Callable[[date], bool]:
+    """Return a function that says whether a day, which is not before the first event of all, has no events."""
+    days = lake.snapshot(EVENTS).rows_by("event_date").keys()
+    first = min(days, default=date.max)
+    return lambda day: day > first and day not in days
+
+
+def _hashes(lake: Lake, days: Collection[date], is_eventless: Callable[[date], bool]) -> dict[date, str]:
+    customers, carts = (_rows(lake, lake.read(table)) for table in (CUSTOMER_SEGMENT_DAYS, CART_DAYS))
+    return input_hashes(days, customers, carts, is_eventless)
