@@ -31,5 +31,5 @@ class LocalStackError(ClickstreamError):
     """A server of the local stack, or what it needs, cannot be used; the message names the file, port or program."""
 
 
-class SimulatorError(ClickstreamError):
-    """An option, a file or a server cannot be used; the message names it, its value and the fix."""
+class InputError(ClickstreamError):
+    """An option, a file or a server that was named cannot be used; the message names it, its value and the fix."""

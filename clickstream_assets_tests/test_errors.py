@@ -27,6 +27,7 @@ NOT_RETRYABLE = {
     "CheckpointError",
     "DataLossError",
     "GateError",
+    "InputError",
     "LakeError",
     "LocalStackError",
     "MailError",
@@ -36,10 +37,8 @@ NOT_RETRYABLE = {
     "RatingsError",
     "ServerError",
     "SettingsError",
-    "SimulatorError",
     "StreamError",
     "TopicNotFoundError",
-    "_InputError",
 }
 BY_KIND = {"ApiError", "DeliveryError", "ElasticsearchError", "PostgresError"}
 
@@ -79,8 +78,8 @@ def test_every_class_says_whether_to_retry_and_shows_its_message_alone(
 @pytest.mark.parametrize(
     ("problems", "kind", "passing"),
     [
-        (connection.Problem, connection.PostgresError, {"UNREACHABLE", "BUSY", "TOO_SLOW"}),
-        (elasticsearch.Problem, elasticsearch.ElasticsearchError, {"UNREACHABLE", "BUSY"}),
+        (connection.PostgresProblem, connection.PostgresError, {"UNREACHABLE", "BUSY", "TOO_SLOW"}),
+        (elasticsearch.ElasticsearchProblem, elasticsearch.ElasticsearchError, {"UNREACHABLE", "BUSY"}),
     ],
 )
 def test_a_servers_error_is_retryable_by_its_problem(problems, kind, passing):

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clickstream_assets.settings import SettingsError, load_settings
+from clickstream_assets.settings import load_settings
 
 
 def api(
@@ -15,12 +15,7 @@ def api(
 ) -> None:
     """Serve the REST API until it is stopped."""
     # Not needed, and not waited for, by the other commands of the command line.
-    from clickstream_assets.api.server import ServerError, serve
+    from clickstream_assets.api.server import serve
 
     given: dict[str, Any] = {"api_host": host, "api_port": port}
-    try:
-        settings = load_settings()
-        serve(settings.model_copy(update={k: v for k, v in given.items() if v is not None}))
-    except (SettingsError, ServerError) as error:
-        typer.echo(error, err=True)
-        raise typer.Exit(1) from None
+    serve(load_settings().model_copy(update={k: v for k, v in given.items() if v is not None}))

@@ -4,6 +4,7 @@ import typer
 
 from clickstream_assets.commands.api import api
 from clickstream_assets.commands.demo import demo
+from clickstream_assets.commands.errors import ReportingGroup
 from clickstream_assets.commands.evaluate import evaluate
 from clickstream_assets.commands.prepare import prepare_command
 from clickstream_assets.commands.rejected import rejected_app
@@ -16,6 +17,7 @@ from clickstream_assets.commands.stream import stream
 from clickstream_assets.commands.tables import tables_command
 
 app = typer.Typer(
+    cls=ReportingGroup,
     help="Click events from Kafka to sessions, segments and recommendations.",
     no_args_is_help=True,
     add_completion=False,

@@ -2,8 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -11,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clickstream_assets.errors import ClickstreamError
-from clickstream_assets.settings import Settings, SettingsError, load_settings
+from clickstream_assets.errors import InputError
+from clickstream_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from clickstream_assets.stores.lake import Lake
@@ -36,10 +34,6 @@ class ListFormat(StrEnum):
     JSON = "json"
 
 
-class _InputError(ClickstreamError):
-    """What was typed, or the lake that it is about, does not do; the message says what does."""
-
-
 @rejected_app.command("list")
 def list_command(
     rule: _Rule = None,
@@ -51,34 +45,33 @@ def list_command(
     ] = ListFormat.TEXT,
 ) -> None:
     """Show the refused records: counted by rule and field, and the newest."""
-    with _user_errors():
-        # Imported here, so that `clickstream --help` need not wait for DuckDB.
-        from clickstream_assets.ingest.rejected import (
-            Selection,
-            all_rejected,
-            count_rejected,
-            newest_rejected,
-        )
+    # Imported here, so that `clickstream --help` need not wait for DuckDB.
+    from clickstream_assets.ingest.rejected import (
+        Selection,
+        all_rejected,
+        count_rejected,
+        newest_rejected,
+    )
 
-        lake = _lake(load_settings())
-        selection = Selection(rule, field, value)
-        if format is ListFormat.JSON:
-            for record in all_rejected(lake, selection):
-                typer.echo(json.dumps(_json_record(record), ensure_ascii=False))
-            return
-        groups = count_rejected(lake, selection)
-        total = sum(group.records for group in groups)
-        typer.echo(f"{total:,} {'record is' if total == 1 else 'records are'} rejected.")
-        for group in groups:
-            typer.echo(f"{group.records:>12,}  {group.rule}  {group.field or '(the record)'}")
-        newest = newest_rejected(lake, selection, limit)
-        if newest:
-            typer.echo("The newest, with partition and offset:")
-        for record in newest:
-            typer.echo(
-                f"{record['partition']}:{record['offset']}  {record['kafka_time']:%Y-%m-%d %H:%M:%S}  "
-                f"{record['rule']}  {record['field'] or ''}  {_shown(record['value'])}"
-            )
+    lake = _lake(load_settings())
+    selection = Selection(rule, field, value)
+    if format is ListFormat.JSON:
+        for record in all_rejected(lake, selection):
+            typer.echo(json.dumps(_json_record(record), ensure_ascii=False))
+        return
+    groups = count_rejected(lake, selection)
+    total = sum(group.records for group in groups)
+    typer.echo(f"{total:,} {'record is' if total == 1 else 'records are'} rejected.")
+    for group in groups:
+        typer.echo(f"{group.records:>12,}  {group.rule}  {group.field or '(the record)'}")
+    newest = newest_rejected(lake, selection, limit)
+    if newest:
+        typer.echo("The newest, with partition and offset:")
+    for record in newest:
+        typer.echo(
+            f"{record['partition']}:{record['offset']}  {record['kafka_time']:%Y-%m-%d %H:%M:%S}  "
+            f"{record['rule']}  {record['field'] or ''}  {_shown(record['value'])}"
+        )
 
 
 @rejected_app.command("replay")
@@ -105,42 +98,27 @@ def replay_command(
 
     The last line on stdout is one JSON object of counts.
     """
-    with _user_errors():
-        from clickstream_assets.ingest.parsing import ValidationRules
-        from clickstream_assets.ingest.rejected import Selection, all_rejected, send_again
-        from clickstream_assets.stores.kafka.producer import KafkaSink
+    from clickstream_assets.ingest.parsing import ValidationRules
+    from clickstream_assets.ingest.rejected import Selection, all_rejected, send_again
+    from clickstream_assets.stores.kafka.producer import KafkaSink
 
-        settings = load_settings()
-        now = int(datetime.now(UTC).timestamp() * 1_000_000)
-        records = all_rejected(_lake(settings), Selection(rule, field, value))
-        how = (ValidationRules.of(settings), now, dict(_change(change) for change in changes or ()), drop or ())
-        if dry_run:
-            resent = send_again(records, lambda _key, _value: None, *how)
-        else:
-            with KafkaSink(settings) as sink:
-                resent = send_again(records, sink.send, *how)
-        if resent.example:
-            typer.echo(f"Still no valid event, so not sent: {resent.example}", err=True)
-        counts = {
-            "selected": resent.selected,
-            "would_be_sent" if dry_run else "sent": resent.sent,
-            "still_rejected": dict(resent.still_rejected),
-        }
-        typer.echo(json.dumps(counts))
-
-
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    from clickstream_assets.engine import EngineStorageError
-    from clickstream_assets.errors import SimulatorError
-    from clickstream_assets.stores.lake import LakeStorageError
-
-    try:
-        yield
-    except (SettingsError, _InputError, LakeStorageError, EngineStorageError, SimulatorError) as error:
-        for line in (str(error), *getattr(error, "__notes__", ())):
-            typer.echo(line, err=True)
-        raise typer.Exit(1) from None
+    settings = load_settings()
+    now = int(datetime.now(UTC).timestamp() * 1_000_000)
+    records = all_rejected(_lake(settings), Selection(rule, field, value))
+    how = (ValidationRules.of(settings), now, dict(_change(change) for change in changes or ()), drop or ())
+    if dry_run:
+        resent = send_again(records, lambda _key, _value: None, *how)
+    else:
+        with KafkaSink(settings) as sink:
+            resent = send_again(records, sink.send, *how)
+    if resent.example:
+        typer.echo(f"Still no valid event, so not sent: {resent.example}", err=True)
+    counts = {
+        "selected": resent.selected,
+        "would_be_sent" if dry_run else "sent": resent.sent,
+        "still_rejected": dict(resent.still_rejected),
+    }
+    typer.echo(json.dumps(counts))
 
 
 def _lake(settings: Settings) -> "Lake":
@@ -151,7 +129,7 @@ def _lake(settings: Settings) -> "Lake":
     # Whatever COMPUTE_ENGINE is: what is rejected is few, and DuckDB is there at once.
     lake = Lake(settings.lake, DuckDBEngine(settings))
     if not lake.exists(REJECTED_EVENTS):
-        raise _InputError(
+        raise InputError(
             f"LAKE_PATH={settings.lake}: there is no table rejected_events. Materialize it first, or set LAKE_PATH to "
             "where the lake is"
         )
@@ -161,7 +139,7 @@ def _lake(settings: Settings) -> "Lake":
 def _change(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise _InputError(f"--set {text}: write it as FIELD=VALUE, such as --set event_type=view")
+        raise InputError(f"--set {text}: write it as FIELD=VALUE, such as --set event_type=view")
     try:
         return name, json.loads(value, parse_float=Decimal, parse_constant=str)
     except ValueError:

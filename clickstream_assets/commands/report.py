@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from clickstream_assets.settings import SettingsError, load_settings
-from clickstream_assets.stores.postgres.connection import PostgresError
+from clickstream_assets.errors import InputError
+from clickstream_assets.settings import load_settings
 
 
 class ReportFormat(StrEnum):
@@ -35,30 +35,25 @@ def report_command(
     from clickstream_assets.defs.reports.mail import mail_reports
     from clickstream_assets.reports.page import render_html
     from clickstream_assets.reports.text import render_text
-    from clickstream_assets.stores.mail import MailError
-    from clickstream_assets.stores.postgres.reports import NoReportError, published_report
+    from clickstream_assets.stores.postgres.reports import published_report
 
-    try:
-        settings = load_settings()
-        report = published_report(settings, day.date())
-        rendered = {
-            ReportFormat.TEXT: render_text,
-            ReportFormat.HTML: render_html,
-            ReportFormat.JSON: lambda report: json.dumps(report, ensure_ascii=False, indent=2),
-        }[format](report)
-        if output:
+    settings = load_settings()
+    report = published_report(settings, day.date())
+    rendered = {
+        ReportFormat.TEXT: render_text,
+        ReportFormat.HTML: render_html,
+        ReportFormat.JSON: lambda report: json.dumps(report, ensure_ascii=False, indent=2),
+    }[format](report)
+    if output:
+        try:
             output.write_text(rendered + "\n", encoding="utf-8")
-        elif not send:
-            typer.echo(rendered)
-        if send:
-            mailed = mail_reports(settings, {day.date(): report})
-            for _, recipient in mailed.now:
-                typer.echo(f"Sent to {recipient}.")
-            for (_, recipient), moment in mailed.before.items():
-                typer.echo(f"{recipient} had it already, on {moment:%Y-%m-%d %H:%M} UTC.")
-    except (SettingsError, PostgresError, NoReportError, MailError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-    except OSError as error:
-        typer.echo(f"{output} cannot be written: {error.strerror}", err=True)
-        raise typer.Exit(1) from None
+        except OSError as error:
+            raise InputError(f"{output} cannot be written: {error.strerror}") from None
+    elif not send:
+        typer.echo(rendered)
+    if send:
+        mailed = mail_reports(settings, {day.date(): report})
+        for _, recipient in mailed.now:
+            typer.echo(f"Sent to {recipient}.")
+        for (_, recipient), moment in mailed.before.items():
+            typer.echo(f"{recipient} had it already, on {moment:%Y-%m-%d %H:%M} UTC.")

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clickstream_assets.errors import SimulatorError
-from clickstream_assets.settings import SettingsError, load_settings
+from clickstream_assets.errors import InputError
+from clickstream_assets.settings import load_settings
 
 if TYPE_CHECKING:
     from clickstream_assets.simulator.run import Progress, Stop
@@ -75,7 +75,7 @@ def simulate(
     --late, --duplicate, --conflicting and --malformed are shares of the
     events; repeated and broken records come on top of --events.
     """
-    with _user_errors(), _stoppable() as stop:
+    with _stoppable() as stop:
         # Imported here, so that `clickstream --help` need not wait for the Kafka client.
         from clickstream_assets.simulator.run import SimulationOptions, run_simulation
         from clickstream_assets.simulator.stream import Faults
@@ -116,7 +116,7 @@ def replay(
     no_files: _NoFiles = False,
 ) -> None:
     """Send the events of FILE to Kafka and the daily files, in its order."""
-    with _user_errors(), _stoppable() as stop:
+    with _stoppable() as stop:
         from clickstream_assets.simulator.run import run_replay
 
         started = monotonic()
@@ -158,20 +158,9 @@ def _time(option: str, text: str | None) -> datetime | None:
     try:
         return None if text is None else datetime.fromisoformat(text)
     except ValueError:
-        raise SimulatorError(
+        raise InputError(
             f"{option}={text}: is no ISO 8601 date or time; write it as 2026-01-31 or 2026-01-31T08:00:00Z"
         ) from None
-
-
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    """Turns what a user can mend into a message and exit code 1."""
-    try:
-        yield
-    except (SimulatorError, SettingsError) as error:
-        for line in (str(error), *getattr(error, "__notes__", ())):
-            typer.echo(line, err=True)
-        raise typer.Exit(1) from None
 
 
 @contextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
+
+from clickstream_assets.settings import load_settings
 
 spark_app = typer.Typer(no_args_is_help=True, help="Spark in processes of its own on this machine.")
 
@@ -19,15 +21,13 @@ def cluster(
 ) -> None:
     """A standalone cluster, until Ctrl-C; says what SPARK_MASTER is to be."""
     from clickstream_assets.local.spark import standalone_cluster
-    from clickstream_assets.settings import load_settings
 
-    with _reporting():
-        settings = load_settings()
-        folder = settings.clickstream_home.absolute() / "spark"
-        with standalone_cluster(settings, folder, workers, cores) as running:
-            typer.echo(f"SPARK_MASTER={running.master}")
-            typer.echo(f"The master's page: {running.page}; the executors' logs: {folder}", err=True)
-            _stay(running.check)
+    settings = load_settings()
+    folder = settings.clickstream_home.absolute() / "spark"
+    with _until_stopped(), standalone_cluster(settings, folder, workers, cores) as running:
+        typer.echo(f"SPARK_MASTER={running.master}")
+        typer.echo(f"The master's page: {running.page}; the executors' logs: {folder}", err=True)
+        _stay(running.check)
 
 
 @spark_app.command()
@@ -36,16 +36,12 @@ def connect(
 ) -> None:
     """A Spark Connect server on SPARK_MASTER or this machine's cores, until Ctrl-C; says what SPARK_REMOTE is to be."""
     from clickstream_assets.local.spark import connect_server
-    from clickstream_assets.settings import load_settings
 
-    with _reporting():
-        settings = load_settings()
-        with connect_server(settings, settings.clickstream_home.absolute() / "spark", port) as (
-            remote,
-            server,
-        ):
-            typer.echo(f"SPARK_REMOTE={remote}")
-            _stay(server.check)
+    settings = load_settings()
+    folder = settings.clickstream_home.absolute() / "spark"
+    with _until_stopped(), connect_server(settings, folder, port) as (remote, server):
+        typer.echo(f"SPARK_REMOTE={remote}")
+        _stay(server.check)
 
 
 def _stay(check: Callable[[], None]) -> None:
@@ -55,16 +51,10 @@ def _stay(check: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _reporting() -> Iterator[None]:
-    from clickstream_assets.errors import LocalStackError
+def _until_stopped() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the block, and what it has started; Ctrl-C is how it is meant to end."""
     from clickstream_assets.local.children import exit_on_sigterm
-    from clickstream_assets.settings import SettingsError
 
     exit_on_sigterm()
-    try:
+    with suppress(KeyboardInterrupt):
         yield
-    except KeyboardInterrupt:
-        pass
-    except (LocalStackError, SettingsError, OSError) as error:
-        typer.echo(error, err=True)
-        raise typer.Exit(1) from None

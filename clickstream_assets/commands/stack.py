@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clickstream_assets.engine.jars import Configuration, fetch_jars
+from clickstream_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from clickstream_assets.files import Progress
     from clickstream_assets.local.stack import Stack
-    from clickstream_assets.settings import Settings
 
 stack_app = typer.Typer(no_args_is_help=True, help="The local Kafka, PostgreSQL and Elasticsearch.")
 
@@ -41,7 +39,7 @@ def up(
     """Start the servers that do not run, and wait until all are healthy."""
     named = {"kafka": kafka_port, "postgres": postgres_port, "elasticsearch": elasticsearch_port}
     ports = {name: port for name, port in named.items() if port}
-    with _reporting("Starting the local stack") as progress:
+    with _progress("Starting the local stack") as progress:
         stack = _stack(home, progress)
         stack.up(env_file, _dagster_yaml(), ports)
         _prepare(stack.env())
@@ -50,7 +48,7 @@ def up(
 @stack_app.command()
 def down(home: Home = None) -> None:
     """Stop the servers; their data stay."""
-    with _reporting("Stopping the local stack") as progress:
+    with _progress("Stopping the local stack") as progress:
         _stack(home, progress).down()
 
 
@@ -62,7 +60,7 @@ def status(home: Home = None) -> None:
 
     from clickstream_assets.local.stack import Condition
 
-    with _reporting("Asking the servers") as progress:
+    with _progress("Asking the servers") as progress:
         servers = _stack(home, progress).status()
     table = Table("name", "pid", "port", "state")
     for server in servers:
@@ -80,8 +78,8 @@ def fetch_jars_command(
     ] = None,
 ) -> None:
     """Fetch the local servers and the jars that Spark needs, once per machine."""
-    with _reporting("Fetching jars") as progress:
-        settings = _settings()
+    with _progress("Fetching jars") as progress:
+        settings = load_settings()
         configurations = [only] if only else list(Configuration)
         fetch_jars(settings.jars_path, progress, settings.java_home, configurations)
 
@@ -89,41 +87,22 @@ def fetch_jars_command(
 def _stack(home: Path | None, progress: "Progress") -> "Stack":
     from clickstream_assets.local.stack import Stack
 
-    return Stack.of(_settings(), home, progress)
+    return Stack.of(load_settings(), home, progress)
 
 
 @contextmanager
-def _reporting(task: str) -> Iterator["Progress"]:
-    """Show progress on stderr, animated on a terminal; a user's error is a message there and exit code 1."""
+def _progress(task: str) -> Iterator["Progress"]:
+    """Show progress on stderr, animated on a terminal."""
     from rich.console import Console
 
-    from clickstream_assets.errors import LocalStackError, SimulatorError
-    from clickstream_assets.settings import SettingsError
-    from clickstream_assets.stores.postgres.connection import PostgresError
-
     console = Console(stderr=True)
-    try:
-        with console.status(task):
-            yield lambda line: _print(console, line)
-    except (LocalStackError, PostgresError, SettingsError, SimulatorError) as error:
-        _print(console, str(error))
-        raise typer.Exit(1) from None
-
-
-def _print(console: "Console", line: str) -> None:
-    # As it is: a log may hold what looks like markup, and a path must not be broken over two lines.
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _settings() -> "Settings":
-    from clickstream_assets.settings import load_settings
-
-    return load_settings()
+    with console.status(task):
+        # As it is: a log may hold what looks like markup, and a path must not be broken over two lines.
+        yield lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _prepare(env: dict[str, str]) -> None:
     """Make the served tables and the topic, so that `dagster dev` and the API can start right away."""
-    from clickstream_assets.settings import Settings
     from clickstream_assets.stores.prepare import prepare_servers
 
     # What was just started, whatever else the environment names.

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clickstream_assets.errors import ClickstreamError
+from clickstream_assets.settings import Settings, load_settings
+
 if TYPE_CHECKING:
     from clickstream_assets.engine import SparkSession
-    from clickstream_assets.settings import Settings
 
 
 def stream(
@@ -31,9 +33,6 @@ def stream(
     """Windows, flash-sale alerts and live events, always on, until SIGTERM or Ctrl-C."""
     from dotenv import load_dotenv
 
-    from clickstream_assets.errors import ClickstreamError
-    from clickstream_assets.settings import load_settings
-
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("clickstream_assets").setLevel(logging.INFO)
     # It prints the stack of every error that crosses from Python to Java; ours say in a line what they are.
@@ -50,9 +49,9 @@ def stream(
             _run_once(settings)
         else:
             _run(settings)
-    except (ClickstreamError, OSError) as error:
-        typer.echo(error, err=True)
-        raise typer.Exit(1) from None
+    except OSError as error:
+        # The disk or the store of the checkpoint, as PyArrow says it.
+        raise ClickstreamError(error) from error
 
 
 def _run(settings: Settings) -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep, time_ns
 
-from clickstream_assets.errors import SimulatorError
+from clickstream_assets.errors import InputError
 from clickstream_assets.ingest.files import read_events
 from clickstream_assets.settings import Settings
 from clickstream_assets.simulator.shoppers import PERSON_SECONDS_PER_EVENT
@@ -112,7 +112,7 @@ def run_simulation(
         progress: Told how far the run is.
 
     Raises:
-        SimulatorError: an option cannot be used, or a record could not be delivered or written.
+        InputError: an option cannot be used, or a record could not be delivered or written.
     """
     traffic = plan_traffic(settings, options)
     clock = _increasing_clock() if options.is_live else None
@@ -155,13 +155,13 @@ def run_replay(
         progress: Told how far the run is.
 
     Raises:
-        SimulatorError: the file cannot be used, or a record could not be delivered or written. What was
+        InputError: the file cannot be used, or a record could not be delivered or written. What was
             read before the error has been delivered.
     """
     _require_positive(rate=rate, limit=limit)
     events = read_events(path)
     if files and events.path.resolve().parent == settings.raw_logs.resolve():
-        raise SimulatorError(
+        raise InputError(
             f"{path} is one of the daily files in RAW_LOGS_PATH={settings.raw_logs}, to which a replay "
             "would append; leave the files out (--no-files)"
         )
@@ -183,7 +183,7 @@ def plan_traffic(settings: Settings, options: SimulationOptions) -> Traffic:
     """Fill in what the options leave open.
 
     Raises:
-        SimulatorError: the options contradict each other, or ask more of the users than people do.
+        InputError: the options contradict each other, or ask more of the users than people do.
     """
     users = settings.num_users if options.users is None else options.users
     _require_positive(rate=options.rate, days=options.days, users=users)
@@ -191,7 +191,7 @@ def plan_traffic(settings: Settings, options: SimulationOptions) -> Traffic:
     if options.is_live:
         start, seconds = datetime.now(UTC), (options.events or 1) / rate
     elif options.events is None:
-        raise SimulatorError("start and days are for a number of events; give one (--events)")
+        raise InputError("start and days are for a number of events; give one (--events)")
     else:
         days = _span_in_days(options, options.events, users)
         start = options.start or (latest_start(settings, options) if options.seed is None else SEEDED_START)
@@ -212,10 +212,10 @@ def latest_start(settings: Settings, options: SimulationOptions) -> datetime:
     """When a span has to begin to end an hour ago: what comes after it is of visits that are still open then.
 
     Raises:
-        SimulatorError: the options name no number of events, or ask more of the users than people do.
+        InputError: the options name no number of events, or ask more of the users than people do.
     """
     if options.events is None:
-        raise SimulatorError("start and days are for a number of events; give one (--events)")
+        raise InputError("start and days are for a number of events; give one (--events)")
     users = settings.num_users if options.users is None else options.users
     days = _span_in_days(options, options.events, users)
     return datetime.now(UTC) - timedelta(days=days) - _OPEN_VISITS
@@ -226,7 +226,7 @@ def _span_in_days(options: SimulationOptions, events: int, users: int) -> float:
     needed = 0.0 if options.plain else events * PERSON_SECONDS_PER_EVENT / users / 86_400
     days = options.days or max(_LEAST_DEFAULT_DAYS, 2 * needed)
     if days < needed:
-        raise SimulatorError(
+        raise InputError(
             f"{events} events of {users} users in {days:g} days are more than people make, who take "
             f"{PERSON_SECONDS_PER_EVENT:g} s for one; raise the users (--users) to "
             f"{math.ceil(users * needed / days)} or the days (--days) to {needed:.3g}"
@@ -238,7 +238,7 @@ def _span_in_days(options: SimulationOptions, events: int, users: int) -> float:
 def _outlets(settings: Settings, *, kafka: bool, files: bool) -> Iterator[_Send]:
     """What hands a record to every sink of the run; on leaving, all of it is delivered and written."""
     if not kafka and not files:
-        raise SimulatorError("Neither Kafka nor files: leave out --no-kafka or --no-files")
+        raise InputError("Neither Kafka nor files: leave out --no-kafka or --no-files")
     with ExitStack() as sinks:
         topic = sinks.enter_context(KafkaSink(settings)) if kafka else None
         daily = sinks.enter_context(DailyFiles(settings.raw_logs)) if files else None
@@ -287,4 +287,4 @@ def _increasing_clock() -> Clock:
 def _require_positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not value > 0:
-            raise SimulatorError(f"{name}={value}: must be more than 0")
+            raise InputError(f"{name}={value}: must be more than 0")

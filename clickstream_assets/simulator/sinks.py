@@ -8,7 +8,7 @@ from typing import BinaryIO, Self
 
 import msgspec
 
-from clickstream_assets.errors import SimulatorError
+from clickstream_assets.errors import InputError
 
 _OPEN_FILES = 16
 
@@ -33,10 +33,10 @@ class DailyFiles:
         """Append a record.
 
         Raises:
-            SimulatorError: the record holds a line break, or the folder cannot be written to.
+            InputError: the record holds a line break, or the folder cannot be written to.
         """
         if b"\n" in value:
-            raise SimulatorError(
+            raise InputError(
                 f"Record {self.written + 1} holds a line break, so it is no line of a daily file; leave the "
                 "files out to send it"
             )
@@ -53,7 +53,7 @@ class DailyFiles:
         """Make every line visible to readers of the files.
 
         Raises:
-            SimulatorError: a file cannot be written to; most writes only fail here, where their lines leave memory.
+            InputError: a file cannot be written to; most writes only fail here, where their lines leave memory.
         """
         try:
             for file in self._files.values():
@@ -110,8 +110,8 @@ def event_day(value: bytes) -> date | None:
         return None
 
 
-def _unwritable(folder: Path, error: OSError) -> SimulatorError:
-    return SimulatorError(
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
         f"RAW_LOGS_PATH={folder} cannot be written to: {error.strerror or error}; mend that there, set "
         "RAW_LOGS_PATH to another folder, or leave the files out (--no-files)"
     )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from clickstream_assets.errors import SimulatorError
+from clickstream_assets.errors import InputError
 from clickstream_assets.simulator.malformed import KINDS
 from clickstream_assets.simulator.plain import plain_events
 from clickstream_assets.simulator.shoppers import ShopEvent, shop_events
@@ -48,14 +48,14 @@ class Faults:
         shares = {name: getattr(self, name) for name in ("late", "duplicate", "conflicting", "malformed")}
         for name, share in shares.items():
             if not 0 <= share <= 1:
-                raise SimulatorError(f"{name}={share}: a share must be between 0 and 1")
+                raise InputError(f"{name}={share}: a share must be between 0 and 1")
         if sum(shares.values()) > 1 + 1e-9:
-            raise SimulatorError(
+            raise InputError(
                 f"The shares {', '.join(f'{name}={share}' for name, share in shares.items())} add up to more "
                 "than 1; one event has one fault at most, so lower some"
             )
         if not self.late_by_minutes >= 1:
-            raise SimulatorError(f"late_by_minutes={self.late_by_minutes}: must be at least 1")
+            raise InputError(f"late_by_minutes={self.late_by_minutes}: must be at least 1")
 
 
 class Record(NamedTuple):
@@ -112,7 +112,7 @@ class RecordStream:
         clock: Stamps events with the current time instead of stream time; it must never go back.
 
     Raises:
-        SimulatorError: `conflicting` is asked of plain events, which have no event id.
+        InputError: `conflicting` is asked of plain events, which have no event id.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class RecordStream:
     ) -> None:
         self._faults = faults or Faults()
         if plain and self._faults.conflicting:
-            raise SimulatorError(
+            raise InputError(
                 f"conflicting={self._faults.conflicting}: plain events have no event id to conflict over; "
                 "leave one of the two out"
             )

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
-from clickstream_assets.errors import SimulatorError
+from clickstream_assets.errors import InputError
 
 SECOND = 1_000_000
 """Microseconds in a second: all stream times are whole microseconds since 1970 UTC."""
@@ -64,12 +64,12 @@ class Traffic:
         for name, least in (("users", 1), ("products", 1), ("events", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise SimulatorError(f"{name}={value}: must be at least {least}")
+                raise InputError(f"{name}={value}: must be at least {least}")
         for name in ("seconds", "rate"):
             if not getattr(self, name) > 0:
-                raise SimulatorError(f"{name}={getattr(self, name)}: must be more than 0")
+                raise InputError(f"{name}={getattr(self, name)}: must be more than 0")
         if not 0 <= self.bots <= 1:
-            raise SimulatorError(f"bots={self.bots}: a share must be between 0 and 1")
+            raise InputError(f"bots={self.bots}: a share must be between 0 and 1")
 
     @property
     def start_microseconds(self) -> int:

@@ -11,7 +11,7 @@ def prepare_servers(settings: Settings) -> tuple[str, bool]:
 
     Raises:
         PostgresError: the database cannot be reached or upgraded.
-        SimulatorError: Kafka does not answer or refuses.
+        InputError: Kafka does not answer or refuses.
     """
     # Alembic and SQLAlchemy take half a second that the other commands need not wait for; so does Kafka's client.
     from clickstream_assets.stores.kafka.producer import ensure_topic

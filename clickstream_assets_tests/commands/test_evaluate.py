@@ -4,13 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
-from clickstream_assets.commands.evaluate import evaluate
-
-app = typer.Typer()
-app.command()(evaluate)
+from clickstream_assets.commands.app import app
 
 
 @pytest.fixture(autouse=True)
@@ -20,14 +16,18 @@ def own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("ALS_FACTORS", "8")
 
 
+def evaluate(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+
 def run(*arguments: str | Path) -> dict:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = evaluate(*arguments)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
 
 def fail(*arguments: str | Path) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = evaluate(*arguments)
     assert result.exit_code == 1
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
@@ -56,7 +56,7 @@ def test_json_lines_are_judged_and_one_algorithm_is_chosen(tmp_path):
     file = tmp_path / "events.jsonl"
     file.write_text("\n".join([*lines, lines[0], '{"event_type": "view"}']) + "\n")
 
-    result = CliRunner().invoke(app, ["--events", str(file), "--k", "5", "--seed", "7"])
+    result = evaluate("--events", file, "--k", "5", "--seed", "7")
 
     report = json.loads(result.stdout)
     assert report | {"algorithms": {}} == {

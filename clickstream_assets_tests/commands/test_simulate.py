@@ -3,23 +3,15 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from clickstream_assets.commands.simulate import replay, simulate
+from clickstream_assets.commands.app import app
 
-PROGRAM = """
-import typer
-from clickstream_assets.commands.simulate import replay, simulate
-
-app = typer.Typer()
-app.command()(simulate)
-app.command()(replay)
-app()
-"""
+CLICKSTREAM = Path(sys.executable).with_name("clickstream")
 
 
 @pytest.fixture
@@ -32,9 +24,6 @@ def run(tmp_path, monkeypatch):
         "KAFKA_TIMEOUT_SECONDS": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    app = typer.Typer()
-    app.command()(simulate)
-    app.command()(replay)
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
@@ -110,7 +99,7 @@ def test_a_setting_that_cannot_be_used_is_named(run, monkeypatch):
 def started(tmp_path, *arguments):
     environment = os.environ | {"RAW_LOGS_PATH": str(tmp_path / "raw_logs")}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *arguments],
+        [CLICKSTREAM, *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

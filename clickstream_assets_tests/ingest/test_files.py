@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clickstream_assets.errors import SimulatorError
+from clickstream_assets.errors import InputError
 from clickstream_assets.ingest.files import JSON_LINES, REES46, UCI_ONLINE_RETAIL, read_events
 from clickstream_assets.simulator.stream import Faults, RecordStream
 from clickstream_assets.simulator.traffic import Traffic
@@ -235,19 +235,19 @@ def test_each_iteration_reads_and_counts_anew(write):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(SimulatorError, match=r"nothing\.jsonl does not exist"):
+    with pytest.raises(InputError, match=r"nothing\.jsonl does not exist"):
         read_events(tmp_path / "nothing.jsonl")
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(SimulatorError, match="is a folder"):
+    with pytest.raises(InputError, match="is a folder"):
         read_events(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["e.jsonl", "e.csv", "e.jsonl.gz"])
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
 def test_an_empty_file_is_named(write, name, content):
-    with pytest.raises(SimulatorError, match="is empty"):
+    with pytest.raises(InputError, match="is empty"):
         read_events(write(name, content))
 
 
@@ -258,12 +258,12 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
 @pytest.mark.parametrize("content", [PNG, b"{\x00\n" + PNG, b"{\n  'a': 1\n}\n", b"[1]\n" * 200 + b"{}"])
 def test_a_file_that_is_not_what_its_name_says_is_refused(write, name, content):
     data = gzip.compress(content) if name.endswith(".gz") else content
-    with pytest.raises(SimulatorError, match=rf"{name} is no JSON lines.*none of its first 100 lines"):
+    with pytest.raises(InputError, match=rf"{name} is no JSON lines.*none of its first 100 lines"):
         read_events(write(name, data))
 
 
 def test_an_unknown_header_is_shown_with_the_known_ones(write):
-    with pytest.raises(SimulatorError) as caught:
+    with pytest.raises(InputError) as caught:
         read_events(write("e.csv", "when,who,what\n1,2,3\n"))
     for part in ("when,who,what", "event_time,event_type", "InvoiceNo,StockCode", "JSON lines"):
         assert part in str(caught.value)
@@ -285,33 +285,33 @@ def test_a_truncated_gzip_file_gives_what_is_readable_and_then_says_so(write):
         for _ in events:
             read += 1
 
-    with pytest.raises(SimulatorError, match="truncated, after") as caught:
+    with pytest.raises(InputError, match="truncated, after") as caught:
         read_all()
     assert read > 10_000
     assert f"after {read} readable events" in str(caught.value)
 
 
 def test_a_gzip_file_without_content_is_named(write):
-    with pytest.raises(SimulatorError, match="truncated or damaged gzip"):
+    with pytest.raises(InputError, match="truncated or damaged gzip"):
         read_events(write("e.jsonl", gzip.compress(FLAT_EVENT)[:12]))
 
 
 def test_a_damaged_gzip_file_is_named(write):
     data = bytearray(gzip.compress(b"\n".join(b'{"user_id": "%d"}' % n for n in range(200_000))))
     data[len(data) // 2 : len(data) // 2 + 20] = b"\xff" * 20
-    with pytest.raises(SimulatorError, match="is damaged"):
+    with pytest.raises(InputError, match="is damaged"):
         list(read_events(write("e.jsonl", bytes(data))))
 
 
 def test_a_csv_in_another_encoding_is_named_with_the_fix(write):
     row = "536365,85123A,CAF\u00c9,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n".encode("latin-1")
-    with pytest.raises(SimulatorError, match=r"not UTF-8: byte 0xc9.*iconv"):
+    with pytest.raises(InputError, match=r"not UTF-8: byte 0xc9.*iconv"):
         list(read_events(write("e.csv", UCI_HEADER.encode() + row)))
 
 
 def test_a_quote_that_is_never_closed_is_named_with_its_line(write):
     rows = '536365,85123A,"OPEN,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n' + "x" * 200_000
-    with pytest.raises(SimulatorError, match=r"line 3: .*quote"):
+    with pytest.raises(InputError, match=r"line 3: .*quote"):
         list(read_events(write("e.csv", UCI_HEADER + rows)))
 
 

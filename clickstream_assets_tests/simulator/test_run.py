@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from clickstream_assets.errors import SimulatorError
+from clickstream_assets.errors import InputError
 from clickstream_assets.settings import Settings
 from clickstream_assets.simulator.run import SimulationOptions, plan_traffic, run_replay, run_simulation
 from clickstream_assets.simulator.stream import Faults
@@ -129,7 +129,7 @@ def test_a_replay_of_a_daily_file_into_the_daily_files_is_refused(offline_settin
     run_simulation(offline_settings, replace(TWO_DAYS, kafka=False))
     path = offline_settings.raw_logs / "clickstream_2026-01-01.jsonl"
     size = path.stat().st_size
-    with pytest.raises(SimulatorError, match=r"RAW_LOGS_PATH=.*--no-files"):
+    with pytest.raises(InputError, match=r"RAW_LOGS_PATH=.*--no-files"):
         run_replay(offline_settings, path, kafka=False)
     assert path.stat().st_size == size
 
@@ -139,7 +139,7 @@ def test_what_was_readable_of_a_broken_file_is_delivered_before_the_error(own_to
     row = "2019-10-01 00:00:00 UTC,view,p,c,,,1.0,u,s\n"
     source = tmp_path / "rees46.csv"
     source.write_text(header + row * 3 + '"' + "x" * 200_000)
-    with pytest.raises(SimulatorError, match="line 5"):
+    with pytest.raises(InputError, match="line 5"):
         run_replay(own_topic, source)
     assert sum(len(records) for records in consume().values()) == 3
 
@@ -170,13 +170,13 @@ def test_a_default_span_is_long_enough_for_the_users(offline_settings):
     ],
 )
 def test_options_that_cannot_be_used_are_named(offline_settings, options, message):
-    with pytest.raises(SimulatorError, match=message):
+    with pytest.raises(InputError, match=message):
         run_simulation(offline_settings, SimulationOptions(**options))
 
 
 @pytest.mark.parametrize("options", [{"rate": 0}, {"limit": 0}])
 def test_replay_options_that_cannot_be_used_are_named(offline_settings, options, tmp_path):
-    with pytest.raises(SimulatorError, match=f"{next(iter(options))}=0"):
+    with pytest.raises(InputError, match=f"{next(iter(options))}=0"):
         run_replay(offline_settings, tmp_path / "any", **options)
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from clickstream_assets.errors import SimulatorError
+from clickstream_assets.errors import InputError
 from clickstream_assets.settings import Settings
 from clickstream_assets.simulator.sinks import DailyFiles, event_day
 from clickstream_assets.stores.kafka.producer import KafkaSink, ensure_topic
@@ -66,7 +66,7 @@ def test_a_full_disk_is_named_with_the_fix_wherever_it_shows(tmp_path, count, fl
             if flushes:
                 files.flush()
 
-    with pytest.raises(SimulatorError) as caught:
+    with pytest.raises(InputError) as caught:
         fill()
     assert f"RAW_LOGS_PATH={tmp_path} cannot be written to: No space left on device" in str(caught.value)
     assert "--no-files" in str(caught.value)
@@ -77,7 +77,7 @@ def test_the_other_files_are_whole_when_one_disk_is_full(tmp_path):
     files = DailyFiles(tmp_path)
     files.write(b"first", NEW_YEAR)
     files.write(b"second", date(2026, 1, 2))
-    with pytest.raises(SimulatorError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         files.__exit__(None, None, None)
     assert lines(tmp_path, "2026-01-02") == [b"second", b""]
 
@@ -93,9 +93,9 @@ def test_a_record_larger_than_the_broker_accepts_is_named_and_the_others_arrive(
     sink = KafkaSink(own_topic)
     sink.send(b"user_1", b"first")
     sink.send(b"user_1", huge)
-    with pytest.raises(SimulatorError, match=r"record 2 of 2000000 bytes is larger than the broker accepts"):
+    with pytest.raises(InputError, match=r"record 2 of 2000000 bytes is larger than the broker accepts"):
         sink.flush()
-    with pytest.raises(SimulatorError, match=r"did not take 1 of 2 records"):
+    with pytest.raises(InputError, match=r"did not take 1 of 2 records"):
         sink.send(b"user_1", b"third")
     assert [r.value for records in consume().values() for r in records] == [b"first"]
 
@@ -103,9 +103,9 @@ def test_a_record_larger_than_the_broker_accepts_is_named_and_the_others_arrive(
 def test_a_record_too_large_for_any_broker_is_named_at_once(own_topic, consume):
     sink = KafkaSink(own_topic)
     sink.send(b"user_1", b"first")
-    with pytest.raises(SimulatorError, match=r"record 2 of 70000000 bytes is larger"):
+    with pytest.raises(InputError, match=r"record 2 of 70000000 bytes is larger"):
         sink.send(b"user_1", bytes(70_000_000))
-    with pytest.raises(SimulatorError, match=r"did not take 1 of 2 records"):
+    with pytest.raises(InputError, match=r"did not take 1 of 2 records"):
         sink.flush()
     assert [r.value for records in consume().values() for r in records] == [b"first"]
 
@@ -134,7 +134,7 @@ def test_an_undelivered_record_is_noted_with_the_error_of_the_caller(own_topic):
 
 
 def test_a_broker_that_is_not_there_is_named_with_the_fix(offline_settings):
-    with pytest.raises(SimulatorError) as caught:
+    with pytest.raises(InputError) as caught:
         KafkaSink(offline_settings)
     message = str(caught.value)
     assert "KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1 within 1 s" in message
@@ -143,7 +143,7 @@ def test_a_broker_that_is_not_there_is_named_with_the_fix(offline_settings):
 
 def test_a_topic_name_that_kafka_refuses_is_named(own_topic):
     settings = Settings(**own_topic.model_dump() | {"kafka_topic": "no spaces, please"}, _env_file=None)
-    with pytest.raises(SimulatorError, match="KAFKA_TOPIC=no spaces, please"):
+    with pytest.raises(InputError, match="KAFKA_TOPIC=no spaces, please"):
         ensure_topic(settings)
 
 
@@ -193,13 +193,13 @@ def test_flushed_lines_can_be_read_while_the_file_is_open(tmp_path):
 
 
 def test_a_record_with_a_line_break_is_refused(tmp_path):
-    with DailyFiles(tmp_path) as files, pytest.raises(SimulatorError, match="Record 1 holds a line break"):
+    with DailyFiles(tmp_path) as files, pytest.raises(InputError, match="Record 1 holds a line break"):
         files.write(b"two\nlines", NEW_YEAR)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(SimulatorError, match=f"RAW_LOGS_PATH={tmp_path}{os.sep}file"):
+    with pytest.raises(InputError, match=f"RAW_LOGS_PATH={tmp_path}{os.sep}file"):
         DailyFiles(tmp_path / "file")
 
 

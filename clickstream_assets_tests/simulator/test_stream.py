@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from clickstream_assets.errors import SimulatorError
+from clickstream_assets.errors import InputError
 from clickstream_assets.simulator.malformed import KINDS
 from clickstream_assets.simulator.stream import Faults, Record, RecordStream
 from clickstream_assets.simulator.traffic import Traffic
@@ -187,7 +187,7 @@ def test_a_clock_stamps_the_events():
     ],
 )
 def test_impossible_shares_are_refused(shares, message):
-    with pytest.raises(SimulatorError, match=message):
+    with pytest.raises(InputError, match=message):
         Faults(**shares)
 
 
@@ -195,10 +195,10 @@ def test_impossible_shares_are_refused(shares, message):
     "wrong", [{"users": 0}, {"products": 0}, {"events": -1}, {"bots": 2}, {"seconds": 0}]
 )
 def test_impossible_traffic_is_refused(wrong):
-    with pytest.raises(SimulatorError, match=f"{next(iter(wrong))}="):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))}="):
         replace(TRAFFIC, **wrong)
 
 
 def test_plain_events_cannot_conflict():
-    with pytest.raises(SimulatorError, match=r"conflicting=0\.1"):
+    with pytest.raises(InputError, match=r"conflicting=0\.1"):
         RecordStream(TRAFFIC, Faults(conflicting=0.1), plain=True)

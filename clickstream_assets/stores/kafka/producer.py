@@ -9,7 +9,7 @@ from typing import Any, Self
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from clickstream_assets.errors import SimulatorError
+from clickstream_assets.errors import InputError
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.login import LoginWatch, unreachable
 
@@ -26,7 +26,7 @@ def ensure_topic(settings: Settings) -> bool:
     """Create the topic of click events if it is missing; whether it was.
 
     Raises:
-        SimulatorError: no broker answers within `kafka_timeout_seconds`, or the topic cannot be created.
+        InputError: no broker answers within `kafka_timeout_seconds`, or the topic cannot be created.
     """
     login = LoginWatch()
     admin = AdminClient(_connection(settings) | {"error_cb": login})
@@ -36,19 +36,19 @@ def ensure_topic(settings: Settings) -> bool:
             return False
     except KafkaException as error:
         admin.poll(0)
-        raise SimulatorError(unreachable(settings, error.args[0].str(), login)) from None
+        raise InputError(unreachable(settings, error.args[0].str(), login)) from None
     # A replication factor of -1 is the broker's default.
     topic = NewTopic(settings.kafka_topic, settings.kafka_topic_partitions, -1)
     created = admin.create_topics([topic], operation_timeout=timeout)[settings.kafka_topic]
     try:
         created.result(timeout=timeout)
     except FutureTimeoutError:
-        raise SimulatorError(unreachable(settings, "creating the topic timed out", login)) from None
+        raise InputError(unreachable(settings, "creating the topic timed out", login)) from None
     except KafkaException as error:
         reason: KafkaError = error.args[0]
         if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
-        raise SimulatorError(
+        raise InputError(
             f"KAFKA_TOPIC={settings.kafka_topic}: the broker would not create it: {reason.str()}"
         ) from None
     return True
@@ -61,7 +61,7 @@ class KafkaSink:
     `kafka_timeout_seconds`, or refuses, is an error: of a later `send`, or at the latest of `flush`.
 
     Raises:
-        SimulatorError: no broker answers within `kafka_timeout_seconds`.
+        InputError: no broker answers within `kafka_timeout_seconds`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -72,7 +72,7 @@ class KafkaSink:
         self._sent = 0
         self._failed = 0
         self._problem = ""
-        self._reported: SimulatorError | None = None
+        self._reported: InputError | None = None
         self._producer = Producer(
             _connection(settings)
             | {
@@ -99,7 +99,7 @@ class KafkaSink:
         """Queue a record; waits while the queue is full.
 
         Raises:
-            SimulatorError: this record or an earlier one was not delivered.
+            InputError: this record or an earlier one was not delivered.
         """
         if self._problem:
             self._reported = self._failure()
@@ -127,7 +127,7 @@ class KafkaSink:
         """Wait until the broker has every record.
 
         Raises:
-            SimulatorError: some were not delivered; the message says how many, and why the first was not.
+            InputError: some were not delivered; the message says how many, and why the first was not.
         """
         deadline = monotonic() + self._patience + self._settings.kafka_timeout_seconds
         while (waiting := self._producer.flush(1)) and monotonic() < deadline:
@@ -148,7 +148,7 @@ class KafkaSink:
         """Flush; after an error too, so that what was sent before it arrives."""
         try:
             self.flush()
-        except SimulatorError as undelivered:
+        except InputError as undelivered:
             if error is None:
                 raise
             # The error that is under way came first; this one must not hide it.
@@ -167,8 +167,8 @@ class KafkaSink:
         self._failed += 1
         self._problem = self._problem or _refusal(error, len(message.value() or b""), position)
 
-    def _failure(self) -> SimulatorError:
-        return SimulatorError(
+    def _failure(self) -> InputError:
+        return InputError(
             f"Kafka did not take {self._failed} of {self._sent} records for KAFKA_TOPIC={self._topic} at "
             f"KAFKA_BOOTSTRAP_SERVERS={self._settings.kafka_bootstrap_servers}: {self._problem}"
         )

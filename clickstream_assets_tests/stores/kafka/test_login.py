@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from clickstream_assets.engine import Engine
 from clickstream_assets.engine.jars import fetch_jars, kafka_classpath
 from clickstream_assets.engine.java import find_java
-from clickstream_assets.errors import SimulatorError
+from clickstream_assets.errors import InputError
 from clickstream_assets.local.identity import Identity
 from clickstream_assets.local.kafka import Kafka
 from clickstream_assets.local.ports import LOOPBACK, free_port
@@ -106,7 +106,7 @@ def test_events_go_in_and_come_out_with_the_right_password(guarded: Settings, en
 
 def test_a_wrong_password_is_told_with_the_settings_to_mend(guarded: Settings):
     wrong = with_settings(guarded, kafka_password="wr0ng", kafka_timeout_seconds=3)
-    for error, use in ((SimulatorError, ensure_topic), (KafkaError, lambda s: Topic(s).offsets())):
+    for error, use in ((InputError, ensure_topic), (KafkaError, lambda s: Topic(s).offsets())):
         with pytest.raises(error) as caught:
             use(wrong)
         message = str(caught.value)
