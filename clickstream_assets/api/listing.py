@@ -216,10 +216,10 @@ def listing(
         row: name of a row in the OpenAPI document.
         description: the operation in the OpenAPI document; its first line is the summary.
         order: columns to sort by, with ` DESC` after those that fall; none for the key alone. If the table has
-            columns to sort by, a client can put one of them in place of the first.
+            columns to sort by, a client can sort by one of them instead of the first.
         limit: rows of a page by default.
         newest_day: whether only the newest day is listed if no day is asked for.
-        filters: filters by their parameters, in place of those that the columns' types give.
+        filters: filters by their parameters, instead of those that the columns' types give.
         with_more: whether a row has the columns that only PostgreSQL has, after the others.
 
     Returns:

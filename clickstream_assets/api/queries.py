@@ -41,14 +41,14 @@ class Condition(NamedTuple):
 
     @property
     def sql(self) -> sql.Composable:
-        """The condition as SQL."""
+        """Return the condition as SQL."""
         value = self.value if isinstance(self.value, sql.Composable) else sql.Literal(self.value)
         return sql.SQL("{} {} {}").format(sql.Identifier(self.column), sql.SQL(self.comparison), value)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Which rows a request asks for, and which page of them."""
+    """The rows that a request asks for: their conditions, and the page of them."""
 
     conditions: tuple[Condition, ...]
     limit: int

@@ -70,7 +70,7 @@ def settings(postgres: Settings, elasticsearch: Settings) -> Iterator[Settings]:
 
 
 def clients_of(settings: Settings) -> Iterator[FlaskClient]:
-    """A client of an application of its own, whose connections are closed afterwards."""
+    """Give a client of an application of its own, whose connections are closed afterwards."""
     app = create_app(settings)
     yield app.test_client()
     app.extensions[EXTENSION].close()

@@ -68,7 +68,7 @@ def customer(day: date, user: str, rfm_segment: str | None, abandoned_carts: int
 
 
 def cart(number: int, user: str, state: str, value: str) -> Row:
-    """A cart that was opened at noon, and whose last activity is `number` hours later."""
+    """Return a cart that was opened at noon, and whose last activity is `number` hours later."""
     return {
         "cart_id": f"c{number}",
         "user_id": user,

@@ -58,7 +58,7 @@ def test_answer_about_what_is_known_is_as_the_openapi_document_says(
 
 
 def offered(document: dict[str, Any], path: str) -> set[str]:
-    """The media types of the operation's answer."""
+    """Return the media types of the operation's answer."""
     return set(document["paths"][path]["get"]["responses"]["200"]["content"])
 
 

@@ -34,7 +34,7 @@ def client(postgres: Settings) -> Iterator[FlaskClient]:
 
 
 def scraped(text: str) -> dict[tuple[str, ...], float]:
-    """Every sample's value by its name and the values of its labels in the order of their names."""
+    """Return every sample's value by its name and the values of its labels in the order of their names."""
     return {
         (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(text)

@@ -69,7 +69,7 @@ def test_connections_that_a_restart_broke_are_replaced(server: PrivateServer, cl
     assert client.get("/sessions").status_code == 200
 
 
-def test_wrong_password_is_told_apart_without_giving_it_away(
+def test_wrong_password_has_its_own_code_and_is_not_given_away(
     server: PrivateServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     for client in clients_of(with_settings(server.settings, postgres_password="wr0ng")):

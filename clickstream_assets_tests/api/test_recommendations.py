@@ -73,9 +73,7 @@ def test_list_is_not_filled_up_with_what_the_user_has_met(client: FlaskClient) -
 
 
 @pytest.mark.parametrize("query", ["", "?exclude=p4"])
-def test_user_who_has_met_everything_is_known_and_told_that_nothing_is_left(
-    client: FlaskClient, query: str
-) -> None:
+def test_user_who_has_met_everything_is_known_and_has_nothing_left(client: FlaskClient, query: str) -> None:
     answer = client.get(f"/api/recommend/completist{query}").json
     assert answer == {
         "user_id": "completist",
@@ -86,7 +84,7 @@ def test_user_who_has_met_everything_is_known_and_told_that_nothing_is_left(
     }
 
 
-def test_unknown_user_gets_popular_products_and_is_told_so(client: FlaskClient) -> None:
+def test_unknown_user_gets_popular_products_and_a_message(client: FlaskClient) -> None:
     answer = client.get("/api/recommend/nobody?n=3").json
     assert answer["fallback"]
     assert "most popular" in answer["message"]

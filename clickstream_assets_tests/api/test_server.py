@@ -43,7 +43,7 @@ class Served:
         self._lines.put(None)
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """The first line, from here on, that matches."""
+        """Return the first line, from here on, that matches."""
         ends = 0
         while ends < 2:
             line = self._lines.get(timeout=60)
@@ -72,7 +72,7 @@ def served(settings: Settings, **variables: str) -> Iterator[Served]:
 
 
 def workers_of(pid: int, count: int) -> list[psutil.Process]:
-    """The server's worker processes, when there are so many: the first answers before the last is started."""
+    """Return the server's worker processes, when there are so many: the first answers before the last is started."""
     server = psutil.Process(pid)
     for attempt in Retrying(
         retry=retry_if_exception_type(AssertionError),

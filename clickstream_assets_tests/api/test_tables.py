@@ -51,7 +51,7 @@ OTHER_VALUES = {"is_bot", "is_final"}
 
 
 def columns_that(wanted: Callable[[Column], object]) -> list[Any]:
-    """The cases of a test: each list with each of its columns that are wanted."""
+    """Return the cases of a test: each list with each of its columns that are wanted."""
     return [
         pytest.param(each, column, id=f"{each.path}-{column.name}")
         for each in LISTS
