@@ -71,21 +71,23 @@ def find_repetitions(
     return pa.concat_tables([repeated_ids, repeated_lines])
 
 
+def order_line(F: Any) -> tuple[Any, list[Any]]:
+    """Return the condition that an event is an order line, and the columns that are equal where it is the same line.
+
+    A missing quantity is one, and a missing price is a price too.
+    """
+    is_line = (F.col("event_type") == "purchase") & F.col("order_id").isNotNull()
+    quantity = F.coalesce(F.col("quantity"), F.lit(1))
+    price = F.coalesce(F.col("price"), F.lit(-1).cast("decimal(18,4)"))
+    return is_line, [F.col("order_id"), F.col("product_id"), quantity, price]
+
+
 def _order_lines(events: DataFrame) -> DataFrame:
     F, _ = functions_of(events)
-    is_line = (F.col("event_type") == "purchase") & F.col("order_id").isNotNull()
-    return as_view(
-        events.select("payload_hash", *RECORD_KEY, *_SENT_LINE)
-        .where(is_line)
-        .select(
-            "order_id",
-            "product_id",
-            F.coalesce(F.col("quantity"), F.lit(1)).alias("line_quantity"),
-            F.coalesce(F.col("price"), F.lit(-1).cast("decimal(18,4)")).alias("line_price"),
-            "payload_hash",
-            *RECORD_KEY,
-        )
-    )
+    is_line, columns = order_line(F)
+    line = (column.alias(name) for column, name in zip(columns, _LINE, strict=True))
+    sent = events.select("payload_hash", *RECORD_KEY, *_SENT_LINE).where(is_line)
+    return as_view(sent.select(*line, "payload_hash", *RECORD_KEY))
 
 
 def _repetitions(engine: Engine, new: DataFrame, before: DataFrame, key: list[str], reason: Any) -> pa.Table:

@@ -22,10 +22,12 @@ from clickstream_assets.catalogue import (
     FLASH_SALE_ALERTS,
     PRODUCT_WINDOWS,
     RAW_EVENTS,
+    RECORD_KEY,
     Table,
 )
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
+from clickstream_assets.ingest.repetitions import order_line
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.alerts import Window, find_alerts
@@ -37,10 +39,9 @@ EXACT = ("views", "add_to_carts", "purchases", "total_events", "first_event_time
 """Columns that have to be equal; users are estimated by the stream and counted by the batch."""
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-_RECORD = ("topic", "partition", "offset")
 _COLUMNS = (
     *("event_id", "event_type", "event_time", "user_id", "product_id", "product_category", "is_bot"),
-    *("price", "quantity", "order_id", "kafka_time", *_RECORD),
+    *("price", "quantity", "order_id", "kafka_time", *RECORD_KEY),
 )
 
 
@@ -246,9 +247,9 @@ def _read_by_stream(lake: Lake, table: Table, point: _Point, since: datetime | N
 
 def _duplicates(lake: Lake, settings: Settings, point: _Point) -> DataFrame:
     """Parse the records of duplicates and conflicts again: the lake does not keep all of their fields."""
-    keys = _read_by_stream(lake, DUPLICATE_EVENTS, point).select(*_RECORD)
-    keys = keys.unionByName(_read_by_stream(lake, CONFLICTING_EVENTS, point).select(*_RECORD))
-    records = lake.read(RAW_EVENTS).join(keys, on=list(_RECORD), how="left_semi")
+    keys = _read_by_stream(lake, DUPLICATE_EVENTS, point).select(*RECORD_KEY)
+    keys = keys.unionByName(_read_by_stream(lake, CONFLICTING_EVENTS, point).select(*RECORD_KEY))
+    records = lake.read(RAW_EVENTS).join(keys, on=list(RECORD_KEY), how="left_semi")
     parse = partial(parse_batches, rules=ValidationRules.of(settings))
     return lake.engine.persist(lake.engine.map_arrow(records.select(*RAW_EVENTS.column_names), parse, PARSED))
 
@@ -307,18 +308,12 @@ def _arrivals(events: DataFrame, duplicates: DataFrame, delay: timedelta) -> Dat
             duplicates.select(*_COLUMNS, F.lit(False).alias("is_event"))
         )
     )
-    is_line = (F.col("event_type") == "purchase") & F.col("order_id").isNotNull()
-    line = F.concat_ws(
-        "\n",
-        F.col("order_id"),
-        F.col("product_id"),
-        F.coalesce(F.col("quantity"), F.lit(1)).cast("string"),
-        F.coalesce(F.col("price").cast("string"), F.lit("-")),
-    )
+    is_line, columns = order_line(F)
+    line = F.concat_ws("\n", *(column.cast("string") for column in columns))
     timed = as_view(
         together.withColumn("at", F.unix_micros(counted_time(F))).withColumn("line", F.when(is_line, line))
     )
-    before = Window.orderBy("kafka_time", *_RECORD).rowsBetween(Window.unboundedPreceding, -1)
+    before = Window.orderBy("kafka_time", *RECORD_KEY).rowsBetween(Window.unboundedPreceding, -1)
     behind = as_view(timed.withColumn("newest", F.max("at").over(before)))
     for key in ("event_id", "line"):
         groups = as_view(

@@ -6,6 +6,7 @@ from typing import Any
 
 from clickstream_assets.analytics.windows import COUNTS, counted_time, counts, is_counted
 from clickstream_assets.engine import DataFrame
+from clickstream_assets.ingest.repetitions import order_line
 from clickstream_assets.settings import Settings
 
 QUERY = "product_windows"
@@ -58,17 +59,8 @@ def windowed(events: DataFrame, settings: Settings) -> DataFrame:
     def spark(interval: Any) -> str:
         return f"{interval.total_seconds():g} seconds"
 
-    # Not everybody who orders a thing twice says so; as in `find_repetitions`, no quantity is one, and no price too
-    # is a price.
-    is_line = (F.col("event_type") == "purchase") & F.col("order_id").isNotNull()
-    line = F.to_json(
-        F.array(
-            F.col("order_id"),
-            F.col("product_id"),
-            F.coalesce(F.col("quantity"), F.lit(1)).cast("string"),
-            F.coalesce(F.col("price"), F.lit(-1)).cast("string"),
-        )
-    )
+    is_line, columns = order_line(F)
+    line = F.to_json(F.array(*(column.cast("string") for column in columns)))
     once = (
         events.withColumn("counted_time", counted_time(F))
         .withColumn("line", F.when(is_line, line).otherwise(F.to_json(F.array("event_id"))))

@@ -15,8 +15,8 @@ import pytest
 from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.engine import SparkEngine
 from clickstream_assets.ingest.files import read_events
+from clickstream_assets.ingest.replay import run_replay
 from clickstream_assets.settings import Settings
-from clickstream_assets.simulator.run import run_replay
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.checkpoint import PlannedBatch
 from clickstream_assets.streaming.owner import ownership
