@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import dagster as dg
 
@@ -17,7 +17,6 @@ from clickstream_assets.stores.lake import Lake
 SAMPLES = 5
 _KEY_CHECKS = {SESSIONS.name: "session_ids_are_unique", PRODUCT_WINDOWS.name: "window_keys_are_unique"}
 """Names of checks of keys that are not `keys_are_unique`."""
-Find: TypeAlias = Callable[[Lake, Table, DataFrame], dict[str, Any]]
 
 
 def table_check(
@@ -62,13 +61,16 @@ def table_checks(assets: Iterable[object]) -> list[dg.AssetChecksDefinition]:
 
 
 def _checks_of(asset: dg.AssetsDefinition) -> Iterator[dg.AssetChecksDefinition]:
-    finders: dict[dg.AssetCheckKey, tuple[Table, Find]] = {}
+    finders: dict[dg.AssetCheckKey, tuple[Table, Callable[[Lake, _Look], dict[str, Any]]]] = {}
     specs = []
     for spec in asset.specs:
         for number, table in enumerate(tables_in_lake(spec)):
             prefix = f"{table.name}_" if number else ""
             found = {
-                f"{prefix}values_are_allowed": (_find_values, "Columns hold only what the catalogue allows.")
+                f"{prefix}values_are_allowed": (
+                    _find_violations,
+                    "Columns hold only what the catalogue allows.",
+                )
             }
             if not _is_ingested(table):
                 name = _KEY_CHECKS.get(table.name, f"{prefix}keys_are_unique")
@@ -81,26 +83,21 @@ def _checks_of(asset: dg.AssetsDefinition) -> Iterator[dg.AssetChecksDefinition]
         return
 
     def check(context: dg.AssetCheckExecutionContext, lake: Lake) -> list[dg.AssetCheckResult]:
+        looked: dict[str, _Look] = {}
         results = []
         for key in sorted(context.selected_asset_check_keys):
             table, find = finders[key]
-            progress: dict[str, Any] = {}
-            if _is_ingested(table):
-                newest = lake.snapshot(table).batch
-                passed = Passed.of(context, key, newest)
-                progress = passed.progress(newest)
-                rows = lake.read(table, batches=(passed.batch + 1, newest))
-            else:
-                is_daily = asset.partitions_def is not None
-                days = run_days(context) if is_daily else replaced_days(context, key.asset_key.path[-1])
-                rows = rows_of(lake, table, days)
-            metadata = find(lake, table, rows)
+            if table.name not in looked:
+                looked[table.name] = _look(
+                    context, lake, table, key, is_daily=asset.partitions_def is not None
+                )
+            metadata = find(lake, looked[table.name])
             results.append(
                 dg.AssetCheckResult(
                     asset_key=key.asset_key,
                     check_name=key.name,
                     passed=not metadata["sample_keys"],
-                    metadata=metadata | progress,
+                    metadata=metadata | looked[table.name].progress,
                 )
             )
         return results
@@ -119,59 +116,98 @@ def _is_ingested(table: Table) -> bool:
     return "batch" in table.by_name
 
 
-def _find_repeated_keys(lake: Lake, table: Table, rows: DataFrame) -> dict[str, Any]:
+class _Look(NamedTuple):
+    """The rows of a table that a run may have changed, and how many there are: one query for all its checks."""
+
+    table: Table
+    rows: DataFrame
+    row_count: int
+    key_count: int
+    violations: int
+    progress: dict[str, Any]
+
+
+def _look(
+    context: dg.AssetCheckExecutionContext,
+    lake: Lake,
+    table: Table,
+    check: dg.AssetCheckKey,
+    *,
+    is_daily: bool,
+) -> _Look:
+    progress: dict[str, Any] = {}
+    if _is_ingested(table):
+        newest = lake.snapshot(table).batch
+        passed = Passed.of(context, check, newest)
+        progress = passed.progress(newest)
+        rows = lake.read(table, batches=(passed.batch + 1, newest))
+        per_key = ()
+    else:
+        days = run_days(context) if is_daily else replaced_days(context, check.asset_key.path[-1])
+        rows = rows_of(lake, table, days)
+        per_key = table.key
     F, _ = functions_of(rows)
-    per_key = rows.groupBy(*table.key).agg(F.count(F.lit(1)).cast("long").alias("rows_of_key"))
-    counted = per_key.agg(
-        F.coalesce(F.sum("rows_of_key"), F.lit(0)).cast("long").alias("rows"),
+    counted = rows.groupBy(*per_key).agg(
+        F.count(F.lit(1)).cast("long").alias("rows_of_key"),
+        F.expr(f"sum(CASE WHEN {_violation(table)} THEN 1 ELSE 0 END)").alias("violations"),
+    )
+    totals = counted.agg(
+        *(
+            F.coalesce(F.sum(column), F.lit(0)).cast("long").alias(column)
+            for column in ("rows_of_key", "violations")
+        ),
         F.count(F.lit(1)).cast("long").alias("keys"),
     )
-    (counts,) = lake.engine.to_arrow(counted).to_pylist()
+    (total,) = lake.engine.to_arrow(totals).to_pylist()
+    return _Look(table, rows, total["rows_of_key"], total["keys"], total["violations"], progress)
+
+
+def _find_repeated_keys(lake: Lake, look: _Look) -> dict[str, Any]:
     repeated = []
-    if counts["rows"] != counts["keys"]:
+    if look.row_count != look.key_count:
+        F, _ = functions_of(look.rows)
+        per_key = look.rows.groupBy(*look.table.key).agg(F.count(F.lit(1)).alias("rows_of_key"))
         repeated = lake.engine.to_arrow(per_key.where(F.col("rows_of_key") > 1).limit(SAMPLES)).to_pylist()
     return {
-        "expected": counts["rows"],
-        "actual": counts["keys"],
-        "sample_keys": [_key(table, row) for row in repeated],
+        "expected": look.row_count,
+        "actual": look.key_count,
+        "sample_keys": [_key(look.table, row) for row in repeated],
     }
 
 
-def _find_values(lake: Lake, table: Table, rows: DataFrame) -> dict[str, Any]:
-    F, _ = functions_of(rows)
-    constrained = {column.name: column for column in table.columns if not column.nullable or column.values}
-    broken = rows.where(F.expr(" OR ".join(map(_violation, constrained.values()))))
-    samples = lake.engine.to_arrow(
-        broken.select(*dict.fromkeys((*table.key, *constrained))).limit(SAMPLES)
-    ).to_pylist()
-    number = 0
-    if samples:
-        counted = broken.agg(F.count(F.lit(1)).cast("long").alias("rows"))
-        number = lake.engine.to_arrow(counted)["rows"][0].as_py()
-
-    def violations(row: Mapping[str, Any]) -> str:
-        wrong = [
-            f"{name} is {row[name]}"
-            for name, column in constrained.items()
-            if (
-                not column.nullable if row[name] is None else column.values and row[name] not in column.values
-            )
-        ]
-        return ", ".join(wrong)
-
+def _find_violations(lake: Lake, look: _Look) -> dict[str, Any]:
+    broken = []
+    if look.violations:
+        F, _ = functions_of(look.rows)
+        rows = look.rows.where(F.expr(_violation(look.table)))
+        broken = lake.engine.to_arrow(rows.limit(SAMPLES)).to_pylist()
     return {
         "expected": "0 violations",
-        "actual": f"{number} violations",
-        "sample_keys": [_key(table, row) | {"violation": violations(row)} for row in samples],
+        "actual": f"{look.violations} violations",
+        "sample_keys": [
+            _key(look.table, row)
+            | {
+                "violation": ", ".join(
+                    f"{c.name} is {row[c.name]}" for c in look.table.columns if _breaks(c, row)
+                )
+            }
+            for row in broken
+        ],
     }
 
 
-def _violation(column: Column) -> str:
-    """Return the SQL condition of what a column must not hold."""
-    conditions = [] if column.nullable else [f"`{column.name}` IS NULL"]
-    if column.values:
-        values = ", ".join(f"'{value}'" for value in column.values)
-        conditions.append(f"`{column.name}` NOT IN ({values})")
+def _breaks(column: Column, row: Mapping[str, Any]) -> bool:
+    value = row[column.name]
+    return not column.nullable if value is None else bool(column.values) and value not in column.values
+
+
+def _violation(table: Table) -> str:
+    """Return the SQL condition of a row with a null, or a value, that its column must not have."""
+    conditions = [f"`{column.name}` IS NULL" for column in table.columns if not column.nullable]
+    for column in table.columns:
+        if column.values:
+            values = ", ".join(f"'{value}'" for value in column.values)
+            conditions.append(f"`{column.name}` NOT IN ({values})")
     return " OR ".join(conditions)
 
 

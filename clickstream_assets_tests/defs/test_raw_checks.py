@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import pytest
 
 from clickstream_assets.catalogue import EVENTS
+from clickstream_assets.defs import scope
 from clickstream_assets.defs.automation import dirty_days_sensor
 from clickstream_assets.defs.dagster_private import last_evaluation
-from clickstream_assets.defs.raw import checks
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.defs.history import tick
 from clickstream_assets_tests.defs.pipeline import Pipeline, send
@@ -106,7 +106,7 @@ def test_each_ingest_is_checked_by_what_is_new_and_all_of_it_once_a_day(
     assert (looked.run_requests or []) == []
     assert (looked.skip_message or "").startswith("check counts_close of events failed; ")
 
-    monkeypatch.setattr(checks, "FULL_AUDIT_EVERY", timedelta(0))
+    monkeypatch.setattr(scope, "FULL_AUDIT_EVERY", timedelta(0))
     assert not ingest(pipeline, definitions)
     passed, ids = found(pipeline, "event_ids_are_unique")
     assert (passed, ids["first_batch"]) == (False, 1)

@@ -50,7 +50,7 @@ def counts_close(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.Asset
             "actual": classified,
             "counts": totals,
             "missing_or_doubled": [
-                {"partition": row["partition"], "offset": row["offset"], "places": row["places"]}
+                {"partition": row["partition"], "offset": row["offset"], "tables": row["tables"]}
                 for row in wrong
             ],
             "hours": hours,
