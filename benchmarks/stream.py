@@ -38,7 +38,7 @@ from clickstream_assets.stores.elasticsearch import LiveEvents
 from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.streaming import live_events
-from clickstream_assets.streaming.store import progress_of
+from clickstream_assets.streaming.progress import progress_of
 
 PROJECT = Path(__file__).parents[1]
 PROGRAMS = Path(sys.executable).parent

@@ -303,6 +303,18 @@ class Settings(BaseSettings):
         0, ge=0, description="Days of live events that are kept; 0 keeps all. The newest day always stays."
     )
 
+    windows_retention_days: int = Field(
+        90,
+        ge=0,
+        # A season. Alerts look back a day and the checks two; what is older comes back from the lake's events.
+        description="Days of event time that windows are kept; 0 keeps all. The newest 3 always stay, and those that an "
+        "alert rests on. `clickstream stream --rebuild` brings deleted ones back.",
+    )
+    notifications_retention_days: int = Field(
+        90,
+        ge=0,
+        description="Days that alerts' notifications are kept after they were delivered or given up; 0 keeps all.",
+    )
     alert_webhook_url: str | None = Field(
         None, pattern="^https?://", description="Where alerts are posted as JSON (default: nowhere)."
     )
@@ -384,7 +396,9 @@ class Settings(BaseSettings):
     def _webhook_key(self) -> Self:
         secret = self.alert_webhook_secret.get_secret_value() if self.alert_webhook_secret else None
         try:
-            is_key = secret is None or 24 <= len(b64decode(secret.removeprefix("whsec_"), validate=True)) <= 64
+            is_key = (
+                secret is None or 24 <= len(b64decode(secret.removeprefix("whsec_"), validate=True)) <= 64
+            )
         except ValueError:
             is_key = False
         if not is_key:

@@ -56,7 +56,7 @@ POPULAR_PRODUCTS = Table(
     "popular_products",
     "one product",
     (
-        Column("rank", LONG, "Place by score, from 1", nullable=False),
+        Column("rank", LONG, "Rank by score, from 1", nullable=False),
         Column("product_id", STRING, "The product", nullable=False),
         Column("product_category", STRING, "Its latest category"),
         Column("score", DOUBLE, "Sum of the strengths of all shoppers' interactions", nullable=False),
@@ -73,7 +73,7 @@ SIMILAR_PRODUCTS = Table(
     "one product and one that the same shoppers care for",
     (
         Column("product_id", STRING, "The product", nullable=False),
-        Column("rank", LONG, "Place among its neighbours, from 1", nullable=False),
+        Column("rank", LONG, "Rank among its neighbours, from 1", nullable=False),
         Column("similar_product_id", STRING, "The neighbour", nullable=False),
         Column(
             "similarity",
@@ -90,7 +90,7 @@ MODEL_EVALUATION = Table(
     "model_evaluation",
     "one algorithm, ranked on the future against all products",
     (
-        Column("model_version", STRING, "Version of the model that was judged", nullable=False),
+        Column("model_version", STRING, "Version of the model that was evaluated", nullable=False),
         Column("algorithm", STRING, "als, item_knn or popularity", nullable=False, values=ALGORITHM_NAMES),
         Column("k", LONG, "Length of the ranked lists", nullable=False),
         Column("users", LONG, "Users with something to find", nullable=False),
@@ -118,7 +118,7 @@ PRODUCT_RECOMMENDATIONS = Table(
     (
         Column("user_id", STRING, "The shopper", nullable=False),
         Column("product_id", STRING, "The recommended product", nullable=False),
-        Column("rank", LONG, "Place in the user's list, from 1", nullable=False),
+        Column("rank", LONG, "Rank in the user's list, from 1", nullable=False),
         Column(
             "confidence_score",
             DOUBLE,
@@ -169,7 +169,7 @@ PUBLISHED_MODELS = Table(
     in_lake=False,
 )
 
-# A pointer of its own: a model that is served again after another one has had its row, and its stamp, since then.
+# Apart from published_models, because a model that is served again after another one keeps the row of its first time.
 SERVED_MODELS = Table(
     "served_models",
     "one kind of answer: recommendations",

@@ -44,7 +44,7 @@ RAW_EVENTS = Table(
 
 INGEST_RULES = Table(
     "ingest_rules",
-    "one ingest batch: the bounds that its records are judged by, as set when it was first placed",
+    "one ingest batch: the bounds that its records are judged by, as set when it was first classified",
     (
         Column("batch", LONG, "Number of the ingest batch", nullable=False),
         Column("earliest", LONG, "Earliest time of an event, microseconds since 1970", nullable=False),

@@ -35,9 +35,7 @@ PRODUCT_PERFORMANCE = Table(
         _LISTED_DAY,
         Column("product_id", STRING, "The product", nullable=False),
         Column("view_count", LONG, "Events of type view", nullable=False, sort=True),
-        Column(
-            "rank", LONG, "Place by views that day, from 1; ties by product_id", nullable=False, sort=True
-        ),
+        Column("rank", LONG, "Rank by views that day, from 1; ties by product_id", nullable=False, sort=True),
         Column(
             "product_category", STRING, "The category that its last event with one names", filter="category"
         ),

@@ -63,4 +63,4 @@ whose plane of recency and value is cut here so that each customer is in one: th
 
 RFM_SEGMENT_NAMES = tuple(segment.name for segment in RFM_SEGMENTS)
 DEFINITIONS = "; ".join(segment.definition for segment in RFM_SEGMENTS)
-"""What the segments are, in one text. Value is the mean of the frequency and the monetary score, halves up."""
+"""All segments in one text. Value is the mean of the frequency and the monetary score, halves up."""

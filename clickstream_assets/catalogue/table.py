@@ -1,4 +1,4 @@
-"""What a table is made of: columns with a type and a meaning, a grain, a key, and where it is served."""
+"""Classes that describe a table: columns with types and meanings, grain, key, and form in PostgreSQL."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,7 +73,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Served:
-    """How PostgreSQL has a table.
+    """The form of a table in PostgreSQL.
 
     Attributes:
         name: Its name there; none for the table's own.
@@ -109,7 +109,7 @@ class Table:
         columns: Its columns, in the lake's order.
         key: Columns of which no two rows have the same values.
         partition_by: Columns that the lake's files are laid out by.
-        served: How PostgreSQL has it; none where it does not.
+        served: Its form in PostgreSQL; none where PostgreSQL does not have it.
         in_lake: Whether the lake has it.
     """
 

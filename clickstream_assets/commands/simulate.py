@@ -21,7 +21,7 @@ from clickstream_assets.errors import InputError
 from clickstream_assets.settings import load_settings
 
 if TYPE_CHECKING:
-    from clickstream_assets.simulator.run import Progress, Stop
+    from clickstream_assets.ingest.replay import Progress, Stop
 
 _EXIT_INTERRUPTED = 130
 _RECORDS_BETWEEN_UPDATES = 100
@@ -117,7 +117,7 @@ def replay(
 ) -> None:
     """Send the events of FILE to Kafka and the daily files, in its order."""
     with _stoppable() as stop:
-        from clickstream_assets.simulator.run import run_replay
+        from clickstream_assets.ingest.replay import run_replay
 
         started = monotonic()
         with _progress(f"Replaying {file.name}", limit) as progress:

@@ -76,9 +76,9 @@ def _checks_of(asset: dg.AssetsDefinition) -> Iterator[dg.AssetChecksDefinition]
                 name = _KEY_CHECKS.get(table.name, f"{prefix}keys_are_unique")
                 found[name] = (_find_repeated_keys, f"No two rows have the same {', '.join(table.key)}.")
             for name, (find, description) in found.items():
-                check = dg.AssetCheckSpec(name, asset=spec.key, description=description, blocking=True)
-                specs.append(check)
-                finders[check.key] = (table, find)
+                made = dg.AssetCheckSpec(name, asset=spec.key, description=description, blocking=True)
+                specs.append(made)
+                finders[made.key] = (table, find)
     if not specs:
         return
 
@@ -136,12 +136,12 @@ def _look(
     is_daily: bool,
 ) -> _Look:
     progress: dict[str, Any] = {}
+    per_key: tuple[str, ...] = ()
     if _is_ingested(table):
         newest = lake.snapshot(table).batch
         passed = Passed.of(context, check, newest)
         progress = passed.progress(newest)
         rows = lake.read(table, batches=(passed.batch + 1, newest))
-        per_key = ()
     else:
         days = run_days(context) if is_daily else replaced_days(context, check.asset_key.path[-1])
         rows = rows_of(lake, table, days)
@@ -198,7 +198,7 @@ def _find_violations(lake: Lake, look: _Look) -> dict[str, Any]:
 
 def _breaks(column: Column, row: Mapping[str, Any]) -> bool:
     value = row[column.name]
-    return not column.nullable if value is None else bool(column.values) and value not in column.values
+    return not column.nullable if value is None else value not in (column.values or (value,))
 
 
 def _violation(table: Table) -> str:

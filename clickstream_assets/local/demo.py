@@ -113,12 +113,8 @@ class Demo:
         """Send events; return how many records were sent, and of simulated ones what they are."""
         from dataclasses import asdict, replace
 
-        from clickstream_assets.simulator.run import (
-            SimulationOptions,
-            latest_start,
-            run_replay,
-            run_simulation,
-        )
+        from clickstream_assets.ingest.replay import run_replay
+        from clickstream_assets.simulator.run import SimulationOptions, latest_start, run_simulation
         from clickstream_assets.simulator.stream import Faults
 
         if file:
@@ -204,7 +200,7 @@ class Demo:
     def _is_streamed(self) -> bool:
         """Whether windows and alerts hold the topic up to its end."""
         from clickstream_assets.stores.kafka.topic import Topic
-        from clickstream_assets.streaming.store import progress_of
+        from clickstream_assets.streaming.progress import progress_of
 
         progress = progress_of(self.settings)
         ends = {partition: offsets.high for partition, offsets in Topic(self.settings).offsets().items()}

@@ -1,25 +1,17 @@
-"""Runs: a simulation or the replay of a file, into Kafka and the daily files, at a pace.
-
-What `clickstream simulate` and `clickstream replay` do, for callers in Python.
-"""
+"""Runs a simulation into Kafka and the daily files, as `clickstream simulate` does, for callers in Python."""
 
 import math
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
-from time import monotonic, sleep, time_ns
+from datetime import UTC, datetime, timedelta
+from time import time_ns
 
 from clickstream_assets.errors import InputError
-from clickstream_assets.ingest.files import read_events
+from clickstream_assets.ingest.replay import Progress, Stop, require_positive, send_records
 from clickstream_assets.settings import Settings
 from clickstream_assets.simulator.shoppers import PERSON_SECONDS_PER_EVENT
-from clickstream_assets.simulator.sinks import DailyFiles, event_day
 from clickstream_assets.simulator.stream import Faults, Made, RecordStream
 from clickstream_assets.simulator.traffic import Clock, Traffic
-from clickstream_assets.stores.kafka.producer import KafkaSink
 
 # A visit that is open at the end of the traffic runs on, so traffic that ends now would end in the future.
 _OPEN_VISITS = timedelta(hours=1)
@@ -28,16 +20,6 @@ SEEDED_START = datetime(2026, 1, 1, tzinfo=UTC)
 """When a span begins that has a seed and no start: with the time of the run, no seed would give the same bytes."""
 # With SIMULATOR_INTERVAL=0 nothing paces live events; their stream time still needs a rate.
 _UNPACED_RATE = 1_000.0
-_LONGEST_NAP_SECONDS = 0.1
-_SECONDS_BETWEEN_FLUSHES = 1.0
-
-Stop = Callable[[], bool]
-"""Whether to end the run; asked before each record."""
-
-_Send = Callable[[bytes | None, bytes, date | None], None]
-
-Progress = Callable[[int], None]
-"""Told the number of records that were sent, after each."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +65,6 @@ class SimulationOptions:
         return self.start is None and self.days is None and (self.events is None or self.rate is not None)
 
 
-@dataclass(frozen=True)
-class Replayed:
-    """Counts of a replay: records sent, and lines or rows left out by reason.
-
-    `examples` are the first malformed rows, with their line numbers.
-    """
-
-    sent: int
-    skipped: dict[str, int]
-    format: str
-    examples: tuple[str, ...] = ()
-
-
 def run_simulation(
     settings: Settings,
     options: SimulationOptions,
@@ -120,63 +89,16 @@ def run_simulation(
     rate = options.rate
     if rate is None and options.is_live and settings.simulator_interval:
         rate = 1 / settings.simulator_interval
-    with _outlets(settings, kafka=options.kafka, files=options.files) as send:
-        records = iter(stream)
-        for sent in _paced(rate, stop):
-            record = next(records, None)
-            if record is None:
-                break
-            send(record.key, record.value, record.day)
-            progress(sent)
+    send_records(
+        settings,
+        stream,
+        rate=rate,
+        kafka=options.kafka,
+        files=options.files,
+        stop=stop,
+        progress=progress,
+    )
     return stream.made
-
-
-def run_replay(
-    settings: Settings,
-    path: str | Path,
-    *,
-    rate: float | None = None,
-    limit: int | None = None,
-    kafka: bool = True,
-    files: bool = True,
-    stop: Stop = lambda: False,
-    progress: Progress = lambda _: None,
-) -> Replayed:
-    """Send the events of a file, in its order.
-
-    Args:
-        settings: Where to.
-        path: JSON lines, or a REES46 or UCI Online Retail CSV; also gzipped.
-        rate: Records per second; None is as fast as possible.
-        limit: The most records to send; None is all.
-        kafka: Whether to send to the topic.
-        files: Whether to append to the daily files.
-        stop: Ends the run early; everything read until then is delivered.
-        progress: Told how far the run is.
-
-    Raises:
-        InputError: the file cannot be used, or a record could not be delivered or written. What was
-            read before the error has been delivered.
-    """
-    _require_positive(rate=rate, limit=limit)
-    events = read_events(path)
-    if files and events.path.resolve().parent == settings.raw_logs.resolve():
-        raise InputError(
-            f"{path} is one of the daily files in RAW_LOGS_PATH={settings.raw_logs}, to which a replay "
-            "would append; leave the files out (--no-files)"
-        )
-    done = 0
-    with _outlets(settings, kafka=kafka, files=files) as send:
-        records = iter(events)
-        for sent in _paced(rate, stop):
-            record = next(records, None) if limit is None or sent <= limit else None
-            if record is None:
-                break
-            key, value = record
-            send(key, value, event_day(value) if files else None)
-            done = sent
-            progress(sent)
-    return Replayed(done, dict(events.skipped), events.format, tuple(events.examples))
 
 
 def plan_traffic(settings: Settings, options: SimulationOptions) -> Traffic:
@@ -186,7 +108,7 @@ def plan_traffic(settings: Settings, options: SimulationOptions) -> Traffic:
         InputError: the options contradict each other, or ask more of the users than people do.
     """
     users = settings.num_users if options.users is None else options.users
-    _require_positive(rate=options.rate, days=options.days, users=users)
+    require_positive(rate=options.rate, days=options.days, users=users)
     rate = options.rate or (1 / settings.simulator_interval if settings.simulator_interval else _UNPACED_RATE)
     if options.is_live:
         start, seconds = datetime.now(UTC), (options.events or 1) / rate
@@ -234,44 +156,6 @@ def _span_in_days(options: SimulationOptions, events: int, users: int) -> float:
     return days
 
 
-@contextmanager
-def _outlets(settings: Settings, *, kafka: bool, files: bool) -> Iterator[_Send]:
-    """What hands a record to every sink of the run; on leaving, all of it is delivered and written."""
-    if not kafka and not files:
-        raise InputError("Neither Kafka nor files: leave out --no-kafka or --no-files")
-    with ExitStack() as sinks:
-        topic = sinks.enter_context(KafkaSink(settings)) if kafka else None
-        daily = sinks.enter_context(DailyFiles(settings.raw_logs)) if files else None
-        flush_at = monotonic() + _SECONDS_BETWEEN_FLUSHES
-
-        def send(key: bytes | None, value: bytes, day: date | None) -> None:
-            nonlocal flush_at
-            if daily:
-                daily.write(value, day)
-                if monotonic() >= flush_at:
-                    daily.flush()
-                    flush_at = monotonic() + _SECONDS_BETWEEN_FLUSHES
-            if topic:
-                topic.send(key, value)
-
-        yield send
-
-
-def _paced(rate: float | None, stop: Stop) -> Iterator[int]:
-    """1, 2, 3, … at `rate` a second, until `stop`."""
-    started = monotonic()
-    number = 0
-    while not stop():
-        if rate is not None:
-            due = started + number / rate
-            while (left := due - monotonic()) > 0 and not stop():
-                sleep(min(left, _LONGEST_NAP_SECONDS))
-            if stop():
-                return
-        number += 1
-        yield number
-
-
 def _increasing_clock() -> Clock:
     """The wall clock, made to advance with every reading: equal events of one moment stay two events."""
     latest = 0
@@ -282,9 +166,3 @@ def _increasing_clock() -> Clock:
         return latest
 
     return now
-
-
-def _require_positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise InputError(f"{name}={value}: must be more than 0")

@@ -5,7 +5,7 @@ No clock, no database: the same windows give the same alerts, in whatever batche
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -54,25 +54,6 @@ class AlertRules:
             purchases=settings.purchases_threshold,
             cooldown=timedelta(minutes=settings.alert_cooldown_minutes),
             slide=settings.slide_duration,
-        )
-
-    def to_json(self) -> dict[str, float]:
-        """Return them as they are kept with the alerts that were found by them."""
-        return {
-            "views": self.views,
-            "purchases": self.purchases,
-            "cooldown_seconds": self.cooldown.total_seconds(),
-            "slide_seconds": self.slide.total_seconds(),
-        }
-
-    @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> Self:
-        """Read what `to_json` returned."""
-        return cls(
-            views=kept["views"],
-            purchases=kept["purchases"],
-            cooldown=timedelta(seconds=kept["cooldown_seconds"]),
-            slide=timedelta(seconds=kept["slide_seconds"]),
         )
 
     def matches(self, window: Window) -> bool:

@@ -19,7 +19,7 @@ from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, Tab
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres.connection import connect, explained
-from clickstream_assets.streaming.store import read_progress
+from clickstream_assets.streaming.progress import read_progress
 
 EVERY_ROW = sql.SQL("true")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
@@ -77,17 +78,15 @@ def drop_old_days(settings: Settings) -> None:
     keep = settings.live_events_retention_days
     if not keep:
         return
-    live = LiveEvents(settings, timeout=_RETENTION_TIMEOUT_SECONDS)
     try:
-        dropped = live.drop_days(keep, datetime.now(UTC).date())
+        with closing(LiveEvents(settings, timeout=_RETENTION_TIMEOUT_SECONDS)) as live:
+            dropped = live.drop_days(keep, datetime.now(UTC).date())
     except ElasticsearchError as error:
         # Nothing depends on it, and it is tried again: old days take space until then.
         _log.warning("live events older than LIVE_EVENTS_RETENTION_DAYS=%d stay for now: %s", keep, error)
     else:
         if dropped:
             _log.info("dropped %d days of live events, up to %s", len(dropped), dropped[-1])
-    finally:
-        live.close()
 
 
 def start(session: SparkSession, settings: Settings, trigger: dict[str, Any]) -> StreamingQuery:
@@ -104,61 +103,53 @@ def start(session: SparkSession, settings: Settings, trigger: dict[str, Any]) ->
     return (
         topic_records(session, settings)
         .writeStream.queryName(QUERY)
-        .foreachBatch(guarded(Sink(settings).write))
+        .foreachBatch(guarded(partial(_write, settings=settings)))
         .option("checkpointLocation", checkpoint.path)
         .trigger(**trigger)
         .start()
     )
 
 
-class Sink:
-    """Writer of the query's micro-batches to Elasticsearch."""
+def _write(records: DataFrame, batch_id: int, settings: Settings) -> None:
+    """Write a micro-batch of `topic_records`."""
+    from pyspark import StorageLevel
+    from pyspark.sql import functions as F
+    from pyspark.sql.pandas.types import from_arrow_schema
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def write(self, records: DataFrame, batch_id: int) -> None:
-        """Write a micro-batch of `topic_records`."""
-        from pyspark import StorageLevel
-        from pyspark.sql import functions as F
-        from pyspark.sql.pandas.types import from_arrow_schema
-
-        live = LiveEvents(self._settings)
+    with closing(LiveEvents(settings)) as live:
+        live.prepare()
+        results = records.mapInArrow(
+            partial(write_events, settings=settings), from_arrow_schema(_RESULTS)
+        ).persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            live.prepare()
-            results = records.mapInArrow(
-                partial(write_events, settings=self._settings), from_arrow_schema(_RESULTS)
-            ).persist(StorageLevel.MEMORY_AND_DISK)
-            try:
-                batches = results.where(F.col(_IDS).isNotNull()).select(_IDS, *Written).toArrow()
-                # Workers do not know of each other: of ids that were written twice, each has its own documents.
-                live.settle(_repeated(pc.list_flatten(batches[_IDS])))
-                totals = {written.value: pc.sum(batches[written]).as_py() or 0 for written in Written}
-                if totals[Written.REFUSED]:
-                    self._keep(results.where(F.col("rule").isNotNull()).drop(_IDS, *Written), batch_id)
-            finally:
-                results.unpersist()
-            _log.info("micro-batch %d in Elasticsearch: %s", batch_id, totals)
+            batches = results.where(F.col(_IDS).isNotNull()).select(_IDS, *Written).toArrow()
+            # Workers do not know of each other: of ids that were written twice, each has its own documents.
+            live.settle(_repeated(pc.list_flatten(batches[_IDS])))
+            totals = {written.value: pc.sum(batches[written]).as_py() or 0 for written in Written}
+            if totals[Written.REFUSED]:
+                refused = results.where(F.col("rule").isNotNull()).drop(_IDS, *Written)
+                _keep(refused, batch_id, settings)
         finally:
-            live.close()
+            results.unpersist()
+        _log.info("micro-batch %d in Elasticsearch: %s", batch_id, totals)
 
-    def _keep(self, refused: DataFrame, batch_id: int) -> None:
-        """Add the events that Elasticsearch refused to `rejected_events`."""
-        from pyspark.sql import functions as F
 
-        session = refused.sparkSession
-        lake = Lake(self._settings.lake, SparkEngine(lambda: session))
-        # A checkpoint that is made anew begins with batch 0 and the first record again.
-        kept = lake.read(REJECTED_EVENTS).where(F.col("rejected_by") == REJECTED_BY)
-        new = refused.join(kept.select(*RECORD_KEY), on=list(RECORD_KEY), how="left_anti")
-        query_id = session.sparkContext.getLocalProperty(QUERY_ID)
-        lake.append_batch(REJECTED_EVENTS, new, batch_id + 1, app=f"{QUERY} {query_id}")
+def _keep(refused: DataFrame, batch_id: int, settings: Settings) -> None:
+    """Add the events that Elasticsearch refused to `rejected_events`."""
+    from pyspark.sql import functions as F
+
+    session = refused.sparkSession
+    lake = Lake(settings.lake, SparkEngine(lambda: session))
+    # A checkpoint that is made anew begins with batch 0 and the first record again.
+    kept = lake.read(REJECTED_EVENTS).where(F.col("rejected_by") == REJECTED_BY)
+    new = refused.join(kept.select(*RECORD_KEY), on=list(RECORD_KEY), how="left_anti")
+    query_id = session.sparkContext.getLocalProperty(QUERY_ID)
+    lake.append_batch(REJECTED_EVENTS, new, batch_id + 1, app=f"{QUERY} {query_id}")
 
 
 def write_events(batches: Iterator[pa.RecordBatch], settings: Settings) -> Iterator[pa.RecordBatch]:
     """Write the valid events of a part of the topic: RAW_EVENTS rows in Kafka's order in, `_RESULTS` batches out."""
-    live = LiveEvents(settings)
-    try:
+    with closing(LiveEvents(settings)) as live:
         for events in valid_batches(batches, ValidationRules.of(settings), COLUMNS):
             firsts = _firsts(events)
             documents = to_documents(firsts)
@@ -167,8 +158,6 @@ def write_events(batches: Iterator[pa.RecordBatch], settings: Settings) -> Itera
                 if outcome.written is Written.REFUSED:
                     yield _refusal(firsts.slice(number, 1), outcome)
             yield _summary(documents, outcomes)
-    finally:
-        live.close()
 
 
 def _firsts(events: pa.RecordBatch) -> pa.RecordBatch:

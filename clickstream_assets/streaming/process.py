@@ -31,9 +31,10 @@ from clickstream_assets.streaming.errors import (
 from clickstream_assets.streaming.lake_copies import update_copies
 from clickstream_assets.streaming.notifications import deliver_pending
 from clickstream_assets.streaming.owner import OwnedError, ownership
+from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets.streaming.query import WindowQuery, lake_of
 from clickstream_assets.streaming.status import Status, metadata, write_status
-from clickstream_assets.streaming.store import Changes, progress_of
+from clickstream_assets.streaming.store import Changes
 from clickstream_assets.streaming.windows import QUERY
 
 if TYPE_CHECKING:

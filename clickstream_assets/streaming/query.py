@@ -18,8 +18,9 @@ from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.checkpoint import REBUILD, Checkpoint, CheckpointError
 from clickstream_assets.streaming.errors import guarded
+from clickstream_assets.streaming.progress import Progress, is_idle, progress_of
 from clickstream_assets.streaming.source import valid_events
-from clickstream_assets.streaming.store import Changes, Progress, WindowStore, is_idle, progress_of
+from clickstream_assets.streaming.store import Changes, WindowStore
 from clickstream_assets.streaming.windows import COLUMNS, QUERY, fingerprint, windowed
 
 if TYPE_CHECKING:

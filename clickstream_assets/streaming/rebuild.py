@@ -23,9 +23,10 @@ from clickstream_assets.stores.postgres.connection import explained
 from clickstream_assets.streaming.alert_index import update_alert_index
 from clickstream_assets.streaming.alerts import AlertRules
 from clickstream_assets.streaming.lake_copies import update_copies
+from clickstream_assets.streaming.progress import Progress, read_progress
 from clickstream_assets.streaming.query import checkpoint_of, lake_of
 from clickstream_assets.streaming.source import classified_offsets
-from clickstream_assets.streaming.store import Progress, WindowStore, read_progress
+from clickstream_assets.streaming.store import WindowStore
 
 _log = logging.getLogger(__name__)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -80,7 +81,7 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
         floor=beginning.floor,
         topic=settings.kafka_topic,
         offsets=beginning.offsets,
-        rules=AlertRules.of(settings),
+        alert_rules=AlertRules.of(settings),
     )
     # A rebuild that was killed may have left some files; nothing points there yet.
     checkpoint = checkpoint_of(settings, progress.generation)

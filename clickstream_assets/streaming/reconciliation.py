@@ -32,8 +32,8 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.alerts import Window, find_alerts
 from clickstream_assets.streaming.lake_copies import read_rows, snapshot
+from clickstream_assets.streaming.progress import Progress, read_progress
 from clickstream_assets.streaming.source import classified_offsets
-from clickstream_assets.streaming.store import Progress, read_progress
 
 EXACT = ("views", "add_to_carts", "purchases", "total_events", "first_event_time", "last_event_time")
 """Columns that have to be equal; users are estimated by the stream and counted by the batch."""
@@ -364,9 +364,9 @@ def reconcile_alerts(settings: Settings) -> AlertReconciliation:
     """
     with snapshot(settings) as connection:
         progress = read_progress(connection)
-        if progress is None or progress.rules is None:
+        if progress is None:
             return AlertReconciliation(0, 0, [])
-        rules = progress.rules
+        rules = progress.alert_rules
         windows = connection.execute(
             "SELECT product_id, window_start, window_end, views, purchases, product_category, is_final "
             "FROM product_windows WHERE views > %s AND purchases < %s",

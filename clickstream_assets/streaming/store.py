@@ -1,4 +1,4 @@
-"""The stream's tables in PostgreSQL: windows, alerts, their notifications, and how far the stream has come.
+"""The stream's tables in PostgreSQL: windows, alerts and their notifications.
 
 All changes of a batch are one transaction, which also notes the batch's number. A batch that is run again after a
 crash finds its number and changes nothing.
@@ -14,7 +14,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from psycopg.types.json import Jsonb
 
 from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.postgres.connection import connect, explained
+from clickstream_assets.stores.postgres.connection import explained
 from clickstream_assets.stores.postgres.publishing import copy_rows
 from clickstream_assets.streaming.alerts import (
     HISTORY,
@@ -40,7 +40,8 @@ from clickstream_assets.streaming.alerts import (
     payload,
 )
 from clickstream_assets.streaming.checkpoint import REBUILD, CheckpointError, PlannedBatch
-from clickstream_assets.streaming.windows import QUERY
+from clickstream_assets.streaming.progress import Progress, idle_until, read_progress, write_progress
+from clickstream_assets.streaming.statements import each, upsert
 
 _COLUMNS = PRODUCT_WINDOWS.column_names
 _ALERT_COLUMNS = FLASH_SALE_ALERTS.column_names
@@ -48,46 +49,6 @@ assert list(Alert._fields) == _ALERT_COLUMNS
 # More than the check of stream and batch looks back for a batch whose records the lake has.
 _BATCHES_KEPT = timedelta(days=3)
 _BATCHES_BETWEEN_DELETIONS = 1000
-_OVERWRITE = "{0} = excluded.{0}"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Progress of the stream.
-
-    Batches are numbered from `base_batch_id` on. Other changes of the tables (a rebuild, other rules, windows closed
-    by the clock) take a number too, and raise it: a number is never used twice.
-    """
-
-    generation: int
-    """Number of times that it was begun anew, each with a checkpoint of its own."""
-    base_batch_id: int
-    batch_id: int
-    """The last batch that is in the tables."""
-    watermark: datetime | None
-    floor: datetime | None
-    """Windows that end by then were rebuilt from the lake, and the stream does not change them."""
-    topic: str
-    offsets: dict[int, int]
-    """Per partition, up to where the tables hold the topic; before the first batch, where to begin."""
-    rules: AlertRules | None
-    """Rules by which the alerts were found."""
-    idle_until: datetime | None = None
-    """Windows that end by then were closed because no more records came; None since some have."""
-
-    @property
-    def has_begun(self) -> bool:
-        """True once a batch of this generation is in the tables."""
-        return self.batch_id > self.base_batch_id
-
-    @property
-    def closed_until(self) -> datetime | None:
-        """Windows that end by then are not changed by any event to come."""
-        return max(filter(None, (self.watermark, self.floor)), default=None)
-
-    def with_next_number(self) -> Progress:
-        """Take the next number for a change that is no batch; the batches to come are numbered after it."""
-        return replace(self, base_batch_id=self.base_batch_id + 1, batch_id=self.batch_id + 1)
 
 
 class Changes(NamedTuple):
@@ -97,98 +58,6 @@ class Changes(NamedTuple):
     alerts: int
     notifications: int
     open_alerts: int
-
-
-def read_progress(connection: psycopg.Connection, *, for_update: bool = False) -> Progress | None:
-    """Read the stream's progress; None before its first start."""
-    row = connection.execute(
-        "SELECT generation, base_batch_id, batch_id, watermark, floor, topic, offsets, alert_rules, idle_until "
-        f"FROM stream_progress WHERE query = %s{' FOR UPDATE' if for_update else ''}",
-        (QUERY,),
-    ).fetchone()
-    if row is None:
-        return None
-    generation, base_batch_id, batch_id, watermark, floor, topic, offsets, rules, idle_until = row
-    return Progress(
-        generation=generation,
-        base_batch_id=base_batch_id,
-        batch_id=batch_id,
-        watermark=watermark,
-        floor=floor,
-        topic=topic,
-        offsets={int(partition): offset for partition, offset in offsets.items()},
-        rules=AlertRules.from_json(rules) if rules else None,
-        idle_until=idle_until,
-    )
-
-
-def progress_of(settings: Settings) -> Progress | None:
-    """Read the stream's progress on a connection of its own.
-
-    Raises:
-        PostgresError: the database cannot be reached.
-    """
-    with explained(settings), connect(settings) as connection:
-        return read_progress(connection)
-
-
-def write_progress(connection: psycopg.Connection, progress: Progress) -> None:
-    """Write the stream's progress."""
-    values = {
-        "query": QUERY,
-        "generation": progress.generation,
-        "base_batch_id": progress.base_batch_id,
-        "batch_id": progress.batch_id,
-        "watermark": progress.watermark,
-        "floor": progress.floor,
-        "topic": progress.topic,
-        "offsets": json.dumps(progress.offsets),
-        "alert_rules": json.dumps(progress.rules.to_json() if progress.rules else {}),
-        "idle_until": progress.idle_until,
-    }
-    connection.execute(
-        sql.SQL(
-            "INSERT INTO stream_progress AS kept ({}, updated_at) VALUES ({}, now()) ON CONFLICT (query) DO UPDATE "
-            "SET {}, read_at = CASE WHEN kept.offsets = excluded.offsets THEN kept.read_at ELSE now() END"
-        ).format(_each("{}", values), _placeholders(values), _each(_OVERWRITE, [*values, "updated_at"])),
-        list(values.values()),
-    )
-
-
-def idle_until(connection: psycopg.Connection, settings: Settings) -> datetime | None:
-    """Return up to when windows are to be closed because no record was read for STREAM_IDLE_SECONDS.
-
-    None while records are read, and where no such window is open.
-    """
-    if not settings.stream_idle_seconds:
-        return None
-    idle = timedelta(seconds=settings.stream_idle_seconds)
-    row = connection.execute(
-        "SELECT until FROM stream_progress, LATERAL (SELECT now() - %s - %s) AS late (until) "
-        "WHERE query = %s AND read_at < now() - %s "
-        "AND EXISTS (SELECT FROM product_windows WHERE NOT is_final AND window_end <= until)",
-        (idle, settings.watermark_delay, QUERY, idle),
-    ).fetchone()
-    return row[0] if row else None
-
-
-def is_idle(settings: Settings) -> bool:
-    """Return whether there are windows that `WindowStore.close_idle` would close.
-
-    Raises:
-        PostgresError: the database cannot be reached.
-    """
-    with explained(settings), connect(settings) as connection:
-        return idle_until(connection, settings) is not None
-
-
-def _each(template: str, columns: Iterable[str]) -> sql.Composed:
-    """Return the columns as a comma-separated list, each as the template has it."""
-    return sql.SQL(", ").join(sql.SQL(template).format(sql.Identifier(name)) for name in columns)
-
-
-def _placeholders(columns: Iterable[str]) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Placeholder() for _ in columns)
 
 
 class WindowStore:
@@ -218,8 +87,8 @@ class WindowStore:
                 topic = self._settings.kafka_topic
                 progress = Progress(1, first_batch_id, first_batch_id, None, None, topic, {}, self._rules)
                 write_progress(self._connection, progress)
-            elif progress.rules != self._rules:
-                progress = replace(progress.with_next_number(), rules=self._rules)
+            elif progress.alert_rules != self._rules:
+                progress = replace(progress.with_next_number(), alert_rules=self._rules)
                 self._bring_alerts_up_to_date(self._all_times(), is_recount=True)
                 write_progress(self._connection, progress)
         return progress
@@ -383,10 +252,12 @@ class WindowStore:
         complete = rows.append_column(
             "is_final", pa.array([False] * rows.num_rows, pa.bool_())
         ).append_column("batch_id", pa.array([batch_id] * rows.num_rows, pa.int64()))
-        columns = _each("{}", _COLUMNS)
+        columns = each("{}", _COLUMNS)
         copy_statement = sql.SQL("COPY pg_temp.staged_windows ({}) FROM STDIN (FORMAT csv)").format(columns)
         count = copy_rows(self._connection, copy_statement, PRODUCT_WINDOWS, complete)
-        assignments = _each(_OVERWRITE, (name for name in _COLUMNS if name not in PRODUCT_WINDOWS.key))
+        assignments = each(
+            "{0} = excluded.{0}", (name for name in _COLUMNS if name not in PRODUCT_WINDOWS.key)
+        )
         # A window never loses events. A row with fewer comes only from a stream that reads a part of the topic again
         # after a rebuild, and has not come to its end.
         self._connection.execute(
@@ -522,17 +393,10 @@ class WindowStore:
             "WHERE product_id = id_of_product AND first_window_start >= since AND alert_id <> ALL(%s)",
             (*scope, [alert.alert_id for alert in alerts]),
         )
-        values = [name for name in _ALERT_COLUMNS if name not in FLASH_SALE_ALERTS.key]
-        statement = sql.SQL(
-            "INSERT INTO flash_sale_alerts AS kept ({columns}) VALUES ({placeholders}) "
-            "ON CONFLICT (alert_id) DO UPDATE SET {assignments} WHERE ({old}) IS DISTINCT FROM ({new})"
-        ).format(
-            columns=_each("{}", _ALERT_COLUMNS),
-            placeholders=_placeholders(_ALERT_COLUMNS),
-            assignments=_each(_OVERWRITE, values),
-            old=_each("kept.{}", values),
-            new=_each("excluded.{}", values),
+        differs = sql.SQL(" WHERE ({}) IS DISTINCT FROM ({})").format(
+            each("kept.{}", _ALERT_COLUMNS), each("excluded.{}", _ALERT_COLUMNS)
         )
+        statement = upsert("flash_sale_alerts", "alert_id", _ALERT_COLUMNS) + differs
         with self._connection.cursor() as cursor:
             cursor.executemany(statement, alerts)
             written = cursor.rowcount if alerts else 0
@@ -543,12 +407,8 @@ class WindowStore:
         for product_id, notification in due:
             noted = notification.noted
             values = {**noted._asdict(), "product_id": product_id}
-            self._connection.execute(
-                sql.SQL(
-                    "INSERT INTO notified_alerts ({}) VALUES ({}) ON CONFLICT (notified_id) DO UPDATE SET {}"
-                ).format(_each("{}", values), _placeholders(values), _each(_OVERWRITE, values)),
-                list(values.values()),
-            )
+            statement = upsert("notified_alerts", "notified_id", values)
+            self._connection.execute(statement, list(values.values()))
             body = Jsonb(payload(notification, product_id))
             for sink in () if notification.is_silent else self._sinks:
                 self._connection.execute(

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from clickstream_assets.catalogue import RAW_EVENTS
 from clickstream_assets.engine import DuckDBEngine
+from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests.analytics.records import raw_table
+from clickstream_assets_tests.databases import query
+
+
+def reported_by(result: dg.ExecuteInProcessResult, op: str) -> dict[str, Any]:
+    (output,) = (
+        event.step_output_data
+        for event in result.all_events
+        if event.is_successful_output and event.step_key == op
+    )
+    return {name: value.value for name, value in output.metadata.items()}
 
 
 def test_every_table_that_is_there_is_maintained_and_reported(
@@ -21,6 +33,9 @@ def test_every_table_that_is_there_is_maintained_and_reported(
     tmp_path: Path,
 ):
     monkeypatch.setenv("LAKE_PATH", str(tmp_path / "lake"))
+    # All windows and notifications are kept, for which no database is asked.
+    monkeypatch.setenv("WINDOWS_RETENTION_DAYS", "0")
+    monkeypatch.setenv("NOTIFICATIONS_RETENTION_DAYS", "0")
     lake = Lake(str(tmp_path / "lake"), duckdb_engine)
     for batch in (1, 2, 3):
         rows = duckdb_engine.from_arrow(raw_table([b"a", b"b"], batch, batch * 2))
@@ -28,8 +43,7 @@ def test_every_table_that_is_there_is_maintained_and_reported(
     job = definitions.resolve_job_def("lake_maintenance")
     result = job.execute_in_process(instance=instance)
 
-    (output,) = (e.step_output_data for e in result.all_events if e.is_successful_output)
-    reported = {name: value.value for name, value in output.metadata.items()}
+    reported = reported_by(result, "maintain_tables")
     assert {name: reported[name] for name in ("files_before", "files_after", "removed_files")} == {
         "files_before": 3,
         "files_after": 1,
@@ -38,3 +52,21 @@ def test_every_table_that_is_there_is_maintained_and_reported(
     assert reported["tables"].splitlines()[2:] == ["| raw_events | 6 | 3 | 1 | 0 |"]
     assert lake.snapshot(RAW_EVENTS).batch == 3
     assert [path.name for path in (tmp_path / "lake").iterdir()] == ["raw_events"]
+
+
+def test_what_is_past_its_retention_is_deleted_and_reported(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, pipeline_env: Settings
+):
+    query(
+        pipeline_env,
+        "INSERT INTO alert_notifications (notified_id, sequence, kind, sink, delivered_at) "
+        "SELECT days::text, 1, 'opened', 'console', now() - days * interval '1 day' "
+        "FROM generate_series(1, 100) AS days RETURNING 1",
+    )
+    result = definitions.resolve_job_def("lake_maintenance").execute_in_process(instance=instance)
+    assert reported_by(result, "delete_old_windows") == {
+        "windows": 0,
+        "windows_in_lake": 0,
+        "notifications": 11,
+        "notified_alerts": 0,
+    }

@@ -14,9 +14,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from clickstream_assets.ingest.replay import run_replay
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
-from clickstream_assets.simulator.run import SimulationOptions, plan_traffic, run_replay
+from clickstream_assets.simulator.run import SimulationOptions, plan_traffic
 from clickstream_assets.simulator.stream import Faults, Record, RecordStream
 from clickstream_assets_tests.proofs.recomputation import (
     Recomputation,

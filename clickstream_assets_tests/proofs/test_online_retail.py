@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from clickstream_assets.catalogue import DUPLICATE_EVENTS, RAW_EVENTS, Table
 from clickstream_assets.commands.app import app
+from clickstream_assets.ingest.replay import run_replay
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.reports.text import render_text
 from clickstream_assets.settings import Settings
-from clickstream_assets.simulator.run import run_replay
 from clickstream_assets_tests.conftest import DATA
 from clickstream_assets_tests.proofs.recomputation import Recomputation, database, served_differences
 from clickstream_assets_tests.proofs.shop import Tables, running_pipeline
@@ -59,9 +59,7 @@ class Backfilled:
 
 
 @pytest.fixture(scope="module")
-def backfilled(
-    stack: Stack, servers: Settings, tmp_path_factory: pytest.TempPathFactory
-) -> Backfilled:
+def backfilled(stack: Stack, servers: Settings, tmp_path_factory: pytest.TempPathFactory) -> Backfilled:
     folder = tmp_path_factory.mktemp("online_retail")
     with running_pipeline(stack, servers, folder) as pipeline:
         replayed = run_replay(pipeline.settings, FILE, files=False)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from clickstream_assets.ingest.replay import run_replay
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
-from clickstream_assets.simulator.run import run_replay
 from clickstream_assets_tests.conftest import DATA
 from clickstream_assets_tests.proofs.recomputation import Recomputation, served_differences
 from clickstream_assets_tests.proofs.shop import Tables, running_pipeline
@@ -38,9 +38,7 @@ RAW = f"""
 pytestmark = [pytest.mark.long, pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not there")]
 
 
-def test_every_table_of_a_real_day_equals_sql_on_the_file(
-    stack: Stack, servers: Settings, tmp_path: Path
-):
+def test_every_table_of_a_real_day_equals_sql_on_the_file(stack: Stack, servers: Settings, tmp_path: Path):
     with running_pipeline(stack, servers, tmp_path) as pipeline:
         assert run_replay(pipeline.settings, FILE, files=False).sent == 14_074
         pipeline.ingest()

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from clickstream_assets.errors import InputError
+from clickstream_assets.ingest.replay import run_replay
 from clickstream_assets.settings import Settings
-from clickstream_assets.simulator.run import SimulationOptions, plan_traffic, run_replay, run_simulation
+from clickstream_assets.simulator.run import SimulationOptions, plan_traffic, run_simulation
 from clickstream_assets.simulator.stream import Faults
 
 from .judge import event_time, judge

@@ -44,8 +44,8 @@ from clickstream_assets.streaming.checkpoint import Checkpoint, CheckpointError
 from clickstream_assets.streaming.errors import StreamError
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets.streaming.process import Supervisor, run_live_events
+from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets.streaming.source import configured
-from clickstream_assets.streaming.store import progress_of
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
 from clickstream_assets_tests.databases import fresh_database, query, with_settings

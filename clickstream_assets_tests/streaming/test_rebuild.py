@@ -17,8 +17,8 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.streaming.checkpoint import CheckpointError
 from clickstream_assets.streaming.owner import ownership
+from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets.streaming.rebuild import Rebuilt, rebuild
-from clickstream_assets.streaming.store import progress_of
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import fresh_database, with_settings
 from clickstream_assets_tests.streaming.streams import Rows, Shop, click, indexed_alerts, new_shop, views

@@ -15,9 +15,10 @@ from clickstream_assets.catalogue import PRODUCT_WINDOWS
 from clickstream_assets.settings import Settings
 from clickstream_assets.streaming.checkpoint import CheckpointError, PlannedBatch
 from clickstream_assets.streaming.owner import ownership
+from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets.streaming.query import WindowQuery
 from clickstream_assets.streaming.reconciliation import reconcile_alerts
-from clickstream_assets.streaming.store import Changes, WindowStore, progress_of
+from clickstream_assets.streaming.store import Changes, WindowStore
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import query, with_settings
 from clickstream_assets_tests.streaming.streams import Shop, click, new_shop

@@ -20,9 +20,10 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.checkpoint import PlannedBatch
 from clickstream_assets.streaming.owner import ownership
+from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets.streaming.reconciliation import Reason, reconcile
 from clickstream_assets.streaming.status import write_status
-from clickstream_assets.streaming.store import Changes, WindowStore, progress_of
+from clickstream_assets.streaming.store import Changes, WindowStore
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.conftest import DATA
 from clickstream_assets_tests.databases import query, with_settings

@@ -1,4 +1,4 @@
-"""The lake's upkeep, nightly: small files are put together, and files that nobody reads any more are deleted."""
+"""Upkeep, nightly: what is past its retention is deleted, and the lake's small and unused files are gone."""
 
 from datetime import timedelta
 
@@ -9,6 +9,16 @@ from clickstream_assets.defs.jobs import ONE_AT_A_TIME
 from clickstream_assets.defs.steps import step
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
+from clickstream_assets.streaming.retention import delete_expired, update_old_copies
+
+
+@dg.op
+@step
+def delete_old_windows(context: dg.OpExecutionContext, settings: Settings, lake: Lake) -> None:
+    """Delete windows and notifications that are past their retention; can be repeated at any time."""
+    deleted = delete_expired(settings)
+    copies = update_old_copies(settings, lake)
+    context.add_output_metadata({**deleted._asdict(), "windows_in_lake": copies})
 
 
 @dg.op
@@ -40,7 +50,8 @@ def maintain_tables(context: dg.OpExecutionContext, settings: Settings, lake: La
 # Appending, as the ingest does, is possible meanwhile; replacing days is not.
 @dg.job(tags={ONE_AT_A_TIME: "refresh"})
 def lake_maintenance() -> None:
-    """Put small files of the lake together, and delete unused ones."""
+    """Delete what is past its retention; put small files of the lake together, and delete unused ones."""
+    delete_old_windows()
     maintain_tables()
 
 

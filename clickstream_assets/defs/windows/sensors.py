@@ -14,7 +14,7 @@ from clickstream_assets.defs.runs import under_way, wait_after_failures
 from clickstream_assets.settings import load_settings
 from clickstream_assets.stores.kafka.topic import TopicNotFoundError
 from clickstream_assets.streaming.owner import owner
-from clickstream_assets.streaming.store import is_idle, progress_of
+from clickstream_assets.streaming.progress import is_idle, progress_of
 
 
 @dg.sensor(

@@ -1,4 +1,4 @@
-"""The served tables in PostgreSQL: their migrations and how rows are published into them.
+"""PostgreSQL: its tables and their migrations, connections, and the publication of rows.
 
-Plain Python: what Dagster adds is in `resources/postgres.py`, what the API reads is in `api/queries.py`.
+Plain Python: the Dagster resource is in `defs/resources.py`, the API's queries are in `api/`.
 """

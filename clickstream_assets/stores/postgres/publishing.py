@@ -1,7 +1,7 @@
 """Publish tables: several in one transaction, of which a reader sees either all or nothing.
 
-A publication says what a table, or a part of it, is to hold from now on. What is there already and stays the
-same is not touched, so repeating a publication changes nothing.
+A publication says which rows a table, or a part of it, holds from now on. Rows that stay the same are not written, so
+repeating a publication changes nothing.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ class Scope:
 
     @property
     def condition(self) -> sql.Composed:
-        """The part as an SQL condition, false or null outside of it."""
+        """SQL condition that is true in the part, and false or null outside of it."""
         last = self.first if self.last is None else self.last
         return sql.SQL("{} BETWEEN {} AND {}").format(sql.Identifier(self.column), self.first, last)
 
     @property
     def words(self) -> str:
-        """The part as error messages name it."""
+        """Name of the part in error messages."""
         return f"{self.column} from {self.first} to {self.first if self.last is None else self.last}"
 
 
 @dataclass(frozen=True)
 class Published:
-    """How many rows a publication brought, and what they changed."""
+    """Counts of a publication: its rows, and the rows of the table that it changed."""
 
     rows: int
     inserted: int
@@ -71,7 +71,7 @@ class Published:
 
     @property
     def unchanged(self) -> int:
-        """Rows that were there already, the same."""
+        """Rows that the table had already."""
         return self.rows - self.inserted - self.updated
 
 
@@ -96,7 +96,7 @@ class Publication:
     def publish(self, table: Table, rows: Rows, scope: Scope | None = None) -> Published:
         """Make the table, or its part in `scope`, hold exactly these rows.
 
-        Two that publish the same table wait for each other, from here to the end of their transactions.
+        Publications of the same table wait for each other, from here to the end of their transactions.
 
         Args:
             table: The table.

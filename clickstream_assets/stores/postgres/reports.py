@@ -1,4 +1,4 @@
-"""The published reports in PostgreSQL, and the record of which was mailed to whom."""
+"""The published reports in PostgreSQL, and the record of the mails that were sent of them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class NoReportError(ClickstreamError):
 
 
 Mail: TypeAlias = tuple[date, str]
-"""Whose report goes to whom: the day and the recipient."""
+"""A report by mail: its day and its recipient."""
 
 
 @dataclass(frozen=True)
 class Mailed:
-    """Which mails were sent now, and which had been sent before and when."""
+    """The mails that were sent now, and those that had been sent before, with the time."""
 
     now: list[Mail]
     before: dict[Mail, datetime]

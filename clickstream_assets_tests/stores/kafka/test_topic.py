@@ -158,9 +158,7 @@ def test_a_read_from_a_broker_that_is_not_there_ends(duckdb_engine: DuckDBEngine
         Topic(settings).read(duckdb_engine, [OffsetRange(0, 0, 1), OffsetRange(4, 0, 1)], 1)
 
 
-def test_offsets_that_kafka_does_not_have_are_an_error(
-    kafka: Settings, duckdb_engine: DuckDBEngine
-):
+def test_offsets_that_kafka_does_not_have_are_an_error(kafka: Settings, duckdb_engine: DuckDBEngine):
     settings = new_topic(kafka)
     send(settings, {0: [b"a"]})
     with pytest.raises(KafkaError, match=f"reading topic {settings.kafka_topic}"):

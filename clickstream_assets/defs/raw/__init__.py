@@ -1,0 +1,1 @@
+"""The group of raw records, events and rejected records."""

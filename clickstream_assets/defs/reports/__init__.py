@@ -1,0 +1,1 @@
+"""The group of daily tables and the report."""

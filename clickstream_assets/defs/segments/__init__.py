@@ -1,0 +1,1 @@
+"""The group of user, customer and cohort segments."""

@@ -1,0 +1,1 @@
+"""The group of what is published to PostgreSQL."""

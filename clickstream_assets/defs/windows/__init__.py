@@ -1,0 +1,1 @@
+"""The group of windows, alerts and live events."""
