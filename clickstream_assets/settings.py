@@ -307,8 +307,8 @@ class Settings(BaseSettings):
         90,
         ge=0,
         # A season. Alerts look back a day and the checks two; what is older comes back from the lake's events.
-        description="Days of event time that windows are kept; 0 keeps all. The newest 3 always stay, and those that an "
-        "alert rests on. `clickstream stream --rebuild` brings deleted ones back.",
+        description="Days of event time that windows are kept; 0 keeps all. The newest 3 always stay, and those that "
+        "an alert rests on. `clickstream stream --rebuild` brings deleted ones back.",
     )
     notifications_retention_days: int = Field(
         90,
