@@ -44,7 +44,7 @@ FAULTS = Faults(late=0.01, duplicate=0.01, conflicting=0.01, malformed=0.01)
 # Of the events in any order: most, some more, and a few that come long after the others.
 PARTS = (0.6, 0.385, 0.015)
 # What is of all days is made with the first and with the last of them.
-EACH_DAY = [dg.AssetKey(table.schema.name) for table in SERVED_BY_DAY] + [dg.AssetKey("published_days")]
+EACH_DAY = [dg.AssetKey(table.name) for table in SERVED_BY_DAY] + [dg.AssetKey("published_days")]
 
 
 def event(moment: str, user: str, kind: str, product: str = "p1", **more: Any) -> bytes:
