@@ -1,4 +1,4 @@
-"""What all assets share: group, kinds, owner, freshness, days, columns, explained errors and row counts."""
+"""The decorator of all assets: group, kinds, owner, freshness, days, columns, explained errors and row counts."""
 
 from __future__ import annotations
 

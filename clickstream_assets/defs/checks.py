@@ -1,4 +1,4 @@
-"""How checks are made, and those that every table of the lake has: unique keys, and columns that hold what they may."""
+"""The decorator of checks, and the checks of every table of the lake: unique keys, no nulls, allowed values."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _checks_of(asset: dg.AssetsDefinition) -> Iterator[dg.AssetChecksDefinition]
 
 
 def _is_ingested(table: Table) -> bool:
-    """Whether a table's rows come in batches: its keys are looked at by `counts_close` and `event_ids_are_unique`."""
+    """Return whether a table's rows come in batches; `counts_close` and `event_ids_are_unique` check its keys."""
     return "batch" in table.by_name
 
 

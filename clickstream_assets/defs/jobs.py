@@ -1,4 +1,4 @@
-"""The jobs that keep everything up to date: bring events in, bring along what rests on them, and run the streams."""
+"""The jobs that keep everything up to date: ingest events, refresh what rests on them, and run the streams."""
 
 import dagster as dg
 

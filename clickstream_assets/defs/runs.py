@@ -1,4 +1,4 @@
-"""What sensors ask Dagster: what is under way, how long to wait after failures, and what checks have found."""
+"""Questions of sensors to Dagster: is a run under way, how long to wait after failures, what did checks find."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def wait_after_failures(instance: DagsterInstance, job_name: str, now: float) ->
 def blocking_checks(
     context: dg.SensorEvaluationContext, asset: dg.AssetKey, materialization: int
 ) -> dict[str, bool | None]:
-    """Tell of each blocking check of an asset whether it passed when it was last carried out.
+    """Return whether each blocking check of an asset passed when it was last carried out.
 
-    Dagster stops a run at such a check, and no other run. It reports the materialization first, so who acts on
-    that has to ask for the checks too.
+    Dagster stops a run at such a check, and no other run. It reports the materialization first, so a sensor that acts
+    on that has to ask for the checks too.
 
     Args:
         context: knows the instance and the code location.

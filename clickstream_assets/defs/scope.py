@@ -1,4 +1,4 @@
-"""What a run is about: which days, which batches, and the version of the events that its tables are made from."""
+"""The scope of a run: its days, its batches, and the version of the events that its tables are made from."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def events_and_sessions(context: Context, lake: Lake, *more: str) -> tuple[DataF
 
 @dataclass(frozen=True)
 class Passed:
-    """What a check of ingest batches found when it last passed; nothing where it has to look at everything.
+    """The findings of a check of ingest batches when it last passed; none where it has to look at everything.
 
     Each ingest looks at the batches that have come since, so that its time grows with what is new; once in
     FULL_AUDIT_EVERY it looks at all of them.

@@ -1,4 +1,4 @@
-"""What the assets on carts and customers read: shoppers' cart events of all time, and the data's own clock."""
+"""Input of the assets on carts and customers: shoppers' cart events of all time, and the data's own clock."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""What every step of a run shares: its body gets what its resources open, and its errors are explained.
+"""The steps of a run: a body gets what its resources open, and its errors are explained.
 
 An asset, a check and an op are each a step. Their bodies are plain functions of settings, lake, topic and database.
 """
@@ -23,7 +23,7 @@ _OPENED_BY = {Settings: SettingsResource, Lake: LakeResource, Topic: KafkaResour
 
 
 class Retry(NamedTuple):
-    """How often a step is tried again after an error that may pass, and after how many seconds."""
+    """The number of times that a step is tried again after an error that may pass, and the seconds before each."""
 
     times: int = 3
     seconds: float = 3

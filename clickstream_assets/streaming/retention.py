@@ -27,7 +27,7 @@ ROWS_PER_TRANSACTION = 20_000
 
 
 class Deleted(NamedTuple):
-    """How many rows were deleted from PostgreSQL."""
+    """Numbers of rows that were deleted from PostgreSQL."""
 
     windows: int = 0
     notifications: int = 0

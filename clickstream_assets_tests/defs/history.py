@@ -55,7 +55,7 @@ def start_run(
 def end_run(
     instance: dg.DagsterInstance, run: DagsterRun, status: DagsterRunStatus, seconds_ago: float = 0
 ) -> None:
-    """The run ends; the time of that is told to the instance as Dagster tells it, by an event."""
+    """The run ends; the instance learns when as it does from Dagster, by an event."""
     with freeze_time(time.time() - seconds_ago):
         _report(instance, run, status)
 

@@ -96,7 +96,7 @@ class Pipeline:
         return in_order(rows, table)
 
     def served(self, table: Table) -> Rows:
-        """What PostgreSQL has of a table's columns, in the order of its key."""
+        """Return a table as PostgreSQL has it, in the order of its key."""
         columns = sql.SQL(", ").join(sql.Identifier(name) for name in table.column_names)
         query = sql.SQL("SELECT {} FROM {}").format(columns, sql.Identifier(table.served_name))
         with connect(self.settings) as connection, connection.cursor(row_factory=dict_row) as cursor:

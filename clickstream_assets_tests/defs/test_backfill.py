@@ -169,7 +169,7 @@ def test_new_events_are_served_a_late_one_repairs_them_and_running_again_changes
     assert versions == {pipeline.reported("als_model", "model_version")}
     assert len(pipeline.served(PUBLISHED_MODELS)) == 2
 
-    # Nothing is new: running again touches no row.
+    # Nothing is new: running again writes no row.
     pipeline.refresh(FIRST, LAST)
     assert daily_tables(pipeline) == repaired
     for changes in (

@@ -1,4 +1,4 @@
-"""What this package relies on in Dagster without its promise: a failure here says what an upgrade changed."""
+"""Dagster's private names as this package relies on them: a failure here says what an upgrade changed."""
 
 from __future__ import annotations
 

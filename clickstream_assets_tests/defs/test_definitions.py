@@ -1,4 +1,4 @@
-"""What a person sees of the asset graph: complete, described, and loadable the way Dagster loads it."""
+"""The asset graph as a person sees it: complete, described, and loadable the way Dagster loads it."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Refreshing:
         materialize(self.instance, "events", dirty_days=list(days), batch=1)
 
     def look(self) -> dg.RunRequest | str:
-        """What the sensor does: asks for a run, or says why not."""
+        """Return the run that the sensor asks for, or why it asks for none."""
         result = tick(dirty_days_sensor, self.instance, self._definitions, self.cursor)
         self.cursor = result.cursor
         if not result.run_requests:
@@ -128,7 +128,7 @@ def test_ranges_come_one_after_another_each_with_all_that_rests_on_it(refreshing
     ):
         request = refreshing.ask()
         assert days(request.tags) == expected
-        # Of a part of the job, a day's report would tell of the carts and customers as they were before.
+        # With a part of the job alone, a day's report would have the carts and customers of before.
         assert request.asset_selection is None
         refreshing.run(request)
         requests.append(request)

@@ -28,7 +28,7 @@ TOPIC = Settings.model_fields["kafka_topic"].default
 
 
 class TopicWith(Topic):
-    """A topic whose offsets are told, not asked for."""
+    """A topic whose offsets are given, not asked for."""
 
     def __init__(self, settings: Settings, held: dict[str, list[int]]) -> None:
         super().__init__(settings)
@@ -76,7 +76,7 @@ def landed(instance: dg.DagsterInstance, offsets: dict[int, int], batch: int, to
 
 
 def asked_for(result: SensorExecutionData) -> int:
-    """How many records the one requested run is said to find."""
+    """Return how many records the one requested run is said to find."""
     (request,) = result.run_requests or []
     assert request.partition_key is None
     assert request.asset_selection is None
@@ -139,7 +139,7 @@ def test_a_refresh_under_way_does_not_hold_up_ingestion(
     assert asked_for(look(instance, definitions, {0: (0, 4)})) == 4
 
 
-def test_raw_records_of_a_run_that_was_killed_are_not_left_unplaced(
+def test_raw_records_of_a_run_that_was_killed_are_not_left_unclassified(
     instance: dg.DagsterInstance, definitions: dg.Definitions
 ):
     ingested(instance, {0: 4}, batch=1)
@@ -148,7 +148,7 @@ def test_raw_records_of_a_run_that_was_killed_are_not_left_unplaced(
     assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0
 
 
-def test_raw_records_of_a_first_run_that_was_killed_are_not_left_unplaced(
+def test_raw_records_of_a_first_run_that_was_killed_are_not_left_unclassified(
     instance: dg.DagsterInstance, definitions: dg.Definitions
 ):
     landed(instance, {0: 6}, batch=1)

@@ -1,4 +1,4 @@
-"""How a run knows its days, and how it works through many of them."""
+"""The days of a run, and how it works through many of them."""
 
 from datetime import date, datetime, timedelta
 from pathlib import Path

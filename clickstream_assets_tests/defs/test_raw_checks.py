@@ -1,4 +1,4 @@
-"""What the blocking checks of `events` look at, and what they hold up. On real servers."""
+"""The blocking checks of `events`: what they look at, and what they hold up. On real servers."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def ingest(pipeline: Pipeline, definitions: dg.Definitions, *events: dict[str, A
 
 
 def found(pipeline: Pipeline, check: str) -> tuple[bool, dict[str, Any]]:
-    """Whether a check passed when it was last carried out, and what it said."""
+    """Return whether a check passed when it was last carried out, and what it said."""
     evaluation = last_evaluation(pipeline.instance, dg.AssetCheckKey(dg.AssetKey("events"), check))
     assert evaluation
     return evaluation.passed, {name: value.value for name, value in evaluation.metadata.items()}
 
 
-def double(pipeline: Pipeline, placed: dict[str, Any], batch: int) -> None:
+def double(pipeline: Pipeline, kept: dict[str, Any], batch: int) -> None:
     """Put an event that is there into the table once more, as a row of this batch."""
     path = f"{pipeline.settings.lake}/{EVENTS.name}"
     rows = deltalake.DeltaTable(path).to_pyarrow_table(columns=EVENTS.column_names)
-    rows = rows.filter(pc.equal(rows["event_id"], placed["event_id"]))
-    place = rows.column_names.index("batch")
-    rows = rows.set_column(place, "batch", pa.array([batch], rows["batch"].type))
+    rows = rows.filter(pc.equal(rows["event_id"], kept["event_id"]))
+    number = rows.column_names.index("batch")
+    rows = rows.set_column(number, "batch", pa.array([batch], rows["batch"].type))
     deltalake.write_deltalake(path, rows, mode="append")
 
 

@@ -59,7 +59,7 @@ def reports(pipeline: Pipeline) -> dict[date, dict[str, Any]]:
 
 
 def outcomes(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str], bool]:
-    """Which of our checks passed."""
+    """Return whether each of our checks passed."""
     found = {
         (check.asset_key.to_user_string(), check.check_name): check.passed
         for check in result.get_asset_check_evaluations()
@@ -99,7 +99,7 @@ def test_reports_are_made_and_those_that_compare_with_a_late_event_are_made_agai
     result = pipeline.refresh("2024-05-01", "2024-05-09")
     again = reports(pipeline)
     assert {day: again[day] for day in days} == after
-    # The days between were asked for too, and have nothing to tell.
+    # The days between were asked for too, and nothing happened on them.
     assert [report["total_events"] for day, report in again.items() if day not in days] == [0] * 5
     assert [row["report_date"] for row in pipeline.lake(DAILY_SUMMARY)] == days
     assert outcomes(result) == dict.fromkeys(CHECKS, True)
@@ -180,7 +180,7 @@ def run_morning(pipeline: Pipeline, definitions: dg.Definitions, day: str) -> dg
 
 
 def run_mail(pipeline: Pipeline, definitions: dg.Definitions, day: str) -> Any:
-    """What the run that `report_published` asks for after the morning's mails."""
+    """Return what the run mails that `report_published` asks for after the morning's."""
     run = run_morning(pipeline, definitions, day)
     context = dg.build_run_status_sensor_context(
         sensor_name=report_published.name,

@@ -1,4 +1,4 @@
-"""What the sensors ask about runs."""
+"""Questions of the sensors about runs."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_wait_doubles_with_each_failure_in_a_row(
 
 
 def looks_until_due(results: list[dg.SensorResult]) -> tuple[dg.SensorResult, int]:
-    """What an evaluation returns, and how many looks it took; from then on each look has the last result."""
+    """Return an evaluation's result, and how many looks it took; from then on each look has the last result."""
     looks: list[dg.SensorResult] = []
 
     def look() -> dg.SensorResult:

@@ -108,7 +108,7 @@ def states(pipeline: Pipeline) -> dict[str, list[tuple[str, Decimal]]]:
 
 
 def owed(pipeline: Pipeline, day: str) -> dict[str, Decimal]:
-    """What the linear model owes to campaigns on a day."""
+    """Return the revenue that the linear model owes to campaigns on a day."""
     return {
         row["campaign"]: row["revenue"]
         for row in pipeline.lake(CAMPAIGN_ATTRIBUTION)

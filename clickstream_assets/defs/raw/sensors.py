@@ -29,8 +29,8 @@ from clickstream_assets.stores.kafka.topic import Offsets, TopicNotFoundError
 def new_records(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg.SensorResult:
     """Compare the topic's end with what raw_events last reported, raw_events with events, events with its checks.
 
-    Keeps no cursor: what has been ingested is known by the lake, so nothing here can be lost, and a request too
-    many finds nothing to do. A broker that does not answer is an error of the tick, for everybody to see.
+    Keeps no cursor: the lake knows what has been ingested, so nothing here can be lost, and a request too many finds
+    nothing to do. A broker that does not answer is an error of the tick, and red in the UI.
     """
     return look_until_due(lambda: _look(context, kafka))
 
@@ -42,7 +42,7 @@ def _look(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg.Senso
         return dg.SensorResult(skip_reason=f"the last run failed; trying again in {wait:.0f} s")
     landed = context.instance.get_latest_materialization_event(dg.AssetKey(RAW_EVENTS.name))
     events = dg.AssetKey(EVENTS.name)
-    placed = next(iter(context.instance.fetch_materializations(events, limit=1).records), None)
+    classified = next(iter(context.instance.fetch_materializations(events, limit=1).records), None)
     topic = kafka.get()
     same_topic = metadata_value(landed, "topic") == topic.name
     ingested = metadata_value(landed, "offsets") if same_topic else {}
@@ -51,10 +51,11 @@ def _look(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg.Senso
     except TopicNotFoundError as error:
         return dg.SensorResult(skip_reason=str(error))
     waiting = _waiting(available, ingested, load_settings().allow_data_loss)
-    unplaced = metadata_value(landed, "batch") != metadata_value(placed and placed.event_log_entry, "batch")
-    # Of a run that was killed before its checks. One that failed says so, and is for a person to look at.
-    unchecked = placed and None in blocking_checks(context, events, placed.storage_id).values()
-    if not waiting and not unplaced and not unchecked:
+    newest = metadata_value(classified and classified.event_log_entry, "batch")
+    unclassified = metadata_value(landed, "batch") != newest
+    # A run was killed before its checks. One whose checks failed is for a person to look at.
+    unchecked = classified and None in blocking_checks(context, events, classified.storage_id).values()
+    if not waiting and not unclassified and not unchecked:
         return dg.SensorResult(skip_reason="no new records")
     return dg.SensorResult(run_requests=[dg.RunRequest(tags={"clickstream/waiting_records": str(waiting)})])
 

@@ -181,7 +181,7 @@ def daily_report(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
 
 
 class MailConfig(dg.Config):
-    """What a run of `report_mail` mails."""
+    """The choice of the reports that a run of `report_mail` mails."""
 
     every_day: bool = Field(
         False, description="Mail the report of every day of the run, instead of the newest one alone."

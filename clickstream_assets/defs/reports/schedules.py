@@ -15,7 +15,7 @@ morning_report_job = dg.define_asset_job(
         | dg.AssetSelection.assets("published_days", "published_shoppers")
     )
     - dg.AssetSelection.assets("report_mail"),
-    # Of the days' tables there is one writer at a time.
+    # The days' tables have one writer at a time.
     tags={ONE_AT_A_TIME: "refresh"},
     description="A day's tables, up to date and published; then its report is mailed, by report_mail_job.",
 )
@@ -52,7 +52,7 @@ def morning_report(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.
     description="Has the report mailed when the morning's run has published it.",
 )
 def report_published(context: dg.RunStatusSensorContext) -> dg.RunRequest:
-    """Ask for the mail of the run's day, of several the newest."""
+    """Ask for the mail of the run's newest day."""
     tags = context.dagster_run.tags
     newest = tags.get(LAST_PARTITION_TAG) or tags[PARTITION_TAG]
     return dg.RunRequest(run_key=context.dagster_run.run_id, partition_key=newest)

@@ -1,4 +1,4 @@
-"""Who the shoppers are: by day, by the worth of their orders, and by whether they come back."""
+"""Shoppers: by day, by the worth of their orders, and by whether they come back."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What the API and the shop's own programs read: PostgreSQL tables, each publication in one transaction."""
+"""PostgreSQL's tables, for the API and the shop's own programs; each publication is one transaction."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -44,9 +44,8 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform
 from clickstream_assets.stores.postgres.publishing import Publication, Published, Scope
 
-# The stream writes its windows itself, and customers change from some day on.
 DAILY_TABLES = tuple(t for t in SERVED_TABLES if t.day and t not in (PRODUCT_WINDOWS, CUSTOMER_SEGMENTS))
-"""What a daily asset makes and PostgreSQL has."""
+"""Tables of daily assets. The stream writes its windows itself, and customers change from some day on."""
 SHOPPER_TABLES = (CARTS, CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION)
 """Published whole; customer_segments, of which there are many days, from the first day that has changed."""
 # Of 20 rows a user, at some 150 bytes a row: 600 MB.

@@ -28,8 +28,8 @@ def new_stream_records(context: dg.SensorEvaluationContext, kafka: KafkaResource
 
     A run is also asked for where records come no more, to close the windows that are over by the clock.
 
-    Keeps no cursor: what has been counted is known by PostgreSQL. A server that does not answer is an error of the
-    tick, for everybody to see.
+    Keeps no cursor: PostgreSQL knows what has been counted. A server that does not answer is an error of the
+    tick, and red in the UI.
     """
     settings = load_settings()
     if run_id := under_way(context.instance, stream.name):
@@ -69,6 +69,6 @@ def unchecked_streams(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if progress_of(settings) is None:
         return dg.SensorResult(skip_reason="the streams have not begun")
     if context.instance.get_latest_materialization_event(dg.AssetKey(EVENTS.name)) is None:
-        # Nor should the first run of all wait beside one that has nothing to compare.
+        # The first run of all should not share the machine with one that has nothing to compare.
         return dg.SensorResult(skip_reason="there are no events to compare them with")
     return dg.SensorResult(run_requests=[dg.RunRequest()])
