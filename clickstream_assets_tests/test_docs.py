@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
-from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,8 +14,6 @@ from typing import Any
 import dagster as dg
 import pytest
 import typer
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
 from apiflask import APIFlask
 from typer.core import TyperGroup
 
@@ -424,34 +421,6 @@ def test_the_examples_asset_is_one_of_the_reports(add: Add, definitions: dg.Defi
         "keys_are_unique",
         "values_are_allowed",
     }
-
-
-def test_the_examples_migration_makes_the_examples_table(add: Add, monkeypatch: pytest.MonkeyPatch):
-    migration = add(f"{MIGRATIONS}/r0005_searches.py")
-    revisions = {
-        number: down
-        for path in (ROOT / MIGRATIONS).glob("r*.py")
-        for number, down in re.findall(
-            r'^revision = "(\w+)"\ndown_revision = (\S+)', path.read_text(encoding="utf-8"), re.MULTILINE
-        )
-    }
-    newest = set(revisions) - {down.strip('"') for down in revisions.values()}
-    # The example follows the newest revision; with a new one docs/extending.md moves on.
-    assert {migration.down_revision} == newest
-    assert migration.revision == f"{int(migration.down_revision) + 1:04}"
-
-    said = StringIO()
-    context = MigrationContext.configure(
-        dialect_name="postgresql", opts={"as_sql": True, "output_buffer": said}
-    )
-    with Operations.context(context):
-        migration.upgrade()
-    columns = re.findall(r"^    (\w+) (\w+)", said.getvalue().partition("PRIMARY KEY")[0], re.MULTILINE)
-    served = add("clickstream_assets/stores/postgres/tables.py")
-    table = served.SEARCH_QUERIES_TABLE.schema
-    expected = [(column.name, served.postgres_type(column.type)) for column in table.columns]
-    assert [(name, kind.lower()) for name, kind in columns] == expected
-    assert f"PRIMARY KEY ({', '.join(table.key)})" in said.getvalue()
 
 
 def test_the_examples_route_lists_the_examples_columns(add: Add):
