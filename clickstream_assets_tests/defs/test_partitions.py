@@ -9,8 +9,16 @@ import pytest
 
 from clickstream_assets.catalogue import CUSTOMER_SEGMENTS, EVENTS
 from clickstream_assets.defs import partitions
-from clickstream_assets.defs.partitions import chunks, daily, days_of
+from clickstream_assets.defs.partitions import (
+    SESSIONS_AROUND,
+    SESSIONS_BEFORE,
+    SUMMARIES_BEFORE,
+    chunks,
+    daily,
+    days_of,
+)
 from clickstream_assets.engine import DuckDBEngine
+from clickstream_assets.reports.document import COMPARISONS
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests.analytics.records import at, event_table
 from clickstream_assets_tests.dagster_private import freeze_time
@@ -126,3 +134,12 @@ def test_today_can_be_materialized_and_tomorrow_cannot():
         assert not daily().has_partition_key("2024-05-02")
     with freeze_time(datetime.fromisoformat("2024-05-02T00:00:00+00:00")):
         assert daily().get_last_partition_key() == "2024-05-02"
+
+
+def test_a_table_reads_as_many_days_around_as_an_event_reaches():
+    offsets = []
+    for dep in (SESSIONS_BEFORE, SESSIONS_AROUND, SUMMARIES_BEFORE):
+        mapping = dep.partition_mapping
+        assert isinstance(mapping, dg.TimeWindowPartitionMapping)
+        offsets.append((mapping.start_offset, mapping.end_offset))
+    assert offsets == [(-2, 0), (-2, 1), (-max(COMPARISONS.values()).days, 0)]
