@@ -20,6 +20,15 @@ OTHER_SPELLINGS = {"cart": "add_to_cart"}
 """Event types as some senders spell them, and what they are."""
 TYPES_WITHOUT_PRODUCT = frozenset({"search"})
 """Event types that need no `product_id`."""
+EVENT_COUNTS = {
+    "views": "view",
+    "clicks": "click",
+    "add_to_carts": "add_to_cart",
+    "remove_from_carts": "remove_from_cart",
+    "purchases": "purchase",
+    "searches": "search",
+}
+"""Columns that count the events of one type, and that type; `sessions` has them all."""
 
 RECORD_KEY = ("topic", "partition", "offset")
 _RECORD = (

@@ -1,5 +1,6 @@
 """Tables of what shoppers do: visits, carts, segments, and what brought them."""
 
+from clickstream_assets.catalogue.raw import EVENT_COUNTS
 from clickstream_assets.catalogue.rfm import DEFINITIONS, RFM_SEGMENT_NAMES
 from clickstream_assets.catalogue.table import (
     BOOL,
@@ -34,12 +35,7 @@ SESSIONS = Table(
         Column("end_time", TIMESTAMP, "Time of the last event", nullable=False),
         Column("duration_seconds", LONG, "Whole seconds from start to end", nullable=False, sort=True),
         Column("total_events", LONG, "Events in it", nullable=False, sort=True),
-        Column("views", LONG, "Events of type view", nullable=False),
-        Column("clicks", LONG, "Events of type click", nullable=False),
-        Column("add_to_carts", LONG, "Events of type add_to_cart", nullable=False),
-        Column("remove_from_carts", LONG, "Events of type remove_from_cart", nullable=False),
-        Column("purchases", LONG, "Events of type purchase", nullable=False),
-        Column("searches", LONG, "Events of type search", nullable=False),
+        *(Column(name, LONG, f"Events of type {kind}", nullable=False) for name, kind in EVENT_COUNTS.items()),
         Column("distinct_products", LONG, "Different products in its events", nullable=False),
         Column("entry_product_id", STRING, "Product of its first event with one"),
         Column("exit_product_id", STRING, "Product of its last event with one"),
