@@ -35,7 +35,10 @@ SESSIONS = Table(
         Column("end_time", TIMESTAMP, "Time of the last event", nullable=False),
         Column("duration_seconds", LONG, "Whole seconds from start to end", nullable=False, sort=True),
         Column("total_events", LONG, "Events in it", nullable=False, sort=True),
-        *(Column(name, LONG, f"Events of type {kind}", nullable=False) for name, kind in EVENT_COUNTS.items()),
+        *(
+            Column(name, LONG, f"Events of type {kind}", nullable=False)
+            for name, kind in EVENT_COUNTS.items()
+        ),
         Column("distinct_products", LONG, "Different products in its events", nullable=False),
         Column("entry_product_id", STRING, "Product of its first event with one"),
         Column("exit_product_id", STRING, "Product of its last event with one"),
