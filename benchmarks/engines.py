@@ -22,7 +22,7 @@ import duckdb
 import pyarrow as pa
 
 from benchmarks.measure import say
-from clickstream_assets.analytics.carts import CART_STATES
+from clickstream_assets.analytics.carts import STATES as CART_STATES
 from clickstream_assets.analytics.customers import customer_segments, orders
 from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.sessions import sessions

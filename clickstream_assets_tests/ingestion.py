@@ -20,6 +20,7 @@ from clickstream_assets.catalogue import (
     DUPLICATE_EVENTS,
     EVENTS,
     RAW_EVENTS,
+    RECORD_KEY,
     REJECTED_EVENTS,
     Table,
 )
@@ -32,8 +33,7 @@ from clickstream_assets.simulator.stream import Faults, Made
 from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.stores.lake import Lake, conform
 
-PLACES = (EVENTS, DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS)
-TABLES = (RAW_EVENTS, *PLACES)
+TABLES = (RAW_EVENTS, EVENTS, DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS)
 Contents = dict[str, list[dict[str, Any]]]
 
 
@@ -46,11 +46,11 @@ class Ingestion:
 
     @classmethod
     def of(cls, settings: Settings, engine: Engine) -> Ingestion:
-        """The ingest that the settings name, on an engine."""
+        """Return the ingest that the settings name, on an engine."""
         return cls(settings, Lake(settings.lake, engine))
 
     def land(self) -> Landing:
-        """Bring what is in the topic into `raw_events`, as that asset does."""
+        """Append the topic's new records to `raw_events`, as that asset does."""
         settings = self.settings
         return land_records(
             self.lake,
@@ -60,36 +60,36 @@ class Ingestion:
             settings.allow_data_loss,
         )
 
-    def place(self) -> Counter[str]:
-        """Put what is in `raw_events` into its places, as that asset does."""
+    def classify(self) -> Counter[str]:
+        """Write the new records of `raw_events` to their tables, as the asset `events` does."""
         return classify_records(self.lake, ValidationRules.of(self.settings))
 
     def run(self) -> tuple[Landing, Counter[str]]:
-        """Land and place all there is."""
-        return self.land(), self.place()
+        """Land and classify all records."""
+        return self.land(), self.classify()
 
     def counts(self) -> dict[str, int]:
-        """Rows of each table."""
+        """Count the rows of each table."""
         return {table.name: self.lake.snapshot(table).rows for table in TABLES}
 
     def versions(self) -> dict[str, int]:
-        """Versions of the tables; a table that was written to has a new one."""
+        """Return the versions of the tables; a table that was written to has a new one."""
         return {table.name: self.lake.snapshot(table).version for table in TABLES}
 
     def contents(self) -> Contents:
-        """Each table's rows in the order of their records, but for the number of the batch they came in."""
+        """Return each table's rows in the order of their records, without the number of their batch."""
         contents = self._rows()
         for rows in contents.values():
             for row in rows:
                 del row["batch"]
         return contents
 
-    def misplaced(self) -> dict[tuple[Any, ...], list[str]]:
-        """Records that are not in `raw_events` once and in one place with the same batch, and where they are."""
+    def misclassified(self) -> dict[tuple[Any, ...], list[str]]:
+        """Return the tables of each record that is not in `raw_events` once and in one other with the same batch."""
         tables = defaultdict(list)
         for name, rows in self._rows().items():
             for row in rows:
-                tables[*(row[column] for column in RAW_EVENTS.key), row["batch"]].append(name)
+                tables[*(row[column] for column in RECORD_KEY), row["batch"]].append(name)
         return {
             record: names
             for record, names in tables.items()
@@ -97,7 +97,7 @@ class Ingestion:
         }
 
     def _rows(self) -> Contents:
-        order = [(name, "ascending") for name in RAW_EVENTS.key]
+        order = [(name, "ascending") for name in RECORD_KEY]
         read = {table: self.lake.engine.to_arrow(self.lake.read(table)) for table in TABLES}
         return {table.name: conform(data, table).sort_by(order).to_pylist() for table, data in read.items()}
 
@@ -118,7 +118,7 @@ def simulate(settings: Settings, events: int, share: float, seed: int = 7) -> Ma
 
 
 def made_counts(made: Made) -> dict[str, int]:
-    """Rows of each table that simulated events must end in."""
+    """Return the number of rows that each table must have of simulated events."""
     return {
         RAW_EVENTS.name: made.sent,
         EVENTS.name: made.events,
@@ -129,7 +129,7 @@ def made_counts(made: Made) -> dict[str, int]:
 
 
 def ingestion_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a process that is to ingest what the settings name."""
+    """Return the environment of a process that ingests what the settings name."""
     return os.environ | {
         "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
         "KAFKA_TOPIC": settings.kafka_topic,

@@ -101,7 +101,7 @@ def test_ingest_killed_beside_a_write_is_made_good_by_the_next(
     assert is_written == [moment == "after" and name in names[: names.index(table) + 1] for name in names]
     ingestion.run()
     assert ingestion.contents() == undisturbed.contents
-    assert ingestion.misplaced() == {}
+    assert ingestion.misclassified() == {}
 
 
 def test_rules_that_change_after_a_kill_put_no_record_into_two_places(
@@ -119,7 +119,7 @@ def test_rules_that_change_after_a_kill_put_no_record_into_two_places(
     stricter.run()
     assert stricter.counts() == made_counts(made)
     assert stricter.contents() == undisturbed.contents()
-    assert stricter.misplaced() == {}
+    assert stricter.misclassified() == {}
     # What nobody had begun to place goes by the new ones.
     more = simulate(settings, events=10, share=0, seed=8)
     assert stricter.run()[1] == {"rejected": more.sent}
@@ -141,7 +141,7 @@ def test_records_that_arrive_while_nothing_runs_are_taken_by_the_next(
     assert counts[RAW_EVENTS.name] == 2 * made.sent + more.sent
     assert counts[EVENTS.name] == made_counts(made)[EVENTS.name] + more.events
     assert counts[REJECTED_EVENTS.name] == 2 * made.rejected
-    assert ingestion.misplaced() == {}
+    assert ingestion.misclassified() == {}
 
 
 def uncommitted_files(ingestion: Ingestion, table: Table) -> set[str]:
@@ -187,7 +187,7 @@ def test_ingest_killed_in_the_middle_of_a_write_is_made_good_by_the_next(
     assert list(ingestion.counts().values()) == [40, 0, 0, 0, 40]
     for name in (RAW_EVENTS.name, REJECTED_EVENTS.name):
         assert [row["value"] for row in ingestion.contents()[name]] == values
-    assert ingestion.misplaced() == {}
+    assert ingestion.misclassified() == {}
 
 
 def test_ingests_at_once_end_in_the_tables_of_one(
@@ -198,7 +198,7 @@ def test_ingests_at_once_end_in_the_tables_of_one(
     processes = [start(ingestion) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     assert ingestion.contents() == undisturbed.contents
-    assert ingestion.misplaced() == {}
+    assert ingestion.misclassified() == {}
     versions = ingestion.versions()
     ingestion.run()
     assert ingestion.versions() == versions

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -75,10 +75,8 @@ def maker(
 
 def touched_days(settings: SettingsResource, lake: Lake) -> list[date]:
     """Ask, as the ingest does, which days the last batch of events touches."""
-    limits = settings.get()
-    reach = timedelta(minutes=max(limits.session_gap_minutes, limits.funnel_window_minutes))
     last = lake.snapshot(EVENTS).batch
-    return dirty_days(lake, last - 1, reach, timedelta(days=limits.attribution_days))
+    return dirty_days(lake, last - 1, settings.get())
 
 
 def warm_up(lake: Lake) -> None:

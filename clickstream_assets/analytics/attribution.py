@@ -1,16 +1,16 @@
-"""Attribution: which campaigns a day's orders are owed to, by three models.
+"""Attribution: shares of a day's orders for the campaigns that led to them, by three models.
 
 A campaign touches a user when an event of theirs carries it. Touches in a row of the same campaign, with no pause
 between them that would end a session, are one: a visit that names its campaign at every click is touched once.
 Only events with a campaign decide about that, so a late event without one changes nothing.
 
-- last_touch: the whole order is owed to the last touch before it;
-- first_touch: to the first one in the days that are looked back on;
-- linear: to each touch an equal part, in 1/10,000; what cannot be parted goes to the last one, so that the parts
-  add up to the order.
+- last_touch: the last touch before an order is credited with the whole of it;
+- first_touch: the first one of the lookback is;
+- linear: each touch is credited with an equal part, in 1/10,000; the last one also gets the remainder, so that the
+  parts add up to the order.
 
-An order that no campaign touched is owed to `(direct)`. The models are those of Google Analytics' "About attribution
-models" (support.google.com/analytics/answer/1662518).
+An order that no campaign touched is credited to `(direct)`. The models are those of Google Analytics' "About
+attribution models" (support.google.com/analytics/answer/1662518).
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from datetime import date, timedelta
 from clickstream_assets.analytics.measures import MONEY, amount, order_key
 from clickstream_assets.analytics.persons import between, persons_events
 from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION
+from clickstream_assets.catalogue.units import MICROSECOND, MONEY_UNITS
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 DIRECT = "(direct)"
-SECOND = 1_000_000
-_UNITS = 10_000
 
 
 def campaign_attribution(
@@ -32,15 +31,15 @@ def campaign_attribution(
 ) -> DataFrame:
     """Share out the orders from day `first` to day `last`, both included.
 
-    An order is a user's purchases of one day with the same order_id, or without one of the same minute; what
-    happened up to its last line counts. Bots' purchases are left out, and of robots the touches too.
+    An order is a user's purchases of one day with the same order_id, or without one of the same minute; the touches
+    up to its last line count. Bots' purchases are left out, and touches of robots too.
 
     Args:
         events: EVENTS rows, at least of the days and of the lookback before them.
-        sessions: SESSIONS rows, at least of the days and of the two before.
+        sessions: SESSIONS rows, at least of the days and of the SESSION_DAYS before.
         first: first UTC day.
         last: last UTC day.
-        lookback: how long before an order a touch has a part in it.
+        lookback: time before an order in which touches count.
         gap: inactivity that ends a session.
 
     Returns:
@@ -49,20 +48,19 @@ def campaign_attribution(
     F, _ = functions_of(events)
     orders = _orders(persons_events(events, sessions, first, last))
     touches = _touches(between(events, "event_date", first - lookback - timedelta(days=1), last), gap)
-    lookback_us = int(lookback.total_seconds()) * SECOND
     since = F.col("order_us") - F.col("touch_us")
-    before = (F.col("user_id") == F.col("touched_id")) & (since >= 0) & (since <= lookback_us)
-    # Of a touch that began before the lookback, what lies within it counts.
+    before = (F.col("user_id") == F.col("touched_id")) & (since >= 0) & (since <= lookback // MICROSECOND)
+    # If a touch began before the lookback, its events within it count.
     reached = as_view(
         orders.join(touches, on=before, how="inner")
         .groupBy("user_id", "order_key", "report_date", "touch", "campaign")
-        .agg(F.max("place").alias("place"))
+        .agg(F.max("position").alias("position"))
     )
     return _shares(orders, reached)
 
 
 def _orders(events: DataFrame) -> DataFrame:
-    """One row per order and day, with its revenue in 1/10,000 and the time of its last line."""
+    """Return a row per order and day, with its revenue in MONEY_UNITS and the time of its last line."""
     F, _ = functions_of(events)
     lines = as_view(
         events.where(F.col("event_type") == "purchase").select(
@@ -70,7 +68,7 @@ def _orders(events: DataFrame) -> DataFrame:
             order_key(F).alias("order_key"),
             F.col("event_date").alias("report_date"),
             F.unix_micros("event_time").alias("at"),
-            (F.coalesce(amount(F), F.lit(0)) * F.lit(_UNITS)).cast("long").alias("paid"),
+            (F.coalesce(amount(F), F.lit(0)) * F.lit(MONEY_UNITS)).cast("long").alias("paid"),
         )
     )
     return as_view(
@@ -81,7 +79,7 @@ def _orders(events: DataFrame) -> DataFrame:
 
 
 def _touches(events: DataFrame, gap: timedelta) -> DataFrame:
-    """One row per event with a campaign: its `place` among the user's, and the number of the `touch` it is part of."""
+    """Return a row per event with a campaign: its `position` among its user's, and the number of its `touch`."""
     F, Window = functions_of(events)
     in_order = Window.partitionBy("touched_id").orderBy("touch_us", "event_id")
     rows = as_view(
@@ -92,17 +90,17 @@ def _touches(events: DataFrame, gap: timedelta) -> DataFrame:
             "campaign",
         )
     )
-    paused = F.col("touch_us") - F.lag("touch_us").over(in_order) > int(gap.total_seconds()) * SECOND
+    paused = F.col("touch_us") - F.lag("touch_us").over(in_order) > gap // MICROSECOND
     goes_on = (F.lag("campaign").over(in_order) == F.col("campaign")) & ~paused
     kept = ("touched_id", "touch_us", "event_id", "campaign")
     marked = as_view(
         rows.select(
             *kept,
             F.when(goes_on, F.lit(0)).otherwise(F.lit(1)).alias("begins"),
-            F.row_number().over(in_order).alias("place"),
+            F.row_number().over(in_order).alias("position"),
         )
     )
-    return as_view(marked.select(*kept, "place", F.sum("begins").over(in_order).alias("touch")))
+    return as_view(marked.select(*kept, "position", F.sum("begins").over(in_order).alias("touch")))
 
 
 def _shares(orders: DataFrame, reached: DataFrame) -> DataFrame:
@@ -113,15 +111,15 @@ def _shares(orders: DataFrame, reached: DataFrame) -> DataFrame:
         reached.select(
             *(F.col(name).alias(f"touched_{name}") for name in order),
             "campaign",
-            F.row_number().over(of_order.orderBy("place")).alias("from_first"),
-            F.row_number().over(of_order.orderBy(F.col("place").desc())).alias("from_last"),
+            F.row_number().over(of_order.orderBy("position")).alias("from_first"),
+            F.row_number().over(of_order.orderBy(F.col("position").desc())).alias("from_last"),
         )
     )
     on = None
     for name in order:
         same = F.col(name) == F.col(f"touched_{name}")
         on = same if on is None else on & same
-    # An order without a touch has one row too, of no campaign: the first and the last of one.
+    # An order without a touch has one row too, without a campaign: the first and the last of one.
     joined = as_view(
         orders.join(ranked, on=on, how="left").select(
             "report_date",
@@ -143,21 +141,21 @@ def _shares(orders: DataFrame, reached: DataFrame) -> DataFrame:
             "report_date",
             F.lit("last_touch").alias("model"),
             "campaign",
-            F.lit(_UNITS).alias("part"),
+            F.lit(MONEY_UNITS).alias("part"),
             "units",
         ),
         joined.where(F.col("from_first") == 1).select(
             "report_date",
             F.lit("first_touch").alias("model"),
             "campaign",
-            F.lit(_UNITS).alias("part"),
+            F.lit(MONEY_UNITS).alias("part"),
             "units",
         ),
         joined.select(
             "report_date",
             F.lit("linear").alias("model"),
             "campaign",
-            part(F.lit(_UNITS), "part"),
+            part(F.lit(MONEY_UNITS), "part"),
             part(F.col("units"), "units"),
         ),
     ]
@@ -174,12 +172,12 @@ def _shares(orders: DataFrame, reached: DataFrame) -> DataFrame:
 
 
 def attributed_days(new_events: DataFrame, events: DataFrame, lookback: timedelta) -> DataFrame:
-    """Tell which days' orders new events can have a part in.
+    """Return the days with orders that new events can have a part in.
 
     Args:
         new_events: `user_id`, `event_date` and `campaign` of the new events.
         events: EVENTS rows, at least of the purchases of the days that the new events reach.
-        lookback: how long before an order a touch has a part in it.
+        lookback: time before an order in which touches count.
 
     Returns:
         `event_date`, one row per day on which a user purchased soon enough after a campaign's touch.

@@ -1,4 +1,4 @@
-"""Carts: what shoppers put in, across sessions, until it is bought, taken out or given up.
+"""Carts: the products that shoppers put in, across sessions, until they are bought, taken out or abandoned.
 
 A cart opens when a product is put in while the user has none. Additions and removals change it; a removal of what
 is not in it does nothing. It ends
@@ -7,10 +7,10 @@ is not in it does nothing. It ends
 - bought, by the first order with a product that is in it. All lines of that order (the same order_id, or without
   one the same minute) of products in it are bought from it. What the order leaves behind ends with the cart, as a
   checkout does: it is neither abandoned nor carried over;
-- over, after a lifetime without activity: what is put in later opens a new cart.
+- over, after a lifetime without activity: a product that is put in later opens a new cart.
 
 It is abandoned while there is no activity for some hours, as seen at the newest event of all: the data's own clock,
-not the computer's. A purchase of what never was in a cart concerns none.
+not the computer's. A purchase of a product that never was in a cart concerns none.
 """
 
 from __future__ import annotations
@@ -28,22 +28,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickstream_assets.catalogue import CART_DAYS, CARTS, TIMESTAMP
+from clickstream_assets.catalogue.units import DAY, EPOCH, HOUR, MICROSECOND, MINUTE, MONEY_UNITS, SECOND
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 from clickstream_assets.settings import Settings
 
 ADD, REMOVE, PURCHASE = CART_EVENTS = ("add_to_cart", "remove_from_cart", "purchase")
-"""The events that say something of carts, in the order in which those of one moment count."""
-SECOND = 1_000_000
-MINUTE = 60 * SECOND
-_UNITS = 10_000
+"""The events that change carts, in the order in which those of one moment count."""
 
-CART_STATES = pa.schema([*CARTS.arrow, pa.field("ended_at", TIMESTAMP), pa.field("is_last", pa.bool_())])
+STATES = pa.schema([*CARTS.arrow, pa.field("ended_at", TIMESTAMP), pa.field("is_last", pa.bool_())])
 """CARTS rows as they are in the end (`is_last`), and as they were while abandoned, until `ended_at`."""
 
 
 @dataclass(frozen=True)
 class CartRules:
-    """When carts are abandoned and over; times in microseconds, `as_of` since 1970 in UTC."""
+    """Times without activity after which carts are abandoned and over, in microseconds; `as_of` since 1970 in UTC."""
 
     as_of: int
     abandoned_after: int
@@ -53,9 +51,9 @@ class CartRules:
     def of(cls, settings: Settings, as_of: datetime) -> Self:
         """Take the rules from the settings; `as_of` is the time of the newest event."""
         return cls(
-            as_of=int(as_of.timestamp()) * SECOND + as_of.microsecond,
-            abandoned_after=settings.cart_abandoned_after_hours * 3600 * SECOND,
-            lifetime=settings.cart_lifetime_days * 86_400 * SECOND,
+            as_of=(as_of - EPOCH) // MICROSECOND,
+            abandoned_after=settings.cart_abandoned_after_hours * HOUR,
+            lifetime=settings.cart_lifetime_days * DAY,
         )
 
 
@@ -63,12 +61,12 @@ def cart_states(engine: Engine, events: DataFrame, rules: CartRules) -> DataFram
     """Follow each user's carts.
 
     Args:
-        engine: where to.
+        engine: computes.
         events: EVENTS rows of all time, without bots; only CART_EVENTS count.
-        rules: when carts are abandoned and over.
+        rules: say when carts are abandoned and over.
 
     Returns:
-        CART_STATES rows, to be released.
+        STATES rows, to be released.
     """
     F, _ = functions_of(events)
     turn = F.when(F.col("event_type") == ADD, 0).when(F.col("event_type") == REMOVE, 1).otherwise(2)
@@ -80,18 +78,18 @@ def cart_states(engine: Engine, events: DataFrame, rules: CartRules) -> DataFram
             F.col("event_id"),
             F.col("product_id"),
             F.coalesce(F.col("quantity"), F.lit(1)).alias("quantity"),
-            (F.col("price") * F.lit(_UNITS)).cast("long").alias("price"),
+            (F.col("price") * F.lit(MONEY_UNITS)).cast("long").alias("price"),
             F.col("currency"),
             F.col("order_id"),
         ).alias("event"),
     )
     # One row per user, because an engine hands out rows in batches as it likes and a cart needs all of its user's.
     histories = rows.groupBy("user_id").agg(F.collect_list("event").alias("history"))
-    return engine.map_arrow(histories, partial(follow_carts, rules=rules), CART_STATES)
+    return engine.map_arrow(histories, partial(follow_carts, rules=rules), STATES)
 
 
 def carts(states: DataFrame) -> DataFrame:
-    """Return CARTS rows, of CART_STATES rows."""
+    """Return CARTS rows of STATES rows."""
     F, _ = functions_of(states)
     return states.where(F.col("is_last")).select(*CARTS.column_names)
 
@@ -103,10 +101,10 @@ def abandonments(states: DataFrame) -> DataFrame:
 
 
 def cart_days(states: DataFrame) -> DataFrame:
-    """Count what happened to carts on each day, as it was then: no event changes the counts of days before its own.
+    """Count the carts opened, abandoned and purchased on each day, as of then: no event changes days before its own.
 
     Returns:
-        CART_DAYS rows, of CART_STATES rows.
+        CART_DAYS rows, of STATES rows.
     """
     F, _ = functions_of(states)
     is_last = F.col("is_last")
@@ -129,7 +127,7 @@ def cart_days(states: DataFrame) -> DataFrame:
 
 
 def follow_carts(batches: Iterator[pa.RecordBatch], rules: CartRules) -> Iterator[pa.RecordBatch]:
-    """Turn users' histories (`user_id`, `history`: their events, in any order) into CART_STATES rows."""
+    """Turn users' histories (`user_id`, `history`: their events, in any order) into STATES rows."""
     for batch in batches:
         histories = batch.column("history")
         events = zip(*(field.to_pylist() for field in histories.flatten().flatten()), strict=True)
@@ -141,14 +139,14 @@ def follow_carts(batches: Iterator[pa.RecordBatch], rules: CartRules) -> Iterato
             yield pa.RecordBatch.from_arrays(
                 [
                     pa.array(values, field.type)
-                    for values, field in zip(zip(*rows, strict=True), CART_STATES, strict=True)
+                    for values, field in zip(zip(*rows, strict=True), STATES, strict=True)
                 ],
-                schema=CART_STATES,
+                schema=STATES,
             )
 
 
 def _follow(user_id: str, events: Iterable[tuple[Any, ...]], rules: CartRules) -> Iterator[tuple[Any, ...]]:
-    """Yield the CART_STATES rows of one user, whose events come in order."""
+    """Yield the STATES rows of one user, whose events come in order."""
     cart: _Cart | None = None
     bought: _Cart | None = None
     ended: list[_Cart] = []
@@ -179,7 +177,7 @@ def _follow(user_id: str, events: Iterable[tuple[Any, ...]], rules: CartRules) -
 
 @dataclass
 class _Line:
-    """Units of one product, at a price in 1/10,000, if one is known."""
+    """Units of one product, at a price in MONEY_UNITS, if one is known."""
 
     quantity: int
     price: int | None
@@ -202,7 +200,7 @@ class _Cart:
         self._abandoned: list[tuple[Any, ...]] = []
 
     def add(self, at: int, product_id: str, line: _Line) -> None:
-        self._touch(at)
+        self._note_activity(at)
         there = self.content.setdefault(product_id, _Line(0, None, None))
         there.quantity += line.quantity
         if line.price is not None:
@@ -210,24 +208,24 @@ class _Cart:
         there.currency = line.currency or there.currency
 
     def remove(self, at: int, product_id: str, quantity: int) -> None:
-        self._touch(at)
+        self._note_activity(at)
         self.content[product_id].quantity -= quantity
         if self.content[product_id].quantity <= 0:
             del self.content[product_id]
 
     def buy(self, at: int, product_id: str, line: _Line, order: str | int) -> None:
-        self._touch(at)
+        self._note_activity(at)
         if self._purchased_at is None:
             self._purchased_at, self.order = at, order
         there = self.content[product_id]
         price = there.price if line.price is None else line.price
         self._bought.append((product_id, _Line(line.quantity, price, line.currency or there.currency)))
 
-    def _touch(self, at: int) -> None:
-        given_up = self.last_at + self._rules.abandoned_after
-        # What was bought is not given up again, however late a further line of the order comes.
-        if at >= given_up and self._purchased_at is None:
-            self._abandoned_at = given_up
+    def _note_activity(self, at: int) -> None:
+        abandoned_at = self.last_at + self._rules.abandoned_after
+        # A bought cart is not abandoned again, however late a further line of the order comes.
+        if at >= abandoned_at and self._purchased_at is None:
+            self._abandoned_at = abandoned_at
             self._abandoned.append(self._row("abandoned", ended_at=at, is_last=False))
         self.last_at = at
 
@@ -268,4 +266,4 @@ class _Cart:
             "ended_at": ended_at,
             "is_last": is_last,
         }
-        return tuple(row[name] for name in CART_STATES.names)
+        return tuple(row[name] for name in STATES.names)

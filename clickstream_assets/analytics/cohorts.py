@@ -1,9 +1,10 @@
-"""Cohorts: of the users who were first seen in the same week, how many come back."""
+"""Cohorts: the users who were first seen in the same week, and the share of them that comes back."""
 
 from __future__ import annotations
 
 from datetime import date
 
+from clickstream_assets.analytics.measures import rows_of
 from clickstream_assets.catalogue import COHORT_RETENTION
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
@@ -55,9 +56,4 @@ def cohort_retention(user_segments: DataFrame) -> DataFrame:
         "weeks_since": (F.col("week") - F.col("cohort")).cast("long"),
         "retention_rate": F.col("active_users") / F.col("users").cast("double"),
     }
-    return counts.select(
-        *(
-            computed[name].alias(name) if name in computed else F.col(name)
-            for name in COHORT_RETENTION.column_names
-        )
-    )
+    return rows_of(COHORT_RETENTION, counts, computed)

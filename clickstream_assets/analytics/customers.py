@@ -1,7 +1,7 @@
-"""Customers: recency, frequency and monetary value of their orders, day by day, and the carts they left.
+"""Customers: recency, frequency and monetary value of their orders, day by day, and their abandoned carts.
 
-A day's snapshot knows nothing of later days, so an event changes the snapshots of its own day and of those after
-it, and no other.
+A day's snapshot contains no later days, so an event changes the snapshots of its own day and of those after it, and
+no other. That reach has no end, so a fingerprint of each day's input says which snapshots are out of date.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from clickstream_assets.catalogue.rfm import RFM_SEGMENTS, SCORES
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 
 ABANDONED_CART_DAYS = 30
-"""How long an abandoned cart is worth a reminder."""
+"""Days for which an abandoned cart is worth a reminder."""
 
 
 def orders(events: DataFrame) -> DataFrame:
@@ -51,8 +51,8 @@ def customer_segments(
 ) -> DataFrame:
     """Describe the customers as of the end of each of some days.
 
-    These are who bought in the last `rfm_days`, and who left a cart in the last ABANDONED_CART_DAYS that they have
-    not taken up since. The scores are among the day's buyers, and those of `rfm`.
+    A customer has bought in the last `rfm_days`, or has abandoned a cart in the last ABANDONED_CART_DAYS and has not
+    taken it up since. The scores compare the day's buyers with each other, and are those of `catalogue/rfm.py`.
 
     Args:
         orders: rows of `orders`.
@@ -160,10 +160,10 @@ def customer_segments(
 
 
 def segment_days(engine: Engine, events: DataFrame, as_of: datetime, settings_text: str) -> pa.Table:
-    """Say what each day's snapshot is made from, so that a later run can tell which days have changed.
+    """Fingerprint the input of each day's snapshot, by which a later run finds the first day that has changed.
 
     Args:
-        engine: of `events`.
+        engine: computes `events`.
         events: EVENTS rows, without bots.
         as_of: time of the newest event; its day is the last, and that of the first cart event the first.
         settings_text: the settings that the snapshots depend on.

@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Any
 
-from clickstream_assets.analytics.measures import percent
+from clickstream_assets.analytics.measures import percent, rows_of
 from clickstream_assets.analytics.persons import persons_events
 from clickstream_assets.analytics.products import NO_CATEGORY
 from clickstream_assets.catalogue import FUNNEL, FUNNEL_STEPS
+from clickstream_assets.catalogue.units import DAY, MICROSECOND
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
-SECOND = 1_000_000
+FUNNEL_DAYS_AFTER = 1
+"""A day's funnel goes on into this many days after it: the last steps can lie after midnight."""
 NO_CUSTOMER = "not_a_customer"
 
 
@@ -35,8 +37,8 @@ def funnel(
     `rfm` do not know how the day ends: they are the customers' segments as of the end of the day before.
 
     Args:
-        events: EVENTS rows, of at least these days and the one after.
-        sessions: SESSIONS rows, of at least these days, the two before and the one after.
+        events: EVENTS rows, of at least these days and the FUNNEL_DAYS_AFTER.
+        sessions: SESSIONS rows, of at least these days, the SESSION_DAYS before and the FUNNEL_DAYS_AFTER.
         segments: USER_SEGMENTS rows, of at least these days.
         customers: CUSTOMER_SEGMENTS rows, of at least the days before these.
         first: first UTC day.
@@ -46,12 +48,13 @@ def funnel(
     Returns:
         FUNNEL rows: three per day and group that has viewers.
     """
-    steps = _steps(persons_events(events, sessions, first, last + timedelta(days=1)), first, last, window)
+    latest = last + timedelta(days=FUNNEL_DAYS_AFTER)
+    steps = _steps(persons_events(events, sessions, first, latest), first, last, window)
     return _as_rows(_counted(_reached(steps, window), segments, customers))
 
 
 def _steps(events: DataFrame, first: date, last: date, window: timedelta) -> DataFrame:
-    """The steps that count for a day, its own and those soon after its midnight; each overall and in its category."""
+    """Return the steps of each day, its own and those soon after its midnight; each overall and in its category."""
     F, _ = functions_of(events)
     steps = as_view(
         events.where(F.col("event_type").isin(*FUNNEL_STEPS)).select(
@@ -64,7 +67,7 @@ def _steps(events: DataFrame, first: date, last: date, window: timedelta) -> Dat
         )
     )
     # A view in the day's last moment leaves just less than the window.
-    is_soon = F.col("at") % F.lit(86_400 * SECOND) < _microseconds(window)
+    is_soon = F.col("at") % F.lit(DAY) < window // MICROSECOND
     own = (F.col("days_back") == 0) & (F.col("event_date") <= F.lit(last))
     after = (F.col("days_back") == 1) & (F.col("event_date") > F.lit(first)) & is_soon
     counted = steps.where(own | (after & (F.col("event_type") != "view")))
@@ -85,7 +88,7 @@ def _steps(events: DataFrame, first: date, last: date, window: timedelta) -> Dat
 
 
 def _reached(steps: DataFrame, window: timedelta) -> DataFrame:
-    """One row per group and user who viewed: `carted` and `purchased`, 1 where it came to these steps."""
+    """Return a row per group and user who viewed: `carted` and `purchased`, 1 where the user came to these steps."""
     F, Window = functions_of(steps)
     key = ["report_date", "dimension", "value", "user_id"]
     columns = [*key, "event_type", "at"]
@@ -97,8 +100,8 @@ def _reached(steps: DataFrame, window: timedelta) -> DataFrame:
     viewed = as_view(steps.select(*columns, view_at.alias("view_at")))
     cart_view_at = F.max(F.when(event_type == "add_to_cart", F.col("view_at"))).over(so_far)
     carted = as_view(viewed.select(*columns, "view_at", cart_view_at.alias("cart_view_at")))
-    in_cart = (event_type == "add_to_cart") & (at - F.col("view_at") <= _microseconds(window))
-    purchased = (event_type == "purchase") & (at - F.col("cart_view_at") <= _microseconds(window))
+    in_cart = (event_type == "add_to_cart") & (at - F.col("view_at") <= window // MICROSECOND)
+    purchased = (event_type == "purchase") & (at - F.col("cart_view_at") <= window // MICROSECOND)
     return as_view(
         carted.groupBy(*key).agg(
             F.max("view_at").alias("viewed_at"),
@@ -109,7 +112,7 @@ def _reached(steps: DataFrame, window: timedelta) -> DataFrame:
 
 
 def _counted(reached: DataFrame, segments: DataFrame, customers: DataFrame) -> DataFrame:
-    """One row per group, those of both kinds of segments too: `viewers`, `carters` and `purchasers`."""
+    """Return a row per group, those of both kinds of segments too: `viewers`, `carters` and `purchasers`."""
     F, _ = functions_of(reached)
     segment_of = segments.select(
         F.col("report_date").alias("segment_date"), F.col("user_id").alias("segment_user"), F.col("segment")
@@ -162,7 +165,7 @@ def _counted(reached: DataFrame, segments: DataFrame, customers: DataFrame) -> D
 
 
 def _as_rows(counts: DataFrame) -> DataFrame:
-    """A row per step instead of a column."""
+    """Return FUNNEL rows: one per step instead of a column per step."""
     F, _ = functions_of(counts)
     key = ["report_date", "dimension", "value"]
     users = ["viewers", "carters", "purchasers"]
@@ -190,10 +193,4 @@ def _as_rows(counts: DataFrame) -> DataFrame:
         "conversion_from_previous": F.when(F.col("step_number") > 1, from_previous),
         "conversion_from_first": percent(F, F.col("users"), F.col("viewers")),
     }
-    return rows.select(
-        *(rates[name].alias(name) if name in rates else F.col(name) for name in FUNNEL.column_names)
-    )
-
-
-def _microseconds(window: timedelta) -> int:
-    return int(window.total_seconds()) * SECOND
+    return rows_of(FUNNEL, rows, rates)

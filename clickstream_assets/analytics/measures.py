@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
+
+from clickstream_assets.catalogue import EVENT_COUNTS, Table
+from clickstream_assets.catalogue.units import MINUTE
+from clickstream_assets.engine import DataFrame, functions_of
 
 MONEY = "decimal(18,4)"
 
 
+def rows_of(table: Table, df: DataFrame, computed: Mapping[str, Any]) -> DataFrame:
+    """Return a table's rows: its columns in order, those of `computed` as given there, the others from `df`."""
+    F, _ = functions_of(df)
+    return df.select(
+        *(computed[name].alias(name) if name in computed else F.col(name) for name in table.column_names)
+    )
+
+
 def count_of(F: ModuleType, event_type: str) -> Any:
-    """Aggregate: how many of the events are of a type."""
+    """Aggregate: the number of events of a type."""
     return F.sum(F.when(F.col("event_type") == event_type, F.lit(1)).otherwise(F.lit(0))).cast("long")
+
+
+def event_counts(F: ModuleType, *names: str) -> list[Any]:
+    """Aggregates: columns of EVENT_COUNTS, by their names."""
+    return [count_of(F, EVENT_COUNTS[name]).alias(name) for name in names]
 
 
 def amount(F: ModuleType) -> Any:
@@ -43,7 +61,7 @@ def percent(F: ModuleType, part: Any, whole: Any) -> Any:
 
 
 def order_key(F: ModuleType) -> Any:
-    """Column: which of the user's orders a purchase belongs to; without an order_id, purchases of one minute."""
-    minute = F.floor(F.unix_micros("event_time") / F.lit(60_000_000)).cast("long").cast("string")
+    """Column: the order, among its user's, that a purchase belongs to; without an order_id, purchases of one minute."""
+    minute = F.floor(F.unix_micros("event_time") / F.lit(MINUTE)).cast("long").cast("string")
     named = F.concat_ws("|", F.lit("order"), F.col("order_id"))
     return F.when(F.col("order_id").isNotNull(), named).otherwise(F.concat_ws("|", F.lit("minute"), minute))

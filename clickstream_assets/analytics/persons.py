@@ -1,10 +1,10 @@
-"""What persons did: the events that the tables of a day are made from, bots left out."""
+"""Events without those of bots: the input of the tables of a day."""
 
 from __future__ import annotations
 
 from datetime import date, timedelta
 
-from clickstream_assets.analytics.sessions import without_bots
+from clickstream_assets.analytics.sessions import SESSION_DAYS, without_bots
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 EVENT_COLUMNS = (
@@ -19,9 +19,9 @@ EVENT_COLUMNS = (
     "order_id",
     "is_bot",
 )
-"""Of EVENTS, what the tables of a day are made from."""
+"""Columns of EVENTS that the tables of a day are made from; fewer are faster to read."""
 SESSION_COLUMNS = ("session_date", "user_id", "start_time", "end_time", "total_events", "purchases", "is_bot")
-"""Of SESSIONS, likewise."""
+"""Columns of SESSIONS that they are made from."""
 
 
 def between(rows: DataFrame, column: str, first: date, last: date) -> DataFrame:
@@ -35,10 +35,10 @@ def persons_events(events: DataFrame, sessions: DataFrame, first: date, last: da
 
     Args:
         events: EVENTS rows, of at least these days.
-        sessions: SESSIONS rows, of at least these days and the two before.
+        sessions: SESSIONS rows, of at least these days and the SESSION_DAYS before.
         first: first UTC day.
         last: last UTC day.
     """
-    # A bot's session can have started up to two days before the day's events.
-    around = between(sessions, "session_date", first - timedelta(days=2), last)
+    # A bot's session can have begun on an earlier day than its events.
+    around = between(sessions, "session_date", first - timedelta(days=SESSION_DAYS), last)
     return as_view(without_bots(between(events, "event_date", first, last), around))

@@ -1,8 +1,8 @@
-"""How products and categories did on a day."""
+"""Products and categories by day: views, purchases, revenue and rank."""
 
 from __future__ import annotations
 
-from clickstream_assets.analytics.measures import count_of, percent, revenue
+from clickstream_assets.analytics.measures import count_of, event_counts, percent, revenue, rows_of
 from clickstream_assets.catalogue import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
@@ -10,13 +10,13 @@ NO_CATEGORY = "unknown"
 
 
 def product_performance(events: DataFrame) -> DataFrame:
-    """Count what happened to each product, and rank the day's products by views.
+    """Sum up each product's events of a day, and rank the day's products by views.
 
     Args:
         events: EVENTS rows of whole days, without bots.
 
     Returns:
-        PRODUCT_PERFORMANCE rows, one per day and product that somebody met.
+        PRODUCT_PERFORMANCE rows, one per day and product that has events.
     """
     F, Window = functions_of(events)
     is_purchase = F.col("event_type") == "purchase"
@@ -28,8 +28,7 @@ def product_performance(events: DataFrame) -> DataFrame:
         .groupBy("event_date", "product_id")
         .agg(
             count_of(F, "view").alias("view_count"),
-            count_of(F, "add_to_cart").alias("add_to_carts"),
-            count_of(F, "purchase").alias("purchases"),
+            *event_counts(F, "add_to_carts", "purchases"),
             F.sum(sold).cast("long").alias("quantity"),
             revenue(F).alias("revenue"),
             F.countDistinct("user_id").cast("long").alias("users"),
@@ -45,12 +44,7 @@ def product_performance(events: DataFrame) -> DataFrame:
         "product_category": F.col("latest").getField("product_category"),
         "conversion_rate": percent(F, F.col("purchases"), F.col("view_count")),
     }
-    return by_product.select(
-        *(
-            computed[name].alias(name) if name in computed else F.col(name)
-            for name in PRODUCT_PERFORMANCE.column_names
-        )
-    )
+    return rows_of(PRODUCT_PERFORMANCE, by_product, computed)
 
 
 def category_conversion(events: DataFrame) -> DataFrame:
@@ -68,9 +62,7 @@ def category_conversion(events: DataFrame) -> DataFrame:
         .withColumn("category", F.coalesce(F.col("product_category"), F.lit(NO_CATEGORY)))
         .groupBy("event_date", "category")
         .agg(
-            count_of(F, "view").alias("views"),
-            count_of(F, "add_to_cart").alias("add_to_carts"),
-            count_of(F, "purchase").alias("purchases"),
+            *event_counts(F, "views", "add_to_carts", "purchases"),
             revenue(F).alias("revenue"),
             F.countDistinct("user_id").cast("long").alias("users"),
         )
@@ -79,9 +71,4 @@ def category_conversion(events: DataFrame) -> DataFrame:
         "report_date": F.col("event_date"),
         "conversion_rate": percent(F, F.col("purchases"), F.col("views")),
     }
-    return by_category.select(
-        *(
-            computed[name].alias(name) if name in computed else F.col(name)
-            for name in CATEGORY_CONVERSION.column_names
-        )
-    )
+    return rows_of(CATEGORY_CONVERSION, by_category, computed)

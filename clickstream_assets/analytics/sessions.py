@@ -14,20 +14,19 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
 
-from clickstream_assets.analytics.measures import MONEY, amount, count_of, revenue
-from clickstream_assets.catalogue import SESSIONS
+from clickstream_assets.analytics.measures import MONEY, amount, event_counts, revenue, rows_of
+from clickstream_assets.catalogue import EVENT_COUNTS, SESSIONS
+from clickstream_assets.catalogue.units import DAY, EPOCH, MICROSECOND, MINUTE, SECOND
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
-SECOND = 1_000_000
-DAY = 86_400 * SECOND
+SESSION_DAYS = 2
+"""A session's last event lies at most this many days after the day on which it began; and the events of so many days
+before a day decide whether a session that goes on at its midnight is cut there.
+"""
 
 
 def _midnight(day: date) -> datetime:
     return datetime.combine(day, time.min, UTC)
-
-
-def _microseconds(moment: datetime) -> int:
-    return int(moment.timestamp()) * SECOND
 
 
 def events_around(events: DataFrame, first: date, last: date, gap: timedelta) -> DataFrame:
@@ -39,10 +38,9 @@ def events_around(events: DataFrame, first: date, last: date, gap: timedelta) ->
     F, _ = functions_of(events)
     start, end = _midnight(first), _midnight(last + timedelta(days=1))
     day, moment = F.col("event_date"), F.col("event_time")
-    # Two days back show whether what goes on at midnight has already lasted a day.
-    around = events.where(
-        (day >= F.lit(first - timedelta(days=2))) & (day <= F.lit(last + timedelta(days=1)))
-    )
+    # So many days before show whether a session that goes on at midnight has already lasted a day.
+    earliest = first - timedelta(days=SESSION_DAYS)
+    around = events.where((day >= F.lit(earliest)) & (day <= F.lit(last + timedelta(days=1))))
     up_before = (moment >= F.lit(start - gap)) & (moment < F.lit(start))
     up_after = (moment >= F.lit(end - gap)) & (moment < F.lit(end))
     up_at_midnight = as_view(
@@ -109,7 +107,7 @@ def sessions(
     """Compute the sessions that start from day `first` to day `last`, both included.
 
     Args:
-        events: EVENTS rows, of at least two days before and one day after.
+        events: EVENTS rows, of at least SESSION_DAYS before and one day after.
         first: first UTC day.
         last: last UTC day.
         gap: inactivity that a session survives; at most 12 hours.
@@ -142,7 +140,7 @@ def sessions(
     )
 
     by_user = Window.partitionBy("user_id").orderBy("event_us", "event_id")
-    goes_on = F.col("event_us") - F.lag("event_us").over(by_user) <= int(gap.total_seconds()) * SECOND
+    goes_on = F.col("event_us") - F.lag("event_us").over(by_user) <= gap // MICROSECOND
     marked = as_view(
         rows.select(
             *columns,
@@ -172,7 +170,7 @@ def sessions(
     key = [*visit, "part"]
     by_type = Window.partitionBy(*key, "event_type").orderBy("number")
     within = F.col("event_us") - F.lag("event_us", bot_views_per_minute).over(by_type)
-    too_fast = (F.col("event_type") == "view") & (within < 60 * SECOND)
+    too_fast = (F.col("event_type") == "view") & (within < MINUTE)
     numbered = as_view(
         parts.select(
             *columns,
@@ -180,9 +178,9 @@ def sessions(
         )
     )
 
-    # What is null has no place in the order: the engines differ in whether min_by passes over it.
-    touched = F.when(F.col("product_id").isNotNull(), F.col("number"))
-    brought = F.when(F.col("campaign").isNotNull(), F.col("number"))
+    # A null is given no number: the engines differ in whether min_by passes over it.
+    of_product = F.when(F.col("product_id").isNotNull(), F.col("number"))
+    of_campaign = F.when(F.col("campaign").isNotNull(), F.col("number"))
     paid = F.when(F.col("event_type") == "purchase", F.col("amount"))
     grouped = as_view(
         numbered.groupBy(*key).agg(
@@ -191,36 +189,30 @@ def sessions(
             F.min("event_us").alias("start_us"),
             F.max("event_us").alias("end_us"),
             F.count(F.lit(1)).cast("long").alias("total_events"),
-            count_of(F, "view").alias("views"),
-            count_of(F, "click").alias("clicks"),
-            count_of(F, "add_to_cart").alias("add_to_carts"),
-            count_of(F, "remove_from_cart").alias("remove_from_carts"),
-            count_of(F, "purchase").alias("purchases"),
-            count_of(F, "search").alias("searches"),
+            *event_counts(F, *EVENT_COUNTS),
             F.countDistinct("product_id").cast("long").alias("distinct_products"),
-            F.min_by("product_id", touched).alias("entry_product_id"),
-            F.max_by("product_id", touched).alias("exit_product_id"),
+            F.min_by("product_id", of_product).alias("entry_product_id"),
+            F.max_by("product_id", of_product).alias("exit_product_id"),
             F.coalesce(F.sum(paid), F.lit(0).cast(MONEY)).cast(MONEY).alias("revenue"),
             F.max(F.when(F.col("is_bot"), F.lit(1)).otherwise(F.lit(0))).alias("robot"),
             F.max("too_fast").alias("too_fast"),
             F.max("visit_us").alias("visit_us"),
             F.min_by("event_id", "number").alias("opening"),
-            F.min_by("campaign", brought).alias("campaign"),
+            F.min_by("campaign", of_campaign).alias("campaign"),
             F.count("client_id").alias("client_events"),
             F.collect_set("client_id").alias("client_ids"),
         )
     )
 
-    # Of a visit that lasts a day all parts are a bot's, however they are cut.
+    # If a visit lasts a day, every part of it is labelled a bot, however it is cut.
     is_endless = (F.col("piece") > 0) | (F.greatest("visit_us", F.col("end_us") - F.col("start_us")) >= DAY)
     bot_reason = (
         F.when(F.col("robot") == 1, F.lit("user_agent"))
         .when(F.col("too_fast") == 1, F.lit("view_rate"))
         .when(is_endless, F.lit("endless_session"))
     )
-    starts_in_range = (F.col("start_us") >= _microseconds(_midnight(first))) & (
-        F.col("start_us") < _microseconds(_midnight(last + timedelta(days=1)))
-    )
+    start, end = ((_midnight(day) - EPOCH) // MICROSECOND for day in (first, last + timedelta(days=1)))
+    starts_in_range = (F.col("start_us") >= start) & (F.col("start_us") < end)
     identity = [F.col("user_id"), F.col("start_us").cast("string")]
     if cut_at_campaign:
         # Only then can two sessions of a user start at the same moment.
@@ -240,27 +232,25 @@ def sessions(
         "furthest_step": step,
         "client_session_ids": F.when(F.col("client_events") > 0, F.sort_array(F.array_compact("client_ids"))),
     }
-    return grouped.where(starts_in_range).select(
-        *(computed[name].alias(name) if name in computed else F.col(name) for name in SESSIONS.column_names)
-    )
+    return rows_of(SESSIONS, grouped.where(starts_in_range), computed)
 
 
 def days_reached(new_events: DataFrame, events: DataFrame, gap: timedelta) -> DataFrame:
-    """Tell which days' sessions new events can change.
+    """Return the days whose sessions new events can change.
 
-    That is the day of each new event; the day before, where the user was active just before that midnight; and
-    the two days after, where they were active just after it (two, because what goes on may now be cut).
+    These are the day of each new event; the day before, where the user was active just before that midnight; and
+    the SESSION_DAYS after, where they were active just after it (not one, because what goes on may now be cut).
 
     Args:
         new_events: `user_id` and `event_date` of the new events.
-        events: EVENTS rows, at least of the days of the new events and of the days beside them.
+        events: EVENTS rows, at least of the days of the new events, and of those before and after them.
         gap: inactivity that a session survives.
 
     Returns:
         One row per day of new events: `event_date`, `day_before` and `days_after` (1 where those can change).
     """
     F, _ = functions_of(new_events)
-    gap_us = int(gap.total_seconds()) * SECOND
+    gap_us = gap // MICROSECOND
     us_of_day = F.unix_micros("event_time") % F.lit(DAY)
     active = as_view(
         events.select(
@@ -269,10 +259,10 @@ def days_reached(new_events: DataFrame, events: DataFrame, gap: timedelta) -> Da
             us_of_day.alias("at"),
         ).where((F.col("at") >= DAY - gap_us) | (F.col("at") <= gap_us))
     )
-    beside = F.datediff("active_date", "event_date")
-    near = (F.col("user_id") == F.col("active_id")) & ((beside == -1) | (beside == 1))
-    before = (beside == -1) & (F.col("at") >= DAY - gap_us)
-    after = (beside == 1) & (F.col("at") <= gap_us)
+    distance = F.datediff("active_date", "event_date")
+    near = (F.col("user_id") == F.col("active_id")) & ((distance == -1) | (distance == 1))
+    before = (distance == -1) & (F.col("at") >= DAY - gap_us)
+    after = (distance == 1) & (F.col("at") <= gap_us)
     return (
         new_events.select("user_id", "event_date")
         .distinct()
@@ -300,10 +290,10 @@ def without_bots(events: DataFrame, sessions_of_the_days: DataFrame) -> DataFram
 
 
 def spilled(events: DataFrame, sessions: DataFrame, first: date, last: date) -> DataFrame:
-    """Tell what sessions that go on at midnight had on later days.
+    """Sum up the events of sessions that lie on days after the one on which the session began.
 
     Args:
-        events: EVENTS rows, at least of the days and of the two after.
+        events: EVENTS rows, at least of the days and of the SESSION_DAYS after.
         sessions: SESSIONS rows.
         first: first UTC day on which the sessions started.
         last: last such day.
@@ -322,10 +312,12 @@ def spilled(events: DataFrame, sessions: DataFrame, first: date, last: date) -> 
             "session_date", F.col("user_id").alias("visitor"), "start_time", "end_time"
         )
     )
+    latest = last + timedelta(days=SESSION_DAYS)
+    on_later_days = (F.col("event_date") > F.lit(first)) & (F.col("event_date") <= F.lit(latest))
     later = as_view(
-        events.where(
-            (F.col("event_date") > F.lit(first)) & (F.col("event_date") <= F.lit(last + timedelta(days=2)))
-        ).select("event_date", "event_time", "user_id", "event_type", "price", "quantity")
+        events.where(on_later_days).select(
+            "event_date", "event_time", "user_id", "event_type", "price", "quantity"
+        )
     )
     within = (
         (F.col("user_id") == F.col("visitor"))

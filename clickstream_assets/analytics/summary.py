@@ -1,17 +1,23 @@
-"""A day in one row."""
+"""The daily summary: a day in one row."""
 
 from __future__ import annotations
 
 from datetime import date
 from typing import Any
 
-from clickstream_assets.analytics.measures import count_of, half_even, order_key, percent, revenue
+from clickstream_assets.analytics.measures import (
+    MONEY,
+    event_counts,
+    half_even,
+    order_key,
+    percent,
+    revenue,
+    rows_of,
+)
 from clickstream_assets.analytics.persons import between, persons_events
 from clickstream_assets.catalogue import DAILY_SUMMARY
+from clickstream_assets.catalogue.units import MONEY_UNITS
 from clickstream_assets.engine import DataFrame, as_view, functions_of
-
-# Money has four decimals; in these units it is a whole number.
-UNITS = 10_000
 
 
 def daily_summary(events: DataFrame, sessions: DataFrame, first: date, last: date) -> DataFrame:
@@ -22,7 +28,7 @@ def daily_summary(events: DataFrame, sessions: DataFrame, first: date, last: dat
 
     Args:
         events: EVENTS rows, of at least these days.
-        sessions: SESSIONS rows, of at least these days and the two before.
+        sessions: SESSIONS rows, of at least these days and the SESSION_DAYS before.
         first: first UTC day.
         last: last UTC day.
 
@@ -52,27 +58,22 @@ def daily_summary(events: DataFrame, sessions: DataFrame, first: date, last: dat
         joined.select(
             F.col("event_date").alias("report_date"),
             "all_events",
-            F.coalesce(F.col("revenue"), F.lit(0)).cast("decimal(18,4)").alias("revenue"),
+            F.coalesce(F.col("revenue"), F.lit(0)).cast(MONEY).alias("revenue"),
             "paid_in",
             *known.values(),
         )
     )
-    order_units = half_even(F, (F.col("revenue") * F.lit(UNITS)).cast("long"), F.col("orders"))
+    order_units = half_even(F, (F.col("revenue") * F.lit(MONEY_UNITS)).cast("long"), F.col("orders"))
     computed = {
         "window_shopper_count": F.col("users") - F.col("buyer_count"),
         "buyer_rate": percent(F, F.col("buyer_count"), F.col("users")),
         "bounce_rate": percent(F, F.col("bounced_sessions"), F.col("sessions")),
-        "average_order_value": (order_units / F.lit(UNITS)).cast("decimal(18,4)"),
+        "average_order_value": (order_units / F.lit(MONEY_UNITS)).cast(MONEY),
         "conversion_rate": percent(F, F.col("converted_sessions"), F.col("sessions")),
         "currencies": F.when(F.col("paid_in_some") > 0, F.sort_array(F.array_compact("paid_in"))),
         "bot_events": F.col("all_events") - F.col("total_events"),
     }
-    return counts.select(
-        *(
-            computed[name].alias(name) if name in computed else F.col(name)
-            for name in DAILY_SUMMARY.column_names
-        )
-    )
+    return rows_of(DAILY_SUMMARY, counts, computed)
 
 
 def _of_persons(events: DataFrame) -> DataFrame:
@@ -91,9 +92,7 @@ def _of_persons(events: DataFrame) -> DataFrame:
             F.countDistinct("user_id").cast("long").alias("users"),
             F.countDistinct("buyer").cast("long").alias("buyer_count"),
             F.countDistinct("order_key").cast("long").alias("orders"),
-            count_of(F, "view").alias("views"),
-            count_of(F, "add_to_cart").alias("add_to_carts"),
-            count_of(F, "purchase").alias("purchases"),
+            *event_counts(F, "views", "add_to_carts", "purchases"),
             revenue(F).alias("revenue"),
             F.count("paid_in").alias("paid_in_some"),
             F.collect_set("paid_in").alias("paid_in"),

@@ -1,4 +1,4 @@
-"""Counts per sliding window and product: what is counted, and the counts of a table of events.
+"""Counts per sliding window and product, for a stream of events and for a table of them.
 
 The stream counts with the same columns; this batch function is what it is checked against and rebuilt by.
 """
@@ -9,11 +9,11 @@ from datetime import timedelta
 from types import ModuleType
 from typing import Any
 
-from clickstream_assets.analytics.measures import count_of
+from clickstream_assets.analytics.measures import event_counts
+from clickstream_assets.catalogue.units import MICROSECOND, SECOND
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
-_MICROSECOND = timedelta(microseconds=1)
 COUNTS = (
     "product_category",
     "views",
@@ -33,7 +33,7 @@ def counted_time(F: ModuleType) -> Any:
     happens, and a shopper's clock that is an hour fast must not make the events of all others late.
     """
     ahead = F.unix_micros("event_time") - F.unix_micros("kafka_time")
-    is_ahead = ahead > F.lit(CLOCK_TOLERANCE // _MICROSECOND)
+    is_ahead = ahead > F.lit(CLOCK_TOLERANCE // MICROSECOND)
     return F.when(is_ahead, F.col("kafka_time")).otherwise(F.col("event_time"))
 
 
@@ -47,15 +47,13 @@ def counts(F: ModuleType, distinct_users: Any) -> list[Any]:
 
     Args:
         F: functions of the engine.
-        distinct_users: how to count users: exactly, or by an estimate that a stream can keep.
+        distinct_users: aggregate that counts users: exactly, or by an estimate that a stream can keep.
     """
     in_order = F.struct("counted_time", "event_id", "product_category")
     category = F.max(F.when(F.col("product_category").isNotNull(), in_order))
     return [
         category.getField("product_category").alias("product_category"),
-        count_of(F, "view").alias("views"),
-        count_of(F, "add_to_cart").alias("add_to_carts"),
-        count_of(F, "purchase").alias("purchases"),
+        *event_counts(F, "views", "add_to_carts", "purchases"),
         F.count(F.lit(1)).cast("long").alias("total_events"),
         distinct_users.cast("long").alias("distinct_users"),
         F.min("counted_time").alias("first_event_time"),
@@ -77,7 +75,7 @@ def product_windows(events: DataFrame, duration: timedelta, slide: timedelta) ->
         PRODUCT_WINDOWS rows without `is_final` and `batch_id`; users are counted exactly.
     """
     F, _ = functions_of(events)
-    length, step = duration // _MICROSECOND, slide // _MICROSECOND
+    length, step = duration // MICROSECOND, slide // MICROSECOND
     per_event = -(-length // step)
 
     counted = as_view(
@@ -98,10 +96,10 @@ def product_windows(events: DataFrame, duration: timedelta, slide: timedelta) ->
     totals = as_view(
         in_windows.groupBy("start", "product_id").agg(*counts(F, F.countDistinct(F.col("user_id"))))
     )
-    start = F.timestamp_seconds(F.col("start") / F.lit(1_000_000))
+    start = F.timestamp_seconds(F.col("start") / F.lit(SECOND))
     return totals.select(
         start.alias("window_start"),
-        F.timestamp_seconds((F.col("start") + F.lit(length)) / F.lit(1_000_000)).alias("window_end"),
+        F.timestamp_seconds((F.col("start") + F.lit(length)) / F.lit(SECOND)).alias("window_end"),
         start.cast("date").alias("window_date"),
         "product_id",
         *COUNTS,

@@ -25,13 +25,16 @@ from clickstream_assets.catalogue import (
     RAW_EVENTS,
     RECORD_KEY,
     REJECTED_EVENTS,
-    Table,
 )
+from clickstream_assets.catalogue.units import HOUR
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
 from clickstream_assets.ingest.repetitions import find_repetitions
 from clickstream_assets.stores.kafka.topic import Topic, deleted_records, plan_ranges
 from clickstream_assets.stores.lake import Lake
+
+CLASSIFIED_TABLES = (EVENTS, DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS)
+"""The tables of which each record is in exactly one: `events`, and the non-event tables."""
 
 
 @dataclass
@@ -50,7 +53,7 @@ class Landing:
 def land_records(
     lake: Lake, topic: Topic, batch_records: int, run_records: int, allow_data_loss: bool = False
 ) -> Landing:
-    """Bring what is new in the topic into `raw_events`, in batches.
+    """Append the topic's new records to `raw_events`, in batches.
 
     Args:
         lake: gets the records.
@@ -60,7 +63,7 @@ def land_records(
         allow_data_loss: go on where Kafka has deleted records that were never ingested.
 
     Raises:
-        KafkaError: Kafka does not answer, or no longer has what was never ingested.
+        KafkaError: Kafka does not answer, or no longer has records that were never ingested.
     """
     available = topic.offsets()
     landing = Landing()
@@ -90,8 +93,8 @@ def land_records(
             # Each of Spark's tasks reads one Kafka partition.
             lake.append_batch(RAW_EVENTS, records, batch, is_laid_out=True)
         else:
-            # Markers and aborted records of transactions have offsets and are never shown, so the lake cannot
-            # tell that they were passed. Only this run needs to know; the next one passes them again.
+            # Markers and aborted records of transactions have offsets and are never shown, so the lake does not
+            # know that they were passed. Only this run needs to; the next one passes them again.
             silent.update({r.partition: r.end for r in ranges})
         lake.engine.release(records)
 
@@ -217,56 +220,50 @@ def _rules_of_batch(lake: Lake, batch: int, rules: ValidationRules) -> Validatio
     return ValidationRules(**first)
 
 
-def counts_by_hour(
-    lake: Lake, raw: Table, tables: tuple[Table, ...], batch: int, first_batch: int = 1
-) -> list[dict[str, Any]]:
+def counts_by_hour(lake: Lake, batch: int, first_batch: int = 1) -> list[dict[str, Any]]:
     """Count records per hour of arrival in Kafka, from the first to the last of some ingest batches.
 
     Returns:
-        One dict per hour, in order: `hour` (UTC), and the number of rows under each table's name.
+        One dict per hour, in order: `hour` (UTC), and the number of rows under the names of RAW_EVENTS and of the
+        CLASSIFIED_TABLES.
     """
     engine = lake.engine
+    tables = (RAW_EVENTS, *CLASSIFIED_TABLES)
     hours: dict[datetime, dict[str, Any]] = {}
-    for table in (raw, *tables):
+    for table in tables:
         # Batch 0 is what Elasticsearch rejected: records that the ingest has in a table already.
         rows = lake.read(table, batches=(first_batch, batch))
         F, _ = functions_of(rows)
-        hour = F.floor(F.unix_micros("kafka_time") / F.lit(3_600_000_000)).cast("long")
+        hour = F.floor(F.unix_micros("kafka_time") / F.lit(HOUR)).cast("long")
         counts = rows.groupBy(hour.alias("hour")).agg(F.count(F.lit(1)).cast("long").alias("records"))
         for row in engine.to_arrow(counts).to_pylist():
             start = datetime.fromtimestamp(row["hour"] * 3600, UTC)
-            hours.setdefault(start, dict.fromkeys((t.name for t in (raw, *tables)), 0))
+            hours.setdefault(start, dict.fromkeys((t.name for t in tables), 0))
             hours[start][table.name] = row["records"]
     return [{"hour": hour, **counts} for hour, counts in sorted(hours.items())]
 
 
 def misclassified_records(
-    lake: Lake,
-    raw: Table,
-    tables: tuple[Table, ...],
-    batch: int,
-    limit: int = 5,
-    first_batch: int | None = None,
+    lake: Lake, batch: int, limit: int = 5, first_batch: int | None = None
 ) -> list[dict[str, Any]]:
     """Find records of an ingest batch, or of all from `first_batch` to it, that are not in exactly one table.
 
     Returns:
-        At most `limit` dicts of topic, partition, offset and `tables`: how many rows stand for the record.
+        At most `limit` dicts of RECORD_KEY and `tables`: the number of rows for the record.
     """
-    key = list(raw.key)
     batches = (batch if first_batch is None else first_batch, batch)
-    records = lake.read(raw, batches=batches)
+    records = lake.read(RAW_EVENTS, batches=batches)
     F, _ = functions_of(records)
-    rows = records.select(*key, F.lit(0).alias("is_classified"))
-    for table in tables:
+    rows = records.select(*RECORD_KEY, F.lit(0).alias("is_classified"))
+    for table in CLASSIFIED_TABLES:
         classified = lake.read(table, batches=batches)
-        rows = rows.unionByName(classified.select(*key, F.lit(1).alias("is_classified")))
+        rows = rows.unionByName(classified.select(*RECORD_KEY, F.lit(1).alias("is_classified")))
     wrong = (
-        rows.groupBy(*key)
+        rows.groupBy(*RECORD_KEY)
         .agg(
             F.sum("is_classified").cast("long").alias("tables"), F.count(F.lit(1)).cast("long").alias("rows")
         )
         .where((F.col("tables") != 1) | (F.col("rows") != 2))
         .limit(limit)
     )
-    return lake.engine.to_arrow(wrong.select(*key, "tables")).to_pylist()
+    return lake.engine.to_arrow(wrong.select(*RECORD_KEY, "tables")).to_pylist()

@@ -1,32 +1,45 @@
-"""How far an event reaches: which days' tables it can change, and so which days a table has to look at."""
+"""The reach of an event: the days whose tables it can change, and so the days that a table has to read.
+
+Partition mappings, dirty days and checks derive from here. An event reaches
+
+- the sessions of its day, and where its user was active around a midnight those of the day before or of the
+  SESSION_DAYS after;
+- the funnel of its day and of the FUNNEL_DAYS_AFTER before;
+- if it has a campaign, the attribution of its user's orders of the next ATTRIBUTION_DAYS;
+- the reports of REPORT_COMPARISON_DAYS after a day that is computed anew;
+- carts and customer segments of every later day: there fingerprints of the input, `customers.segment_days` and
+  `made_from` of a report, say what is out of date.
+"""
 
 from __future__ import annotations
 
 from datetime import date, timedelta
 
 from clickstream_assets.analytics.attribution import attributed_days
-from clickstream_assets.analytics.sessions import days_reached
+from clickstream_assets.analytics.funnel import FUNNEL_DAYS_AFTER
+from clickstream_assets.analytics.sessions import SESSION_DAYS, days_reached
 from clickstream_assets.catalogue import EVENTS
 from clickstream_assets.engine import functions_of
+from clickstream_assets.reports.document import COMPARISONS
+from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
-SESSION_DAYS = 2
-"""A session's last event lies at most this many days after the day on which it began."""
-FUNNEL_DAYS_AFTER = 1
-"""A day's funnel goes on into this many days after it: the last steps can lie after midnight."""
-REPORT_COMPARISON_DAYS = 7
+__all__ = ["FUNNEL_DAYS_AFTER", "REPORT_COMPARISON_DAYS", "SESSION_DAYS", "dirty_days"]
+
+REPORT_COMPARISON_DAYS = max(COMPARISONS.values()).days
 """A day's report compares it with days up to this many before it."""
 
 
-def dirty_days(lake: Lake, after_batch: int, gap: timedelta, lookback: timedelta) -> list[date]:
+def dirty_days(lake: Lake, after_batch: int, settings: Settings) -> list[date]:
     """Return the days that the events of the batches after `after_batch` make dirty, in order.
 
     Args:
         lake: has the events.
         after_batch: the last batch whose days were reported.
-        gap: inactivity that ends a session.
-        lookback: how long before an order a campaign has a part in it.
+        settings: say how long sessions and funnels go on after midnight, and how far attribution looks back.
     """
+    gap = timedelta(minutes=max(settings.session_gap_minutes, settings.funnel_window_minutes))
+    lookback = timedelta(days=settings.attribution_days)
     engine = lake.engine
     events = lake.read(EVENTS)
     F, _ = functions_of(events)
@@ -41,8 +54,9 @@ def dirty_days(lake: Lake, after_batch: int, gap: timedelta, lookback: timedelta
     engine.release(new)
     days: set[date] = set()
     for row in around_midnight.to_pylist():
-        offsets = [0, *([-1] if row["day_before"] else []), *([1, 2] if row["days_after"] else [])]
-        days.update(row["event_date"] + timedelta(days=offset) for offset in offsets)
+        first = -1 if row["day_before"] else 0
+        last = SESSION_DAYS if row["days_after"] else 0
+        days.update(row["event_date"] + timedelta(days=offset) for offset in range(first, last + 1))
     reached = events.where(F.col("event_date").between(min(new_days), max(new_days) + lookback))
     later = attributed_days(added, reached, lookback)
     days.update(engine.to_arrow(later)["event_date"].to_pylist())

@@ -75,7 +75,7 @@ def test_what_is_mended_becomes_an_event_once(shop: Settings, duckdb_engine: Duc
         assert json.loads(result.stdout.splitlines()[-1]) == {"selected": 2, "sent": 2, "still_rejected": {}}
         ingestion.run()
         assert counts(ingestion) == (raw, 3, duplicates, 3)
-    assert ingestion.misplaced() == {}
+    assert ingestion.misclassified() == {}
 
 
 def test_a_changed_setting_lets_in_what_it_allows(

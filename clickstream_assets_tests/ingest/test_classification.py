@@ -1,4 +1,4 @@
-"""From a real topic to the lake: every record once, in one place, whatever the batches are."""
+"""From a real topic to the lake: every record once, in one table, whatever the batches are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +18,28 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from clickstream_assets import ingest
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS, REJECTED_EVENTS, Table
 from clickstream_assets.engine import DataFrame, DuckDBEngine, SparkEngine, functions_of
-from clickstream_assets.ingest.classification import counts_by_hour, land_records, misclassified_records
+from clickstream_assets.ingest import classification
+from clickstream_assets.ingest.classification import (
+    CLASSIFIED_TABLES,
+    counts_by_hour,
+    land_records,
+    misclassified_records,
+)
 from clickstream_assets.ingest.parsing import parse_batches
 from clickstream_assets.ingest.reach import dirty_days
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import DataLossError, Offsets, Topic
 from clickstream_assets.stores.lake import Lake, LakeStorageError
 from clickstream_assets_tests.databases import with_settings
-from clickstream_assets_tests.ingestion import PLACES, Contents, Ingestion, made_counts, simulate
+from clickstream_assets_tests.ingestion import Contents, Ingestion, made_counts, simulate
 from clickstream_assets_tests.topics import Transactions, new_topic, send
-
-GAP = timedelta(minutes=30)
-LOOKBACK = timedelta(days=30)
 
 
 @pytest.fixture
 def shop(kafka: Settings, tmp_path: Path) -> Settings:
-    """A topic of three partitions and a lake of one's own."""
+    """Settings of a topic of three partitions and a lake, both of the test alone."""
     settings = new_topic(kafka, partitions=3)
     return with_settings(settings, lake_path=str(tmp_path / "lake"))
 
@@ -51,16 +53,16 @@ def event(user: str, time: str, **fields: Any) -> bytes:
 def test_tables_hold_what_the_simulator_made(shop: Settings, duckdb_engine: DuckDBEngine):
     made = simulate(shop, events=3_000, share=0.01)
     ingestion = Ingestion.of(shop, duckdb_engine)
-    landing, placed = ingestion.run()
+    landing, classified = ingestion.run()
 
     assert min(made.duplicates, made.conflicts, made.rejected, made.late) > 10
     assert ingestion.counts() == made_counts(made)
     assert (landing.records, landing.batch, landing.lost) == (made.sent, 1, 0)
     assert sum(landing.offsets.values()) == made.sent
-    assert placed["events"] == made.events
-    assert placed["same_event"] + placed["same_order_line"] == made.duplicates
-    assert placed["other_payload"] == made.conflicts
-    assert placed["rejected"] == made.rejected
+    assert classified["events"] == made.events
+    assert classified["same_event"] + classified["same_order_line"] == made.duplicates
+    assert classified["other_payload"] == made.conflicts
+    assert classified["rejected"] == made.rejected
 
     events = duckdb_engine.to_arrow(ingestion.lake.read(EVENTS)).to_pylist()
     assert len({row["event_id"] for row in events}) == made.events
@@ -68,7 +70,7 @@ def test_tables_hold_what_the_simulator_made(shop: Settings, duckdb_engine: Duck
     assert len({row["user_id"] for row in events if row["event_type"] == "purchase"}) == made.buyers
     types = {name: sum(row["event_type"] == name for row in events) for name in made.by_type}
     assert types == made.by_type
-    assert ingestion.misplaced() == {}
+    assert ingestion.misclassified() == {}
 
 
 def test_small_batches_end_in_the_same_tables_and_running_again_changes_nothing(
@@ -80,32 +82,32 @@ def test_small_batches_end_in_the_same_tables_and_running_again_changes_nothing(
     at_once.run()
     small = with_settings(shop, ingest_batch_records=7, lake_path=str(tmp_path / "small"))
     in_batches = Ingestion.of(small, duckdb_engine)
-    landing, placed = in_batches.run()
+    landing, classified = in_batches.run()
 
     assert landing.batch == -(-made.sent // 7)
-    assert placed.total() == made.sent
+    assert classified.total() == made.sent
     assert in_batches.counts() == at_once.counts() == made_counts(made)
     assert in_batches.contents() == at_once.contents()
-    assert in_batches.misplaced() == {}
+    assert in_batches.misclassified() == {}
 
     versions = in_batches.versions()
-    again, placed = in_batches.run()
+    again, classified = in_batches.run()
     assert (again.records, again.offsets) == (0, landing.offsets)
-    assert placed.total() == 0
+    assert classified.total() == 0
     assert in_batches.versions() == versions
 
 
 @dataclass
 class HalfDone:
-    """An ingest of four batches, before anything is placed, and what it is to end in."""
+    """An ingest of four batches, before any is classified, and the contents that it must end in."""
 
     ingestion: Ingestion
     contents: Contents
 
     def assert_that_the_next_run_ends_in_it(self) -> None:
-        self.ingestion.place()
+        self.ingestion.classify()
         assert self.ingestion.contents() == self.contents
-        assert self.ingestion.misplaced() == {}
+        assert self.ingestion.misclassified() == {}
 
 
 @pytest.fixture
@@ -119,7 +121,7 @@ def half_done(shop: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path) -> Ha
     return HalfDone(ingestion, undisturbed.contents())
 
 
-def test_a_batch_that_cannot_be_parsed_keeps_none_before_it_from_its_places(
+def test_a_batch_that_cannot_be_parsed_does_not_keep_those_before_it_from_being_classified(
     half_done: HalfDone, monkeypatch: pytest.MonkeyPatch
 ):
     def parse_up_to_two(batches: Iterator[pa.RecordBatch], **options: Any) -> Iterator[pa.RecordBatch]:
@@ -130,15 +132,15 @@ def test_a_batch_that_cannot_be_parsed_keeps_none_before_it_from_its_places(
 
     ingestion = half_done.ingestion
     with monkeypatch.context() as patched:
-        patched.setattr(ingest, "parse_batches", parse_up_to_two)
+        patched.setattr(classification, "parse_batches", parse_up_to_two)
         with pytest.raises(MemoryError, match="a batch too many"):
-            ingestion.place()
-    # It was being parsed while the second was placed.
+            ingestion.classify()
+    # The third was being parsed while the second was classified.
     assert ingestion.lake.snapshot(EVENTS).batch == 2
     half_done.assert_that_the_next_run_ends_in_it()
 
 
-def test_a_batch_that_cannot_be_placed_is_placed_by_the_next_run_and_the_one_after_it_too(
+def test_a_batch_that_cannot_be_classified_is_classified_by_the_next_run_and_the_one_after_it_too(
     half_done: HalfDone, monkeypatch: pytest.MonkeyPatch
 ):
     append = Lake.append_batch
@@ -152,7 +154,7 @@ def test_a_batch_that_cannot_be_placed_is_placed_by_the_next_run_and_the_one_aft
     with monkeypatch.context() as patched:
         patched.setattr(Lake, "append_batch", append_but_one)
         with pytest.raises(LakeStorageError, match="no space left"):
-            ingestion.place()
+            ingestion.classify()
     assert ingestion.lake.snapshot(EVENTS).batch == 1
     # The third, which was being parsed, is nobody's, and its thread has come to its end.
     for thread in threading.enumerate():
@@ -213,24 +215,24 @@ def two_hours(
 
 @pytest.fixture
 def copy_of_two_hours(two_hours: Ingestion, tmp_path: Path) -> Ingestion:
-    """The same in a lake that a test may damage."""
+    """Records of two hours in a lake that a test may damage."""
     lake_path = shutil.copytree(two_hours.settings.lake, tmp_path / "lake")
     return Ingestion.of(with_settings(two_hours.settings, lake_path=str(lake_path)), two_hours.lake.engine)
 
 
 def hours_of(ingestion: Ingestion, batch: int = 2) -> dict[int, tuple[int, ...]]:
-    hours = counts_by_hour(ingestion.lake, RAW_EVENTS, PLACES, batch)
-    names = [table.name for table in (RAW_EVENTS, *PLACES)]
+    hours = counts_by_hour(ingestion.lake, batch)
+    names = [table.name for table in (RAW_EVENTS, *CLASSIFIED_TABLES)]
     return {hour["hour"].hour: tuple(hour[name] for name in names) for hour in hours}
 
 
 def test_records_are_counted_by_the_hour_of_their_arrival(two_hours: Ingestion):
     assert hours_of(two_hours) == dict.fromkeys((9, 10), (5, 4, 0, 0, 1))
     assert hours_of(two_hours, batch=1) == {9: (5, 4, 0, 0, 1)}
-    (first,) = counts_by_hour(two_hours.lake, RAW_EVENTS, PLACES, 1)
+    (first,) = counts_by_hour(two_hours.lake, 1)
     assert first["hour"] == datetime(2024, 5, 1, 9, tzinfo=UTC)
-    assert misclassified_records(two_hours.lake, RAW_EVENTS, PLACES, 1) == []
-    assert misclassified_records(two_hours.lake, RAW_EVENTS, PLACES, 2) == []
+    assert misclassified_records(two_hours.lake, 1) == []
+    assert misclassified_records(two_hours.lake, 2) == []
 
 
 def lose(ingestion: Ingestion, table: Table, offset: int) -> None:
@@ -248,24 +250,24 @@ def test_a_lost_record_is_found(copy_of_two_hours: Ingestion):
     lose(copy_of_two_hours, EVENTS, 7)
     assert hours_of(copy_of_two_hours) == {9: (5, 4, 0, 0, 1), 10: (5, 3, 0, 0, 1)}
     topic = copy_of_two_hours.settings.kafka_topic
-    assert misclassified_records(copy_of_two_hours.lake, RAW_EVENTS, PLACES, 2) == [
-        {"topic": topic, "partition": 0, "offset": 7, "places": 0}
+    assert misclassified_records(copy_of_two_hours.lake, 2) == [
+        {"topic": topic, "partition": 0, "offset": 7, "tables": 0}
     ]
 
 
 def test_a_doubled_record_is_found(copy_of_two_hours: Ingestion):
     double(copy_of_two_hours, REJECTED_EVENTS, 9)
     assert hours_of(copy_of_two_hours)[10] == (5, 4, 0, 0, 2)
-    (wrong,) = misclassified_records(copy_of_two_hours.lake, RAW_EVENTS, PLACES, 2)
-    assert (wrong["offset"], wrong["places"]) == (9, 2)
+    (wrong,) = misclassified_records(copy_of_two_hours.lake, 2)
+    assert (wrong["offset"], wrong["tables"]) == (9, 2)
 
 
 def test_a_lost_record_that_a_doubled_one_makes_up_for_is_found(copy_of_two_hours: Ingestion):
     double(copy_of_two_hours, EVENTS, 5)
     lose(copy_of_two_hours, EVENTS, 6)
     assert hours_of(copy_of_two_hours)[10] == (5, 4, 0, 0, 1)
-    wrong = misclassified_records(copy_of_two_hours.lake, RAW_EVENTS, PLACES, 2)
-    assert sorted((row["offset"], row["places"]) for row in wrong) == [(5, 2), (6, 0)]
+    wrong = misclassified_records(copy_of_two_hours.lake, 2)
+    assert sorted((row["offset"], row["tables"]) for row in wrong) == [(5, 2), (6, 0)]
 
 
 def test_rejected_records_keep_their_bytes(shop: Settings, duckdb_engine: DuckDBEngine):
@@ -380,7 +382,7 @@ def test_two_topics_share_a_lake(shop: Settings, kafka: Settings, duckdb_engine:
     assert first.run()[0].records == 0
     assert list(first.counts().values()) == [4, 2, 1, 0, 1]
     assert first.lake.snapshot(RAW_EVENTS).rows_by("topic") == {shop.kafka_topic: 2, other.kafka_topic: 2}
-    assert first.misplaced() == {}
+    assert first.misclassified() == {}
 
 
 def test_dirty_days_are_those_whose_sessions_new_events_can_change(
@@ -392,9 +394,10 @@ def test_dirty_days_are_those_whose_sessions_new_events_can_change(
         before = ingestion.lake.snapshot(EVENTS).batch
         send(shop, {0: events})
         ingestion.run()
-        return dirty_days(ingestion.lake, before, GAP, LOOKBACK)
+        return dirty_days(ingestion.lake, before, settings)
 
-    assert dirty_days(ingestion.lake, 0, GAP, LOOKBACK) == []
+    settings = with_settings(shop, session_gap_minutes=30, funnel_window_minutes=30, attribution_days=30)
+    assert dirty_days(ingestion.lake, 0, settings) == []
     first = [event("u", "2024-04-30T23:50:00Z"), event("v", "2024-05-05T12:00:00Z")]
     assert ingest(*first) == [date(2024, 4, 30), date(2024, 5, 5)]
     # Nobody else was active around this day.
@@ -402,8 +405,8 @@ def test_dirty_days_are_those_whose_sessions_new_events_can_change(
     # The session of the evening before may go on past midnight.
     assert ingest(event("u", "2024-05-01T00:10:00Z"))[:2] == [date(2024, 4, 30), date(2024, 5, 1)]
     assert ingest(b"rejected", event("u", "2024-05-01T00:10:00Z")) == []
-    assert dirty_days(ingestion.lake, 0, GAP, LOOKBACK)[0] == date(2024, 4, 30)
-    assert dirty_days(ingestion.lake, ingestion.lake.snapshot(EVENTS).batch, GAP, LOOKBACK) == []
+    assert dirty_days(ingestion.lake, 0, settings)[0] == date(2024, 4, 30)
+    assert dirty_days(ingestion.lake, ingestion.lake.snapshot(EVENTS).batch, settings) == []
 
 
 def test_spark_ends_in_the_tables_of_duckdb(
@@ -416,8 +419,8 @@ def test_spark_ends_in_the_tables_of_duckdb(
     shared = with_settings(shop, lake_path=str(tmp_path / "shared"))
     Ingestion.of(with_settings(shared, ingest_run_records=made.sent // 2), duckdb_engine).run()
     by_spark = Ingestion.of(shared, spark_engine)
-    landing, placed = by_spark.run()
-    assert (landing.records, placed.total()) == (made.sent - made.sent // 2,) * 2
+    landing, classified = by_spark.run()
+    assert (landing.records, classified.total()) == (made.sent - made.sent // 2,) * 2
     versions = by_spark.versions()
     assert by_spark.run()[0].records == 0
     assert by_spark.versions() == versions
@@ -425,4 +428,4 @@ def test_spark_ends_in_the_tables_of_duckdb(
     by_both = Ingestion.of(shared, duckdb_engine)
     assert by_both.counts() == made_counts(made)
     assert by_both.contents() == by_duckdb.contents()
-    assert by_both.misplaced() == {}
+    assert by_both.misclassified() == {}

@@ -26,7 +26,7 @@ from clickstream_assets.streaming.owner import OwnedError, ownership
 from clickstream_assets.streaming.process import run_live_events
 from clickstream_assets.streaming.source import configured
 from clickstream_assets_tests.databases import free_port, fresh_database, query, with_settings
-from clickstream_assets_tests.ingestion import PLACES, Ingestion
+from clickstream_assets_tests.ingestion import Ingestion
 from clickstream_assets_tests.topics import new_topic, send
 from clickstream_assets_tests.web import Answer, Request, web_server
 
@@ -203,9 +203,9 @@ def test_event_that_elasticsearch_refuses_is_rejected_with_the_reason_and_the_nu
     table = DeltaTable(ingestion.lake.path(REJECTED_EVENTS))
     assert table.transaction_version(f"{QUERY} {query_id}") == 1
 
-    [hour] = counts_by_hour(ingestion.lake, RAW_EVENTS, PLACES, 1)
+    [hour] = counts_by_hour(ingestion.lake, 1)
     assert (hour[RAW_EVENTS.name], hour[EVENTS.name], hour[REJECTED_EVENTS.name]) == (5, 4, 1)
-    assert misclassified_records(ingestion.lake, RAW_EVENTS, PLACES, 1) == []
+    assert misclassified_records(ingestion.lake, 1) == []
     send(settings, {0: [b"broken too", too_deep("deeper")]})
     ingestion.run()
     run(settings, spark_engine)

@@ -1,7 +1,6 @@
 """From the Kafka topic to events: every record once, and in exactly one table."""
 
 from collections.abc import Mapping
-from datetime import timedelta
 
 import dagster as dg
 
@@ -80,11 +79,9 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
     if since > lake.snapshot(EVENTS).batch:
         # Another lake, or this one made anew: none of its days has been reported.
         since = 0
-    # What happens after midnight counts in the sessions and in the funnels of the day before.
-    reach = timedelta(minutes=max(settings.session_gap_minutes, settings.funnel_window_minutes))
     counts = classify_records(lake, ValidationRules.of(settings))
     batch = lake.snapshot(EVENTS).batch
-    days = dirty_days(lake, since, reach, timedelta(days=settings.attribution_days))
+    days = dirty_days(lake, since, settings)
     repeated = {reason: counts[reason] for reason in ("same_event", "same_order_line")}
     return {
         EVENTS.name: {

@@ -2,21 +2,18 @@
 
 import dagster as dg
 
-from clickstream_assets.catalogue import (
-    CONFLICTING_EVENTS,
-    DUPLICATE_EVENTS,
-    EVENTS,
-    RAW_EVENTS,
-    REJECTED_EVENTS,
-)
+from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.defs.checks import SAMPLES, table_check
 from clickstream_assets.defs.scope import Passed
 from clickstream_assets.engine import functions_of
-from clickstream_assets.ingest.classification import counts_by_hour, misclassified_records
+from clickstream_assets.ingest.classification import (
+    CLASSIFIED_TABLES,
+    counts_by_hour,
+    misclassified_records,
+)
 from clickstream_assets.stores.lake import Lake
 
-TABLES = (EVENTS, DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS)
-NAMES = (RAW_EVENTS.name, *(table.name for table in TABLES))
+NAMES = (RAW_EVENTS.name, *(table.name for table in CLASSIFIED_TABLES))
 HOURS_SHOWN = 48
 
 
@@ -26,8 +23,8 @@ def counts_close(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.Asset
     newest = lake.snapshot(EVENTS).batch
     passed = Passed.of(context, counts_close.check_key, newest)
     first = passed.batch + 1
-    new_hours = counts_by_hour(lake, RAW_EVENTS, TABLES, newest, first_batch=first)
-    wrong = misclassified_records(lake, RAW_EVENTS, TABLES, newest, first_batch=first)
+    new_hours = counts_by_hour(lake, newest, first_batch=first)
+    wrong = misclassified_records(lake, newest, first_batch=first)
     totals = dict(passed.metadata.get("counts", dict.fromkeys(NAMES, 0)))
     hours = dict(passed.metadata.get("hours", {}))
     for row in new_hours:
@@ -37,7 +34,7 @@ def counts_close(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.Asset
         for name in NAMES:
             totals[name] += row[name]
     hours = dict(sorted(hours.items())[-HOURS_SHOWN:])
-    classified = sum(totals[table.name] for table in TABLES)
+    classified = sum(totals[table.name] for table in CLASSIFIED_TABLES)
     rows = [
         f"| {hour} | {' | '.join(f'{counts[name]:,}' for name in NAMES)} |" for hour, counts in hours.items()
     ]
