@@ -65,7 +65,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    ("environment", "engine"),
+    ("environment", "name"),
     [
         ({}, EngineName.DUCKDB),
         ({"SPARK_MASTER": "local[2]"}, EngineName.SPARK),
@@ -75,11 +75,11 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch):
     ],
 )
 def test_naming_a_spark_chooses_it_unless_the_engine_is_set(
-    monkeypatch: pytest.MonkeyPatch, environment, engine
+    monkeypatch: pytest.MonkeyPatch, environment, name
 ):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert load_settings().engine is engine
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    assert load_settings().engine is name
 
 
 def test_the_env_file_is_read_and_a_real_variable_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
