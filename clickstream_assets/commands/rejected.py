@@ -98,12 +98,13 @@ def replay_command(
 
     The last line on stdout is one JSON object of counts.
     """
+    from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
     from clickstream_assets.ingest.parsing import ValidationRules
     from clickstream_assets.ingest.rejected import Selection, all_rejected, send_again
     from clickstream_assets.stores.kafka.producer import KafkaSink
 
     settings = load_settings()
-    now = int(datetime.now(UTC).timestamp() * 1_000_000)
+    now = (datetime.now(UTC) - EPOCH) // MICROSECOND
     records = all_rejected(_lake(settings), Selection(rule, field, value))
     how = (ValidationRules.of(settings), now, dict(_change(change) for change in changes or ()), drop or ())
     if dry_run:

@@ -1,8 +1,7 @@
 """Parts of Spark that we use and it does not document, read from version 4.0.5: texts of errors, files of checkpoints.
 
-Spark's errors cross from Java to Python as text, so the names in that text are all there is to tell them apart by;
-the classes that Py4J and Connect raise differ.
-A test asks for each of these, so an upgrade that changes one is told there and not by a stream that stops.
+Spark's errors cross from Java to Python as text, and Py4J and Connect raise different classes, so they can only be told
+apart by names in that text. A test asks for each of these, so it fails at an upgrade that changes one.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""From bytes in Kafka to events: parsing, repetitions, and where each record is placed."""
+"""From bytes in Kafka to events: parsing, repetitions, and the table that each record belongs to."""

@@ -1,8 +1,7 @@
-"""The events of a file as EVENTS rows, for `clickstream evaluate`; this package's only input from outside.
+"""The events of a file as EVENTS rows, for `clickstream evaluate`.
 
-JSON lines, REES46 and UCI files go the way that the pipeline's events go: read by the simulator's readers,
-validated and freed of duplicates. Ratings (MovieLens, or any table of user, product and
-time) become views.
+Events of JSON lines, REES46 and UCI files are parsed and classified as those of the topic are. Ratings (MovieLens, or
+any table of user, product and time) become views.
 """
 
 from __future__ import annotations
@@ -23,11 +22,7 @@ from clickstream_assets.engine import DataFrame, Engine
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.ingest.classification import classify
 from clickstream_assets.ingest.files import EventFile, read_events
-from clickstream_assets.ingest.parsing import (
-    PARSED,
-    ValidationRules,
-    parse_batches,
-)
+from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
 from clickstream_assets.ingest.repetitions import find_repetitions
 
 _RATING_COLUMNS = {
@@ -45,14 +40,14 @@ class RatingsError(ClickstreamError):
 
 @dataclass(frozen=True)
 class LoadedEvents:
-    """EVENTS rows, and how many records of the file are not among them, by reason."""
+    """EVENTS rows, and the number of the file's other records by reason."""
 
     events: DataFrame
     left_out: dict[str, int]
 
 
 def load_events(engine: Engine, path: Path, rules: ValidationRules) -> LoadedEvents:
-    """Read a file of events or of ratings, plain or gzipped; what it is is told by its content.
+    """Read a file of events or of ratings, plain or gzipped, recognised by its content.
 
     Raises:
         InputError: the file is missing, damaged or of no known format.
@@ -80,7 +75,7 @@ def load_events(engine: Engine, path: Path, rules: ValidationRules) -> LoadedEve
 
 
 def _raw_batches(file: EventFile) -> Iterator[pa.RecordBatch]:
-    """Make RAW_EVENTS batches as if the file had been sent to a topic of one partition now."""
+    """Yield RAW_EVENTS batches, as if the file had been sent to a topic of one partition now."""
     now = time.time_ns() // 1000
     records = ((offset, key, value) for offset, (key, value) in enumerate(file))
     while rows := list(itertools.islice(records, _RECORDS_PER_BATCH)):
@@ -94,7 +89,7 @@ def _raw_batches(file: EventFile) -> Iterator[pa.RecordBatch]:
 
 
 def _ratings_layout(path: Path) -> tuple[str, list[str], bool] | None:
-    """Tell the delimiter, the columns and whether they are a header; None if these are no ratings."""
+    """Return the delimiter, the columns and whether they are a header; None if the file has no ratings."""
     if not path.is_file():
         return None
     with path.open("rb") as file:

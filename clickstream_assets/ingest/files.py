@@ -1,7 +1,7 @@
 """Files of events: JSON lines as they are, and two public data sets as events.
 
-A reader changes the form, not the values: what is no valid event is for the pipeline to reject and keep.
-It skips only what is no event at all, and counts that by reason.
+A reader changes the form, not the values: the pipeline rejects and keeps an event that is not valid. The reader skips
+only rows that are no events at all, and counts them by reason.
 """
 
 import csv
@@ -83,16 +83,16 @@ class _Keyed(msgspec.Struct):
     user_id: str | int | float | None = None
 
 
-class _Skip(Exception):
-    """A row that is no event; the first argument is the reason, the second says more."""
+class _SkippedRow(Exception):
+    """Raised for a row that is no event; the first argument is the reason, the second says more."""
 
 
 class EventFile:
     """The events of a file, in its order; each iteration reads it anew.
 
     Attributes:
-        format: What the file was found to be, by its content.
-        skipped: What the latest iteration left out, by reason.
+        format: Format of the file, recognised by its content.
+        skipped: Numbers of rows that the latest iteration left out, by reason.
         examples: The first malformed rows of it, with their line numbers.
 
     Raises:
@@ -106,7 +106,7 @@ class EventFile:
         self.format = self._recognise()
 
     def __iter__(self) -> Iterator[KeyedValue]:
-        """Key (the user's id where it can be read) and value of each event."""
+        """Yield the key (the user's id where it can be read) and the value of each event."""
         self.skipped = Counter()
         self.examples = []
         read = 0
@@ -167,7 +167,7 @@ class EventFile:
         )
 
     def _first_line(self) -> bytes:
-        """The first line that is not blank, without a byte order mark; empty if there is none."""
+        """Return the first line that is not blank, without a byte order mark; empty if there is none."""
         with self._open() as binary:
             line = binary.readline(_LONGEST_FIRST_LINE).removeprefix(_BYTE_ORDER_MARK)
             while line and not line.strip():
@@ -175,7 +175,7 @@ class EventFile:
         return line.strip()
 
     def _begins_with_an_object(self) -> bool:
-        """Whether one of the first lines is a JSON object; a daily file may begin with some broken records."""
+        """Return whether one of the first lines is a JSON object; a daily file may begin with some broken records."""
         decode = msgspec.json.Decoder(dict).decode
         with self._open() as binary:
             for _ in range(_FIRST_LINES):
@@ -184,7 +184,7 @@ class EventFile:
                 except (msgspec.MsgspecError, UnicodeDecodeError):
                     continue
                 except (EOFError, zlib.error, gzip.BadGzipFile):
-                    # Where reading is to fail, and say so, is at the place in the file.
+                    # Reading reports it, with the number of events before.
                     return True
                 return True
         return False
@@ -210,21 +210,21 @@ class EventFile:
         with TextIOWrapper(binary, encoding="utf-8-sig", newline="") as text:
             rows = self._rows(text)
             _, header = next(rows)
-            places = [header.index(column) for column in known]
+            positions = [header.index(column) for column in known]
             as_known = header == list(known)
             width = len(header)
             for line, row in rows:
                 try:
                     if len(row) != width:
-                        raise _Skip(MALFORMED_ROW, f"{len(row)} columns instead of {width}")
-                    event = convert(row if as_known else [row[place] for place in places])
-                except _Skip as skip:
+                        raise _SkippedRow(MALFORMED_ROW, f"{len(row)} columns instead of {width}")
+                    event = convert(row if as_known else [row[position] for position in positions])
+                except _SkippedRow as skip:
                     self._skip(line, *skip.args)
                     continue
                 yield event.user_id.encode() or None, encode(event)
 
     def _rows(self, text: TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
-        """Rows that are not blank, each with the number of its last line."""
+        """Yield the rows that are not blank, each with the number of its last line."""
         rows = csv.reader(text)
         try:
             for row in rows:
@@ -244,7 +244,7 @@ class EventFile:
 
 
 def read_events(path: str | Path) -> EventFile:
-    """The events of a file: JSON lines, a REES46 or a UCI Online Retail CSV, each also gzipped.
+    """Return the events of a file: JSON lines, a REES46 or a UCI Online Retail CSV, each also gzipped.
 
     The format and the compression are recognised by content. Iterate over the result for (key, value) and
     then see its `skipped`.
@@ -287,16 +287,16 @@ def _rees46_event(row: Sequence[str]) -> _CsvEvent:
 def _uci_event(row: Sequence[str]) -> _CsvEvent:
     invoice, stock_code, description, quantity_text, time, price, customer, country = row
     if not customer:
-        raise _Skip(NO_CUSTOMER)
+        raise _SkippedRow(NO_CUSTOMER)
     try:
         quantity = int(quantity_text)
         unit_price = float(price)
     except ValueError as error:
-        raise _Skip(MALFORMED_ROW, str(error)) from None
+        raise _SkippedRow(MALFORMED_ROW, str(error)) from None
     if quantity <= 0:
-        raise _Skip(CANCELLED_OR_RETURNED)
+        raise _SkippedRow(CANCELLED_OR_RETURNED)
     if unit_price <= 0:
-        raise _Skip(NO_PRICE)
+        raise _SkippedRow(NO_PRICE)
     properties = {"description": description, "country": country}
     return _CsvEvent(
         event_type="purchase",
@@ -312,9 +312,9 @@ def _uci_event(row: Sequence[str]) -> _CsvEvent:
 
 
 def _uci_time(text: str) -> str:
-    """The shop's local time with no zone given, which the event contract takes for UTC.
+    """Return the shop's local time with no zone given, which the event contract takes for UTC.
 
-    The data set is found with ISO 8601 times, and as it was first published, by month, day and year: 12/1/2010 8:26.
+    Copies of the data set have ISO 8601 times, or those of its first publication: month, day and year, 12/1/2010 8:26.
     """
     if american := _UCI_TIME.fullmatch(text):
         month, day, *rest = map(int, american.groups(default="0"))
@@ -322,11 +322,11 @@ def _uci_time(text: str) -> str:
         try:
             return datetime(year, month, day, hour, minute, second).isoformat()
         except ValueError as error:
-            raise _Skip(MALFORMED_ROW, f"InvoiceDate {text!r}: {error}") from None
+            raise _SkippedRow(MALFORMED_ROW, f"InvoiceDate {text!r}: {error}") from None
     try:
         datetime.fromisoformat(text)
     except ValueError:
-        raise _Skip(
+        raise _SkippedRow(
             MALFORMED_ROW,
             f"InvoiceDate {text!r} is neither like 2010-12-01 08:26:00 nor month/day/year like 12/1/2010 8:26",
         ) from None

@@ -11,7 +11,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from hashlib import blake2b
@@ -33,6 +33,7 @@ from clickstream_assets.catalogue import (
     TYPES_WITHOUT_PRODUCT,
     Column,
 )
+from clickstream_assets.catalogue.units import DAY, EPOCH, MICROSECOND, SECOND
 from clickstream_assets.settings import Settings
 
 _TYPE_AS_SENT = OTHER_SPELLINGS | {name: name for name in EVENT_TYPES}
@@ -49,9 +50,6 @@ MAX_AMOUNT = Decimal(10) ** 10
 _LATEST_SECONDS = 10**11
 _LATEST_MILLISECONDS = 10**14
 _CENTS = Decimal("0.0001")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_DAY = timedelta(days=1) // _MICROSECOND
 
 
 @dataclass(frozen=True)
@@ -67,14 +65,14 @@ class ValidationRules:
         """Take the bounds from the settings."""
         start = datetime.combine(settings.events_start_date, time.min, UTC)
         return cls(
-            earliest=(start - _EPOCH) // _MICROSECOND,
-            max_clock_skew=settings.max_clock_skew_seconds * 1_000_000,
+            earliest=(start - EPOCH) // MICROSECOND,
+            max_clock_skew=settings.max_clock_skew_seconds * SECOND,
             max_event_bytes=settings.max_event_bytes,
         )
 
 
 class Rejection(Exception):
-    """A record is no valid event: which field, which rule, and the value."""
+    """A record is no valid event: the field, the rule that it breaks, and the value."""
 
     def __init__(self, field: str | None, rule: str, value: Any = None) -> None:
         super().__init__(field, rule, value)
@@ -154,7 +152,7 @@ def _time(payload: dict[str, Any], kafka_time: int, rules: ValidationRules) -> i
     # Before it is multiplied out: it may have an exponent of any size.
     if abs(number) >= _LATEST_MILLISECONDS:
         raise Rejection(name, "before_start_date" if number < 0 else "in_the_future", value)
-    unit = 1_000_000 if abs(number) < _LATEST_SECONDS else 1_000
+    unit = SECOND if abs(number) < _LATEST_SECONDS else SECOND // 1000
     return _in_bounds(name, value, int(number * unit), kafka_time, rules)
 
 
@@ -165,10 +163,10 @@ def _microseconds(name: str, value: str, kafka_time: int, rules: ValidationRules
         if moment is None:
             raise Rejection(name, "not_iso_8601", value)
         # Without an offset it is UTC.
-        since_epoch = (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment) - _EPOCH
+        since_epoch = (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment) - EPOCH
     except ValueError:
         raise Rejection(name, "not_iso_8601", value) from None
-    return _in_bounds(name, value, since_epoch // _MICROSECOND, kafka_time, rules)
+    return _in_bounds(name, value, since_epoch // MICROSECOND, kafka_time, rules)
 
 
 def _in_bounds(name: str, value: Any, microseconds: int, kafka_time: int, rules: ValidationRules) -> int:
@@ -315,7 +313,7 @@ def parse_event(value: bytes | None, kafka_time: int, rules: ValidationRules) ->
     if len(value) > rules.max_event_bytes:
         raise Rejection(None, "too_large", f"{len(value)} bytes")
     if _BACKSLASH not in value or b"\\u0000" not in value:
-        # Checked while it is decoded, in C: a quarter of the time. What does not fit need not be wrong.
+        # Checked while it is decoded, in C: a quarter of the time. A value that does not fit need not be wrong.
         try:
             usual = _usual_decoder.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -379,7 +377,7 @@ def _event(
     price, quantity, user_agent = fields[_PRICE], fields[_QUANTITY], fields[_USER_AGENT]
     if price is not None and quantity is not None and price * quantity >= MAX_AMOUNT:
         raise Rejection("price", "out_of_range", f"{price:f} times quantity {quantity}")
-    body = (event_type, event_time, event_time // _DAY, *fields, properties)
+    body = (event_type, event_time, event_time // DAY, *fields, properties)
     # Canonical: field order, spelling of the type, zone of the time and writing of numbers do not matter. By name and
     # without nulls, so that a field which is added to the contract changes no hash of events that lack it.
     payload_hash = blake2b(_encoder.encode(_Body(*body)), digest_size=16).hexdigest()
@@ -415,7 +413,7 @@ def parse_batches(
         batches: RAW_EVENTS rows.
         rules: the bounds to keep.
         keep_bytes: whether valid events keep their record's key and value too. They are half of what there is to
-            carry between processes, and `classify` needs them of rejected records alone.
+            carry between processes, and `classify` needs those of rejected records alone.
 
     Yields:
         PARSED rows, one per record.

@@ -1,7 +1,7 @@
-"""Find the records that the ingest refused, and mend them.
+"""Rejected records: finding, mending and sending them again.
 
-A refused record stays where it is, in `raw_events` and in `rejected_events`; what is sent is a new record. So the
-counts close, and what is sent twice is a duplicate like any other: the ingest knows it by its event id.
+A rejected record stays in `raw_events` and in `rejected_events`; the mended one is a new record. So every record is
+accounted for, and one that is sent twice is a duplicate like any other, recognised by its event id.
 """
 
 from __future__ import annotations
@@ -15,12 +15,7 @@ import msgspec
 
 from clickstream_assets.catalogue import RECORD_KEY, REJECTED_EVENTS
 from clickstream_assets.engine import DataFrame, functions_of
-from clickstream_assets.ingest.parsing import (
-    Rejection,
-    ValidationRules,
-    decode_payload,
-    parse_event,
-)
+from clickstream_assets.ingest.parsing import Rejection, ValidationRules, decode_payload, parse_event
 from clickstream_assets.stores.lake import Lake
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -28,7 +23,7 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of the refused records: all that agree with what is given."""
+    """Conditions on rejected records; all that are given must hold."""
 
     rule: str | None = None
     field: str | None = None
@@ -38,7 +33,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Group:
-    """How many records broke a rule in a field."""
+    """The number of records that broke a rule in a field."""
 
     rule: str
     field: str | None
@@ -47,18 +42,18 @@ class Group:
 
 @dataclass
 class Resent:
-    """What became of the selected records."""
+    """Outcome of sending the selected records again."""
 
     selected: int = 0
     sent: int = 0
     still_rejected: Counter[str] = field(default_factory=Counter)
-    """By rule, those that would be refused again, and were not sent."""
+    """By rule, the number of those that would be rejected again, and were not sent."""
     example: str | None = None
     """The first of those, in words."""
 
 
 def count_rejected(lake: Lake, selection: Selection) -> list[Group]:
-    """Count the selected records by what is wrong with them, the most frequent first."""
+    """Count the selected records by rule and field, the most frequent first."""
     rows = _selected(lake, selection)
     F, _ = functions_of(rows)
     counts = rows.groupBy("rule", "field").agg(F.count(F.lit(1)).cast("long").alias("records"))
@@ -86,7 +81,7 @@ def all_rejected(lake: Lake, selection: Selection) -> Iterator[dict[str, Any]]:
 def _selected(lake: Lake, selection: Selection, batches: tuple[int, int] | None = None) -> DataFrame:
     rows = lake.read(REJECTED_EVENTS, batches=batches)
     F, _ = functions_of(rows)
-    # What Elasticsearch refused are events: sent again, they would be duplicates.
+    # Records that Elasticsearch refused are events: sent again, they would be duplicates.
     chosen = F.col("rejected_by").isNull() | (F.col("rejected_by") == "ingest")
     for column, wanted in (
         ("rule", selection.rule),
@@ -99,10 +94,10 @@ def _selected(lake: Lake, selection: Selection, batches: tuple[int, int] | None 
 
 
 def mend(value: bytes | None, changes: Mapping[str, Any], drop: Collection[str]) -> bytes | None:
-    """Give fields of a record's JSON object other values, or take them out; all else stays as it is written.
+    """Set fields of a record's JSON object, or drop them; the other fields stay as they are written.
 
     Raises:
-        Rejection: it is no JSON object, so there are no fields.
+        Rejection: the value is no JSON object, so there are no fields.
     """
     if not changes and not drop:
         return value
@@ -127,9 +122,9 @@ def send_again(
         records: REJECTED_EVENTS rows.
         send: takes a record's key and value.
         rules: the bounds that the ingest keeps.
-        now: what Kafka will give them as their time, microseconds since 1970.
+        now: the time that Kafka will give them, microseconds since 1970.
         changes: fields to set, with their values.
-        drop: fields to take out.
+        drop: fields to drop.
     """
     resent = Resent()
     for record in records:

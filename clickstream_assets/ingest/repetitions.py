@@ -21,10 +21,7 @@ REPETITIONS = pa.schema(
     [
         *(RAW_EVENTS.arrow.field(name) for name in RECORD_KEY),
         DUPLICATE_EVENTS.arrow.field("reason"),
-        *(
-            CONFLICTING_EVENTS.arrow.field(f"first_{name}")
-            for name in ("payload_hash", "topic", "partition", "offset")
-        ),
+        *(CONFLICTING_EVENTS.arrow.field(f"first_{name}") for name in ("payload_hash", *RECORD_KEY)),
     ]
 )
 """Rows of records that repeat an event: the record, the reason, and the record that came first."""
@@ -54,14 +51,14 @@ def find_repetitions(
     # Narrow before anything else: what an operation costs on SQLFrame grows with the columns.
     valid = as_view(parsed.select("rule", *columns).where(F.col("rule").isNull()).select(*columns))
 
-    # An id that was dropped as a repeated order line is taken too: what follows under it is measured by it.
+    # The id of a repeated order line is taken too: a later record with that id is compared with it.
     taken = duplicates_before.select("reason", *_RECORD).where(F.col("reason") == "same_order_line")
     before = as_view(events_before.select(*_RECORD).unionByName(taken.select(*_RECORD)))
     same_payload = F.col("payload_hash") == F.col("first_payload_hash")
     reason = F.when(same_payload, F.lit("same_event")).otherwise(F.lit("other_payload"))
     repeated_ids = _repetitions(engine, valid.select(*_RECORD), before, ["event_id"], reason)
 
-    # A repeated id is no event, so no first of an order line either.
+    # A record with a repeated id is no event, so it is not the first of an order line either.
     repeated = engine.from_arrow(repeated_ids)
     lines = _order_lines(valid).join(repeated.select(*RECORD_KEY), on=list(RECORD_KEY), how="left_anti")
     repeated_lines = _repetitions(

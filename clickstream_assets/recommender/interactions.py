@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from clickstream_assets.catalogue import INTERACTIONS
+from clickstream_assets.catalogue.units import MINUTE
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.errors import ClickstreamError
 
@@ -19,7 +20,6 @@ _COUNTED = {
     "add_to_carts": ("add_to_cart",),
     "purchases": ("purchase",),
 }
-_MINUTE = 60_000_000
 
 
 class NotEnoughInteractions(ClickstreamError):
@@ -135,7 +135,7 @@ def _time_at(engine: Engine, times: DataFrame, fraction: float) -> int:
     small results, and no approximate percentile, which would differ between engines.
     """
     functions, _ = functions_of(times)
-    minute = functions.floor(functions.col("time") / _MINUTE).cast("long")
+    minute = functions.floor(functions.col("time") / MINUTE).cast("long")
     minutes, minute_counts = _histogram(engine, times.select(minute.alias("value")))
     total = int(minute_counts.sum())
     if total == 0:

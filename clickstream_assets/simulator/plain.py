@@ -5,8 +5,9 @@ from random import Random
 
 import msgspec
 
+from clickstream_assets.catalogue.units import SECOND
 from clickstream_assets.simulator.catalogue import plain_product
-from clickstream_assets.simulator.traffic import SECOND, Clock, Occurrence, Traffic, to_datetime
+from clickstream_assets.simulator.traffic import Clock, Occurrence, Traffic, to_datetime
 
 EVENT_TYPES = ("view", "add_to_cart", "purchase")
 EVENT_TYPE_WEIGHTS = (70, 20, 10)

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from clickstream_assets.catalogue.units import MINUTE, SECOND
 from clickstream_assets.simulator.catalogue import CURRENCY, ROBOTS, Catalogue, Shopper, WeightedChoice
-from clickstream_assets.simulator.traffic import SECOND, Clock, Occurrence, Traffic, to_datetime
+from clickstream_assets.simulator.traffic import Clock, Occurrence, Traffic, to_datetime
 
 # Together they give about 70 views, 20 additions to a cart and 10 purchases in 100 events.
 _MORE_LOOKS = 5.0
@@ -25,12 +26,11 @@ _CART_EXPIRES = 0.5
 _LOOK_AGAIN_AT_CART = 0.5
 _QUANTITIES = (1,) * 17 + (2, 2, 3)
 
-_MINUTE = 60 * SECOND
 # Median 15 s, mean 25 s, and one gap in 40 longer than 100 s.
 _GAP_LOG_SECONDS = (2.7, 1.0)
-_LONGEST_GAP = 8 * _MINUTE
-_LAST_LOOK_AFTER = 25 * _MINUTE
-_SHORTEST_REST = _MINUTE
+_LONGEST_GAP = 8 * MINUTE
+_LAST_LOOK_AFTER = 25 * MINUTE
+_SHORTEST_REST = MINUTE
 
 _CAMPAIGNS = ("newsletter", "spring_sale", "search_ads", "social_ads", "affiliate")
 _WITH_CAMPAIGN = 0.15

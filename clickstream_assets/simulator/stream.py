@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from clickstream_assets.catalogue.units import DAY, EPOCH, SECOND
 from clickstream_assets.errors import InputError
 from clickstream_assets.simulator.malformed import KINDS
 from clickstream_assets.simulator.plain import plain_events
 from clickstream_assets.simulator.shoppers import ShopEvent, shop_events
-from clickstream_assets.simulator.traffic import EPOCH, SECOND, Clock, Event, Occurrence, Traffic
+from clickstream_assets.simulator.traffic import Clock, Event, Occurrence, Traffic
 
-_DAY = 86_400 * SECOND
 _LONGEST_RESEND_SECONDS = 600
 _RELOADED_ORDERS = 0.5
 
@@ -254,7 +254,7 @@ class RecordStream:
             self._latest_stamp = stamp
 
     def _day(self, stamp: int) -> date:
-        number = stamp // _DAY
+        number = stamp // DAY
         day = self._days.get(number)
         if day is None:
             day = self._days[number] = (EPOCH + timedelta(days=number)).date()

@@ -2,16 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
+from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
 from clickstream_assets.errors import InputError
-
-SECOND = 1_000_000
-"""Microseconds in a second: all stream times are whole microseconds since 1970 UTC."""
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Clock = Callable[[], int]
 """The current time in microseconds since 1970 UTC."""
@@ -75,7 +71,7 @@ class Traffic:
     def start_microseconds(self) -> int:
         """`start` as microseconds since 1970 UTC."""
         start = self.start if self.start.tzinfo else self.start.replace(tzinfo=UTC)
-        return (start - EPOCH) // timedelta(microseconds=1)
+        return (start - EPOCH) // MICROSECOND
 
     @property
     def run_id(self) -> str:
@@ -85,4 +81,4 @@ class Traffic:
 
 def to_datetime(microseconds: int) -> datetime:
     """The UTC time of microseconds since 1970."""
-    return EPOCH + timedelta(microseconds=microseconds)
+    return EPOCH + microseconds * MICROSECOND

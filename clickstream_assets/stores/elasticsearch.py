@@ -21,7 +21,7 @@ import pyarrow as pa
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 from urllib3.util import parse_url
 
-from clickstream_assets.catalogue import LIVE_EVENTS
+from clickstream_assets.catalogue import LIVE_EVENTS, RECORD_KEY
 from clickstream_assets.errors import ClickstreamError, is_retryable
 from clickstream_assets.settings import Settings
 
@@ -37,8 +37,7 @@ RESULT_WINDOW = 10_000
 MAX_ID_BYTES = 512
 # What is longer is kept and shown, and not searchable; Lucene takes 32,766 bytes, the name of the key included.
 _SEARCHABLE_BYTES = 1024
-_RECORD = ("topic", "partition", "offset")
-_TRACES = ("payload_hash", *_RECORD)
+_TRACES = ("payload_hash", *RECORD_KEY)
 _REQUEST_DOCUMENTS = 2000
 # A 400, but no fault of the document: the cluster has as many shards as cluster.max_shards_per_node allows.
 _FULL = re.compile(r"this action would add \[\d+\] shards")
@@ -343,7 +342,7 @@ class LiveEvents(ElasticsearchServer):
                 index=self._settings.elasticsearch_alias,
                 query={"ids": {"values": ids[start : start + _REQUEST_DOCUMENTS]}},
                 size=RESULT_WINDOW,
-                source={"includes": _RECORD},
+                source={"includes": RECORD_KEY},
                 seq_no_primary_term=True,
                 track_total_hits=False,
                 ignore_unavailable=True,
@@ -360,7 +359,7 @@ class LiveEvents(ElasticsearchServer):
         if not documents:
             return
         wanted = [
-            {"_index": self.index(document.day), "_id": document.id, "_source": _RECORD}
+            {"_index": self.index(document.day), "_id": document.id, "_source": RECORD_KEY}
             for document in documents
         ]
         for asked, hit in zip(wanted, self.client.mget(docs=wanted)["docs"], strict=True):
@@ -488,7 +487,7 @@ class LiveEvents(ElasticsearchServer):
 
 
 def _copy(hit: Mapping[str, Any]) -> _Copy:
-    topic, partition, offset = (hit["_source"][name] for name in _RECORD)
+    topic, partition, offset = (hit["_source"][name] for name in RECORD_KEY)
     return _Copy((topic, partition, offset), hit["_index"], hit["_seq_no"], hit["_primary_term"])
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import psycopg
 
 from clickstream_assets.analytics.windows import counted_time, product_windows
-from clickstream_assets.catalogue import EVENTS, PRODUCT_WINDOWS
+from clickstream_assets.catalogue import EVENTS, PRODUCT_WINDOWS, RECORD_KEY
+from clickstream_assets.catalogue.units import EPOCH
 from clickstream_assets.engine import DataFrame, functions_of
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import Topic
@@ -29,7 +30,6 @@ from clickstream_assets.streaming.source import classified_offsets
 from clickstream_assets.streaming.store import WindowStore
 
 _log = logging.getLogger(__name__)
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _begin(settings: Settings, lake: Lake, events: DataFrame, classified: dict[i
     `classified` are the offsets up to which the events, or more of them, hold the topic.
     """
     F, _ = functions_of(events)
-    timed = events.select("topic", "partition", "offset", counted_time(F).alias("counted_time"))
+    timed = events.select(*RECORD_KEY, counted_time(F).alias("counted_time"))
     newest = _single(lake, timed.agg(F.max("counted_time").alias("value")))
     if newest is None:
         return _Beginning(None, None, {})
@@ -137,7 +137,7 @@ def _begin(settings: Settings, lake: Lake, events: DataFrame, classified: dict[i
 
 def last_window_end(moment: datetime, duration: timedelta, slide: timedelta) -> datetime:
     """Return the end of the last window that holds a moment."""
-    return moment - (moment - _EPOCH) % slide + duration
+    return moment - (moment - EPOCH) % slide + duration
 
 
 def _single(lake: Lake, df: DataFrame) -> Any:

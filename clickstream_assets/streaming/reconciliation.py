@@ -25,6 +25,7 @@ from clickstream_assets.catalogue import (
     RECORD_KEY,
     Table,
 )
+from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
 from clickstream_assets.ingest.repetitions import order_line
@@ -37,8 +38,6 @@ from clickstream_assets.streaming.source import classified_offsets
 
 EXACT = ("views", "add_to_carts", "purchases", "total_events", "first_event_time", "last_event_time")
 """Columns that have to be equal; users are estimated by the stream and counted by the batch."""
-_MICROSECOND = timedelta(microseconds=1)
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _COLUMNS = (
     *("event_id", "event_type", "event_time", "user_id", "product_id", "product_category", "is_bot"),
     *("price", "quantity", "order_id", "kafka_time", *RECORD_KEY),
@@ -166,7 +165,7 @@ def _last_common(
     connection: psycopg.Connection, progress: Progress, classified: Mapping[int, int]
 ) -> _Point | None:
     """Find the last moment of the stream of which the lake has every record."""
-    floor = progress.floor or _EPOCH
+    floor = progress.floor or EPOCH
     if progress.idle_until and all(classified.get(p, 0) >= offset for p, offset in progress.offsets.items()):
         closed_until = max(filter(None, (progress.watermark, progress.idle_until)))
         return _Point(closed_until, floor, progress.topic, progress.offsets)
@@ -328,7 +327,7 @@ def _arrivals(events: DataFrame, duplicates: DataFrame, delay: timedelta) -> Dat
             .select(key, f"{key}_first", f"{key}_spread")
         )
         behind = as_view(behind.join(groups, on=key, how="left"))
-    wait = F.lit(delay // _MICROSECOND)
+    wait = F.lit(delay // MICROSECOND)
     first = F.least(
         F.coalesce(F.col("event_id_first"), F.col("at")), F.coalesce(F.col("line_first"), F.col("at"))
     )

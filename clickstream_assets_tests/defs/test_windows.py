@@ -30,6 +30,7 @@ MINUTE = timedelta(minutes=1)
 @pytest.fixture
 def pipeline(
     pipeline_env: Settings,
+    elasticsearch: Settings,
     spark_engine: SparkEngine,
     instance: dg.DagsterInstance,
     definitions: dg.Definitions,
@@ -37,6 +38,7 @@ def pipeline(
     tmp_path: Path,
 ) -> Pipeline:
     monkeypatch.setenv("CLICKSTREAM_HOME", str(tmp_path))
+    monkeypatch.setenv("ELASTICSEARCH_URL", elasticsearch.elasticsearch_url)
     monkeypatch.setenv("ELASTICSEARCH_ALIAS", pipeline_env.postgres_db)
     monkeypatch.setenv("ELASTICSEARCH_ALERTS_INDEX", f"alerts_{pipeline_env.postgres_db}")
     # Started first, so that the run joins it: a process has one.

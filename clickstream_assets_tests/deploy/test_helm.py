@@ -234,7 +234,7 @@ def test_every_object_is_named_once_and_belongs_to_the_release(chart: Chart) -> 
 
 
 def test_trial_servers_are_of_the_versions_that_the_local_stack_runs(trial: Chart) -> None:
-    ivy = (ROOT / "clickstream_assets" / "local" / "ivy.xml").read_text()
+    ivy = (ROOT / "clickstream_assets" / "engine" / "ivy.xml").read_text()
     pinned = dict(re.findall(r'name="(kafka_2.13|elasticsearch)" rev="([^"]+)"', ivy))
     postgres = subprocess.run(
         [installed_programs() / "postgres", "--version"], capture_output=True, text=True, check=True

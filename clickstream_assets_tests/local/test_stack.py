@@ -108,6 +108,7 @@ def stored(stack: Stack) -> tuple[list[bytes], int, int]:
     return records, row[0], search(stack, "GET", "/kept/_doc/1")["_source"]["answer"]
 
 
+@pytest.mark.usefixtures("servers")
 def test_two_homes_run_side_by_side(stack, own):
     assert conditions(stack) == HEALTHY
     assert conditions(own) == HEALTHY
