@@ -5,17 +5,9 @@ The catalogue says what a list can be filtered and sorted by; only what is pecul
 
 from apiflask import APIBlueprint
 
+from clickstream_assets import catalogue
 from clickstream_assets.api.listing import Filter, listing
 from clickstream_assets.api.parameters import Choice, Flag
-from clickstream_assets.catalogue import (
-    CAMPAIGN_ATTRIBUTION,
-    CARTS,
-    COHORT_RETENTION,
-    FLASH_SALE_ALERTS,
-    FUNNEL,
-    PRODUCT_WINDOWS,
-    SESSIONS,
-)
 
 sessions = APIBlueprint("sessions", __name__, tag="Sessions")
 carts = APIBlueprint("carts", __name__, url_prefix="/api", tag="Carts")
@@ -25,7 +17,7 @@ windows = APIBlueprint("windows", __name__, url_prefix="/api", tag="Windows")
 listing(
     sessions,
     "/sessions",
-    SESSIONS,
+    catalogue.SESSIONS,
     "Session",
     """List sessions, those with the most events first.
 
@@ -44,7 +36,7 @@ listing(
 listing(
     carts,
     "/carts",
-    CARTS,
+    catalogue.CARTS,
     "Cart",
     "List carts, those with the latest activity first; equals are ordered by cart id.",
     order=["last_activity_at DESC"],
@@ -53,7 +45,7 @@ listing(
 listing(
     funnel,
     "/funnel",
-    FUNNEL,
+    catalogue.FUNNEL,
     "FunnelStep",
     "List the steps from view to purchase, in order; the newest day first, then by dimension and value.",
     order=["report_date DESC", "dimension", "value", "step_number"],
@@ -64,7 +56,7 @@ listing(
 listing(
     funnel,
     "/attribution",
-    CAMPAIGN_ATTRIBUTION,
+    catalogue.CAMPAIGN_ATTRIBUTION,
     "CampaignDay",
     "List campaigns' shares of orders and revenue; the newest day first, then by model, the highest revenue first.",
     order=["report_date DESC", "model", "revenue DESC"],
@@ -75,7 +67,7 @@ listing(
 listing(
     funnel,
     "/cohorts",
-    COHORT_RETENTION,
+    catalogue.COHORT_RETENTION,
     "CohortWeek",
     "List how many of the users who were first seen in a week come back, week by week; the newest cohort first.",
     limit=100,
@@ -84,7 +76,7 @@ listing(
 listing(
     windows,
     "/windows",
-    PRODUCT_WINDOWS,
+    catalogue.PRODUCT_WINDOWS,
     "Window",
     """List sliding windows, the latest first: what happened to a product in each.
 
@@ -108,7 +100,7 @@ listing(
 listing(
     windows,
     "/alerts",
-    FLASH_SALE_ALERTS,
+    catalogue.FLASH_SALE_ALERTS,
     "Alert",
     "List flash-sale alerts, those that began last first; equals are ordered by alert id.",
     order=["first_window_start DESC"],
