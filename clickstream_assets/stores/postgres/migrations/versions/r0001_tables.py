@@ -6,6 +6,9 @@ of those select by position. What is new has defaults, so that a writer who know
 working.
 """
 
+from functools import partial
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -18,489 +21,335 @@ depends_on = None
 _TIME = sa.DateTime(timezone=True)
 _MONEY = sa.Numeric(18, 4)
 _PERCENT = sa.Numeric(18, 2)
-_NOW = sa.text("now()")
+
+
+def _columns(kind: Any, *names: str, **options: Any) -> list[sa.Column[Any]]:
+    """Return columns that differ in their names alone."""
+    return [sa.Column(name, kind, **options) for name in names]
+
+
+_required = partial(_columns, nullable=False)
+_zero = partial(_required, server_default="0")
+_json = partial(_required, JSONB, server_default="{}")
+_now = partial(_required, _TIME, server_default=sa.text("now()"))
+
+
+def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
+    """Return the parts of each table; keys get the names of the metadata's convention."""
+    return {
+        "alert_notifications": [
+            sa.Column("id", sa.BigInteger, sa.Identity()),
+            *_required(sa.Text, "notified_id"),
+            *_required(sa.BigInteger, "sequence"),
+            *_required(sa.Text, "kind", "sink"),
+            *_json("payload"),
+            *_now("created_at"),
+            *_columns(_TIME, "delivered_at", "failed_at"),
+            *_zero(sa.BigInteger, "attempts"),
+            *_now("next_attempt_at"),
+            *_columns(sa.Text, "last_error"),
+            sa.CheckConstraint(
+                "kind IN ('opened', 'updated', 'resolved', 'withdrawn')",
+                name="alert_notifications_kind_check",
+            ),
+            sa.PrimaryKeyConstraint("id"),
+            sa.UniqueConstraint("notified_id", "sequence", "sink"),
+        ],
+        "campaign_attribution": [
+            *_required(sa.Date, "report_date"),
+            *_required(sa.Text, "model", "campaign"),
+            *_required(_MONEY, "orders", "revenue"),
+            sa.PrimaryKeyConstraint("report_date", "model", "campaign"),
+        ],
+        "carts": [
+            *_required(sa.Text, "cart_id", "user_id", "state"),
+            *_required(_TIME, "opened_at", "last_activity_at"),
+            *_required(sa.BigInteger, "items", "quantity"),
+            *_required(_MONEY, "value"),
+            *_columns(sa.Text, "currency"),
+            *_required(ARRAY(sa.Text), "product_ids"),
+            *_columns(_TIME, "abandoned_at", "purchased_at"),
+            *_columns(sa.BigInteger, "seconds_to_purchase"),
+            *_columns(sa.Text, "order_id"),
+            sa.PrimaryKeyConstraint("cart_id"),
+        ],
+        "category_conversion": [
+            sa.Column("id", sa.BigInteger, sa.Identity()),
+            *_required(sa.Date, "report_date"),
+            *_required(sa.Text, "category"),
+            *_zero(sa.BigInteger, "views", "purchases"),
+            *_zero(_PERCENT, "conversion_rate"),
+            *_now("created_at"),
+            *_zero(sa.BigInteger, "add_to_carts"),
+            *_zero(_MONEY, "revenue"),
+            *_zero(sa.BigInteger, "users"),
+            sa.PrimaryKeyConstraint("id"),
+            sa.UniqueConstraint("report_date", "category"),
+        ],
+        "clickstream_sessions": [
+            *_required(sa.Text, "session_id"),
+            *_required(sa.BigInteger, "total_events"),
+            *_required(sa.Date, "session_date"),
+            *_required(sa.Text, "user_id"),
+            *_required(_TIME, "start_time", "end_time"),
+            *_required(sa.BigInteger, "duration_seconds", "views", "clicks", "add_to_carts"),
+            *_required(sa.BigInteger, "remove_from_carts", "purchases", "searches", "distinct_products"),
+            *_columns(sa.Text, "entry_product_id", "exit_product_id"),
+            *_required(_MONEY, "revenue"),
+            *_required(sa.Boolean, "is_bot"),
+            *_columns(sa.Text, "bot_reason"),
+            *_required(sa.Text, "furthest_step"),
+            *_columns(sa.Text, "campaign"),
+            *_columns(ARRAY(sa.Text), "client_session_ids"),
+            sa.PrimaryKeyConstraint("session_id"),
+        ],
+        "cohort_retention": [
+            *_required(sa.Date, "cohort_week"),
+            *_required(sa.BigInteger, "weeks_since", "users", "active_users"),
+            *_required(sa.Double, "retention_rate"),
+            sa.PrimaryKeyConstraint("cohort_week", "weeks_since"),
+        ],
+        "customer_segment_days": [
+            *_required(sa.Date, "report_date"),
+            *_required(_TIME, "as_of"),
+            *_required(sa.BigInteger, "events"),
+            *_required(sa.Text, "fingerprint"),
+            sa.PrimaryKeyConstraint("report_date"),
+        ],
+        "customer_segments": [
+            *_required(sa.Date, "report_date"),
+            *_required(sa.Text, "user_id"),
+            *_columns(sa.Text, "rfm_segment"),
+            *_columns(sa.BigInteger, "recency_days"),
+            *_required(sa.BigInteger, "frequency"),
+            *_required(_MONEY, "monetary"),
+            *_columns(sa.BigInteger, "r_score", "f_score", "m_score"),
+            *_required(sa.BigInteger, "abandoned_carts"),
+            *_required(_MONEY, "abandoned_value"),
+            sa.PrimaryKeyConstraint("report_date", "user_id"),
+        ],
+        "daily_report": [
+            *_required(sa.Date, "report_date"),
+            *_required(_TIME, "generated_at"),
+            *_required(sa.Text, "report"),
+            *_columns(sa.Text, "made_from"),
+            sa.PrimaryKeyConstraint("report_date"),
+        ],
+        "daily_summary": [
+            sa.Column("id", sa.BigInteger, sa.Identity()),
+            *_required(sa.Date, "report_date"),
+            *_zero(sa.BigInteger, "total_events", "buyer_count", "window_shopper_count"),
+            *_zero(_PERCENT, "buyer_rate"),
+            *_now("generated_at"),
+            *_zero(sa.BigInteger, "users", "sessions", "bounced_sessions"),
+            *_zero(_PERCENT, "bounce_rate"),
+            *_zero(sa.BigInteger, "views", "add_to_carts", "purchases", "orders"),
+            *_zero(_MONEY, "revenue"),
+            *_columns(_MONEY, "average_order_value"),
+            *_zero(sa.BigInteger, "converted_sessions"),
+            *_zero(_PERCENT, "conversion_rate"),
+            *_zero(sa.BigInteger, "bot_events", "bot_sessions"),
+            *_columns(ARRAY(sa.Text), "currencies"),
+            sa.PrimaryKeyConstraint("id"),
+            sa.UniqueConstraint("report_date"),
+        ],
+        "flash_sale_alerts": [
+            sa.Column("id", sa.BigInteger, sa.Identity()),
+            *_required(_TIME, "window_start", "window_end"),
+            *_required(sa.Text, "product_id"),
+            *_required(sa.BigInteger, "views", "purchases"),
+            *_now("detected_at"),
+            *_required(sa.Text, "alert_id"),
+            *_columns(sa.Text, "product_category"),
+            *_required(sa.Text, "state"),
+            *_required(sa.Double, "conversion"),
+            *_required(_TIME, "first_window_start", "last_window_end"),
+            *_required(sa.BigInteger, "windows"),
+            *_columns(_TIME, "resolved_at"),
+            *_columns(sa.Double, "usual_views", "unusualness"),
+            sa.Column("is_confirmed", sa.Boolean, server_default="false", nullable=False),
+            sa.CheckConstraint("state IN ('open', 'resolved')", name="flash_sale_alerts_state_check"),
+            sa.PrimaryKeyConstraint("id"),
+            sa.UniqueConstraint("alert_id"),
+        ],
+        "funnel": [
+            *_required(sa.Date, "report_date"),
+            *_required(sa.Text, "dimension", "value", "step"),
+            *_required(sa.Integer, "step_number"),
+            *_zero(sa.BigInteger, "users"),
+            *_columns(_PERCENT, "conversion_from_previous"),
+            *_zero(_PERCENT, "conversion_from_first"),
+            sa.PrimaryKeyConstraint("report_date", "dimension", "value", "step"),
+        ],
+        "met_products": [
+            *_required(sa.Text, "user_id"),
+            *_required(ARRAY(sa.Text), "product_ids"),
+            sa.PrimaryKeyConstraint("user_id"),
+        ],
+        "model_evaluation": [
+            *_required(sa.Text, "model_version", "algorithm"),
+            *_required(sa.BigInteger, "k", "users"),
+            *_required(sa.Double, "ndcg", "map", "precision", "recall", "coverage", "seconds"),
+            *_required(sa.Boolean, "chosen"),
+            *_required(sa.Text, "reason"),
+            sa.PrimaryKeyConstraint("model_version", "algorithm"),
+        ],
+        "popular_products": [
+            *_required(sa.BigInteger, "rank"),
+            *_required(sa.Text, "product_id"),
+            *_columns(sa.Text, "product_category"),
+            *_required(sa.Double, "score"),
+            *_required(sa.BigInteger, "users", "purchases"),
+            sa.PrimaryKeyConstraint("product_id"),
+        ],
+        "product_performance": [
+            sa.Column("id", sa.BigInteger, sa.Identity()),
+            *_required(sa.Date, "report_date"),
+            *_required(sa.Text, "product_id"),
+            *_zero(sa.BigInteger, "view_count", "rank"),
+            *_now("created_at"),
+            *_columns(sa.Text, "product_category"),
+            *_zero(sa.BigInteger, "add_to_carts", "purchases", "quantity"),
+            *_zero(_MONEY, "revenue"),
+            *_zero(sa.BigInteger, "users", "buyers"),
+            *_zero(_PERCENT, "conversion_rate"),
+            sa.PrimaryKeyConstraint("id"),
+            sa.UniqueConstraint("report_date", "product_id"),
+        ],
+        "product_recommendations": [
+            *_required(sa.Text, "user_id", "product_id"),
+            *_required(sa.Double, "confidence_score"),
+            *_required(sa.BigInteger, "rank"),
+            *_required(sa.Text, "algorithm", "reason"),
+            *_columns(sa.Text, "reason_product_id"),
+            *_required(sa.Text, "model_version"),
+            *_now("published_at"),
+            sa.PrimaryKeyConstraint("user_id", "product_id"),
+        ],
+        "product_windows": [
+            *_required(_TIME, "window_start", "window_end"),
+            *_required(sa.Date, "window_date"),
+            *_required(sa.Text, "product_id"),
+            *_columns(sa.Text, "product_category"),
+            *_required(sa.BigInteger, "views", "add_to_carts", "purchases", "total_events", "distinct_users"),
+            *_required(_TIME, "first_event_time", "last_event_time"),
+            *_required(sa.Boolean, "is_final"),
+            *_required(sa.BigInteger, "batch_id"),
+            sa.PrimaryKeyConstraint("window_start", "product_id"),
+        ],
+        "published_models": [
+            *_required(sa.Text, "model_version", "algorithm", "reason", "metric_name"),
+            *_columns(sa.Double, "metric", "baseline_metric"),
+            *_required(sa.Text, "trained_on"),
+            *_required(sa.BigInteger, "users", "rows"),
+            *_now("published_at"),
+            sa.PrimaryKeyConstraint("model_version"),
+        ],
+        "report_mails": [
+            *_required(sa.Date, "report_date"),
+            *_required(sa.Text, "recipient", "message_id"),
+            *_now("sent_at"),
+            sa.PrimaryKeyConstraint("report_date", "recipient"),
+        ],
+        "served_models": [
+            *_required(sa.Text, "answers", "model_version"),
+            *_now("served_since"),
+            sa.PrimaryKeyConstraint("answers"),
+        ],
+        "stream_batches": [
+            sa.Column("batch_id", sa.BigInteger, autoincrement=False),
+            *_columns(_TIME, "watermark"),
+            *_json("offsets"),
+            *_now("recorded_at"),
+            sa.PrimaryKeyConstraint("batch_id"),
+        ],
+        "stream_progress": [
+            *_required(sa.Text, "query"),
+            *_required(sa.BigInteger, "generation", "base_batch_id", "batch_id"),
+            *_columns(_TIME, "watermark", "floor"),
+            *_required(sa.Text, "topic"),
+            *_json("offsets", "alert_rules"),
+            *_now("read_at"),
+            *_columns(_TIME, "idle_until"),
+            *_now("updated_at"),
+            sa.PrimaryKeyConstraint("query"),
+        ],
+        "stream_status": [
+            *_required(sa.Text, "query", "owner"),
+            *_required(sa.BigInteger, "batch_id"),
+            *_columns(_TIME, "watermark"),
+            *_required(sa.BigInteger, "rows", "dropped_late"),
+            *_json("lag"),
+            *_columns(sa.Double, "latency_seconds", "rows_per_second"),
+            *_columns(sa.Text, "error"),
+            *_now("updated_at"),
+            sa.PrimaryKeyConstraint("query"),
+        ],
+        "notified_alerts": [
+            *_required(sa.Text, "notified_id", "alert_id", "product_id", "kind"),
+            *_required(sa.BigInteger, "sequence"),
+            *_required(_TIME, "first_window_start", "last_window_end"),
+            sa.PrimaryKeyConstraint("notified_id"),
+        ],
+        "user_segments": [
+            sa.Column("id", sa.BigInteger, sa.Identity()),
+            *_required(sa.Date, "report_date"),
+            *_required(sa.Text, "user_id", "segment"),
+            *_now("created_at"),
+            *_zero(sa.BigInteger, "events", "views", "add_to_carts", "purchases"),
+            *_zero(_MONEY, "revenue"),
+            sa.CheckConstraint("segment IN ('buyer', 'window_shopper')", name="user_segments_segment_check"),
+            sa.PrimaryKeyConstraint("id"),
+            sa.UniqueConstraint("report_date", "user_id"),
+        ],
+    }
+
+
+_INDEXES: tuple[tuple[str, str, tuple[str, ...], str | None], ...] = (
+    ("alert_notifications", "pending", ("next_attempt_at",), "delivered_at IS NULL AND failed_at IS NULL"),
+    ("carts", "last_activity_at", ("last_activity_at DESC", "cart_id"), None),
+    ("carts", "state_last_activity_at", ("state", "last_activity_at"), None),
+    ("carts", "user_id", ("user_id",), None),
+    ("carts", "value", ("value DESC", "cart_id"), None),
+    ("clickstream_sessions", "campaign", ("campaign", "session_date"), "campaign IS NOT NULL"),
+    ("clickstream_sessions", "furthest_step", ("furthest_step", "total_events DESC", "session_id"), None),
+    ("clickstream_sessions", "session_date", ("session_date",), None),
+    ("clickstream_sessions", "total_events", ("total_events DESC", "session_id"), None),
+    ("clickstream_sessions", "user_id", ("user_id",), None),
+    ("customer_segments", "rfm_segment", ("report_date", "rfm_segment"), None),
+    ("customer_segments", "user_id", ("user_id", "report_date"), None),
+    ("flash_sale_alerts", "first_window_start", ("first_window_start",), None),
+    ("flash_sale_alerts", "open", ("last_window_end",), "state = 'open'"),
+    ("flash_sale_alerts", "product_id", ("product_id", "first_window_start"), None),
+    ("popular_products", "rank", ("rank",), None),
+    ("product_performance", "product_id", ("product_id",), None),
+    ("product_performance", "report_date_rank", ("report_date", "rank"), None),
+    ("product_recommendations", "user_id_rank", ("user_id", "rank"), None),
+    ("product_windows", "batch_id", ("batch_id",), None),
+    ("product_windows", "open", ("window_end",), "NOT is_final"),
+    ("product_windows", "product_id", ("product_id", "window_start"), None),
+    ("notified_alerts", "product_id", ("product_id", "last_window_end"), None),
+    ("user_segments", "report_date", ("report_date",), None),
+    ("user_segments", "segment", ("segment",), None),
+    ("user_segments", "user_id", ("user_id", "report_date"), None),
+)
+"""Each index: its table, its name after the table's, its columns, and the condition of its rows."""
 
 
 def upgrade() -> None:
     """Create the tables and their indexes."""
-    op.create_table(
-        "alert_notifications",
-        sa.Column("id", sa.BigInteger, sa.Identity()),
-        sa.Column("notified_id", sa.Text, nullable=False),
-        sa.Column("sequence", sa.BigInteger, nullable=False),
-        sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("sink", sa.Text, nullable=False),
-        sa.Column("payload", JSONB, server_default="{}", nullable=False),
-        sa.Column("created_at", _TIME, server_default=_NOW, nullable=False),
-        sa.Column("delivered_at", _TIME),
-        sa.Column("failed_at", _TIME),
-        sa.Column("attempts", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("next_attempt_at", _TIME, server_default=_NOW, nullable=False),
-        sa.Column("last_error", sa.Text),
-        sa.CheckConstraint(
-            "kind IN ('opened', 'updated', 'resolved', 'withdrawn')", name="alert_notifications_kind_check"
-        ),
-        sa.PrimaryKeyConstraint("id", name="alert_notifications_pkey"),
-        sa.UniqueConstraint(
-            "notified_id", "sequence", "sink", name="alert_notifications_notified_id_sequence_sink_key"
-        ),
-    )
-    op.create_index(
-        "alert_notifications_pending",
-        "alert_notifications",
-        ["next_attempt_at"],
-        postgresql_where=sa.text("delivered_at IS NULL AND failed_at IS NULL"),
-    )
-
-    op.create_table(
-        "campaign_attribution",
-        sa.Column("report_date", sa.Date, nullable=False),
-        sa.Column("model", sa.Text, nullable=False),
-        sa.Column("campaign", sa.Text, nullable=False),
-        sa.Column("orders", _MONEY, nullable=False),
-        sa.Column("revenue", _MONEY, nullable=False),
-        sa.PrimaryKeyConstraint("report_date", "model", "campaign", name="campaign_attribution_pkey"),
-    )
-
-    op.create_table(
-        "carts",
-        sa.Column("cart_id", sa.Text, nullable=False),
-        sa.Column("user_id", sa.Text, nullable=False),
-        sa.Column("state", sa.Text, nullable=False),
-        sa.Column("opened_at", _TIME, nullable=False),
-        sa.Column("last_activity_at", _TIME, nullable=False),
-        sa.Column("items", sa.BigInteger, nullable=False),
-        sa.Column("quantity", sa.BigInteger, nullable=False),
-        sa.Column("value", _MONEY, nullable=False),
-        sa.Column("currency", sa.Text),
-        sa.Column("product_ids", ARRAY(sa.Text), nullable=False),
-        sa.Column("abandoned_at", _TIME),
-        sa.Column("purchased_at", _TIME),
-        sa.Column("seconds_to_purchase", sa.BigInteger),
-        sa.Column("order_id", sa.Text),
-        sa.PrimaryKeyConstraint("cart_id", name="carts_pkey"),
-    )
-    op.create_index("carts_last_activity_at", "carts", [sa.text("last_activity_at DESC"), "cart_id"])
-    op.create_index("carts_state_last_activity_at", "carts", ["state", "last_activity_at"])
-    op.create_index("carts_user_id", "carts", ["user_id"])
-    op.create_index("carts_value", "carts", [sa.text("value DESC"), "cart_id"])
-
-    op.create_table(
-        "category_conversion",
-        sa.Column("id", sa.BigInteger, sa.Identity()),
-        sa.Column("report_date", sa.Date, nullable=False),
-        sa.Column("category", sa.Text, nullable=False),
-        sa.Column("views", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("purchases", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("conversion_rate", _PERCENT, server_default="0", nullable=False),
-        sa.Column("created_at", _TIME, server_default=_NOW, nullable=False),
-        sa.Column("add_to_carts", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("revenue", _MONEY, server_default="0", nullable=False),
-        sa.Column("users", sa.BigInteger, server_default="0", nullable=False),
-        sa.PrimaryKeyConstraint("id", name="category_conversion_pkey"),
-        sa.UniqueConstraint("report_date", "category", name="category_conversion_report_date_category_key"),
-    )
-
-    op.create_table(
-        "clickstream_sessions",
-        sa.Column("session_id", sa.Text, nullable=False),
-        sa.Column("total_events", sa.BigInteger, nullable=False),
-        sa.Column("session_date", sa.Date, nullable=False),
-        sa.Column("user_id", sa.Text, nullable=False),
-        sa.Column("start_time", _TIME, nullable=False),
-        sa.Column("end_time", _TIME, nullable=False),
-        sa.Column("duration_seconds", sa.BigInteger, nullable=False),
-        sa.Column("views", sa.BigInteger, nullable=False),
-        sa.Column("clicks", sa.BigInteger, nullable=False),
-        sa.Column("add_to_carts", sa.BigInteger, nullable=False),
-        sa.Column("remove_from_carts", sa.BigInteger, nullable=False),
-        sa.Column("purchases", sa.BigInteger, nullable=False),
-        sa.Column("searches", sa.BigInteger, nullable=False),
-        sa.Column("distinct_products", sa.BigInteger, nullable=False),
-        sa.Column("entry_product_id", sa.Text),
-        sa.Column("exit_product_id", sa.Text),
-        sa.Column("revenue", _MONEY, nullable=False),
-        sa.Column("is_bot", sa.Boolean, nullable=False),
-        sa.Column("bot_reason", sa.Text),
-        sa.Column("furthest_step", sa.Text, nullable=False),
-        sa.Column("campaign", sa.Text),
-        sa.Column("client_session_ids", ARRAY(sa.Text)),
-        sa.PrimaryKeyConstraint("session_id", name="clickstream_sessions_pkey"),
-    )
-    op.create_index(
-        "clickstream_sessions_campaign",
-        "clickstream_sessions",
-        ["campaign", "session_date"],
-        postgresql_where=sa.text("campaign IS NOT NULL"),
-    )
-    op.create_index(
-        "clickstream_sessions_furthest_step",
-        "clickstream_sessions",
-        ["furthest_step", sa.text("total_events DESC"), "session_id"],
-    )
-    op.create_index("clickstream_sessions_session_date", "clickstream_sessions", ["session_date"])
-    op.create_index(
-        "clickstream_sessions_total_events",
-        "clickstream_sessions",
-        [sa.text("total_events DESC"), "session_id"],
-    )
-    op.create_index("clickstream_sessions_user_id", "clickstream_sessions", ["user_id"])
-
-    op.create_table(
-        "cohort_retention",
-        sa.Column("cohort_week", sa.Date, nullable=False),
-        sa.Column("weeks_since", sa.BigInteger, nullable=False),
-        sa.Column("users", sa.BigInteger, nullable=False),
-        sa.Column("active_users", sa.BigInteger, nullable=False),
-        sa.Column("retention_rate", sa.Double, nullable=False),
-        sa.PrimaryKeyConstraint("cohort_week", "weeks_since", name="cohort_retention_pkey"),
-    )
-
-    op.create_table(
-        "customer_segment_days",
-        sa.Column("report_date", sa.Date, nullable=False),
-        sa.Column("as_of", _TIME, nullable=False),
-        sa.Column("events", sa.BigInteger, nullable=False),
-        sa.Column("fingerprint", sa.Text, nullable=False),
-        sa.PrimaryKeyConstraint("report_date", name="customer_segment_days_pkey"),
-    )
-
-    op.create_table(
-        "customer_segments",
-        sa.Column("report_date", sa.Date, nullable=False),
-        sa.Column("user_id", sa.Text, nullable=False),
-        sa.Column("rfm_segment", sa.Text),
-        sa.Column("recency_days", sa.BigInteger),
-        sa.Column("frequency", sa.BigInteger, nullable=False),
-        sa.Column("monetary", _MONEY, nullable=False),
-        sa.Column("r_score", sa.BigInteger),
-        sa.Column("f_score", sa.BigInteger),
-        sa.Column("m_score", sa.BigInteger),
-        sa.Column("abandoned_carts", sa.BigInteger, nullable=False),
-        sa.Column("abandoned_value", _MONEY, nullable=False),
-        sa.PrimaryKeyConstraint("report_date", "user_id", name="customer_segments_pkey"),
-    )
-    op.create_index("customer_segments_rfm_segment", "customer_segments", ["report_date", "rfm_segment"])
-    op.create_index("customer_segments_user_id", "customer_segments", ["user_id", "report_date"])
-
-    op.create_table(
-        "daily_report",
-        sa.Column("report_date", sa.Date, nullable=False),
-        sa.Column("generated_at", _TIME, nullable=False),
-        sa.Column("report", sa.Text, nullable=False),
-        sa.Column("made_from", sa.Text),
-        sa.PrimaryKeyConstraint("report_date", name="daily_report_pkey"),
-    )
-
-    op.create_table(
-        "daily_summary",
-        sa.Column("id", sa.BigInteger, sa.Identity()),
-        sa.Column("report_date", sa.Date, nullable=False),
-        sa.Column("total_events", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("buyer_count", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("window_shopper_count", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("buyer_rate", _PERCENT, server_default="0", nullable=False),
-        sa.Column("generated_at", _TIME, server_default=_NOW, nullable=False),
-        sa.Column("users", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("sessions", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("bounced_sessions", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("bounce_rate", _PERCENT, server_default="0", nullable=False),
-        sa.Column("views", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("add_to_carts", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("purchases", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("orders", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("revenue", _MONEY, server_default="0", nullable=False),
-        sa.Column("average_order_value", _MONEY),
-        sa.Column("converted_sessions", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("conversion_rate", _PERCENT, server_default="0", nullable=False),
-        sa.Column("bot_events", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("bot_sessions", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("currencies", ARRAY(sa.Text)),
-        sa.PrimaryKeyConstraint("id", name="daily_summary_pkey"),
-        sa.UniqueConstraint("report_date", name="daily_summary_report_date_key"),
-    )
-
-    op.create_table(
-        "flash_sale_alerts",
-        sa.Column("id", sa.BigInteger, sa.Identity()),
-        sa.Column("window_start", _TIME, nullable=False),
-        sa.Column("window_end", _TIME, nullable=False),
-        sa.Column("product_id", sa.Text, nullable=False),
-        sa.Column("views", sa.BigInteger, nullable=False),
-        sa.Column("purchases", sa.BigInteger, nullable=False),
-        sa.Column("detected_at", _TIME, server_default=_NOW, nullable=False),
-        sa.Column("alert_id", sa.Text, nullable=False),
-        sa.Column("product_category", sa.Text),
-        sa.Column("state", sa.Text, nullable=False),
-        sa.Column("conversion", sa.Double, nullable=False),
-        sa.Column("first_window_start", _TIME, nullable=False),
-        sa.Column("last_window_end", _TIME, nullable=False),
-        sa.Column("windows", sa.BigInteger, nullable=False),
-        sa.Column("resolved_at", _TIME),
-        sa.Column("usual_views", sa.Double),
-        sa.Column("unusualness", sa.Double),
-        sa.Column("is_confirmed", sa.Boolean, server_default="false", nullable=False),
-        sa.CheckConstraint("state IN ('open', 'resolved')", name="flash_sale_alerts_state_check"),
-        sa.PrimaryKeyConstraint("id", name="flash_sale_alerts_pkey"),
-        sa.UniqueConstraint("alert_id", name="flash_sale_alerts_alert_id_key"),
-    )
-    op.create_index("flash_sale_alerts_first_window_start", "flash_sale_alerts", ["first_window_start"])
-    op.create_index(
-        "flash_sale_alerts_open",
-        "flash_sale_alerts",
-        ["last_window_end"],
-        postgresql_where=sa.text("state = 'open'"),
-    )
-    op.create_index("flash_sale_alerts_product_id", "flash_sale_alerts", ["product_id", "first_window_start"])
-
-    op.create_table(
-        "funnel",
-        sa.Column("report_date", sa.Date, nullable=False),
-        sa.Column("dimension", sa.Text, nullable=False),
-        sa.Column("value", sa.Text, nullable=False),
-        sa.Column("step", sa.Text, nullable=False),
-        sa.Column("step_number", sa.Integer, nullable=False),
-        sa.Column("users", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("conversion_from_previous", _PERCENT),
-        sa.Column("conversion_from_first", _PERCENT, server_default="0", nullable=False),
-        sa.PrimaryKeyConstraint("report_date", "dimension", "value", "step", name="funnel_pkey"),
-    )
-
-    op.create_table(
-        "met_products",
-        sa.Column("user_id", sa.Text, nullable=False),
-        sa.Column("product_ids", ARRAY(sa.Text), nullable=False),
-        sa.PrimaryKeyConstraint("user_id", name="met_products_pkey"),
-    )
-
-    op.create_table(
-        "model_evaluation",
-        sa.Column("model_version", sa.Text, nullable=False),
-        sa.Column("algorithm", sa.Text, nullable=False),
-        sa.Column("k", sa.BigInteger, nullable=False),
-        sa.Column("users", sa.BigInteger, nullable=False),
-        sa.Column("ndcg", sa.Double, nullable=False),
-        sa.Column("map", sa.Double, nullable=False),
-        sa.Column("precision", sa.Double, nullable=False),
-        sa.Column("recall", sa.Double, nullable=False),
-        sa.Column("coverage", sa.Double, nullable=False),
-        sa.Column("seconds", sa.Double, nullable=False),
-        sa.Column("chosen", sa.Boolean, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.PrimaryKeyConstraint("model_version", "algorithm", name="model_evaluation_pkey"),
-    )
-
-    op.create_table(
-        "popular_products",
-        sa.Column("rank", sa.BigInteger, nullable=False),
-        sa.Column("product_id", sa.Text, nullable=False),
-        sa.Column("product_category", sa.Text),
-        sa.Column("score", sa.Double, nullable=False),
-        sa.Column("users", sa.BigInteger, nullable=False),
-        sa.Column("purchases", sa.BigInteger, nullable=False),
-        sa.PrimaryKeyConstraint("product_id", name="popular_products_pkey"),
-    )
-    op.create_index("popular_products_rank", "popular_products", ["rank"])
-
-    op.create_table(
-        "product_performance",
-        sa.Column("id", sa.BigInteger, sa.Identity()),
-        sa.Column("report_date", sa.Date, nullable=False),
-        sa.Column("product_id", sa.Text, nullable=False),
-        sa.Column("view_count", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("rank", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("created_at", _TIME, server_default=_NOW, nullable=False),
-        sa.Column("product_category", sa.Text),
-        sa.Column("add_to_carts", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("purchases", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("quantity", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("revenue", _MONEY, server_default="0", nullable=False),
-        sa.Column("users", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("buyers", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("conversion_rate", _PERCENT, server_default="0", nullable=False),
-        sa.PrimaryKeyConstraint("id", name="product_performance_pkey"),
-        sa.UniqueConstraint(
-            "report_date", "product_id", name="product_performance_report_date_product_id_key"
-        ),
-    )
-    op.create_index("product_performance_product_id", "product_performance", ["product_id"])
-    op.create_index("product_performance_report_date_rank", "product_performance", ["report_date", "rank"])
-
-    op.create_table(
-        "product_recommendations",
-        sa.Column("user_id", sa.Text, nullable=False),
-        sa.Column("product_id", sa.Text, nullable=False),
-        sa.Column("confidence_score", sa.Double, nullable=False),
-        sa.Column("rank", sa.BigInteger, nullable=False),
-        sa.Column("algorithm", sa.Text, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("reason_product_id", sa.Text),
-        sa.Column("model_version", sa.Text, nullable=False),
-        sa.Column("published_at", _TIME, server_default=_NOW, nullable=False),
-        sa.PrimaryKeyConstraint("user_id", "product_id", name="product_recommendations_pkey"),
-    )
-    op.create_index("product_recommendations_user_id_rank", "product_recommendations", ["user_id", "rank"])
-
-    op.create_table(
-        "product_windows",
-        sa.Column("window_start", _TIME, nullable=False),
-        sa.Column("window_end", _TIME, nullable=False),
-        sa.Column("window_date", sa.Date, nullable=False),
-        sa.Column("product_id", sa.Text, nullable=False),
-        sa.Column("product_category", sa.Text),
-        sa.Column("views", sa.BigInteger, nullable=False),
-        sa.Column("add_to_carts", sa.BigInteger, nullable=False),
-        sa.Column("purchases", sa.BigInteger, nullable=False),
-        sa.Column("total_events", sa.BigInteger, nullable=False),
-        sa.Column("distinct_users", sa.BigInteger, nullable=False),
-        sa.Column("first_event_time", _TIME, nullable=False),
-        sa.Column("last_event_time", _TIME, nullable=False),
-        sa.Column("is_final", sa.Boolean, nullable=False),
-        sa.Column("batch_id", sa.BigInteger, nullable=False),
-        sa.PrimaryKeyConstraint("window_start", "product_id", name="product_windows_pkey"),
-    )
-    op.create_index("product_windows_batch_id", "product_windows", ["batch_id"])
-    op.create_index(
-        "product_windows_open", "product_windows", ["window_end"], postgresql_where=sa.text("NOT is_final")
-    )
-    op.create_index("product_windows_product_id", "product_windows", ["product_id", "window_start"])
-
-    op.create_table(
-        "published_models",
-        sa.Column("model_version", sa.Text, nullable=False),
-        sa.Column("algorithm", sa.Text, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("metric_name", sa.Text, nullable=False),
-        sa.Column("metric", sa.Double),
-        sa.Column("baseline_metric", sa.Double),
-        sa.Column("trained_on", sa.Text, nullable=False),
-        sa.Column("users", sa.BigInteger, nullable=False),
-        sa.Column("rows", sa.BigInteger, nullable=False),
-        sa.Column("published_at", _TIME, server_default=_NOW, nullable=False),
-        sa.PrimaryKeyConstraint("model_version", name="published_models_pkey"),
-    )
-
-    op.create_table(
-        "report_mails",
-        sa.Column("report_date", sa.Date, nullable=False),
-        sa.Column("recipient", sa.Text, nullable=False),
-        sa.Column("message_id", sa.Text, nullable=False),
-        sa.Column("sent_at", _TIME, server_default=_NOW, nullable=False),
-        sa.PrimaryKeyConstraint("report_date", "recipient", name="report_mails_pkey"),
-    )
-
-    op.create_table(
-        "served_models",
-        sa.Column("answers", sa.Text, nullable=False),
-        sa.Column("model_version", sa.Text, nullable=False),
-        sa.Column("served_since", _TIME, server_default=_NOW, nullable=False),
-        sa.PrimaryKeyConstraint("answers", name="served_models_pkey"),
-    )
-
-    op.create_table(
-        "stream_batches",
-        sa.Column("batch_id", sa.BigInteger, autoincrement=False, nullable=False),
-        sa.Column("watermark", _TIME),
-        sa.Column("offsets", JSONB, server_default="{}", nullable=False),
-        sa.Column("recorded_at", _TIME, server_default=_NOW, nullable=False),
-        sa.PrimaryKeyConstraint("batch_id", name="stream_batches_pkey"),
-    )
-
-    op.create_table(
-        "stream_progress",
-        sa.Column("query", sa.Text, nullable=False),
-        sa.Column("generation", sa.BigInteger, nullable=False),
-        sa.Column("base_batch_id", sa.BigInteger, nullable=False),
-        sa.Column("batch_id", sa.BigInteger, nullable=False),
-        sa.Column("watermark", _TIME),
-        sa.Column("floor", _TIME),
-        sa.Column("topic", sa.Text, nullable=False),
-        sa.Column("offsets", JSONB, server_default="{}", nullable=False),
-        sa.Column("alert_rules", JSONB, server_default="{}", nullable=False),
-        sa.Column("read_at", _TIME, server_default=_NOW, nullable=False),
-        sa.Column("idle_until", _TIME),
-        sa.Column("updated_at", _TIME, server_default=_NOW, nullable=False),
-        sa.PrimaryKeyConstraint("query", name="stream_progress_pkey"),
-    )
-
-    op.create_table(
-        "stream_status",
-        sa.Column("query", sa.Text, nullable=False),
-        sa.Column("owner", sa.Text, nullable=False),
-        sa.Column("batch_id", sa.BigInteger, nullable=False),
-        sa.Column("watermark", _TIME),
-        sa.Column("rows", sa.BigInteger, nullable=False),
-        sa.Column("dropped_late", sa.BigInteger, nullable=False),
-        sa.Column("lag", JSONB, server_default="{}", nullable=False),
-        sa.Column("latency_seconds", sa.Double),
-        sa.Column("rows_per_second", sa.Double),
-        sa.Column("error", sa.Text),
-        sa.Column("updated_at", _TIME, server_default=_NOW, nullable=False),
-        sa.PrimaryKeyConstraint("query", name="stream_status_pkey"),
-    )
-
-    op.create_table(
-        "notified_alerts",
-        sa.Column("notified_id", sa.Text, nullable=False),
-        sa.Column("alert_id", sa.Text, nullable=False),
-        sa.Column("product_id", sa.Text, nullable=False),
-        sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("sequence", sa.BigInteger, nullable=False),
-        sa.Column("first_window_start", _TIME, nullable=False),
-        sa.Column("last_window_end", _TIME, nullable=False),
-        sa.PrimaryKeyConstraint("notified_id", name="notified_alerts_pkey"),
-    )
-    op.create_index("notified_alerts_product_id", "notified_alerts", ["product_id", "last_window_end"])
-
-    op.create_table(
-        "user_segments",
-        sa.Column("id", sa.BigInteger, sa.Identity()),
-        sa.Column("report_date", sa.Date, nullable=False),
-        sa.Column("user_id", sa.Text, nullable=False),
-        sa.Column("segment", sa.Text, nullable=False),
-        sa.Column("created_at", _TIME, server_default=_NOW, nullable=False),
-        sa.Column("events", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("views", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("add_to_carts", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("purchases", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("revenue", _MONEY, server_default="0", nullable=False),
-        sa.CheckConstraint("segment IN ('buyer', 'window_shopper')", name="user_segments_segment_check"),
-        sa.PrimaryKeyConstraint("id", name="user_segments_pkey"),
-        sa.UniqueConstraint("report_date", "user_id", name="user_segments_report_date_user_id_key"),
-    )
-    op.create_index("user_segments_report_date", "user_segments", ["report_date"])
-    op.create_index("user_segments_segment", "user_segments", ["segment"])
-    op.create_index("user_segments_user_id", "user_segments", ["user_id", "report_date"])
+    for table, parts in _tables().items():
+        op.create_table(table, *parts)
+    for table, name, columns, where in _INDEXES:
+        op.create_index(
+            f"{table}_{name}",
+            table,
+            [sa.text(column) for column in columns],
+            postgresql_where=sa.text(where) if where else None,
+        )
 
 
 def downgrade() -> None:
     """Drop the tables."""
-    for table in (
-        "alert_notifications",
-        "campaign_attribution",
-        "carts",
-        "category_conversion",
-        "clickstream_sessions",
-        "cohort_retention",
-        "customer_segment_days",
-        "customer_segments",
-        "daily_report",
-        "daily_summary",
-        "flash_sale_alerts",
-        "funnel",
-        "met_products",
-        "model_evaluation",
-        "popular_products",
-        "product_performance",
-        "product_recommendations",
-        "product_windows",
-        "published_models",
-        "report_mails",
-        "served_models",
-        "stream_batches",
-        "stream_progress",
-        "stream_status",
-        "notified_alerts",
-        "user_segments",
-    ):
+    for table in _tables():
         op.drop_table(table)
