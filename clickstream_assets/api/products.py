@@ -44,7 +44,7 @@ class _Path(Schema):
 ProductTotals = schema_of(
     "ProductTotals",
     (
-        Column("days", LONG, "Days on which somebody met it", nullable=False),
+        Column("days", LONG, "Days on which somebody met it"),
         *(PRODUCT_PERFORMANCE.by_name[name] for name in queries.PRODUCT_TOTALS),
     ),
 )

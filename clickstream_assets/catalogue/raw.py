@@ -32,11 +32,11 @@ EVENT_COUNTS = {
 
 RECORD_KEY = ("topic", "partition", "offset")
 _RECORD = (
-    Column("topic", STRING, "Kafka topic the record came from", nullable=False),
-    Column("partition", INT, "Kafka partition", nullable=False),
-    Column("offset", LONG, "Kafka offset within the partition", nullable=False),
-    Column("batch", LONG, "Number of the ingest commit that brought the record in, from 1", nullable=False),
-    Column("kafka_time", TIMESTAMP, "Kafka's timestamp of the record", nullable=False),
+    Column("topic", STRING, "Kafka topic the record came from"),
+    Column("partition", INT, "Kafka partition"),
+    Column("offset", LONG, "Kafka offset within the partition"),
+    Column("batch", LONG, "Number of the ingest commit that brought the record in, from 1"),
+    Column("kafka_time", TIMESTAMP, "Kafka's timestamp of the record"),
 )
 
 RAW_EVENTS = Table(
@@ -44,8 +44,8 @@ RAW_EVENTS = Table(
     "one Kafka record, its bytes as they came",
     (
         *_RECORD,
-        Column("key", BINARY, "Record key"),
-        Column("value", BINARY, "Record value; null is a Kafka tombstone"),
+        Column("key", BINARY, "Record key", nullable=True),
+        Column("value", BINARY, "Record value; null is a Kafka tombstone", nullable=True),
     ),
     key=RECORD_KEY,
     partition_by=("topic", "partition"),
@@ -55,42 +55,40 @@ INGEST_RULES = Table(
     "ingest_rules",
     "one ingest batch: the bounds that its records are judged by, as set when it was first classified",
     (
-        Column("batch", LONG, "Number of the ingest batch", nullable=False),
-        Column("earliest", LONG, "Earliest time of an event, microseconds since 1970", nullable=False),
-        Column(
-            "max_clock_skew", LONG, "How far an event may be ahead of Kafka, microseconds", nullable=False
-        ),
-        Column("max_event_bytes", LONG, "Size of the largest event", nullable=False),
+        Column("batch", LONG, "Number of the ingest batch"),
+        Column("earliest", LONG, "Earliest time of an event, microseconds since 1970"),
+        Column("max_clock_skew", LONG, "How far an event may be ahead of Kafka, microseconds"),
+        Column("max_event_bytes", LONG, "Size of the largest event"),
     ),
     key=("batch",),
 )
 
 EVENT_FIELDS = (
-    Column("user_id", STRING, "The shopper", nullable=False),
-    Column("session_id", STRING, "The sender's own session id, if it sent one"),
-    Column("product_id", STRING, "The product; null only for a search"),
-    Column("product_category", STRING, "The product's category"),
-    Column("brand", STRING, "The product's brand"),
-    Column("price", MONEY, "Unit price in `currency`"),
-    Column("currency", STRING, "ISO 4217 code"),
-    Column("quantity", LONG, "Units; null means one"),
-    Column("order_id", STRING, "The order a purchase belongs to"),
-    Column("query", STRING, "The words that were searched for"),
-    Column("user_agent", STRING, "HTTP user agent"),
-    Column("campaign", STRING, "Marketing campaign that brought the shopper"),
-    Column("consent", BOOL, "Whether the shopper agreed to being profiled; null is not asked"),
+    Column("user_id", STRING, "The shopper"),
+    Column("session_id", STRING, "The sender's own session id, if it sent one", nullable=True),
+    Column("product_id", STRING, "The product; null only for a search", nullable=True),
+    Column("product_category", STRING, "The product's category", nullable=True),
+    Column("brand", STRING, "The product's brand", nullable=True),
+    Column("price", MONEY, "Unit price in `currency`", nullable=True),
+    Column("currency", STRING, "ISO 4217 code", nullable=True),
+    Column("quantity", LONG, "Units; null means one", nullable=True),
+    Column("order_id", STRING, "The order a purchase belongs to", nullable=True),
+    Column("query", STRING, "The words that were searched for", nullable=True),
+    Column("user_agent", STRING, "HTTP user agent", nullable=True),
+    Column("campaign", STRING, "Marketing campaign that brought the shopper", nullable=True),
+    Column("consent", BOOL, "Whether the shopper agreed to being profiled; null is not asked", nullable=True),
 )
 """Fields of an event besides its id, type, time and properties; `ingest/parsing.py` reads them by these names."""
 
 _EVENT = (
-    Column("event_id", STRING, "The sender's id, or a hash of the canonical payload", nullable=False),
-    Column("event_type", STRING, ", ".join(EVENT_TYPES), nullable=False, values=EVENT_TYPES),
-    Column("event_time", TIMESTAMP, "When it happened", nullable=False),
-    Column("event_date", DATE, "UTC date of event_time", nullable=False),
+    Column("event_id", STRING, "The sender's id, or a hash of the canonical payload"),
+    Column("event_type", STRING, ", ".join(EVENT_TYPES), values=EVENT_TYPES),
+    Column("event_time", TIMESTAMP, "When it happened"),
+    Column("event_date", DATE, "UTC date of event_time"),
     *EVENT_FIELDS,
-    Column("properties", STRING, "All other fields, as a JSON object"),
-    Column("is_bot", BOOL, "Whether the user agent is a known robot's", nullable=False),
-    Column("payload_hash", STRING, "Hash of the canonical payload, without the id", nullable=False),
+    Column("properties", STRING, "All other fields, as a JSON object", nullable=True),
+    Column("is_bot", BOOL, "Whether the user agent is a known robot's"),
+    Column("payload_hash", STRING, "Hash of the canonical payload, without the id"),
 )
 
 EVENTS = Table(
@@ -118,13 +116,12 @@ DUPLICATE_EVENTS = Table(
     "duplicate_events",
     "one Kafka record that repeats an event already received",
     (
-        Column("event_id", STRING, "Id of the repeated record", nullable=False),
-        Column("payload_hash", STRING, "Hash of its canonical payload", nullable=False),
+        Column("event_id", STRING, "Id of the repeated record"),
+        Column("payload_hash", STRING, "Hash of its canonical payload"),
         Column(
             "reason",
             STRING,
             "same_event: id and payload were there; same_order_line: another id for an order line that was",
-            nullable=False,
             values=("same_event", "same_order_line"),
         ),
         *_RECORD,
@@ -137,10 +134,10 @@ CONFLICTING_EVENTS = Table(
     "one Kafka record whose event id was already received with another payload",
     (
         *_EVENT,
-        Column("first_payload_hash", STRING, "Hash of the payload that came first", nullable=False),
-        Column("first_topic", STRING, "Topic of the record that came first", nullable=False),
-        Column("first_partition", INT, "Partition of the record that came first", nullable=False),
-        Column("first_offset", LONG, "Offset of the record that came first", nullable=False),
+        Column("first_payload_hash", STRING, "Hash of the payload that came first"),
+        Column("first_topic", STRING, "Topic of the record that came first"),
+        Column("first_partition", INT, "Partition of the record that came first"),
+        Column("first_offset", LONG, "Offset of the record that came first"),
         *_RECORD,
     ),
     key=RECORD_KEY,
@@ -151,16 +148,17 @@ REJECTED_EVENTS = Table(
     "one Kafka record that the ingest did not take as an event, or Elasticsearch as a document",
     (
         *_RECORD,
-        Column("key", BINARY, "Record key"),
-        Column("value", BINARY, "Record value, as it came"),
-        Column("field", STRING, "The field that is wrong; null where the whole record is"),
-        Column("rule", STRING, "The rule that it breaks", nullable=False),
-        Column("rejected_value", STRING, "The field's value as text, at most 200 characters"),
+        Column("key", BINARY, "Record key", nullable=True),
+        Column("value", BINARY, "Record value, as it came", nullable=True),
+        Column("field", STRING, "The field that is wrong; null where the whole record is", nullable=True),
+        Column("rule", STRING, "The rule that it breaks"),
+        Column("rejected_value", STRING, "The field's value as text, at most 200 characters", nullable=True),
         Column(
             "rejected_by",
             STRING,
             "ingest; or elasticsearch, an event that is no document: its batch is 0 and the ingest does not count "
             "it. Null in rows of older versions, which are the ingest's",
+            nullable=True,
             values=("ingest", "elasticsearch"),
         ),
     ),

@@ -40,7 +40,7 @@ class Column:
     name: str
     type: pa.DataType
     description: str
-    nullable: bool = True
+    nullable: bool = False
     values: tuple[str, ...] | None = None
     filter: bool | str = False
     range: bool = False
@@ -53,7 +53,7 @@ class Column:
         return self.name if self.filter is True else self.filter or None
 
 
-CREATED_AT = Column("created_at", TIMESTAMP, "When the row was inserted", nullable=False, default="now()")
+CREATED_AT = Column("created_at", TIMESTAMP, "When the row was inserted", default="now()")
 
 
 @dataclass(frozen=True)

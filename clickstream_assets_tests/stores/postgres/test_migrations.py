@@ -170,7 +170,7 @@ def test_a_column_of_the_catalogue_gets_a_migration_that_works(postgres: Setting
     assert SESSIONS.served is not None
     extended = replace(
         SESSIONS,
-        columns=(*SESSIONS.columns, Column("device", STRING, "phone or computer", filter=True)),
+        columns=(*SESSIONS.columns, Column("device", STRING, "phone or computer", nullable=True, filter=True)),
         served=replace(
             SESSIONS.served, indexes=(*SESSIONS.served.indexes, Index(("device", "session_date")))
         ),
