@@ -266,8 +266,13 @@ def test_routes_are_those_of_the_api(page: str, routes: set[str]):
     assert not named - routes
 
 
-def test_readme_names_every_route(routes: set[str]):
-    named = {found[1] for span in spans("README.md") if (found := ROUTE.fullmatch(span.partition("?")[0]))}
+def test_readme_or_the_tables_reference_names_every_route(routes: set[str]):
+    named = {
+        found[1]
+        for page in ("README.md", "docs/tables.md")
+        for span in spans(page)
+        if (found := ROUTE.fullmatch(span.partition("?")[0]))
+    }
     assert routes <= named
 
 

@@ -26,6 +26,9 @@ FORMATS = {"json": "application/json", "csv": "text/csv"}
 MAX_LIMIT = 1000
 """Rows of a page at most."""
 
+LISTED: dict[str, str] = {}
+"""The addresses of the lists that `listing` has made, by their table's name."""
+
 View = Callable[..., dict[str, Any]]
 
 _DOCUMENTED: dict[int, dict[str, Any]] = {
@@ -226,6 +229,7 @@ def listing(
         The schema of a row.
     """
     name = rule.strip("/")
+    LISTED[table.name] = f"{blueprint.url_prefix or ''}{rule}"
     more = table.served.more if table.served and with_more else ()
     schema = schema_of(row, (*table.columns, *more))
     answer = {name: fields.List(fields.Nested(schema), required=True)}

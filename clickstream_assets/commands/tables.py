@@ -13,9 +13,9 @@ from clickstream_assets.settings import load_settings
 _INTRODUCTION = """\
 # Tables
 
-Every table: what a row is, the key that no two rows share, where it is kept, and its columns. Times are UTC. Types are
-written as Arrow writes them. Under API are the query parameters that filter the API's list of the table by a column,
-and "sort" where the list can be sorted by it.
+Every table: what a row is, the key that no two rows share, where it is kept, the route that lists it, and its columns.
+Times are UTC. Types are written as Arrow writes them. Under API are the query parameters that filter the API's list of
+the table by a column, and "sort" where the list can be sorted by it.
 
 This page is the output of `clickstream tables`, made from `clickstream_assets/catalogue/`."""
 _TITLES = ("column", "type", "null", "values", "meaning", "API")
@@ -44,10 +44,15 @@ def tables_command(
 
 def tables_page() -> str:
     """Return the reference of all tables, in the order of the asset graph."""
-    return "\n".join([_INTRODUCTION, *(line for table in TABLES.values() for line in _section(table))]) + "\n"
+    # Flask takes half a second that the other commands need not wait for. Importing the routes makes the lists.
+    import clickstream_assets.api.app  # noqa: F401
+    from clickstream_assets.api.listing import LISTED
+
+    lines = (line for table in TABLES.values() for line in _section(table, LISTED.get(table.name)))
+    return "\n".join([_INTRODUCTION, *lines]) + "\n"
 
 
-def _section(table: Table) -> Iterator[str]:
+def _section(table: Table, route: str | None) -> Iterator[str]:
     yield f"\n## {table.name}\n"
     yield f"A row is {table.grain}.\n"
     yield f"- Key: {_names(table.key)}"
@@ -56,6 +61,8 @@ def _section(table: Table) -> Iterator[str]:
     yield f"- Kept in: {' and '.join(_stores(table)) or 'no store; computed where it is used'}"
     if table.served:
         yield from _only_in_postgresql(table)
+    if route:
+        yield f"- Listed by: `GET {route}`"
     yield ""
     rows = [_cells(column) for column in table.columns]
     filled = [number for number, _ in enumerate(_TITLES) if any(row[number] for row in rows)]

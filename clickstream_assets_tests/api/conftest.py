@@ -1,5 +1,6 @@
 """A database with published rows, and the application on it."""
 
+import re
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -21,11 +22,18 @@ from clickstream_assets_tests.api.shop import publish_rows
 from clickstream_assets_tests.databases import fresh_database, with_settings
 from clickstream_assets_tests.stores.postgres.rows import met, popular, recommendations, table
 
-LISTS = [
-    *("/sessions", "/real-time-events", "/api/windows", "/api/alerts", "/api/carts", "/api/segments"),
-    *("/api/segments/{user_id}", "/api/funnel", "/api/attribution", "/api/cohorts", "/api/products"),
-    *("/api/products/{product_id}", "/api/categories", "/api/reports"),
-]
+_APP = create_app(Settings(_env_file=None))
+PATHS = sorted(
+    re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+    for rule in _APP.url_map.iter_rules()
+    if rule.rule != "/openapi.json"
+)
+"""Every route, as the OpenAPI document writes it."""
+PARAMETERS = {
+    path: {parameter["name"] for parameter in described["get"]["parameters"]}
+    for path, described in _APP.spec["paths"].items()
+}
+LISTS = [path for path in PATHS if "limit" in PARAMETERS[path]]
 STRANGE_USERS = ["a/b", "/a", "a/", "//", "a//b", "..", "ü 🐍", "a\nb", "50%", "?x=1&n=2#y", "a+b", "'; --"]
 
 

@@ -11,17 +11,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 
 from clickstream_assets.settings import Settings
-from clickstream_assets_tests.api.conftest import LISTS
-
-WITH_PARAMETERS = [*LISTS, "/api/recommend/{user_id}", "/api/reports/{date}"]
-PATHS = [*WITH_PARAMETERS, "/metrics", "/health/live", "/health/ready"]
+from clickstream_assets_tests.api.conftest import LISTS, PARAMETERS, PATHS
 
 
 @pytest.mark.parametrize(
     ("path", "mode"),
     [
         *((path, schemathesis.GenerationMode.POSITIVE) for path in PATHS),
-        *((path, schemathesis.GenerationMode.NEGATIVE) for path in WITH_PARAMETERS),
+        *((path, schemathesis.GenerationMode.NEGATIVE) for path in PATHS if PARAMETERS[path]),
     ],
 )
 def test_every_answer_is_as_the_openapi_document_says(

@@ -34,13 +34,14 @@ def test_every_table_has_a_section_with_a_row_per_column():
 
 def test_a_served_table_says_its_name_there_and_how_its_list_is_asked_for():
     lines = section("sessions")
-    assert lines[:7] == [
+    assert lines[:8] == [
         "A row is one visit: a user's events with no gap longer than the inactivity gap.",
         "",
         "- Key: `session_id`",
         "- Day: `session_date`",
         "- Kept in: the lake and PostgreSQL, as `clickstream_sessions`",
         "- First in PostgreSQL: `session_id`, `total_events`",
+        "- Listed by: `GET /sessions`",
         "",
     ]
     assert (
