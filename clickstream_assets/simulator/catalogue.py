@@ -14,37 +14,18 @@ import msgspec
 
 CURRENCY = "EUR"
 
-CATEGORIES = (
-    "smartphones",
-    "laptops",
-    "tablets",
-    "headphones",
-    "smartwatches",
-    "cameras",
-    "gaming",
-    "accessories",
-)
-
-_BRANDS = {
-    "smartphones": ("Norvo", "Kestrel", "Lumio", "Hanari"),
-    "laptops": ("Altura", "Norvo", "Braxton"),
-    "tablets": ("Lumio", "Norvo", "Hanari"),
-    "headphones": ("Sonoro", "Auralis", "Kestrel"),
-    "smartwatches": ("Tempora", "Lumio", "Norvo"),
-    "cameras": ("Optika", "Fieldsen", "Hanari"),
-    "gaming": ("Braxton", "Ludens", "Pixelforge"),
-    "accessories": ("Kabel&Co", "Lumio", "Sonoro", "Basiq"),
+_CATEGORIES = {
+    "smartphones": ((149, 1299), ("Norvo", "Kestrel", "Lumio", "Hanari")),
+    "laptops": ((399, 2799), ("Altura", "Norvo", "Braxton")),
+    "tablets": ((119, 1199), ("Lumio", "Norvo", "Hanari")),
+    "headphones": ((19, 399), ("Sonoro", "Auralis", "Kestrel")),
+    "smartwatches": ((59, 699), ("Tempora", "Lumio", "Norvo")),
+    "cameras": ((199, 2499), ("Optika", "Fieldsen", "Hanari")),
+    "gaming": ((29, 899), ("Braxton", "Ludens", "Pixelforge")),
+    "accessories": ((5, 99), ("Kabel&Co", "Lumio", "Sonoro", "Basiq")),
 }
-_PRICE_RANGES = {
-    "smartphones": (149, 1299),
-    "laptops": (399, 2799),
-    "tablets": (119, 1199),
-    "headphones": (19, 399),
-    "smartwatches": (59, 699),
-    "cameras": (199, 2499),
-    "gaming": (29, 899),
-    "accessories": (5, 99),
-}
+"""Range of prices and brands, by category."""
+CATEGORIES = tuple(_CATEGORIES)
 
 _WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
 _SAFARI = "AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1"
@@ -153,9 +134,7 @@ class Catalogue:
 def _product(number: int) -> Product:
     random = Random(f"product:{number}")
     product_id, category = plain_product(number)
-    low, high = _PRICE_RANGES[category]
+    (low, high), brands = _CATEGORIES[category]
     # Cubed, because a range has many cheap products and few dear ones.
     price = int(low + (high - low) * random.random() ** 3) + random.choice((0.99, 0.90, 0.49, 0.00))
-    return Product(
-        product_id, category, random.choice(_BRANDS[category]), msgspec.Raw(f"{price:.2f}".encode())
-    )
+    return Product(product_id, category, random.choice(brands), msgspec.Raw(f"{price:.2f}".encode()))

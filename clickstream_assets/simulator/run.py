@@ -107,19 +107,15 @@ def plan_traffic(settings: Settings, options: SimulationOptions) -> Traffic:
     Raises:
         InputError: the options contradict each other, or ask more of the users than people do.
     """
-    users = settings.num_users if options.users is None else options.users
-    require_positive(rate=options.rate, days=options.days, users=users)
+    require_positive(rate=options.rate, days=options.days, users=options.users)
     rate = options.rate or (1 / settings.simulator_interval if settings.simulator_interval else _UNPACED_RATE)
     if options.is_live:
         start, seconds = datetime.now(UTC), (options.events or 1) / rate
-    elif options.events is None:
-        raise InputError("start and days are for a number of events; give one (--events)")
     else:
-        days = _span_in_days(options, options.events, users)
+        seconds = _span_in_days(settings, options) * 86_400
         start = options.start or (latest_start(settings, options) if options.seed is None else SEEDED_START)
-        seconds = days * 86_400
     return Traffic(
-        users=users,
+        users=_users(settings, options),
         products=settings.num_products if options.products is None else options.products,
         seed=secrets.randbits(32) if options.seed is None else options.seed,
         start=start,
@@ -136,14 +132,17 @@ def latest_start(settings: Settings, options: SimulationOptions) -> datetime:
     Raises:
         InputError: the options name no number of events, or ask more of the users than people do.
     """
-    if options.events is None:
+    return datetime.now(UTC) - timedelta(days=_span_in_days(settings, options)) - _OPEN_VISITS
+
+
+def _users(settings: Settings, options: SimulationOptions) -> int:
+    return settings.num_users if options.users is None else options.users
+
+
+def _span_in_days(settings: Settings, options: SimulationOptions) -> float:
+    events, users = options.events, _users(settings, options)
+    if events is None:
         raise InputError("start and days are for a number of events; give one (--events)")
-    users = settings.num_users if options.users is None else options.users
-    days = _span_in_days(options, options.events, users)
-    return datetime.now(UTC) - timedelta(days=days) - _OPEN_VISITS
-
-
-def _span_in_days(options: SimulationOptions, events: int, users: int) -> float:
     # Plain events are of nobody in particular, so nobody need have the time for them.
     needed = 0.0 if options.plain else events * PERSON_SECONDS_PER_EVENT / users / 86_400
     days = options.days or max(_LEAST_DEFAULT_DAYS, 2 * needed)

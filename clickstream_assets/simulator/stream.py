@@ -89,7 +89,7 @@ class Made:
 
 
 class _Held(NamedTuple):
-    """A record that waits for its place in the stream; `event` is None for one that is no new event."""
+    """A record to be sent later; `event` is None for one that is no new event."""
 
     due: int
     order: int
@@ -146,16 +146,11 @@ class RecordStream:
     @property
     def made(self) -> Made:
         """What was handed out so far."""
-        counts = self._counts
         return Made(
             seed=self._traffic.seed,
             start=self._traffic.start,
-            sent=self._types.total() + counts["duplicates"] + counts["conflicts"] + counts["rejected"],
-            events=self._types.total(),
-            duplicates=counts["duplicates"],
-            conflicts=counts["conflicts"],
-            rejected=counts["rejected"],
-            late=counts["late"],
+            sent=self._counts.total() - self._counts["late"],
+            **self._counts,
             users=len(self._users),
             buyers=len(self._buyers),
             by_type=dict(sorted(self._types.items())),
@@ -164,15 +159,9 @@ class RecordStream:
 
     def __iter__(self) -> Iterator[Record]:
         """The records in the order in which they are to be sent."""
-        faults = self._faults
-        is_faultless = not (faults.late or faults.duplicate or faults.conflicting or faults.malformed)
         for number, occurrence in enumerate(self._occurrences, start=1):
             event = occurrence.event
             record = Record(event.user_id.encode(), self._encode(event), self._day(occurrence.stamp))
-            if is_faultless:
-                self._count_event(event, occurrence.stamp)
-                yield record
-                continue
             if not self._go_wrong(occurrence, record, is_last=number == self._traffic.events):
                 self._count_event(event, occurrence.stamp)
                 yield record
@@ -244,6 +233,7 @@ class RecordStream:
                 yield held.record
 
     def _count_event(self, event: Event, stamp: int) -> None:
+        self._counts["events"] += 1
         self._types[event.event_type] += 1
         self._users.add(event.user_id)
         if event.event_type == "purchase":
