@@ -75,296 +75,251 @@ Interval = Annotated[timedelta, BeforeValidator(_interval)]
 class Settings(BaseSettings):
     """All settings of the pipeline, the API, the simulator and the local stack."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
-
-    clickstream_home: Path = Field(
-        Path(".clickstream"), description="Folder for the local servers' data, the lake and logs."
-    )
-    jars_path: Path = Field(
-        Path("~/.cache/clickstream-assets"),
-        description="Folder of the fetched servers and Spark jars; homes and clones share it.",
-    )
-    java_home: Path | None = Field(
-        None, description="Home of a Java 17 or newer (default: the first one that is found)."
-    )
-    lake_path: str | None = Field(
-        None, description="Where the Delta tables are: a folder or s3a://… (default: lake under the home)."
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True, use_attribute_docstrings=True
     )
 
-    lake_retention_days: int = Field(
-        7,
-        ge=1,
-        description="Days that files of the lake are kept after a table's newest version has no use for them: longer "
-        "than any run or query reads.",
-    )
+    clickstream_home: Path = Path(".clickstream")
+    """Folder for the local servers' data, the lake and logs."""
+    jars_path: Path = Path("~/.cache/clickstream-assets")
+    """Folder of the fetched servers and Spark jars; homes and clones share it."""
+    java_home: Path | None = None
+    """Home of a Java 17 or newer (default: the first one that is found)."""
+    lake_path: str | None = None
+    """Where the Delta tables are: a folder or s3a://… (default: lake under the home)."""
 
-    compute_engine: EngineName | None = Field(
-        None, description="duckdb or spark (default: spark where SPARK_MASTER or SPARK_REMOTE is set)."
-    )
-    spark_master: str | None = Field(None, description="Spark master, such as local[*] or spark://host:7077.")
-    spark_remote: str | None = Field(None, description="Spark Connect server, such as sc://host:15002.")
-    spark_driver_memory: str = Field("1g", description="Heap of a Spark driver that the pipeline starts.")
-    spark_driver_host: str = Field(
-        "127.0.0.1", description="Name by which a cluster's executors reach the driver; not for local[*]."
-    )
-    spark_driver_bind_address: str | None = Field(
-        None, description="Address that the driver listens on (default: SPARK_DRIVER_HOST)."
-    )
-    spark_executor_memory: str = Field("1g", description="Heap of each executor of a cluster.")
-    spark_cores_max: int | None = Field(
-        None,
-        ge=1,
-        description="Cores that a run takes of a standalone cluster (default: all that are free; the next run waits).",
-    )
-    spark_config: dict[str, str] = Field(
-        {},
-        description="Further Spark configuration, a JSON object; it wins over the pipeline's. A Connect server has its "
-        "own.",
-    )
-    spark_shuffle_partitions: int = Field(
-        4, ge=1, description="spark.sql.shuffle.partitions; raise it on a cluster."
-    )
-    duckdb_memory_limit: str = Field("1GB", description="DuckDB spills to disk beyond this.")
-    duckdb_threads: int | None = Field(None, ge=1, description="Threads of DuckDB (default: all cores).")
+    lake_retention_days: int = Field(7, ge=1)
+    """Days that files of the lake are kept after a table's newest version has no use for them: longer than any run
+    or query reads.
+    """
 
-    kafka_bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port, comma separated.")
-    kafka_security_protocol: KafkaSecurity = Field(
-        KafkaSecurity.PLAINTEXT,
-        description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL, as the listener speaks.",
-    )
-    kafka_sasl_mechanism: SaslMechanism = Field(
-        SaslMechanism.SCRAM_SHA_512, description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; for SASL_…."
-    )
-    kafka_username: str | None = Field(None, description="User to log in with; for SASL_….")
-    kafka_password: SecretStr | None = Field(None, description="That user's password.")
-    kafka_ca_file: Path | None = Field(
-        None,
-        description="PEM file of the authorities that the brokers' certificates are checked by; for SSL and SASL_SSL "
-        "(default: the system's). On a Spark cluster each executor needs it at this path.",
-    )
-    kafka_topic: str = Field("clickstream-events", min_length=1, description="The topic of click events.")
-    kafka_topic_partitions: int = Field(3, ge=1, description="Partitions of the topic when we create it.")
-    kafka_timeout_seconds: float = Field(10, gt=0, description="How long a broker may take to answer.")
-    ingest_batch_records: int | None = Field(
-        None,
-        ge=1,
-        description="Records in one commit to raw_events; bounds an ingest's memory (default: 300,000, and on Spark, "
-        "which spills, and where every commit is many jobs, 2,500,000).",
-    )
-    ingest_batch_bytes: int = Field(
-        256_000_000,
-        ge=1,
-        description="Bytes after which a commit to raw_events takes no more records: bounds memory where those are "
-        "large. Spark holds no batch in memory, and does not need it.",
-    )
-    ingest_run_records: int = Field(
-        5_000_000, ge=1, description="Records that one ingest run takes at most; the next run goes on."
-    )
-    allow_data_loss: bool = Field(
-        False, description="Go on when Kafka has deleted offsets that were never ingested."
-    )
+    compute_engine: EngineName | None = None
+    """duckdb or spark (default: spark where SPARK_MASTER or SPARK_REMOTE is set)."""
+    spark_master: str | None = None
+    """Spark master, such as local[*] or spark://host:7077."""
+    spark_remote: str | None = None
+    """Spark Connect server, such as sc://host:15002."""
+    spark_driver_memory: str = "1g"
+    """Heap of a Spark driver that the pipeline starts."""
+    spark_driver_host: str = "127.0.0.1"
+    """Name by which a cluster's executors reach the driver; not for local[*]."""
+    spark_driver_bind_address: str | None = None
+    """Address that the driver listens on (default: SPARK_DRIVER_HOST)."""
+    spark_executor_memory: str = "1g"
+    """Heap of each executor of a cluster."""
+    spark_cores_max: int | None = Field(None, ge=1)
+    """Cores that a run takes of a standalone cluster (default: all that are free; the next run waits)."""
+    spark_config: dict[str, str] = {}
+    """Further Spark configuration, a JSON object; it wins over the pipeline's. A Connect server has its own."""
+    spark_shuffle_partitions: int = Field(4, ge=1)
+    """spark.sql.shuffle.partitions; raise it on a cluster."""
+    duckdb_memory_limit: str = "1GB"
+    """DuckDB spills to disk beyond this."""
+    duckdb_threads: int | None = Field(None, ge=1)
+    """Threads of DuckDB (default: all cores)."""
 
-    events_start_date: date = Field(
-        date(2010, 1, 1), description="First day of the daily partitions; events before it are rejected."
-    )
-    max_clock_skew_seconds: int = Field(
-        3600, ge=0, description="How far an event's time may be ahead of its arrival in Kafka."
-    )
-    max_event_bytes: int = Field(
-        1_000_000, ge=1, description="Larger events are kept in raw_events and rejected."
-    )
-    session_gap_minutes: int = Field(
-        30, ge=1, le=720, description="Inactivity that ends a session, in minutes."
-    )
-    session_cut_at_midnight: bool = Field(
-        False,
-        description="Whether a session that goes on at midnight (UTC) ends there, and a new one begins.",
-    )
-    session_cut_at_campaign: bool = Field(
-        False, description="Whether a campaign other than the visit's last one begins a new session."
-    )
-    bot_views_per_minute: int = Field(
-        60, ge=1, description="A session with more views than this within some minute is a bot's."
-    )
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    """host:port, comma separated."""
+    kafka_security_protocol: KafkaSecurity = KafkaSecurity.PLAINTEXT
+    """PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL, as the listener speaks."""
+    kafka_sasl_mechanism: SaslMechanism = SaslMechanism.SCRAM_SHA_512
+    """PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; for SASL_…."""
+    kafka_username: str | None = None
+    """User to log in with; for SASL_…."""
+    kafka_password: SecretStr | None = None
+    """That user's password."""
+    kafka_ca_file: Path | None = None
+    """PEM file of the authorities that the brokers' certificates are checked by; for SSL and SASL_SSL (default: the
+    system's). On a Spark cluster each executor needs it at this path.
+    """
+    kafka_topic: str = Field("clickstream-events", min_length=1)
+    """The topic of click events."""
+    kafka_topic_partitions: int = Field(3, ge=1)
+    """Partitions of the topic when we create it."""
+    kafka_timeout_seconds: float = Field(10, gt=0)
+    """How long a broker may take to answer."""
+    ingest_batch_records: int | None = Field(None, ge=1)
+    """Records in one commit to raw_events; bounds an ingest's memory (default: 300,000, and on Spark, which spills,
+    and where every commit is many jobs, 2,500,000).
+    """
+    ingest_batch_bytes: int = Field(256_000_000, ge=1)
+    """Bytes after which a commit to raw_events takes no more records: bounds memory where those are large. Spark
+    holds no batch in memory, and does not need it.
+    """
+    ingest_run_records: int = Field(5_000_000, ge=1)
+    """Records that one ingest run takes at most; the next run goes on."""
+    allow_data_loss: bool = False
+    """Go on when Kafka has deleted offsets that were never ingested."""
 
-    funnel_window_minutes: int = Field(
-        60,
-        ge=1,
-        le=720,
-        description="Minutes from a view to the purchase that the funnel counts as one way, at most.",
-    )
-    cart_abandoned_after_hours: int = Field(
-        24, ge=1, description="Hours without activity after which a cart counts as abandoned."
-    )
-    cart_lifetime_days: int = Field(
-        30, ge=1, description="Days without activity after which what is put into a cart opens a new one."
-    )
-    rfm_days: int = Field(365, ge=1, description="Days of purchases that customers' RFM scores look back on.")
-    attribution_days: int = Field(
-        30, ge=1, description="Days before a purchase in which a campaign has a part in it."
-    )
+    events_start_date: date = date(2010, 1, 1)
+    """First day of the daily partitions; events before it are rejected."""
+    max_clock_skew_seconds: int = Field(3600, ge=0)
+    """How far an event's time may be ahead of its arrival in Kafka."""
+    max_event_bytes: int = Field(1_000_000, ge=1)
+    """Larger events are kept in raw_events and rejected."""
+    session_gap_minutes: int = Field(30, ge=1, le=720)
+    """Inactivity that ends a session, in minutes."""
+    session_cut_at_midnight: bool = False
+    """Whether a session that goes on at midnight (UTC) ends there, and a new one begins."""
+    session_cut_at_campaign: bool = False
+    """Whether a campaign other than the visit's last one begins a new session."""
+    bot_views_per_minute: int = Field(60, ge=1)
+    """A session with more views than this within some minute is a bot's."""
 
-    als_factors: int = Field(64, ge=1, description="Length of the factor vectors.")
-    als_iterations: int = Field(15, ge=1, description="Alternating least squares sweeps.")
-    als_regularization: float = Field(
-        1.0, gt=0, description="L2 penalty on the factors, per interaction of the user or product."
-    )
-    als_alpha: float = Field(6.0, gt=0, description="Confidence is 1 + alpha * strength / mean strength.")
-    model_seed: int = Field(42, ge=0, description="Seed of every random choice in training.")
-    evaluation_test_fraction: float = Field(
-        0.25, gt=0, lt=1, description="Share of the interactions, the latest, that models are ranked on."
-    )
-    evaluation_k: int = Field(10, ge=1, description="Length of the ranked lists that are evaluated.")
-    recommendations_per_user: int = Field(20, ge=1, le=1000, description="Published rows per user.")
+    funnel_window_minutes: int = Field(60, ge=1, le=720)
+    """Minutes from a view to the purchase that the funnel counts as one way, at most."""
+    cart_abandoned_after_hours: int = Field(24, ge=1)
+    """Hours without activity after which a cart counts as abandoned."""
+    cart_lifetime_days: int = Field(30, ge=1)
+    """Days without activity after which what is put into a cart opens a new one."""
+    rfm_days: int = Field(365, ge=1)
+    """Days of purchases that customers' RFM scores look back on."""
+    attribution_days: int = Field(30, ge=1)
+    """Days before a purchase in which a campaign has a part in it."""
 
-    window_duration: Interval = Field(
-        timedelta(minutes=10), gt=timedelta(0), description="Length of a window, such as 10 minutes."
-    )
-    slide_duration: Interval = Field(
-        timedelta(minutes=5), gt=timedelta(0), description="A window starts this often; at most its length."
-    )
-    watermark_delay: Interval = Field(
-        timedelta(minutes=10),
-        ge=timedelta(0),
-        description="How much later than the latest event an event may come and still count in the stream.",
-    )
-    views_threshold: int = Field(100, ge=0, description="A flash-sale alert needs more views in a window.")
-    purchases_threshold: int = Field(5, ge=1, description="A flash-sale alert needs fewer purchases.")
-    alert_cooldown_minutes: float = Field(
-        30, ge=0, description="What follows an alert's last window within this is the same alert."
-    )
-    stream_trigger_seconds: float = Field(
-        2, gt=0, description="Seconds between two micro-batches of `clickstream stream`."
-    )
-    stream_batch_records: int = Field(200_000, ge=1, description="Most records in one micro-batch.")
-    stream_shuffle_partitions: int = Field(
-        1, ge=1, description="State partitions of the streams; fixed by their checkpoint. Raise on a cluster."
-    )
-    stream_cores_max: int = Field(
-        2, ge=1, description="Cores that the streams take of a standalone cluster; the rest is for runs."
-    )
-    stream_idle_seconds: float = Field(
-        300,
-        ge=0,
-        description="Without a record for so long, windows that are that much over, and WATERMARK_DELAY, are closed, "
-        "and their alerts resolved; 0 leaves them open until later events come.",
-    )
-    stream_check_seconds: int = Field(
-        900,
-        ge=1,
-        description="Least seconds between two runs of the checks of streamed tables while `clickstream stream` runs.",
-    )
-    stream_lake_seconds: float = Field(
-        60, ge=0, description="Least seconds between two updates of the lake's copies of streamed tables."
-    )
-    stream_report_seconds: float = Field(
-        60, gt=0, description="Seconds between two reports of `clickstream stream` to Dagster."
-    )
-    stream_heartbeat_path: Path | None = Field(
-        None,
-        description="A file that `clickstream stream` touches while it is alive: a minute without means that it hangs "
-        "(default: none).",
-    )
-    stream_sensor_seconds: int = Field(
-        20, ge=1, description="Least seconds between two looks of the sensor that runs the streams."
-    )
-    checkpoint_path: str | None = Field(
-        None, description="Where the streams keep their state: a folder or s3a://… (default: in the home)."
-    )
-    dagster_home: Path | None = Field(None, description="Dagster's instance, which the streams report to.")
+    als_factors: int = Field(64, ge=1)
+    """Length of the factor vectors."""
+    als_iterations: int = Field(15, ge=1)
+    """Alternating least squares sweeps."""
+    als_regularization: float = Field(1.0, gt=0)
+    """L2 penalty on the factors, per interaction of the user or product."""
+    als_alpha: float = Field(6.0, gt=0)
+    """Confidence is 1 + alpha * strength / mean strength."""
+    model_seed: int = Field(42, ge=0)
+    """Seed of every random choice in training."""
+    evaluation_test_fraction: float = Field(0.25, gt=0, lt=1)
+    """Share of the interactions, the latest, that models are ranked on."""
+    evaluation_k: int = Field(10, ge=1)
+    """Length of the ranked lists that are evaluated."""
+    recommendations_per_user: int = Field(20, ge=1, le=1000)
+    """Published rows per user."""
 
-    postgres_host: str = Field("127.0.0.1", description="Host of the PostgreSQL server.")
-    postgres_port: int = Field(5432, ge=1, le=65535, description="Its port.")
-    postgres_user: str = Field("clickstream", description="Owner of the served tables.")
-    postgres_password: SecretStr = Field(SecretStr(""), description="That user's password.")
-    postgres_db: str = Field("clickstream", description="Database of the served tables.")
+    window_duration: Interval = Field(timedelta(minutes=10), gt=timedelta(0))
+    """Length of a window, such as 10 minutes."""
+    slide_duration: Interval = Field(timedelta(minutes=5), gt=timedelta(0))
+    """A window starts this often; at most its length."""
+    watermark_delay: Interval = Field(timedelta(minutes=10), ge=timedelta(0))
+    """How much later than the latest event an event may come and still count in the stream."""
+    views_threshold: int = Field(100, ge=0)
+    """A flash-sale alert needs more views in a window."""
+    purchases_threshold: int = Field(5, ge=1)
+    """A flash-sale alert needs fewer purchases."""
+    alert_cooldown_minutes: float = Field(30, ge=0)
+    """What follows an alert's last window within this is the same alert."""
+    stream_trigger_seconds: float = Field(2, gt=0)
+    """Seconds between two micro-batches of `clickstream stream`."""
+    stream_batch_records: int = Field(200_000, ge=1)
+    """Most records in one micro-batch."""
+    stream_shuffle_partitions: int = Field(1, ge=1)
+    """State partitions of the streams; fixed by their checkpoint. Raise on a cluster."""
+    stream_cores_max: int = Field(2, ge=1)
+    """Cores that the streams take of a standalone cluster; the rest is for runs."""
+    stream_idle_seconds: float = Field(300, ge=0)
+    """Without a record for so long, windows that are that much over, and WATERMARK_DELAY, are closed, and their
+    alerts resolved; 0 leaves them open until later events come.
+    """
+    stream_check_seconds: int = Field(900, ge=1)
+    """Least seconds between two runs of the checks of streamed tables while `clickstream stream` runs."""
+    stream_lake_seconds: float = Field(60, ge=0)
+    """Least seconds between two updates of the lake's copies of streamed tables."""
+    stream_report_seconds: float = Field(60, gt=0)
+    """Seconds between two reports of `clickstream stream` to Dagster."""
+    stream_heartbeat_path: Path | None = None
+    """A file that `clickstream stream` touches while it is alive: a minute without means that it hangs (default:
+    none).
+    """
+    stream_sensor_seconds: int = Field(20, ge=1)
+    """Least seconds between two looks of the sensor that runs the streams."""
+    checkpoint_path: str | None = None
+    """Where the streams keep their state: a folder or s3a://… (default: in the home)."""
+    dagster_home: Path | None = None
+    """Dagster's instance, which the streams report to."""
 
-    elasticsearch_url: str = Field("http://127.0.0.1:9200", description="http(s)://host:port of the server.")
-    elasticsearch_api_key: SecretStr | None = Field(None, description="Key for a server that asks for one.")
-    elasticsearch_alias: str = Field(
-        "clickstream_data",
-        # Without a hyphen: the indices of alias-2024.05.31 must not look like those of a shorter alias.
-        pattern="^[a-z0-9][a-z0-9_]*$",
-        description="Alias of the live events; their indices are called alias-YYYY.MM.DD.",
-    )
-    elasticsearch_alerts_index: str = Field(
-        "clickstream_alerts",
-        pattern="^[a-z0-9][a-z0-9_]*$",
-        description="Index of the flash-sale alerts, a copy of the table: one of its own for each POSTGRES_DB.",
-    )
-    elasticsearch_shards: int = Field(1, ge=1, description="Shards of each day's index.")
-    elasticsearch_replicas: int = Field(0, ge=0, description="Copies of each shard; 1 on a cluster.")
-    elasticsearch_patience_seconds: float = Field(
-        60,
-        ge=0,
-        description="How long the stream waits for a server that is away or busy before it starts anew.",
-    )
-    live_events_retention_days: int = Field(
-        0, ge=0, description="Days of live events that are kept; 0 keeps all. The newest day always stays."
-    )
+    postgres_host: str = "127.0.0.1"
+    """Host of the PostgreSQL server."""
+    postgres_port: int = Field(5432, ge=1, le=65535)
+    """Its port."""
+    postgres_user: str = "clickstream"
+    """Owner of the served tables."""
+    postgres_password: SecretStr = SecretStr("")
+    """That user's password."""
+    postgres_db: str = "clickstream"
+    """Database of the served tables."""
 
-    windows_retention_days: int = Field(
-        90,
-        ge=0,
-        # A season. Alerts look back a day and the checks two; what is older comes back from the lake's events.
-        description="Days of event time that windows are kept; 0 keeps all. The newest 3 always stay, and those that "
-        "an alert rests on. `clickstream stream --rebuild` brings deleted ones back.",
-    )
-    notifications_retention_days: int = Field(
-        90,
-        ge=0,
-        description="Days that alerts' notifications are kept after they were delivered or given up; 0 keeps all.",
-    )
-    alert_webhook_url: str | None = Field(
-        None, pattern="^https?://", description="Where alerts are posted as JSON (default: nowhere)."
-    )
-    alert_webhook_secret: SecretStr | None = Field(
-        None,
-        description="Key that posted alerts are signed with, as Standard Webhooks has it: whsec_ and 24 to 64 bytes in "
-        "base64 (default: not signed).",
-    )
-    alert_webhook_timeout_seconds: float = Field(5, gt=0, description="How long the receiver may take.")
-    alert_delivery_attempts: int = Field(
-        12, ge=1, description="Attempts, ever further apart, after which a notification has failed."
-    )
+    elasticsearch_url: str = "http://127.0.0.1:9200"
+    """http(s)://host:port of the server."""
+    elasticsearch_api_key: SecretStr | None = None
+    """Key for a server that asks for one."""
+    # Without a hyphen: the indices of alias-2024.05.31 must not look like those of a shorter alias.
+    elasticsearch_alias: str = Field("clickstream_data", pattern="^[a-z0-9][a-z0-9_]*$")
+    """Alias of the live events; their indices are called alias-YYYY.MM.DD."""
+    elasticsearch_alerts_index: str = Field("clickstream_alerts", pattern="^[a-z0-9][a-z0-9_]*$")
+    """Index of the flash-sale alerts, a copy of the table: one of its own for each POSTGRES_DB."""
+    elasticsearch_shards: int = Field(1, ge=1)
+    """Shards of each day's index."""
+    elasticsearch_replicas: int = Field(0, ge=0)
+    """Copies of each shard; 1 on a cluster."""
+    elasticsearch_patience_seconds: float = Field(60, ge=0)
+    """How long the stream waits for a server that is away or busy before it starts anew."""
+    live_events_retention_days: int = Field(0, ge=0)
+    """Days of live events that are kept; 0 keeps all. The newest day always stays."""
 
-    smtp_host: str | None = Field(None, description="Mail server for the daily report (default: no mail).")
-    smtp_port: int | None = Field(
-        None, ge=1, le=65535, description="Its port (default: 587 for starttls, 465 for ssl, 25 for none)."
-    )
-    smtp_user: str | None = Field(None, description="User to log in with (default: no login).")
-    smtp_password: SecretStr = Field(SecretStr(""), description="That user's password.")
-    smtp_tls: MailEncryption = Field(MailEncryption.STARTTLS, description="starttls, ssl or none.")
-    report_from: str | None = Field(None, description="Sender address of the daily report.")
-    report_to: str = Field("", description="Recipients of the daily report, comma separated.")
+    # A season. Alerts look back a day and the checks two; what is older comes back from the lake's events.
+    windows_retention_days: int = Field(90, ge=0)
+    """Days of event time that windows are kept; 0 keeps all. The newest 3 always stay, and those that an alert
+    rests on. `clickstream stream --rebuild` brings deleted ones back.
+    """
+    notifications_retention_days: int = Field(90, ge=0)
+    """Days that alerts' notifications are kept after they were delivered or given up; 0 keeps all."""
+    alert_webhook_url: str | None = Field(None, pattern="^https?://")
+    """Where alerts are posted as JSON (default: nowhere)."""
+    alert_webhook_secret: SecretStr | None = None
+    """Key that posted alerts are signed with, as Standard Webhooks has it: whsec_ and 24 to 64 bytes in base64
+    (default: not signed).
+    """
+    alert_webhook_timeout_seconds: float = Field(5, gt=0)
+    """How long the receiver may take."""
+    alert_delivery_attempts: int = Field(12, ge=1)
+    """Attempts, ever further apart, after which a notification has failed."""
 
-    api_host: str = Field("127.0.0.1", description="Address that the API listens on.")
-    api_port: int = Field(8000, ge=0, le=65535, description="Its port; 0 takes a free one.")
-    api_workers: int = Field(2, ge=1, description="gunicorn worker processes.")
+    smtp_host: str | None = None
+    """Mail server for the daily report (default: no mail)."""
+    smtp_port: int | None = Field(None, ge=1, le=65535)
+    """Its port (default: 587 for starttls, 465 for ssl, 25 for none)."""
+    smtp_user: str | None = None
+    """User to log in with (default: no login)."""
+    smtp_password: SecretStr = SecretStr("")
+    """That user's password."""
+    smtp_tls: MailEncryption = MailEncryption.STARTTLS
+    """starttls, ssl or none."""
+    report_from: str | None = None
+    """Sender address of the daily report."""
+    report_to: str = ""
+    """Recipients of the daily report, comma separated."""
 
-    sensor_interval_seconds: float = Field(
-        0.5,
-        ge=0.1,
-        description="Least seconds between two looks of the sensors at Kafka and at what runs have done.",
-    )
-    refresh_interval_seconds: int = Field(
-        0,
-        ge=0,
-        description="Least seconds between two refreshes of the tables (0: as soon as events are in).",
-    )
+    api_host: str = "127.0.0.1"
+    """Address that the API listens on."""
+    api_port: int = Field(8000, ge=0, le=65535)
+    """Its port; 0 takes a free one."""
+    api_workers: int = Field(2, ge=1)
+    """gunicorn worker processes."""
 
-    freshness_hours: float = Field(
-        26,
-        ge=0.1,
-        description="Hours after which Dagster calls an asset stale that was not brought up to date.",
-    )
+    sensor_interval_seconds: float = Field(0.5, ge=0.1)
+    """Least seconds between two looks of the sensors at Kafka and at what runs have done."""
+    refresh_interval_seconds: int = Field(0, ge=0)
+    """Least seconds between two refreshes of the tables (0: as soon as events are in)."""
 
-    simulator_interval: float = Field(0.1, ge=0, description="Seconds between two simulated events.")
-    num_users: int = Field(1000, ge=1, description="Shoppers that the simulator knows.")
-    num_products: int = Field(100, ge=1, description="Products that the simulator knows.")
-    raw_logs_path: Path | None = Field(
-        None, description="Folder of the daily clickstream_YYYY-MM-DD.jsonl (default: raw_logs in the home)."
-    )
+    freshness_hours: float = Field(26, ge=0.1)
+    """Hours after which Dagster calls an asset stale that was not brought up to date."""
+
+    simulator_interval: float = Field(0.1, ge=0)
+    """Seconds between two simulated events."""
+    num_users: int = Field(1000, ge=1)
+    """Shoppers that the simulator knows."""
+    num_products: int = Field(100, ge=1)
+    """Products that the simulator knows."""
+    raw_logs_path: Path | None = None
+    """Folder of the daily clickstream_YYYY-MM-DD.jsonl (default: raw_logs in the home)."""
 
     @field_validator("jars_path", "java_home", "kafka_ca_file")
     @classmethod
@@ -433,16 +388,17 @@ class Settings(BaseSettings):
     @cached_property
     def lake(self) -> str:
         """Root of the lake, without a trailing slash; a local path is absolute."""
-        if self.lake_path and "://" in self.lake_path:
-            return self.lake_path.rstrip("/")
-        return str(Path(self.lake_path or self.clickstream_home / "lake").absolute())
+        return self._root(self.lake_path, "lake")
 
     @cached_property
     def checkpoints(self) -> str:
         """Folder of the streams' checkpoints, without a trailing slash; a local path is absolute."""
-        if self.checkpoint_path and "://" in self.checkpoint_path:
-            return self.checkpoint_path.rstrip("/")
-        return str(Path(self.checkpoint_path or self.clickstream_home / "checkpoints").absolute())
+        return self._root(self.checkpoint_path, "checkpoints")
+
+    def _root(self, path: str | None, default: str) -> str:
+        if path and "://" in path:
+            return path.rstrip("/")
+        return str(Path(path or self.clickstream_home / default).absolute())
 
     @cached_property
     def raw_logs(self) -> Path:

@@ -58,7 +58,7 @@ def _lines() -> Iterator[str]:
             yield f"\n## {SECTIONS[name]}\n"
             yield "| variable | default | meaning |"
             yield "| --- | --- | --- |"
-        meaning = (field.description or "").replace("|", "\\|")
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         yield f"| `{name.upper()}` | {_default(field)} | {meaning} |"
 
 
