@@ -25,47 +25,18 @@ from clickstream_assets_tests.dagster_private import (
 
 ROOT = Path(__file__).parents[2]
 
-GROUPS = {
-    "raw": {
-        "clickstream_events",
-        "raw_events",
-        "events",
-        "duplicate_events",
-        "conflicting_events",
-        "rejected_events",
-    },
-    "sessions": {"sessions", "carts"},
-    "segments": {"user_segments", "customer_segments", "cohort_retention"},
-    "reports": {
-        "product_performance",
-        "category_conversion",
-        "daily_summary",
-        "funnel",
-        "campaign_attribution",
-        "daily_report",
-        "report_mail",
-    },
-    "windows": {"product_windows", "flash_sale_alerts", "live_events"},
-    "models": {"interactions", "popular_products", "als_model", "model_evaluation"},
-    "serving": {"published_days", "published_shoppers", "product_recommendations"},
+JOBS = {
+    "ingest": {"raw"},
+    "refresh": {"sessions", "segments", "reports", "models", "serving"},
+    "stream": {"windows"},
+    "morning_report_job": {"sessions", "segments", "reports", "serving"},
 }
-INGESTED = GROUPS["raw"] - {"clickstream_events"}
+"""The groups that each job brings up to date."""
 MAILED = {"report_mail"}
-REFRESHED = (
-    GROUPS["sessions"]
-    | GROUPS["segments"]
-    | (GROUPS["reports"] - MAILED)
-    | GROUPS["models"]
-    | GROUPS["serving"]
-)
-MORNING = (
-    GROUPS["sessions"]
-    | GROUPS["segments"]
-    | (GROUPS["reports"] - MAILED)
-    | {"published_days", "published_shoppers"}
-)
-STREAMED = GROUPS["windows"]
-DAILY = {"sessions", "user_segments", *GROUPS["reports"], "published_days"}
+NOT_IN_JOB = {
+    "refresh": MAILED,
+    "morning_report_job": MAILED | {"product_recommendations"},
+}
 
 # The table whose columns an asset shows; the others have the asset's name.
 SHOWN_TABLES = {
@@ -85,6 +56,15 @@ KINDS = {
 @pytest.fixture(scope="module")
 def graph(definitions: dg.Definitions) -> AssetGraph:
     return definitions.resolve_asset_graph()
+
+
+@pytest.fixture(scope="module")
+def groups(graph: AssetGraph) -> dict[str, set[str]]:
+    """Names of the assets that something makes, by group."""
+    groups: dict[str, set[str]] = {}
+    for key in graph.materializable_asset_keys:
+        groups.setdefault(str(graph.get(key).group_name), set()).add(key.to_user_string())
+    return groups
 
 
 def names(keys: Iterable[dg.AssetKey]) -> set[str]:
@@ -152,13 +132,6 @@ def test_nothing_in_use_is_something_that_dagster_may_change(tmp_path: Path):
     assert warned == []
 
 
-def test_the_assets_are_those_of_the_design_each_in_its_group(graph: AssetGraph):
-    groups: dict[str, set[str]] = {}
-    for key in graph.get_all_asset_keys():
-        groups.setdefault(graph.get(key).group_name, set()).add(key.to_user_string())
-    assert groups == GROUPS
-
-
 def test_every_asset_says_what_it_is_and_whose(graph: AssetGraph):
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
@@ -176,25 +149,26 @@ def test_an_asset_that_is_not_brought_up_to_date_for_a_day_is_stale(graph: Asset
         assert policy.fail_window.to_timedelta() == timedelta(hours=26), key
 
 
-@pytest.mark.parametrize("name", sorted(INGESTED | REFRESHED | STREAMED))
-def test_an_asset_shows_the_columns_of_its_table(graph: AssetGraph, name: str):
-    table = SHOWN_TABLES.get(name) or catalogue.TABLES[name]
-    metadata = graph.get(dg.AssetKey(name)).metadata
-    shown = metadata["dagster/column_schema"].columns
-    assert [(column.name, column.type, column.description) for column in shown] == [
-        (column.name, str(column.type), column.description) for column in table.columns
-    ]
-    assert [column.constraints.nullable for column in shown] == [column.nullable for column in table.columns]
-    unique = {column.name for column in shown if column.constraints.unique}
-    assert unique == (set(table.key) if len(table.key) == 1 else set())
-    assert metadata["dagster/table_name"] == table.name
-    assert metadata["grain"] == table.grain
-    assert metadata["key"] == ", ".join(table.key)
+def test_an_asset_shows_the_columns_of_its_table(graph: AssetGraph):
+    for name in names(graph.materializable_asset_keys) - MAILED:
+        table = SHOWN_TABLES.get(name) or catalogue.TABLES[name]
+        metadata = graph.get(dg.AssetKey(name)).metadata
+        shown = metadata["dagster/column_schema"].columns
+        assert [
+            (column.name, column.type, column.description, column.constraints.nullable) for column in shown
+        ] == [
+            (column.name, str(column.type), column.description, column.nullable) for column in table.columns
+        ]
+        unique = {column.name for column in shown if column.constraints.unique}
+        assert unique == (set(table.key) if len(table.key) == 1 else set())
+        assert metadata["dagster/table_name"] == table.name
+        assert metadata["grain"] == table.grain
+        assert metadata["key"] == ", ".join(table.key)
 
 
 def test_every_table_of_the_lake_is_some_assets(graph: AssetGraph):
     described = set()
-    for name in INGESTED | REFRESHED | STREAMED:
+    for name in names(graph.materializable_asset_keys) - MAILED:
         metadata = graph.get(dg.AssetKey(name)).metadata
         described |= {metadata["dagster/table_name"], *metadata.get("other_tables", "").split(", ")} - {""}
     # Live events are Elasticsearch's, and the rules of a batch are no table that anybody asks for.
@@ -202,9 +176,11 @@ def test_every_table_of_the_lake_is_some_assets(graph: AssetGraph):
     assert described == (in_lake | {"live_events"}) - {"ingest_rules"}
 
 
-def test_daily_assets_share_their_days_and_take_a_range_in_one_run(graph: AssetGraph):
+def test_daily_assets_share_their_days_and_take_a_range_in_one_run(
+    graph: AssetGraph, groups: dict[str, set[str]]
+):
     partitioned = {key for key in graph.get_all_asset_keys() if graph.get(key).partitions_def}
-    assert names(partitioned) == DAILY
+    assert names(partitioned) == {"sessions", "user_segments", *groups["reports"], "published_days"}
     for key in partitioned:
         assert graph.get(key).partitions_def == daily()
         assert graph.get(key).backfill_policy == dg.BackfillPolicy.single_run()
@@ -249,7 +225,9 @@ def test_what_stops_a_run_is_checked_before_anything_rests_on_it(graph: AssetGra
     }
 
 
-def test_every_table_of_the_lake_has_the_checks_of_the_catalogue(graph: AssetGraph):
+def test_every_table_of_the_lake_has_the_checks_of_the_catalogue(
+    graph: AssetGraph, groups: dict[str, set[str]]
+):
     checks = {
         (key.asset_key.to_user_string(), key.name)
         for key in graph.asset_check_keys
@@ -267,24 +245,17 @@ def test_every_table_of_the_lake_has_the_checks_of_the_catalogue(graph: AssetGra
             prefix = "" if table == shown else f"{table}_"
             assert (asset, f"{prefix}values_are_allowed") in checks
             # Records are accounted for by `counts_close` and `event_ids_are_unique`.
-            if asset not in INGESTED:
+            if asset not in groups["raw"]:
                 unique = {"sessions": "session_ids_are_unique", "product_windows": "window_keys_are_unique"}
                 assert (asset, unique.get(table, f"{prefix}keys_are_unique")) in checks
 
 
-@pytest.mark.parametrize(
-    ("job", "assets"),
-    [
-        ("ingest", INGESTED),
-        ("refresh", REFRESHED),
-        ("stream", STREAMED),
-        ("morning_report_job", MORNING),
-        ("report_mail_job", MAILED),
-    ],
-)
+@pytest.mark.parametrize("job", [*JOBS, "report_mail_job"])
 def test_a_job_takes_its_assets_with_all_their_checks(
-    definitions: dg.Definitions, graph: AssetGraph, job: str, assets: set[str]
+    definitions: dg.Definitions, graph: AssetGraph, groups: dict[str, set[str]], job: str
 ):
+    in_groups = {name for group in JOBS.get(job, ()) for name in groups[group]}
+    assets = in_groups - NOT_IN_JOB.get(job, set()) or MAILED
     layer = definitions.resolve_job_def(job).asset_layer
     assert names(layer.executable_asset_keys) == assets
     checks = {key for key in graph.asset_check_keys if key.asset_key.to_user_string() in assets}
@@ -303,8 +274,8 @@ def test_checks_of_the_streams_can_be_run_without_them(definitions: dg.Definitio
     }
 
 
-def test_jobs_leave_no_asset_to_be_made_by_hand(graph: AssetGraph):
-    assert names(graph.materializable_asset_keys) == INGESTED | REFRESHED | STREAMED | MAILED
+def test_jobs_leave_no_asset_to_be_made_by_hand(groups: dict[str, set[str]]):
+    assert groups.keys() == JOBS["ingest"] | JOBS["refresh"] | JOBS["stream"]
 
 
 @pytest.mark.parametrize(
@@ -351,7 +322,6 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
                 "campaign_attribution",
             },
         ),
-        ("published_days", {"sessions", "user_segments", *GROUPS["reports"]} - MAILED),
         ("report_mail", {"published_days"}),
         ("product_windows", {"clickstream_events"}),
         ("flash_sale_alerts", {"product_windows"}),
@@ -368,3 +338,11 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
 )
 def test_an_asset_comes_after_what_it_reads(graph: AssetGraph, downstream: str, upstream: set[str]):
     assert names(graph.get(dg.AssetKey(downstream)).parent_keys) == upstream
+
+
+def test_the_days_tables_that_are_served_are_published_together(graph: AssetGraph):
+    served = {table.name for table in catalogue.SERVED_TABLES}
+    daily_assets = {key for key in graph.get_all_asset_keys() if graph.get(key).partitions_def}
+    parents = names(graph.get(dg.AssetKey("published_days")).parent_keys)
+    assert parents == names(daily_assets) & served
+    assert parents >= {"sessions", "user_segments", "daily_summary", "funnel", "daily_report"}
