@@ -7,10 +7,14 @@ from typing import Any
 import pyarrow as pa
 
 from clickstream_assets.catalogue import (
+    BOOL,
+    LONG,
     MET_PRODUCTS,
+    MONEY,
     POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
     SESSIONS,
+    STRING,
     USER_SEGMENTS,
     Table,
 )
@@ -23,11 +27,21 @@ def table(schema: Table, rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema.arrow)
 
 
+def row_of(schema: Table, **given: Any) -> dict[str, Any]:
+    """A row of a table: of each column the given value, or one that it may have."""
+    examples = {BOOL: False, LONG: 0, MONEY: Decimal(0)}
+    row: dict[str, Any] = {}
+    for column in schema.columns:
+        text = column.name if column.type == STRING else None
+        row[column.name] = column.values[0] if column.values else examples.get(column.type, text)
+    return row | given
+
+
 def session(session_id: str, **changes: Any) -> dict[str, Any]:
-    """One session of a person, on `DAY` unless told otherwise."""
+    """One session of a person, on `DAY` unless said otherwise."""
     day = changes.get("session_date", DAY)
     start = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
-    return {
+    person = {
         "session_id": session_id,
         "session_date": day,
         "user_id": "u1",
@@ -36,19 +50,16 @@ def session(session_id: str, **changes: Any) -> dict[str, Any]:
         "duration_seconds": 90,
         "total_events": 3,
         "views": 2,
-        "clicks": 0,
-        "add_to_carts": 0,
-        "remove_from_carts": 0,
         "purchases": 1,
-        "searches": 0,
         "distinct_products": 2,
         "entry_product_id": "p1",
         "exit_product_id": "p2",
         "revenue": Decimal("19.9900"),
-        "is_bot": False,
+        "bot_reason": None,
         "furthest_step": "purchase",
-        **changes,
+        "campaign": None,
     }
+    return row_of(SESSIONS, **person | changes)
 
 
 def sessions(*rows: dict[str, Any]) -> pa.Table:
@@ -58,11 +69,10 @@ def sessions(*rows: dict[str, Any]) -> pa.Table:
 
 def segments(**segment_by_user: str) -> pa.Table:
     """Segments of `DAY` as Arrow."""
-    counts = {"events": 1, "views": 1, "add_to_carts": 0, "purchases": 0, "revenue": Decimal(0)}
     return table(
         USER_SEGMENTS,
         [
-            {"report_date": DAY, "user_id": user, "segment": segment, **counts}
+            row_of(USER_SEGMENTS, report_date=DAY, user_id=user, segment=segment, events=1, views=1)
             for user, segment in segment_by_user.items()
         ],
     )
