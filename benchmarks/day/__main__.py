@@ -1,13 +1,12 @@
-"""Every table of one day: seconds, processor time and memory, beside the same tables as SQL by hand.
+"""Every table of one day: seconds, processor time and memory, against the same tables as SQL by hand.
 
     python -m benchmarks.day --events 10000000 [--engine spark] [--runs 3] [--tables sessions carts]
 
 The events of a day are written into a lake by a process of its own. Another then makes each table as its asset does
-(`tables`), and a third as SQL by hand in DuckDB (`by_hand`), on the same files, with as many threads and with all
-memory that it asks for: within the pipeline's limit, and within 2 GB, it does not compute the carts of 10 million
-events, which the pipeline follows outside of DuckDB. Both write what they compute. All rows of both have to be the same
-in every column, or the run ends with the column that is not. `--scale` does it for a tenth of the events first, and
-prints how much longer the whole takes.
+(`tables`), and a third as SQL by hand in DuckDB (`by_hand`), on the same events, with as many threads and with all
+memory that it asks for. Both write what they compute; by hand, what one table needs of another stays in memory. All
+rows of both have to be the same in every column, or the run ends with the column that is not. `--scale` does it for a
+tenth of the events first, and prints how much longer the whole takes.
 
 `--late` then appends one purchase of one shopper to the day, brings the day up to date as the pipeline does, and
 prints which part of the whole day's time that takes. It is about all of it: `dirty_days` asks for days, and each
@@ -23,19 +22,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from benchmarks.day.by_hand import ORDER, source
-from benchmarks.measure import say
+from benchmarks.measure import run_python, say, temporary_home
 from clickstream_assets import catalogue
 from clickstream_assets.settings import load_settings
 
@@ -58,16 +53,7 @@ def run(module: str, lake: Path, engine: str, *arguments: str) -> str:
     quietly = ("-W", "ignore:Parameter `backfill_policy`")
     # Not as the main module: workers import that again, and what a run has for one is light.
     code = f"from benchmarks.day.{module} import main; main()"
-    done = subprocess.run(
-        [sys.executable, *quietly, "-c", code, *arguments],
-        env=os.environ | settings,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"benchmarks.day.{module} {' '.join(arguments)} ended with status {done.returncode}")
-    return done.stdout.splitlines()[-1] if done.stdout else ""
+    return run_python([*quietly, "-c", code, *arguments], settings)
 
 
 def compare(name: str, lake: Path, by_hand: Path) -> int:
@@ -180,13 +166,13 @@ def main() -> None:
     result: dict[str, Any] = {"engine": arguments.engine, "events": arguments.events, "memory_limit": limit}
     smaller: dict[str, Any] = {}
     if arguments.scale:
-        with tempfile.TemporaryDirectory(prefix="clickstream-benchmark-") as folder:
+        with temporary_home() as folder:
             tenth = arguments.events // 10
-            smaller = measure(Path(folder), tenth, arguments.engine, tables, arguments.runs)
-    with tempfile.TemporaryDirectory(prefix="clickstream-benchmark-") as folder:
-        result["tables"] = measure(Path(folder), arguments.events, arguments.engine, tables, arguments.runs)
+            smaller = measure(folder, tenth, arguments.engine, tables, arguments.runs)
+    with temporary_home() as folder:
+        result["tables"] = measure(folder, arguments.events, arguments.engine, tables, arguments.runs)
         if arguments.late:
-            result["late"] = repair(Path(folder), arguments.engine, tables, result["tables"])
+            result["late"] = repair(folder, arguments.engine, tables, result["tables"])
     if smaller:
         result["a_tenth"] = smaller
         result["times_for_ten_times_the_events"] = {

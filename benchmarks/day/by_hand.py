@@ -1,11 +1,10 @@
-"""The same tables as SQL by hand, in plain DuckDB on the lake's files: what the pipeline is measured against.
+"""The same tables as SQL by hand, in plain DuckDB on the lake's events: what the pipeline is measured against.
 
     LAKE_PATH=… python -m benchmarks.day.by_hand FOLDER sessions carts …
 
-The statements in `sql/` are written for one day and the default settings, as one would write them once and without
-the pipeline's code: sessions are cut neither at midnight nor at a campaign. A table goes to a Parquet file of its
-name, with the compression that delta-rs takes. There are as many threads as the pipeline has, and no memory limit but
-DuckDB's own.
+The scripts are those that the proofs hold the pipeline's tables against, for the default settings. They run one after
+another, each with what those before it left in the connection. A table goes to a Parquet file of its name, with the
+compression that delta-rs takes. There are as many threads as the pipeline has, and no memory limit but DuckDB's own.
 """
 
 from __future__ import annotations
@@ -14,19 +13,15 @@ import argparse
 import json
 from functools import partial
 from pathlib import Path
-from string import Template
 
 import duckdb
 from deltalake import DeltaTable
 
-from benchmarks.day.events import DAY
 from benchmarks.day.usage import used_by
-from clickstream_assets.catalogue import CUSTOMER_SEGMENTS, EVENTS, SESSIONS, USER_SEGMENTS, Table
+from clickstream_assets.catalogue import EVENTS, Table
 from clickstream_assets.settings import load_settings
+from clickstream_assets_tests.proofs.scripts import create_expected, database, run_script
 
-SQL = Path(__file__).parent / "sql"
-READ_BY_OTHERS = ("carts",)
-"""Where a table's statements leave behind what those of another read."""
 ORDER = (
     "sessions",
     "carts",
@@ -39,10 +34,12 @@ ORDER = (
     "campaign_attribution",
     "daily_summary",
 )
+SCRIPTS_OF = {"customer_segments": ("customer_segment_days", "customer_segments")}
+"""Tables that an asset makes, where it is not the one of its name alone."""
 
 
 def source(lake: str, table: Table) -> str:
-    """The SQL that reads a table's files."""
+    """Return the SQL that reads a table's files."""
     files = DeltaTable(f"{lake}/{table.name}").file_uris()
     days = "".join(
         f", hive_partitioning = true, hive_types = {{'{column}': DATE}}" for column in table.partition_by
@@ -50,43 +47,35 @@ def source(lake: str, table: Table) -> str:
     return f"read_parquet({files}{days})"
 
 
-def write(connection: duckdb.DuckDBPyConnection, name: str, folder: Path) -> None:
-    """Compute a table into a file: of the statements in its script, the last one's rows."""
-    script = Template((SQL / f"{name}.sql").read_text())
-    text = script.substitute(day=DAY.isoformat(), day_us=86_400_000_000, folder=folder)
-    *before, last = (statement.query for statement in connection.extract_statements(text))
-    for statement in before:
-        connection.execute(statement)
-    file = folder / f"{name}.parquet"
-    connection.execute(f"COPY ({last.rstrip().rstrip(';')}) TO '{file}' (FORMAT parquet, COMPRESSION snappy)")
+def write(connection: duckdb.DuckDBPyConnection, asset: str, folder: Path) -> None:
+    """Compute an asset's tables into files."""
+    for name in SCRIPTS_OF.get(asset, (asset,)):
+        run_script(connection, name)
+        connection.execute(
+            f"COPY expected.{name} TO '{folder / name}.parquet' (FORMAT parquet, COMPRESSION snappy)"
+        )
 
 
 def main() -> None:
-    """Write the tables that are asked for, and, without measuring, those that they read."""
+    """Write all tables, as each may read those before it; print what those that are asked for took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("tables", nargs="+", choices=ORDER)
     arguments = parser.parse_args()
     settings = load_settings()
-    connection = duckdb.connect(
-        config={
-            "threads": settings.duckdb_threads or 2,
-            "temp_directory": str(arguments.folder / "spill"),
-            "preserve_insertion_order": False,
-        }
+    connection = database(
+        threads=settings.duckdb_threads or 2,
+        temp_directory=str(arguments.folder / "spill"),
+        preserve_insertion_order=False,
     )
-    connection.execute("SET TimeZone = 'UTC'")
-    for table in (EVENTS, SESSIONS, USER_SEGMENTS, CUSTOMER_SEGMENTS):
-        connection.execute(f"CREATE VIEW {table.name} AS FROM {source(settings.lake, table)}")
-    connection.execute((SQL / "setup.sql").read_text())
-    figures = {}
-    for name in ORDER:
-        work = partial(write, connection, name, arguments.folder)
-        if name in arguments.tables:
-            figures[name] = used_by(work)
-        elif name in READ_BY_OTHERS and "customer_segments" in arguments.tables:
-            work()
-    print(json.dumps({"tables": figures}))
+    connection.execute(
+        "CREATE VIEW accepted AS "
+        'SELECT * EXCLUDE (event_date), "offset" AS line, session_id AS client_session_id, is_bot AS is_robot '
+        f"FROM {source(settings.lake, EVENTS)}"
+    )
+    create_expected(connection)
+    used = {name: used_by(partial(write, connection, name, arguments.folder)) for name in ORDER}
+    print(json.dumps({"tables": {name: used[name] for name in arguments.tables}}))
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ def maker(
     return make
 
 
-def touched_days(settings: SettingsResource, lake: Lake) -> list[date]:
-    """Ask, as the ingest does, which days the last batch of events touches."""
+def days_of_last_batch(settings: SettingsResource, lake: Lake) -> list[date]:
+    """Return, as the ingest asks for them, the days that the last batch of events makes dirty."""
     last = lake.snapshot(EVENTS).batch
     return dirty_days(lake, last - 1, settings.get())
 
@@ -92,7 +92,7 @@ def main() -> None:
     """Make the tables that are asked for, and, without measuring, those that they read."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="+", choices=ASSETS)
-    parser.add_argument("--late", action="store_true", help="repair what the last batch of events touches")
+    parser.add_argument("--late", action="store_true", help="recompute what the last batch of events reaches")
     arguments = parser.parse_args()
     settings = SettingsResource()
     lake = LakeResource(settings=settings, compute=ComputeResource(settings=settings))
@@ -101,7 +101,7 @@ def main() -> None:
     if arguments.late:
 
         def ask() -> None:
-            days[:] = touched_days(settings, lake.get())
+            days[:] = days_of_last_batch(settings, lake.get())
 
         figures["dirty_days"] = used_by(ask)
     with dg.DagsterInstance.ephemeral() as instance:

@@ -5,30 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from clickstream_assets_tests.proofs.scripts import SCRIPTS, create_expected, database, run_script
 from clickstream_assets_tests.proofs.shop import DAILY_TABLES, Tables
 
-SQL = Path(__file__).parent / "sql"
-STATEMENTS = (
-    "events",
-    "sessions",
-    "carts",
-    "user_segments",
-    "customers",
-    "rfm_scores",
-    "customer_segments",
-    "products",
-    "funnel_segment",
-    "funnel",
-    "attribution",
-    "daily_summary",
-    "daily_report",
-)
 SAMPLES = 5
 # What is compared in another way, or not at all: a hash of settings, and when a report was made.
 COMPARED_APART = {
@@ -38,13 +22,6 @@ COMPARED_APART = {
 }
 
 Difference = list[tuple[Any, ...]]
-
-
-def database() -> duckdb.DuckDBPyConnection:
-    """An empty DuckDB in which days are UTC's."""
-    connection = duckdb.connect(config={"threads": 2})
-    connection.execute("SET TimeZone = 'UTC'")
-    return connection
 
 
 class Recomputation:
@@ -60,22 +37,16 @@ class Recomputation:
 
     def __init__(self, raw: str, first: date, last: date) -> None:
         self._duckdb = database()
-        self._duckdb.execute("CREATE SCHEMA expected")
-        for table in DAILY_TABLES:
-            self._duckdb.register("empty", table.arrow.empty_table())
-            self._duckdb.execute(f"CREATE TABLE expected.{table.name} AS FROM empty")
         self._duckdb.execute(f"CREATE TABLE raw AS SELECT row_number() OVER () AS line, * FROM ({raw})")
+        run_script(self._duckdb, "duplicates")
+        create_expected(self._duckdb)
         self._duckdb.execute(
             "CREATE TABLE days AS SELECT unnest(generate_series($1::TIMESTAMP, $2::TIMESTAMP, INTERVAL 1 DAY))::DATE "
             "AS report_date",
             [first, last],
         )
-        for name in STATEMENTS:
-            self._duckdb.execute((SQL / f"{name}.sql").read_text())
-        self._duckdb.execute(
-            "INSERT INTO expected.daily_report BY NAME "
-            "SELECT report_date, now() AS generated_at, report FROM reports"
-        )
+        for name in SCRIPTS:
+            run_script(self._duckdb, name)
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Rows of a query on the tables of the statements; the daily ones are in the schema `expected`."""
@@ -96,10 +67,24 @@ class Recomputation:
 
     def _products_that_no_session_begins_or_ends_with(self, sessions: pa.Table) -> Difference:
         self._duckdb.register("actual", sessions)
+        # What happened at one moment, and has no ids of the sender's, is in no order.
         return self.query(
             f"""
+            WITH shown AS (
+                SELECT session_id, product_id,
+                    rank() OVER (PARTITION BY session_id ORDER BY us, event_id) AS from_entry,
+                    rank() OVER (PARTITION BY session_id ORDER BY us DESC, event_id DESC) AS from_exit
+                FROM expected.sessions JOIN events USING (user_id)
+                WHERE event_time BETWEEN start_time AND end_time AND product_id IS NOT NULL
+            ),
+            ends AS (
+                SELECT session_id,
+                    list(product_id) FILTER (from_entry = 1) AS entry_products,
+                    list(product_id) FILTER (from_exit = 1) AS exit_products
+                FROM shown GROUP BY session_id
+            )
             SELECT session_id, entry_product_id, entry_products, exit_product_id, exit_products
-            FROM actual JOIN visits USING (session_id)
+            FROM actual LEFT JOIN ends USING (session_id)
             WHERE NOT coalesce(list_contains(entry_products, entry_product_id), entry_product_id IS NULL)
                 OR NOT coalesce(list_contains(exit_products, exit_product_id), exit_product_id IS NULL)
                 OR (entry_products IS NULL) <> (entry_product_id IS NULL)

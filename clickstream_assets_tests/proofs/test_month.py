@@ -150,7 +150,7 @@ def test_every_table_of_a_simulated_month_equals_sql_on_its_lines(month: Month):
     # Nothing of what there is to prove is missing.
     states = recomputation.query("SELECT DISTINCT state FROM expected.carts")
     assert {state for (state,) in states} == {"open", "abandoned", "recovered", "emptied", "converted"}
-    reasons = recomputation.query("SELECT DISTINCT bot_reason FROM visits")
+    reasons = recomputation.query("SELECT DISTINCT bot_reason FROM expected.sessions")
     assert {reason for (reason,) in reasons} == {None, "user_agent", "view_rate", "endless_session"}
     ((campaigns,),) = recomputation.query(
         "SELECT count(DISTINCT campaign) FROM expected.campaign_attribution"

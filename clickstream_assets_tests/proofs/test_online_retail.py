@@ -19,7 +19,8 @@ from clickstream_assets.local.stack import Stack
 from clickstream_assets.reports.text import render_text
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.conftest import DATA
-from clickstream_assets_tests.proofs.recomputation import Recomputation, database, served_differences
+from clickstream_assets_tests.proofs.recomputation import Recomputation, served_differences
+from clickstream_assets_tests.proofs.scripts import database
 from clickstream_assets_tests.proofs.shop import Tables, running_pipeline
 
 FILE = DATA / "uci_online_retail_20101201-20110930.csv.gz"

@@ -15,7 +15,7 @@ SELECT
     order_key
 FROM persons
 WHERE event_type IN ('add_to_cart', 'remove_from_cart', 'purchase')
-    AND user_id IN (SELECT user_id FROM persons WHERE event_type = 'add_to_cart');
+QUALIFY bool_or(turn = 0) OVER (PARTITION BY user_id);
 
 CREATE TYPE line AS STRUCT(product_id VARCHAR, quantity BIGINT, price DECIMAL(18, 4), currency VARCHAR);
 
@@ -185,17 +185,3 @@ SELECT
 FROM cart_pauses
 UNION ALL
 SELECT user_id, abandoned_at::DATE, NULL, value FROM expected.carts WHERE state = 'abandoned';
-
--- What happened to carts on each day; one that is given up twice counts on both.
-INSERT INTO expected.cart_days BY NAME
-SELECT
-    report_date,
-    count(*) FILTER (what = 'opened') AS opened,
-    count(*) FILTER (what = 'abandoned') AS abandoned,
-    count(*) FILTER (what = 'purchased') AS purchased
-FROM (
-    SELECT 'opened' AS what, opened_at::DATE AS report_date FROM expected.carts
-    UNION ALL SELECT 'abandoned', left_on FROM abandonments
-    UNION ALL SELECT 'purchased', purchased_at::DATE FROM expected.carts WHERE purchased_at IS NOT NULL
-)
-GROUP BY report_date;

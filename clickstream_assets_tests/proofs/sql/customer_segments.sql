@@ -1,5 +1,49 @@
--- Customers by the segments of their scores, and who left carts that were abandoned in 30 days and are not taken up.
+-- Customers as of the end of each day: their orders of 365 days, by user and order id or, without one, minute.
 
+CREATE TABLE orders AS
+SELECT
+    user_id, order_key, event_date AS order_date, max(us) AS order_at, coalesce(sum(amount), 0) AS amount
+FROM persons
+WHERE event_type = 'purchase'
+GROUP BY user_id, order_key, event_date;
+
+CREATE TABLE customers AS
+SELECT
+    report_date,
+    user_id,
+    report_date - max(order_date) AS recency_days,
+    count(DISTINCT order_key) AS frequency,
+    sum(amount) AS monetary
+FROM expected.customer_segment_days
+JOIN orders ON order_date <= report_date AND order_date > report_date - 365
+GROUP BY report_date, user_id;
+
+-- Scores: in which fifth of the day's buyers, 5 the best; equals are in the same, the one that the middle of them is in.
+CREATE MACRO fifth(rank, equals, buyers) AS 1 + (5 * (2 * rank + equals - 2)) // (2 * buyers);
+
+CREATE VIEW rfm_scores AS
+SELECT
+    report_date,
+    user_id,
+    fifth(
+        rank() OVER (PARTITION BY report_date ORDER BY recency_days DESC),
+        count(*) OVER (PARTITION BY report_date, recency_days),
+        count(*) OVER its_day
+    ) AS r_score,
+    fifth(
+        rank() OVER (PARTITION BY report_date ORDER BY frequency),
+        count(*) OVER (PARTITION BY report_date, frequency),
+        count(*) OVER its_day
+    ) AS f_score,
+    fifth(
+        rank() OVER (PARTITION BY report_date ORDER BY monetary),
+        count(*) OVER (PARTITION BY report_date, monetary),
+        count(*) OVER its_day
+    ) AS m_score
+FROM customers
+WINDOW its_day AS (PARTITION BY report_date);
+
+-- Who left carts that were abandoned in 30 days and are not taken up.
 CREATE TABLE leavers AS
 SELECT report_date, user_id, count(*) AS abandoned_carts, sum(value) AS abandoned_value
 FROM expected.customer_segment_days

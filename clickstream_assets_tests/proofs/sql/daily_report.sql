@@ -97,3 +97,6 @@ SELECT
 FROM figures AS now
 LEFT JOIN figures AS day_before ON day_before.report_date = now.report_date - 1 AND day_before.is_known
 LEFT JOIN figures AS week_before ON week_before.report_date = now.report_date - 7 AND week_before.is_known;
+
+INSERT INTO expected.daily_report BY NAME
+SELECT report_date, now() AS generated_at, report FROM reports;

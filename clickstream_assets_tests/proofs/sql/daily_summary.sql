@@ -24,7 +24,7 @@ session_days AS (
         count(*) FILTER (NOT is_bot AND total_events = 1) AS bounced_sessions,
         count(*) FILTER (NOT is_bot AND purchases > 0) AS converted_sessions,
         count(*) FILTER (is_bot) AS bot_sessions
-    FROM visits
+    FROM expected.sessions
     GROUP BY session_date
 ),
 filled AS (

@@ -2,50 +2,61 @@
 -- hour of that view; overall, in each category, and overall for the users of each segment of either kind.
 
 CREATE TABLE funnel_steps AS
-SELECT 'overall' AS dimension, 'all' AS value, event_date, user_id, event_type, us FROM persons
-UNION ALL
-SELECT 'category', coalesce(product_category, 'unknown'), event_date, user_id, event_type, us FROM persons;
-
-CREATE TABLE funnel_users AS
-WITH views AS (SELECT * FROM funnel_steps WHERE event_type = 'view'),
-additions AS (
-    SELECT views.event_date, dimension, value, user_id, views.us AS viewed_at, step.us AS added_at
-    FROM views JOIN funnel_steps AS step USING (dimension, value, user_id)
-    WHERE step.event_type = 'add_to_cart' AND step.us BETWEEN views.us AND views.us + 3600000000
+WITH steps AS (
+    SELECT event_date AS report_date, coalesce(product_category, 'unknown') AS category, user_id, event_type, us
+    FROM persons
+    WHERE event_type IN ('view', 'add_to_cart', 'purchase')
 ),
-purchases AS (
-    SELECT additions.event_date, dimension, value, user_id
-    FROM additions JOIN funnel_steps AS step USING (dimension, value, user_id)
-    WHERE step.event_type = 'purchase' AND step.us BETWEEN added_at AND viewed_at + 3600000000
+-- What follows a view of the day before.
+with_next_day AS (
+    FROM steps
+    UNION ALL
+    SELECT * REPLACE (report_date - 1 AS report_date)
+    FROM steps
+    WHERE event_type <> 'view' AND us % 86400000000 < 3600000000
 )
-SELECT
-    event_date AS report_date,
-    dimension,
-    value,
-    user_id,
-    (event_date, dimension, value, user_id) IN (SELECT (event_date, dimension, value, user_id) FROM additions)
-        AS carted,
-    (event_date, dimension, value, user_id) IN (SELECT (event_date, dimension, value, user_id) FROM purchases)
-        AS purchased
-FROM (SELECT DISTINCT event_date, dimension, value, user_id FROM views);
+SELECT * EXCLUDE (category), 'overall' AS dimension, 'all' AS value FROM with_next_day
+UNION ALL
+SELECT * EXCLUDE (category), 'category', category FROM with_next_day;
 
 INSERT INTO expected.funnel BY NAME
-WITH groups AS (
-    SELECT report_date, dimension, value, carted, purchased FROM funnel_users
+WITH views AS (FROM funnel_steps WHERE event_type = 'view'),
+-- The latest view before an addition leaves it the most time, as the latest addition does a purchase.
+additions AS (
+    SELECT report_date, dimension, value, user_id, step.us, views.us AS viewed_at
+    FROM (FROM funnel_steps WHERE event_type = 'add_to_cart') AS step
+    ASOF JOIN views USING (report_date, dimension, value, user_id, us)
+    WHERE step.us - views.us <= 3600000000
+),
+purchases AS (
+    SELECT report_date, dimension, value, user_id
+    FROM (FROM funnel_steps WHERE event_type = 'purchase') AS step
+    ASOF JOIN additions USING (report_date, dimension, value, user_id, us)
+    WHERE step.us - viewed_at <= 3600000000
+),
+reached AS (
+    FROM (SELECT DISTINCT report_date, dimension, value, user_id FROM views)
+    LEFT JOIN (SELECT DISTINCT report_date, dimension, value, user_id, 1 AS carted FROM additions)
+        USING (report_date, dimension, value, user_id)
+    LEFT JOIN (SELECT DISTINCT *, 1 AS purchased FROM purchases) USING (report_date, dimension, value, user_id)
+),
+-- Segments: what users did that day, and which customers they were at the end of the day before.
+grouped AS (
+    SELECT report_date, dimension, value, carted, purchased FROM reached
     UNION ALL
-    SELECT report_date, segment.dimension, segment.value, carted, purchased
-    FROM funnel_users JOIN funnel_segment AS segment USING (report_date, user_id)
-    WHERE funnel_users.dimension = 'overall'
+    SELECT report_date, 'segment', segment, carted, purchased
+    FROM reached JOIN expected.user_segments USING (report_date, user_id)
+    WHERE dimension = 'overall'
+    UNION ALL
+    SELECT reached.report_date, 'rfm', coalesce(rfm_segment, 'not_a_customer'), carted, purchased
+    FROM reached
+    LEFT JOIN expected.customer_segments AS day_before
+        ON day_before.user_id = reached.user_id AND day_before.report_date = reached.report_date - 1
+    WHERE dimension = 'overall'
 ),
 counts AS (
-    SELECT
-        report_date,
-        dimension,
-        value,
-        count(*) AS viewers,
-        count(*) FILTER (carted) AS carters,
-        count(*) FILTER (purchased) AS purchasers
-    FROM groups
+    SELECT report_date, dimension, value, count(*) AS viewers, count(carted) AS carters, count(purchased) AS purchasers
+    FROM grouped
     GROUP BY ALL
 )
 SELECT
