@@ -11,17 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from benchmarks.measure import say
+from benchmarks.measure import say, temporary_home
 from clickstream_assets.analytics.carts import STATES as CART_STATES
 from clickstream_assets.analytics.customers import customer_segments, orders
 from clickstream_assets.analytics.segments import user_segments
@@ -124,15 +122,15 @@ def main() -> None:
         **load_settings().model_dump()
         | {"duckdb_memory_limit": "4GB", "spark_driver_memory": "4g", "duckdb_threads": 2}
     )
-    with tempfile.TemporaryDirectory(prefix="clickstream-benchmark-") as folder:
+    with temporary_home() as folder:
         duckdb_engine = DuckDBEngine(settings)
-        lake = Lake(folder, duckdb_engine)
+        lake = Lake(str(folder), duckdb_engine)
         first, last = write_events(lake, settings, arguments.events)
         say("events are written")
         result: dict[str, Any] = {"events": arguments.events}
         result["duckdb"] = on_engine(duckdb_engine, lake, first, last)
         say("duckdb is done")
-        files = [str(path) for path in Path(folder, EVENTS.name).rglob("*.parquet")]
+        files = [str(path) for path in (folder / EVENTS.name).rglob("*.parquet")]
         connection = duckdb.connect(config={"threads": 2})
         connection.execute("SET TimeZone = 'UTC'")
         connection.read_parquet(files, hive_partitioning=True).create_view("events")
@@ -140,7 +138,7 @@ def main() -> None:
             "sessions": timed(lambda: connection.sql(SESSIONS_BY_HAND).to_arrow_table().num_rows)
         }
         spark = SparkEngine(lambda: spark_session(settings))
-        result["spark"] = on_engine(spark, Lake(folder, spark), first, last)
+        result["spark"] = on_engine(spark, Lake(str(folder), spark), first, last)
         spark.session.stop()
     print(json.dumps(result))
 

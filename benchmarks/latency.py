@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
+from benchmarks.measure import temporary_home
 from clickstream_assets.local.demo import Demo
 
 
@@ -27,8 +26,8 @@ def main() -> None:
     parser.add_argument("--before", type=int, default=20_000, help="Events that are there at the start.")
     arguments = parser.parse_args()
     recommended, everything = [], []
-    with tempfile.TemporaryDirectory(prefix="clickstream-benchmark-") as folder, ExitStack() as stack:
-        run = Demo(Path(folder), True, stack, time.monotonic())
+    with temporary_home() as home, ExitStack() as stack:
+        run = Demo(home, True, stack, time.monotonic())
         sent, _ = run.feed(None, arguments.before, 0.01, seed=1)
         run.wait(sent, 300)
         for number in range(arguments.rounds):

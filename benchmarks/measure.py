@@ -1,4 +1,4 @@
-"""What the benchmarks share: servers of their own, and the time and memory of a process."""
+"""Servers, temporary folders and processes that end with the benchmark, and the time and memory of a process."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from clickstream_assets.local.children import exit_on_sigterm
+from clickstream_assets.local.children import Child, exit_on_sigterm
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import load_settings
 from clickstream_assets.stores.prepare import prepare_servers
@@ -25,11 +24,17 @@ SAMPLE_SECONDS = 1.0
 
 
 @contextmanager
-def servers() -> Iterator[Path]:
-    """Kafka, PostgreSQL and Elasticsearch in a temporary home, with the environment set to them."""
+def temporary_home() -> Iterator[Path]:
+    """Make a folder that is removed at the end. From here on SIGTERM ends the benchmark as Ctrl-C does."""
     exit_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="clickstream-benchmark-") as folder:
-        home = Path(folder)
+        yield Path(folder)
+
+
+@contextmanager
+def servers() -> Iterator[Path]:
+    """Kafka, PostgreSQL and Elasticsearch in a temporary home, with the environment set to them."""
+    with temporary_home() as home:
         stack = Stack(home, load_settings().jars_path, progress=say)
         try:
             stack.up(dagster_yaml=Path(__file__).parents[1] / "dagster.yaml")
@@ -47,28 +52,63 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run_measured(arguments: list[str]) -> dict[str, Any]:
+def run_python(
+    arguments: Sequence[str],
+    settings: Mapping[str, str] | None = None,
+    look: Callable[[psutil.Process], None] = lambda _: None,
+) -> str:
+    """Run Python in a process of its own, which ends with this one, and so does what it has started.
+
+    Args:
+        arguments: of Python.
+        settings: environment variables besides those of this process.
+        look: is called with the process every second while it runs.
+
+    Returns:
+        The last line that it printed; "" if it printed none.
+
+    Raises:
+        SystemExit: it failed; the message names the arguments and the status.
+    """
+    # A file: a pipe that nobody reads meanwhile would hold up a Spark that has much to say.
+    with tempfile.TemporaryFile("w+b") as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdout=output,
+            env=os.environ | (settings or {}),
+            start_new_session=True,
+        )
+        try:
+            watched = psutil.Process(process.pid)
+            while process.poll() is None:
+                look(watched)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(SAMPLE_SECONDS)
+        finally:
+            Child("Python", process, Path(os.devnull)).stop()
+        output.seek(0)
+        lines = output.read().decode().splitlines()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(arguments)} ended with status {process.returncode}")
+    return lines[-1] if lines else ""
+
+
+def run_measured(arguments: Sequence[str]) -> dict[str, Any]:
     """Run a Python script that prints a JSON object last.
 
     Returns:
         That object, with `peak_mb`: the most memory (proportional set size) of the process and its children;
         `cpu_seconds`: what they all used; `load`: how many on average wanted to run, the machine's other work included.
     """
-    # A file: a pipe that nobody reads meanwhile would hold up a Spark that has much to say.
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen([sys.executable, *arguments], stdout=output, text=True)
-        watched = psutil.Process(process.pid)
-        peak = 0
-        cpu: dict[psutil.Process, float] = {}
-        while process.poll() is None:
-            peak = max(peak, memory(watched))
-            cpu |= cpu_seconds(watched)
-            time.sleep(SAMPLE_SECONDS)
-        output.seek(0)
-        lines = output.read().splitlines()
-    if process.returncode:
-        raise SystemExit(f"{' '.join(arguments)} ended with status {process.returncode}")
-    return json.loads(lines[-1]) | {
+    peak = 0
+    cpu: dict[psutil.Process, float] = {}
+
+    def look(process: psutil.Process) -> None:
+        nonlocal peak, cpu
+        peak = max(peak, memory(process))
+        cpu |= cpu_seconds(process)
+
+    return json.loads(run_python(arguments, look=look)) | {
         "peak_mb": round(peak / 2**20),
         "cpu_seconds": round(sum(cpu.values()), 1),
         "load": round(os.getloadavg()[1], 1),

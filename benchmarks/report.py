@@ -13,16 +13,13 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter, defaultdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import say
+from benchmarks.measure import run_python, say, temporary_home
 
 DAY = date(2024, 5, 1)
 TOP = 5
@@ -206,15 +203,15 @@ def main() -> None:
     if arguments.measured:
         measured(arguments.measured, arguments.folder)
         return
-    with tempfile.TemporaryDirectory(prefix="clickstream-benchmark-") as name:
+    with temporary_home() as folder:
         # In a process of its own, so that what it took is not inherited by those that are measured.
-        writing = f"from benchmarks.report import *; write_day(Path({name!r}), {arguments.events})"
-        subprocess.run([sys.executable, "-c", writing], check=True)
+        writing = f"from benchmarks.report import *; write_day(Path({str(folder)!r}), {arguments.events})"
+        run_python(["-c", writing])
         say("the day is written")
         figures: dict[str, Any] = {}
         results = []
         for way in WAYS:
-            runs = [_run(way, name) for _ in range(arguments.runs)]
+            runs = [_run(way, folder) for _ in range(arguments.runs)]
             results += [run.pop("result") for run in runs]
             figures[way] = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
             say(f"{way}: {figures[way]}")
@@ -229,10 +226,8 @@ def main() -> None:
     print(json.dumps({"events": arguments.events, **figures}))
 
 
-def _run(way: str, folder: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.report", "--measured", way, "--folder", folder]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def _run(way: str, folder: Path) -> dict[str, Any]:
+    return json.loads(run_python(["-m", "benchmarks.report", "--measured", way, "--folder", str(folder)]))
 
 
 if __name__ == "__main__":

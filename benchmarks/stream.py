@@ -118,7 +118,7 @@ class Watch(threading.Thread):
         self._is_over = threading.Event()
 
     def run(self) -> None:
-        """Look until it is over."""
+        """Look until `stop` is called."""
         while not self._is_over.wait(0.1):
             for product in self._look():
                 self.seen.setdefault(product, time.time())
@@ -206,7 +206,7 @@ def main() -> None:
 
 
 def _wait(is_so: Callable[[], bool], child: Child) -> float:
-    """Wait until it is so; returns how many seconds that took."""
+    """Wait until `is_so` returns true; return how many seconds that took."""
     start = time.monotonic()
     while not is_so():
         child.check()
@@ -254,7 +254,7 @@ def _always_on(home: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         in_elasticsearch.start()
 
         def sampled(rate: float, seconds: float, every: float, with_probes: bool) -> list[dict[str, Any]]:
-            sender = threading.Thread(target=traffic.run, args=(rate, seconds, with_probes))
+            sender = threading.Thread(target=traffic.run, args=(rate, seconds, with_probes), daemon=True)
             began = time.monotonic()
             sender.start()
             samples = []

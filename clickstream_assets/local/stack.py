@@ -214,7 +214,7 @@ class Stack:
             runs = [pool.submit(bring_up, kind) for kind in kinds]
             try:
                 errors = [run.exception() for run in runs]
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):
                 cancelled.set()
                 raise
         problems = [error for error in errors if error]

@@ -1,9 +1,0 @@
-SELECT event_date AS report_date,
-    coalesce(product_category, 'unknown') AS category,
-    count(*) FILTER (event_type = 'view') AS views,
-    count(*) FILTER (event_type = 'purchase') AS purchases,
-    percent(purchases, views) AS conversion_rate,
-    count(*) FILTER (event_type = 'add_to_cart') AS add_to_carts,
-    coalesce(sum(paid(price, quantity)) FILTER (event_type = 'purchase'), 0) AS revenue,
-    count(DISTINCT user_id) AS users
-FROM persons(DATE '$day', DATE '$day') WHERE event_type IN ('view', 'add_to_cart', 'purchase') GROUP BY ALL
