@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
+import os
 import re
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 import pytest
 import typer
-from apiflask import APIFlask
 from typer.core import TyperGroup
 
-from clickstream_assets import catalogue
 from clickstream_assets.api.app import create_app
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
 from clickstream_assets.commands.app import app as command_line
 from clickstream_assets.definitions import defs
-from clickstream_assets.defs.checks import table_checks
-from clickstream_assets.engine import DuckDBEngine
+from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.dagster_private import AssetGraph
+from clickstream_assets_tests.databases import environment
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -140,7 +139,7 @@ def test_files_that_are_named_are_there(page: str):
         if re.fullmatch(r"[\w.]+(/[\w.]+)+(\.py|\.sh|\.md|\.yaml|\.yml|\.xml|/)", span)
         and not span.startswith(("scripts/", "src/", "pyspark/"))
     }
-    new = {path for path, _ in examples()}
+    new = {step.path for step in steps()}
     places = (ROOT, ROOT / "clickstream_assets", ROOT / "clickstream_assets_tests")
     assert not {path for path in named - new if not any((place / path).exists() for place in places)}
 
@@ -241,9 +240,8 @@ def test_variables_are_settings(page: str, constants: set[str]):
     }
     variables = {name for name in named if VARIABLE.fullmatch(name.removesuffix("…"))}
     if page == "docs/extending.md":
-        variables = {
-            name for name in variables if not any(name in assigned_in(code) for _, code in examples())
-        }
+        added = "\n".join(line for step in steps() for line in step.lines)
+        variables = {name for name in variables if name not in added and name.lower() not in added}
     known = ours | constants | OTHERS_VARIABLES
     if page == "docs/moving-over.md":
         known |= OLD_VARIABLES
@@ -363,84 +361,100 @@ def test_architecture_defines_every_customer_segment():
     ] == [segment.definition for segment in RFM_SEGMENTS]
 
 
-def examples() -> list[tuple[str, str]]:
-    """extending.md's code: where it goes, and the code."""
-    found = [
-        re.match(r"# (\S+\.py)\n(.*)", code, re.DOTALL) for code in fences("docs/extending.md", "python")
-    ]
-    return [(block[1], block[2]) for block in found if block]
+class Step(NamedTuple):
+    """A step of extending.md: a new file, or a change of one that is there."""
+
+    path: str
+    is_new: bool
+    lines: list[str]
+
+    def apply(self, root: Path) -> None:
+        """Make it in a copy of the project."""
+        path = root / self.path
+        if self.is_new:
+            assert not path.exists(), path
+            path.write_text("\n".join(self.lines) + "\n")
+            return
+        before, after = (
+            "".join(f"{line[1:]}\n" for line in self.lines if not line.startswith(other)) for other in "+-"
+        )
+        text = path.read_text()
+        assert text.count(before) == 1, f"{self.path} has this {text.count(before)} times:\n{before}"
+        path.write_text(text.replace(before, after))
 
 
-Add = Callable[[str], ModuleType]
+@cache
+def tutorials() -> dict[str, str]:
+    """The sections of extending.md that have steps, by their titles."""
+    sections = re.split(r"^## (.*)\n", text_of("docs/extending.md"), flags=re.MULTILINE)[1:]
+    return {title: text for title, text in zip(sections[::2], sections[1::2], strict=True) if "```" in text}
 
 
-@pytest.fixture
-def add(monkeypatch: pytest.MonkeyPatch) -> Add:
-    """Run an example's block where it belongs: in a module of that name, or in one that is there."""
-    blocks = dict(examples())
-
-    def run(path: str) -> ModuleType:
-        name = path.removesuffix(".py").replace("/", ".")
-        code = compile(blocks[path], path, "exec", dont_inherit=True)
-        if not (ROOT / path).exists():
-            module = ModuleType(name)
-            exec(code, vars(module))
-            monkeypatch.setitem(sys.modules, name, module)
-            parent, _, own = name.rpartition(".")
-            monkeypatch.setattr(importlib.import_module(parent), own, module, raising=False)
-            return module
-        module = importlib.import_module(name)
-        namespace = dict(vars(module))
-        exec(code, namespace)
-        for new in namespace.keys() - vars(module).keys():
-            monkeypatch.setattr(module, new, namespace[new], raising=False)
-        return module
-
-    table = run("clickstream_assets/catalogue/reports.py")
-    monkeypatch.setattr(catalogue, "SEARCH_QUERIES", table.SEARCH_QUERIES, raising=False)
-    monkeypatch.setitem(catalogue.TABLES, "search_queries", table.SEARCH_QUERIES)
-    return run
+def steps_of(tutorial: str) -> list[Step]:
+    found = []
+    for _, language, code in FENCE.findall(tutorial):
+        if language != "sh":
+            header, *lines = code.splitlines()
+            found.append(Step(header.lstrip("@# "), language == "python", lines))
+    return found
 
 
-def test_every_example_is_looked_at():
-    assert len(fences("docs/extending.md", "python")) == len(examples())
-    assert {path for path, _ in examples()} == {
-        "clickstream_assets/catalogue/reports.py",
-        "clickstream_assets/analytics/searches.py",
-        "clickstream_assets/defs/reports/assets.py",
-        "clickstream_assets/api/tables.py",
-        "clickstream_assets_tests/analytics/test_searches.py",
-    }
+@cache
+def steps() -> list[Step]:
+    return [step for tutorial in tutorials().values() for step in steps_of(tutorial)]
 
 
-def test_the_examples_function_passes_the_examples_test(add: Add, duckdb_engine: DuckDBEngine):
-    add("clickstream_assets/analytics/searches.py")
-    test = add("clickstream_assets_tests/analytics/test_searches.py")
-    test.test_queries_are_counted_each_day_for_itself(duckdb_engine)
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with all steps made."""
+    root = tmp_path_factory.mktemp("extended")
+    for folder in ("clickstream_assets", "clickstream_assets_tests", "deploy", "docs", "helm"):
+        shutil.copytree(ROOT / folder, root / folder)
+    for file in ("pyproject.toml", "docker-compose.yml"):
+        shutil.copy(ROOT / file, root)
+    for step in steps():
+        step.apply(root)
+    return root
 
 
-def test_the_examples_asset_is_one_of_the_reports(add: Add, definitions: dg.Definitions):
-    add("clickstream_assets/analytics/searches.py")
-    asset = add("clickstream_assets/defs/reports/assets.py").search_queries
-    checks = table_checks([asset])
-    extended = dg.Definitions.merge(definitions, dg.Definitions(assets=[asset], asset_checks=checks))
-    graph = extended.resolve_asset_graph()
-    key = dg.AssetKey("search_queries")
-    assert graph.get(key).parent_keys == {dg.AssetKey("events"), dg.AssetKey("sessions")}
-    assert key in extended.resolve_job_def("refresh").asset_layer.executable_asset_keys
-    assert {found.name for found in graph.asset_check_keys if found.asset_key == key} == {
-        "keys_are_unique",
-        "values_are_allowed",
-    }
+def run_commands(root: Path, kind: str, env: Mapping[str, str]) -> None:
+    """Run the page's commands in the copy, and those of its tests that are of a kind, all of them at once."""
+    lines = [line for code in fences("docs/extending.md", "sh") for line in code.splitlines()]
+    tests = [line.removeprefix("pytest ") for line in lines if line.startswith("pytest ")]
+    commands = [line for line in dict.fromkeys(lines) if not line.startswith("pytest ")]
+    if kind != "server":
+        commands = [line for line in commands if "--migration" not in line]
+    own = {name: value for name, value in env.items() if not name.startswith("PYTEST_")}
+    own |= {"PYTHONPATH": str(root), "PATH": f"{Path(sys.executable).parent}:{own['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-e", "-c", "\n".join([*commands, f"pytest -q -m '{kind}' {' '.join(tests)}"])],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env=own,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_examples_route_lists_the_examples_columns(add: Add):
-    module = add("clickstream_assets/api/tables.py")
-    api = APIFlask(__name__)
-    api.register_blueprint(module.searches)
-    path: dict[str, Any] = api.spec["paths"]["/api/searches"]["get"]
-    assert {parameter["name"] for parameter in path["parameters"]} == {
-        *("limit", "offset", "format", "since", "until", "date")
-    }
-    row = api.spec["components"]["schemas"]["SearchQueryDay"]["properties"]
-    assert list(row) == catalogue.SEARCH_QUERIES.column_names
+def test_the_tutorials_work_without_a_server(extended: Path):
+    run_commands(extended, "not server and not spark", os.environ)
+    assert "is_bounce" in (extended / "docs" / "tables.md").read_text()
+
+
+def test_the_tutorials_work_with_servers(extended: Path, stack: Stack, servers: Settings):
+    run_commands(extended, "server", environment(servers) | {"CLICKSTREAM_TEST_HOME": str(stack.home)})
+    migrations = extended / "clickstream_assets" / "stores" / "postgres" / "migrations" / "versions"
+    # The copy has all the changes from the start, so the first one that is written has them all.
+    (written,) = migrations.glob("r0002_*.py")
+    assert "is_bounce" in written.read_text()
+    assert "search_queries" in written.read_text()
+
+
+def test_the_tutorials_count_the_files_that_they_edit():
+    files = [{step.path for step in steps_of(tutorial)} for tutorial in tutorials().values()]
+    for number in (4, 5):
+        # The same table as in the section before.
+        files[number] |= files[number - 1]
+    counted = re.findall(r"^\|[^|]+\| (\d) \|", text_of("docs/extending.md"), re.MULTILINE)
+    assert [len(each) for each in files] == [int(number) for number in counted]
