@@ -1,5 +1,6 @@
 # make demo     from nothing to a served recommendation; stays up until Ctrl-C
 # make demo ONCE=1 [EVENTS=FILE]     the same in a temporary home, then stops; the result is the last line
+# make check    style, types, import contracts, the pages, and the tests that need neither a server nor Spark
 # make test     everything that is checked, on real servers
 # make proofs   what takes half an hour more: ten months of a real shop; a simulated month in one run, day by day and
 #               shuffled; ten kills of the streams; and all that is served, computed on a cluster
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 HELM := v3.22.0
 DEMO_ARGS := $(if $(ONCE),--once) $(if $(EVENTS),--events "$(EVENTS)") $(ARGS)
 
-.PHONY: setup demo test lint helm proofs clean
+.PHONY: setup demo lint check test helm proofs clean
 
 setup: $(VENV)/.ready
 
@@ -38,6 +39,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+check: lint
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m "not server and not spark and not long"
 
 helm: $(VENV)/.helm-$(HELM)
 

@@ -1,7 +1,5 @@
 """Fixtures that all tests share: both engines and the real servers. What a test asks for decides its marks."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator
@@ -34,11 +32,8 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 NEEDS = {
     "duckdb_engine": "duckdb",
     "spark_engine": "spark",
-    "kafka": "server",
-    "postgres": "server",
+    "stack": "server",
     "private_postgres": "server",
-    "elasticsearch": "server",
-    "servers": "server",
 }
 """The mark that a test gets for each of these fixtures, asked for by itself or by another fixture."""
 # Tests that take a minute or more. What begins last would have all other processes wait for it.

@@ -25,6 +25,8 @@ from clickstream_assets_tests.databases import query, with_settings
 from clickstream_assets_tests.deploy.containers import wait_until
 from clickstream_assets_tests.ingestion import Ingestion, made_counts, simulate
 
+pytestmark = pytest.mark.spark
+
 RUN = [sys.executable, "-m", "clickstream_assets_tests.whole_run", "2024-05-01", "2024-05-02"]
 ON_A_CLUSTER = FOR_A_FEW_ROWS | {
     "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss8m"
@@ -51,7 +53,7 @@ def executed(command: list[str], **environment: str) -> str:
 
 
 def tasks(cluster: Cluster) -> list[int]:
-    """How many tasks each worker's executors have run so far."""
+    """Return how many tasks each worker's executors have run so far."""
     return [
         sum(log.read_text(errors="replace").count("Running task") for log in worker.rglob("stderr"))
         for worker in cluster.workers
@@ -59,7 +61,7 @@ def tasks(cluster: Cluster) -> list[int]:
 
 
 def contents(settings: Settings, lake: str) -> dict[str, object]:
-    """How many rows each table of the ingest has, and the visits themselves."""
+    """Return how many rows each table of the ingest has, and the visits themselves."""
     ingestion = Ingestion.of(with_settings(settings, lake_path=lake), DuckDBEngine(settings))
     visits = DeltaTable(f"{lake}/{SESSIONS.name}").to_pyarrow_table().select(SESSIONS.column_names)
     return ingestion.counts() | {"sessions": visits.sort_by(SESSIONS.key[-1]).to_pylist()}

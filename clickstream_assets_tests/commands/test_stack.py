@@ -32,6 +32,7 @@ def run(tmp_path):
     return run
 
 
+@pytest.mark.usefixtures("servers")
 def test_status_is_a_table_and_succeeds_when_all_are_healthy(run, stack):
     answer = run("stack", "status", "--home", str(stack.home))
     assert answer.returncode == 0, answer.stderr
@@ -51,6 +52,7 @@ def test_status_of_a_stack_that_does_not_run_fails(run, tmp_path):
     assert answer.stdout.count("stopped") == 3
 
 
+@pytest.mark.usefixtures("servers")
 def test_up_where_all_is_up_writes_the_env_file(run, stack, tmp_path):
     answer = run("stack", "up", "--home", str(stack.home), "--env-file", "here.env")
     assert answer.returncode == 0, answer.stderr
@@ -122,6 +124,7 @@ def test_a_servers_file_that_cannot_be_written_is_named(tmp_path):
         server.write("server.properties", "listeners=\n", Identity())
 
 
+@pytest.mark.server
 def test_ctrl_c_in_a_demo_that_was_to_give_a_result_fails(tmp_path):
     process = subprocess.Popen(
         [CLICKSTREAM, "demo", "--once"],

@@ -17,6 +17,9 @@ CLICKSTREAM = Path(sys.executable).parent / "clickstream"
 REES46 = DATA / "rees46_multicategory_20191001_train.csv.gz"
 
 
+pytestmark = pytest.mark.server
+
+
 def run_demo(tmp_path: Path, *arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess, dict]:
     """Run `clickstream demo --once` as a user does; return its last line as well."""
     done = subprocess.run(

@@ -15,8 +15,8 @@ import msgspec
 import psutil
 import psycopg
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import NewTopic
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from clickstream_assets.errors import LocalStackError
 from clickstream_assets.local.ports import LOOPBACK, free_port
@@ -28,6 +28,8 @@ HEALTHY = [
     ("PostgreSQL", Condition.HEALTHY),
     ("Elasticsearch", Condition.HEALTHY),
 ]
+pytestmark = pytest.mark.server
+
 TOPIC = "kept"
 LARGE = b"x" * 6_000_000
 
@@ -82,25 +84,34 @@ def store_something(stack: Stack) -> None:
     with database(stack) as connection:
         connection.execute("create table kept as select 42 as answer")
     search(stack, "PUT", "/kept/_doc/1?refresh=true", {"answer": 42})
-    admin = KafkaAdminClient(bootstrap_servers=servers)
-    admin.create_topics([NewTopic(TOPIC, 1, 1)])
-    admin.close()
-    producer = KafkaProducer(bootstrap_servers=servers, acks="all", max_request_size=10**7)
-    producer.send(TOPIC, b"old", timestamp_ms=1_262_304_000_000).get(30)
-    producer.send(TOPIC, LARGE).get(30)
-    producer.close()
+    AdminClient({"bootstrap.servers": servers}).create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result(30)
+    failures = []
+    producer = Producer(
+        {
+            "bootstrap.servers": servers,
+            "acks": "all",
+            "message.max.bytes": 10**7,
+            "delivery.report.only.error": True,
+            "on_delivery": lambda error, _: failures.append(error),
+        }
+    )
+    producer.produce(TOPIC, b"old", timestamp=1_262_304_000_000)
+    producer.produce(TOPIC, LARGE)
+    assert producer.flush(30) == 0
+    assert not failures
 
 
 def stored(stack: Stack) -> tuple[list[bytes], int, int]:
     """What `store_something` stored: the Kafka records, the row and the document."""
-    consumer = KafkaConsumer(
-        bootstrap_servers=stack.env()["KAFKA_BOOTSTRAP_SERVERS"],
-        auto_offset_reset="earliest",
-        consumer_timeout_ms=20_000,
-        max_partition_fetch_bytes=10**7,
+    consumer = Consumer(
+        {
+            "bootstrap.servers": stack.env()["KAFKA_BOOTSTRAP_SERVERS"],
+            "group.id": "other",
+            "enable.auto.commit": False,
+        }
     )
-    consumer.assign([TopicPartition(TOPIC, 0)])
-    records = [next(consumer).value for _ in range(2)]
+    consumer.assign([TopicPartition(TOPIC, 0, 0)])
+    records = [message.value() for message in consumer.consume(2, timeout=20)]
     consumer.close()
     with database(stack) as connection:
         row = connection.execute("select answer from kept").fetchone()
