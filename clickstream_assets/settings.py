@@ -407,20 +407,20 @@ class Settings(BaseSettings):
 
     @cached_property
     def kafka_client_options(self) -> dict[str, str]:
-        """Options with which librdkafka's clients reach the brokers, password included."""
+        """Options with which kafka-python's clients reach the brokers, password included."""
         options = {
-            "bootstrap.servers": self.kafka_bootstrap_servers,
-            "security.protocol": self.kafka_security_protocol.value,
+            "bootstrap_servers": self.kafka_bootstrap_servers,
+            "security_protocol": self.kafka_security_protocol.value,
         }
         if self._kafka_credentials:
             user, password = self._kafka_credentials
             options |= {
-                "sasl.mechanism": self.kafka_sasl_mechanism.value,
-                "sasl.username": user,
-                "sasl.password": password,
+                "sasl_mechanism": self.kafka_sasl_mechanism.value,
+                "sasl_plain_username": user,
+                "sasl_plain_password": password,
             }
         if self.kafka_ca_file:
-            options["ssl.ca.location"] = str(self.kafka_ca_file)
+            options["ssl_cafile"] = str(self.kafka_ca_file)
         return options
 
     @cached_property

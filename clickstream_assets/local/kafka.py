@@ -47,16 +47,21 @@ class Kafka(Server):
         """See the base class."""
         if not accepts_connections(self.port):
             return f"nothing listens on port {self.port} yet"
-        from confluent_kafka import KafkaException
-        from confluent_kafka.admin import AdminClient
+        from kafka import KafkaAdminClient
+
+        from clickstream_assets.stores.kafka.client import open_client
 
         try:
-            # librdkafka would write each failed attempt to stderr.
-            client = AdminClient({"bootstrap.servers": f"{LOOPBACK}:{self.port}", "log_level": 0})
-            metadata = client.list_topics(timeout=5)
-        except KafkaException as error:
-            return f"it does not answer: {error.args[0].str()}"
-        return None if metadata.brokers else "no broker is registered yet"
+            with open_client(
+                KafkaAdminClient,
+                timeout_seconds=5,
+                explain=lambda reason, _: ConnectionError(reason),
+                bootstrap_servers=f"{LOOPBACK}:{self.port}",
+            ):
+                # It is made once a broker has registered.
+                return None
+        except ConnectionError as error:
+            return f"it does not answer: {error}"
 
     def _properties(self, data: Path, controller_port: int) -> str:
         properties = {

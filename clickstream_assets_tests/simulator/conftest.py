@@ -27,40 +27,42 @@ def missing_topic(kafka, tmp_path):
 @pytest.fixture
 def own_topic(missing_topic):
     """The same, with the topic made: three partitions, and records of at most Kafka's default size."""
-    from kafka.admin import KafkaAdminClient, NewTopic
+    from confluent_kafka.admin import AdminClient, NewTopic
 
-    configs = {
-        # kafka-python reads LZ4 only with one more package, so the broker is told to store it unpacked.
-        "compression.type": "uncompressed",
-        "max.message.bytes": "1048588",
-    }
-    topic = NewTopic(missing_topic.kafka_topic, 3, topic_configs=configs)
-    admin = KafkaAdminClient(bootstrap_servers=missing_topic.kafka_bootstrap_servers.split(","))
-    try:
-        admin.create_topics([topic])
-    finally:
-        admin.close()
+    topic = NewTopic(missing_topic.kafka_topic, 3, config={"max.message.bytes": "1048588"})
+    admin = AdminClient({"bootstrap.servers": missing_topic.kafka_bootstrap_servers})
+    admin.create_topics([topic])[topic.topic].result()
     return missing_topic
 
 
 @pytest.fixture
 def consume(missing_topic):
     """Reads all that is in the topic, a list of records for each partition, with another client than ours."""
-    from kafka import KafkaConsumer, TopicPartition
+    from confluent_kafka import Consumer, KafkaError, TopicPartition
 
     def read_all() -> dict[int, list]:
-        servers = missing_topic.kafka_bootstrap_servers.split(",")
-        consumer = KafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, group_id=None)
+        name = missing_topic.kafka_topic
+        consumer = Consumer(
+            {
+                "bootstrap.servers": missing_topic.kafka_bootstrap_servers,
+                "group.id": "other",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+            }
+        )
         try:
-            numbers = consumer.partitions_for_topic(missing_topic.kafka_topic)
-            partitions = [TopicPartition(missing_topic.kafka_topic, number) for number in sorted(numbers)]
-            consumer.assign(partitions)
-            consumer.seek_to_beginning()
-            ends = consumer.end_offsets(partitions)
-            records = {partition.partition: [] for partition in partitions}
-            while any(consumer.position(partition) < ends[partition] for partition in partitions):
-                for partition, batch in consumer.poll(timeout_ms=1000).items():
-                    records[partition.partition] += batch
+            records = {number: [] for number in sorted(consumer.list_topics(name).topics[name].partitions)}
+            consumer.assign([TopicPartition(name, number, 0) for number in records])
+            unread = set(records)
+            while unread:
+                message = consumer.poll(30)
+                assert message, "the broker gives nothing"
+                if message.error():
+                    assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+                    unread.remove(message.partition())
+                else:
+                    records[message.partition()].append(message)
             return records
         finally:
             consumer.close()

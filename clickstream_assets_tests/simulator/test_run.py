@@ -30,7 +30,7 @@ def daily_lines(settings):
 def test_a_simulation_puts_the_same_records_into_the_topic_and_the_daily_files(own_topic, consume):
     made = run_simulation(own_topic, TWO_DAYS)
     by_partition = consume()
-    in_topic = [record.value for records in by_partition.values() for record in records]
+    in_topic = [record.value() for records in by_partition.values() for record in records]
     files = daily_lines(own_topic)
 
     found = judge(in_topic)
@@ -47,7 +47,7 @@ def test_a_simulation_puts_the_same_records_into_the_topic_and_the_daily_files(o
 
 def test_the_records_of_a_user_are_in_one_partition(own_topic, consume):
     run_simulation(own_topic, TWO_DAYS)
-    keys = [{record.key for record in records} for records in consume().values()]
+    keys = [{record.key() for record in records} for records in consume().values()]
     assert all(keys)
     assert sum(len(users) for users in keys) == len(set().union(*keys))
 
@@ -57,7 +57,7 @@ def test_daily_files_replay_to_the_same_counts(own_topic, consume, tmp_path):
     source = tmp_path / "all.jsonl"
     source.write_bytes(b"".join(path.read_bytes() for path in sorted(own_topic.raw_logs.iterdir())))
     replayed = run_replay(own_topic, source, files=False)
-    found = judge(record.value for records in consume().values() for record in records)
+    found = judge(record.value() for records in consume().values() for record in records)
     assert (replayed.sent, replayed.skipped) == (made.sent, {})
     assert found["events"] == made.events
     assert found["rejected"] == made.rejected
@@ -73,7 +73,7 @@ def test_a_stopped_simulation_has_delivered_what_it_counts(own_topic, consume):
     options = replace(TWO_DAYS, events=1_000_000, days=365)
     made = run_simulation(own_topic, options, stop=lambda: sent >= 500, progress=progress)
     assert made.sent == 500
-    values = [record.value for records in consume().values() for record in records]
+    values = [record.value() for records in consume().values() for record in records]
     assert len(values) == 500
     assert judge(values)["events"] == made.events
 
@@ -112,7 +112,7 @@ def test_a_replay_keeps_lines_as_they_are_and_files_them_by_utc_date(own_topic, 
     source.write_bytes(b"\n\n".join(content))
     replayed = run_replay(own_topic, source)
     assert (replayed.sent, replayed.skipped, replayed.format) == (3, {"blank_line": 2}, "JSON lines")
-    assert Counter(r.value for records in consume().values() for r in records) == Counter(content)
+    assert Counter(r.value() for records in consume().values() for r in records) == Counter(content)
     assert daily_lines(own_topic) == {
         "clickstream_2026-01-01.jsonl": content[2:],
         "clickstream_2026-01-02.jsonl": content[:2],

@@ -1,25 +1,32 @@
 """Sends records to the topic of click events, and makes the topic where it is missing."""
 
-from collections.abc import Callable
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections import deque
+from contextlib import ExitStack
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAlreadyExistsError,
+)
+from kafka.producer.future import FutureRecordMetadata
 
 from clickstream_assets.errors import InputError
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.login import LoginWatch, unreachable
+from clickstream_assets.stores.kafka.client import open_client, unreachable
 
 # A batch far below the broker's default message.max.bytes (1,048,588), which counts whole batches.
 _BATCH_BYTES = 262_144
-# Only such records get a callback that knows their position: one for each event would halve the rate.
-_LARGE_RECORD_BYTES = 8_192
-# librdkafka's own limit; the broker's, which is lower, is the one that should answer.
+# The broker's limit, which is lower, is the one that should answer.
 _LARGEST_RECORD_BYTES = 64_000_000
-_SENDS_BETWEEN_POLLS = 1_000
+# Sent and not yet acknowledged; the client itself would queue without end.
+_QUEUE_RECORDS = 20_000
+_QUEUE_BYTES = 64_000_000
 
 
 def ensure_topic(settings: Settings) -> bool:
@@ -28,29 +35,17 @@ def ensure_topic(settings: Settings) -> bool:
     Raises:
         InputError: no broker answers within `kafka_timeout_seconds`, or the topic cannot be created.
     """
-    login = LoginWatch()
-    admin = AdminClient(_connection(settings) | {"error_cb": login})
-    timeout = settings.kafka_timeout_seconds
-    try:
-        if settings.kafka_topic in admin.list_topics(timeout=timeout).topics:
+    name = settings.kafka_topic
+    with _client(KafkaAdminClient, settings) as admin:
+        if admin.describe_topics([name])[0]["error_code"] == 0:
             return False
-    except KafkaException as error:
-        admin.poll(0)
-        raise InputError(unreachable(settings, error.args[0].str(), login)) from None
-    # A replication factor of -1 is the broker's default.
-    topic = NewTopic(settings.kafka_topic, settings.kafka_topic_partitions, -1)
-    created = admin.create_topics([topic], operation_timeout=timeout)[settings.kafka_topic]
-    try:
-        created.result(timeout=timeout)
-    except FutureTimeoutError:
-        raise InputError(unreachable(settings, "creating the topic timed out", login)) from None
-    except KafkaException as error:
-        reason: KafkaError = error.args[0]
-        if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
-            return False
-        raise InputError(
-            f"KAFKA_TOPIC={settings.kafka_topic}: the broker would not create it: {reason.str()}"
-        ) from None
+        created = admin.create_topics(
+            {name: {"num_partitions": settings.kafka_topic_partitions}}, raise_errors=False
+        )["topics"][0]
+    if created["error_code"] == TopicAlreadyExistsError.errno:
+        return False
+    if created["error_code"]:
+        raise InputError(f"KAFKA_TOPIC={name}: the broker would not create it: {created['error_message']}")
     return True
 
 
@@ -73,21 +68,26 @@ class KafkaSink:
         self._failed = 0
         self._problem = ""
         self._reported: InputError | None = None
-        self._producer = Producer(
-            _connection(settings)
-            | {
-                "enable.idempotence": True,
-                "acks": "all",
-                "compression.type": "lz4",
-                "linger.ms": 20,
-                "batch.size": _BATCH_BYTES,
-                "message.max.bytes": _LARGEST_RECORD_BYTES,
-                "delivery.timeout.ms": int(self._patience * 1000),
-                # The partition that Java's and Python's other clients choose for the same key.
-                "partitioner": "murmur2_random",
-                "delivery.report.only.error": True,
-                "on_delivery": self._note_failure,
-            }
+        # Their place among all records, their size and outcome.
+        self._queue: deque[tuple[int, int, FutureRecordMetadata]] = deque()
+        self._queue_bytes = 0
+        self._open = ExitStack()
+        self._producer: KafkaProducer = self._open.enter_context(
+            _client(
+                KafkaProducer,
+                settings,
+                enable_idempotence=True,
+                acks="all",
+                compression_type="lz4",
+                linger_ms=20,
+                batch_size=_BATCH_BYTES,
+                max_request_size=_LARGEST_RECORD_BYTES,
+                # Another 20 ms, as it is to be longer than a request and its linger.
+                delivery_timeout_ms=int(self._patience * 1000) + 20,
+                max_block_ms=int(settings.kafka_timeout_seconds * 1000),
+                allow_auto_create_topics=False,
+                metrics_enabled=False,
+            )
         )
 
     @property
@@ -101,27 +101,24 @@ class KafkaSink:
         Raises:
             InputError: this record or an earlier one was not delivered.
         """
-        if self._problem:
-            self._reported = self._failure()
-            raise self._reported
-        self._sent += 1
-        options: dict[str, Any] = {}
-        if len(value) >= _LARGE_RECORD_BYTES:
-            options["on_delivery"] = self._note_failure_of(self._sent)
-        while True:
+        while self._queue and (
+            self._queue[0][2].is_done
+            or len(self._queue) >= _QUEUE_RECORDS
+            or self._queue_bytes + len(value) > _QUEUE_BYTES
+        ):
+            # Ends by itself: what cannot be delivered times out.
+            self._settle_first(monotonic() + self._patience + self._settings.kafka_timeout_seconds)
+        if not self._problem:
+            self._sent += 1
             try:
-                self._producer.produce(self._topic, value, key, **options)
-                break
-            except BufferError:
-                # Ends by itself: what cannot be delivered times out and makes room.
-                self._producer.poll(0.05)
-            except KafkaException as error:
-                self._failed += 1
-                self._problem = _refusal(error.args[0], len(value), self._sent)
-                self._reported = self._failure()
-                raise self._reported from None
-        if self._sent % _SENDS_BETWEEN_POLLS == 0:
-            self._producer.poll(0)
+                future = self._producer.send(self._topic, value, key)
+                self._queue.append((self._sent, len(value), future))
+                self._queue_bytes += len(value)
+                return
+            except KafkaError as error:
+                self._note(error, self._sent, len(value))
+        self._reported = self._failure()
+        raise self._reported
 
     def flush(self) -> None:
         """Wait until the broker has every record.
@@ -130,11 +127,8 @@ class KafkaSink:
             InputError: some were not delivered; the message says how many, and why the first was not.
         """
         deadline = monotonic() + self._patience + self._settings.kafka_timeout_seconds
-        while (waiting := self._producer.flush(1)) and monotonic() < deadline:
-            pass
-        if waiting:
-            self._producer.purge()
-            self._producer.flush(1)
+        while self._queue:
+            self._settle_first(deadline)
         if self._problem:
             raise self._failure()
 
@@ -154,18 +148,20 @@ class KafkaSink:
             # The error that is under way came first; this one must not hide it.
             if error is not self._reported:
                 error.add_note(str(undelivered))
+        finally:
+            self._open.close()
 
-    def _note_failure(self, error: KafkaError | None, message: Message) -> None:
-        self._note(error, message, None)
+    def _settle_first(self, deadline: float) -> None:
+        position, size, future = self._queue.popleft()
+        self._queue_bytes -= size
+        try:
+            future.get(max(0.0, deadline - monotonic()))
+        except KafkaError as error:
+            self._note(error, position, size)
 
-    def _note_failure_of(self, position: int) -> Callable[[KafkaError | None, Message], None]:
-        return lambda error, message: self._note(error, message, position)
-
-    def _note(self, error: KafkaError | None, message: Message, position: int | None) -> None:
-        if error is None:
-            return
+    def _note(self, error: KafkaError, position: int, size: int) -> None:
         self._failed += 1
-        self._problem = self._problem or _refusal(error, len(message.value() or b""), position)
+        self._problem = self._problem or _refusal(error, position, size)
 
     def _failure(self) -> InputError:
         return InputError(
@@ -174,23 +170,24 @@ class KafkaSink:
         )
 
 
-def _connection(settings: Settings) -> dict[str, Any]:
-    return {
+def _client(kind: Any, settings: Settings, **options: Any) -> Any:
+    return open_client(
+        kind,
+        settings.kafka_timeout_seconds,
+        lambda *reason: InputError(unreachable(settings, *reason)),
         **settings.kafka_client_options,
-        "client.id": "clickstream-simulator",
-        "socket.timeout.ms": int(settings.kafka_timeout_seconds * 1000),
-        # Its errors reach the user through ours; below 3 it would print them to stderr as well.
-        "log_level": 2,
-    }
+        client_id="clickstream-simulator",
+        request_timeout_ms=int(settings.kafka_timeout_seconds * 1000),
+        **options,
+    )
 
 
-def _refusal(error: KafkaError, size: int, position: int | None) -> str:
-    which = f"record {position}" if position else "a record"
-    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+def _refusal(error: KafkaError, position: int, size: int) -> str:
+    if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
         return (
-            f"{which} of {size} bytes is larger than the broker accepts; raise max.message.bytes of the "
+            f"record {position} of {size} bytes is larger than the broker accepts; raise max.message.bytes of the "
             "topic, or leave the record out"
         )
-    if error.code() == KafkaError._MSG_TIMED_OUT:
-        return f"{which} was not acknowledged in time; see whether the broker still runs"
-    return f"{which} of {size} bytes: {error.str()}"
+    if isinstance(error, KafkaTimeoutError):
+        return f"record {position} was not acknowledged in time; see whether the broker still runs"
+    return f"record {position} of {size} bytes: {error}"

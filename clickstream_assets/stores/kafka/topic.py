@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from math import ceil
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -14,15 +18,15 @@ from clickstream_assets.catalogue import RAW_EVENTS
 from clickstream_assets.engine import DataFrame, Engine, SparkEngine
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.login import LoginWatch, unreachable
 
 if TYPE_CHECKING:
-    from confluent_kafka import Consumer
+    from kafka import KafkaConsumer
 
-_CHUNK_RECORDS = 16_384
-_CHUNK_SECONDS = 0.1
-# Until some have been seen: the largest that brokers take by default.
-_RECORD_BYTES = 1_000_000
+    from clickstream_assets.stores.kafka.client_private import Records
+
+# Producers' batches, of up to 1 MB by default and in memory at once.
+_POLL_BATCHES = 16
+_POLL_MILLISECONDS = 100
 # Most that one of Spark's tasks reads.
 _TASK_RECORDS = 200_000
 
@@ -130,25 +134,26 @@ class Topic:
         self._timeout = settings.kafka_timeout_seconds
         self._batch_bytes = settings.ingest_batch_bytes
 
-    def _consumer(self, login: LoginWatch | None = None) -> Consumer:
-        from confluent_kafka import Consumer
+    def _consumer(self, explain: Callable[[str, bool], KafkaError]) -> AbstractContextManager[KafkaConsumer]:
+        from kafka import KafkaConsumer
 
-        return Consumer(
-            {
-                **self._settings.kafka_client_options,
-                **({"error_cb": login} if login else {}),
-                # Required by the client; offsets are the lake's business and never committed.
-                "group.id": "clickstream_assets",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
-                "fetch.message.max.bytes": 4_194_304,
-                # The default prefetch of 64 MB a partition would be most of a small machine's memory.
-                "queued.max.messages.kbytes": 16_384,
-                # Once it is full no more is fetched for this long: by default a second, of which it is empty for most.
-                "fetch.queue.backoff.ms": 10,
-                "log_level": 2,
-            }
+        from clickstream_assets.stores.kafka.client import open_client
+
+        return open_client(
+            KafkaConsumer,
+            self._timeout,
+            explain,
+            **self._settings.kafka_client_options,
+            # Offsets are the lake's business and never committed.
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            # Records of a transaction that was aborted are no records.
+            isolation_level="read_committed",
+            metrics_enabled=False,
+            allow_auto_create_topics=False,
+            max_partition_fetch_bytes=4_194_304,
+            # The default of 50 MB would be most of a small machine's memory.
+            fetch_max_bytes=16_777_216,
         )
 
     def offsets(self) -> dict[int, Offsets]:
@@ -157,28 +162,21 @@ class Topic:
         Raises:
             KafkaError: no broker answers in time, or there is no such topic.
         """
-        from confluent_kafka import KafkaException, TopicPartition
+        from kafka import TopicPartition
 
-        login = LoginWatch()
-        consumer = self._consumer(login)
-        try:
-            topic = consumer.list_topics(self.name, timeout=self._timeout).topics[self.name]
-            if topic.error or not topic.partitions:
+        from clickstream_assets.stores.kafka.client import unreachable
+
+        with self._consumer(lambda *reason: KafkaError(unreachable(self._settings, *reason))) as consumer:
+            partitions = [TopicPartition(self.name, p) for p in consumer.partitions_for_topic(self.name)]
+            if not partitions:
                 raise TopicNotFoundError(
                     f"KAFKA_TOPIC={self.name!r}: {self._servers} has no such topic. Events sent with "
                     "`clickstream simulate` or `clickstream replay` make it, or make it yourself"
                 )
-            return {
-                partition: Offsets(
-                    *consumer.get_watermark_offsets(TopicPartition(self.name, partition), self._timeout)
-                )
-                for partition in sorted(topic.partitions)
-            }
-        except KafkaException as error:
-            consumer.poll(0)
-            raise KafkaError(unreachable(self._settings, error.args[0].str(), login)) from error
-        finally:
-            consumer.close()
+            timeout_ms = int(self._timeout * 1000)
+            low = consumer.beginning_offsets(partitions, timeout_ms)
+            high = consumer.end_offsets(partitions, timeout_ms)
+            return {p.partition: Offsets(low[p], high[p]) for p in sorted(partitions)}
 
     def read(self, engine: Engine, ranges: list[OffsetRange], batch: int) -> DataFrame:
         """Read these ranges as RAW_EVENTS rows of an ingest batch.
@@ -203,7 +201,7 @@ class Topic:
             .option("startingOffsets", json.dumps({self.name: {str(r.partition): r.start for r in ranges}}))
             .option("endingOffsets", json.dumps({self.name: {str(r.partition): r.end for r in ranges}}))
             .option("failOnDataLoss", "true")
-            # As librdkafka does by default: records of a transaction that was aborted are no records.
+            # As `_consumer` does.
             .option("kafka.isolation.level", "read_committed")
             # Else it is one task a Kafka partition: on two cores, three take as long as four.
             .option("maxRecordsPerPartition", _TASK_RECORDS)
@@ -220,79 +218,65 @@ class Topic:
         )
 
     def _read_batches(self, ranges: list[OffsetRange], batch: int) -> Iterator[pa.RecordBatch]:
-        from confluent_kafka import TopicPartition
+        from kafka import TopicPartition
 
-        unread = {r.partition: r for r in ranges}
-        consumer = self._consumer()
-        try:
-            consumer.assign([TopicPartition(self.name, r.partition, r.start) for r in ranges])
-            heard = time.monotonic()
-            count = size = 0
-            while unread and size < self._batch_bytes:
-                # Returns early only when the chunk is full, so the wait is what the last chunk costs.
-                average = size / count if count else _RECORD_BYTES
-                wanted = min(_CHUNK_RECORDS, max(1, int((self._batch_bytes - size) / average)))
-                messages = consumer.consume(wanted, timeout=_CHUNK_SECONDS)
-                if messages:
+        from clickstream_assets.stores.kafka.client import unreachable
+        from clickstream_assets.stores.kafka.client_private import poll_batches
+
+        unread = {TopicPartition(self.name, r.partition): r for r in ranges}
+        heard = time.monotonic()
+
+        def explain(reason: str, refused: bool) -> KafkaError:
+            if refused:
+                return KafkaError(unreachable(self._settings, reason, refused))
+            if time.monotonic() - heard < self._timeout:
+                return KafkaError(f"reading topic {self.name}: {reason}")
+            waiting = ", ".join(str(partition.partition) for partition in sorted(unread))
+            return KafkaError(
+                f"KAFKA_BOOTSTRAP_SERVERS={self._servers}: partitions {waiting} of topic {self.name} gave "
+                f"nothing for {self._timeout:g} s ({reason})"
+            )
+
+        room = self._batch_bytes
+        with self._consumer(explain) as consumer:
+            consumer.assign(list(unread))
+            for partition, unread_range in unread.items():
+                consumer.seek(partition, unread_range.start)
+            while unread:
+                polled = poll_batches(consumer, _POLL_MILLISECONDS, _POLL_BATCHES)
+                if polled:
                     heard = time.monotonic()
                 elif time.monotonic() - heard > self._timeout:
-                    waiting = ", ".join(str(partition) for partition in sorted(unread))
-                    raise KafkaError(
-                        f"KAFKA_BOOTSTRAP_SERVERS={self._servers}: partitions {waiting} of topic {self.name} gave "
-                        f"nothing for {self._timeout:g} s"
-                    )
-                records = []
-                for message in messages:
-                    if message.error() is None:
-                        unread_range = unread.get(message.partition())
-                        if unread_range and message.offset() < unread_range.end:
-                            records.append(message)
-                    else:
-                        self._check(message.error())
-                if records:
-                    data = self._to_arrow(records, batch)
-                    count += len(records)
-                    size += data.nbytes
+                    raise explain("the broker sent no records", False)
+                for partition, found in polled.items():
+                    data = self._to_arrow(unread[partition], found, batch)
+                    if data.nbytes >= room:
+                        # What comes after these is left to the next batch, so nothing more may be read.
+                        yield data.slice(0, ceil(room * data.num_rows / data.nbytes))
+                        return
+                    room -= data.nbytes
                     yield data
                 # By position, not by records seen: a range can end in records that are never shown, such as a
                 # transaction's markers.
-                done = [
-                    position.partition
-                    for position in consumer.position([TopicPartition(self.name, p) for p in unread])
-                    if position.offset >= unread[position.partition].end
-                ]
-                for partition in done:
+                for partition in [p for p in unread if consumer.position(p) >= unread[p].end]:
                     del unread[partition]
-                if done and unread:
-                    consumer.incremental_unassign([TopicPartition(self.name, p) for p in done])
-        finally:
-            consumer.close()
+                    consumer.pause(partition)
 
-    def _check(self, error: Any) -> None:
-        from confluent_kafka import KafkaError as ClientError
-
-        if error.code() in (
-            ClientError._PARTITION_EOF,
-            ClientError._ALL_BROKERS_DOWN,
-            ClientError._TRANSPORT,
-        ):
-            # Not final: the next poll goes on, or runs into the time-out.
-            return
-        raise KafkaError(f"reading topic {self.name}: {error.str()}")
-
-    def _to_arrow(self, messages: list[Any], batch: int) -> pa.RecordBatch:
-        count = len(messages)
-        columns = {
-            "topic": pa.array([self.name] * count, pa.string()),
-            "partition": pa.array([m.partition() for m in messages], pa.int32()),
-            "offset": pa.array([m.offset() for m in messages], pa.int64()),
-            "batch": pa.array([batch] * count, pa.int64()),
-            "kafka_time": pa.array([m.timestamp()[1] * 1000 for m in messages], pa.int64()).cast(
-                RAW_EVENTS.arrow.field("kafka_time").type
-            ),
-            "key": pa.array([m.key() for m in messages], pa.binary()),
-            "value": pa.array([m.value() for m in messages], pa.binary()),
+    def _to_arrow(self, wanted: OffsetRange, found: list[Records], batch: int) -> pa.RecordBatch:
+        offsets = list(chain.from_iterable(records.offsets for records in found))
+        count = len(offsets)
+        times = pa.array(chain.from_iterable(records.times for records in found), pa.timestamp("ms", "UTC"))
+        columns: dict[str, pa.Array] = {
+            "topic": pa.repeat(pa.scalar(self.name), count),
+            "partition": pa.repeat(pa.scalar(wanted.partition, pa.int32()), count),
+            "offset": pa.array(offsets, pa.int64()),
+            "batch": pa.repeat(pa.scalar(batch, pa.int64()), count),
+            "kafka_time": times.cast(RAW_EVENTS.arrow.field("kafka_time").type),
+            "key": pa.array(chain.from_iterable(records.keys for records in found), pa.binary()),
+            "value": pa.array(chain.from_iterable(records.values for records in found), pa.binary()),
         }
-        return pa.RecordBatch.from_arrays(
+        data = pa.RecordBatch.from_arrays(
             [columns[field.name] for field in RAW_EVENTS.arrow], schema=RAW_EVENTS.arrow
         )
+        start = bisect_left(offsets, wanted.start)
+        return data.slice(start, bisect_left(offsets, wanted.end) - start)

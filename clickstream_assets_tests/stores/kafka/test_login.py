@@ -82,7 +82,16 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 
 def wait_for(process: subprocess.Popen[bytes], settings: Settings, log: Path) -> None:
-    client = AdminClient(settings.kafka_client_options | {"log_level": 0})
+    client = AdminClient(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": "shop",
+            "sasl.password": PASSWORD,
+            "log_level": 0,
+        }
+    )
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -93,6 +102,7 @@ def wait_for(process: subprocess.Popen[bytes], settings: Settings, log: Path) ->
             assert time.monotonic() < deadline, log.read_text()
 
 
+@pytest.mark.server
 def test_events_go_in_and_come_out_with_the_right_password(guarded: Settings, engine: Engine):
     settings = with_settings(guarded, kafka_topic=f"events-{engine.name}", kafka_topic_partitions=1)
     with KafkaSink(settings) as sink:
@@ -104,6 +114,7 @@ def test_events_go_in_and_come_out_with_the_right_password(guarded: Settings, en
     assert sorted(rows["value"].to_pylist()) == [b"0", b"1", b"2"]
 
 
+@pytest.mark.server
 def test_a_wrong_password_is_told_with_the_settings_to_mend(guarded: Settings):
     wrong = with_settings(guarded, kafka_password="wr0ng", kafka_timeout_seconds=3)
     for error, use in ((InputError, ensure_topic), (KafkaError, lambda s: Topic(s).offsets())):
@@ -115,6 +126,7 @@ def test_a_wrong_password_is_told_with_the_settings_to_mend(guarded: Settings):
         assert "wr0ng" not in message
 
 
+@pytest.mark.server
 def test_a_listener_that_wants_a_login_is_told_apart_from_none_as_far_as_it_can_be(guarded: Settings):
     without = with_settings(guarded, kafka_security_protocol="PLAINTEXT", kafka_timeout_seconds=2)
     with pytest.raises(
@@ -127,8 +139,8 @@ def test_without_a_login_no_password_is_sent_though_one_is_set():
     settings = Settings(_env_file=None, kafka_username="shop", kafka_password=PASSWORD)
     assert settings.kafka_security_protocol is KafkaSecurity.PLAINTEXT
     assert settings.kafka_client_options == {
-        "bootstrap.servers": "127.0.0.1:9092",
-        "security.protocol": "PLAINTEXT",
+        "bootstrap_servers": "127.0.0.1:9092",
+        "security_protocol": "PLAINTEXT",
     }
     assert settings.kafka_spark_options == {
         "kafka.bootstrap.servers": "127.0.0.1:9092",
@@ -146,12 +158,12 @@ def test_encryption_and_scram_are_said_to_either_client_in_its_words():
         kafka_ca_file="/etc/ca.pem",
     )
     assert settings.kafka_client_options == {
-        "bootstrap.servers": "127.0.0.1:9092",
-        "security.protocol": "SASL_SSL",
-        "sasl.mechanism": "SCRAM-SHA-256",
-        "sasl.username": "shop",
-        "sasl.password": "wh1sper",
-        "ssl.ca.location": "/etc/ca.pem",
+        "bootstrap_servers": "127.0.0.1:9092",
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "SCRAM-SHA-256",
+        "sasl_plain_username": "shop",
+        "sasl_plain_password": "wh1sper",
+        "ssl_cafile": "/etc/ca.pem",
     }
     assert settings.kafka_spark_options == {
         "kafka.bootstrap.servers": "127.0.0.1:9092",
