@@ -49,15 +49,11 @@ class Engine(ABC):
 
     @abstractmethod
     def read_delta(
-        self,
-        path: str,
-        schema: pa.Schema,
-        version: int | None = None,
-        batches: tuple[int, int] | None = None,
+        self, path: str, schema: pa.Schema, version: int, batches: tuple[int, int] | None
     ) -> DataFrame:
-        """Read a Delta table, lazily; `version` pins it (default: the newest).
+        """Read a version of a Delta table, lazily.
 
-        `batches` are the first and the last ingest batch that are wanted (default: all); files without are skipped.
+        `batches` are the first and the last ingest batch that are wanted, or none for all; files without are skipped.
         """
 
     @abstractmethod

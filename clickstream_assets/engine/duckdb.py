@@ -138,7 +138,7 @@ def _apply(function: BatchFunction, schema: pa.Schema, message: pa.Buffer) -> pa
 
 
 def _end_with_parent() -> None:
-    """End this worker when its parent does: a killed one cannot tell its workers to."""
+    """End this worker when its parent does: a killed one cannot end its workers."""
 
     def wait() -> None:
         parent = parent_process()
@@ -190,7 +190,7 @@ class DuckDBEngine(Engine):
         connection, _ = _duckdb_session()
         connection.execute(f"SET memory_limit = '{self._settings.duckdb_memory_limit}'")
         spill = str(self._spill)
-        # Once it has spilled, DuckDB refuses to be told of a folder, be it the same: and each asset has an engine.
+        # Once it has spilled, DuckDB refuses to be given a folder, be it the same: and each asset has an engine.
         if connection.execute("SELECT current_setting('temp_directory')").fetchall() != [(spill,)]:
             connection.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
         if self._settings.duckdb_threads:
@@ -227,21 +227,15 @@ class DuckDBEngine(Engine):
             ) from error
 
     def read_delta(
-        self,
-        path: str,
-        schema: pa.Schema,
-        version: int | None = None,
-        batches: tuple[int, int] | None = None,
+        self, path: str, schema: pa.Schema, version: int, batches: tuple[int, int] | None
     ) -> DataFrame:
         """Let DuckDB read the files that delta-rs finds in the table's log; it skips files and columns."""
         from deltalake import DeltaTable
 
-        return of_batches(self._read_table(DeltaTable(path, version=version), path, schema, batches), batches)
+        table = DeltaTable(path, version=version)
+        return of_batches(self._read_files(table, path, schema, _files(table, batches)), batches)
 
-    def _read_table(
-        self, table: DeltaTable, path: str, schema: pa.Schema, batches: tuple[int, int] | None
-    ) -> DataFrame:
-        files = _files(table, batches)
+    def _read_files(self, table: DeltaTable, path: str, schema: pa.Schema, files: list[str]) -> DataFrame:
         if "://" in path or table.protocol().reader_features:
             # DuckDB itself would need an extension for object stores and for the newer features of Delta. Where
             # it stops reading an Arrow dataset before its end, as at a join with nothing, the process can hang

@@ -211,7 +211,7 @@ def _disk_full(jars_path: Path) -> LocalStackError:
 
 
 def _unpack(archive: Path) -> None:
-    """Unpack beside the archive. zipfile drops the executable bits, without which no script would start."""
+    """Unpack into the archive's folder. zipfile drops the executable bits, without which no script would start."""
     with zipfile.ZipFile(archive) as contents:
         for member in contents.infolist():
             path = Path(contents.extract(member, archive.parent))

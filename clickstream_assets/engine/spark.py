@@ -1,7 +1,5 @@
 """Spark: a local, remote or cluster session, and how it is configured and started."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys
@@ -42,17 +40,11 @@ class SparkEngine(Engine):
         return df.toArrow()
 
     def read_delta(
-        self,
-        path: str,
-        schema: pa.Schema,
-        version: int | None = None,
-        batches: tuple[int, int] | None = None,
+        self, path: str, schema: pa.Schema, version: int, batches: tuple[int, int] | None
     ) -> DataFrame:
         """Read with delta-spark, which skips files by what is asked of their columns."""
-        reader = self.session.read.format("delta")
-        if version is not None:
-            reader = reader.option("versionAsOf", version)
-        return of_batches(reader.load(path).select(*schema.names), batches)
+        table = self.session.read.format("delta").option("versionAsOf", version).load(path)
+        return of_batches(table.select(*schema.names), batches)
 
     def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
         """Run the function on Spark's Python workers."""

@@ -1,10 +1,8 @@
 """Parts of Spark that we use and it does not document, read from version 4.0.5: texts of errors, files of checkpoints.
 
-Spark's errors cross from Java to Python as text, and Py4J and Connect raise different classes, so they can only be told
-apart by names in that text. A test asks for each of these, so it fails at an upgrade that changes one.
+Spark's errors cross from Java to Python as text, and Py4J and Connect raise different classes, so only names in
+that text distinguish them. A test asks for each of these, so it fails at an upgrade that changes one.
 """
-
-from __future__ import annotations
 
 import json
 import re

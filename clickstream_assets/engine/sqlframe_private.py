@@ -1,9 +1,7 @@
 """Parts of SQLFrame that we use and it does not document, read from version 4.10.
 
-A test asks for each of these, so an upgrade that changes one is told there and not by wrong rows.
+A test asks for each of these, so an upgrade that changes one fails there and not by wrong rows.
 """
-
-from __future__ import annotations
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""Who met what, what to recommend from it, and whether that beats popularity: no Dagster, no I/O."""
+"""Interactions, what to recommend from them, and whether that beats popularity: no Dagster, no I/O."""

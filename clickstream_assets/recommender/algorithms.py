@@ -1,7 +1,5 @@
 """The algorithms that compete to be published, by the name they have in tables."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeAlias
 

@@ -14,8 +14,6 @@ here to regularization * sqrt(mean n_u * mean n_i). So one setting suits
 dense and sparse data, on either engine.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,7 +36,7 @@ _LEAST_PREFERENCE = 1e-4
 
 @dataclass(frozen=True)
 class Parameters:
-    """What training depends on besides the interactions; the settings explain each."""
+    """Parameters of training; the settings explain each."""
 
     factors: int
     iterations: int
@@ -98,9 +96,7 @@ def _train_with_implicit(
 ) -> Factors:
     from implicit.als import AlternatingLeastSquares
 
-    users, strengths = strength_matrix(
-        engine.to_arrow(interactions.select("user_id", "product_id", "strength")), products
-    )
+    users, strengths = strength_matrix(engine, interactions, products)
     confidence = csr_matrix(strengths)
     confidence.data = 1 + np.float32(parameters.alpha / products.mean_strength) * strengths.data
     mean_by_user, mean_by_item = (strengths.nnz / size for size in strengths.shape)
@@ -186,7 +182,7 @@ class AlsModel:
 
     A shopper's vector is solved from their own interactions with the item vectors held fixed (the last half
     step of training: equation 4 of the paper, with MLlib's penalty). So shoppers who came after training are
-    served too, and the same equation tells why a product is recommended (section 5).
+    served too, and the same equation says why a product is recommended (section 5).
     """
 
     products: Products
@@ -206,10 +202,10 @@ class AlsModel:
         """
         vectors = item_factors["factors"].combine_chunks()
         matrix = vectors.flatten().to_numpy().reshape(len(vectors), -1)
-        places = products.places(item_factors["product_id"])
-        known = places >= 0
+        positions = products.positions(item_factors["product_id"])
+        known = positions >= 0
         aligned = np.zeros((len(products), matrix.shape[1]), np.float32)
-        aligned[places[known]] = matrix[known]
+        aligned[positions[known]] = matrix[known]
         return cls(products, aligned, parameters.regularization, parameters.alpha / products.mean_strength)
 
     @cached_property

@@ -5,8 +5,6 @@ sample of them instead can put algorithms in the wrong order (Krichene and Rendl
 Item Recommendation", KDD 2020).
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -41,6 +39,10 @@ from clickstream_assets.recommender.ranking import (
 )
 
 METRICS = ("ndcg", "map", "precision", "recall")
+DECISIVE = "ndcg"
+"""The metric that decides what is published."""
+BASELINE = PopularityModel.algorithm
+"""The algorithm that has to be beaten."""
 # The t-test leans on the mean of the differences being close to normal; 30 is the usual rule of thumb for it.
 LEAST_USERS = 30
 SIGNIFICANCE = 0.05
@@ -56,7 +58,7 @@ _JUDGED = pa.schema(
 
 
 class GateError(ClickstreamError):
-    """What was chosen must not be published; the message says why."""
+    """The chosen algorithm must not be published; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +161,8 @@ def judge(
             train, test = persist(interactions_of(past)), persist(interactions_of(future))
             evaluations = evaluate(engine, train, test, parameters, k)
     except NotEnoughInteractions as error:
-        baseline = PopularityModel.algorithm
-        nobody = Evaluation(baseline, k, _JUDGED.empty_table().drop_columns("listed"), coverage=0, seconds=0)
-        return [nobody], Choice(baseline, {baseline: str(error)})
+        nobody = Evaluation(BASELINE, k, _JUDGED.empty_table().drop_columns("listed"), coverage=0, seconds=0)
+        return [nobody], Choice(BASELINE, {BASELINE: str(error)})
     return evaluations, choose(evaluations, serving)
 
 
@@ -174,8 +175,8 @@ def chosen_algorithm(rows: list[dict[str, Any]]) -> str:
     chosen = [row for row in rows if row["chosen"]]
     if len(chosen) != 1:
         raise GateError(f"{len(chosen)} algorithms are chosen in model_evaluation, instead of one")
-    baselines = [row["ndcg"] for row in rows if row["algorithm"] == PopularityModel.algorithm]
-    if baselines and chosen[0]["ndcg"] < baselines[0]:
+    baselines = [row[DECISIVE] for row in rows if row["algorithm"] == BASELINE]
+    if baselines and chosen[0][DECISIVE] < baselines[0]:
         raise GateError(
             f"{chosen[0]['algorithm']} is chosen with nDCG {chosen[0]['ndcg']:.4f}, and popularity has "
             f"{baselines[0]:.4f}: not to be published"
@@ -226,7 +227,7 @@ def _judge_batches(batches: Iterator[pa.RecordBatch], model: Model, k: int) -> I
         relevant = block.rows.column("relevant")
         figures, listed = [], []
         for shopper, (picked, _) in enumerate(best_unmet(model, block, k)):
-            wanted = model.products.places(relevant[shopper].values)
+            wanted = model.products.positions(relevant[shopper].values)
             figures.append(rank_metrics(np.isin(picked, wanted), len(wanted), k))
             listed.append(picked)
         columns = [[row[metric] for row in figures] for metric in METRICS]
@@ -237,14 +238,14 @@ def rank_metrics(hits: np.ndarray, relevant: int, k: int) -> dict[str, float]:
     """Judge one list.
 
     - ndcg: sum of 1 / log2(1 + rank) over the hits, divided by the same sum of an ideal list, whose first
-      min(k, relevant) places are hits (Järvelin and Kekäläinen, ACM TOIS 20(4), 2002; binary gains).
+      min(k, relevant) ranks are hits (Järvelin and Kekäläinen, ACM TOIS 20(4), 2002; binary gains).
     - map: average precision, the sum of precision@rank over the hits, divided by the number of relevant
       products (Manning, Raghavan and Schütze, "Introduction to Information Retrieval", 2008, section 8.4).
     - precision: hits / k, also where the list is shorter than k.
     - recall: hits / relevant.
 
     Args:
-        hits: per place of the list, best first, whether it is relevant; at most k.
+        hits: per rank of the list, best first, whether it is relevant; at most k.
         relevant: how many products there were to find; at least 1.
         k: the length asked for.
     """
@@ -259,12 +260,7 @@ def rank_metrics(hits: np.ndarray, relevant: int, k: int) -> dict[str, float]:
     }
 
 
-def choose(
-    evaluations: Sequence[Evaluation],
-    serving: str | None = None,
-    baseline: str = PopularityModel.algorithm,
-    metric: str = "ndcg",
-) -> Choice:
+def choose(evaluations: Sequence[Evaluation], serving: str | None = None) -> Choice:
     """Choose what to publish: the best personal algorithm that surely beats popularity, or else popularity.
 
     "Surely" is a paired one-sided t-test over the users at 5 % (for this test on rankings: Smucker, Allan and
@@ -273,50 +269,45 @@ def choose(
     the same split.
 
     Args:
-        evaluations: of one split, the baseline among them.
+        evaluations: of one split, popularity among them.
         serving: name of the algorithm being served now, if any.
-        baseline: what has to be beaten.
-        metric: one of `METRICS`.
     """
     by_name = {evaluation.algorithm: evaluation for evaluation in evaluations}
-    base = by_name[baseline]
+    base = by_name[BASELINE]
     comparisons = {
-        name: _compare(evaluation, base, metric) for name, evaluation in by_name.items() if name != baseline
+        name: _compare(evaluation, base) for name, evaluation in by_name.items() if name != BASELINE
     }
     proven = [by_name[name] for name, (better, _) in comparisons.items() if better]
-    best = max(proven, key=lambda evaluation: evaluation.mean(metric), default=base)
-    stays = serving in by_name and by_name[serving].mean(metric) > best.mean(metric)
+    best = max(proven, key=lambda evaluation: evaluation.mean(DECISIVE), default=base)
+    stays = serving in by_name and by_name[serving].mean(DECISIVE) > best.mean(DECISIVE)
     chosen = by_name[serving] if serving and stays else best
 
     if proven or stays:
-        verdict = f"{_figure(chosen, metric)} is better than {_figure(base, metric)}"
+        verdict = f"{_figure(chosen)} is better than {_figure(base)}"
     else:
         verdict = "no algorithm is sure to be better: " + "; ".join(text for _, text in comparisons.values())
-    reasons = {baseline: f"{_scale(base, metric)}: {verdict}"}
+    scale = f"{DECISIVE}@{base.k} over {base.users:,} users"
+    reasons = {BASELINE: f"{scale}: {verdict}"}
     for name, (_, comparison) in comparisons.items():
         verdict = comparison
         if name == chosen.algorithm and stays:
-            verdict += f"; it is being served, and nothing that is sure to be better than {baseline} beats it"
+            verdict += f"; it is being served, and nothing that is sure to be better than {BASELINE} beats it"
         elif name != chosen.algorithm and chosen is not base:
-            verdict += f"; {_figure(chosen, metric)} is chosen"
-        reasons[name] = f"{_scale(base, metric)}: {verdict}"
+            verdict += f"; {_figure(chosen)} is chosen"
+        reasons[name] = f"{scale}: {verdict}"
     return Choice(chosen.algorithm, reasons)
 
 
-def _figure(evaluation: Evaluation, metric: str) -> str:
-    return f"{evaluation.algorithm} {evaluation.mean(metric):.4f}"
+def _figure(evaluation: Evaluation) -> str:
+    return f"{evaluation.algorithm} {evaluation.mean(DECISIVE):.4f}"
 
 
-def _scale(base: Evaluation, metric: str) -> str:
-    return f"{metric}@{base.k} over {base.users:,} users"
-
-
-def _compare(evaluation: Evaluation, base: Evaluation, metric: str) -> tuple[bool, str]:
-    """Tell whether an algorithm surely beats the baseline, and in words."""
-    pair = f"{_figure(evaluation, metric)} against {_figure(base, metric)}"
+def _compare(evaluation: Evaluation, base: Evaluation) -> tuple[bool, str]:
+    """Return whether an algorithm surely beats the baseline, and the comparison in words."""
+    pair = f"{_figure(evaluation)} against {_figure(base)}"
     if base.users < LEAST_USERS:
         return False, f"{pair}, which takes at least {LEAST_USERS} users to judge"
-    ours, theirs = (judged.by_user[metric].to_numpy() for judged in (evaluation, base))
+    ours, theirs = (judged.by_user[DECISIVE].to_numpy() for judged in (evaluation, base))
     if np.array_equal(ours, theirs):
         return False, f"{pair}, the same for every user"
     p_value = chance_of_no_difference(ours, theirs)

@@ -1,9 +1,7 @@
-"""Who met which product and how strongly, and the two ways to hide a part of it from training.
+"""Interactions of shoppers with products, their strength, and the two ways to hide a part of it from training.
 
 Robots and shoppers who refused consent are left out here, once, for every model.
 """
-
-from __future__ import annotations
 
 import numpy as np
 
@@ -129,7 +127,7 @@ def split_by_time(engine: Engine, counted: DataFrame, test_fraction: float) -> t
 
 
 def _time_at(engine: Engine, times: DataFrame, fraction: float) -> int:
-    """Exact quantile of a long column, in microseconds, without sorting it in one place.
+    """Return the exact quantile of a long column, in microseconds, without sorting it in one process.
 
     Counts per minute come first, then counts per moment within the one minute that holds the quantile: two
     small results, and no approximate percentile, which would differ between engines.
@@ -163,10 +161,8 @@ def _histogram(engine: Engine, values: DataFrame) -> tuple[np.ndarray, np.ndarra
     return by_value["value"].to_numpy(), by_value["n"].to_numpy()
 
 
-def split_at_random(
-    interactions: DataFrame, test_fraction: float, seed: int, stratify_by: str = "product_id"
-) -> tuple[DataFrame, DataFrame]:
-    """Hide the same share of each product's (or each user's) interactions, whatever their time.
+def split_at_random(interactions: DataFrame, test_fraction: float, seed: int) -> tuple[DataFrame, DataFrame]:
+    """Hide the same share of each product's interactions, whatever their time.
 
     Kept for comparison with published figures; it lets a model learn from the future, so it does not decide
     what is published. Which rows are hidden depends on the ids and the seed alone: a hash orders them, and
@@ -174,17 +170,16 @@ def split_at_random(
     """
     functions, window = functions_of(interactions)
     key = functions.sha2(functions.concat_ws("|", functions.lit(str(seed)), "user_id", "product_id"), 256)
-    group = window.partitionBy(stratify_by)
+    group = window.partitionBy("product_id")
     drawn = (
         interactions.withColumn("draw", key)
         .withColumn(
-            "place", functions.row_number().over(group.orderBy("draw", "user_id", "product_id")).cast("long")
+            "position",
+            functions.row_number().over(group.orderBy("draw", "user_id", "product_id")).cast("long"),
         )
         .withColumn("size", functions.count("*").over(group).cast("long"))
         .withColumn("hidden", functions.floor(functions.col("size") * test_fraction + 0.5).cast("long"))
     )
-    is_test = functions.col("place") <= functions.col("hidden")
-    return (
-        drawn.where(~is_test).select(*INTERACTIONS.column_names),
-        drawn.where(is_test).select(*INTERACTIONS.column_names),
-    )
+    is_test = functions.col("position") <= functions.col("hidden")
+    train, test = (drawn.where(part).select(*INTERACTIONS.column_names) for part in (~is_test, is_test))
+    return train, test

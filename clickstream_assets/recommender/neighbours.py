@@ -4,8 +4,6 @@ Sarwar et al., "Item-Based Collaborative Filtering Recommendation Algorithms", W
 Karypis, "Item-Based Top-N Recommendation Algorithms", ACM TOIS 22(1), 2004.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 from typing import ClassVar
@@ -80,9 +78,7 @@ def train(engine: Engine, interactions: DataFrame, products: Products) -> ItemKn
 
     if len(products) == 0:
         raise NotEnoughInteractions("No shopper has met any product: there are no neighbours to find.")
-    _, strengths = strength_matrix(
-        engine.to_arrow(interactions.select("user_id", "product_id", "strength")), products
-    )
+    _, strengths = strength_matrix(engine, interactions, products)
     strengths = strengths.astype(np.float64)
     # The cosine is the product of columns of length 1; each column has an entry, so none is of length 0.
     lengths = linalg.norm(strengths, axis=0)

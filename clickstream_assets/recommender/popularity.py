@@ -1,6 +1,4 @@
-"""What most shoppers care for: the baseline that a personal model has to beat, and the fallback."""
-
-from __future__ import annotations
+"""Popularity among all shoppers: the baseline that a personal model has to beat, and the fallback."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,10 +1,8 @@
-"""What all algorithms share: the products, a block of shoppers' histories, and the n best products for each.
+"""Parts that all algorithms share: the products, a block of shoppers' histories, and the n best products for each.
 
 A model is a small picklable object with numpy arrays; it is shipped to where the shoppers are (see
 `Engine.map_arrow`) and ranks all products for a block of them at a time. An algorithm implements `Model`.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.engine import DataFrame, Engine, functions_of
 
 FloatArray: TypeAlias = NDArray[np.floating]
 IntArray: TypeAlias = NDArray[np.integer]
@@ -28,9 +26,9 @@ _BLOCK_SCORES = 4_000_000
 
 @dataclass(frozen=True)
 class Products:
-    """All products that can be recommended, most popular first; its place here is a product's index.
+    """All products that can be recommended, most popular first; its position here is a product's index.
 
-    Equal scores rank by that place, so where a model knows nothing of a shopper, popularity decides.
+    Equal scores rank by that position, so where a model knows nothing of a shopper, popularity decides.
     """
 
     ids: pa.Array
@@ -56,7 +54,7 @@ class Products:
         """Mean strength of all interactions that the products were ranked by."""
         return float(self.scores.sum() / self.shoppers.sum())
 
-    def places(self, product_ids: pa.Array | pa.ChunkedArray) -> IntArray:
+    def positions(self, product_ids: pa.Array | pa.ChunkedArray) -> IntArray:
         """Return the index of each product; -1 where it is not one of these."""
         return pc.fill_null(pc.index_in(product_ids, value_set=self.ids), -1).to_numpy()
 
@@ -68,7 +66,7 @@ class Model(Protocol):
 
     @property
     def products(self) -> Products:
-        """What it can recommend."""
+        """The products that it can recommend."""
 
     def scores(self, strengths: csr_matrix) -> FloatArray:
         """Score all products for a block of shoppers.
@@ -81,7 +79,7 @@ class Model(Protocol):
         """
 
     def contributions(self, own: IntArray, strengths: FloatArray, picked: IntArray) -> FloatArray:
-        """Tell how much each product of one shopper's own adds to the scores of some picked products.
+        """Return how much each product of one shopper's own adds to the scores of some picked products.
 
         Returns:
             [picked, own]; nothing above 0 where the pick has nothing to do with what the shopper met.
@@ -134,13 +132,13 @@ class Histories:
         met = rows.column("met")
         shopper = np.repeat(np.arange(rows.num_rows), pc.list_value_length(met).to_numpy())
         product_ids, strengths, deeds = met.flatten().flatten()
-        places = products.places(product_ids)
+        positions = products.positions(product_ids)
         # What a shopper met after training is no product of the model, so it cannot be recommended either.
-        known = np.flatnonzero(places >= 0)
-        order = known[np.lexsort((places[known], shopper[known]))]
+        known = np.flatnonzero(positions >= 0)
+        order = known[np.lexsort((positions[known], shopper[known]))]
         ends = np.cumsum(np.bincount(shopper[order], minlength=rows.num_rows))
         matrix = csr_matrix(
-            (strengths.to_numpy()[order], places[order], np.concatenate(([0], ends))),
+            (strengths.to_numpy()[order], positions[order], np.concatenate(([0], ends))),
             shape=(rows.num_rows, len(products)),
         )
         return cls(rows, matrix, deeds.to_numpy()[order])
@@ -170,21 +168,20 @@ def top_n(scores: FloatArray, n: int) -> IntArray:
     return candidates[np.argsort(-scores[candidates], kind="stable")][:n]
 
 
-def strength_matrix(interactions: pa.Table, products: Products) -> tuple[pa.Array, csr_matrix]:
-    """Bring interactions into one sparse matrix.
-
-    Args:
-        interactions: columns `user_id`, `product_id`, `strength`, in any order of rows.
+def strength_matrix(
+    engine: Engine, interactions: DataFrame, products: Products
+) -> tuple[pa.Array, csr_matrix]:
+    """Bring INTERACTIONS rows, in any order, into one sparse matrix in this process.
 
     Returns:
         The user ids in order, and float32 [users, products].
     """
-    users = pc.unique(interactions["user_id"])
+    met = engine.to_arrow(interactions.select("user_id", "product_id", "strength"))
+    users = pc.unique(met["user_id"])
     users = users.take(pc.sort_indices(users))
-    rows = pc.index_in(interactions["user_id"], value_set=users).to_numpy()
-    places = products.places(interactions["product_id"])
+    rows = pc.index_in(met["user_id"], value_set=users).to_numpy()
     matrix = csr_matrix(
-        (interactions["strength"].to_numpy().astype(np.float32), (rows, places)),
+        (met["strength"].to_numpy().astype(np.float32), (rows, products.positions(met["product_id"]))),
         shape=(len(users), len(products)),
     )
     matrix.sort_indices()

@@ -3,8 +3,6 @@
 And what they have met, for whoever fills a list up.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 

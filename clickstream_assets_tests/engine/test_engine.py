@@ -1,6 +1,4 @@
-"""What every engine must do the same, whatever it does underneath."""
-
-from __future__ import annotations
+"""Behaviour that is the same on every engine."""
 
 import os
 import subprocess
@@ -204,9 +202,9 @@ for _ in range(2):
     df = engine.from_arrow(pa.table({"n": pa.array(range(1_000_000), pa.int64())}))
     F, Window = functions_of(df)
     texts = df.select(F.sha2(F.col("n").cast("string"), 256).alias("text"))
-    placed = texts.select("text", F.row_number().over(Window.orderBy("text")).alias("place"))
-    placed = placed.where(F.col("place") % 500_000 == 0)
-    print(engine.to_arrow(placed).num_rows, (load_settings().clickstream_home / "spill").is_dir())
+    ranked = texts.select("text", F.row_number().over(Window.orderBy("text")).alias("rank"))
+    ranked = ranked.where(F.col("rank") % 500_000 == 0)
+    print(engine.to_arrow(ranked).num_rows, (load_settings().clickstream_home / "spill").is_dir())
 """
 
 

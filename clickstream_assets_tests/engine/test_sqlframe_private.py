@@ -15,7 +15,7 @@ def test_it_is_the_version_that_was_read():
     )
 
 
-def test_its_dataframes_are_told_by_their_module(duckdb_engine: DuckDBEngine):
+def test_its_dataframes_are_known_by_their_module(duckdb_engine: DuckDBEngine):
     df = duckdb_engine.from_arrow(pa.table({"a": [1]}))
     assert is_sqlframe(df)
     assert is_sqlframe(df.where(functions_of(df)[0].col("a") > 0))

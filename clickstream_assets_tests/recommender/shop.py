@@ -7,7 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from clickstream_assets.catalogue import EVENTS, INTERACTIONS
+from clickstream_assets.recommender.als import Parameters
 
+PARAMETERS = Parameters(factors=8, iterations=10, regularization=0.1, alpha=5.0, seed=42)
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)
 
 

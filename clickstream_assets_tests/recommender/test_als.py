@@ -14,9 +14,13 @@ from clickstream_assets.recommender.interactions import NotEnoughInteractions
 from clickstream_assets.recommender.popularity import rank_products
 from clickstream_assets.recommender.ranking import Products
 from clickstream_assets.recommender.selection import recommend
-from clickstream_assets_tests.recommender.shop import interactions_table, kind_of, met, planted_taste
-
-PARAMETERS = Parameters(factors=8, iterations=10, regularization=0.1, alpha=5.0, seed=42)
+from clickstream_assets_tests.recommender.shop import (
+    PARAMETERS,
+    interactions_table,
+    kind_of,
+    met,
+    planted_taste,
+)
 
 
 def train(engine, table: pa.Table, parameters: Parameters = PARAMETERS) -> tuple[Products, als.Factors]:
@@ -108,7 +112,7 @@ def test_without_interactions_there_is_nothing_to_train(engine):
 @pytest.fixture
 def model() -> AlsModel:
     random = np.random.default_rng(3)
-    products = Products(pa.array([f"p{place}" for place in range(9)]), np.full(9, 4), np.full(9, 10.0))
+    products = Products(pa.array([f"p{number}" for number in range(9)]), np.full(9, 4), np.full(9, 10.0))
     return AlsModel(products, random.normal(size=(9, 4)).astype(np.float32), 0.3, 1.7)
 
 

@@ -8,7 +8,6 @@ from scipy import stats
 
 from clickstream_assets.catalogue import MODEL_EVALUATION
 from clickstream_assets.recommender.algorithms import ALGORITHMS
-from clickstream_assets.recommender.als import Parameters
 from clickstream_assets.recommender.evaluation import (
     METRICS,
     Evaluation,
@@ -28,6 +27,7 @@ from clickstream_assets.recommender.interactions import (
 )
 from clickstream_assets_tests.analytics.records import at, event_table
 from clickstream_assets_tests.recommender.shop import (
+    PARAMETERS,
     event,
     events_table,
     interactions_table,
@@ -35,8 +35,6 @@ from clickstream_assets_tests.recommender.shop import (
     planted_taste,
     random_events,
 )
-
-PARAMETERS = Parameters(factors=8, iterations=10, regularization=0.1, alpha=5.0, seed=42)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +143,7 @@ def test_nothing_of_the_test_part_reaches_training(duckdb_engine):
 
     trained_on = {(row["user_id"], row["product_id"]) for row in duckdb_engine.to_arrow(train).to_pylist()}
     assert trained_on == {(row["user_id"], row["product_id"]) for row in past}
-    # Only the future tells that p1 is bought after p0. In the past all products are as popular, so the ids
+    # Only the future shows that p1 is bought after p0. In the past all products are as popular, so the ids
     # decide their order: p0 for all but those who have met it.
     [judged] = evaluate(duckdb_engine, train, test, PARAMETERS, 1, ["popularity"])
     expected = [float((user + 1) % 5 == (0 if user % 5 else 1)) for user in range(20)]

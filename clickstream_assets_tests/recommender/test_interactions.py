@@ -165,7 +165,7 @@ def test_the_temporal_split_matches_a_sort_and_leaks_nothing(duckdb_engine, frac
     assert pc.max(train["event_time"]).as_py() < pc.min(test["event_time"]).as_py()
 
 
-def test_both_engines_split_time_at_the_same_place(duckdb_engine, spark_engine):
+def test_both_engines_split_time_at_the_same_moment(duckdb_engine, spark_engine):
     events = random_events()
 
     sizes = [

@@ -23,11 +23,11 @@ def test_where_all_is_met_nothing_is_left():
     assert top_n(np.full(5, -np.inf), 3).tolist() == []
 
 
-def test_products_are_placed_by_rank_and_unknown_ones_are_told():
+def test_products_are_ordered_by_rank_and_unknown_ones_have_no_position():
     popular = pa.table({"rank": [2, 1], "product_id": ["cup", "pen"], "users": [3, 5], "score": [6.0, 10.0]})
 
     products = Products.of(popular)
 
     assert products.ids.to_pylist() == ["pen", "cup"]
-    assert products.places(pa.array(["cup", "nib", "pen"])).tolist() == [1, -1, 0]
+    assert products.positions(pa.array(["cup", "nib", "pen"])).tolist() == [1, -1, 0]
     assert products.mean_strength == 2.0
