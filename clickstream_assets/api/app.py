@@ -6,6 +6,7 @@ from pathlib import Path
 from apiflask import APIFlask
 
 from clickstream_assets.api import (
+    database,
     events,
     health,
     metrics,
@@ -16,9 +17,9 @@ from clickstream_assets.api import (
     tables,
 )
 from clickstream_assets.api.access_log import register_access_log
-from clickstream_assets.api.database import attach_database
 from clickstream_assets.api.problems import register_problems
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.elasticsearch import LiveEvents
 
 
 def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFlask:
@@ -41,8 +42,9 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
     # A user id may hold slashes, two in a row too.
     app.url_map.merge_slashes = False
     app.url_map.converters["any_text"] = recommendations.AnyTextConverter
-    attach_database(app.extensions, settings)
-    events.attach_live_events(app.extensions, settings)
+    # Neither is connected yet.
+    app.extensions[database.EXTENSION] = database.Database(settings)
+    app.extensions[events.EXTENSION] = LiveEvents(settings, timeout=events.TIMEOUT_SECONDS)
     register_problems(app)
     register_access_log(app)
     metrics.register_request_metrics(app)

@@ -82,11 +82,6 @@ def _read_snapshots(connection: Connection[DictRow]) -> None:
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
 
 
-def attach_database(app_extensions: dict[str, object], settings: Settings) -> None:
-    """Give an application its database; nothing is opened yet."""
-    app_extensions[EXTENSION] = Database(settings)
-
-
 def database() -> Database:
     """Return the running application's database."""
     found = current_app.extensions[EXTENSION]

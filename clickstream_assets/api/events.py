@@ -13,7 +13,6 @@ from clickstream_assets.api.listing import MAX_LIMIT, filters_of, list_route
 from clickstream_assets.api.parameters import Text, WholeNumber
 from clickstream_assets.api.queries import Asked, Condition, Page
 from clickstream_assets.catalogue import LIVE_EVENTS
-from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import RESULT_WINDOW, WORDS, LiveEvents
 
 blueprint = APIBlueprint("events", __name__, tag="Events")
@@ -26,12 +25,7 @@ _TIMES = {
     if pa.types.is_temporal(column.type)
 }
 _RANGE = {">=": "gte", "<=": "lte", "<": "lt"}
-_TIMEOUT_SECONDS = 3
-
-
-def attach_live_events(app_extensions: dict[str, object], settings: Settings) -> None:
-    """Give an application the live events; nothing is connected yet."""
-    app_extensions[EXTENSION] = LiveEvents(settings, timeout=_TIMEOUT_SECONDS)
+TIMEOUT_SECONDS = 3
 
 
 def live_events() -> LiveEvents:

@@ -114,6 +114,17 @@ class Moment(fields.DateTime):
             raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
 
 
+def path_of(**parts: str) -> type[Schema]:
+    """Return the schema of an address's variable parts, which are texts, by what they mean."""
+    return Schema.from_dict(
+        {
+            name: Text(required=True, metadata={"description": meaning, "minLength": 1})
+            for name, meaning in parts.items()
+        },
+        name="Path",
+    )
+
+
 def parameter_of(column: Column, description: str) -> fields.Field:
     """Return the field of a parameter that a column's values are compared with.
 

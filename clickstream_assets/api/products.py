@@ -9,7 +9,7 @@ from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.listing import list_route, listing, range_of
-from clickstream_assets.api.parameters import Text
+from clickstream_assets.api.parameters import path_of
 from clickstream_assets.api.problems import ApiError
 from clickstream_assets.catalogue import CATEGORY_CONVERSION, LONG, PRODUCT_PERFORMANCE, Column
 
@@ -35,10 +35,6 @@ listing(
     limit=100,
     newest_day=True,
 )
-
-
-class _Path(Schema):
-    product_id = Text(required=True, metadata={"description": "The product", "minLength": 1})
 
 
 ProductTotals = schema_of(
@@ -67,15 +63,16 @@ class ProductHistory(Schema):
     "/products/<any_text:product_id>",
     ProductHistory,
     filters=range_of(PRODUCT_PERFORMANCE),
-    path=_Path,
+    path=path_of(product_id="The product"),
     problems=[404],
 )
 def list_product_days(asked: queries.Asked, product_id: str) -> dict[str, Any]:
     """List a product's days, the newest first, and their totals."""
     with database().snapshot() as connection:
         found = queries.product(connection, product_id, asked)
-    if found.totals is None:
+    if found is None:
         raise ApiError(
             HTTPStatus.NOT_FOUND, "unknown_product", "There is no day on which anybody met this product."
         )
-    return {"product_id": product_id, "totals": found.totals, "days": found.days}
+    days, totals = found
+    return {"product_id": product_id, "totals": totals, "days": days}

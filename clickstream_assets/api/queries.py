@@ -3,7 +3,7 @@
 A list of one served table needs no query of its own: `listing` pages through it with `page_of`.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
@@ -115,10 +115,17 @@ def _by(term: str) -> sql.Composable:
     return sql.SQL("{} DESC" if falling else "{}").format(sql.Identifier(column))
 
 
+def _value(
+    connection: Connection[DictRow], statement: LiteralString | sql.Composed, parameters: Sequence[Any] = ()
+) -> Any:
+    """Return the one column of a query's first row; None without a row."""
+    row = connection.execute(statement, parameters).fetchone()
+    return next(iter(row.values())) if row else None
+
+
 def _exists(connection: Connection[DictRow], table: str, condition: Condition) -> bool:
-    statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {}) AS found")
-    row = connection.execute(statement.format(sql.Identifier(table), condition.sql)).fetchone()
-    return row is not None and bool(row["found"])
+    statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})")
+    return bool(_value(connection, statement.format(sql.Identifier(table), condition.sql)))
 
 
 @dataclass(frozen=True)
@@ -149,12 +156,9 @@ def recommendations(
         "WHERE user_id = %s ORDER BY rank, product_id",
         [user_id],
     ).fetchall()
-    history = connection.execute(
-        "SELECT product_ids FROM met_products WHERE user_id = %s", [user_id]
-    ).fetchone()
+    met = _value(connection, "SELECT product_ids FROM met_products WHERE user_id = %s", [user_id])
     personal = [row for row in published if row["product_id"] not in excluded][:n]
-    met = history["product_ids"] if history else []
-    taken = [*excluded, *met, *(row["product_id"] for row in personal)]
+    taken = [*excluded, *(met or ()), *(row["product_id"] for row in personal)]
     popular = connection.execute(
         "SELECT product_id, score FROM popular_products WHERE product_id <> ALL(%s) "
         "ORDER BY rank, product_id LIMIT %s",
@@ -163,25 +167,16 @@ def recommendations(
     return Recommendations(
         personal=personal,
         popular=popular,
-        known_user=history is not None,
-        anything_published=bool(published or popular) or _anything_published(connection),
-        model_version=_served_model(connection),
+        known_user=met is not None,
+        anything_published=bool(published or popular)
+        or _value(
+            connection,
+            "SELECT EXISTS (SELECT FROM product_recommendations) OR EXISTS (SELECT FROM popular_products)",
+        ),
+        model_version=_value(
+            connection, "SELECT model_version FROM served_models WHERE answers = 'recommendations'"
+        ),
     )
-
-
-def _anything_published(connection: Connection[DictRow]) -> bool:
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM product_recommendations) OR EXISTS (SELECT FROM popular_products) "
-        "AS found"
-    ).fetchone()
-    return row is not None and bool(row["found"])
-
-
-def _served_model(connection: Connection[DictRow]) -> str | None:
-    row = connection.execute(
-        "SELECT model_version FROM served_models WHERE answers = 'recommendations'"
-    ).fetchone()
-    return row["model_version"] if row else None
 
 
 def user_segments(connection: Connection[DictRow], user_id: str, asked: Asked) -> Page | None:
@@ -195,11 +190,11 @@ def user_segments(connection: Connection[DictRow], user_id: str, asked: Asked) -
 
 def newest_segment_day(connection: Connection[DictRow]) -> date | None:
     """Return the newest day with segments of either kind."""
-    row = connection.execute(
+    return _value(
+        connection,
         "SELECT greatest((SELECT max(report_date) FROM user_segments), "
-        "(SELECT max(report_date) FROM customer_segments)) AS day"
-    ).fetchone()
-    return row["day"] if row else None
+        "(SELECT max(report_date) FROM customer_segments))",
+    )
 
 
 def segment_counts(connection: Connection[DictRow], day: date | None, asked: Asked) -> Page:
@@ -245,22 +240,16 @@ PRODUCT_TOTALS = ("view_count", "add_to_carts", "purchases", "quantity", "revenu
 """The columns of a product's days that its totals have."""
 
 
-@dataclass(frozen=True)
-class ProductHistory:
-    """A product's days, and their totals; no totals if no day at all is known of it."""
-
-    days: Page
-    totals: dict[str, Any] | None
-
-
-def product(connection: Connection[DictRow], product_id: str, asked: Asked) -> ProductHistory:
-    """Return a product's days, the newest first, and the totals of all pages' days."""
+def product(
+    connection: Connection[DictRow], product_id: str, asked: Asked
+) -> tuple[Page, dict[str, Any]] | None:
+    """Return a product's days, the newest first, and the totals of all pages' days; None if no day is known."""
     condition = Condition("product_id", "=", product_id)
     asked = asked.where(condition)
     columns = PRODUCT_PERFORMANCE.column_names
     days = page_of(connection, "product_performance", columns, ["report_date DESC"], asked)
     if not days.rows and not _exists(connection, "product_performance", condition):
-        return ProductHistory(days, None)
+        return None
     [totals] = connection.execute(
         sql.SQL(
             "SELECT count(*) AS days, coalesce(sum(view_count), 0)::bigint AS view_count, "
@@ -271,7 +260,7 @@ def product(connection: Connection[DictRow], product_id: str, asked: Asked) -> P
     ).fetchall()
     # In Python, which rounds half to even as the days' own rates are; PostgreSQL rounds half up.
     rate = Decimal(100 * totals["purchases"]) / totals["view_count"] if totals["view_count"] else Decimal(0)
-    return ProductHistory(days, {**totals, "conversion_rate": round(rate, 2)})
+    return days, {**totals, "conversion_rate": round(rate, 2)}
 
 
 def reports(connection: Connection[DictRow], asked: Asked) -> Page:
@@ -286,8 +275,7 @@ def reports(connection: Connection[DictRow], asked: Asked) -> Page:
 
 def report(connection: Connection[DictRow], day: date) -> str | None:
     """Return a day's report as JSON text."""
-    row = connection.execute("SELECT report FROM daily_report WHERE report_date = %s", [day]).fetchone()
-    return row["report"] if row else None
+    return _value(connection, "SELECT report FROM daily_report WHERE report_date = %s", [day])
 
 
 def report_days(connection: Connection[DictRow]) -> Mapping[str, Any]:
@@ -321,14 +309,12 @@ def stream_status(connection: Connection[DictRow]) -> StreamStatus:
         "extract(epoch FROM updated_at)::float8 AS updated, extract(epoch FROM watermark)::float8 AS watermark "
         "FROM stream_status ORDER BY query"
     ).fetchall()
-    alerts = connection.execute(
-        "SELECT count(*) AS open FROM flash_sale_alerts WHERE state = 'open'"
-    ).fetchall()
+    open_alerts = _value(connection, "SELECT count(*) FROM flash_sale_alerts WHERE state = 'open'")
     notifications = connection.execute(
         "SELECT sink, count(*) FILTER (WHERE delivered_at IS NULL AND failed_at IS NULL) AS pending, "
         "count(failed_at) AS failed FROM alert_notifications GROUP BY sink ORDER BY sink"
     ).fetchall()
-    return StreamStatus(streams=streams, open_alerts=alerts[0]["open"], notifications=notifications)
+    return StreamStatus(streams=streams, open_alerts=open_alerts, notifications=notifications)
 
 
 def missing_tables(connection: Connection[Any]) -> list[str]:

@@ -8,7 +8,7 @@ from werkzeug.routing import BaseConverter
 
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
-from clickstream_assets.api.parameters import QueryParameters, Text, WholeNumber
+from clickstream_assets.api.parameters import QueryParameters, Text, WholeNumber, path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
 
 blueprint = APIBlueprint("recommendations", __name__, url_prefix="/api", tag="Recommendations")
@@ -21,10 +21,6 @@ class AnyTextConverter(BaseConverter):
 
     part_isolating = False
     regex = r"[\s\S]+"
-
-
-class _Path(Schema):
-    user_id = Text(required=True, metadata={"description": "The shopper", "minLength": 1})
 
 
 class _Query(QueryParameters):
@@ -74,7 +70,7 @@ class Recommendations(Schema):
 
 
 @blueprint.get("/recommend/<any_text:user_id>")
-@blueprint.input(_Path, location="path")
+@blueprint.input(path_of(user_id="The shopper"), location="path")
 @blueprint.input(_Query, location="query", unknown="raise")
 @blueprint.output(Recommendations)
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))

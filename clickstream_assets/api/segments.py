@@ -11,7 +11,7 @@ from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.listing import list_route, range_of
-from clickstream_assets.api.parameters import Choice, Day, Text
+from clickstream_assets.api.parameters import Choice, Day, path_of
 from clickstream_assets.api.problems import ApiError
 from clickstream_assets.catalogue import ACTIVITY_SEGMENTS, CUSTOMER_SEGMENTS, USER_SEGMENTS
 from clickstream_assets.catalogue.rfm import DEFINITIONS, RFM_SEGMENT_NAMES
@@ -29,10 +29,6 @@ UserDay = schema_of(
 )
 
 
-class _Path(Schema):
-    user_id = Text(required=True, metadata={"description": "The shopper", "minLength": 1})
-
-
 class UserHistory(Schema):
     """The answer: one shopper's days."""
 
@@ -45,7 +41,7 @@ class UserHistory(Schema):
     "/segments/<any_text:user_id>",
     UserHistory,
     filters=range_of(USER_SEGMENTS),
-    path=_Path,
+    path=path_of(user_id="The shopper"),
     problems=[404],
 )
 def list_user_segments(asked: queries.Asked, user_id: str) -> dict[str, Any]:
