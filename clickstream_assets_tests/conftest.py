@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -114,8 +115,8 @@ def _settings(stack: Stack, *servers: str) -> Settings:
     if "CLICKSTREAM_TEST_HOME" not in os.environ:
         only = [kind for kind in SERVERS if kind.name in servers]
         stack.up(dagster_yaml=Path(__file__).parents[1] / "dagster.yaml", only=only)
-    values = _environment(stack, *servers)
-    return Settings(_env_file=None, **{name.lower(): value for name, value in values.items()})
+    values: dict[str, Any] = {name.lower(): value for name, value in _environment(stack, *servers).items()}
+    return Settings(_env_file=None, **values)
 
 
 @pytest.fixture(scope="session")

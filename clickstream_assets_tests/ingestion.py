@@ -4,8 +4,6 @@
 `TABLE after BATCH` it kills itself right before or right after that batch's append to that table.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -13,7 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from clickstream_assets.catalogue import (
     CONFLICTING_EVENTS,
@@ -45,7 +43,7 @@ class Ingestion:
     lake: Lake
 
     @classmethod
-    def of(cls, settings: Settings, engine: Engine) -> Ingestion:
+    def of(cls, settings: Settings, engine: Engine) -> Self:
         """Return the ingest that the settings name, on an engine."""
         return cls(settings, Lake(settings.lake, engine))
 
@@ -142,11 +140,11 @@ def ingestion_environment(settings: Settings) -> dict[str, str]:
 def _die_at(table: str, moment: str, batch: int) -> None:
     append = Lake.append_batch
 
-    def append_and_die(lake: Lake, to: Table, df: DataFrame, number: int, **options: Any) -> None:
+    def append_and_die(lake: Lake, to: Table, df: DataFrame, number: int, *more: Any, **named: Any) -> None:
         is_the_one = (to.name, number) == (table, batch)
         if is_the_one and moment == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        append(lake, to, df, number, **options)
+        append(lake, to, df, number, *more, **named)
         if is_the_one:
             os.kill(os.getpid(), signal.SIGKILL)
 

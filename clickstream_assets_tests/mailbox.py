@@ -1,7 +1,5 @@
 """A real SMTP server that keeps what it is sent, with or without a login."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ from clickstream_assets_tests.databases import free_port
 
 @dataclass
 class Mailbox:
-    """Where the server is, and what it got: sender, recipient and message of each mail."""
+    """The server's address, and what it got: sender, recipient and message of each mail."""
 
     host: str
     refused: tuple[str, ...] = ()

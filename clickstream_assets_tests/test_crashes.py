@@ -1,7 +1,5 @@
 """Processes that are killed, at every write and in the middle of one: the next run ends in the same tables."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -29,7 +27,7 @@ from clickstream_assets.catalogue import (
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.publishing import publication
-from clickstream_assets_tests.databases import environment, fresh_database, query, with_settings
+from clickstream_assets_tests.databases import fresh_database, hanging, query, with_settings
 from clickstream_assets_tests.ingestion import (
     TABLES,
     Contents,
@@ -84,7 +82,7 @@ def start(ingestion: Ingestion, *arguments: str) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize(
     ("table", "moment"), [(RAW_EVENTS.name, "before"), *((table.name, "after") for table in WRITES)]
 )
-def test_ingest_killed_beside_a_write_is_made_good_by_the_next(
+def test_ingest_killed_right_before_or_after_a_write_is_made_good_by_the_next(
     shop: Settings,
     duckdb_engine: DuckDBEngine,
     undisturbed: Undisturbed,
@@ -104,7 +102,7 @@ def test_ingest_killed_beside_a_write_is_made_good_by_the_next(
     assert ingestion.misclassified() == {}
 
 
-def test_rules_that_change_after_a_kill_put_no_record_into_two_places(
+def test_rules_that_change_after_a_kill_put_no_record_into_two_tables(
     kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path
 ):
     settings = with_settings(new_topic(kafka), lake_path=str(tmp_path / "lake"))
@@ -120,7 +118,7 @@ def test_rules_that_change_after_a_kill_put_no_record_into_two_places(
     assert stricter.counts() == made_counts(made)
     assert stricter.contents() == undisturbed.contents()
     assert stricter.misclassified() == {}
-    # What nobody had begun to place goes by the new ones.
+    # What nobody had begun to classify goes by the new ones.
     more = simulate(settings, events=10, share=0, seed=8)
     assert stricter.run()[1] == {"rejected": more.sent}
 
@@ -251,13 +249,8 @@ def test_publisher_killed_right_before_its_commit_leaves_the_old_rows(postgres: 
         with publication(settings) as transaction:
             transaction.publish(SESSIONS, sessions(session("old")))
             transaction.publish(POPULAR_PRODUCTS, popular(["old"]))
-        publisher = subprocess.Popen(
-            [sys.executable, "-c", PUBLISHER], env=environment(settings), stdout=subprocess.PIPE, text=True
-        )
-        with publisher:
-            assert publisher.stdout
-            assert publisher.stdout.readline() == "published\n"
-            publisher.kill()
+        with hanging(PUBLISHER, settings, "published"):
+            assert served(settings) == [["old"], ["old"]]
         assert served(settings) == [["old"], ["old"]]
         # Nothing of the dead one's is locked either.
         with publication(settings) as transaction:

@@ -1,7 +1,5 @@
 """Errors of ours: each says whether trying again may help, in the one policy of runs and streams."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Which variables there are, what they are when nothing is set, and what is said of unusable ones."""
 
-from __future__ import annotations
-
 import os
 import re
 from datetime import date
@@ -146,7 +144,7 @@ def test_the_password_is_shown_nowhere_but_in_the_connection_string(monkeypatch:
     }
 
 
-def test_a_password_beside_an_unusable_value_stays_out_of_the_message(monkeypatch: pytest.MonkeyPatch):
+def test_a_password_next_to_an_unusable_value_stays_out_of_the_message(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("POSTGRES_PASSWORD", "a pa$$phrase")
     monkeypatch.setenv("SPARK_MASTER", "local[2]")
     monkeypatch.setenv("SPARK_REMOTE", "sc://127.0.0.1:15002")
@@ -157,7 +155,7 @@ def test_a_password_beside_an_unusable_value_stays_out_of_the_message(monkeypatc
 
 def test_settings_do_not_change():
     with pytest.raises(ValueError, match="frozen"):
-        load_settings().kafka_topic = "another"
+        load_settings().kafka_topic = "another"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Topics of one's own on the running broker, filled as other people's producers would fill them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from uuid import uuid4

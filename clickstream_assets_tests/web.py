@@ -1,7 +1,5 @@
 """A real HTTP server that answers as a test wants: webhooks' receivers, and servers that are unwell."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +19,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to answer."""
+    """An answer to give."""
 
     status: int = 200
     body: bytes = b""

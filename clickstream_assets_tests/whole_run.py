@@ -1,9 +1,7 @@
-"""What the environment names, ingested and refreshed: a process of its own, as a Spark session is one per process.
+"""A run that ingests and refreshes what the environment names, in a process: it can have but one Spark session.
 
 `python -m clickstream_assets_tests.whole_run FIRST_DAY LAST_DAY`
 """
-
-from __future__ import annotations
 
 import sys
 

@@ -1,1 +1,1 @@
-"""Where data live: the lake, Kafka, PostgreSQL, Elasticsearch."""
+"""Stores, where data live: the lake, Kafka, PostgreSQL, Elasticsearch."""

@@ -1,6 +1,7 @@
 """Daily files of JSON lines, where simulated and replayed records go besides Kafka."""
 
-from collections import OrderedDict
+from collections import defaultdict
+from contextlib import nullcontext, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,7 @@ import msgspec
 
 from clickstream_assets.errors import InputError
 
-_OPEN_FILES = 16
+_LINES_IN_MEMORY = 10_000
 
 
 class DailyFiles:
@@ -21,7 +22,7 @@ class DailyFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files: OrderedDict[date, BinaryIO] = OrderedDict()
+        self._waiting: defaultdict[date, list[bytes]] = defaultdict(list)
         self._current = datetime.now(UTC).date()
         self.written = 0
         try:
@@ -30,7 +31,7 @@ class DailyFiles:
             raise _unwritable(folder, error) from None
 
     def write(self, value: bytes, day: date | None) -> None:
-        """Append a record.
+        """Append a record; it is in the file after the next `flush`, or some thousand records later.
 
         Raises:
             InputError: the record holds a line break, or the folder cannot be written to.
@@ -41,25 +42,30 @@ class DailyFiles:
                 "files out to send it"
             )
         self._current = day or self._current
-        try:
-            file = self._file(self._current)
-            file.write(value)
-            file.write(b"\n")
-        except OSError as error:
-            raise _unwritable(self._folder, error) from None
+        self._waiting[self._current].append(value)
         self.written += 1
+        if self.written % _LINES_IN_MEMORY == 0:
+            self.flush()
 
     def flush(self) -> None:
-        """Make every line visible to readers of the files.
+        """Write every line to its file, to each of them whatever becomes of the others.
 
         Raises:
-            InputError: a file cannot be written to; most writes only fail here, where their lines leave memory.
+            InputError: a file cannot be written to.
         """
-        try:
-            for file in self._files.values():
-                file.flush()
-        except OSError as error:
-            raise _unwritable(self._folder, error) from None
+        problems = []
+        while self._waiting:
+            day, lines = self._waiting.popitem()
+            try:
+                with (self._folder / f"clickstream_{day.isoformat()}.jsonl").open("a+b") as file:
+                    if file.tell() and _last_byte(file) != b"\n":
+                        # Whoever wrote last was killed in the middle of a line.
+                        lines.insert(0, b"")
+                    file.write(b"\n".join([*lines, b""]))
+            except OSError as problem:
+                problems.append(problem)
+        if problems:
+            raise _unwritable(self._folder, problems[0])
 
     def __enter__(self) -> Self:
         """The sink itself."""
@@ -68,30 +74,10 @@ class DailyFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write out and close the files, each of them whatever becomes of the others."""
-        problems = []
-        for file in self._files.values():
-            try:
-                file.close()
-            except OSError as problem:
-                problems.append(problem)
-        # The error that is under way came first; this one must not hide it.
-        if problems and error is None:
-            raise _unwritable(self._folder, problems[0])
-
-    def _file(self, day: date) -> BinaryIO:
-        file = self._files.get(day)
-        if file is not None:
-            self._files.move_to_end(day)
-            return file
-        if len(self._files) >= _OPEN_FILES:
-            self._files.popitem(last=False)[1].close()
-        file = (self._folder / f"clickstream_{day.isoformat()}.jsonl").open("a+b")
-        self._files[day] = file
-        if file.tell() and _last_byte(file) != b"\n":
-            # Whoever wrote last was killed in the middle of a line.
-            file.write(b"\n")
-        return file
+        """Write the lines that are left."""
+        # The error that is under way came first; another must not hide it.
+        with suppress(InputError) if error else nullcontext():
+            self.flush()
 
 
 class _Timed(msgspec.Struct):
@@ -102,7 +88,7 @@ _decode_timed = msgspec.json.Decoder(_Timed).decode
 
 
 def event_day(value: bytes) -> date | None:
-    """UTC date of an event's timestamp; None if it has none that can be read."""
+    """Return the UTC date of an event's timestamp; None if it has none that can be read."""
     try:
         timestamp = datetime.fromisoformat(_decode_timed(value).timestamp or "")
         return (timestamp.astimezone(UTC) if timestamp.tzinfo else timestamp).date()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # The client is imported where it is used: that takes half a second, and most processes that import this have no need.
 
 RESULT_WINDOW = 10_000
-"""How deep a search can be paged: `index.max_result_window`, which the indices leave as it is."""
+"""Depth to which a search can be paged: `index.max_result_window`, which the indices leave as it is."""
 
 # Elasticsearch refuses longer document ids, and with them the whole request.
 MAX_ID_BYTES = 512
@@ -45,7 +45,7 @@ _REQUEST_BYTES = 5_000_000
 
 
 class ElasticsearchProblem(StrEnum):
-    """What is wrong with Elasticsearch, in words that give nothing away about where it is."""
+    """A kind of failure of Elasticsearch, in words that do not reveal where it is."""
 
     UNREACHABLE = "Elasticsearch cannot be reached"
     BUSY = "Elasticsearch is overloaded"
@@ -102,18 +102,18 @@ class _Copy(NamedTuple):
 
 
 class Written(StrEnum):
-    """What came of a document."""
+    """Outcome of writing a document, in a word."""
 
     CREATED = "created"
     REPLACED = "replaced"
-    """The id was there of a later record, whose document this one has taken the place of."""
+    """The id was there of a later record, whose document this one has replaced."""
     THERE = "there"
     """The id was there already, of this record or an earlier one, and has stayed."""
     REFUSED = "refused"
 
 
 class Outcome(NamedTuple):
-    """What came of a document, and why it was refused."""
+    """Outcome of writing a document, and why it was refused."""
 
     written: Written
     error: str | None = None
@@ -142,7 +142,7 @@ class ElasticsearchServer:
             self._settings.elasticsearch_url,
             api_key=key.get_secret_value() if key else None,
             request_timeout=self._timeout,
-            # Who waits and how long is decided here, with a pause in between.
+            # Retries are handled here, with a pause in between.
             max_retries=0,
             retry_on_timeout=False,
         )
@@ -247,7 +247,7 @@ class LiveEvents(ElasticsearchServer):
     """The live events of one alias."""
 
     def index(self, day: date) -> str:
-        """Name of a day's index."""
+        """Return the name of a day's index."""
         # Asked for each document: formatting a date takes thrice as long.
         return f"{self._settings.elasticsearch_alias}-{day.isoformat().replace('-', '.')}"
 
@@ -307,7 +307,7 @@ class LiveEvents(ElasticsearchServer):
                 self._delete({document_id: copies[1:] for document_id, copies in there.items()})
 
     def _send(self, documents: Sequence[Document], outcomes: dict[int, Outcome]) -> None:
-        """Write the documents that have no outcome yet, and then delete those that they take the place of."""
+        """Write the documents that have no outcome yet, and then delete those that they replace."""
         waiting = [number for number in range(len(documents)) if number not in outcomes]
         there = self._find([documents[number].id for number in waiting])
         done: dict[int, Outcome] = {}
@@ -377,7 +377,7 @@ class LiveEvents(ElasticsearchServer):
         """Write these documents, in requests of at most so many, and note what came of them.
 
         Returns:
-            Those whose place another document has taken meanwhile: of another worker, or of an attempt of this batch
+            Those that another document has come before meanwhile: of another worker, or of an attempt of this batch
             whose answer was lost.
         """
         actions = [
@@ -467,7 +467,7 @@ class LiveEvents(ElasticsearchServer):
         return dropped
 
     def _days(self) -> list[date]:
-        """The days that have an index, in order."""
+        """Return the days that have an index, in order."""
         prefix = f"{self._settings.elasticsearch_alias}-"
         names = (index.removeprefix(prefix) for index in self.client.indices.get_alias(index=f"{prefix}*"))
         # What else somebody has put behind the alias has no day, and is not ours to drop.
@@ -492,7 +492,7 @@ def _copy(hit: Mapping[str, Any]) -> _Copy:
 
 
 def _to_write(document: Document, index: str, copies: Iterable[_Copy]) -> Action:
-    """Have a document written where there is none of its id, or in the place of just the one that is there."""
+    """Have a document written where there is none of its id, or instead of just the one that is there."""
     own = next((copy for copy in copies if copy.kept_in == index), None)
     line = (
         bulk_action("index", document.id, index, **own.is_this)
@@ -524,20 +524,20 @@ def _requests(actions: Iterable[Action], at_once: int) -> Iterator[list[Action]]
 
 
 def _surplus(copies: list[_Copy], index: str, outcome: Outcome) -> list[_Copy]:
-    """What there is of a document's id beside the one that is to stay."""
+    """Return the copies of a document's id but the one that is to stay."""
     if outcome.written is Written.REPLACED:
         return [copy for copy in copies if copy.kept_in != index]
     return copies[1:]
 
 
 def is_busy(answer: Mapping[str, Any]) -> bool:
-    """Whether the server could not take something now, through no fault of what was sent."""
+    """Return whether the server could not take something now, through no fault of what was sent."""
     status = answer["status"]
     return status == 429 or status >= 500 or (status == 400 and bool(_FULL.search(reason_of(answer)[1])))
 
 
 def reason_of(answer: Mapping[str, Any]) -> tuple[str, str]:
-    """The kind of an error, and its cause in words."""
+    """Return the kind of an error, and its cause in words."""
     error = answer["error"]
     if isinstance(error, str):
         return "request_refused", error

@@ -4,14 +4,12 @@ The table's log is read by delta-rs on both engines: it needs no JVM, and answer
 metadata alone. Data is written by the engine that computed it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -42,7 +40,7 @@ class LakeStorageError(LakeError):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One version of a table, as its log tells it."""
+    """One version of a table, by its log."""
 
     table: Table
     version: int
@@ -63,7 +61,7 @@ class Snapshot:
         grouped = self.files.group_by(f"partition.{column}").aggregate([("num_records", "sum")]).to_pylist()
         return {row[f"partition.{column}"]: row["num_records_sum"] for row in grouped}
 
-    def up_to_batch(self, batch: int) -> Snapshot:
+    def up_to_batch(self, batch: int) -> Self:
         """Leave out the files with rows of later batches."""
         if not self.files.num_rows:
             return self
@@ -80,7 +78,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Maintenance:
-    """What `Lake.maintain` found and left of a table."""
+    """Outcome of `Lake.maintain` for a table."""
 
     rows: int
     files_before: int
@@ -97,7 +95,7 @@ class Lake:
         self.engine = engine
 
     def path(self, table: Table) -> str:
-        """Where a table is, as Spark spells it."""
+        """Return where a table is, as Spark spells it."""
         return f"{self._root}/{table.name}"
 
     def _delta_path(self, table: Table) -> str:
@@ -168,7 +166,7 @@ class Lake:
         return Snapshot(
             table=table,
             version=delta.version(),
-            batch=delta.transaction_version(table.name) or 0,
+            batch=_last_batch(delta, table.name),
             files=pa.table(delta.get_add_actions(flatten=True)),
         )
 
@@ -193,7 +191,7 @@ class Lake:
         return self.engine.read_delta(self.path(table), schema, version, batches)
 
     def exists(self, table: Table) -> bool:
-        """Tell whether a table has been made."""
+        """Return whether a table has been made."""
         with self._explained(table):
             return DeltaTable.is_deltatable(self._delta_path(table))
 
@@ -201,7 +199,7 @@ class Lake:
         """Put a table's small files together, and delete the files that nobody reads any more.
 
         Rows, batches and statistics stay; who reads an older version goes on, for as long as `retention`. Appending
-        goes on beside it. Of this and a replacement of the same rows, the one that comes second fails. By delta-rs
+        goes on meanwhile. Of this and a replacement of the same rows, the one that comes second fails. By delta-rs
         on both engines.
 
         Raises:
@@ -253,19 +251,21 @@ class Lake:
         with self._explained(table):
             return self._open(table).to_pyarrow_table(filters=[("batch", "=", batch)])
 
+    @contextmanager
+    def _once(self, table: Table, batch: int, app: str) -> Iterator[None]:
+        try:
+            yield
+        except LakeConflictError:
+            # Delta lets one of two commits of the same batch win; that it has is what was wanted.
+            if _last_batch(self._open(table), app) < batch:
+                raise
+
     def _append_arrow(self, table: Table, rows: pa.Table, batch: int, app: str) -> None:
         data = conform(rows, table)
         delta = self._open(table)
-        if (delta.transaction_version(app) or 0) >= batch:
-            return
-        commit = CommitProperties(app_transactions=[Transaction(app, batch)])
-        try:
-            with self._explained(table):
-                write_deltalake(delta, data, mode="append", commit_properties=commit)
-        except LakeConflictError:
-            # Delta lets one of two commits of the same batch win; that it has is what was wanted.
-            if (self._open(table).transaction_version(app) or 0) < batch:
-                raise
+        if _last_batch(delta, app) < batch:
+            with self._once(table, batch, app), self._explained(table):
+                write_deltalake(delta, data, mode="append", commit_properties=_commit_of(batch, app))
 
     def _append_batch_spark(
         self, table: Table, df: DataFrame, batch: int, app: str, is_laid_out: bool
@@ -276,13 +276,8 @@ class Lake:
             # tasks is 120 files, and every later read pays for them.
             rows = rows.repartition(*table.partition_by)
         writer = rows.write.format("delta").mode("append").option("txnAppId", app).option("txnVersion", batch)
-        try:
-            with self._explained_spark(table):
-                writer.save(self.path(table))
-        except LakeConflictError:
-            # As on DuckDB.
-            if (self._open(table).transaction_version(app) or 0) < batch:
-                raise
+        with self._once(table, batch, app), self._explained_spark(table):
+            writer.save(self.path(table))
 
     def replace(self, table: Table, df: DataFrame, days: tuple[date, date] | None = None) -> None:
         """Replace a whole table, or its rows of some days (first and last), in one commit.
@@ -313,7 +308,7 @@ class Lake:
         """
         rows = conform(data, table)
         delta = self._open(table)
-        if (delta.transaction_version(table.name) or 0) >= batch:
+        if _last_batch(delta, table.name) >= batch:
             return
         same = dict.fromkeys((*table.partition_by, *table.key))
         conditions = [f"target.{name} = source.{name}" for name in same]
@@ -330,7 +325,7 @@ class Lake:
                     " AND ".join(conditions),
                     source_alias="source",
                     target_alias="target",
-                    commit_properties=CommitProperties(app_transactions=[Transaction(table.name, batch)]),
+                    commit_properties=_commit_of(batch, table.name),
                 )
                 .when_matched_update_all()
                 .when_not_matched_insert_all()
@@ -339,10 +334,17 @@ class Lake:
 
     def replace_batch(self, table: Table, data: pa.Table, batch: int) -> None:
         """Replace a whole table by the rows that it has as of a batch; the commit carries the batch's number."""
-        delta = self._open(table)
-        commit = CommitProperties(app_transactions=[Transaction(table.name, batch)])
+        delta, commit = self._open(table), _commit_of(batch, table.name)
         with self._explained(table):
             write_deltalake(delta, conform(data, table), mode="overwrite", commit_properties=commit)
+
+
+def _last_batch(delta: DeltaTable, app: str) -> int:
+    return delta.transaction_version(app) or 0
+
+
+def _commit_of(batch: int, app: str) -> CommitProperties:
+    return CommitProperties(app_transactions=[Transaction(app, batch)])
 
 
 def _added_field(field: pa.Field) -> Field:

@@ -1,7 +1,5 @@
 """Sends mails by SMTP, encrypted and logged in as the settings say."""
 
-from __future__ import annotations
-
 import smtplib
 import ssl
 from collections.abc import Iterator

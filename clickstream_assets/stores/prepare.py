@@ -1,4 +1,4 @@
-"""What servers need before the pipeline can use them: the served tables and the topic."""
+"""Preparation of the servers for the pipeline: the served tables and the topic."""
 
 from clickstream_assets.settings import Settings
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
@@ -85,7 +83,7 @@ def test_first_record_of_an_id_is_its_document_whatever_day_it_is_of_and_wheneve
     ]
 
 
-def test_first_record_takes_the_place_of_one_that_no_search_finds_yet(live: LiveEvents):
+def test_first_record_replaces_one_that_no_search_finds_yet(live: LiveEvents):
     """As where two of Spark's workers write the same id at the same time."""
     assert live.write([document("a", offset=5), document("b", offset=6)]) == [CREATED, CREATED]
     assert live.write([document("a", offset=4), document("b", offset=7)]) == [REPLACED, THERE]
@@ -111,7 +109,7 @@ def test_documents_of_several_days_that_were_written_at_once_are_settled(
 
 
 def test_document_that_was_replaced_meanwhile_is_not_deleted(live: LiveEvents):
-    """One worker deletes the copy that it found, when another has put the first record in its place."""
+    """One worker deletes the copy that it found, when another has replaced it by the first record."""
     next_day = date(2024, 6, 1)
     live.write([document("a", offset=9)])
     live.prepare()
@@ -147,7 +145,7 @@ def test_documents_are_in_the_index_of_their_day_and_found_latest_first(live: Li
     assert found(live) == ["c", "b", "a", "d"]
 
 
-def test_document_that_is_refused_is_told_with_its_reason_and_stops_no_other(live: LiveEvents):
+def test_document_that_is_refused_has_a_reason_and_stops_no_other(live: LiveEvents):
     deep: object = 1
     for _ in range(25):
         deep = {"a": deep}
@@ -212,7 +210,7 @@ def test_nothing_is_found_before_anything_was_written(elasticsearch: Settings):
     assert live.drop_days(keep=1, today=DAY) == []
 
 
-def test_index_in_the_place_of_the_alias_is_named(elasticsearch: Settings):
+def test_index_with_the_name_of_the_alias_is_named(elasticsearch: Settings):
     name = f"older_{uuid4().hex}"
     live = LiveEvents(with_settings(elasticsearch, elasticsearch_alias=name))
     live.client.indices.create(index=name)
@@ -303,7 +301,7 @@ def test_server_that_is_away_is_named_without_the_password(elasticsearch: Settin
         assert "s3cret" not in str(caught.value)
 
 
-def test_wrong_key_is_told_apart(elasticsearch: Settings):
+def test_wrong_key_is_named(elasticsearch: Settings):
     with web_server(lambda _: Answer(401, b"{}", PRODUCT)) as server:
         live = LiveEvents(
             with_settings(elasticsearch, elasticsearch_url=server.url, elasticsearch_api_key="a key")

@@ -1,7 +1,5 @@
 """Each batch once, whole tables or days in one commit, and either engine on the other's tables."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -373,7 +371,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("only root may mount a small disk, and not in every container")
     yield folder

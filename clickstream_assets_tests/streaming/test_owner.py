@@ -1,11 +1,7 @@
-"""Who runs the streams: one process, until it ends, however it ends."""
-
-from __future__ import annotations
+"""The owner of the streams: one process, until it ends, however it ends."""
 
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import psycopg
@@ -13,7 +9,7 @@ import pytest
 
 from clickstream_assets.settings import Settings
 from clickstream_assets.streaming.owner import OwnedError, owner, ownership
-from clickstream_assets_tests.databases import environment, fresh_database, query
+from clickstream_assets_tests.databases import fresh_database, hanging, query
 
 HOLDER = """
 import threading
@@ -32,7 +28,7 @@ def settings(postgres: Settings) -> Iterator[Settings]:
         yield own
 
 
-def test_a_second_owner_is_told_who_the_first_is(settings: Settings):
+def test_a_second_owner_learns_who_the_first_is(settings: Settings):
     assert owner(settings) is None
     with ownership(settings, "stream"):
         by_whom = r"run by clickstream stream, process \d+ on .* \(since "
@@ -50,14 +46,8 @@ def test_databases_have_owners_of_their_own(settings: Settings, postgres: Settin
 
 
 def test_a_killed_owner_keeps_nothing(settings: Settings):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER], env=environment(settings), stdout=subprocess.PIPE, text=True
-    )
-    with process:
-        assert process.stdout
-        assert process.stdout.readline() == "held\n"
+    with hanging(HOLDER, settings, "held"):
         assert owner(settings)
-        process.kill()
     while owner(settings):
         pass
     with ownership(settings, "next"):

@@ -116,9 +116,13 @@ def _now(name: str) -> sa.Column[Any]:
     return sa.Column(name, TIME, nullable=False, server_default=sa.func.now())
 
 
+def _columns(kind: Any, *names: str, **options: Any) -> list[sa.Column[Any]]:
+    return [sa.Column(name, kind, **options) for name in names]
+
+
 def _add_operational(metadata: sa.MetaData) -> None:
-    required = partial(sa.Column[Any], nullable=False)
-    json = partial(required, type_=JSONB, server_default="{}")
+    required = partial(_columns, nullable=False)
+    json = partial(required, JSONB, server_default="{}")
 
     # The last notification of each alert. `notified_id` stays when late events move the start of an episode, and with
     # it the alert's own id; receivers know the alert by it.
@@ -126,12 +130,9 @@ def _add_operational(metadata: sa.MetaData) -> None:
         "notified_alerts",
         metadata,
         sa.Column("notified_id", sa.Text, primary_key=True),
-        required("alert_id", sa.Text),
-        required("product_id", sa.Text),
-        required("kind", sa.Text),
-        required("sequence", sa.BigInteger),
-        required("first_window_start", TIME),
-        required("last_window_end", TIME),
+        *required(sa.Text, "alert_id", "product_id", "kind"),
+        *required(sa.BigInteger, "sequence"),
+        *required(TIME, "first_window_start", "last_window_end"),
     )
     sa.Index("notified_alerts_product_id", notified.c.product_id, notified.c.last_window_end)
 
@@ -140,15 +141,13 @@ def _add_operational(metadata: sa.MetaData) -> None:
         "alert_notifications",
         metadata,
         _id(),
-        required("notified_id", sa.Text),
-        required("sequence", sa.BigInteger),
-        required("kind", sa.Text),
-        required("sink", sa.Text),
-        json("payload"),
+        *required(sa.Text, "notified_id"),
+        *required(sa.BigInteger, "sequence"),
+        *required(sa.Text, "kind", "sink"),
+        *json("payload"),
         _now("created_at"),
-        sa.Column("delivered_at", TIME),
-        sa.Column("failed_at", TIME),
-        required("attempts", sa.BigInteger, server_default="0"),
+        *_columns(TIME, "delivered_at", "failed_at"),
+        *required(sa.BigInteger, "attempts", server_default="0"),
         _now("next_attempt_at"),
         sa.Column("last_error", sa.Text),
         sa.CheckConstraint(
@@ -166,15 +165,11 @@ def _add_operational(metadata: sa.MetaData) -> None:
         "stream_progress",
         metadata,
         sa.Column("query", sa.Text, primary_key=True),
-        required("generation", sa.BigInteger),
-        required("base_batch_id", sa.BigInteger),
-        required("batch_id", sa.BigInteger),
-        sa.Column("watermark", TIME),
-        sa.Column("floor", TIME),
-        required("topic", sa.Text),
-        json("offsets"),
-        # The rules that the alerts were found with; other settings find them all again.
-        json("alert_rules"),
+        *required(sa.BigInteger, "generation", "base_batch_id", "batch_id"),
+        *_columns(TIME, "watermark", "floor"),
+        *required(sa.Text, "topic"),
+        # The rules are those that the alerts were found with; other settings find them all again.
+        *json("offsets", "alert_rules"),
         # When records were last read, and up to where windows were closed because none came any more.
         _now("read_at"),
         sa.Column("idle_until", TIME),
@@ -188,7 +183,7 @@ def _add_operational(metadata: sa.MetaData) -> None:
         metadata,
         sa.Column("batch_id", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("watermark", TIME),
-        json("offsets"),
+        *json("offsets"),
         _now("recorded_at"),
     )
 
@@ -196,14 +191,12 @@ def _add_operational(metadata: sa.MetaData) -> None:
         "stream_status",
         metadata,
         sa.Column("query", sa.Text, primary_key=True),
-        required("owner", sa.Text),
-        required("batch_id", sa.BigInteger),
+        *required(sa.Text, "owner"),
+        *required(sa.BigInteger, "batch_id"),
         sa.Column("watermark", TIME),
-        required("rows", sa.BigInteger),
-        required("dropped_late", sa.BigInteger),
-        json("lag"),
-        sa.Column("latency_seconds", sa.Double),
-        sa.Column("rows_per_second", sa.Double),
+        *required(sa.BigInteger, "rows", "dropped_late"),
+        *json("lag"),
+        *_columns(sa.Double, "latency_seconds", "rows_per_second"),
         sa.Column("error", sa.Text),
         _now("updated_at"),
     )
@@ -214,7 +207,7 @@ def _add_operational(metadata: sa.MetaData) -> None:
         metadata,
         sa.Column("report_date", sa.Date, primary_key=True),
         sa.Column("recipient", sa.Text, primary_key=True),
-        required("message_id", sa.Text),
+        *required(sa.Text, "message_id"),
         _now("sent_at"),
     )
 

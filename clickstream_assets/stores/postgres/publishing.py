@@ -4,8 +4,6 @@ A publication says which rows a table, or a part of it, holds from now on. Rows 
 repeating a publication changes nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,18 +71,6 @@ class Published:
     def unchanged(self) -> int:
         """Rows that the table had already."""
         return self.rows - self.inserted - self.updated
-
-
-@contextmanager
-def publication(settings: Settings) -> Iterator[Publication]:
-    """Publish tables together: committed when the block ends, undone when it raises.
-
-    Raises:
-        PostgresError: the database cannot be reached or does not carry the publication out.
-    """
-    with explained(settings), connect(settings) as connection:
-        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_LOCK_TIMEOUT))
-        yield Publication(connection)
 
 
 class Publication:
@@ -224,6 +210,18 @@ class Publication:
         )
 
 
+@contextmanager
+def publication(settings: Settings) -> Iterator[Publication]:
+    """Publish tables together: committed when the block ends, undone when it raises.
+
+    Raises:
+        PostgresError: the database cannot be reached or does not carry the publication out.
+    """
+    with explained(settings), connect(settings) as connection:
+        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_LOCK_TIMEOUT))
+        yield Publication(connection)
+
+
 def copy_rows(connection: psycopg.Connection, statement: sql.Composed, table: Table, rows: Rows) -> int:
     """Run a `COPY … FROM STDIN (FORMAT csv)` of all columns of the table; returns how many rows there were.
 
@@ -285,7 +283,7 @@ def _conform(table: Table, batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _to_csv(batch: pa.RecordBatch) -> memoryview:
-    # Arrow quotes every text and leaves nulls empty and unquoted, which is how COPY tells NULL from ''.
+    # Arrow quotes every text and leaves nulls empty and unquoted, which is how COPY distinguishes NULL from ''.
     columns = [_to_text(column) if pa.types.is_list(column.type) else column for column in batch.columns]
     batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
     buffer = pa.BufferOutputStream()

@@ -1,7 +1,5 @@
 """The published reports in PostgreSQL, and the record of the mails that were sent of them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -99,7 +99,7 @@ def recommendations(users: list[str], products: list[str], model_version: str = 
 
 
 def met(**products_by_user: list[str]) -> pa.Table:
-    """What users have met, as Arrow."""
+    """Products that users have met, as Arrow."""
     rows = [{"user_id": user, "product_ids": products} for user, products in products_by_user.items()]
     return table(MET_PRODUCTS, rows)
 

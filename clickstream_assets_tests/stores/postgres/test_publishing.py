@@ -1,5 +1,3 @@
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +24,7 @@ from clickstream_assets.stores.postgres.publishing import (
     Scope,
     publication,
 )
-from clickstream_assets_tests.databases import environment, fresh_database, query
+from clickstream_assets_tests.databases import fresh_database, hanging, query
 from clickstream_assets_tests.stores.postgres.rows import (
     DAY,
     popular,
@@ -73,7 +71,7 @@ def test_publication_inserts_updates_deletes_and_leaves_the_rest(settings: Setti
     ) == [("b", 3), ("c", 7), ("d", 3)]
 
 
-def test_repeating_a_publication_does_not_touch_a_row(settings: Settings) -> None:
+def test_repeating_a_publication_does_not_write_a_row(settings: Settings) -> None:
     rows = recommendations(["u1", "u2"], ["p1", "p2"])
     publish(settings, rows, table=PRODUCT_RECOMMENDATIONS)
     versions = (
@@ -167,8 +165,8 @@ def test_lists_of_texts_arrive_as_arrays(settings: Settings, ids: list[str] | No
 @pytest.mark.parametrize("score", [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, float("inf"), -0.5])
 def test_doubles_keep_every_bit(settings: Settings, score: float) -> None:
     rows = recommendations(["u1"], ["p1"])
-    place = rows.column_names.index("confidence_score")
-    rows = rows.set_column(place, rows.field(place), pa.array([score]))
+    index = rows.column_names.index("confidence_score")
+    rows = rows.set_column(index, rows.field(index), pa.array([score]))
     publish(settings, rows, table=PRODUCT_RECOMMENDATIONS)
     assert query(settings, "SELECT confidence_score FROM product_recommendations") == [(score,)]
 
@@ -319,15 +317,8 @@ with publication(load_settings()) as transaction:
 
 def test_publisher_killed_while_copying_leaves_the_old_rows(settings: Settings) -> None:
     publish(settings, sessions(session("old")))
-    with subprocess.Popen(
-        [sys.executable, "-c", HANGING_PUBLISHER],
-        env=environment(settings),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as publisher:
-        assert publisher.stdout
-        assert publisher.stdout.readline() == "copying\n"
-        publisher.kill()
+    with hanging(HANGING_PUBLISHER, settings, "copying"):
+        assert session_ids(settings) == ["old"]
     assert session_ids(settings) == ["old"]
     assert publish(settings, sessions(session("next"))) == Published(rows=1, inserted=1, updated=0, deleted=1)
 
