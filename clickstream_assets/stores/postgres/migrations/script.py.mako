@@ -2,8 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
-${imports}
-
+${imports + "\n" if imports else ""}
 revision = "${up_revision}"
 down_revision = ${f'"{down_revision}"' if down_revision else None}
 branch_labels = None
