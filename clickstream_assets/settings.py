@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     java_home: Path | None = None
     """Home of a Java 17 or newer (default: the first one that is found)."""
     lake_path: str | None = None
-    """Where the Delta tables are: a folder or s3a://… (default: lake under the home)."""
+    """Folder or s3a://… of the Delta tables (default: lake under the home)."""
 
     lake_retention_days: int = Field(7, ge=1)
     """Days that files of the lake are kept after a table's newest version has no use for them: longer than any run
@@ -137,7 +137,7 @@ class Settings(BaseSettings):
     kafka_topic_partitions: int = Field(3, ge=1)
     """Partitions of the topic when we create it."""
     kafka_timeout_seconds: float = Field(10, gt=0)
-    """How long a broker may take to answer."""
+    """Seconds that a broker may take to answer."""
     ingest_batch_records: int | None = Field(None, ge=1)
     """Records in one commit to raw_events; bounds an ingest's memory (default: 300,000, and on Spark, which spills,
     and where every commit is many jobs, 2,500,000).
@@ -154,15 +154,15 @@ class Settings(BaseSettings):
     events_start_date: date = date(2010, 1, 1)
     """First day of the daily partitions; events before it are rejected."""
     max_clock_skew_seconds: int = Field(3600, ge=0)
-    """How far an event's time may be ahead of its arrival in Kafka."""
+    """Seconds by which an event's time may be ahead of its arrival in Kafka."""
     max_event_bytes: int = Field(1_000_000, ge=1)
     """Larger events are kept in raw_events and rejected."""
     session_gap_minutes: int = Field(30, ge=1, le=720)
     """Inactivity that ends a session, in minutes."""
     session_cut_at_midnight: bool = False
-    """Whether a session that goes on at midnight (UTC) ends there, and a new one begins."""
+    """End a session that goes on at midnight (UTC) there, and begin a new one."""
     session_cut_at_campaign: bool = False
-    """Whether a campaign other than the visit's last one begins a new session."""
+    """Begin a new session at a campaign other than the visit's last one."""
     bot_views_per_minute: int = Field(60, ge=1)
     """A session with more views than this within some minute is a bot's."""
 
@@ -199,13 +199,13 @@ class Settings(BaseSettings):
     slide_duration: Interval = Field(timedelta(minutes=5), gt=timedelta(0))
     """A window starts this often; at most its length."""
     watermark_delay: Interval = Field(timedelta(minutes=10), ge=timedelta(0))
-    """How much later than the latest event an event may come and still count in the stream."""
+    """Time by which an event may come later than the latest event and still count in the stream."""
     views_threshold: int = Field(100, ge=0)
     """A flash-sale alert needs more views in a window."""
     purchases_threshold: int = Field(5, ge=1)
     """A flash-sale alert needs fewer purchases."""
     alert_cooldown_minutes: float = Field(30, ge=0)
-    """What follows an alert's last window within this is the same alert."""
+    """Minutes after an alert's last window in which a further window belongs to the same alert."""
     stream_trigger_seconds: float = Field(2, gt=0)
     """Seconds between two micro-batches of `clickstream stream`."""
     stream_batch_records: int = Field(200_000, ge=1)
@@ -231,7 +231,7 @@ class Settings(BaseSettings):
     stream_sensor_seconds: int = Field(20, ge=1)
     """Least seconds between two looks of the sensor that runs the streams."""
     checkpoint_path: str | None = None
-    """Where the streams keep their state: a folder or s3a://… (default: in the home)."""
+    """Folder or s3a://… in which the streams keep their state (default: in the home)."""
     dagster_home: Path | None = None
     """Dagster's instance, which the streams report to."""
 
@@ -260,7 +260,7 @@ class Settings(BaseSettings):
     elasticsearch_replicas: int = Field(0, ge=0)
     """Copies of each shard; 1 on a cluster."""
     elasticsearch_patience_seconds: float = Field(60, ge=0)
-    """How long the stream waits for a server that is away or busy before it starts anew."""
+    """Seconds that the stream waits for a server that is away or busy before it starts anew."""
     live_events_retention_days: int = Field(0, ge=0)
     """Days of live events that are kept; 0 keeps all. The newest day always stays."""
 
@@ -272,13 +272,13 @@ class Settings(BaseSettings):
     notifications_retention_days: int = Field(90, ge=0)
     """Days that alerts' notifications are kept after they were delivered or given up; 0 keeps all."""
     alert_webhook_url: str | None = Field(None, pattern="^https?://")
-    """Where alerts are posted as JSON (default: nowhere)."""
+    """Address that alerts are posted to as JSON (default: none)."""
     alert_webhook_secret: SecretStr | None = None
     """Key that posted alerts are signed with, as Standard Webhooks has it: whsec_ and 24 to 64 bytes in base64
     (default: not signed).
     """
     alert_webhook_timeout_seconds: float = Field(5, gt=0)
-    """How long the receiver may take."""
+    """Seconds that the receiver may take."""
     alert_delivery_attempts: int = Field(12, ge=1)
     """Attempts, ever further apart, after which a notification has failed."""
 

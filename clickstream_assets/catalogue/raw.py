@@ -53,7 +53,7 @@ RAW_EVENTS = Table(
 
 INGEST_RULES = Table(
     "ingest_rules",
-    "one ingest batch: the bounds that its records are judged by, as set when it was first classified",
+    "one ingest batch: the bounds that its records are checked against, as set when it was first classified",
     (
         Column("batch", LONG, "Number of the ingest batch"),
         Column("earliest", LONG, "Earliest time of an event, microseconds since 1970"),

@@ -165,7 +165,7 @@ def _time(option: str, text: str | None) -> datetime | None:
 
 @contextmanager
 def _stoppable() -> Iterator["Stop"]:
-    """Whether Ctrl-C (or a container's SIGTERM) came; a second one ends the program at once."""
+    """Yield a function that says if Ctrl-C or SIGTERM came; a second one ends the program at once."""
     came = False
 
     def note(_signal: int, _frame: FrameType | None) -> None:
@@ -184,7 +184,7 @@ def _stoppable() -> Iterator["Stop"]:
 
 @contextmanager
 def _progress(description: str, total: int | None) -> Iterator["Progress"]:
-    """A progress bar on stderr, where that is a terminal."""
+    """Show a progress bar on stderr, where that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return

@@ -37,7 +37,7 @@ def stream(
     logging.getLogger("clickstream_assets").setLevel(logging.INFO)
     # It prints the stack of every error that crosses from Python to Java; ours say in a line what they are.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
-    # And it tells of every attempt to reach a server that is away.
+    # And it logs every attempt to reach a server that is away.
     logging.getLogger("elastic_transport").setLevel(logging.ERROR)
     # Dagster's instance is configured with variables that the settings only read from the file.
     load_dotenv(".env")

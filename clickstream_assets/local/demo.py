@@ -13,13 +13,30 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
-if TYPE_CHECKING:
-    from clickstream_assets.local.children import Child
-    from clickstream_assets.local.server import Server
-    from clickstream_assets.settings import Settings
+from clickstream_assets import catalogue
+from clickstream_assets.engine import DuckDBEngine, functions_of
+from clickstream_assets.errors import LocalStackError
+from clickstream_assets.ingest.replay import run_replay
+from clickstream_assets.local.children import Child, running
+from clickstream_assets.local.ports import free_port
+from clickstream_assets.local.postgres import Postgres
+from clickstream_assets.local.server import Server
+from clickstream_assets.local.stack import Stack
+from clickstream_assets.settings import Settings, load_settings
+from clickstream_assets.simulator.run import SimulationOptions, latest_start, run_simulation
+from clickstream_assets.simulator.stream import Faults
+from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.postgres.connection import connect
+from clickstream_assets.stores.prepare import prepare_servers
+from clickstream_assets.streaming.progress import progress_of
 
 PROJECT = Path(__file__).parents[2]
 DAGSTER_PORT = 3000
@@ -28,15 +45,13 @@ QUICK_JAVA = "-Dlog4j2.level=warn -Xss8m -XX:TieredStopAtLevel=1 -XX:+UseSerialG
 
 
 def say(line: str, started: float) -> None:
-    """Tell people on stderr what is going on, and how many seconds after the start."""
+    """Print on stderr what is going on, and how many seconds after the start."""
     print(f"[{time.monotonic() - started:5.1f} s] {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextmanager
 def demo_home(once: bool) -> Iterator[Path]:
-    """The folder of the demo's data: a temporary one that is removed, or that of the settings."""
-    from clickstream_assets.settings import load_settings
-
+    """Yield the folder of the demo's data: a temporary one that is removed, or that of the settings."""
     if not once:
         yield load_settings().clickstream_home.absolute()
         return
@@ -51,11 +66,6 @@ class Demo:
     """A running pipeline: the servers, Dagster and the API, until the exit stack closes."""
 
     def __init__(self, home: Path, once: bool, stack: ExitStack, started: float) -> None:
-        from clickstream_assets.local.ports import free_port
-        from clickstream_assets.local.postgres import Postgres
-        from clickstream_assets.local.stack import Stack
-        from clickstream_assets.settings import load_settings
-        from clickstream_assets.stores.prepare import prepare_servers
 
         self._started = started
         self._stack = stack
@@ -95,7 +105,6 @@ class Demo:
         stack.callback(self._ask_to_stop)
 
     def _run(self, name: str, command: list[str], log: str) -> None:
-        from clickstream_assets.local.children import running
 
         child = running(name, command, self._logs / log, os.environ, PROJECT)
         self._children.append(self._stack.enter_context(child))
@@ -111,11 +120,6 @@ class Demo:
         self, file: Path | None, count: int, faults: float, seed: int
     ) -> tuple[int, dict[str, Any] | None]:
         """Send events; return how many records were sent, and of simulated ones what they are."""
-        from dataclasses import asdict, replace
-
-        from clickstream_assets.ingest.replay import run_replay
-        from clickstream_assets.simulator.run import SimulationOptions, latest_start, run_simulation
-        from clickstream_assets.simulator.stream import Faults
 
         if file:
             replayed = run_replay(self.settings, file)
@@ -141,18 +145,17 @@ class Demo:
         Raises:
             LocalStackError: a process ended, a run failed, or it took too long.
         """
-        from clickstream_assets.errors import LocalStackError
 
         deadline = time.monotonic() + timeout
-        told: set[tuple[str, str]] = set()
+        reported: set[tuple[str, str]] = set()
         while True:
             for child in self._children:
                 child.check()
             runs = self._runs()
             for run in runs:
                 state = (run["runId"], run["status"])
-                if state not in told:
-                    told.add(state)
+                if state not in reported:
+                    reported.add(state)
                     self._say(f"run {run['runId'][:8]} of {run['jobName']}: {run['status'].lower()}")
                 if run["status"] == "FAILURE":
                     raise LocalStackError(f"run {run['runId']} failed:\n{self._failure(run['runId'])}")
@@ -166,12 +169,10 @@ class Demo:
             time.sleep(0.5)
 
     def are_recommendations_new(self, sent: int) -> bool:
-        """Whether the published recommendations were trained on all that was sent."""
-        from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
-        from clickstream_assets.stores.postgres.connection import connect
+        """Return whether the published recommendations were trained on all that was sent."""
 
         lake = self._lake()
-        raw, events = lake.snapshot(RAW_EVENTS), lake.snapshot(EVENTS)
+        raw, events = lake.snapshot(catalogue.RAW_EVENTS), lake.snapshot(catalogue.EVENTS)
         if raw.rows < sent or events.batch < raw.batch:
             return False
         with connect(self.settings) as connection:
@@ -189,18 +190,14 @@ class Demo:
         )
 
     def _are_days_published(self) -> bool:
-        """Whether the last table that a refresh publishes has all events."""
-        from clickstream_assets.catalogue import EVENTS
-        from clickstream_assets.stores.postgres.connection import connect
+        """Return whether the last table that a refresh publishes has all events."""
 
         with connect(self.settings) as connection:
             in_sessions = connection.execute("SELECT sum(total_events) FROM clickstream_sessions").fetchone()
-        return in_sessions == (self._lake().snapshot(EVENTS).rows,)
+        return in_sessions == (self._lake().snapshot(catalogue.EVENTS).rows,)
 
     def _is_streamed(self) -> bool:
-        """Whether windows and alerts hold the topic up to its end."""
-        from clickstream_assets.stores.kafka.topic import Topic
-        from clickstream_assets.streaming.progress import progress_of
+        """Return whether windows and alerts hold the topic up to its end."""
 
         progress = progress_of(self.settings)
         ends = {partition: offsets.high for partition, offsets in Topic(self.settings).offsets().items()}
@@ -208,12 +205,6 @@ class Demo:
 
     def result(self, sent: int, made: dict[str, Any] | None) -> dict[str, Any]:
         """Count what came out, and look one recommendation up."""
-        from urllib.parse import quote
-
-        from clickstream_assets import catalogue
-        from clickstream_assets.engine import functions_of
-        from clickstream_assets.errors import LocalStackError
-        from clickstream_assets.stores.postgres.connection import connect
 
         lake = self._lake()
         events = lake.read(catalogue.EVENTS)
@@ -277,9 +268,7 @@ class Demo:
                 child.check()
             time.sleep(1)
 
-    def _lake(self) -> Any:
-        from clickstream_assets.engine import DuckDBEngine
-        from clickstream_assets.stores.lake import Lake
+    def _lake(self) -> Lake:
 
         return Lake(self.settings.lake, DuckDBEngine(self.settings))
 
@@ -303,8 +292,6 @@ class Demo:
 
     def _get_json(self, url: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """Return what a server of ours answers; None while it does not."""
-        from urllib.error import URLError
-        from urllib.request import Request, urlopen
 
         data = json.dumps(body).encode() if body else None
         try:

@@ -1,4 +1,4 @@
-"""As whom the servers run: as the caller, but never as root: PostgreSQL and Elasticsearch refuse that."""
+"""The user that the servers run as: the caller, but never root, which PostgreSQL and Elasticsearch refuse."""
 
 import os
 import pwd
@@ -18,7 +18,7 @@ READING_CAPABILITIES = ("dac_read_search", "dac_override")
 
 @dataclass(frozen=True)
 class Identity:
-    """Whom the servers run as: what goes before their commands, and who owns their folders.
+    """The user that the servers run as: a prefix of their commands, and the owner of their folders.
 
     The default is the caller.
     """
@@ -34,7 +34,7 @@ class Identity:
 
 
 def server_identity(needed: list[Path]) -> Identity:
-    """The identity that can execute the programs `needed`.
+    """Return the identity that can execute the programs `needed`.
 
     Raises:
         LocalStackError: as root, when no unprivileged user can be made to reach them.

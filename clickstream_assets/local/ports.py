@@ -8,14 +8,14 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """Return a loopback port that nobody listens on."""
     with socket.socket() as listener:
         listener.bind((LOOPBACK, 0))
         return listener.getsockname()[1]
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on a loopback port."""
+    """Return whether a server could listen on a loopback port."""
     with socket.socket() as listener:
         # As the servers do, so that a port whose last connection has just closed counts as free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -28,14 +28,14 @@ def is_free(port: int) -> bool:
 
 
 def accepts_connections(port: int) -> bool:
-    """Whether something listens on a loopback port."""
+    """Return whether something listens on a loopback port."""
     with socket.socket() as client:
         client.settimeout(1)
         return client.connect_ex((LOOPBACK, port)) == 0
 
 
 def holder(port: int) -> str:
-    """Who listens on a port, as far as the caller may see it: `process 123 (nginx)`."""
+    """Name the process that listens on a port, if the caller may see it: `process 123 (nginx)`."""
     try:
         for connection in psutil.net_connections(kind="tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:

@@ -14,7 +14,7 @@ OWNER = "clickstream"
 
 
 def installed_programs() -> Path:
-    """Folder of the programs of the PostgreSQL that the wheel holds.
+    """Return the folder of the programs of the PostgreSQL that the wheel holds.
 
     Raises:
         LocalStackError: when the wheel is not there.

@@ -34,7 +34,7 @@ def start(command: Sequence[str], folder: Path, log: Path) -> psutil.Process | N
 
 
 def find(pid: int | None, created: float | None) -> psutil.Process | None:
-    """The process with this pid if it is alive and is the one that was created then (seconds since 1970)."""
+    """Return the process with this pid if it is alive and is the one that was created then (seconds since 1970)."""
     if pid is None or created is None:
         return None
     try:
@@ -47,7 +47,7 @@ def find(pid: int | None, created: float | None) -> psutil.Process | None:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it still runs; a zombie, which only waits for its parent, does not."""
+    """Return whether a process still runs; a zombie, which only waits for its parent, does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -55,7 +55,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def working_in(folder: Path) -> list[psutil.Process]:
-    """Servers whose working folder is `folder` or below: they use its data, whoever started them."""
+    """Return the servers whose working folder is `folder` or below: they use its data, whoever started them."""
     found = []
     for process in psutil.process_iter(["name", "cwd"]):
         name, working_folder = process.info["name"], process.info["cwd"]

@@ -1,4 +1,4 @@
-"""What the three servers have in common: a folder, a log, a port, and how each is prepared, run and asked."""
+"""The base of the three servers: a folder, a log, a port, and how each is prepared, run and asked."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ LOG_TAIL_LINES = 15
 
 @dataclass(frozen=True)
 class Tools:
-    """What the servers are run with."""
+    """The programs that the servers are run with."""
 
     identity: Identity
     java: Path
@@ -48,11 +48,11 @@ class Server(ABC):
 
     @abstractmethod
     def command(self, tools: Tools) -> list[str]:
-        """The server's command, to be run in its folder."""
+        """Return the server's command, to be run in its folder."""
 
     @abstractmethod
     def problem(self) -> str | None:
-        """Why the server cannot be used at the moment; None when it is healthy."""
+        """Return why the server cannot be used at the moment; None when it is healthy."""
 
     def configure(self) -> None:  # noqa: B027
         """Make what belongs in a healthy server; called whenever the stack is brought up."""
@@ -105,5 +105,5 @@ class Server(ABC):
 
 
 def last_lines(text: str) -> str:
-    """The end of a log, indented."""
+    """Return the end of a log, indented."""
     return "\n".join(f"  {line}" for line in text.splitlines()[-LOG_TAIL_LINES:]) or "  (it said nothing)"

@@ -36,7 +36,7 @@ DAGSTER_DB = "dagster"
 
 
 class Condition(StrEnum):
-    """What a server is doing."""
+    """The condition of a server."""
 
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
@@ -63,7 +63,7 @@ class Stack:
         jars_path: where `fetch_jars` keeps the servers; several homes share it.
         java_home: home of the Java to use; None looks for one.
         postgres_db: database of the served tables; Dagster's storage has one of its own.
-        progress: is told, a line each, what is going on.
+        progress: gets a line on each thing that is going on.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Stack:
                 list(pool.map(lambda kind: self._stop(file, kind), SERVERS))
 
     def status(self) -> list[ServerStatus]:
-        """How each server is now.
+        """Return the condition of each server.
 
         Raises:
             LocalStackError: when the home is another user's or `stack.json` is damaged.
@@ -153,7 +153,7 @@ class Stack:
         return [self._status(file, kind) for kind in SERVERS]
 
     def env(self) -> dict[str, str]:
-        """The environment variables with which everything else finds these servers.
+        """Return the environment variables with which everything else finds these servers.
 
         Raises:
             LocalStackError: when the stack was never up.

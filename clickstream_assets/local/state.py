@@ -52,7 +52,7 @@ class StateFile:
         if not self.path.exists():
             if (self.path.parent / "postgres" / "data").exists():
                 raise LocalStackError(
-                    f"{self.path} is missing, and with it the passwords of the data beside it: {_RESTORE}."
+                    f"{self.path} is missing, and with it the passwords of the data in that folder: {_RESTORE}."
                 )
             return StackState()
         # Root could go on, and would leave files behind that the owner cannot write any more.
@@ -64,7 +64,7 @@ class StateFile:
             return msgspec.json.decode(self.path.read_bytes(), type=StackState)
         except msgspec.DecodeError as error:
             raise LocalStackError(
-                f"{self.path} is damaged ({error}). It holds the passwords of the data beside it: {_RESTORE}."
+                f"{self.path} is damaged ({error}). It holds the passwords of the data in that folder: {_RESTORE}."
             ) from None
 
     def started(self, name: str, process: psutil.Process) -> None:

@@ -1,4 +1,4 @@
-"""What the daily report says: one JSON object, from which alone text and HTML are made.
+"""The content of the daily report: one JSON object, from which alone text and HTML are made.
 
 It starts with what older reports of this shape hold, under the same names; the rest follows. Rates are per cent,
 money is in the events' own currencies, added up as they are: `currencies` names them. `complete` says whether the
@@ -16,7 +16,7 @@ from typing import Any
 TOP_PRODUCTS = 5
 USERS_NAMED = 10
 COMPARISONS = {"day_before": timedelta(days=1), "week_before": timedelta(days=7)}
-"""What a day is compared with: the report's key, and how long before."""
+"""The days that a day is compared with: the report's key, and how long before."""
 COMPARED = (
     "total_events",
     "users",
@@ -129,7 +129,7 @@ def _comparison(figures: Row, day: date, summaries: Mapping[date, Row | None]) -
 
 
 def _change(now: Any, before: Any) -> Report | None:
-    """The figure then, the difference, and that in per cent; None where there is nothing to compare."""
+    """Return the figure then, the difference, and that in per cent; None where there is nothing to compare."""
     if now is None or before is None:
         return None
     change = now - before
@@ -153,7 +153,7 @@ def _campaigns(rows: Sequence[Row]) -> list[Row]:
 
 
 def _plain(value: Any) -> Any:
-    """The value with what JSON knows; two or four decimals survive as they are."""
+    """Return the value in JSON's own types; two or four decimals survive as they are."""
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, list):

@@ -61,7 +61,7 @@ def render_html(report: Report) -> str:
 
 
 def _categories(report: Report) -> list[dict[str, Any]]:
-    """The most viewed categories, those that convert best first, and the others together.
+    """Return the most viewed categories, those that convert best first, and the others together.
 
     Gmail cuts a mail off at 102 KB, and a shop may have a thousand of them.
     """
@@ -102,7 +102,7 @@ def _figure(report: Report, name: str, label: str) -> dict[str, Any]:
 
 
 def _bars(rows: list[dict[str, Any]], measure: str) -> list[dict[str, Any]]:
-    """The rows with `width`: per cent of the longest bar, at least what can be seen."""
+    """Return the rows with `width`: per cent of the longest bar, at least what can be seen."""
     longest = max((row[measure] for row in rows), default=0)
     return [
         {**row, "width": max(1, round(100 * row[measure] / longest)) if row[measure] > 0 else 0}

@@ -32,17 +32,17 @@ COMPARED_WITH = {"day_before": "Day before", "week_before": "Week before"}
 
 
 def title(report: Report) -> str:
-    """The report's title, and the subject of its mail."""
+    """Return the report's title, which is the subject of its mail."""
     return f"Daily E-commerce Summary - {report['date']}"
 
 
 def figure(report: Report, name: str) -> Any:
-    """A figure of FIGURES, as the report has it."""
+    """Return a figure of FIGURES, as the report has it."""
     return report["buyers"]["count"] if name == "buyers" else report[name]
 
 
 def shown(name: str, value: float | None) -> str:
-    """A figure as a person reads it."""
+    """Write a figure as a person reads it."""
     if value is None:
         return "-"
     if name.endswith("_rate"):
@@ -51,7 +51,7 @@ def shown(name: str, value: float | None) -> str:
 
 
 def change_shown(name: str, change: Report | None) -> str:
-    """How a figure changed: in per cent, rates in percentage points."""
+    """Write how a figure changed: in per cent, rates in percentage points."""
     if change is None:
         return "-"
     if name.endswith("_rate"):
@@ -60,7 +60,7 @@ def change_shown(name: str, change: Report | None) -> str:
 
 
 def amounts_shown(report: Report) -> str:
-    """What currency the amounts are in."""
+    """Name the currency of the amounts."""
     names = ", ".join(report["currencies"])
     if len(report["currencies"]) == 1:
         return f"Amounts are in {names}."
@@ -68,7 +68,7 @@ def amounts_shown(report: Report) -> str:
 
 
 def shortened_campaigns(report: Report) -> list[dict[str, Any]]:
-    """The campaigns with the highest revenue, and the others together, for a shop may name one per mail."""
+    """Return the campaigns with the highest revenue, and the others together: a shop may name one per mail."""
     rows = report["campaigns"] or []
     others = rows[CAMPAIGNS_SHOWN:]
     if not others:
@@ -93,8 +93,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"- Window Shoppers: {report['window_shoppers']['count']}"
     yield ""
     yield from _head("TOP 5 VIEWED PRODUCTS")
-    for place, product in enumerate(report["top_5_viewed_products"], start=1):
-        yield f"{place}. {product['product_id']} - {product['views']} views"
+    for rank, product in enumerate(report["top_5_viewed_products"], start=1):
+        yield f"{rank}. {product['product_id']} - {product['views']} views"
     yield ""
     yield from _head("CONVERSION RATES BY PRODUCT CATEGORY")
     named = _padded(["Category", *report["conversion_rates_by_category"]], NAME_WIDTH)

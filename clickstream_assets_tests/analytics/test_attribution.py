@@ -1,4 +1,4 @@
-"""Which campaigns orders are owed to, against cases by hand and a plain reading of the models."""
+"""Campaigns' shares of orders, against cases by hand and a plain reading of the models."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def by_definition(events: list[dict[str, Any]], first: date, last: date) -> Shar
 
 def random_events(seed: int, users: int = 10) -> list[dict[str, Any]]:
     source = random.Random(seed)
-    events = []
+    events: list[dict[str, Any]] = []
     for user in range(users):
         now = at("2024-04-01 00:00")
         for _ in range(source.randrange(60)):

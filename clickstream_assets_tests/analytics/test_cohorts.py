@@ -1,4 +1,4 @@
-"""Who comes back, by the week of their first appearance."""
+"""Retention, by the week of the users' first appearance."""
 
 from __future__ import annotations
 

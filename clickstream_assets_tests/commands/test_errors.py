@@ -1,4 +1,4 @@
-"""What the command line shows of an error."""
+"""Errors, as the command line shows them."""
 
 import pytest
 import typer

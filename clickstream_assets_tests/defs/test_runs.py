@@ -22,7 +22,7 @@ FAILURE, SUCCESS, CANCELED = DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS,
 
 
 def end_of_newest(instance: dg.DagsterInstance) -> float:
-    """When the newest run ended, in seconds since 1970."""
+    """Return when the newest run ended, in seconds since 1970."""
     (record,) = instance.get_run_records(dg.RunsFilter(job_name="ingest"), limit=1)
     assert record.end_time
     return record.end_time

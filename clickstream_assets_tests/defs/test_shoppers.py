@@ -217,7 +217,7 @@ def overwrite(pipeline: Pipeline, table: Table, rows: list[dict[str, Any]]) -> N
     write_deltalake(f"{pipeline.settings.lake}/{table.name}", data, mode="overwrite")
 
 
-class Judge:
+class RunCheck:
     """Carries out the checks of the code location, one at a time."""
 
     def __init__(self, definitions: dg.Definitions, lake: LakeResource) -> None:
@@ -243,11 +243,11 @@ class Judge:
 
 
 @pytest.fixture
-def judge(definitions: dg.Definitions, lake: LakeResource) -> Judge:
-    return Judge(definitions, lake)
+def run_check(definitions: dg.Definitions, lake: LakeResource) -> RunCheck:
+    return RunCheck(definitions, lake)
 
 
-def test_checks_name_what_is_wrong(pipeline: Pipeline, judge: Judge):
+def test_checks_name_what_is_wrong(pipeline: Pipeline, run_check: RunCheck):
     pipeline.ingest(*MAY)
     refresh(pipeline)
 
@@ -256,17 +256,17 @@ def test_checks_name_what_is_wrong(pipeline: Pipeline, judge: Judge):
     overwrite(
         pipeline, CARTS, [*carts, {**sold, "purchased_at": sold["purchased_at"] + timedelta(seconds=1)}]
     )
-    twice = judge("carts", "keys_are_unique")
+    twice = run_check("carts", "keys_are_unique")
     assert not twice.passed
     assert twice.metadata["sample_keys"].value == [{"cart_id": sold["cart_id"]}]
     overwrite(pipeline, CARTS, [{**sold, "product_ids": ["never bought"]}])
-    unsold = judge("carts", "bought_carts_have_their_purchase")
+    unsold = run_check("carts", "bought_carts_have_their_purchase")
     assert not unsold.passed
     assert unsold.metadata["sample_keys"].value == [sold["cart_id"]]
 
     visits = pipeline.lake(SESSIONS)
     overwrite(pipeline, SESSIONS, [*visits, visits[0]])
-    assert judge("sessions", "session_ids_are_unique").metadata["actual"].value == len(visits)
+    assert run_check("sessions", "session_ids_are_unique").metadata["actual"].value == len(visits)
     # What is wrong on one day is not made up for by another.
     (first, *_, last) = sorted(visits, key=lambda row: row["start_time"])
     changed = {first["session_id"]: 1, last["session_id"]: -1}
@@ -279,27 +279,27 @@ def test_checks_name_what_is_wrong(pipeline: Pipeline, judge: Judge):
         "2024-05-01 revenue: 0.0000 expected, 1.0000 found",
         "2024-05-12 revenue: 60.0000 expected, 59.0000 found",
     ]
-    assert judge("sessions", "sessions_hold_all_events").metadata["sample_days"].value == wrong
+    assert run_check("sessions", "sessions_hold_all_events").metadata["sample_days"].value == wrong
     # A run looks at its own days.
     assert (
-        judge("sessions", "sessions_hold_all_events", "2024-05-02", "2024-05-12")
+        run_check("sessions", "sessions_hold_all_events", "2024-05-02", "2024-05-12")
         .metadata["sample_days"]
         .value
         == wrong[1:]
     )
-    assert judge("sessions", "sessions_hold_all_events", "2024-05-02", "2024-05-11").passed
-    assert not judge("daily_summary", "revenue_is_that_of_the_sessions").passed
+    assert run_check("sessions", "sessions_hold_all_events", "2024-05-02", "2024-05-11").passed
+    assert not run_check("daily_summary", "revenue_is_that_of_the_sessions").passed
     overwrite(pipeline, SESSIONS, visits)
 
     shares = pipeline.lake(CAMPAIGN_ATTRIBUTION)
     overwrite(pipeline, CAMPAIGN_ATTRIBUTION, [row for row in shares if row["model"] != "linear"])
-    missing = judge("campaign_attribution", "each_model_shares_out_all_revenue")
+    missing = run_check("campaign_attribution", "each_model_shares_out_all_revenue")
     assert not missing.passed
     assert missing.metadata["sample_days"].value == [
         "2024-05-02 linear: 4.0000 expected, 0 found",
         "2024-05-12 linear: 60.0000 expected, 0 found",
     ]
-    assert judge("campaign_attribution", "each_model_shares_out_all_orders").metadata[
+    assert run_check("campaign_attribution", "each_model_shares_out_all_orders").metadata[
         "sample_days"
     ].value == [
         "2024-05-02 linear: 1 expected, 0 found",
@@ -308,26 +308,26 @@ def test_checks_name_what_is_wrong(pipeline: Pipeline, judge: Judge):
 
     customers = pipeline.lake(CUSTOMER_SEGMENTS)
     overwrite(pipeline, CUSTOMER_SEGMENTS, [*customers, customers[0]])
-    assert not judge("customer_segments", "keys_are_unique").passed
+    assert not run_check("customer_segments", "keys_are_unique").passed
     twelfth = [row for row in customers if row["report_date"] == date(2024, 5, 12) and row["frequency"]]
     (ann, cat) = sorted(twelfth, key=lambda row: row["monetary"])
     overwrite(pipeline, CUSTOMER_SEGMENTS, [ann, {**cat, "user_id": "dan", "rfm_segment": None}, cat])
-    assert judge("customer_segments", "scores_follow_behaviour").metadata["sample_keys"].value == [
+    assert run_check("customer_segments", "scores_follow_behaviour").metadata["sample_keys"].value == [
         "2024-05-12: no segment"
     ]
     overwrite(
         pipeline, CUSTOMER_SEGMENTS, [{**ann, "m_score": 5}, cat, {**cat, "user_id": "dan", "r_score": 1}]
     )
-    assert judge("customer_segments", "scores_follow_behaviour").metadata["sample_keys"].value == [
+    assert run_check("customer_segments", "scores_follow_behaviour").metadata["sample_keys"].value == [
         "2024-05-12: r_score",
         "2024-05-12: m_score",
     ]
     overwrite(pipeline, CUSTOMER_SEGMENTS, [ann, cat])
-    assert judge("customer_segments", "scores_follow_behaviour").passed
+    assert run_check("customer_segments", "scores_follow_behaviour").passed
 
     cohorts = pipeline.lake(COHORT_RETENTION)
     overwrite(pipeline, COHORT_RETENTION, [row for row in cohorts if row["weeks_since"]])
-    lost = judge("cohort_retention", "cohorts_hold_every_user")
+    lost = run_check("cohort_retention", "cohorts_hold_every_user")
     assert not lost.passed
     assert (lost.metadata["expected"].value, lost.metadata["actual"].value) == (3, 0)
 

@@ -123,7 +123,7 @@ def test_a_run_beside_an_owner_leaves_the_streams_to_it(pipeline: Pipeline, defi
 
 
 def unchecked(pipeline: Pipeline, definitions: dg.Definitions) -> str | int:
-    """Why the sensor asks for no checks, or how many runs it asks for."""
+    """Return why the sensor asks for no checks, or how many runs it asks for."""
     result = tick(unchecked_streams, pipeline.instance, definitions)
     return len(result.run_requests) if result.run_requests else str(result.skip_message)
 
@@ -157,7 +157,7 @@ def test_checks_run_by_themselves_while_a_process_owns_the_streams(
 
 
 def ask(pipeline: Pipeline, definitions: dg.Definitions) -> str | list[dict[str, str]]:
-    """Why the sensor asks for nothing, or the tags of the runs that it asks for."""
+    """Return why the sensor asks for nothing, or the tags of the runs that it asks for."""
     kafka = KafkaResource(settings=SettingsResource())
     result = tick(new_stream_records, pipeline.instance, definitions, resources={"kafka": kafka})
     if result.run_requests:

@@ -1,4 +1,4 @@
-"""What the chart in helm/ renders, as Kubernetes and Dagster would take it."""
+"""The manifests that the chart in helm/ renders, as Kubernetes and Dagster would take them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Pod:
 
     @property
     def component(self) -> str:
-        """Which part of the release it is."""
+        """The part of the release that it is."""
         return self.labels[COMPONENT]
 
     @property
@@ -150,7 +150,7 @@ class Chart:
         return pod
 
     def lets_in(self, source: Pod | Mapping[str, str], target: Pod, port: int) -> bool:
-        """Whether the network policies let a pod of this namespace reach a port of another.
+        """Return whether the network policies let a pod of this namespace reach a port of another.
 
         A pod that no policy selects is reached by everybody.
         """
@@ -178,7 +178,7 @@ def _once_it_runs(source: Mapping[str, Any]) -> str:
 
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Whether a label selector selects what has these labels."""
+    """Return whether a label selector selects what has these labels."""
     for expression in selector.get("matchExpressions", []):
         assert expression["operator"] == "In"
         if labels.get(expression["key"]) not in expression["values"]:

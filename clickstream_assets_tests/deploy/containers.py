@@ -112,7 +112,7 @@ class Containers:
         return self.run(name, ["sh", "-c", *test] if how == "CMD-SHELL" else test)
 
     def folder(self, path: str) -> Path:
-        """Where a folder of the containers is here."""
+        """Return the folder here that stands for one of the containers."""
         return Path(self._here[path])
 
     def stop(self, name: str) -> int:

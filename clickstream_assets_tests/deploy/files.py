@@ -53,12 +53,12 @@ def compose_services(variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def is_ours(service: Mapping[str, Any]) -> bool:
-    """Whether a container of it runs our image."""
+    """Return whether a container of it runs our image."""
     return service["image"].startswith(f"{OUR_IMAGE}:")
 
 
 def is_long_running(service: Mapping[str, Any]) -> bool:
-    """Whether it is to run for ever, and not once."""
+    """Return whether it is to run for ever, and not once."""
     return service["restart"] != "no"
 
 

@@ -88,7 +88,7 @@ def test_what_is_not_needed_does_not_get_into_the_build(path: str):
 
 
 def is_ignored(path: str) -> bool:
-    """Whether .dockerignore leaves a path out: the last rule that fits it, or a folder above, decides."""
+    """Return whether .dockerignore leaves a path out: the last rule that fits it, or a folder above, decides."""
     ignored = False
     parts = Path(path).parts
     above = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]

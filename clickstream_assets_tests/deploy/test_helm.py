@@ -193,7 +193,7 @@ def is_ours(pod: Pod) -> bool:
 
 
 def explained(rendered: subprocess.CompletedProcess[str]) -> str:
-    """What Helm says of values that it refuses."""
+    """Return what Helm says of values that it refuses."""
     assert rendered.returncode != 0
     return rendered.stderr
 
@@ -416,15 +416,15 @@ def test_whatever_is_referred_to_is_there_or_was_named_in_the_values(chart: Char
 
 @pytest.mark.parametrize("values", ["minimal", "full", "spark-on-kubernetes", "external-spark"])
 def test_the_migration_before_install_needs_nothing_that_comes_after_it(chart: Chart) -> None:
-    hooks = [manifest for manifest in chart.manifests if "helm.sh/hook" in annotations(manifest)]
+    hooks = [manifest for manifest in chart.manifests if "helm.sh/hook" in annotations_of(manifest)]
     before = {
         (manifest["kind"], manifest["metadata"]["name"])
         for manifest in hooks
-        if int(annotations(manifest)["helm.sh/hook-weight"]) < 0
+        if int(annotations_of(manifest)["helm.sh/hook-weight"]) < 0
     }
     (job,) = [manifest for manifest in hooks if manifest["kind"] == "Job"]
 
-    assert annotations(job)["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert annotations_of(job)["helm.sh/hook"] == "pre-install,pre-upgrade"
     assert set(references(job["spec"])) <= before | {
         ("Secret", "clickstream-secrets"),
         ("Secret", "registry"),
@@ -435,7 +435,7 @@ def test_the_migration_before_install_needs_nothing_that_comes_after_it(chart: C
     assert {name: migrating[name] for name in chart.settings} == chart.settings
 
 
-def annotations(manifest: Manifest) -> dict[str, str]:
+def annotations_of(manifest: Manifest) -> dict[str, str]:
     return manifest["metadata"].get("annotations", {})
 
 
@@ -443,7 +443,7 @@ def test_with_servers_of_the_charts_own_the_migration_is_no_hook(trial: Chart) -
     # They are not there before install; and after it, `helm install --wait` would wait for an API without tables.
     (job,) = trial.of_kind("Job")
 
-    assert not annotations(job)
+    assert not annotations_of(job)
     # A Job cannot be changed, so each revision has one of its own.
     assert job["metadata"]["name"] == f"{FULLNAME}-migrate-1"
 
@@ -529,10 +529,10 @@ def test_numbers_arrive_as_they_were_written(full: Chart) -> None:
     assert full.settings["ALERT_WEBHOOK_URL"] == "https://hooks.example.com/alerts?shop=1&sale=yes"
 
 
-def test_a_run_takes_the_cores_that_it_may_unless_told_otherwise(minimal: Chart) -> None:
+def test_a_run_takes_the_cores_that_it_may_unless_set_otherwise(minimal: Chart) -> None:
     assert minimal.pod("stream").environment(minimal)["DUCKDB_THREADS"] == "2"
-    told = render(*MINIMAL, "--set", "settings.DUCKDB_THREADS=7")
-    assert told.pod("stream").environment(told)["DUCKDB_THREADS"] == "7"
+    fixed = render(*MINIMAL, "--set", "settings.DUCKDB_THREADS=7")
+    assert fixed.pod("stream").environment(fixed)["DUCKDB_THREADS"] == "7"
 
 
 def test_a_password_arrives_as_it_was_written(full: Chart) -> None:
@@ -561,8 +561,8 @@ def test_every_setting_can_be_set_in_one_place() -> None:
 
 
 def test_the_schema_says_of_settings_what_the_code_does() -> None:
-    told = "the settings have changed: python -m clickstream_assets_tests.deploy.chart_settings"
-    assert SCHEMA.read_text() == generated(), told
+    fix = "the settings have changed: python -m clickstream_assets_tests.deploy.chart_settings"
+    assert SCHEMA.read_text() == generated(), fix
 
 
 def test_a_change_of_settings_replaces_the_pods_that_read_them() -> None:
@@ -613,7 +613,7 @@ def test_a_run_is_like_the_other_processes(chart: Chart, run: Pod) -> None:
     assert {
         name: value for name, value in run.environment(chart).items() if name != "DAGSTER_RUN_JOB_NAME"
     } == {name: value for name, value in stream.environment(chart).items() if name not in only_the_streams}
-    # A run is told of Dagster's instance in its arguments.
+    # A run gets Dagster's instance in its arguments.
     stored = {(mount["name"], mount["mountPath"]) for mount in run.container["volumeMounts"]}
     assert stored == {
         (mount["name"], mount["mountPath"])
@@ -706,7 +706,7 @@ def test_executors_as_pods_are_given_by_sparks_configuration(chart: Chart, run: 
         assert config["spark.executor.instances"] == "4"
         # What the values say of Spark wins.
         assert config["spark.executor.cores"] == "2"
-        # Records are parsed by Python, beside the heap.
+        # Records are parsed by Python, outside of the heap.
         assert config["spark.kubernetes.memoryOverheadFactor"] == "0.4"
         assert folder in [mount["mountPath"] for mount in pod.container["volumeMounts"]]
     assert chart.executor
@@ -911,10 +911,12 @@ REFUSED_TOGETHER = [
 
 
 def test_what_the_schema_forbids_is_refused_and_named() -> None:
-    # All at once, as Helm tells of all that is wrong.
-    told = explained(template(*MINIMAL, "--set", ",".join(REFUSED_BY_THE_SCHEMA)))
+    # All at once, as Helm names all that is wrong.
+    errors = explained(template(*MINIMAL, "--set", ",".join(REFUSED_BY_THE_SCHEMA)))
 
-    assert {change: said for change, said in REFUSED_BY_THE_SCHEMA.items() if said not in told} == {}, told
+    assert {change: said for change, said in REFUSED_BY_THE_SCHEMA.items() if said not in errors} == {}, (
+        errors
+    )
 
 
 @pytest.mark.parametrize(("change", "said"), REFUSED_TOGETHER)

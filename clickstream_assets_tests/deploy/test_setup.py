@@ -1,4 +1,4 @@
-"""What is made before the containers can be used: passwords, databases, and Kibana's objects."""
+"""The preparation of the containers: passwords, databases, and Kibana's objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three servers, for real: one stack of our own to be hurt, beside the one that other tests share."""
+"""The three servers, for real: a stack of our own to be hurt, and not the one that other tests share."""
 
 import http.client
 import json
@@ -102,7 +102,7 @@ def store_something(stack: Stack) -> None:
 
 
 def stored(stack: Stack) -> tuple[list[bytes], int, int]:
-    """What `store_something` stored: the Kafka records, the row and the document."""
+    """Return what `store_something` stored: the Kafka records, the row and the document."""
     consumer = Consumer(
         {
             "bootstrap.servers": stack.env()["KAFKA_BOOTSTRAP_SERVERS"],
@@ -254,7 +254,7 @@ def test_a_killed_elasticsearch_node_takes_its_launcher_along_and_is_recovered(o
 
 
 def test_a_pid_that_is_anothers_by_now_is_left_alone(own):
-    """As after a reboot: `stack.json` has pids, and other programs have them."""
+    """`stack.json` has pids that other programs have, as after a reboot."""
     state_path = own.home / "stack.json"
     state = msgspec.json.decode(state_path.read_bytes())
     with subprocess.Popen(["sleep", "120"]) as foreign:

@@ -40,17 +40,17 @@ def summary(**more: Any) -> dict[str, Any]:
 
 
 def category(name: str, views: int, purchases: int, rate: str) -> dict[str, Any]:
-    """What a report needs of a CATEGORY_CONVERSION row."""
+    """Return a CATEGORY_CONVERSION row, as far as a report needs it."""
     return {"category": name, "views": views, "purchases": purchases, "conversion_rate": Decimal(rate)}
 
 
 def product(name: str, views: int, rank: int) -> dict[str, Any]:
-    """What a report needs of a PRODUCT_PERFORMANCE row."""
+    """Return a PRODUCT_PERFORMANCE row, as far as a report needs it."""
     return {"product_id": name, "view_count": views, "rank": rank}
 
 
 def step(name: str, number: int, users: int, from_first: str) -> dict[str, Any]:
-    """What a report needs of a FUNNEL row."""
+    """Return a FUNNEL row, as far as a report needs it."""
     return {
         "dimension": "overall",
         "value": "all",

@@ -1,4 +1,4 @@
-"""When to ingest: as soon as Kafka has what the lake has not, one run at a time."""
+"""The sensor that starts ingest: as soon as Kafka has what the lake has not, one run at a time."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""When the report goes out: in the morning, for the day before."""
+"""The schedule of the report: in the morning, for the day before."""
 
 from datetime import UTC, timedelta
 

@@ -1,4 +1,4 @@
-"""When to run the streams: as soon as Kafka has what they have not read, unless `clickstream stream` does.
+"""The sensors that run the streams, as soon as Kafka has what they have not read, unless `clickstream stream` does.
 
 Then only their checks are run, at intervals: a process materializes, but it is Dagster that checks.
 """
