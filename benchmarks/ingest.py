@@ -37,9 +37,8 @@ def ingest() -> None:
     # Two halves, the second against what the first left: what sustained means.
     for part in ("first_half", "second_half"):
         start = time.perf_counter()
-        landing = land_records(
-            lake, Topic(settings), settings.ingest_batch, int(os.environ["BENCHMARK_HALF"])
-        )
+        half = settings.model_copy(update={"ingest_run_records": int(os.environ["BENCHMARK_HALF"])})
+        landing = land_records(lake, Topic(settings), half)
         landed = time.perf_counter()
         counts = classify_records(lake, ValidationRules.of(settings))
         done = time.perf_counter()

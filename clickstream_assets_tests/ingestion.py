@@ -49,14 +49,7 @@ class Ingestion:
 
     def land(self) -> Landing:
         """Append the topic's new records to `raw_events`, as that asset does."""
-        settings = self.settings
-        return land_records(
-            self.lake,
-            Topic(settings),
-            settings.ingest_batch,
-            settings.ingest_run_records,
-            settings.allow_data_loss,
-        )
+        return land_records(self.lake, Topic(self.settings), self.settings)
 
     def classify(self) -> Counter[str]:
         """Write the new records of `raw_events` to their tables, as the asset `events` does."""
@@ -140,15 +133,15 @@ def ingestion_environment(settings: Settings) -> dict[str, str]:
 def _die_at(table: str, moment: str, batch: int) -> None:
     append = Lake.append_batch
 
-    def append_and_die(lake: Lake, to: Table, df: DataFrame, number: int, *more: Any, **named: Any) -> None:
+    def append_and_die(lake: Lake, to: Table, df: DataFrame, number: int, **options: Any) -> None:
         is_the_one = (to.name, number) == (table, batch)
         if is_the_one and moment == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        append(lake, to, df, number, *more, **named)
+        append(lake, to, df, number, **options)
         if is_the_one:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Lake.append_batch = append_and_die  # type: ignore[method-assign]
+    setattr(Lake, append.__name__, append_and_die)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def demo(
     ] = 600,
 ) -> None:
     """From nothing to a served recommendation; the last line on stdout is one JSON object of counts."""
-    from clickstream_assets.ingest.files import read_events
+    from clickstream_assets.ingest.files import EventFile
     from clickstream_assets.local.children import exit_on_sigterm
     from clickstream_assets.local.demo import Demo, demo_home, say
 
@@ -37,7 +37,7 @@ def demo(
     try:
         if events:
             # Looked at first: nobody should wait for the servers to learn of a misspelt name.
-            read_events(events)
+            EventFile(events)
         with demo_home(once) as home, ExitStack() as stack:
             run = Demo(home, once, stack, started)
             sent, made = run.feed(events, count, faults, seed)

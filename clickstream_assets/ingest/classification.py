@@ -6,8 +6,6 @@ of the four tables takes each batch once. So a run may be repeated, run twice at
 next one ends in the same tables.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +28,7 @@ from clickstream_assets.catalogue.units import HOUR
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
 from clickstream_assets.ingest.repetitions import find_repetitions
+from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import Topic, deleted_records, plan_ranges
 from clickstream_assets.stores.lake import Lake
 
@@ -50,17 +49,13 @@ class Landing:
     """Records that Kafka had deleted before they were ingested."""
 
 
-def land_records(
-    lake: Lake, topic: Topic, batch_records: int, run_records: int, allow_data_loss: bool = False
-) -> Landing:
+def land_records(lake: Lake, topic: Topic, settings: Settings) -> Landing:
     """Append the topic's new records to `raw_events`, in batches.
 
     Args:
         lake: gets the records.
         topic: has the records; those that arrive while this runs are left to the next run.
-        batch_records: most records in one commit; bounds memory.
-        run_records: most records in all.
-        allow_data_loss: go on where Kafka has deleted records that were never ingested.
+        settings: say how many records are in a commit and in all at most, and whether records may be lost.
 
     Raises:
         KafkaError: Kafka does not answer, or no longer has records that were never ingested.
@@ -83,8 +78,8 @@ def land_records(
         deleted = deleted_records(landing.offsets, available) if deleted is None else deleted
         passed = {p for p, offset in landing.offsets.items() if p in deleted and offset > available[p].low}
         landing.lost = sum(deleted[partition] for partition in passed)
-        limit = max(0, min(batch_records, run_records - landing.records))
-        ranges = plan_ranges(landing.offsets, available, limit, allow_data_loss)
+        limit = max(0, min(settings.ingest_batch, settings.ingest_run_records - landing.records))
+        ranges = plan_ranges(landing.offsets, available, limit, settings.allow_data_loss)
         if not ranges:
             return landing
         batch = snapshot.batch + 1

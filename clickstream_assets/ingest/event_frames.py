@@ -4,14 +4,12 @@ Events of JSON lines, REES46 and UCI files are parsed and classified as those of
 any table of user, product and time) become views.
 """
 
-from __future__ import annotations
-
 import csv
-import gzip
 import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,7 +19,7 @@ from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS, RAW_EVENTS, T
 from clickstream_assets.engine import DataFrame, Engine
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.ingest.classification import classify
-from clickstream_assets.ingest.files import EventFile, read_events
+from clickstream_assets.ingest.files import EventFile, open_binary
 from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
 from clickstream_assets.ingest.repetitions import find_repetitions
 
@@ -56,7 +54,7 @@ def load_events(engine: Engine, path: Path, rules: ValidationRules) -> LoadedEve
     layout = _ratings_layout(path)
     if layout is not None:
         return LoadedEvents(engine.from_arrow(_ratings(path, *layout)), {})
-    file = read_events(path)
+    file = EventFile(path)
     parsed = engine.from_arrow(pa.Table.from_batches(parse_batches(_raw_batches(file), rules), schema=PARSED))
     no_events, no_duplicates = (
         engine.from_arrow(table.arrow.empty_table()) for table in (EVENTS, DUPLICATE_EVENTS)
@@ -92,11 +90,9 @@ def _ratings_layout(path: Path) -> tuple[str, list[str], bool] | None:
     """Return the delimiter, the columns and whether they are a header; None if the file has no ratings."""
     if not path.is_file():
         return None
-    with path.open("rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
     try:
-        with gzip.open(path, "rt", errors="replace") if is_gzip else path.open(errors="replace") as text:
-            first = text.readline(10_000).strip("\ufeff\r\n")
+        with open_binary(path) as file:
+            first = TextIOWrapper(file, errors="replace").readline(10_000).strip("\ufeff\r\n")
     except (OSError, EOFError):
         # Damaged; the events' reader says so in its own words.
         return None

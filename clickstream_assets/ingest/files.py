@@ -23,27 +23,8 @@ JSON_LINES = "JSON lines"
 REES46 = "REES46"
 UCI_ONLINE_RETAIL = "UCI Online Retail"
 
-REES46_COLUMNS = (
-    "event_time",
-    "event_type",
-    "product_id",
-    "category_id",
-    "category_code",
-    "brand",
-    "price",
-    "user_id",
-    "user_session",
-)
-UCI_COLUMNS = (
-    "InvoiceNo",
-    "StockCode",
-    "Description",
-    "Quantity",
-    "InvoiceDate",
-    "UnitPrice",
-    "CustomerID",
-    "Country",
-)
+REES46_HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
+UCI_HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
 
 BLANK_LINE = "blank_line"
 MALFORMED_ROW = "malformed_row"
@@ -51,7 +32,6 @@ NO_CUSTOMER = "no_customer"
 CANCELLED_OR_RETURNED = "cancelled_or_returned"
 NO_PRICE = "no_price"
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LONGEST_FIRST_LINE = 1 << 20
 _FIRST_LINES = 100
@@ -88,19 +68,22 @@ class _SkippedRow(Exception):
 
 
 class EventFile:
-    """The events of a file, in its order; each iteration reads it anew.
+    """The events of a file, in its order: JSON lines, a REES46 or a UCI Online Retail CSV, each also gzipped.
+
+    Format and compression are recognised by content. Each iteration reads the file anew, and yields keys and values.
 
     Attributes:
-        format: Format of the file, recognised by its content.
+        format: Format of the file.
         skipped: Numbers of rows that the latest iteration left out, by reason.
         examples: The first malformed rows of it, with their line numbers.
 
     Raises:
-        InputError: the file is missing, empty, a folder, of no known format, truncated or not UTF-8.
+        InputError: the file is missing, empty, a folder or of no known format; and, while iterating, when it turns
+            out to be truncated, damaged or not UTF-8.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
         self.skipped: Counter[str] = Counter()
         self.examples: list[str] = []
         self.format = self._recognise()
@@ -111,7 +94,7 @@ class EventFile:
         self.examples = []
         read = 0
         try:
-            with self._open() as binary:
+            with open_binary(self.path) as binary:
                 for keyed in self._json_lines(binary) if self.format == JSON_LINES else self._csv(binary):
                     yield keyed
                     read += 1
@@ -130,11 +113,6 @@ class EventFile:
                 "events; convert it, for example with `iconv -f latin1 -t utf-8`"
             ) from None
 
-    def _open(self) -> IO[bytes]:
-        with self.path.open("rb") as file:
-            is_gzip = file.read(2) == _GZIP_MAGIC
-        return cast(IO[bytes], gzip.open(self.path, "rb")) if is_gzip else self.path.open("rb")
-
     def _recognise(self) -> str:
         if self.path.is_dir():
             raise InputError(f"{self.path} is a folder; name a file of events in it")
@@ -149,8 +127,8 @@ class EventFile:
         if not first:
             raise InputError(f"{self.path} is empty: it has no line of an event or a header")
         columns = _columns(first)
-        for name, known in ((REES46, REES46_COLUMNS), (UCI_ONLINE_RETAIL, UCI_COLUMNS)):
-            if set(known) <= set(columns):
+        for name, (header, _) in _CSV_FORMATS.items():
+            if set(header.split(",")) <= set(columns):
                 return name
         is_named_so = bool({".jsonl", ".ndjson"} & set(self.path.suffixes))
         if (first.startswith(b"{") or is_named_so) and self._begins_with_an_object():
@@ -162,13 +140,12 @@ class EventFile:
             )
         raise InputError(
             f"{self.path} is of no known format: its first line is {_shorten(first)!r}. Known are JSON lines "
-            f"(one object a line), REES46 ({','.join(REES46_COLUMNS)}) and UCI Online Retail "
-            f"({','.join(UCI_COLUMNS)}), each also as .gz"
+            f"(one object a line), REES46 ({REES46_HEADER}) and UCI Online Retail ({UCI_HEADER}), each also as .gz"
         )
 
     def _first_line(self) -> bytes:
         """Return the first line that is not blank, without a byte order mark; empty if there is none."""
-        with self._open() as binary:
+        with open_binary(self.path) as binary:
             line = binary.readline(_LONGEST_FIRST_LINE).removeprefix(_BYTE_ORDER_MARK)
             while line and not line.strip():
                 line = binary.readline(_LONGEST_FIRST_LINE)
@@ -177,7 +154,7 @@ class EventFile:
     def _begins_with_an_object(self) -> bool:
         """Return whether one of the first lines is a JSON object; a daily file may begin with some broken records."""
         decode = msgspec.json.Decoder(dict).decode
-        with self._open() as binary:
+        with open_binary(self.path) as binary:
             for _ in range(_FIRST_LINES):
                 try:
                     decode(binary.readline(_LONGEST_FIRST_LINE).removeprefix(_BYTE_ORDER_MARK))
@@ -205,13 +182,14 @@ class EventFile:
             yield (None if user_id is None else str(user_id).encode()), value
 
     def _csv(self, binary: IO[bytes]) -> Iterator[KeyedValue]:
-        known, convert = _CSV_FORMATS[self.format]
+        known_header, convert = _CSV_FORMATS[self.format]
+        known = known_header.split(",")
         encode = msgspec.json.Encoder().encode
         with TextIOWrapper(binary, encoding="utf-8-sig", newline="") as text:
             rows = self._rows(text)
             _, header = next(rows)
             positions = [header.index(column) for column in known]
-            as_known = header == list(known)
+            as_known = header == known
             width = len(header)
             for line, row in rows:
                 try:
@@ -243,17 +221,11 @@ class EventFile:
             self.examples.append(f"line {line}: {detail}")
 
 
-def read_events(path: str | Path) -> EventFile:
-    """Return the events of a file: JSON lines, a REES46 or a UCI Online Retail CSV, each also gzipped.
-
-    The format and the compression are recognised by content. Iterate over the result for (key, value) and
-    then see its `skipped`.
-
-    Raises:
-        InputError: the file is missing, empty, a folder or of no known format; and, while iterating,
-            when it turns out to be truncated, damaged or not UTF-8.
-    """
-    return EventFile(Path(path))
+def open_binary(path: Path) -> IO[bytes]:
+    """Open a file that may be gzipped, whatever its name."""
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    return cast(IO[bytes], gzip.open(path, "rb")) if is_gzip else path.open("rb")
 
 
 def _columns(line: bytes) -> list[str]:
@@ -339,7 +311,7 @@ def _number(text: str) -> msgspec.Raw | str | None:
     return msgspec.Raw(text.encode()) if _JSON_NUMBER.fullmatch(text) else text
 
 
-_CSV_FORMATS: dict[str, tuple[tuple[str, ...], Callable[[Sequence[str]], _CsvEvent]]] = {
-    REES46: (REES46_COLUMNS, _rees46_event),
-    UCI_ONLINE_RETAIL: (UCI_COLUMNS, _uci_event),
+_CSV_FORMATS: dict[str, tuple[str, Callable[[Sequence[str]], _CsvEvent]]] = {
+    REES46: (REES46_HEADER, _rees46_event),
+    UCI_ONLINE_RETAIL: (UCI_HEADER, _uci_event),
 }

@@ -3,8 +3,6 @@
 `parse_batches` validates each record by itself, as a Python function over Arrow batches: in batch and stream the same.
 """
 
-from __future__ import annotations
-
 import gc
 import re
 from collections import namedtuple
@@ -13,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from decimal import Decimal, InvalidOperation
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -110,13 +108,19 @@ def is_robot(user_agent: str) -> bool:
     return _crawlers.isCrawler(user_agent)
 
 
-def _text(name: str, value: Any, limit: int) -> str | None:
+def _is_given(name: str, value: Any) -> bool:
+    """Return whether there is a text or a number; empty text is none."""
     if value is None or value == "":
+        return False
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        raise Rejection(name, "wrong_type", value)
+    return True
+
+
+def _text(name: str, value: Any, limit: int = MAX_ID_LENGTH) -> str | None:
+    if not _is_given(name, value):
         return None
-    if not isinstance(value, str):
-        if isinstance(value, bool) or not isinstance(value, int | Decimal):
-            raise Rejection(name, "wrong_type", value)
-        value = str(value)
+    value = str(value)
     if len(value) > limit:
         raise Rejection(name, "too_long", value)
     if "\x00" in value:
@@ -124,16 +128,11 @@ def _text(name: str, value: Any, limit: int) -> str | None:
     return value
 
 
-def _id(name: str, value: Any) -> str | None:
-    return _text(name, value, MAX_ID_LENGTH)
-
-
-def _long_text(name: str, value: Any) -> str | None:
-    return _text(name, value, MAX_TEXT_LENGTH)
+_long_text = partial(_text, limit=MAX_TEXT_LENGTH)
 
 
 def _required(name: str, value: Any) -> str:
-    text = _id(name, value)
+    text = _text(name, value)
     if text is None:
         raise Rejection(name, "missing")
     return text
@@ -178,10 +177,8 @@ def _in_bounds(name: str, value: Any, microseconds: int, kafka_time: int, rules:
 
 
 def _price(name: str, value: Any) -> Decimal | None:
-    if value is None or value == "":
+    if not _is_given(name, value):
         return None
-    if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
-        raise Rejection(name, "wrong_type", value)
     try:
         price = Decimal(value)
         if not 0 <= price < MAX_AMOUNT:
@@ -197,10 +194,8 @@ def _price_of(text: bytes) -> Decimal | None:
 
 
 def _quantity(name: str, value: Any) -> int | None:
-    if value is None or value == "":
+    if not _is_given(name, value):
         return None
-    if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
-        raise Rejection(name, "wrong_type", value)
     try:
         quantity = Decimal(value)
         if quantity != quantity.to_integral_value():
@@ -213,7 +208,7 @@ def _quantity(name: str, value: Any) -> int | None:
 
 
 def _currency(name: str, value: Any) -> str | None:
-    text = _id(name, value)
+    text = _text(name, value)
     if text is not None and not _CURRENCY.fullmatch(text):
         raise Rejection(name, "not_iso_4217", text)
     return text
@@ -249,7 +244,7 @@ class _Field(NamedTuple):
     read: Callable[[str, Any], Any]
 
 
-_ID = _Field(_Id, _id)
+_ID = _Field(_Id, _text)
 _FIELDS = {column.name: _ID for column in EVENT_FIELDS if column.type == STRING} | {
     "user_id": _Field(_Id, _required),
     "price": _Field(msgspec.Raw, _price),
@@ -355,7 +350,7 @@ def decode_payload(value: bytes) -> dict[str, Any]:
 def _any_event(value: bytes, kafka_time: int, rules: ValidationRules) -> Event:
     payload = decode_payload(value)
     event_type = _required("event_type", payload.pop("event_type", None))
-    event_id = _id("event_id", payload.pop("event_id", None))
+    event_id = _text("event_id", payload.pop("event_id", None))
     user_id = _required("user_id", payload.pop("user_id", None))
     event_time = _time(payload, kafka_time, rules)
     given = {"user_id": user_id} | {name: payload.pop(name, None) for name in _NAMES if name != "user_id"}

@@ -11,8 +11,6 @@ Partition mappings, dirty days and checks derive from here. An event reaches
   `made_from` of a report, say what is out of date.
 """
 
-from __future__ import annotations
-
 from datetime import date, timedelta
 
 from clickstream_assets.analytics.attribution import attributed_days

@@ -4,8 +4,6 @@ A rejected record stays in `raw_events` and in `rejected_events`; the mended one
 accounted for, and one that is sent twice is a duplicate like any other, recognised by its event id.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

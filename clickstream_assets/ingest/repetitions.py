@@ -4,8 +4,6 @@ The result is a function of the records and their order alone: the same records 
 same rows, however often and on whichever engine they are computed.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pyarrow as pa

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from clickstream_assets.errors import InputError
-from clickstream_assets.ingest.files import read_events
+from clickstream_assets.ingest.files import EventFile
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.daily_files import DailyFiles, event_day
 from clickstream_assets.stores.kafka.producer import KafkaSink
@@ -65,7 +65,7 @@ def run_replay(
             read before the error has been delivered.
     """
     require_positive(rate=rate, limit=limit)
-    events = read_events(path)
+    events = EventFile(path)
     if files and events.path.resolve().parent == settings.raw_logs.resolve():
         raise InputError(
             f"{path} is one of the daily files in RAW_LOGS_PATH={settings.raw_logs}, to which a replay "

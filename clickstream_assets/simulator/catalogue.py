@@ -1,11 +1,9 @@
-"""What the shop sells and who comes: products, prices, brands, tastes and browsers.
+"""The shop's products and users: products, prices, brands, tastes and browsers.
 
 All of it follows from an index alone, not from a run's seed: `product_7` costs the same and `user_7` likes
 the same in every run, so that runs can follow one another.
 """
 
-from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
@@ -77,20 +75,8 @@ class Shopper:
     consent: bool
 
 
-class WeightedChoice:
-    """Draws an index with a probability proportional to its weight, in logarithmic time."""
-
-    def __init__(self, weights: Sequence[float]) -> None:
-        self._cumulative = list(accumulate(weights))
-        self._last = len(weights) - 1
-
-    def draw(self, random: Random) -> int:
-        """An index from 0."""
-        return min(bisect_right(self._cumulative, random.random() * self._cumulative[-1]), self._last)
-
-
 def plain_product(number: int) -> tuple[str, str]:
-    """Id and category of the product with this number, from 1."""
+    """Return id and category of the product with this number, from 1."""
     return f"product_{number}", CATEGORIES[number % len(CATEGORIES)]
 
 
@@ -102,24 +88,24 @@ class Catalogue:
         Random("popularity").shuffle(ranks)
         weights = [rank**-_POPULARITY_EXPONENT for rank in ranks]
         self.products = [_product(number) for number in range(1, products + 1)]
-        self._anything = WeightedChoice(weights)
+        self._weights = list(accumulate(weights))
         self._members = [
             [i for i, product in enumerate(self.products) if product.category == category]
             for category in CATEGORIES
         ]
-        self._within = [WeightedChoice([weights[i] for i in members]) for members in self._members]
+        self._weights_within = [list(accumulate(weights[i] for i in members)) for members in self._members]
         self._stocked = [i for i, members in enumerate(self._members) if members]
 
     def any_product(self, random: Random) -> int:
-        """Index of a product, by popularity."""
-        return self._anything.draw(random)
+        """Return the index of a product, by popularity."""
+        return random.choices(range(len(self.products)), cum_weights=self._weights)[0]
 
     def product_of(self, category: int, random: Random) -> int:
-        """Index of a product of this category, by popularity within it."""
-        return self._members[category][self._within[category].draw(random)]
+        """Return the index of a product of this category, by popularity within it."""
+        return random.choices(self._members[category], cum_weights=self._weights_within[category])[0]
 
     def shopper(self, number: int) -> Shopper:
-        """The user with this number, from 1."""
+        """Return the user with this number, from 1."""
         random = Random(f"shopper:{number}")
         favourites = random.sample(self._stocked, k=min(random.choice((1, 2, 2, 3)), len(self._stocked)))
         return Shopper(

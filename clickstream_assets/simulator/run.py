@@ -24,7 +24,7 @@ _UNPACED_RATE = 1_000.0
 
 @dataclass(frozen=True)
 class SimulationOptions:
-    """What to simulate. What is None comes from the settings, or is said below.
+    """Options of a simulation. What is None comes from the settings, or is said below.
 
     The events are live, stamped with the current time and paced, unless `events` is given without `rate`,
     or `start` or `days` is given: then they fill a span of the past, as fast as they can be sent.
@@ -61,7 +61,7 @@ class SimulationOptions:
 
     @property
     def is_live(self) -> bool:
-        """Whether events carry the current time."""
+        """True if events carry the current time."""
         return self.start is None and self.days is None and (self.events is None or self.rate is not None)
 
 
@@ -78,7 +78,7 @@ def run_simulation(
         settings: Where to, and the shop's default size.
         options: What to make.
         stop: Ends the run early; everything made until then is delivered.
-        progress: Told how far the run is.
+        progress: Learns how far the run is.
 
     Raises:
         InputError: an option cannot be used, or a record could not be delivered or written.

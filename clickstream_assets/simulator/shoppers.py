@@ -5,14 +5,16 @@ A visit is planned whole when it begins; the plans of all open visits are merged
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import cache
 from heapq import heappop, heappush
+from itertools import accumulate
 from random import Random
 from typing import NamedTuple
 
 import msgspec
 
 from clickstream_assets.catalogue.units import MINUTE, SECOND
-from clickstream_assets.simulator.catalogue import CURRENCY, ROBOTS, Catalogue, Shopper, WeightedChoice
+from clickstream_assets.simulator.catalogue import CURRENCY, ROBOTS, Catalogue, Shopper
 from clickstream_assets.simulator.traffic import Clock, Occurrence, Traffic, to_datetime
 
 # Together they give about 70 views, 20 additions to a cart and 10 purchases in 100 events.
@@ -107,8 +109,9 @@ class _Shop:
         # Some shoppers come often and most seldom, whatever their number.
         habits = [(rank + 5) ** -0.4 for rank in range(people)]
         Random("habits").shuffle(habits)
-        self._visitors = WeightedChoice(habits)
-        self._shoppers: dict[int, Shopper] = {}
+        self._visitors = range(1, people + 1)
+        self._habits = list(accumulate(habits))
+        self._shopper = cache(self._catalogue.shopper)
         self._carts: dict[int, dict[int, int]] = {}
         self._busy_until: dict[int, int] = {}
         self._plan: list[tuple[int, int, _Visit, _Step]] = []
@@ -194,19 +197,13 @@ class _Shop:
         """Number of a shopper who is not in the shop, or of one who is when all that were asked are."""
         number = 0
         for _ in range(8):
-            number = 1 + self._visitors.draw(self._random)
+            number = self._random.choices(self._visitors, cum_weights=self._habits)[0]
             if self._busy_until.get(number, at) <= at:
                 break
         return number
 
     def _robot(self) -> int:
         return self._traffic.users - int(self._random.random() * self._robots)
-
-    def _shopper(self, number: int) -> Shopper:
-        shopper = self._shoppers.get(number)
-        if shopper is None:
-            shopper = self._shoppers[number] = self._catalogue.shopper(number)
-        return shopper
 
     def _shop_around(self, at: int, number: int, shopper: Shopper) -> list[_Step]:
         random = self._random

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import cache
 from heapq import heappop, heappush
 from random import Random
 from typing import NamedTuple
@@ -141,11 +142,10 @@ class RecordStream:
         self._users: set[str] = set()
         self._buyers: set[str] = set()
         self._latest_stamp = -(2**63)
-        self._days: dict[int, date] = {}
 
     @property
     def made(self) -> Made:
-        """What was handed out so far."""
+        """The counts of what was handed out so far."""
         return Made(
             seed=self._traffic.seed,
             start=self._traffic.start,
@@ -161,7 +161,7 @@ class RecordStream:
         """The records in the order in which they are to be sent."""
         for number, occurrence in enumerate(self._occurrences, start=1):
             event = occurrence.event
-            record = Record(event.user_id.encode(), self._encode(event), self._day(occurrence.stamp))
+            record = Record(event.user_id.encode(), self._encode(event), _date(occurrence.stamp // DAY))
             if not self._go_wrong(occurrence, record, is_last=number == self._traffic.events):
                 self._count_event(event, occurrence.stamp)
                 yield record
@@ -227,7 +227,7 @@ class RecordStream:
             elif held.count_as in KINDS:
                 self._counts["rejected"] += 1
                 self._kinds[held.count_as] += 1
-                yield held.record._replace(day=self._day(self._latest_stamp))
+                yield held.record._replace(day=_date(self._latest_stamp // DAY))
             else:
                 self._counts[held.count_as] += 1
                 yield held.record
@@ -243,9 +243,8 @@ class RecordStream:
         else:
             self._latest_stamp = stamp
 
-    def _day(self, stamp: int) -> date:
-        number = stamp // DAY
-        day = self._days.get(number)
-        if day is None:
-            day = self._days[number] = (EPOCH + timedelta(days=number)).date()
-        return day
+
+@cache
+def _date(days: int) -> date:
+    """Return the date so many days after 1 January 1970."""
+    return (EPOCH + timedelta(days=days)).date()

@@ -1,4 +1,4 @@
-"""What traffic to make, and the form in which its makers hand events over."""
+"""Traffic to make, and the form in which its makers hand events over."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Event(Protocol):
 
 
 class Occurrence(NamedTuple):
-    """An event, its place in stream time, and its timestamp, both in microseconds.
+    """An event, its moment in stream time, and its timestamp, both in microseconds.
 
     They are the same unless events are stamped by a clock.
     """
@@ -33,7 +33,7 @@ class Occurrence(NamedTuple):
 
 @dataclass(frozen=True)
 class Traffic:
-    """How many events of whom, and when.
+    """A number of events, their users, and their time.
 
     Attributes:
         users: The shop's users are `user_1` to `user_N`.

@@ -5,8 +5,6 @@ differences are written or deleted. No progress is kept: whatever a crash, a ser
 index has left, the next update makes equal again.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import closing

@@ -3,8 +3,6 @@
 No clock, no database: the same windows give the same alerts, in whatever batches they came.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -1,7 +1,5 @@
 """Work that must keep no batch waiting, and so has a thread of its own."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable

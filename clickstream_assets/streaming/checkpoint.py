@@ -4,8 +4,6 @@ Those are in `query.json`, next to Spark's own files. A query with other values 
 Spark itself would fail on the way or, worse, count wrongly.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Errors of the streams: why a query ended, by what Spark says of it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ Every row of a window carries the number of the batch that changed it last, and 
 to which it has all rows. So the copy can be made at any time, by anybody, however the last one ended.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO

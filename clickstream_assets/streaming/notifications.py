@@ -9,8 +9,6 @@ Any 2xx answer means that it was taken. 408, 429, 5xx and no answer in time are 
 is final.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 import textwrap

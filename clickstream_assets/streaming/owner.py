@@ -4,8 +4,6 @@ The lock belongs to the connection that the windows are written with. Whoever lo
 can write no more; a dead owner keeps nothing.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator

@@ -1,9 +1,8 @@
 """Progress of the stream, in the row of `stream_progress`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Self
 
 import msgspec
 import psycopg
@@ -52,7 +51,7 @@ class Progress:
         """Windows that end by then are not changed by any event to come."""
         return max(filter(None, (self.watermark, self.floor)), default=None)
 
-    def with_next_number(self) -> Progress:
+    def with_next_number(self) -> Self:
         """Take the next number for a change that is no batch; the batches to come are numbered after it."""
         return replace(self, base_batch_id=self.base_batch_id + 1, batch_id=self.batch_id + 1)
 

@@ -4,8 +4,6 @@ Windows that the lake has whole are final from then on. The new checkpoint begin
 an open window can need, so no event is missing in between; the tables and the offsets change in one transaction.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta

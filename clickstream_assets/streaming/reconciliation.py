@@ -1,9 +1,6 @@
 """Reconciliation of stream and batch: closed windows, counted again from `events`, and a reason per difference."""
 
-from __future__ import annotations
-
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -31,10 +28,11 @@ from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_bat
 from clickstream_assets.ingest.repetitions import order_line
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
-from clickstream_assets.streaming.alerts import Window, find_alerts
+from clickstream_assets.streaming.alerts import find_alerts
 from clickstream_assets.streaming.lake_copies import read_rows, snapshot
 from clickstream_assets.streaming.progress import Progress, read_progress
 from clickstream_assets.streaming.source import classified_offsets
+from clickstream_assets.streaming.store import windows_by_product
 
 EXACT = ("views", "add_to_carts", "purchases", "total_events", "first_event_time", "last_event_time")
 """Columns that have to be equal; users are estimated by the stream and counted by the batch."""
@@ -366,18 +364,15 @@ def reconcile_alerts(settings: Settings) -> AlertReconciliation:
         if progress is None:
             return AlertReconciliation(0, 0, [])
         rules = progress.alert_rules
-        windows = connection.execute(
+        rows = connection.execute(
             "SELECT product_id, window_start, window_end, views, purchases, product_category, is_final "
             "FROM product_windows WHERE views > %s AND purchases < %s",
             (rules.views, rules.purchases),
         ).fetchall()
         kept = read_rows(connection, FLASH_SALE_ALERTS).to_pylist()
-    by_product: dict[str, list[Window]] = defaultdict(list)
-    for product_id, *fields in windows:
-        by_product[product_id].append(Window(*fields))
     expected = _by_id(
         alert._asdict()
-        for product_id, found in by_product.items()
+        for product_id, found in windows_by_product(rows).items()
         for alert in find_alerts(product_id, found, rules)
     )
     actual = _by_id(kept)

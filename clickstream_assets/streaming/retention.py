@@ -4,8 +4,6 @@ Windows that an alert rests on stay with it: those of its episode, and those of 
 come from. So alerts are still a function of the windows that there are, whenever they are found again.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, time, timedelta
 from typing import NamedTuple
 

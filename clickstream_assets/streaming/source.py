@@ -1,7 +1,5 @@
 """Source of the streams: a Spark session of their own, and the topic's valid events."""
 
-from __future__ import annotations
-
 import gc
 import json
 import os

@@ -7,16 +7,14 @@ Once no more records come, no watermark closes the last windows: `close_idle` do
 for them after all, they are open again.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 import pyarrow as pa
@@ -49,6 +47,14 @@ assert list(Alert._fields) == _ALERT_COLUMNS
 # More than the check of stream and batch looks back for a batch whose records the lake has.
 _BATCHES_KEPT = timedelta(days=3)
 _BATCHES_BETWEEN_DELETIONS = 1000
+
+
+def windows_by_product(rows: Iterable[Sequence[Any]]) -> dict[str, list[Window]]:
+    """Group rows of a product's id and the fields of a `Window`."""
+    windows: dict[str, list[Window]] = defaultdict(list)
+    for product_id, *fields in rows:
+        windows[product_id].append(Window(*fields))
+    return windows
 
 
 class Changes(NamedTuple):
@@ -368,10 +374,7 @@ class WindowStore:
             "JOIN product_windows USING (product_id) WHERE window_start >= since - %s",
             (*scope, HISTORY + self._settings.window_duration),
         )
-        windows: dict[str, list[Window]] = defaultdict(list)
-        for product_id, *fields in rows:
-            windows[product_id].append(Window(*fields))
-        return windows
+        return windows_by_product(rows)
 
     def _notified(self, scope: tuple[list[str], list[datetime]]) -> dict[str, list[Notified]]:
         rows = self._connection.execute(

@@ -3,8 +3,6 @@
 The loops around them are ours: each does other work meanwhile, or leaves the next attempt to another process.
 """
 
-from __future__ import annotations
-
 from tenacity import RetryCallState, Retrying, wait_exponential
 
 RESTART = wait_exponential(multiplier=1, max=30)

@@ -1,7 +1,5 @@
 """The query behind `product_windows`: deduplicated events, counted per sliding window and product."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from clickstream_assets.analytics.windows import COUNTS, counted_time, counts, is_counted

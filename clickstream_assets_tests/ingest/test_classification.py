@@ -1,7 +1,5 @@
 """From a real topic to the lake: every record once, in one table, whatever the batches are."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import threading
@@ -194,7 +192,8 @@ def test_records_that_arrive_meanwhile_are_left_to_the_next_run(shop: Settings, 
 
     send(shop, {0: [b"a", b"b"]})
     ingestion = Ingestion.of(shop, duckdb_engine)
-    assert land_records(ingestion.lake, BusyTopic(shop), 1, 100).records == 2
+    one_by_one = with_settings(shop, ingest_batch_records=1)
+    assert land_records(ingestion.lake, BusyTopic(shop), one_by_one).records == 2
     assert ingestion.land().records == 1
 
 
@@ -272,7 +271,8 @@ def test_a_lost_record_that_a_doubled_one_makes_up_for_is_found(copy_of_two_hour
 
 def test_rejected_records_keep_their_bytes(shop: Settings, duckdb_engine: DuckDBEngine):
     large = os.urandom(5_000_000)
-    bad = [None, b"", b"\xff\x00", b"[1]", event("u", "yesterday"), large]
+    nul = event("u", "2024-05-01T00:00:00Z", product_id={"a": "\x00"})
+    bad = [None, b"", b"\xff\x00", b"[1]", event("u", "yesterday"), nul, large]
     send(shop, {1: [event("u", "2024-05-01T00:00:00Z"), *bad]}, key=b"\x00\xff")
     ingestion = Ingestion.of(shop, duckdb_engine)
     ingestion.run()
@@ -288,9 +288,11 @@ def test_rejected_records_keep_their_bytes(shop: Settings, duckdb_engine: DuckDB
         (None, "not_json"),
         (None, "not_an_object"),
         ("timestamp", "not_iso_8601"),
+        ("product_id", "wrong_type"),
         (None, "too_large"),
     ]
     assert rejected[4]["rejected_value"] == "yesterday"
+    assert "\x00" not in rejected[5]["rejected_value"]
     assert len(rows[EVENTS.name]) == 1
 
 
@@ -337,7 +339,7 @@ def test_a_topic_that_was_made_anew_is_refused(shop: Settings, duckdb_engine: Du
             return emptied
 
     with pytest.raises(DataLossError, match="deleted and made anew"):
-        land_records(ingestion.lake, NewTopic(shop), 10, 10)
+        land_records(ingestion.lake, NewTopic(shop), shop)
 
 
 @pytest.mark.parametrize("batch_records", [1, 100])

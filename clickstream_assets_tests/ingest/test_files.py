@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from clickstream_assets.errors import InputError
-from clickstream_assets.ingest.files import JSON_LINES, REES46, UCI_ONLINE_RETAIL, read_events
+from clickstream_assets.ingest.files import JSON_LINES, REES46, UCI_ONLINE_RETAIL, EventFile
 from clickstream_assets.simulator.stream import Faults, RecordStream
 from clickstream_assets.simulator.traffic import Traffic
+from clickstream_assets_tests.conftest import DATA
 
 REES46_HEADER = (
     "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
@@ -26,9 +27,8 @@ SEARCH_EVENT = (
     b'"session_id": "0b7c0c1e-7a0c-4b0e-9d4f-0b6a4f1f5a11", "event_type": "search"}'
 )
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_public_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the public data sets are not in ../shared/data beside the repository"
+    not DATA.is_dir(), reason="the public data sets are not in ../shared/data"
 )
 
 
@@ -44,12 +44,12 @@ def write(tmp_path):
 
 
 def events_of(path):
-    return [json.loads(value) for _, value in read_events(path)]
+    return [json.loads(value) for _, value in EventFile(path)]
 
 
 @pytest.mark.parametrize("name", ["events.jsonl", "events.jsonl.gz", "events", "events.csv", "events.txt.gz"])
 def test_json_lines_pass_through_unchanged_whatever_the_name(write, name):
-    events = read_events(write(name, FLAT_EVENT + b"\n" + SEARCH_EVENT + b"\n"))
+    events = EventFile(write(name, FLAT_EVENT + b"\n" + SEARCH_EVENT + b"\n"))
     assert events.format == JSON_LINES
     assert list(events) == [(b"user_7", FLAT_EVENT), (b"user_3", SEARCH_EVENT)]
     assert not events.skipped
@@ -57,11 +57,11 @@ def test_json_lines_pass_through_unchanged_whatever_the_name(write, name):
 
 def test_compression_is_recognised_without_the_ending_gz(write):
     path = write("events.jsonl", gzip.compress(FLAT_EVENT))
-    assert list(read_events(path)) == [(b"user_7", FLAT_EVENT)]
+    assert list(EventFile(path)) == [(b"user_7", FLAT_EVENT)]
 
 
 def test_blank_lines_are_counted_and_line_ends_of_windows_and_byte_order_marks_are_no_content(write):
-    events = read_events(write("e.jsonl", b"\xef\xbb\xbf\r\n" + FLAT_EVENT + b"\r\n\n  \n" + SEARCH_EVENT))
+    events = EventFile(write("e.jsonl", b"\xef\xbb\xbf\r\n" + FLAT_EVENT + b"\r\n\n  \n" + SEARCH_EVENT))
     assert [value for _, value in events] == [FLAT_EVENT, SEARCH_EVENT]
     assert events.skipped == {"blank_line": 3}
 
@@ -81,14 +81,14 @@ def test_blank_lines_are_counted_and_line_ends_of_windows_and_byte_order_marks_a
     ],
 )
 def test_broken_lines_are_kept_for_the_pipeline_and_keyed_where_the_user_can_be_read(write, line, key):
-    assert list(read_events(write("e.jsonl", FLAT_EVENT + b"\n" + line)))[1] == (key, line)
+    assert list(EventFile(write("e.jsonl", FLAT_EVENT + b"\n" + line)))[1] == (key, line)
 
 
 def test_a_file_of_simulated_records_reads_back_as_it_was_even_if_it_begins_with_a_broken_one(write):
     traffic = Traffic(50, 20, seed=5, start=datetime(2026, 1, 1, tzinfo=UTC), events=800, seconds=86_400)
     made = [r.value for r in RecordStream(traffic, Faults(duplicate=0.1, conflicting=0.1, malformed=0.4))]
     made.insert(0, b'"user_1')
-    assert [value for _, value in read_events(write("e.jsonl", b"\n".join(made)))] == made
+    assert [value for _, value in EventFile(write("e.jsonl", b"\n".join(made)))] == made
 
 
 def test_rees46_rows_become_events(write):
@@ -98,7 +98,7 @@ def test_rees46_rows_become_events(write):
         "2019-10-01 00:00:01 UTC,view,100,205,,,0.00,554748717,\n"
         "not a time,purchase,100,,,,n/a,,s\n"
     )
-    events = read_events(write("sample.csv", REES46_HEADER + rows))
+    events = EventFile(write("sample.csv", REES46_HEADER + rows))
     assert events.format == REES46
     (first_key, first), (_, second), (third_key, third) = events
     assert first_key == b"513903572"
@@ -158,7 +158,7 @@ def test_uci_rows_become_purchases_and_others_are_counted_by_the_first_reason(wr
         "536415,22139,,0,2010-12-01 11:52:00,0.0,12345.0,United Kingdom\n"
         "536416,22139,,2,2010-12-01 11:52:00,1.0,12345.0,\n"
     )
-    events = read_events(write("retail.csv.gz", UCI_HEADER + rows))
+    events = EventFile(write("retail.csv.gz", UCI_HEADER + rows))
     assert events.format == UCI_ONLINE_RETAIL
     assert [(key, json.loads(value)) for key, value in events] == [
         (
@@ -208,7 +208,7 @@ def test_uci_times_are_read_in_both_forms_of_the_data_set(write, written, sent):
 
 @pytest.mark.parametrize("written", ["13/1/2010 8:26", "2/30/2011 8:26", "1.12.2010 8:26", "soon", ""])
 def test_uci_rows_of_a_time_in_no_known_form_are_malformed(write, written):
-    events = read_events(
+    events = EventFile(
         write("retail.csv", f"{UCI_HEADER}536365,85123A,HEART,6,{written},2.55,17850,United Kingdom\n")
     )
     assert list(events) == []
@@ -219,7 +219,7 @@ def test_uci_rows_of_a_time_in_no_known_form_are_malformed(write, written):
 def test_malformed_rows_are_counted_and_the_first_are_shown_with_their_lines(write):
     good = '536365,85123A,"TWO\nLINES",6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n'
     bad = "536365,85123A,6\n" + "536365,85123A,X,six,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n"
-    events = read_events(write("retail.csv", UCI_HEADER + good + "\n" + bad + "a,b\n" * 10 + good))
+    events = EventFile(write("retail.csv", UCI_HEADER + good + "\n" + bad + "a,b\n" * 10 + good))
     assert len(list(events)) == 2
     assert events.skipped == {"malformed_row": 12, "blank_line": 1}
     assert events.examples[0] == "line 5: 3 columns instead of 8"
@@ -229,26 +229,16 @@ def test_malformed_rows_are_counted_and_the_first_are_shown_with_their_lines(wri
 
 
 def test_each_iteration_reads_and_counts_anew(write):
-    events = read_events(write("retail.csv", UCI_HEADER + "a,b\n"))
+    events = EventFile(write("retail.csv", UCI_HEADER + "a,b\n"))
     assert [list(events), list(events)] == [[], []]
     assert events.skipped == {"malformed_row": 1}
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"nothing\.jsonl does not exist"):
-        read_events(tmp_path / "nothing.jsonl")
-
-
-def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(InputError, match="is a folder"):
-        read_events(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["e.jsonl", "e.csv", "e.jsonl.gz"])
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
 def test_an_empty_file_is_named(write, name, content):
     with pytest.raises(InputError, match="is empty"):
-        read_events(write(name, content))
+        EventFile(write(name, content))
 
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
@@ -259,12 +249,12 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
 def test_a_file_that_is_not_what_its_name_says_is_refused(write, name, content):
     data = gzip.compress(content) if name.endswith(".gz") else content
     with pytest.raises(InputError, match=rf"{name} is no JSON lines.*none of its first 100 lines"):
-        read_events(write(name, data))
+        EventFile(write(name, data))
 
 
 def test_an_unknown_header_is_shown_with_the_known_ones(write):
     with pytest.raises(InputError) as caught:
-        read_events(write("e.csv", "when,who,what\n1,2,3\n"))
+        EventFile(write("e.csv", "when,who,what\n1,2,3\n"))
     for part in ("when,who,what", "event_time,event_type", "InvoiceNo,StockCode", "JSON lines"):
         assert part in str(caught.value)
 
@@ -277,7 +267,7 @@ def test_a_header_alone_is_a_file_without_events(write, content):
 def test_a_truncated_gzip_file_gives_what_is_readable_and_then_says_so(write):
     whole = gzip.compress(b"\n".join(b'{"user_id": "user_%d"}' % number for number in range(100_000)))
     path = write("e.jsonl", whole[: len(whole) // 2])
-    events = iter(read_events(path))
+    events = iter(EventFile(path))
     read = 0
 
     def read_all():
@@ -291,33 +281,32 @@ def test_a_truncated_gzip_file_gives_what_is_readable_and_then_says_so(write):
     assert f"after {read} readable events" in str(caught.value)
 
 
-def test_a_gzip_file_without_content_is_named(write):
-    with pytest.raises(InputError, match="truncated or damaged gzip"):
-        read_events(write("e.jsonl", gzip.compress(FLAT_EVENT)[:12]))
+RETAIL_ROW = "536365,85123A,{},6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n"
+DAMAGED = bytearray(gzip.compress(b"\n".join(b'{"user_id": "%d"}' % n for n in range(200_000))))
+DAMAGED[len(DAMAGED) // 2 : len(DAMAGED) // 2 + 20] = b"\xff" * 20
 
 
-def test_a_damaged_gzip_file_is_named(write):
-    data = bytearray(gzip.compress(b"\n".join(b'{"user_id": "%d"}' % n for n in range(200_000))))
-    data[len(data) // 2 : len(data) // 2 + 20] = b"\xff" * 20
-    with pytest.raises(InputError, match="is damaged"):
-        list(read_events(write("e.jsonl", bytes(data))))
-
-
-def test_a_csv_in_another_encoding_is_named_with_the_fix(write):
-    row = "536365,85123A,CAF\u00c9,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n".encode("latin-1")
-    with pytest.raises(InputError, match=r"not UTF-8: byte 0xc9.*iconv"):
-        list(read_events(write("e.csv", UCI_HEADER.encode() + row)))
-
-
-def test_a_quote_that_is_never_closed_is_named_with_its_line(write):
-    rows = '536365,85123A,"OPEN,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n' + "x" * 200_000
-    with pytest.raises(InputError, match=r"line 3: .*quote"):
-        list(read_events(write("e.csv", UCI_HEADER + rows)))
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nothing.jsonl", None, r"nothing\.jsonl does not exist"),
+        ("", None, "is a folder"),
+        ("e.jsonl", gzip.compress(FLAT_EVENT)[:12], "truncated or damaged gzip"),
+        ("e.jsonl", bytes(DAMAGED), "is damaged"),
+        ("e.csv", (UCI_HEADER + RETAIL_ROW.format("CAFÉ")).encode("latin-1"), r"not UTF-8: byte 0xc9.*iconv"),
+        ("e.csv", UCI_HEADER + RETAIL_ROW.format('"OPEN') + "x" * 200_000, r"line 3: .*quote"),
+    ],
+    ids=["missing", "a folder", "without content", "damaged", "another encoding", "a quote that is open"],
+)
+def test_a_file_that_cannot_be_read_is_named_with_what_is_wrong(write, tmp_path, name, content, message):
+    path = tmp_path / name if content is None else write(name, content)
+    with pytest.raises(InputError, match=message):
+        list(EventFile(path))
 
 
 @needs_public_data
 def test_the_rees46_file_gives_the_counts_of_its_description():
-    events = read_events(DATA / "rees46_multicategory_20191001_train.csv.gz")
+    events = EventFile(DATA / "rees46_multicategory_20191001_train.csv.gz")
     values = [value for _, value in events]
     decoded = [json.loads(value, parse_float=Decimal) for value in values]
     assert (events.format, dict(events.skipped), len(values)) == (REES46, {}, 14_074)
@@ -341,7 +330,7 @@ def test_the_rees46_file_gives_the_counts_of_its_description():
 @needs_public_data
 def test_the_uci_file_gives_the_counts_of_its_description():
     path = DATA / "uci_online_retail_20101201-20110930.csv.gz"
-    events = read_events(path)
+    events = EventFile(path)
     decoded = [json.loads(value, parse_float=Decimal) for _, value in events]
     assert events.format == UCI_ONLINE_RETAIL
     assert len(decoded) == 266_495

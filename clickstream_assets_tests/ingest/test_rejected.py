@@ -1,22 +1,13 @@
 from collections import Counter
-from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 import pytest
 
-from clickstream_assets.ingest.parsing import Rejection, ValidationRules
+from clickstream_assets.ingest.parsing import Rejection
 from clickstream_assets.ingest.rejected import mend, send_again
+from clickstream_assets_tests.analytics.records import ARRIVED, RULES, VIEW, encode
 
-RULES = ValidationRules(earliest=0, max_clock_skew=0, max_event_bytes=1_000)
-NOW = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1_000_000)
-
-
-def event(**fields: Any) -> bytes:
-    return msgspec.json.encode(
-        {"event_type": "view", "user_id": "u", "product_id": "p", "timestamp": "2025-12-31T00:00:00Z"}
-        | fields
-    )
+NOW = int(ARRIVED.timestamp() * 1_000_000)
 
 
 def test_without_changes_a_record_stays_byte_for_byte():
@@ -42,7 +33,8 @@ def test_what_has_no_fields_cannot_be_mended(value: bytes | None, rule: str):
 
 
 def test_only_valid_events_are_sent_and_the_others_are_counted_by_rule():
-    values = [event(event_type="page_view"), event(event_type="page_view", user_id=None), b"no json", event()]
+    typed = VIEW | {"event_type": "page_view"}
+    values = [encode(typed), encode(typed | {"user_id": None}), b"no json", encode(VIEW)]
     records = [
         {"partition": 0, "offset": offset, "key": str(offset).encode(), "value": value}
         for offset, value in enumerate(values)

@@ -1,3 +1,4 @@
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -52,7 +53,8 @@ def consume(missing_topic):
             }
         )
         try:
-            records = {number: [] for number in sorted(consumer.list_topics(name).topics[name].partitions)}
+            partitions = consumer.list_topics(name).topics[name].partitions
+            records: dict[int, list[Any]] = {number: [] for number in sorted(partitions)}
             consumer.assign([TopicPartition(name, number, 0) for number in records])
             unread = set(records)
             while unread:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ def event_time(event: dict[str, Any]) -> datetime:
 
 
 def problem(value: bytes) -> str | None:
-    """What makes a record no valid event."""
+    """Return what makes a record no valid event."""
     try:
         event = json.loads(value.decode("utf-8"))
     except UnicodeDecodeError:
@@ -38,29 +38,33 @@ def problem(value: bytes) -> str | None:
         return "timestamp"
 
 
-def judge(values: Iterable[bytes]) -> Counter[str]:
-    """Counts of events, duplicates, conflicts and rejected, in the order of arrival."""
-    counts: Counter[str] = Counter()
+def verdicts(values: Iterable[bytes]) -> Iterator[tuple[str, str]]:
+    """Yield each record's verdict (events, duplicates, conflicts or rejected) and type, in the order of arrival."""
     payloads: dict[str, str] = {}
     order_lines: set[tuple[Any, ...]] = set()
     for value in values:
         if problem(value):
-            counts["rejected"] += 1
+            yield "rejected", ""
             continue
         event = json.loads(value)
         event_id = event.pop("event_id", None)
         payload = json.dumps(event, sort_keys=True)
         event_id = event_id or payload
-        if event_id in payloads:
-            counts["duplicates" if payloads[event_id] == payload else "conflicts"] += 1
-            continue
-        if event["event_type"] == "purchase" and "order_id" in event:
-            line = tuple(event.get(name) for name in ("order_id", "product_id", "quantity", "price"))
-            if line in order_lines:
-                counts["duplicates"] += 1
-                continue
-            order_lines.add(line)
-        payloads[event_id] = payload
-        counts["events"] += 1
-        counts[event["event_type"]] += 1
+        known = payloads.get(event_id)
+        payloads.setdefault(event_id, payload)
+        line = tuple(event.get(name) for name in ("order_id", "product_id", "quantity", "price"))
+        is_line = event["event_type"] == "purchase" and "order_id" in event
+        if known is not None:
+            verdict = "duplicates" if known == payload else "conflicts"
+        else:
+            verdict = "duplicates" if is_line and line in order_lines else "events"
+            order_lines |= {line} if is_line else set()
+        yield verdict, event["event_type"]
+
+
+def judge(values: Iterable[bytes]) -> Counter[str]:
+    """Count the verdicts, and the events of each type."""
+    counts: Counter[str] = Counter()
+    for verdict, event_type in verdicts(values):
+        counts.update([verdict, event_type] if verdict == "events" else [verdict])
     return counts

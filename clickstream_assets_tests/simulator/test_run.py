@@ -2,6 +2,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_live_events_carry_the_current_time_and_no_two_the_same(offline_settings
 
 def test_live_events_without_number_go_on_until_they_are_stopped(offline_settings):
     settings = Settings(**offline_settings.model_dump() | {"simulator_interval": 0}, _env_file=None)
-    seen = []
+    seen: list[Any] = []
     made = run_simulation(
         settings, SimulationOptions(kafka=False), stop=lambda: len(seen) == 2_000, progress=seen.append
     )

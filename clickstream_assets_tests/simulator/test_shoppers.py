@@ -109,7 +109,7 @@ def test_what_is_put_into_the_cart_was_viewed_in_that_visit(people):
 
 
 def test_only_what_is_in_the_cart_is_removed_or_bought_and_in_that_quantity(week):
-    carts = defaultdict(dict)
+    carts: dict[str, dict[str, int]] = defaultdict(dict)
     for event in week:
         cart = carts[event["user_id"]]
         if event["event_type"] == "add_to_cart":
@@ -123,11 +123,11 @@ def test_carts_are_abandoned_and_recovered_in_a_later_visit(people):
     recovered = 0
     for session in people:
         for event in session:
-            place = (event["user_id"], event.get("product_id"))
+            key = (event["user_id"], event.get("product_id"))
             if event["event_type"] == "add_to_cart":
-                added[place] = event["session_id"]
+                added[key] = event["session_id"]
             elif event["event_type"] == "purchase":
-                recovered += added.pop(place) != event["session_id"]
+                recovered += added.pop(key) != event["session_id"]
     assert recovered > 50
     assert len(added) > 500
 
@@ -146,7 +146,9 @@ def test_the_lines_of_an_order_are_of_one_user_and_different_products(week):
 
 
 def test_a_user_makes_one_visit_at_a_time_and_comes_back(week):
-    current, closed, visits = {}, set(), Counter()
+    current: dict[str, str] = {}
+    closed: set[str | None] = set()
+    visits: Counter[str] = Counter()
     for event in week:
         user, session = event["user_id"], event["session_id"]
         if current.get(user) != session:
@@ -211,7 +213,8 @@ def test_taste_predicts_the_next_products_better_than_popularity(people):
     past, future = events[: len(events) * 3 // 4], events[len(events) * 3 // 4 :]
     popular = [product for product, _ in Counter(event["product_id"] for event in past).most_common()]
     category = {event["product_id"]: event["product_category"] for event in events}
-    met, liked, to_find = defaultdict(set), defaultdict(Counter), defaultdict(set)
+    met, to_find = defaultdict(set), defaultdict(set)
+    liked: dict[str, Counter[str]] = defaultdict(Counter)
     for event in past:
         met[event["user_id"]].add(event["product_id"])
         liked[event["user_id"]][event["product_category"]] += 1

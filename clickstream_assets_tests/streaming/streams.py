@@ -1,7 +1,5 @@
 """A stream of one's own on the real servers: a topic, a database, a lake and checkpoints; and what is in its tables."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -91,9 +89,14 @@ class Shop:
         assert self.spark
         return run_available(self.settings, lambda: configured(self.spark, self.settings))
 
+    def stream(self, events: Iterable[dict[str, Any]], partition: int = 0) -> Outcome:
+        """Send events, and run the stream over them."""
+        self.send(events, partition)
+        return self.run()
+
     def ingest(self) -> None:
         """Bring the topic's records into the lake's events."""
-        land_records(self.lake, Topic(self.settings), 1_000_000, 1_000_000)
+        land_records(self.lake, Topic(self.settings), self.settings)
         classify_records(self.lake, ValidationRules.of(self.settings))
 
     @property

@@ -1,7 +1,5 @@
 """The alerts in Elasticsearch: equal to PostgreSQL's, whatever came in between."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -193,7 +191,6 @@ def test_a_run_ends_with_the_alerts_there_or_says_that_they_wait(shop: Shop):
     # No record has come since.
     assert shop.run(elasticsearch_url=there).alerts_wait is None
     assert indexed_alerts(shop.settings) == shop.alerts()
-    shop.send(events(NOON + timedelta(hours=1), 120, 2 * MINUTE))
-    shop.run()
+    shop.stream(events(NOON + timedelta(hours=1), 120, 2 * MINUTE))
     assert sorted(alert["state"] for alert in shop.alerts()) == ["open", "resolved"]
     assert indexed_alerts(shop.settings) == shop.alerts()

@@ -1,7 +1,5 @@
 """Alerts as a function of a product's windows, and notifications as a function of alerts and earlier ones."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from math import sqrt
 

@@ -1,7 +1,5 @@
 """Checkpoints that a stream goes on from, and those that it refuses."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from datetime import timedelta
@@ -80,10 +78,8 @@ def test_what_spark_planned_is_read_from_its_log(settings: Settings, tmp_path: P
 
 
 def test_spark_plans_and_commits_batches_where_they_are_read_from(shop: Shop):
-    shop.send([click(NOON, 0), click(NOON + timedelta(minutes=30), 1)])
-    shop.run()
-    shop.send([click(NOON + timedelta(minutes=31), 2)])
-    shop.run()
+    shop.stream([click(NOON, 0), click(NOON + timedelta(minutes=30), 1)])
+    shop.stream([click(NOON + timedelta(minutes=31), 2)])
     checkpoint = checkpoint_of(shop.settings, 1)
     plans = [checkpoint.planned_batch(number) for number in checkpoint.planned_batch_ids()]
     assert plans[0] == PlannedBatch(None, {0: 2})
@@ -93,8 +89,7 @@ def test_spark_plans_and_commits_batches_where_they_are_read_from(shop: Shop):
 
 def test_a_stream_starts_neither_without_its_state_nor_without_its_tables(shop: Shop):
     for number in range(3):
-        shop.send([click(NOON + timedelta(minutes=number), number)])
-        shop.run()
+        shop.stream([click(NOON + timedelta(minutes=number), number)])
     with fresh_database(shop.settings) as empty:
         other = Shop(empty, shop.spark)
         with pytest.raises(CheckpointError, match=r"has none of the windows.*--rebuild"):

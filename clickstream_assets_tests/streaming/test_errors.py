@@ -1,7 +1,5 @@
 """Errors of Spark's queries, as the streams report them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

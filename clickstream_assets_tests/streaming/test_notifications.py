@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac
@@ -81,7 +79,7 @@ def seconds_to_wait(settings: Settings) -> float:
     ((seconds,),) = query(
         settings, "SELECT extract(epoch FROM next_attempt_at - now()) FROM alert_notifications"
     )
-    return float(seconds)  # type: ignore[arg-type]
+    return float(seconds)
 
 
 def ids(requests: list[Request]) -> list[str]:

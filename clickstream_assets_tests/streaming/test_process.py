@@ -1,7 +1,5 @@
 """`clickstream stream` as a process: killed again and again, or left without its servers, its tables end the same."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -16,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from http import HTTPStatus
 from itertools import count
 from pathlib import Path
@@ -30,7 +29,7 @@ from tenacity import wait_exponential
 
 from clickstream_assets.catalogue import PRODUCT_WINDOWS
 from clickstream_assets.defs.stream_reports import reporter
-from clickstream_assets.engine import SparkEngine
+from clickstream_assets.engine import SparkEngine, SparkSession
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import LiveEvents
@@ -56,7 +55,7 @@ START = at("2024-05-01 12:00")
 PATIENCE_SECONDS = 240
 STAGES = ("counting", "writing documents", "recovering", "starting")
 """Stages of a process's life in which it is killed."""
-QUICK = {
+QUICK: dict[str, Any] = {
     "views_threshold": 20,
     "stream_trigger_seconds": 0.5,
     "stream_lake_seconds": 1,
@@ -151,7 +150,7 @@ def has_caught_up(shop: Shop) -> bool:
 def documents(settings: Settings) -> list[tuple[str, str, dict[str, Any]]]:
     """Every document's id, day and content, in the order of ids."""
     live = LiveEvents(settings)
-    index = {"index": settings.elasticsearch_alias, "ignore_unavailable": True}
+    index: dict[str, Any] = {"index": settings.elasticsearch_alias, "ignore_unavailable": True}
     try:
         live.client.indices.refresh(**index)
         return sorted(
@@ -166,7 +165,7 @@ Answer = TypeVar("Answer")
 
 
 def once_open(ask: Callable[[Settings], Answer], settings: Settings) -> Answer | None:
-    """What Elasticsearch answers; None from an index that has just been made, until its shard has started."""
+    """Return Elasticsearch's answer; None from an index that has just been made, until its shard has started."""
     try:
         return ask(settings)
     except ApiError as error:
@@ -176,13 +175,13 @@ def once_open(ask: Callable[[Settings], Answer], settings: Settings) -> Answer |
 
 
 def has_documents(shop: Shop) -> bool:
-    """Whether every id has its document."""
+    """Return whether every id has its document."""
     found = once_open(documents, shop.settings)
     return found is not None and [d[0] for d in found] == sorted({e["event_id"] for e in shop.sent})
 
 
 def has_closed(shop: Shop) -> bool:
-    """Whether the windows that the last events close are closed, which a batch without any does."""
+    """Return whether the windows that the last events close are closed, which a batch without any does."""
     newest = max(datetime.fromisoformat(event["timestamp"]) for event in shop.sent)
     progress = progress_of(shop.settings)
     return bool(progress and progress.watermark == newest - shop.settings.watermark_delay)
@@ -206,7 +205,7 @@ def undisturbed(shop: Shop, spark: SparkEngine) -> Iterator[Shop]:
 
 
 def assert_equal(shop: Shop, other: Shop) -> None:
-    """What came of the topic is the same in both: windows, alerts, notifications, documents."""
+    """Compare what came of the topic in both: windows, alerts, notifications, documents."""
     assert other.spark
     run_live_events(other.settings, lambda: configured(other.spark, other.settings))
     assert shop.windows() == other.windows()
@@ -336,7 +335,7 @@ def test_neither_a_fault_of_live_events_nor_of_the_lake_stops_the_windows(
             if r.asset_materialization
         ]
 
-    def status() -> dict[Any, tuple[object, ...]]:
+    def status() -> dict[Any, list[Any]]:
         rows = query(shop.settings, "SELECT query, (lag->>'0')::int, error FROM stream_status")
         return {name: rest for name, *rest in rows}
 
@@ -412,7 +411,7 @@ def test_a_heartbeat_that_cannot_be_shown_is_named_before_anything_is_done(tmp_p
     path = tmp_path / "nowhere" / "heartbeat"
     settings = Settings(_env_file=None, stream_heartbeat_path=path)
 
-    def no_session() -> None:
+    def no_session() -> SparkSession:
         raise AssertionError("Spark was asked for")
 
     with pytest.raises(StreamError, match=f"STREAM_HEARTBEAT_PATH={path} cannot be written: No such file"):
@@ -422,8 +421,7 @@ def test_a_heartbeat_that_cannot_be_shown_is_named_before_anything_is_done(tmp_p
 def test_an_always_on_stream_ends_where_a_person_has_to_do_something(
     shop: Shop,
 ):
-    shop.send(traffic(0, 10))
-    shop.run()
+    shop.stream(traffic(0, 10))
     shop.settings = with_settings(shop.settings, slide_duration="2 minutes")
     assert shop.spark
     with pytest.raises(CheckpointError, match="SLIDE_DURATION is '120 seconds' and was '300 seconds'"):
@@ -450,7 +448,8 @@ def stop_server(stack: Stack, title: str) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_stream_outlives_its_servers(own_stack: Stack, spark_engine: SparkEngine, tmp_path: Path):
-    settings = Settings(_env_file=None, **{name.lower(): value for name, value in own_stack.env().items()})
+    named: dict[str, Any] = {name.lower(): value for name, value in own_stack.env().items()}
+    settings = Settings(_env_file=None, **named)
     prepare_servers(settings)
     log = tmp_path / "log"
     signs = {
@@ -471,7 +470,7 @@ def test_a_stream_outlives_its_servers(own_stack: Stack, spark_engine: SparkEngi
             if title == "Elasticsearch":
                 # The windows go on meanwhile.
                 wait_until(lambda: has_caught_up(shop), log)
-            wait_until(lambda sign=sign: sign in log.read_text(), log)
+            wait_until(partial(lambda text: text in log.read_text(), sign), log)
             own_stack.up()
         wait_until(lambda: has_caught_up(shop) and has_closed(shop) and has_documents(shop), log)
         process.send_signal(signal.SIGTERM)

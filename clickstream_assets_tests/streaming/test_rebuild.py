@@ -1,7 +1,5 @@
 """`clickstream stream --rebuild`: the same windows and alerts as before, and a stream that misses nothing."""
 
-from __future__ import annotations
-
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -61,10 +59,8 @@ def test_a_rebuild_brings_back_what_was_there_and_the_stream_goes_on(shop: Shop)
     assert indexed_alerts(shop.settings) == alerts
 
     # What came meanwhile is read, and what was open is read again without being counted twice.
-    shop.send(views(NOON + 60 * MINUTE, 30, MINUTE, prefix="more"))
-    shop.run()
-    shop.send([click(NOON + 120 * MINUTE, 5000, product_id="p3")])
-    shop.run()
+    shop.stream(views(NOON + 60 * MINUTE, 30, MINUTE, prefix="more"))
+    shop.stream([click(NOON + 120 * MINUTE, 5000, product_id="p3")])
     assert shop.notifications() == [*sent, ("p1", "resolved")]
     assert shop.copy(FLASH_SALE_ALERTS) == shop.alerts()
     assert indexed_alerts(shop.settings) == shop.alerts()
@@ -91,8 +87,7 @@ def test_a_stream_that_has_lost_its_state_goes_on_after_a_rebuild(shop: Shop):
 def test_events_that_the_lake_does_not_have_yet_are_not_lost(shop: Shop):
     shop.send(views(NOON, 40, MINUTE))
     shop.ingest()
-    shop.send(views(NOON + 2 * MINUTE, 70, MINUTE))
-    shop.run()
+    shop.stream(views(NOON + 2 * MINUTE, 70, MINUTE))
     windows, sent = shop.windows(), shop.notifications()
     assert sent == [("p1", "opened")]
     rebuilt(shop)
@@ -166,7 +161,7 @@ def test_records_that_the_lake_has_not_classified_yet_are_not_lost(
         shop.send(views(NOON, 40, MINUTE))
         shop.ingest()
         shop.send((click(NOON + MINUTE, 100 + i, user_id=f"v{i}") for i in range(20)), partition=1)
-        land_records(shop.lake, Topic(shop.settings), 1_000_000, 1_000_000)
+        land_records(shop.lake, Topic(shop.settings), shop.settings)
         assert rebuilt(shop).offsets == {0: 0, 1: 1}
         shop.run()
         counts = {row["window_start"]: row["views"] for row in shop.windows()}

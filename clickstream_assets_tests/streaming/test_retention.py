@@ -1,7 +1,5 @@
 """Old windows and notifications go; what alerts rest on, what is new and what is still to be delivered stays."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path

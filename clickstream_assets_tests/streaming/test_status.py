@@ -1,7 +1,5 @@
 """The status of a query, by Spark's progress reports."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 

@@ -1,7 +1,5 @@
 """The tables of windows and alerts, batch by batch, without Spark: what a batch, the clock and other rules change."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -200,7 +198,7 @@ def test_what_the_clock_closed_is_open_again_when_events_come(
 def test_nothing_is_closed_by_the_clock_while_there_are_records_to_read(stream: Stream):
     stream.read(*views(NOON, 2))
     stream.let_time_pass()
-    running = WindowQuery(None, stream.shop.settings, stream.store._connection)  # type: ignore[arg-type]
+    running = WindowQuery(None, stream.shop.settings, stream.store._connection)
     stream.shop.send(click(NOON, number) for number in range(3))
     running.close_idle()
     assert {row["is_final"] for row in stream.shop.windows()} == {False}

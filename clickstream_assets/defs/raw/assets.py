@@ -36,9 +36,7 @@ def raw_events(settings: Settings, lake: Lake, kafka: Topic) -> Metadata:
     Reads from where the table ends, so no run can lose or double a record. Records that Kafka deleted before
     they were read fail the run, unless ALLOW_DATA_LOSS says to go on.
     """
-    landing = land_records(
-        lake, kafka, settings.ingest_batch, settings.ingest_run_records, settings.allow_data_loss
-    )
+    landing = land_records(lake, kafka, settings)
     return {
         "records": landing.records,
         "batch": landing.batch,

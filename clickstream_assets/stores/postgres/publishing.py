@@ -67,11 +67,6 @@ class Published:
     updated: int
     deleted: int
 
-    @property
-    def unchanged(self) -> int:
-        """Rows that the table had already."""
-        return self.rows - self.inserted - self.updated
-
 
 class Publication:
     """One transaction of publications; made by `publication`."""
