@@ -17,22 +17,9 @@ SCHEMA = ROOT / "helm" / "values.schema.json"
 # Those that the chart sets itself, from values of other names or as its pods are made …
 SET_BY_THE_CHART = {
     *("API_HOST", "API_PORT", "CHECKPOINT_PATH", "CLICKSTREAM_HOME", "DAGSTER_HOME", "ELASTICSEARCH_URL"),
-    *(
-        "KAFKA_BOOTSTRAP_SERVERS",
-        "KAFKA_TOPIC",
-        "LAKE_PATH",
-        "SPARK_CONFIG",
-        "SPARK_DRIVER_HOST",
-        "SPARK_MASTER",
-    ),
-    *(
-        "SPARK_REMOTE",
-        "STREAM_HEARTBEAT_PATH",
-        "POSTGRES_DB",
-        "POSTGRES_HOST",
-        "POSTGRES_PORT",
-        "POSTGRES_USER",
-    ),
+    *("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_TOPIC", "LAKE_PATH", "STREAM_HEARTBEAT_PATH"),
+    *("POSTGRES_DB", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER"),
+    *("SPARK_CONFIG", "SPARK_DRIVER_HOST", "SPARK_MASTER", "SPARK_REMOTE"),
 }
 # … those of the image, and those that are of no use in a pod: daily files are not written, and a driver listens where
 # it is reached.

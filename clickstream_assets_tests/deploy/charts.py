@@ -73,6 +73,15 @@ class Pod:
         (container,) = self.spec["containers"]
         return container
 
+    def mounts(self, kind: str = "") -> dict[str, str]:
+        """Where its container has its volumes, by their names; only those of a kind, if one is given."""
+        of_kind = {volume["name"] for volume in self.spec["volumes"] if kind in volume} if kind else None
+        return {
+            mount["name"]: mount["mountPath"]
+            for mount in self.container["volumeMounts"]
+            if of_kind is None or mount["name"] in of_kind
+        }
+
     def port(self, name: str | int) -> int:
         """The number of a port that its container names."""
         if isinstance(name, int):

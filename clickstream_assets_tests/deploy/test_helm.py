@@ -77,6 +77,8 @@ SPARKS = {
 }
 # Of boto's and of delta-rs's object store, in the Secret.
 AWS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+# In the values, of what the release does not make.
+NAMED_SECRETS = {("Secret", name) for name in ("clickstream-secrets", "registry", "shop-ca")}
 # Filled into SPARK_CONFIG by Kubernetes.
 SUBSTITUTED = {"POD_NAME"}
 
@@ -248,13 +250,8 @@ def test_trial_servers_are_of_the_versions_that_the_local_stack_runs(trial: Char
 
 
 def test_trial_servers_are_set_up_as_composes(trial: Chart) -> None:
-    own = {
-        "KAFKA_LISTENERS",
-        "KAFKA_ADVERTISED_LISTENERS",
-        "KAFKA_CONTROLLER_QUORUM_VOTERS",
-        "KAFKA_LOG_DIRS",
-    }
-    own |= {"CLUSTER_ID", "KAFKA_HEAP_OPTS"}
+    own = {"CLUSTER_ID", "KAFKA_HEAP_OPTS", "KAFKA_LISTENERS", "KAFKA_ADVERTISED_LISTENERS"}
+    own |= {"KAFKA_CONTROLLER_QUORUM_VOTERS", "KAFKA_LOG_DIRS"}
     kafka, composed = trial.pod("kafka").environment(trial), SERVICES["kafka"]["environment"]
     postgres = trial.pod("postgresql").environment(trial)
 
@@ -394,9 +391,7 @@ def test_the_workspace_is_the_code_servers_service(minimal: Chart) -> None:
 
 def test_whatever_is_referred_to_is_there_or_was_named_in_the_values(chart: Chart, pods: list[Pod]) -> None:
     named = {
-        ("Secret", "clickstream-secrets"),
-        ("Secret", "registry"),
-        ("Secret", "shop-ca"),
+        *NAMED_SECRETS,
         ("Secret", "shop-tls"),
         ("Secret", "dagster-tls"),
         ("PersistentVolumeClaim", "lake"),
@@ -409,9 +404,8 @@ def test_whatever_is_referred_to_is_there_or_was_named_in_the_values(chart: Char
         assert chart.find(kind, name) or (kind, name) in named, f"{kind} {name}"
     for volume_owner in pods:
         volumes = {volume["name"] for volume in volume_owner.spec.get("volumes", [])}
-        mounted = {mount["name"] for mount in volume_owner.container["volumeMounts"]}
         templates = {"data"} if volume_owner.owner == "StatefulSet" else set()
-        assert mounted == volumes | templates, volume_owner.component
+        assert volume_owner.mounts().keys() == volumes | templates, volume_owner.component
 
 
 @pytest.mark.parametrize("values", ["minimal", "full", "spark-on-kubernetes", "external-spark"])
@@ -425,11 +419,7 @@ def test_the_migration_before_install_needs_nothing_that_comes_after_it(chart: C
     (job,) = [manifest for manifest in hooks if manifest["kind"] == "Job"]
 
     assert annotations_of(job)["helm.sh/hook"] == "pre-install,pre-upgrade"
-    assert set(references(job["spec"])) <= before | {
-        ("Secret", "clickstream-secrets"),
-        ("Secret", "registry"),
-        ("Secret", "shop-ca"),
-    }
+    assert set(references(job["spec"])) <= before | NAMED_SECRETS
     # It works on what everything else works on.
     migrating = chart.pod("migrate").environment(chart)
     assert {name: migrating[name] for name in chart.settings} == chart.settings
@@ -474,10 +464,9 @@ def test_every_process_of_ours_gets_what_libraries_read(chart: Chart, values: st
     for pod in filter(is_ours, pods):
         if pod.component != "spark-master":
             assert given["extraEnv"].items() <= pod.environment(chart).items(), pod.component
-        mounted = {mount["name"]: mount["mountPath"] for mount in pod.container["volumeMounts"]}
         volumes = [volume["name"] for volume in pod.spec["volumes"]]
         for mount in given.get("extraVolumeMounts", []):
-            assert mounted[mount["name"]] == mount["mountPath"], pod.component
+            assert pod.mounts()[mount["name"]] == mount["mountPath"], pod.component
         for volume in given.get("extraVolumes", []):
             assert volumes.count(volume["name"]) == 1, pod.component
 
@@ -602,24 +591,18 @@ def test_a_run_is_like_the_other_processes(chart: Chart, run: Pod) -> None:
     stream = chart.pod("stream")
 
     assert run.labels[COMPONENT] == "run"
-    assert run.container["image"] == stream.container["image"]
-    assert run.container["imagePullPolicy"] == stream.container["imagePullPolicy"]
-    assert (run.spec["imagePullSecrets"] or None) == stream.spec.get("imagePullSecrets")
-    assert run.spec["serviceAccountName"] == stream.spec["serviceAccountName"]
-    assert run.spec["automountServiceAccountToken"] == stream.spec["automountServiceAccountToken"]
-    assert run.spec.get("nodeSelector") == stream.spec.get("nodeSelector")
-    assert run.spec.get("tolerations") == stream.spec.get("tolerations")
+    for name in ("image", "imagePullPolicy"):
+        assert run.container[name] == stream.container[name], name
+    for name in ("serviceAccountName", "automountServiceAccountToken"):
+        assert run.spec[name] == stream.spec[name], name
+    for name in ("imagePullSecrets", "nodeSelector", "tolerations"):
+        assert (run.spec.get(name) or None) == stream.spec.get(name), name
     only_the_streams = {"STREAM_HEARTBEAT_PATH"}
     assert {
         name: value for name, value in run.environment(chart).items() if name != "DAGSTER_RUN_JOB_NAME"
     } == {name: value for name, value in stream.environment(chart).items() if name not in only_the_streams}
     # A run gets Dagster's instance in its arguments.
-    stored = {(mount["name"], mount["mountPath"]) for mount in run.container["volumeMounts"]}
-    assert stored == {
-        (mount["name"], mount["mountPath"])
-        for mount in stream.container["volumeMounts"]
-        if mount["name"] != "dagster"
-    }
+    assert run.mounts() == {name: path for name, path in stream.mounts().items() if name != "dagster"}
 
 
 def test_only_who_needs_it_may_ask_anything_of_kubernetes(chart: Chart, pods: list[Pod]) -> None:
@@ -661,30 +644,28 @@ def test_the_launcher_may_do_what_its_client_does(minimal: Chart) -> None:
 # ---- The lake, and Spark ----
 
 
-def test_the_lake_is_under_one_path_for_all_that_touch_it(chart: Chart, pods: list[Pod]) -> None:
-    places = [chart.settings["LAKE_PATH"], chart.settings["CHECKPOINT_PATH"]]
+def test_the_lake_is_under_one_path_for_all_that_use_it(chart: Chart, pods: list[Pod]) -> None:
+    paths = [chart.settings["LAKE_PATH"], chart.settings["CHECKPOINT_PATH"]]
     users = [pod for pod in pods if pod.component in LAKE_USERS]
 
     assert {"run", "stream", "code-server"} <= {pod.component for pod in users}
     for pod in users:
-        claims = {volume["name"] for volume in pod.spec["volumes"] if "persistentVolumeClaim" in volume}
-        mounts = [mount["mountPath"] for mount in pod.container["volumeMounts"] if mount["name"] in claims]
-        for place in places:
-            assert place.startswith("s3a://") or any(place.startswith(f"{mount}/") for mount in mounts)
-            assert not (place.startswith("s3a://") and mounts)
+        mounts = pod.mounts("persistentVolumeClaim").values()
+        for path in paths:
+            assert path.startswith("s3a://") or any(path.startswith(f"{mount}/") for mount in mounts)
+            assert not (path.startswith("s3a://") and mounts)
 
 
-def test_what_is_written_beside_the_lake_can_be(chart: Chart, pods: list[Pod]) -> None:
+def test_what_is_written_outside_of_the_lake_can_be(chart: Chart, pods: list[Pod]) -> None:
     for pod in filter(is_ours, pods):
-        empty = {volume["name"] for volume in pod.spec["volumes"] if "emptyDir" in volume}
-        writable = {mount["mountPath"] for mount in pod.container["volumeMounts"] if mount["name"] in empty}
+        writable = set(pod.mounts("emptyDir").values())
         image = image_environment()
         assert writable >= {"/tmp", image["CLICKSTREAM_HOME"], f"{image['DAGSTER_HOME']}/storage"}
         # Spark's executors put the jars there that they are handed.
         assert pod.container["workingDir"] in writable
 
 
-def test_runs_and_the_stream_tell_a_cluster_where_they_are(chart: Chart, run: Pod) -> None:
+def test_runs_and_the_stream_give_a_cluster_their_address(chart: Chart, run: Pod) -> None:
     for pod in (run, chart.pod("stream")):
         host = pod.environment(chart).get("SPARK_DRIVER_HOST")
         assert (host is not None) == ("SPARK_MASTER" in chart.settings)
@@ -708,7 +689,7 @@ def test_executors_as_pods_are_given_by_sparks_configuration(chart: Chart, run: 
         assert config["spark.executor.cores"] == "2"
         # Records are parsed by Python, outside of the heap.
         assert config["spark.kubernetes.memoryOverheadFactor"] == "0.4"
-        assert folder in [mount["mountPath"] for mount in pod.container["volumeMounts"]]
+        assert folder in pod.mounts().values()
     assert chart.executor
     assert chart.executor.container["name"] == config["spark.kubernetes.executor.podTemplateContainerName"]
 
@@ -717,8 +698,7 @@ def test_a_master_that_is_started_again_goes_on(full: Chart) -> None:
     master = full.pod("spark-master")
     options = java_options(master.environment(full)["SPARK_MASTER_OPTS"])
     folder = options.pop("spark.deploy.recoveryDirectory")
-    claims = {volume["name"] for volume in master.spec["volumes"] if "persistentVolumeClaim" in volume}
-    (shared,) = [mount["mountPath"] for mount in master.container["volumeMounts"] if mount["name"] in claims]
+    (shared,) = master.mounts("persistentVolumeClaim").values()
 
     assert options == RECOVERY
     # Also where another node has it next.
@@ -884,30 +864,22 @@ REFUSED_BY_THE_SCHEMA = {
     "image.pullPolicy=Sometimes": "at '/image/pullPolicy': value must be one of 'Always'",
     "secrets.values.POSTGRES_PASWORD=x": "at '/secrets/values': additional properties 'POSTGRES_PASWORD'",
 }
-REFUSED_TOGETHER = [
-    ("secrets.existingSecret=", "secrets.values.POSTGRES_PASSWORD is missing: set it, or name a Secret"),
-    ("secrets.values.POSTGRES_PASSWORD=x", "secrets.existingSecret and secrets.values are both set"),
-    ("kafka.bootstrapServers=", "kafka.bootstrapServers is missing"),
-    ("postgresql.host=", "postgresql.host is missing"),
-    (
-        "postgresql.dagsterDatabase=clickstream",
-        "postgresql.database and postgresql.dagsterDatabase are the same",
-    ),
-    ("elasticsearch.url=", "elasticsearch.url is missing"),
-    ("trial.kafka.enabled=true", "kafka.bootstrapServers and trial.kafka.enabled are both set"),
-    ("storage.lakePath=s3a://shop/lake", "storage.lakePath and storage.checkpointPath: set both"),
-    ("spark.remote=sc://a:1,spark.master=spark://b:2", "spark.master and spark.remote are both set"),
-    ("spark.master=spark://b:2,spark.standalone.enabled=true", "spark.standalone.enabled is set beside"),
-    ("ingress.enabled=true", "neither ingress.api.host nor ingress.webserver.host is"),
-    (
-        "ingress.enabled=true,ingress.api.host=a.b,ingress.webserver.host=a.b",
-        "ingress.api.host and ingress.webserver.host are the same",
-    ),
-    (
-        "api.autoscaling.enabled=true,api.autoscaling.minReplicas=9",
-        "api.autoscaling.minReplicas is more than",
-    ),
-]
+REFUSED_TOGETHER = {
+    "secrets.existingSecret=": "secrets.values.POSTGRES_PASSWORD is missing: set it, or name a Secret",
+    "secrets.values.POSTGRES_PASSWORD=x": "secrets.existingSecret and secrets.values are both set",
+    "kafka.bootstrapServers=": "kafka.bootstrapServers is missing",
+    "postgresql.host=": "postgresql.host is missing",
+    "postgresql.dagsterDatabase=clickstream": "postgresql.database and postgresql.dagsterDatabase are the same",
+    "elasticsearch.url=": "elasticsearch.url is missing",
+    "trial.kafka.enabled=true": "kafka.bootstrapServers and trial.kafka.enabled are both set",
+    "storage.lakePath=s3a://shop/lake": "storage.lakePath and storage.checkpointPath: set both",
+    "spark.remote=sc://a:1,spark.master=spark://b:2": "spark.master and spark.remote are both set",
+    "spark.master=spark://b:2,spark.standalone.enabled=true": "spark.standalone.enabled is set beside",
+    "ingress.enabled=true": "neither ingress.api.host nor ingress.webserver.host is",
+    "ingress.enabled=true,ingress.api.host=a.b,ingress.webserver.host=a.b": "ingress.api.host and "
+    "ingress.webserver.host are the same",
+    "api.autoscaling.enabled=true,api.autoscaling.minReplicas=9": "api.autoscaling.minReplicas is more than",
+}
 
 
 def test_what_the_schema_forbids_is_refused_and_named() -> None:
@@ -919,7 +891,7 @@ def test_what_the_schema_forbids_is_refused_and_named() -> None:
     )
 
 
-@pytest.mark.parametrize(("change", "said"), REFUSED_TOGETHER)
+@pytest.mark.parametrize(("change", "said"), REFUSED_TOGETHER.items())
 def test_what_does_not_go_together_is_refused_and_named(change: str, said: str) -> None:
     assert said in explained(template(*MINIMAL, "--set", change))
 
