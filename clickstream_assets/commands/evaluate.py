@@ -1,9 +1,8 @@
 """`clickstream evaluate`: which algorithm finds best what shoppers turned to later, on a file of events."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -13,11 +12,8 @@ if TYPE_CHECKING:
     from clickstream_assets.engine import DataFrame, Engine
 
 
-class SplitKind(StrEnum):
-    """How a part of the interactions is hidden."""
-
-    TEMPORAL = "temporal"
-    RANDOM = "random"
+SplitKind: TypeAlias = Literal["temporal", "random"]
+"""The part of the interactions that is hidden: the latest, or some of each product's."""
 
 
 def evaluate(
@@ -30,7 +26,7 @@ def evaluate(
         typer.Option(
             help="temporal: train on the past; random: hide a share of each product's interactions."
         ),
-    ] = SplitKind.TEMPORAL,
+    ] = "temporal",
     test_fraction: Annotated[
         float | None,
         typer.Option(min=0.01, max=0.99, help="Share to hide (default: EVALUATION_TEST_FRACTION)."),
@@ -70,7 +66,7 @@ def _report(settings: Settings, path: Path, split: SplitKind) -> dict[str, Any]:
     choice = choose(evaluations)
     size = _size(engine, train)
     return {
-        "split": split.value,
+        "split": split,
         "test_fraction": settings.evaluation_test_fraction,
         "k": settings.evaluation_k,
         "seed": settings.model_seed,
@@ -104,7 +100,7 @@ def _split(
     )
 
     fraction = settings.evaluation_test_fraction
-    if kind is SplitKind.RANDOM:
+    if kind == "random":
         train, test = split_at_random(interactions(events), fraction, settings.model_seed)
     else:
         train, test = (

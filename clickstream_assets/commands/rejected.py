@@ -4,8 +4,7 @@ import base64
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,13 +26,6 @@ _Field = Annotated[str | None, typer.Option(help="Only those where this field is
 _Value = Annotated[str | None, typer.Option(help="Only those whose wrong field has this value.")]
 
 
-class ListFormat(StrEnum):
-    """How to show records."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
 @rejected_app.command("list")
 def list_command(
     rule: _Rule = None,
@@ -41,8 +33,8 @@ def list_command(
     value: _Value = None,
     limit: Annotated[int, typer.Option(min=0, help="How many of the newest to show in the text.")] = 20,
     format: Annotated[
-        ListFormat, typer.Option(help="text, or json: all of them, an object a line, whole.")
-    ] = ListFormat.TEXT,
+        Literal["text", "json"], typer.Option(help="text, or json: all of them, an object a line, whole.")
+    ] = "text",
 ) -> None:
     """Show the refused records: counted by rule and field, and the newest."""
     # Imported here, so that `clickstream --help` need not wait for DuckDB.
@@ -55,7 +47,7 @@ def list_command(
 
     lake = _lake(load_settings())
     selection = Selection(rule, field, value)
-    if format is ListFormat.JSON:
+    if format == "json":
         for record in all_rejected(lake, selection):
             typer.echo(json.dumps(_json_record(record), ensure_ascii=False))
         return

@@ -2,9 +2,8 @@
 
 import json
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,19 +11,11 @@ from clickstream_assets.errors import InputError
 from clickstream_assets.settings import load_settings
 
 
-class ReportFormat(StrEnum):
-    """How to show a report."""
-
-    TEXT = "text"
-    HTML = "html"
-    JSON = "json"
-
-
 def report_command(
     day: Annotated[
         datetime, typer.Argument(metavar="DATE", formats=["%Y-%m-%d"], help="The day, such as 2024-05-31.")
     ],
-    format: Annotated[ReportFormat, typer.Option(help="text, html or json.")] = ReportFormat.TEXT,
+    format: Annotated[Literal["text", "html", "json"], typer.Option(help="text, html or json.")] = "text",
     output: Annotated[Path | None, typer.Option(help="File to write (default: standard output).")] = None,
     send: Annotated[
         bool, typer.Option("--send", help="Mail it to those of REPORT_TO who have not had it.")
@@ -40,9 +31,9 @@ def report_command(
     settings = load_settings()
     report = published_report(settings, day.date())
     rendered = {
-        ReportFormat.TEXT: render_text,
-        ReportFormat.HTML: render_html,
-        ReportFormat.JSON: lambda report: json.dumps(report, ensure_ascii=False, indent=2),
+        "text": render_text,
+        "html": render_html,
+        "json": lambda report: json.dumps(report, ensure_ascii=False, indent=2),
     }[format](report)
     if output:
         try:
