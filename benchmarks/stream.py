@@ -71,7 +71,7 @@ class Traffic:
         # Not in Kafka's future: the hours that are to come lie in the past.
         moment -= 86_400 if self._speed > 1 else 0
         types = ["view", "add_to_cart", "purchase"]
-        event = {
+        event: dict[str, Any] = {
             "event_id": f"b{self.sent}",
             "event_type": event_type or self._random.choices(types, (70, 20, 10))[0],
             "user_id": f"u{self._random.randrange(USERS)}",
@@ -235,7 +235,7 @@ def _always_on(home: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             query={"prefix": {"product_id": "probe"}},
             size=1000,
             sort=[{"event_time": "desc"}],
-            source=["product_id"],
+            source_includes=["product_id"],
             ignore_unavailable=True,
         )
         return (hit["_source"]["product_id"] for hit in found["hits"]["hits"])

@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     for item in items:
         needs = {NEEDS[name] for name in item.fixturenames if name in NEEDS}
         if "engine" in item.fixturenames:
-            needs.add(item.callspec.params["engine"])
+            needs.add(str(item.callspec.params["engine"]))
         if item.get_closest_marker("long_on_spark") and "spark" in needs:
             needs.add("long")
         for need in sorted(needs):

@@ -64,7 +64,7 @@ def _migrated(conninfo: str) -> str:
     name = f"template_{uuid4().hex}"
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    server = {f"postgres_{key}": values[key] for key in ("host", "port", "user", "password")}
+    server: dict[str, Any] = {f"postgres_{key}": values[key] for key in ("host", "port", "user", "password")}
     migrate(Settings(_env_file=None, **server, postgres_db=name))
     return name
 

@@ -47,7 +47,8 @@ class Mailbox:
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Envelope) -> str:
         """Keep a mail."""
-        message = message_from_bytes(envelope.content or b"", policy=policy.default)
+        assert isinstance(envelope.content, bytes)
+        message = message_from_bytes(envelope.content, policy=policy.default)
         assert isinstance(message, EmailMessage)
         for recipient in envelope.rcpt_tos:
             self.mails.append((str(envelope.mail_from), recipient, message))
@@ -63,7 +64,7 @@ def mailbox(login: tuple[str, str] | None = None, refused: tuple[str, ...] = ())
         return AuthResult(success=(data.login.decode(), data.password.decode()) == login, handled=False)
 
     received = Mailbox("127.0.0.1", refused)
-    options = (
+    options: dict[str, Any] = (
         {"auth_required": True, "auth_require_tls": False, "authenticator": authenticate} if login else {}
     )
 

@@ -50,7 +50,8 @@ class SparkEngine(Engine):
         """Run the function on Spark's Python workers."""
         from pyspark.sql.pandas.types import from_arrow_schema
 
-        return df.mapInArrow(function, from_arrow_schema(schema))
+        # Its type takes any iterable; what Spark calls it with is an iterator.
+        return df.mapInArrow(function, from_arrow_schema(schema))  # type: ignore[arg-type]
 
     def start_map_arrow(
         self, df: DataFrame, function: BatchFunction, schema: pa.Schema
@@ -144,4 +145,4 @@ def spark_session(
     config = spark_config(settings, [str(jar) for jar in spark_jars(settings.jars_path)])
     if start:
         return start(config)
-    return SparkSession.builder.config(map=config).getOrCreate()
+    return SparkSession.builder.config(map={**config}).getOrCreate()

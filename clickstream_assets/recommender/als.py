@@ -138,7 +138,8 @@ def _train_with_mllib(
         pa.table({"product_id": products.ids, "item": pa.array(range(len(products)), pa.int32())})
     )
     # MLlib's default of 10 blocks suits neither two cores nor a cluster.
-    blocks = int(interactions.sparkSession.conf.get("spark.sql.shuffle.partitions"))
+    # Spark has a default for it.
+    blocks = int(interactions.sparkSession.conf.get("spark.sql.shuffle.partitions"))  # type: ignore[arg-type]
     # MLlib adds up in the order of the rows that it is given; sorted, it gives the same factors each time.
     ratings = (
         interactions.join(users, "user_id")

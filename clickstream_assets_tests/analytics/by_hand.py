@@ -74,7 +74,7 @@ def products(lines: list[Line], day: date) -> list[dict[str, Any]]:
     for line in lines:
         if line.day == day and line.product is not None:
             of_product[line.product].append(line)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for product, its in of_product.items():
         named = [(line.at, line.category) for line in its if line.category is not None]
         views, purchases = _kinds(its, "view"), _kinds(its, "purchase")

@@ -233,7 +233,7 @@ def test_a_resumed_cart_was_abandoned_for_a_while(duckdb_engine: Engine):
 def random_history(seed: int, users: int = 25) -> list[dict[str, Any]]:
     """Additions, removals and purchases of few products, at intervals on both sides of every limit."""
     source = random.Random(seed)
-    events = []
+    events: list[dict[str, Any]] = []
     for user in range(users):
         now = at("2024-01-01 00:00") + timedelta(minutes=source.randrange(1440))
         for _ in range(source.randrange(1, 25)):

@@ -151,7 +151,7 @@ def by_definition(
         is_recent = begun < midnight and begun.date() > report_date - 30 * DAY
         if is_recent and (cart["ended_at"] is None or cart["ended_at"] >= midnight):
             found[cart["user_id"]]["carts"].append(cart["value"])
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for user, its in found.items():
         lines = its["lines"]
         last = max((one["event_time"].date() for one in lines), default=None)

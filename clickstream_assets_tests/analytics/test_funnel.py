@@ -144,9 +144,9 @@ STEPS = {
 def test_steps_count_in_order_and_within_the_window_of_one_view(engine: Engine):
     # A category each, so that one table says how all of them ended.
     events = [
-        event(*step.rsplit(" ", 1), user=name, category=name)
+        event(time, kind, user=name, category=name)
         for name, (steps, _) in STEPS.items()
-        for step in steps
+        for time, kind in (step.rsplit(" ", 1) for step in steps)
     ]
     found = counts(of_day(engine, events))
     assert {value: users for (dimension, value), users in found.items() if dimension == "category"} == {

@@ -223,7 +223,7 @@ def test_a_session_without_end_is_cut_at_midnights_and_marked(engine: Engine):
 def _random_events(seed: int, users: int = 12, days: int = 6) -> list[dict]:
     source = random.Random(seed)
     start = datetime(2024, 5, 1, tzinfo=UTC)
-    events = []
+    events: list[dict] = []
     for user in range(users):
         now = start + timedelta(minutes=source.randrange(days * 1440))
         for _ in range(source.randrange(1, 60)):

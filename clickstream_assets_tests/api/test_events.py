@@ -21,7 +21,7 @@ NOON = datetime(2024, 5, 31, 12)
 
 def document(number: int, words: str = "", **fields: Any) -> Document:
     time = NOON + timedelta(minutes=number)
-    source = {
+    source: dict[str, Any] = {
         "event_id": f"e{number:02}",
         "event_type": "view",
         "event_time": f"{time.isoformat()}Z",

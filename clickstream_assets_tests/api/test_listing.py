@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from datetime import datetime
+from typing import Any
 from urllib.parse import urljoin
 
 import pytest
@@ -50,7 +51,9 @@ def test_following_the_next_pages_leads_over_all_rows_once(
     assert everything["page"] == {"limit": 1000, "offset": 0, "more": False}
     assert len(everything[name]) == count
 
-    rows, lines, following = [], [], f"{path}{'&' if '?' in path else '?'}limit=2"
+    rows: list[Any] = []
+    lines: list[Any] = []
+    following = f"{path}{'&' if '?' in path else '?'}limit=2"
     while following:
         answer = client.get(following)
         assert answer.json["page"] == {"limit": 2, "offset": len(rows), "more": "Link" in answer.headers}

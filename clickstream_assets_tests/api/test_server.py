@@ -16,7 +16,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.databases import environment
 
-COMMAND = [Path(sys.executable).with_name("clickstream"), "api"]
+COMMAND = [str(Path(sys.executable).with_name("clickstream")), "api"]
 
 
 class Served:

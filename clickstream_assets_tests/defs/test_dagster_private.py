@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any, cast
 
 import dagster as dg
 import pytest
@@ -70,7 +71,7 @@ def test_the_pooled_storage_takes_all_that_dagsters_takes(method: str):
 
 def test_the_pooled_storage_knows_each_key_of_the_configuration():
     known = {"postgres_url", "postgres_db", "auth_provider", "should_autocreate_tables"}
-    assert set(PooledPostgresStorage.config_type()) == known
+    assert set(cast(dict[str, Any], PooledPostgresStorage.config_type())) == known
 
 
 def parameters(method: object) -> list[tuple[str, object]]:

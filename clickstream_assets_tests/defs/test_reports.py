@@ -113,8 +113,9 @@ def test_what_comes_in_while_a_run_is_under_way_is_in_none_of_its_tables(
         pipeline.ingest(event("05-01 10:10", "bob", "p2", "purchase", price="5.00"))
 
     pipeline.ingest(event("05-01 10:00", "ann"), event("05-01 10:05", "ann", "p2", "purchase", price="2.00"))
+    assets: list[Any] = [*definitions.assets, more, *definitions.asset_checks]
     result = dg.materialize(
-        [*definitions.assets, more, *definitions.asset_checks],
+        assets,
         selection=morning_report_job.selection | dg.AssetSelection.assets("more"),
         resources=definitions.resources,
         instance=pipeline.instance,

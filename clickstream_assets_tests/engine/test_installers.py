@@ -9,14 +9,15 @@ import pytest
 from clickstream_assets.engine import java
 
 JAVA_INSTALLER, OPENMP_INSTALLER, VENV_MAKER = (
-    Path(java.__file__).with_name(name) for name in ("install_java.sh", "install_openmp.sh", "make_venv.sh")
+    str(Path(java.__file__).with_name(name))
+    for name in ("install_java.sh", "install_openmp.sh", "make_venv.sh")
 )
 
 
 @pytest.mark.parametrize(
     "command", [[JAVA_INSTALLER], [OPENMP_INSTALLER, sys.executable]], ids=["Java", "OpenMP"]
 )
-def test_nothing_is_done_where_it_is_there(command: list[object]):
+def test_nothing_is_done_where_it_is_there(command: list[str]):
     answer = subprocess.run(["sh", *command], capture_output=True, text=True, check=True)
     assert answer.stdout + answer.stderr == ""
 
@@ -26,7 +27,7 @@ def program(path: Path, *lines: str) -> None:
     path.chmod(0o755)
 
 
-def run_script(folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
+def run_script(folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a script with the programs in `folder` before the machine's own."""
     environment = {"PATH": f"{folder}:/usr/bin:/bin"}
     return subprocess.run(["sh", *command], capture_output=True, text=True, env=environment, check=False)

@@ -33,7 +33,7 @@ SCRIPTS = (
 
 def database(**config: str | int | bool) -> duckdb.DuckDBPyConnection:
     """Return an empty DuckDB with two threads unless given, in which days are UTC's."""
-    connection = duckdb.connect(config={"threads": 2} | config)
+    connection = duckdb.connect(config={"threads": 2, **config})
     connection.execute("SET TimeZone = 'UTC'")
     return connection
 

@@ -1,5 +1,6 @@
 from datetime import timedelta
 from math import log2
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -73,7 +74,8 @@ def test_what_says_nothing_of_taste_leaves_no_interaction(engine, silent):
     assert [(row["user_id"], row["product_id"]) for row in found.to_pylist()] == [("bob", "cup")]
 
 
-YES, NO = {"consent": True}, {"consent": False}
+YES: dict[str, Any] = {"consent": True}
+NO: dict[str, Any] = {"consent": False}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_the_random_split_hides_the_same_share_of_each_product(engine):
 
     everything = rows(engine.to_arrow(found), "user_id", "product_id")
     assert rows(pa.concat_tables([train, test]), "user_id", "product_id") == everything
-    hidden = dict(row.values() for row in _count_by_product(test))
+    hidden = {row["product_id"]: row["product_id_count"] for row in _count_by_product(test)}
     for row in _count_by_product(pa.concat_tables([train, test])):
         assert hidden.get(row["product_id"], 0) == int(row["product_id_count"] * 0.25 + 0.5)
 

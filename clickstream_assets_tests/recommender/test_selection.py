@@ -1,3 +1,5 @@
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
@@ -28,7 +30,8 @@ def test_nobody_is_shown_what_they_have_met_and_everybody_gets_a_list(engine, al
     found = lists(engine, algorithm, table, n=30)
 
     already = {(row["user_id"], row["product_id"]) for row in table.to_pylist()}
-    products, by_user = {product for _, product in already}, {}
+    products = {product for _, product in already}
+    by_user: dict[str, list[dict[str, Any]]] = {}
     popularity = dict.fromkeys(products, 0.0)
     for row in table.to_pylist():
         popularity[row["product_id"]] += row["strength"]

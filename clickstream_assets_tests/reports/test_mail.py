@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from clickstream_assets_tests.reports.days import DAY, report
 LOGIN = ("shop", "a secret")
 
 
-def settings_for(server: Mailbox | None, **more: object) -> Settings:
+def settings_for(server: Mailbox | None, **more: Any) -> Settings:
     address = {"smtp_host": server.host, "smtp_port": server.port} if server else {}
     return Settings(
         **{

@@ -184,7 +184,7 @@ class MailConfig(dg.Config):
     """The choice of the reports that a run of `report_mail` mails."""
 
     every_day: bool = Field(
-        False, description="Mail the report of every day of the run, instead of the newest one alone."
+        default=False, description="Mail the report of every day of the run, instead of the newest one alone."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from importlib.metadata import version
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
@@ -41,7 +42,7 @@ def fill(settings: Settings, codec: str = "none") -> None:
     for number, size in enumerate(sizes * 2):
         value = None if size is None else os.urandom(size)
         key = None if number % 3 else b"k" * (size or 0)
-        headers = [("name", b"x" * 300), ("none", None)] if number % 2 else []
+        headers: list[tuple[str, Any]] = [("name", b"x" * 300), ("none", None)] if number % 2 else []
         time = start + (-1) ** number * 10**number if number < 12 else start
         producer.produce(
             settings.kafka_topic, value, key, partition=0, headers=headers, timestamp=min(time, 2 * start)
