@@ -16,6 +16,7 @@ attribution models" (support.google.com/analytics/answer/1662518).
 from __future__ import annotations
 
 from datetime import date, timedelta
+from typing import Any
 
 from clickstream_assets.analytics.measures import MONEY, amount, order_key
 from clickstream_assets.analytics.persons import between, persons_events
@@ -131,7 +132,7 @@ def _shares(orders: DataFrame, reached: DataFrame) -> DataFrame:
     )
     touches = F.col("from_first") + F.col("from_last") - F.lit(1)
 
-    def part(of: DataFrame, name: str) -> DataFrame:
+    def part(of: Any, name: str) -> Any:
         share = F.floor(of / touches).cast("long")
         rest = of - (touches - F.lit(1)) * share
         return F.when(F.col("from_last") == 1, rest).otherwise(share).alias(name)
