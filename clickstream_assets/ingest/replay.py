@@ -91,11 +91,7 @@ def send_records(
     Args:
         settings: Name the topic and the folder of the daily files.
         records: Key, value and UTC day of each.
-        rate: Records per second; None is as fast as possible.
-        kafka: Whether to send to the topic.
-        files: Whether to append to the daily files.
-        stop: Ends the run early; everything made until then is delivered.
-        progress: Learns how far the run is.
+        rate, kafka, files, stop, progress: As for `run_replay`.
 
     Returns:
         How many records were sent.

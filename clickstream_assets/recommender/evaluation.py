@@ -140,11 +140,9 @@ def judge(
     """Split events by time, evaluate every algorithm and choose: popularity, where there is too little.
 
     Args:
-        engine: where the events are.
+        engine, parameters, k: as for `evaluate`.
         events: EVENTS rows, without bots.
-        parameters: for ALS.
         test_fraction: share of the product events, the latest, to judge by.
-        k: length of the lists.
         serving: name of the algorithm being served now, if any.
     """
     try:

@@ -24,12 +24,7 @@ class PlainEvent(msgspec.Struct):
 
 
 def plain_events(traffic: Traffic, clock: Clock | None = None) -> Iterator[Occurrence]:
-    """Events at an even pace, each of any user and any product.
-
-    Args:
-        traffic: What to make.
-        clock: Stamps the events; without it they carry stream time.
-    """
+    """Make events at an even pace, each of any user and any product, stamped as `shop_events` are."""
     random = Random(f"{traffic.seed}:plain")
     products = [plain_product(number) for number in range(1, traffic.products + 1)]
     step = _microseconds_between(traffic)

@@ -86,7 +86,7 @@ class _Step(NamedTuple):
 
 
 def shop_events(traffic: Traffic, clock: Clock | None = None) -> Iterator[Occurrence]:
-    """Events of the shop's visitors in stream-time order, made as they are asked for.
+    """Make events of the shop's visitors in stream-time order, each when it is asked for.
 
     The last visits may run past the end of the traffic's time, by less than an hour.
 

@@ -17,6 +17,7 @@ from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, Tab
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres.connection import connect, explained
+from clickstream_assets.stores.postgres.statements import each
 from clickstream_assets.streaming.progress import read_progress
 
 EVERY_ROW = sql.SQL("true")
@@ -68,7 +69,7 @@ def read_rows(
 ) -> pa.Table:
     """Read rows of a table of PostgreSQL, on a connection whose time zone is UTC."""
     statement = sql.SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT (FORMAT csv, HEADER)").format(
-        sql.SQL(", ").join(map(sql.Identifier, table.column_names)), sql.Identifier(table.name), condition
+        each("{}", table.column_names), sql.Identifier(table.name), condition
     )
     buffer = BytesIO()
     with connection.cursor() as cursor, cursor.copy(statement) as copy:

@@ -12,8 +12,8 @@ from psycopg.types.json import Jsonb
 
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect, explained
+from clickstream_assets.stores.postgres.statements import upsert
 from clickstream_assets.streaming.alerts import AlertRules
-from clickstream_assets.streaming.statements import upsert
 from clickstream_assets.streaming.windows import QUERY
 
 

@@ -25,6 +25,7 @@ from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import explained
 from clickstream_assets.stores.postgres.publishing import copy_rows
+from clickstream_assets.stores.postgres.statements import each, upsert
 from clickstream_assets.streaming.alerts import (
     HISTORY,
     Alert,
@@ -39,7 +40,6 @@ from clickstream_assets.streaming.alerts import (
 )
 from clickstream_assets.streaming.checkpoint import REBUILD, CheckpointError, PlannedBatch
 from clickstream_assets.streaming.progress import Progress, idle_until, read_progress, write_progress
-from clickstream_assets.streaming.statements import each, upsert
 
 _COLUMNS = PRODUCT_WINDOWS.column_names
 _ALERT_COLUMNS = FLASH_SALE_ALERTS.column_names

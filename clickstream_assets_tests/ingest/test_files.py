@@ -252,13 +252,6 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(write, name, content):
         EventFile(write(name, data))
 
 
-def test_an_unknown_header_is_shown_with_the_known_ones(write):
-    with pytest.raises(InputError) as caught:
-        EventFile(write("e.csv", "when,who,what\n1,2,3\n"))
-    for part in ("when,who,what", "event_time,event_type", "InvoiceNo,StockCode", "JSON lines"):
-        assert part in str(caught.value)
-
-
 @pytest.mark.parametrize("content", [REES46_HEADER, UCI_HEADER])
 def test_a_header_alone_is_a_file_without_events(write, content):
     assert events_of(write("e.csv", content)) == []
@@ -291,12 +284,17 @@ DAMAGED[len(DAMAGED) // 2 : len(DAMAGED) // 2 + 20] = b"\xff" * 20
     [
         ("nothing.jsonl", None, r"nothing\.jsonl does not exist"),
         ("", None, "is a folder"),
+        (
+            "e.csv",
+            "when,who,what\n1,2,3\n",
+            "'when,who,what'.*JSON lines.*event_time,event_type.*InvoiceNo,StockCode",
+        ),
         ("e.jsonl", gzip.compress(FLAT_EVENT)[:12], "truncated or damaged gzip"),
         ("e.jsonl", bytes(DAMAGED), "is damaged"),
         ("e.csv", (UCI_HEADER + RETAIL_ROW.format("CAFÉ")).encode("latin-1"), r"not UTF-8: byte 0xc9.*iconv"),
         ("e.csv", UCI_HEADER + RETAIL_ROW.format('"OPEN') + "x" * 200_000, r"line 3: .*quote"),
     ],
-    ids=["missing", "a folder", "without content", "damaged", "another encoding", "a quote that is open"],
+    ids=["missing", "folder", "unknown header", "cut off", "damaged", "encoding", "open quote"],
 )
 def test_a_file_that_cannot_be_read_is_named_with_what_is_wrong(write, tmp_path, name, content, message):
     path = tmp_path / name if content is None else write(name, content)

@@ -19,6 +19,7 @@ from clickstream_assets.catalogue import Table
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect, explained
+from clickstream_assets.stores.postgres.statements import each
 
 Rows: TypeAlias = pa.Table | pa.RecordBatchReader | Iterable[pa.RecordBatch]
 
@@ -106,8 +107,7 @@ class Publication:
         `columns` are those that are needed (default: all).
         """
         names = list(columns or table.column_names)
-        chosen = _comma(sql.Identifier(name) for name in names)
-        rows = self._execute("SELECT {chosen} FROM {target}", table, chosen=chosen).fetchall()
+        rows = self._execute("SELECT {chosen} FROM {target}", table, chosen=each("{}", names)).fetchall()
         dicts = [dict(zip(names, row, strict=True)) for row in rows]
         return pa.Table.from_pylist(dicts, schema=pa.schema([table.arrow.field(n) for n in names]))
 
@@ -189,18 +189,18 @@ class Publication:
         """Fill in `{target}`, `{staged}` and what follows from the table's columns and key."""
         key = table.key
         values = [name for name in table.column_names if name not in key]
-        assignments = [_pair(name, "{0} = staged.{0}") for name in values]
+        assignments = each("{0} = staged.{0}", values)
         if stamp := table.served and table.served.stamp:
-            assignments.append(sql.SQL("{} = now()").format(sql.Identifier(stamp)))
+            assignments += sql.SQL(", {} = now()").format(sql.Identifier(stamp))
         return sql.SQL(statement).format(
             target=sql.Identifier(table.served_name),
             staged=_STAGED,
-            columns=_comma(sql.Identifier(name) for name in table.column_names),
-            key=_comma(sql.Identifier(name) for name in key),
-            same_key=sql.SQL(" AND ").join(_pair(name, "target.{0} = staged.{0}") for name in key),
-            old=_comma(_pair(name, "target.{0}") for name in values),
-            new=_comma(_pair(name, "staged.{0}") for name in values),
-            assignments=_comma(assignments),
+            columns=each("{}", table.column_names),
+            key=each("{}", key),
+            same_key=each("target.{0} = staged.{0}", key, " AND "),
+            old=each("target.{}", values),
+            new=each("staged.{}", values),
+            assignments=assignments,
             **parts,
         )
 
@@ -229,14 +229,6 @@ def copy_rows(connection: psycopg.Connection, statement: sql.Composed, table: Ta
             copy.write(_to_csv(batch))
             count += batch.num_rows
     return count
-
-
-def _pair(column: str, template: str) -> sql.Composed:
-    return sql.SQL(template).format(sql.Identifier(column))
-
-
-def _comma(parts: Iterable[sql.Composable]) -> sql.Composed:
-    return sql.SQL(", ").join(parts)
 
 
 def _named(table: Table, values: Iterable[Any]) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from psycopg import sql
 
 
-def each(template: str, columns: Iterable[str]) -> sql.Composed:
-    """Return the columns in a comma-separated list, each put into the template."""
-    return sql.SQL(", ").join(sql.SQL(template).format(sql.Identifier(name)) for name in columns)
+def each(template: str, columns: Iterable[str], separator: str = ", ") -> sql.Composed:
+    """Return the columns in a list, each put into the template."""
+    return sql.SQL(separator).join(sql.SQL(template).format(sql.Identifier(name)) for name in columns)
 
 
 def upsert(table: str, key: str, columns: Iterable[str]) -> sql.Composed:
