@@ -172,12 +172,15 @@ def test_a_column_of_the_catalogue_gets_a_migration_that_works(postgres: Setting
     )
     metadata = metadata_of([extended, *(table for table in SERVED_TABLES if table is not SESSIONS)])
 
+    count = len([*migrations.glob("versions/r*.py")])
+    newest, following = f"{count:04}", f"{count + 1:04}"
+
     path = write_migration(postgres, "Devices of sessions", metadata, migrations)
 
-    assert path == migrations / "versions" / "r0002_devices_of_sessions.py"
+    assert path == migrations / "versions" / f"r{following}_devices_of_sessions.py"
     with fresh_database(postgres) as database:
         before = shape(database)
-        assert migrate(database, migrations=migrations) == "0002"
+        assert migrate(database, migrations=migrations) == following
         assert shape(database) == made_of(postgres, metadata)
         assert columns(database, "clickstream_sessions")[-1] == "device"
 
@@ -185,7 +188,7 @@ def test_a_column_of_the_catalogue_gets_a_migration_that_works(postgres: Setting
         config.set_main_option("script_location", str(migrations))
         with engine_of(database).begin() as connection:
             config.attributes["connection"] = connection
-            command.downgrade(config, "0001")
+            command.downgrade(config, newest)
         assert shape(database) == before
 
 
