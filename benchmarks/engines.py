@@ -1,4 +1,4 @@
-"""The same functions on both engines, beside SQL by hand in DuckDB: seconds and rows.
+"""The same functions on both engines, and sessions as SQL by hand in DuckDB: seconds and rows.
 
     python -m benchmarks.engines --events 2700000
 

@@ -18,7 +18,7 @@ from benchmarks.measure import run_measured, say, servers
 
 
 def ingest() -> None:
-    """What is measured, in a process of its own."""
+    """Land and classify all records, in a process of its own; print what that took."""
     from clickstream_assets.defs.resources import ComputeResource, SettingsResource
     from clickstream_assets.ingest.classification import classify_records, land_records
     from clickstream_assets.ingest.parsing import ValidationRules
@@ -45,7 +45,7 @@ def ingest() -> None:
         result[part] = {
             "records": landing.records,
             "land_seconds": round(landed - start, 2),
-            "place_seconds": round(done - landed, 2),
+            "classify_seconds": round(done - landed, 2),
             "records_per_second": round(landing.records / (done - start)),
             "counts": dict(counts),
         }

@@ -33,7 +33,7 @@ def temporary_home() -> Iterator[Path]:
 
 @contextmanager
 def servers() -> Iterator[Path]:
-    """Kafka, PostgreSQL and Elasticsearch in a temporary home, with the environment set to them."""
+    """Run Kafka, PostgreSQL and Elasticsearch in a temporary home, with the environment set to them."""
     with temporary_home() as home:
         stack = Stack(home, load_settings().jars_path, progress=say)
         try:
@@ -61,7 +61,7 @@ def run_python(
 
     Args:
         arguments: of Python.
-        settings: environment variables besides those of this process.
+        settings: environment variables that are added to those of this process.
         look: is called with the process every second while it runs.
 
     Returns:
@@ -116,7 +116,7 @@ def run_measured(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def cpu_seconds(process: psutil.Process) -> dict[psutil.Process, float]:
-    """Processor time of a process and of its children that are there, as a Spark's Java is not waited for by anyone."""
+    """Return processor times of a process and of its children that are there: nobody waits for a Spark's Java."""
     seconds: dict[psutil.Process, float] = {}
     try:
         for member in (process, *process.children(recursive=True)):
@@ -128,7 +128,7 @@ def cpu_seconds(process: psutil.Process) -> dict[psutil.Process, float]:
 
 
 def memory(process: psutil.Process) -> int:
-    """Memory of a process and its children in bytes, as proportional set size."""
+    """Return the memory of a process and its children in bytes, as proportional set size."""
     total = 0
     try:
         for member in (process, *process.children(recursive=True)):

@@ -26,7 +26,7 @@ TOP = 5
 
 
 def peak_mb() -> float:
-    """The most memory that this process ever had, in MB."""
+    """Return the most memory that this process ever had, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -154,7 +154,7 @@ def by_lake(folder: Path) -> dict[str, Any]:
 
 
 def by_tables(folder: Path) -> dict[str, Any]:
-    """Compute the pipeline's tables in full, in which these figures are beside others, but for the writing."""
+    """Compute the pipeline's tables, which hold more than these figures, and write nothing."""
     from clickstream_assets.analytics.products import category_conversion, product_performance
     from clickstream_assets.analytics.segments import user_segments
 

@@ -63,7 +63,7 @@ class Traffic:
         self._began = time.time()
         self.sent = 0
         self.probes: dict[str, float] = {}
-        """When each probe was produced, by its product."""
+        """Time at which each probe was produced, by its product."""
 
     def send(self, product_id: str | None = None, event_type: str | None = None) -> None:
         """Send one event, stamped with the current time, or a faster one."""
@@ -153,7 +153,7 @@ def latencies(traffic: Traffic, watch: Watch) -> dict[str, Any]:
 
 
 class Lag:
-    """How many records of the topic each query has not done."""
+    """The number of the topic's records that each query has not done."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -172,12 +172,12 @@ class Lag:
         }
 
     def is_none(self, *queries: str) -> bool:
-        """Whether these queries, or all, have come to the topic's end."""
+        """Return whether these queries, or all, have come to the topic's end."""
         return not any(records for query, records in self.now().items() if not queries or query in queries)
 
 
 def keeps_up(lags: Sequence[int], rate: float, trigger_seconds: float) -> bool:
-    """Whether a lag stays bounded: in its last third it is no more than in the middle one.
+    """Return whether a lag stays bounded: in its last third it is no more than in the middle one.
 
     It goes up and down with the batches, so a quarter more, and what comes in between two of them, is no growth.
     """

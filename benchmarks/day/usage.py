@@ -1,4 +1,4 @@
-"""What a piece of work takes of this process and of those that it has started: time, processor time and memory."""
+"""Time, processor time and memory that a piece of work takes in this process and in those that it has started."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _processes() -> list[psutil.Process]:
 
 
 def _cpu_seconds() -> float:
-    """Of this process, of those that it has started, and of those of them that have ended."""
+    """Return the processor time of this process and of those that it has started, also of those that have ended."""
     total = 0.0
     for process in _processes():
         times = process.cpu_times()
@@ -30,7 +30,7 @@ def _forget_peaks() -> None:
 
 
 def _peak_mb() -> float:
-    """The sum of the processes' highest resident set sizes, in MB: at least what they ever had together."""
+    """Return the sum of the processes' highest resident set sizes, in MB: at least what they ever had together."""
     total = 0
     for process in _processes():
         for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():

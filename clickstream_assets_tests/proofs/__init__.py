@@ -9,5 +9,5 @@ of segments) are written out again. `benchmarks.day` runs the same scripts to co
 - `test_rees46.py`: three hours of a large shop's clicks;
 - `test_month.py`: a simulated month: in one run, day by day, and late, repeated and shuffled.
 
-The first two need the files of `../shared/data` beside the repository, and are skipped without them.
+The first two need the files of `../shared/data`, next to the repository, and are skipped without them.
 """

@@ -49,7 +49,7 @@ class Recomputation:
             run_script(self._duckdb, name)
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Rows of a query on the tables of the statements; the daily ones are in the schema `expected`."""
+        """Return rows of a query on the tables of the scripts; the daily ones are in the schema `expected`."""
         return self._duckdb.execute(statement).fetchall()
 
     def differences(self, lake: Mapping[str, pa.Table]) -> dict[str, Difference]:
@@ -149,7 +149,7 @@ def _differences(actual: Mapping[str, pa.Table], expected: Mapping[str, pa.Table
 
 
 def _without_times(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-    """The tables as they are; of the reports, all but when they were made."""
+    """Return the tables as they are; of the reports, all but when they were made."""
     reports = [{**row, "generated_at": None} for row in tables["daily_report"].to_pylist()]
     for row in reports:
         row["report"] = json.dumps({**json.loads(row["report"]), "generated_at": None})

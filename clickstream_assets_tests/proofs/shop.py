@@ -35,7 +35,7 @@ SMALL_MODELS = {"ALS_FACTORS": "8", "ALS_ITERATIONS": "2"}
 
 @contextmanager
 def running_pipeline(stack: Stack, servers: Settings, folder: Path) -> Iterator[Pipeline]:
-    """A pipeline with a topic, a database and a lake of its own, which the environment names meanwhile."""
+    """Run a pipeline with a topic, a database and a lake of its own, which the environment names meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         with pipeline_environment(servers, stack.env() | SMALL_MODELS, patch, folder) as settings:
@@ -62,7 +62,7 @@ class Tables:
 
 
 def _served(connection: psycopg.Connection, table: Table) -> pa.Table:
-    """A table of PostgreSQL, copied out as text: as rows of Python's, hundreds of thousands take a minute."""
+    """Return a table of PostgreSQL, copied out as text: as rows of Python's, hundreds of thousands take a minute."""
     lists = {field.name for field in table.arrow if pa.types.is_list(field.type)}
     copied = sql.SQL(", ").join(
         sql.SQL("to_json({})").format(sql.Identifier(name)) if name in lists else sql.Identifier(name)

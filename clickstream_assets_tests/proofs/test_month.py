@@ -48,7 +48,7 @@ EACH_DAY = [dg.AssetKey(table.name) for table in SERVED_BY_DAY] + [dg.AssetKey("
 
 
 def event(moment: str, user: str, kind: str, product: str = "p1", **more: Any) -> bytes:
-    """An event as a shop sends it; `moment` is like `05-01 10:00:00`, in 2024 and UTC."""
+    """Return an event as a shop sends it; `moment` is like `05-01 10:00:00`, in 2024 and UTC."""
     return json.dumps(
         {
             "event_id": f"{user} {moment} {product} {kind}",
@@ -92,7 +92,7 @@ EXTRA = [
 
 
 def raw(file: Path) -> str:
-    """The events of a file of JSON lines."""
+    """Return a query of the events of a file of JSON lines."""
     return f"""
         SELECT
             event_id,
@@ -109,7 +109,7 @@ def raw(file: Path) -> str:
 
 
 def lines(values: Iterable[bytes], file: Path) -> Path:
-    """The file, with these lines."""
+    """Write these lines into the file, and return it."""
     file.write_bytes(b"".join(value + b"\n" for value in values))
     return file
 
@@ -170,24 +170,24 @@ def test_a_month_day_by_day_is_the_same_as_in_one_run(month: Month):
 
 
 def shuffled(records: list[Record], random: Random) -> list[bytes]:
-    """The records in any order, but for repetitions: what repeats or contradicts an event comes after it.
+    """Return the records in any order, but for repetitions: what repeats or contradicts an event comes after it.
 
     Of an order line under two ids the event is the one that came first, whatever its own time.
     """
-    places: dict[str, list[int]] = defaultdict(list)
+    positions: dict[str, list[int]] = defaultdict(list)
     order = list(range(len(records)))
     random.shuffle(order)
-    for place, number in enumerate(order):
-        places[_line(records[number], number)].append(place)
+    for position, number in enumerate(order):
+        positions[_line(records[number], number)].append(position)
     values = [b""] * len(records)
     for number, record in enumerate(records):
-        # Of its places in the order they are taken from the first on, as the records come.
-        values[places[_line(record, number)].pop(0)] = record.value
+        # The repetitions of an event take its positions from the first on, as the records come.
+        values[positions[_line(record, number)].pop(0)] = record.value
     return values
 
 
 def _line(record: Record, number: int) -> str:
-    """What the repetitions of an event have in common; a broken record is like no other."""
+    """Return what the repetitions of an event have in common; a broken record is like no other."""
     try:
         return str(json.loads(record.value)["event_id"]).removesuffix("-reload")
     except (ValueError, KeyError, TypeError):

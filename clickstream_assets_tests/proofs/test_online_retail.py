@@ -51,7 +51,7 @@ pytestmark = [pytest.mark.long, pytest.mark.skipif(not FILE.exists(), reason=f"{
 
 @dataclass(frozen=True)
 class Backfilled:
-    """What a run over all days made of the file."""
+    """Tables that a run over all days made of the file, and its report of a day."""
 
     tables: Tables
     duplicates: pa.Table
@@ -162,5 +162,5 @@ def test_the_report_of_any_day_is_there_and_the_command_shows_it(
 
 
 def delta_table(settings: Settings, table: Table) -> pa.Table:
-    """A table of the lake, in whatever order."""
+    """Return a table of the lake, in whatever order."""
     return DeltaTable(f"{settings.lake}/{table.name}").to_pyarrow_table()

@@ -1,4 +1,4 @@
--- Attribution: each of a day's orders to the campaigns that touched its user in the 30 days before it. Events of one
+-- Attribution: each of a day's orders to the campaigns that its user came by in the 30 days before it. Events of one
 -- campaign with no other between them and no pause of more than 30 minutes are one touch.
 
 CREATE TABLE touches AS
@@ -6,7 +6,7 @@ WITH brought AS (SELECT * FROM events WHERE campaign IS NOT NULL AND NOT is_robo
 marked AS (
     SELECT
         *,
-        row_number() OVER by_user AS place,
+        row_number() OVER by_user AS number,
         campaign = lag(campaign) OVER by_user AND us - lag(us) OVER by_user <= 30 * 60000000 AS goes_on
     FROM brought
     WINDOW by_user AS (PARTITION BY user_id ORDER BY us, event_id)
@@ -15,13 +15,13 @@ SELECT
     user_id,
     campaign,
     us,
-    place,
-    count(*) FILTER (goes_on IS NOT TRUE) OVER (PARTITION BY user_id ORDER BY place) AS touch
+    number,
+    count(*) FILTER (goes_on IS NOT TRUE) OVER (PARTITION BY user_id ORDER BY number) AS touch
 FROM marked;
 
 INSERT INTO expected.campaign_attribution BY NAME
 WITH reached AS (
-    SELECT user_id, order_key, order_date, amount, touch, campaign, max(place) AS place
+    SELECT user_id, order_key, order_date, amount, touch, campaign, max(number) AS number
     FROM orders JOIN touches USING (user_id)
     WHERE touches.us BETWEEN order_at - 30 * 86400000000 AND order_at
     GROUP BY ALL
@@ -32,7 +32,7 @@ numbered AS (
         coalesce(campaign, '(direct)') AS campaign,
         (orders.amount * 10000)::BIGINT AS units,
         count(*) OVER its AS touches,
-        row_number() OVER (its ORDER BY place) AS from_first
+        row_number() OVER (its ORDER BY number) AS from_first
     FROM orders LEFT JOIN reached USING (user_id, order_key, order_date)
     WINDOW its AS (PARTITION BY user_id, order_key, order_date)
 ),
