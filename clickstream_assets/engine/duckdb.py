@@ -9,11 +9,11 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -24,6 +24,8 @@ from clickstream_assets.settings import EngineName, Settings
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+
+_A = TypeVar("_A")
 
 _DUCKDB_TYPES = {"string": "VARCHAR", "int": "INTEGER", "bigint": "BIGINT", "date": "DATE"}
 ADDED_LATER = "clickstream.added_later"
@@ -135,6 +137,11 @@ def _literal(value: list[str] | dict[str, str]) -> str:
 
 def _apply(function: BatchFunction, schema: pa.Schema, message: pa.Buffer) -> pa.Buffer:
     return _to_message(schema, function(iter(pa.ipc.open_stream(message))))
+
+
+def _call(function: Callable[[_A], pa.Table], argument: _A) -> pa.Buffer:
+    table = function(argument)
+    return _to_message(table.schema, table.to_batches())
 
 
 def _end_with_parent() -> None:
@@ -278,6 +285,16 @@ class DuckDBEngine(Engine):
         background.shutdown(wait=False)
         return lambda: self.from_arrow(mapped.result())
 
+    @property
+    def processes(self) -> int:
+        """How many worker processes share what `map_arrow` and `call_in_processes` have to do."""
+        return self._settings.duckdb_threads or os.cpu_count() or 1
+
+    def call_in_processes(self, function: Callable[[_A], pa.Table], arguments: Iterable[_A]) -> pa.Table:
+        """Call a function of an importable module in worker processes, once per argument; the tables in a row."""
+        messages = _worker_pool(self.processes).map(partial(_call, function), arguments)
+        return pa.concat_tables(map(_from_message, messages))
+
     def _map(self, data: pa.Table, function: BatchFunction, schema: pa.Schema) -> pa.Table:
         starts = range(0, data.num_rows, _BATCH_ROWS)
         if len(starts) < _PARALLEL_BATCHES:
@@ -289,7 +306,7 @@ class DuckDBEngine(Engine):
     def _map_in_processes(
         self, parts: Iterable[pa.Table], function: BatchFunction, schema: pa.Schema
     ) -> Iterator[pa.Table]:
-        size = self._settings.duckdb_threads or os.cpu_count() or 1
+        size = self.processes
         workers = _worker_pool(size)
         waiting: deque[Future[pa.Buffer]] = deque()
         try:

@@ -6,6 +6,7 @@ import os
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,6 +111,12 @@ def read(engine: Engine, settings: Settings, ranges: list[OffsetRange]) -> pa.Ta
     return records.sort_by([("partition", "ascending"), ("offset", "ascending")])
 
 
+@pytest.fixture(params=[10**6, 1], ids=["in one process", "in several"])
+def processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clickstream_assets.stores.kafka.topic._PARALLEL_RECORDS", request.param)
+
+
+@pytest.mark.usefixtures("processes")
 def test_exactly_the_ranges_are_read(kafka: Settings, duckdb_engine: DuckDBEngine):
     settings = new_topic(kafka, partitions=3)
     # More than one chunk of the consumer, so that partitions end at different times.
@@ -126,6 +133,17 @@ def test_exactly_the_ranges_are_read(kafka: Settings, duckdb_engine: DuckDBEngin
     assert set(records["key"].to_pylist()) == {b"k"}
     assert set(records["topic"].to_pylist()) == {settings.kafka_topic}
     assert set(records["batch"].to_pylist()) == {7}
+
+
+@pytest.mark.usefixtures("processes")
+def test_what_has_no_room_is_left_from_the_end_of_a_range(kafka: Settings, duckdb_engine: DuckDBEngine):
+    settings = with_settings(new_topic(kafka, partitions=3), ingest_batch_bytes=2_000_000)
+    send(settings, {p: [os.urandom(100_000) for _ in range(20)] for p in range(3)})
+    records = read(duckdb_engine, settings, [OffsetRange(p, 2, 18) for p in range(3)])
+    assert 20 <= records.num_rows <= 22
+    for partition in range(3):
+        offsets = records.filter(pc.field("partition") == partition)["offset"].to_pylist()
+        assert offsets == list(range(2, 2 + len(offsets)))
 
 
 def test_an_empty_topic_has_nothing_to_read(kafka: Settings):
@@ -158,11 +176,12 @@ def test_a_read_from_a_broker_that_is_not_there_ends(duckdb_engine: DuckDBEngine
         Topic(settings).read(duckdb_engine, [OffsetRange(0, 0, 1), OffsetRange(4, 0, 1)], 1)
 
 
+@pytest.mark.usefixtures("processes")
 def test_offsets_that_kafka_does_not_have_are_an_error(kafka: Settings, duckdb_engine: DuckDBEngine):
-    settings = new_topic(kafka)
-    send(settings, {0: [b"a"]})
+    settings = new_topic(kafka, partitions=2)
+    send(settings, {0: [b"a"], 1: [b"b"]})
     with pytest.raises(KafkaError, match=f"reading topic {settings.kafka_topic}"):
-        Topic(settings).read(duckdb_engine, [OffsetRange(0, 50, 60)], 1)
+        Topic(settings).read(duckdb_engine, [OffsetRange(0, 50, 60), OffsetRange(1, 0, 1)], 1)
 
 
 @pytest.fixture(scope="module")
