@@ -1,4 +1,4 @@
-"""Which variables there are, what they are when nothing is set, and what is said of unusable ones."""
+"""Settings: their variables, their defaults, and the messages about unusable values."""
 
 import os
 import re
