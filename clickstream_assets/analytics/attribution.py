@@ -18,7 +18,8 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Any
 
-from clickstream_assets.analytics.measures import MONEY, amount, order_key
+from clickstream_assets.analytics.customers import orders as orders_of
+from clickstream_assets.analytics.measures import MONEY
 from clickstream_assets.analytics.persons import between, persons_events
 from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION
 from clickstream_assets.catalogue.units import MICROSECOND, MONEY_UNITS
@@ -47,7 +48,15 @@ def campaign_attribution(
         CAMPAIGN_ATTRIBUTION rows.
     """
     F, _ = functions_of(events)
-    orders = _orders(persons_events(events, sessions, first, last))
+    orders = as_view(
+        orders_of(persons_events(events, sessions, first, last)).select(
+            "user_id",
+            "order_key",
+            F.col("order_date").alias("report_date"),
+            F.unix_micros("last_line_at").alias("order_us"),
+            (F.col("amount") * F.lit(MONEY_UNITS)).cast("long").alias("units"),
+        )
+    )
     touches = _touches(between(events, "event_date", first - lookback - timedelta(days=1), last), gap)
     since = F.col("order_us") - F.col("touch_us")
     before = (F.col("user_id") == F.col("touched_id")) & (since >= 0) & (since <= lookback // MICROSECOND)
@@ -58,25 +67,6 @@ def campaign_attribution(
         .agg(F.max("position").alias("position"))
     )
     return _shares(orders, reached)
-
-
-def _orders(events: DataFrame) -> DataFrame:
-    """Return a row per order and day, with its revenue in MONEY_UNITS and the time of its last line."""
-    F, _ = functions_of(events)
-    lines = as_view(
-        events.where(F.col("event_type") == "purchase").select(
-            "user_id",
-            order_key(F).alias("order_key"),
-            F.col("event_date").alias("report_date"),
-            F.unix_micros("event_time").alias("at"),
-            (F.coalesce(amount(F), F.lit(0)) * F.lit(MONEY_UNITS)).cast("long").alias("paid"),
-        )
-    )
-    return as_view(
-        lines.groupBy("user_id", "order_key", "report_date").agg(
-            F.max("at").alias("order_us"), F.sum("paid").cast("long").alias("units")
-        )
-    )
 
 
 def _touches(events: DataFrame, gap: timedelta) -> DataFrame:
@@ -137,30 +127,14 @@ def _shares(orders: DataFrame, reached: DataFrame) -> DataFrame:
         rest = of - (touches - F.lit(1)) * share
         return F.when(F.col("from_last") == 1, rest).otherwise(share).alias(name)
 
-    by_model = [
-        joined.where(F.col("from_last") == 1).select(
-            "report_date",
-            F.lit("last_touch").alias("model"),
-            "campaign",
-            F.lit(MONEY_UNITS).alias("part"),
-            "units",
-        ),
-        joined.where(F.col("from_first") == 1).select(
-            "report_date",
-            F.lit("first_touch").alias("model"),
-            "campaign",
-            F.lit(MONEY_UNITS).alias("part"),
-            "units",
-        ),
-        joined.select(
-            "report_date",
-            F.lit("linear").alias("model"),
-            "campaign",
-            part(F.lit(MONEY_UNITS), "part"),
-            part(F.col("units"), "units"),
-        ),
-    ]
-    shares = as_view(by_model[0].unionByName(by_model[1]).unionByName(by_model[2]))
+    def of_model(model: str, rows: DataFrame, *parts: Any) -> DataFrame:
+        return rows.select("report_date", F.lit(model).alias("model"), "campaign", *parts)
+
+    whole = (F.lit(MONEY_UNITS).alias("part"), "units")
+    last = of_model("last_touch", joined.where(F.col("from_last") == 1), *whole)
+    first = of_model("first_touch", joined.where(F.col("from_first") == 1), *whole)
+    linear = of_model("linear", joined, part(F.lit(MONEY_UNITS), "part"), part(F.col("units"), "units"))
+    shares = as_view(last.unionByName(first).unionByName(linear))
     # Not divided: DuckDB's division leaves decimals for floats.
     unit = F.lit("0.0001").cast("decimal(5,4)")
     return (

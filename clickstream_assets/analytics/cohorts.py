@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from clickstream_assets.analytics.measures import rows_of
+from clickstream_assets.analytics.measures import count, rows_of
 from clickstream_assets.catalogue import COHORT_RETENTION
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
@@ -33,7 +33,7 @@ def cohort_retention(user_segments: DataFrame) -> DataFrame:
     active = as_view(
         seen.select(F.col("cohort").alias("active_cohort"), F.col("week").alias("active_week"))
         .groupBy("active_cohort", "active_week")
-        .agg(F.count(F.lit(1)).cast("long").alias("counted"))
+        .agg(count(F).alias("counted"))
     )
     cohorts = as_view(
         active.where(F.col("active_week") == F.col("active_cohort")).select(

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from clickstream_assets.analytics.carts import CART_EVENTS
-from clickstream_assets.analytics.measures import MONEY, amount, order_key
+from clickstream_assets.analytics.measures import MONEY, amount, count, order_key
 from clickstream_assets.catalogue import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS, SCORES
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
@@ -29,8 +29,8 @@ def orders(events: DataFrame) -> DataFrame:
         events: EVENTS rows, without bots.
 
     Returns:
-        user_id, order_key (unique within the user), order_date, amount. An order whose lines are of several days
-        has a row for each.
+        user_id, order_key (unique within the user), order_date, amount and last_line_at. An order whose lines are of
+        several days has a row for each.
     """
     F, _ = functions_of(events)
     lines = as_view(
@@ -39,10 +39,12 @@ def orders(events: DataFrame) -> DataFrame:
             order_key(F).alias("order_key"),
             F.col("event_date").alias("order_date"),
             amount(F).alias("paid"),
+            "event_time",
         )
     )
     return lines.groupBy("user_id", "order_key", "order_date").agg(
-        F.coalesce(F.sum("paid"), F.lit(0)).cast(MONEY).alias("amount")
+        F.coalesce(F.sum("paid"), F.lit(0)).cast(MONEY).alias("amount"),
+        F.max("event_time").alias("last_line_at"),
     )
 
 
@@ -176,7 +178,7 @@ def segment_days(engine: Engine, events: DataFrame, as_of: datetime, settings_te
         events.where(F.col("event_type").isin(*CART_EVENTS))
         .groupBy("event_date")
         .agg(
-            F.count(F.lit(1)).cast("long").alias("events"),
+            count(F).alias("events"),
             F.md5(F.concat_ws(",", F.sort_array(F.collect_list("event_id")))).alias("ids_hash"),
         )
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Any
 
-from clickstream_assets.analytics.measures import percent, rows_of
+from clickstream_assets.analytics.measures import count, flag, percent, rows_of
 from clickstream_assets.analytics.persons import persons_events
 from clickstream_assets.analytics.products import NO_CATEGORY
 from clickstream_assets.catalogue import FUNNEL, FUNNEL_STEPS
@@ -105,8 +105,8 @@ def _reached(steps: DataFrame, window: timedelta) -> DataFrame:
     return as_view(
         carted.groupBy(*key).agg(
             F.max("view_at").alias("viewed_at"),
-            F.max(F.when(in_cart, F.lit(1)).otherwise(F.lit(0))).alias("carted"),
-            F.max(F.when(purchased, F.lit(1)).otherwise(F.lit(0))).alias("purchased"),
+            F.max(flag(F, in_cart)).alias("carted"),
+            F.max(flag(F, purchased)).alias("purchased"),
         )
     ).where(F.col("viewed_at").isNotNull())
 
@@ -157,7 +157,7 @@ def _counted(reached: DataFrame, segments: DataFrame, customers: DataFrame) -> D
     )
     return as_view(
         groups.groupBy("report_date", "dimension", "value").agg(
-            F.count(F.lit(1)).cast("long").alias("viewers"),
+            count(F).alias("viewers"),
             F.sum("carted").cast("long").alias("carters"),
             F.sum("purchased").cast("long").alias("purchasers"),
         )

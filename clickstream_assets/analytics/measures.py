@@ -21,9 +21,24 @@ def rows_of(table: Table, df: DataFrame, computed: Mapping[str, Any]) -> DataFra
     )
 
 
+def count(F: ModuleType) -> Any:
+    """Aggregate: the number of rows."""
+    return F.count(F.lit(1)).cast("long")
+
+
+def flag(F: ModuleType, condition: Any) -> Any:
+    """Column: 1 where a condition holds, else 0."""
+    return F.when(condition, F.lit(1)).otherwise(F.lit(0))
+
+
+def count_where(F: ModuleType, condition: Any) -> Any:
+    """Aggregate: the number of rows that meet a condition."""
+    return F.sum(flag(F, condition)).cast("long")
+
+
 def count_of(F: ModuleType, event_type: str) -> Any:
     """Aggregate: the number of events of a type."""
-    return F.sum(F.when(F.col("event_type") == event_type, F.lit(1)).otherwise(F.lit(0))).cast("long")
+    return count_where(F, F.col("event_type") == event_type)
 
 
 def event_counts(F: ModuleType, *names: str) -> list[Any]:
@@ -51,7 +66,7 @@ def half_even(F: ModuleType, part: Any, whole: Any) -> Any:
     raised = part * F.lit(2) + whole
     up = F.floor(raised / twice).cast("long")
     is_odd_half = (up * twice == raised) & (up % F.lit(2) == 1)
-    return up - F.when(is_odd_half, F.lit(1)).otherwise(F.lit(0))
+    return up - flag(F, is_odd_half)
 
 
 def percent(F: ModuleType, part: Any, whole: Any) -> Any:

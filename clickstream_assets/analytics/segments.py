@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clickstream_assets.analytics.measures import event_counts, revenue, rows_of
+from clickstream_assets.analytics.measures import count, event_counts, revenue, rows_of
 from clickstream_assets.catalogue import USER_SEGMENTS
 from clickstream_assets.engine import DataFrame, functions_of
 
@@ -18,7 +18,7 @@ def user_segments(events: DataFrame) -> DataFrame:
     """
     F, _ = functions_of(events)
     by_user = events.groupBy("event_date", "user_id").agg(
-        F.count(F.lit(1)).cast("long").alias("events"),
+        count(F).alias("events"),
         *event_counts(F, "views", "add_to_carts", "purchases"),
         revenue(F).alias("revenue"),
     )

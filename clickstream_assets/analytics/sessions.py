@@ -13,8 +13,10 @@ of the day and at each new campaign (Analytics Help, "How a web session is defin
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from types import ModuleType
+from typing import Any
 
-from clickstream_assets.analytics.measures import MONEY, amount, event_counts, revenue, rows_of
+from clickstream_assets.analytics.measures import MONEY, amount, count, event_counts, flag, revenue, rows_of
 from clickstream_assets.catalogue import EVENT_COUNTS, SESSIONS
 from clickstream_assets.catalogue.units import DAY, EPOCH, MICROSECOND, MINUTE, SECOND
 from clickstream_assets.engine import DataFrame, as_view, functions_of
@@ -48,8 +50,8 @@ def events_around(events: DataFrame, first: date, last: date, gap: timedelta) ->
         .withColumn("up_id", F.col("user_id"))
         .groupBy("up_id")
         .agg(
-            F.max(F.when(up_before, F.lit(1)).otherwise(F.lit(0))).alias("up_before"),
-            F.max(F.when(up_after, F.lit(1)).otherwise(F.lit(0))).alias("up_after"),
+            F.max(flag(F, up_before)).alias("up_before"),
+            F.max(flag(F, up_after)).alias("up_after"),
         )
     )
     joined = around.join(up_at_midnight, on=F.col("user_id") == F.col("up_id"), how="left")
@@ -88,9 +90,7 @@ def _cut(
         last_campaign = F.col("seen_before").getField("campaign")
         changes = last_campaign.isNull() | (last_campaign != F.col("campaign"))
         cuts = cuts | (F.col("day_before").isNotNull() & F.col("campaign").isNotNull() & changes)
-    cut = as_view(
-        marked.select(*columns, "visit_us", F.when(cuts, F.lit(1)).otherwise(F.lit(0)).alias("cuts"))
-    )
+    cut = as_view(marked.select(*columns, "visit_us", flag(F, cuts).alias("cuts")))
     return cut.select(*columns, "visit_us", F.sum("cuts").over(in_order).alias("part"))
 
 
@@ -171,12 +171,7 @@ def sessions(
     by_type = Window.partitionBy(*key, "event_type").orderBy("number")
     within = F.col("event_us") - F.lag("event_us", bot_views_per_minute).over(by_type)
     too_fast = (F.col("event_type") == "view") & (within < MINUTE)
-    numbered = as_view(
-        parts.select(
-            *columns,
-            F.when(too_fast, F.lit(1)).otherwise(F.lit(0)).alias("too_fast"),
-        )
-    )
+    numbered = as_view(parts.select(*columns, flag(F, too_fast).alias("too_fast")))
 
     # A null is given no number: the engines differ in whether min_by passes over it.
     of_product = F.when(F.col("product_id").isNotNull(), F.col("number"))
@@ -188,13 +183,13 @@ def sessions(
             F.max("event_time").alias("end_time"),
             F.min("event_us").alias("start_us"),
             F.max("event_us").alias("end_us"),
-            F.count(F.lit(1)).cast("long").alias("total_events"),
+            count(F).alias("total_events"),
             *event_counts(F, *EVENT_COUNTS),
             F.countDistinct("product_id").cast("long").alias("distinct_products"),
             F.min_by("product_id", of_product).alias("entry_product_id"),
             F.max_by("product_id", of_product).alias("exit_product_id"),
             F.coalesce(F.sum(paid), F.lit(0).cast(MONEY)).cast(MONEY).alias("revenue"),
-            F.max(F.when(F.col("is_bot"), F.lit(1)).otherwise(F.lit(0))).alias("robot"),
+            F.max(flag(F, F.col("is_bot"))).alias("robot"),
             F.max("too_fast").alias("too_fast"),
             F.max("visit_us").alias("visit_us"),
             F.min_by("event_id", "number").alias("opening"),
@@ -269,8 +264,8 @@ def days_reached(new_events: DataFrame, events: DataFrame, gap: timedelta) -> Da
         .join(active, on=near, how="left")
         .groupBy("event_date")
         .agg(
-            F.max(F.when(before, F.lit(1)).otherwise(F.lit(0))).cast("int").alias("day_before"),
-            F.max(F.when(after, F.lit(1)).otherwise(F.lit(0))).cast("int").alias("days_after"),
+            F.max(flag(F, before)).cast("int").alias("day_before"),
+            F.max(flag(F, after)).cast("int").alias("days_after"),
         )
     )
 
@@ -278,15 +273,21 @@ def days_reached(new_events: DataFrame, events: DataFrame, gap: timedelta) -> Da
 def without_bots(events: DataFrame, sessions_of_the_days: DataFrame) -> DataFrame:
     """Leave out the events of bots: by their user agent, or because they lie within a bot's session."""
     F, _ = functions_of(events)
-    bots = sessions_of_the_days.where(F.col("is_bot")).select(
-        F.col("user_id").alias("bot_id"), F.col("start_time").alias("since"), F.col("end_time").alias("until")
+    bots = sessions_of_the_days.where(F.col("is_bot")).select(*_span(F))
+    return events.where(~F.col("is_bot")).join(bots, on=_is_within(F), how="left_anti")
+
+
+def _span(F: ModuleType) -> list[Any]:
+    """Columns of SESSIONS rows: whose a session is, and from when to when."""
+    names = {"user_id": "visitor", "start_time": "since", "end_time": "until"}
+    return [F.col(name).alias(alias) for name, alias in names.items()]
+
+
+def _is_within(F: ModuleType) -> Any:
+    """Column of EVENTS rows joined with `_span`: whether the event lies within the session."""
+    return (F.col("user_id") == F.col("visitor")) & F.col("event_time").between(
+        F.col("since"), F.col("until")
     )
-    within = (
-        (F.col("user_id") == F.col("bot_id"))
-        & (F.col("event_time") >= F.col("since"))
-        & (F.col("event_time") <= F.col("until"))
-    )
-    return events.where(~F.col("is_bot")).join(bots, on=within, how="left_anti")
 
 
 def spilled(events: DataFrame, sessions: DataFrame, first: date, last: date) -> DataFrame:
@@ -307,11 +308,7 @@ def spilled(events: DataFrame, sessions: DataFrame, first: date, last: date) -> 
         & (F.col("session_date") <= F.lit(last))
         & (F.to_date("end_time") > F.col("session_date"))
     )
-    long = as_view(
-        sessions.where(going_on).select(
-            "session_date", F.col("user_id").alias("visitor"), "start_time", "end_time"
-        )
-    )
+    long = as_view(sessions.where(going_on).select("session_date", *_span(F)))
     latest = last + timedelta(days=SESSION_DAYS)
     on_later_days = (F.col("event_date") > F.lit(first)) & (F.col("event_date") <= F.lit(latest))
     later = as_view(
@@ -319,14 +316,8 @@ def spilled(events: DataFrame, sessions: DataFrame, first: date, last: date) -> 
             "event_date", "event_time", "user_id", "event_type", "price", "quantity"
         )
     )
-    within = (
-        (F.col("user_id") == F.col("visitor"))
-        & (F.col("event_time") >= F.col("start_time"))
-        & (F.col("event_time") <= F.col("end_time"))
-        & (F.col("event_date") > F.col("session_date"))
-    )
     return (
-        later.join(long, on=within, how="inner")
+        later.join(long, on=_is_within(F) & (F.col("event_date") > F.col("session_date")), how="inner")
         .groupBy("session_date", "event_date")
-        .agg(F.count(F.lit(1)).cast("long").alias("events"), revenue(F).alias("revenue"))
+        .agg(count(F).alias("events"), revenue(F).alias("revenue"))
     )

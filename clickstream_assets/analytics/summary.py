@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
 
 from clickstream_assets.analytics.measures import (
     MONEY,
+    count,
+    count_where,
     event_counts,
     half_even,
     order_key,
@@ -37,9 +38,7 @@ def daily_summary(events: DataFrame, sessions: DataFrame, first: date, last: dat
     """
     F, _ = functions_of(events)
     all_events = as_view(
-        between(events, "event_date", first, last)
-        .groupBy("event_date")
-        .agg(F.count(F.lit(1)).cast("long").alias("all_events"))
+        between(events, "event_date", first, last).groupBy("event_date").agg(count(F).alias("all_events"))
     )
     persons = _of_persons(persons_events(events, sessions, first, last))
     visits = _of_sessions(between(sessions, "session_date", first, last))
@@ -88,7 +87,7 @@ def _of_persons(events: DataFrame) -> DataFrame:
         .withColumn("persons_date", F.col("event_date"))
         .groupBy("persons_date")
         .agg(
-            F.count(F.lit(1)).cast("long").alias("total_events"),
+            count(F).alias("total_events"),
             F.countDistinct("user_id").cast("long").alias("users"),
             F.countDistinct("buyer").cast("long").alias("buyer_count"),
             F.countDistinct("order_key").cast("long").alias("orders"),
@@ -104,14 +103,11 @@ def _of_sessions(sessions: DataFrame) -> DataFrame:
     F, _ = functions_of(sessions)
     is_bot = F.col("is_bot")
 
-    def count_where(condition: Any) -> Any:
-        return F.sum(F.when(condition, F.lit(1)).otherwise(F.lit(0))).cast("long")
-
     return as_view(
         sessions.groupBy("session_date").agg(
-            count_where(~is_bot).alias("sessions"),
-            count_where(~is_bot & (F.col("total_events") == 1)).alias("bounced_sessions"),
-            count_where(~is_bot & (F.col("purchases") > 0)).alias("converted_sessions"),
-            count_where(is_bot).alias("bot_sessions"),
+            count_where(F, ~is_bot).alias("sessions"),
+            count_where(F, ~is_bot & (F.col("total_events") == 1)).alias("bounced_sessions"),
+            count_where(F, ~is_bot & (F.col("purchases") > 0)).alias("converted_sessions"),
+            count_where(F, is_bot).alias("bot_sessions"),
         )
     )

@@ -9,7 +9,7 @@ from datetime import timedelta
 from types import ModuleType
 from typing import Any
 
-from clickstream_assets.analytics.measures import event_counts
+from clickstream_assets.analytics.measures import count, event_counts
 from clickstream_assets.catalogue.units import MICROSECOND, SECOND
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
@@ -54,7 +54,7 @@ def counts(F: ModuleType, distinct_users: Any) -> list[Any]:
     return [
         category.getField("product_category").alias("product_category"),
         *event_counts(F, "views", "add_to_carts", "purchases"),
-        F.count(F.lit(1)).cast("long").alias("total_events"),
+        count(F).alias("total_events"),
         distinct_users.cast("long").alias("distinct_users"),
         F.min("counted_time").alias("first_event_time"),
         F.max("counted_time").alias("last_event_time"),

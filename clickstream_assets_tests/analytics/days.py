@@ -40,12 +40,12 @@ def simulated_lines(
     return [record.value for record in RecordStream(traffic, faults or Faults())]
 
 
-def repeated_and_shuffled(lines: list[bytes], seed: int) -> list[bytes]:
-    """The same lines in another order of arrival, a tenth of them twice."""
-    source = random.Random(seed)
+def other_arrivals(seed: int) -> list[list[bytes]]:
+    """Simulated lines with bots as they may also arrive: with late and broken ones; shuffled, a tenth of them twice."""
+    lines, source = simulated_lines(seed, bots=0.1), random.Random(seed)
     order = lines + source.sample(lines, len(lines) // 10)
     source.shuffle(order)
-    return order
+    return [simulated_lines(seed, bots=0.1, faults=BAD_DAY), order]
 
 
 def load(engine: Engine, lines: Iterable[bytes]) -> tuple[DataFrame, DataFrame]:
@@ -62,8 +62,13 @@ def _load(engine: Engine, text: bytes) -> tuple[DataFrame, DataFrame]:
         events = engine.persist(load_events(engine, path, RULES).events)
         # Computed while the file is there.
         kept = engine.from_arrow(conform(engine.to_arrow(events), EVENTS))
-    visits = sessions(kept, FIRST - timedelta(days=2), LAST + timedelta(days=1), GAP, 60)
-    return kept, engine.from_arrow(conform(engine.to_arrow(visits), SESSIONS))
+    return kept, visits_of(engine, kept, FIRST, LAST)
+
+
+def visits_of(engine: Engine, events: DataFrame, first: date, last: date, views: int = 60) -> DataFrame:
+    """SESSIONS rows that the tables of some days need: of the two days before them and of the day after, too."""
+    visits = sessions(events, first - timedelta(days=2), last + timedelta(days=1), GAP, views)
+    return engine.from_arrow(conform(engine.to_arrow(visits), SESSIONS))
 
 
 def table_of(engine: Engine, df: DataFrame, table: Table) -> list[dict[str, Any]]:

@@ -53,6 +53,11 @@ def parse(engine: Engine, raw: pa.Table) -> DataFrame:
     )
 
 
+def event(kind: str, time: str, user: str = "u", **more: Any) -> dict[str, Any]:
+    """An event for `event_table`."""
+    return {"user_id": user, "event_time": at(time), "event_type": kind, **more}
+
+
 def event_table(events: Iterable[dict[str, Any]]) -> pa.Table:
     """EVENTS rows from `user_id`, `event_time` and what else matters to a test."""
     rows = []

@@ -28,7 +28,7 @@ from clickstream_assets.engine import Engine
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.analytics.days import load, simulated_lines
-from clickstream_assets_tests.analytics.records import at, event_table, money
+from clickstream_assets_tests.analytics.records import at, event, event_table, money
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 STEPS = [
@@ -44,21 +44,16 @@ STEPS = [
 ]
 
 
-def event(kind: str, time: str, product: str = "p", user: str = "u", **more: Any) -> dict[str, Any]:
-    price = more.pop("price", "10")
-    return {
-        "user_id": user,
-        "event_time": at(time),
-        "event_type": kind,
-        "product_id": product,
-        "price": None if price is None else Decimal(price),
-        **more,
-    }
+def of_product(
+    kind: str, time: str, product: str = "p", user: str = "u", price: str | None = "10", **more: Any
+) -> dict[str, Any]:
+    paid = None if price is None else Decimal(price)
+    return event(kind, time, user, product_id=product, price=paid, **more)
 
 
-add = partial(event, "add_to_cart")
-remove = partial(event, "remove_from_cart")
-purchase = partial(event, "purchase")
+add = partial(of_product, "add_to_cart")
+remove = partial(of_product, "remove_from_cart")
+purchase = partial(of_product, "purchase")
 
 
 def rules(as_of: datetime) -> CartRules:
@@ -257,7 +252,7 @@ def random_history(seed: int, users: int = 25) -> list[dict[str, Any]]:
 
 
 def by_definition(events: Iterable[dict[str, Any]], as_of: datetime) -> list[dict[str, Any]]:
-    """One dict per cart: first the events that are a cart's are told, then what they say of it."""
+    """One dict per cart: its events are collected first, and then summed up."""
     turns = {kind: number for number, kind in enumerate(CART_EVENTS)}
     rows = []
     by_user: dict[str, list[dict[str, Any]]] = {}

@@ -12,22 +12,19 @@ import pytest
 from clickstream_assets.analytics.funnel import funnel
 from clickstream_assets.analytics.persons import persons_events
 from clickstream_assets.analytics.segments import user_segments
-from clickstream_assets.analytics.sessions import sessions
-from clickstream_assets.catalogue import FUNNEL, SESSIONS
+from clickstream_assets.catalogue import FUNNEL
 from clickstream_assets.engine import DataFrame, Engine
-from clickstream_assets.stores.lake import conform
-from clickstream_assets_tests.analytics import by_hand
+from clickstream_assets_tests.analytics import by_hand, records
 from clickstream_assets_tests.analytics.days import (
-    BAD_DAY,
     FIRST,
-    GAP,
     LAST,
     load,
-    repeated_and_shuffled,
+    other_arrivals,
     simulated_lines,
     table_of,
+    visits_of,
 )
-from clickstream_assets_tests.analytics.records import at, day, event_table
+from clickstream_assets_tests.analytics.records import day, event_table
 
 HOUR = timedelta(hours=1)
 Rows = list[dict[str, Any]]
@@ -65,9 +62,7 @@ def follow(
 def of_day(engine: Engine, events: Rows, date_text: str = "2024-05-01") -> Rows:
     df = engine.from_arrow(event_table(events))
     the_day = day(date_text)
-    visits = sessions(df, the_day - timedelta(days=2), the_day + timedelta(days=1), GAP, 60)
-    kept = engine.from_arrow(conform(engine.to_arrow(visits), SESSIONS))
-    return follow(engine, df, kept, the_day, the_day, HOUR)
+    return follow(engine, df, visits_of(engine, df, the_day, the_day), the_day, the_day, HOUR)
 
 
 def counts(rows: Rows, date_: date | None = None) -> dict[tuple[str, str], tuple[int, ...]]:
@@ -81,13 +76,7 @@ def counts(rows: Rows, date_: date | None = None) -> dict[tuple[str, str], tuple
 def event(
     time: str, kind: str, user: str = "u", category: str | None = "shoes", **more: Any
 ) -> dict[str, Any]:
-    return {
-        "user_id": user,
-        "event_time": at(f"2024-05-{time}"),
-        "event_type": kind,
-        "product_category": category,
-        **more,
-    }
+    return records.event(kind, f"2024-05-{time}", user, product_category=category, **more)
 
 
 STEPS = {
@@ -95,16 +84,10 @@ STEPS = {
     "a view alone": (["01 10:00 view"], (1, 0, 0)),
     "no cart": (["01 10:00 view", "01 10:20 purchase"], (1, 0, 0)),
     "cart before the view": (["01 10:00 add_to_cart", "01 10:01 view"], (1, 0, 0)),
-    "purchase before the cart": (
-        ["01 10:00 view", "01 10:05 purchase", "01 10:10 add_to_cart"],
-        (1, 1, 0),
-    ),
+    "purchase before the cart": (["01 10:00 view", "01 10:05 purchase", "01 10:10 add_to_cart"], (1, 1, 0)),
     "at the end of the window": (["01 10:00 view", "01 11:00 add_to_cart"], (1, 1, 0)),
     "after the window": (["01 10:00 view", "01 11:00:00.000001 add_to_cart"], (1, 0, 0)),
-    "counted from the view": (
-        ["01 10:00 view", "01 10:50 add_to_cart", "01 11:10 purchase"],
-        (1, 1, 0),
-    ),
+    "counted from the view": (["01 10:00 view", "01 10:50 add_to_cart", "01 11:10 purchase"], (1, 1, 0)),
     "a later view works": (
         ["01 10:00 view", "01 10:30 view", "01 10:50 add_to_cart", "01 11:10 purchase"],
         (1, 1, 1),
@@ -117,26 +100,14 @@ STEPS = {
         ["01 10:00 view", "01 10:01 add_to_cart", "01 10:30 view", "01 11:10 purchase"],
         (1, 1, 0),
     ),
-    "at the same moment": (
-        ["01 10:00 view", "01 10:00 add_to_cart", "01 10:00 purchase"],
-        (1, 1, 1),
-    ),
-    "past midnight": (
-        ["01 23:30 view", "02 00:10 add_to_cart", "02 00:30 purchase"],
-        (1, 1, 1),
-    ),
+    "at the same moment": (["01 10:00 view", "01 10:00 add_to_cart", "01 10:00 purchase"], (1, 1, 1)),
+    "past midnight": (["01 23:30 view", "02 00:10 add_to_cart", "02 00:30 purchase"], (1, 1, 1)),
     "in the last moment": (
         ["01 23:59:59.999999 view", "02 00:59:59.999999 add_to_cart", "02 01:00 purchase"],
         (1, 1, 0),
     ),
-    "too long past midnight": (
-        ["01 23:30 view", "02 00:30:00.000001 add_to_cart"],
-        (1, 0, 0),
-    ),
-    "only the day's own views": (
-        ["02 00:05 view", "02 00:10 add_to_cart", "01 12:00 view"],
-        (1, 0, 0),
-    ),
+    "too long past midnight": (["01 23:30 view", "02 00:30:00.000001 add_to_cart"], (1, 0, 0)),
+    "only the day's own views": (["02 00:05 view", "02 00:10 add_to_cart", "01 12:00 view"], (1, 0, 0)),
     "no view": (["01 10:00 add_to_cart", "01 10:00 purchase"], None),
 }
 
@@ -223,13 +194,9 @@ def test_the_funnel_is_that_of_every_view_tried_with_every_later_step(engine: En
 
 @pytest.mark.long_on_spark
 def test_days_one_by_one_or_from_lines_in_another_order_have_the_same_funnels(engine: Engine):
-    lines = simulated_lines(seed=4, bots=0.1)
-    events, visits = load(engine, lines)
+    events, visits = load(engine, simulated_lines(4, bots=0.1))
     whole = follow(engine, events, visits, FIRST, LAST, HOUR)
     days = [FIRST + timedelta(days=number) for number in (0, 1, 2)]
     assert [row for one in days for row in follow(engine, events, visits, one, one, HOUR)] == whole
-    for arrived in (
-        simulated_lines(seed=4, bots=0.1, faults=BAD_DAY),
-        repeated_and_shuffled(lines, seed=4),
-    ):
+    for arrived in other_arrivals(4):
         assert follow(engine, *load(engine, arrived), FIRST, LAST, HOUR) == whole

@@ -14,7 +14,6 @@ from clickstream_assets.analytics.funnel import funnel
 from clickstream_assets.analytics.persons import persons_events
 from clickstream_assets.analytics.products import category_conversion, product_performance
 from clickstream_assets.analytics.segments import user_segments
-from clickstream_assets.analytics.sessions import sessions
 from clickstream_assets.analytics.summary import daily_summary
 from clickstream_assets.catalogue import (
     CATEGORY_CONVERSION,
@@ -22,13 +21,11 @@ from clickstream_assets.catalogue import (
     DAILY_SUMMARY,
     FUNNEL,
     PRODUCT_PERFORMANCE,
-    SESSIONS,
 )
 from clickstream_assets.engine import Engine
 from clickstream_assets.ingest.event_frames import load_events
-from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.analytics.by_hand import rate
-from clickstream_assets_tests.analytics.days import GAP, table_of
+from clickstream_assets_tests.analytics.days import table_of, visits_of
 from clickstream_assets_tests.analytics.records import RULES
 from clickstream_assets_tests.conftest import DATA
 
@@ -50,8 +47,7 @@ def read() -> list[dict[str, str]]:
 def test_the_tables_of_a_real_day_say_what_is_in_its_file(engine: Engine):
     rows = read()
     events = engine.persist(load_events(engine, FILE, RULES).events)
-    visits = sessions(events, DAY - timedelta(days=2), DAY + timedelta(days=1), GAP, NO_BOTS)
-    kept = engine.from_arrow(conform(engine.to_arrow(visits), SESSIONS))
+    kept = visits_of(engine, events, DAY, DAY, NO_BOTS)
     persons = persons_events(events, kept, DAY, DAY)
 
     (summary,) = table_of(engine, daily_summary(events, kept, DAY, DAY), DAILY_SUMMARY)

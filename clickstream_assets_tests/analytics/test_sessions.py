@@ -14,7 +14,8 @@ from clickstream_assets.analytics.sessions import days_reached, sessions, spille
 from clickstream_assets.catalogue import SESSIONS
 from clickstream_assets.engine import Engine
 from clickstream_assets.stores.lake import conform
-from clickstream_assets_tests.analytics.records import at, day, event_table, money, rows_of
+from clickstream_assets_tests.analytics.days import visits_of
+from clickstream_assets_tests.analytics.records import at, day, event, event_table, money, rows_of
 
 GAP = timedelta(minutes=30)
 DAY = timedelta(days=1)
@@ -24,11 +25,8 @@ def compute(
     engine: Engine, events: list[dict], first: str, last: str, views: int = 60, **cuts: bool
 ) -> list[dict]:
     df = sessions(engine.from_arrow(event_table(events)), day(first), day(last), GAP, views, **cuts)
-    return (
-        conform(engine.to_arrow(df), SESSIONS)
-        .sort_by([("user_id", "ascending"), ("start_time", "ascending")])
-        .to_pylist()
-    )
+    order = [("user_id", "ascending"), ("start_time", "ascending")]
+    return conform(engine.to_arrow(df), SESSIONS).sort_by(order).to_pylist()
 
 
 def views(user: str, *times: str, **more) -> list[dict]:
@@ -68,33 +66,11 @@ def test_a_session_says_what_happened_in_it(engine: Engine):
     rows = compute(
         engine,
         [
-            {
-                "user_id": "u",
-                "event_time": at("2024-05-01 10:00"),
-                "event_type": "search",
-                "product_id": None,
-            },
-            {"user_id": "u", "event_time": at("2024-05-01 10:01"), "product_id": "a"},
-            {
-                "user_id": "u",
-                "event_time": at("2024-05-01 10:02"),
-                "event_type": "add_to_cart",
-                "product_id": "b",
-            },
-            {
-                "user_id": "u",
-                "event_time": at("2024-05-01 10:03:30"),
-                "event_type": "purchase",
-                "product_id": "b",
-                "price": Decimal("19.99"),
-                "quantity": 3,
-            },
-            {
-                "user_id": "u",
-                "event_time": at("2024-05-01 10:03:30.500"),
-                "event_type": "purchase",
-                "product_id": "c",
-            },
+            event("search", "2024-05-01 10:00", product_id=None),
+            event("view", "2024-05-01 10:01", product_id="a"),
+            event("add_to_cart", "2024-05-01 10:02", product_id="b"),
+            event("purchase", "2024-05-01 10:03:30", product_id="b", price=Decimal("19.99"), quantity=3),
+            event("purchase", "2024-05-01 10:03:30.500", product_id="c"),
         ],
         "2024-05-01",
         "2024-05-01",
@@ -102,13 +78,8 @@ def test_a_session_says_what_happened_in_it(engine: Engine):
     (row,) = rows
     assert row["session_date"] == day("2024-05-01")
     assert row["duration_seconds"] == 210
-    assert (row["total_events"], row["views"], row["add_to_carts"], row["purchases"], row["searches"]) == (
-        5,
-        1,
-        1,
-        2,
-        1,
-    )
+    counts = ("total_events", "views", "add_to_carts", "purchases", "searches")
+    assert [row[name] for name in counts] == [5, 1, 1, 2, 1]
     assert (row["distinct_products"], row["entry_product_id"], row["exit_product_id"]) == (3, "a", "c")
     assert row["revenue"] == money("59.97")
     assert (row["is_bot"], row["bot_reason"]) == (False, None)
@@ -339,9 +310,9 @@ def test_recomputing_the_days_reached_brings_everything_up_to_date(duckdb_engine
     }
 
     new, everything = event_table(late), event_table(events)
-    for touched in changed_days(engine, new, everything):
-        if str(touched) in table:
-            table[str(touched)] = compute(engine, events, str(touched), str(touched), **cuts)
+    for dirty in changed_days(engine, new, everything):
+        if str(dirty) in table:
+            table[str(dirty)] = compute(engine, events, str(dirty), str(dirty), **cuts)
     assert _found([row for rows in table.values() for row in rows]) == _by_definition(events, **cuts)
 
 
@@ -380,18 +351,8 @@ def test_what_lies_after_midnight_is_moved_to_its_own_day(engine: Engine):
         *views("ant", "2024-05-01 10:00", "2024-05-01 10:05"),
     ]
     df = engine.from_arrow(event_table(events))
-    visits = engine.from_arrow(
-        conform(
-            engine.to_arrow(sessions(df, day("2024-04-30"), day("2024-05-03"), GAP, 60)),
-            SESSIONS,
-        )
-    )
-    moved = engine.to_arrow(spilled(df, visits, day("2024-05-01"), day("2024-05-02")))
+    first, second = day("2024-05-01"), day("2024-05-02")
+    moved = engine.to_arrow(spilled(df, visits_of(engine, df, first, second), first, second))
     assert moved.to_pylist() == [
-        {
-            "session_date": day("2024-05-01"),
-            "event_date": day("2024-05-02"),
-            "events": 3,
-            "revenue": money("10"),
-        }
+        {"session_date": first, "event_date": second, "events": 3, "revenue": money("10")}
     ]

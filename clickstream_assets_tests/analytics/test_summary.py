@@ -6,34 +6,31 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from clickstream_assets.analytics.sessions import sessions
 from clickstream_assets.analytics.summary import daily_summary
-from clickstream_assets.catalogue import DAILY_SUMMARY, SESSIONS
+from clickstream_assets.catalogue import DAILY_SUMMARY
 from clickstream_assets.engine import Engine
-from clickstream_assets.stores.lake import conform
-from clickstream_assets_tests.analytics import by_hand
+from clickstream_assets_tests.analytics import by_hand, records
 from clickstream_assets_tests.analytics.days import (
-    BAD_DAY,
     FIRST,
     GAP,
     LAST,
     load,
-    repeated_and_shuffled,
+    other_arrivals,
     simulated_lines,
     table_of,
+    visits_of,
 )
 from clickstream_assets_tests.analytics.records import at, day, event_table, money
 
 
 def summarise(engine: Engine, events: list[dict[str, Any]], first: str, last: str) -> list[dict[str, Any]]:
     df = engine.from_arrow(event_table(events))
-    visits = sessions(df, day(first) - timedelta(days=2), day(last), GAP, 60)
-    kept = engine.from_arrow(conform(engine.to_arrow(visits), SESSIONS))
-    return table_of(engine, daily_summary(df, kept, day(first), day(last)), DAILY_SUMMARY)
+    visits = visits_of(engine, df, day(first), day(last))
+    return table_of(engine, daily_summary(df, visits, day(first), day(last)), DAILY_SUMMARY)
 
 
 def event(user: str, time: str, kind: str = "view", **more: Any) -> dict[str, Any]:
-    return {"user_id": user, "event_time": at(f"2024-05-0{time}"), "event_type": kind, **more}
+    return records.event(kind, f"2024-05-0{time}", user, **more)
 
 
 def test_a_day_is_summed_up_without_bots_who_are_counted_apart(engine: Engine):
@@ -105,15 +102,9 @@ def test_the_summary_says_what_plain_loops_find_in_the_lines(engine: Engine):
 
 
 def test_lines_that_come_late_twice_broken_or_in_another_order_make_the_same_summary(engine: Engine):
-    lines = simulated_lines(seed=4, bots=0.1)
-    arrivals = (
-        lines,
-        simulated_lines(seed=4, bots=0.1, faults=BAD_DAY),
-        repeated_and_shuffled(lines, seed=4),
-    )
     clean, *others = (
         table_of(engine, daily_summary(*load(engine, arrived), FIRST, LAST), DAILY_SUMMARY)
-        for arrived in arrivals
+        for arrived in (simulated_lines(4, bots=0.1), *other_arrivals(4))
     )
     assert all(row["bot_events"] for row in clean)
     assert others == [clean, clean]
