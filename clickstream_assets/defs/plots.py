@@ -1,7 +1,7 @@
-"""Figures a person would rather see: small bar charts for an asset's metadata."""
+"""Metadata that a person reads: small bar charts and tables."""
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import dagster as dg
@@ -32,3 +32,10 @@ def bar_plot(title: str, values: Mapping[str, float]) -> dg.MarkdownMetadataValu
     )
     encoded = b64encode(picture.encode()).decode()
     return dg.MetadataValue.md(f"![{title}](data:image/svg+xml;base64,{encoded})")
+
+
+def text_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
+    """Lay rows out as a table; whole numbers get separators of thousands."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    cells = ([f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in line] for line in lines)
+    return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in cells))

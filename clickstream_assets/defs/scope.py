@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Self, TypeAlias
 
 import dagster as dg
 
-from clickstream_assets.analytics.persons import EVENT_COLUMNS, SESSION_COLUMNS, between
+from clickstream_assets.analytics.persons import EVENT_COLUMNS, SESSION_COLUMNS, between, persons_events
 from clickstream_assets.catalogue import EVENTS, SESSIONS, Table
 from clickstream_assets.defs.dagster_private import (
     FIRST_PARTITION_TAG,
@@ -18,6 +18,7 @@ from clickstream_assets.defs.dagster_private import (
     PARTITION_TAG,
     last_evaluation,
 )
+from clickstream_assets.defs.partitions import replace_days
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.stores.lake import Lake
@@ -72,6 +73,18 @@ def events_and_sessions(context: Context, lake: Lake, *more: str) -> tuple[DataF
     return run_events(context, lake, (*EVENT_COLUMNS, *more)), lake.read(SESSIONS, columns=SESSION_COLUMNS)
 
 
+def replace_days_of_persons(
+    context: dg.AssetExecutionContext, lake: Lake, table: Table, compute: Callable[[DataFrame], DataFrame]
+) -> None:
+    """Replace the rows of the run's days by those that `compute` makes of these days' events without bots'."""
+    replace_days(
+        context,
+        lake,
+        table,
+        lambda first, last: compute(persons_events(*events_and_sessions(context, lake), first, last)),
+    )
+
+
 @dataclass(frozen=True)
 class Passed:
     """The findings of a check of ingest batches when it last passed; none where it has to look at everything.
@@ -83,7 +96,7 @@ class Passed:
     batch: int
     """Last batch that it has looked at."""
     audited_at: float
-    """When it looked at all batches; seconds since 1970."""
+    """The time at which it looked at all batches; seconds since 1970."""
     metadata: dict[str, Any]
 
     @classmethod

@@ -1,4 +1,4 @@
-"""When the `dirty_days` sensor asks for a refresh run, and of which days: a test per transition."""
+"""The sensor `dirty_days`, which asks for refresh runs of days: a test per transition."""
 
 from __future__ import annotations
 
@@ -84,11 +84,8 @@ def days(tags: Mapping[str, str]) -> tuple[str, str]:
     return tags["dagster/asset_partition_range_start"], tags["dagster/asset_partition_range_end"]
 
 
-def test_nothing_reported_starts_nothing(refreshing: Refreshing):
+def test_without_a_day_nothing_starts(refreshing: Refreshing):
     assert refreshing.look() == UP_TO_DATE
-
-
-def test_a_report_of_no_days_starts_nothing(refreshing: Refreshing):
     refreshing.report()
     assert refreshing.look() == UP_TO_DATE
 
@@ -102,20 +99,24 @@ def test_one_day_is_a_run_with_the_models_and_what_is_served(refreshing: Refresh
     assert request.partition_key is None
 
 
-def test_days_in_a_row_are_one_run_whoever_reported_them(refreshing: Refreshing):
-    refreshing.report("2024-05-03", "2024-05-01")
-    refreshing.report("2024-05-02", "2024-05-01")
-    assert days(refreshing.ask().tags) == ("2024-05-01", "2024-05-03")
+RANGES = {
+    "days in a row are one run, whichever batch reported them": ("05-03 05-01, 05-02 05-01", "05-01 05-03"),
+    "they go on over the end of a month": ("02-28 02-29 03-01", "02-28 03-01"),
+    "a week-end without events does not part them": ("05-02 05-03 05-06 05-10", "05-02 05-06"),
+    "days around the one that has waited longest come along": (
+        "05-08, 05-01 05-05 05-07 05-10 05-20",
+        "05-05 05-10",
+    ),
+}
 
 
-def test_days_in_a_row_go_on_over_the_end_of_a_month(refreshing: Refreshing):
-    refreshing.report("2024-02-28", "2024-02-29", "2024-03-01")
-    assert days(refreshing.ask().tags) == ("2024-02-28", "2024-03-01")
-
-
-def test_a_week_end_without_events_does_not_part_a_range(refreshing: Refreshing):
-    refreshing.report("2024-05-02", "2024-05-03", "2024-05-06", "2024-05-10")
-    assert days(refreshing.ask().tags) == ("2024-05-02", "2024-05-06")
+@pytest.mark.parametrize(("reports", "expected"), RANGES.values(), ids=RANGES)
+def test_a_run_takes_the_days_around_the_one_that_has_waited_longest(
+    refreshing: Refreshing, reports: str, expected: str
+):
+    for report in reports.split(", "):
+        refreshing.report(*(f"2024-{day}" for day in report.split()))
+    assert days(refreshing.ask().tags) == tuple(f"2024-{day}" for day in expected.split())
 
 
 def test_ranges_come_one_after_another_each_with_all_that_rests_on_it(refreshing: Refreshing):
@@ -153,12 +154,6 @@ def test_a_day_that_fails_each_time_does_not_keep_another_waiting(refreshing: Re
     assert days(request.tags) == ("2024-05-11", "2024-05-11")
     refreshing.run(request)
     assert days(refreshing.ask().tags) == ("2024-05-01", "2024-05-01")
-
-
-def test_days_around_the_one_that_has_waited_longest_come_along(refreshing: Refreshing):
-    refreshing.report("2024-05-08")
-    refreshing.report("2024-05-01", "2024-05-05", "2024-05-07", "2024-05-10", "2024-05-20")
-    assert days(refreshing.ask().tags) == ("2024-05-05", "2024-05-10")
 
 
 def test_a_report_is_not_acted_on_before_its_checks(refreshing: Refreshing):
@@ -199,7 +194,7 @@ def test_days_that_are_reported_during_an_evaluation_are_asked_for_by_it(
     assert refreshing.look() == UP_TO_DATE
 
 
-def test_a_second_run_does_not_start_beside_one_that_is_under_way(refreshing: Refreshing):
+def test_a_second_run_does_not_start_while_one_is_under_way(refreshing: Refreshing):
     refreshing.report("2024-05-01")
     run = refreshing.start(refreshing.ask())
     refreshing.report("2024-05-05")
@@ -210,7 +205,7 @@ def test_a_second_run_does_not_start_beside_one_that_is_under_way(refreshing: Re
     assert days(refreshing.ask().tags) == ("2024-05-05", "2024-05-05")
 
 
-def test_a_run_that_a_person_started_is_not_run_beside(refreshing: Refreshing):
+def test_a_run_that_a_person_started_is_waited_for(refreshing: Refreshing):
     refreshing.report("2024-05-01")
     run = start_run(refreshing.instance, "refresh")
     assert refreshing.look() == f"run {run.run_id} is under way; 1 days wait"

@@ -1,4 +1,4 @@
-"""When the `new_records` sensor asks for an ingest run: a test per transition."""
+"""The sensor `new_records`, which asks for ingest runs: a test per transition."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def asked_for(result: SensorExecutionData) -> int:
 
 
 def refused(result: SensorExecutionData) -> str:
-    """Why there is no run."""
+    """Return why there is no run."""
     assert not result.run_requests
     assert result.skip_message
     return result.skip_message

@@ -6,6 +6,7 @@ import dagster as dg
 
 from clickstream_assets.catalogue import TABLES
 from clickstream_assets.defs.jobs import ONE_AT_A_TIME
+from clickstream_assets.defs.plots import text_table
 from clickstream_assets.defs.steps import step
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
@@ -26,23 +27,19 @@ def delete_old_windows(context: dg.OpExecutionContext, settings: Settings, lake:
 def maintain_tables(context: dg.OpExecutionContext, settings: Settings, lake: Lake) -> None:
     """Maintain each table that is there; can be repeated, and interrupted, at any time."""
     retention = timedelta(days=settings.lake_retention_days)
-    lines = ["| table | rows | files before | files after | deleted from storage |", "|---|---|---|---|---|"]
-    before = after = removed = 0
-    for table in filter(lake.exists, TABLES.values()):
-        done = lake.maintain(table, retention)
-        lines.append(
-            f"| {table.name} | {done.rows:,} | {done.files_before:,} | {done.files_after:,} "
-            f"| {done.removed_files:,} |"
-        )
-        before += done.files_before
-        after += done.files_after
-        removed += done.removed_files
+    done = {table.name: lake.maintain(table, retention) for table in filter(lake.exists, TABLES.values())}
     context.add_output_metadata(
         {
-            "files_before": before,
-            "files_after": after,
-            "removed_files": removed,
-            "tables": dg.MetadataValue.md("\n".join(lines)),
+            "files_before": sum(table.files_before for table in done.values()),
+            "files_after": sum(table.files_after for table in done.values()),
+            "removed_files": sum(table.removed_files for table in done.values()),
+            "tables": text_table(
+                ["table", "rows", "files before", "files after", "deleted from storage"],
+                [
+                    (name, table.rows, table.files_before, table.files_after, table.removed_files)
+                    for name, table in done.items()
+                ],
+            ),
         }
     )
 

@@ -1,4 +1,4 @@
-"""From events to a judged model: interactions, factors, popularity, and the evaluation that chooses.
+"""From events to an evaluated model: interactions, factors, popularity, and the evaluation that chooses.
 
 Not partitioned: a model learns from all days. Each asset is replaced whole.
 """
@@ -16,6 +16,7 @@ from clickstream_assets.catalogue import (
     USER_FACTORS,
 )
 from clickstream_assets.defs.assets import URGENT, Metadata, table_asset
+from clickstream_assets.defs.plots import text_table
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.engine import DataFrame
@@ -97,18 +98,16 @@ def model_evaluation(
     )
     table = evaluation_table(evaluations, choice, str(metadata_value(model, "model_version")))
     lake.replace(MODEL_EVALUATION, lake.engine.from_arrow(table))
-    figures = [
-        f"| {row['algorithm']} | {row['ndcg']:.4f} | {row['map']:.4f} | {row['precision']:.4f} | {row['recall']:.4f} "
-        f"| {row['coverage']:.3f} | {row['seconds']:.1f} | {'yes' if row['chosen'] else ''} |"
-        for row in table.to_pylist()
-    ]
-    header = [
-        "| algorithm | nDCG | MAP | precision | recall | coverage | seconds | chosen |",
-        "|---" * 8 + "|",
-    ]
+    figures = ("ndcg", "map", "precision", "recall", "coverage", "seconds")
     return {
         "chosen": choice.algorithm,
         "reason": choice.reason,
-        "evaluation": dg.MetadataValue.md("\n".join([*header, *figures])),
+        "evaluation": text_table(
+            ["algorithm", *figures, "chosen"],
+            [
+                (row["algorithm"], *(f"{row[name]:.4f}" for name in figures), "yes" if row["chosen"] else "")
+                for row in table.to_pylist()
+            ],
+        ),
         **{f"ndcg_{row['algorithm']}": row["ndcg"] for row in table.to_pylist()},
     }

@@ -4,6 +4,7 @@ import dagster as dg
 
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.defs.checks import SAMPLES, table_check
+from clickstream_assets.defs.plots import text_table
 from clickstream_assets.defs.scope import Passed
 from clickstream_assets.engine import functions_of
 from clickstream_assets.ingest.classification import (
@@ -35,10 +36,6 @@ def counts_close(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.Asset
             totals[name] += row[name]
     hours = dict(sorted(hours.items())[-HOURS_SHOWN:])
     classified = sum(totals[table.name] for table in CLASSIFIED_TABLES)
-    rows = [
-        f"| {hour} | {' | '.join(f'{counts[name]:,}' for name in NAMES)} |" for hour, counts in hours.items()
-    ]
-    header = [f"| received (UTC) | {' | '.join(NAMES)} |", "|---" * (len(NAMES) + 1) + "|"]
     return dg.AssetCheckResult(
         passed=totals[RAW_EVENTS.name] == classified and not wrong,
         metadata={
@@ -51,7 +48,10 @@ def counts_close(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.Asset
                 for row in wrong
             ],
             "hours": hours,
-            "by_hour": dg.MetadataValue.md("\n".join([*header, *rows])),
+            "by_hour": text_table(
+                ["received (UTC)", *NAMES],
+                [(hour, *(counts[name] for name in NAMES)) for hour, counts in hours.items()],
+            ),
         },
     )
 

@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from clickstream_assets.analytics.funnel import funnel as compute_funnel
-from clickstream_assets.analytics.persons import between, persons_events
+from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.products import category_conversion as compute_category_conversion
 from clickstream_assets.analytics.products import product_performance as compute_product_performance
 from clickstream_assets.analytics.summary import daily_summary as compute_daily_summary
@@ -32,7 +32,7 @@ from clickstream_assets.defs.partitions import (
 from clickstream_assets.defs.plots import bar_plot
 from clickstream_assets.defs.reports.build import outdated_days, report_rows, update_reports
 from clickstream_assets.defs.reports.mail import mail_reports
-from clickstream_assets.defs.scope import events_and_sessions
+from clickstream_assets.defs.scope import events_and_sessions, replace_days_of_persons
 from clickstream_assets.defs.steps import Retry
 from clickstream_assets.reports.text import render_text
 from clickstream_assets.settings import Settings
@@ -65,14 +65,7 @@ def _plot(
 @table_asset(PRODUCT_PERFORMANCE, deps=["events", SESSIONS_BEFORE], is_daily=True)
 def product_performance(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     """One row per product and UTC day, ranked by views. No bots."""
-    replace_days(
-        context,
-        lake,
-        PRODUCT_PERFORMANCE,
-        lambda first, last: compute_product_performance(
-            persons_events(*events_and_sessions(context, lake), first, last)
-        ),
-    )
+    replace_days_of_persons(context, lake, PRODUCT_PERFORMANCE, compute_product_performance)
 
     def most_viewed(rows: list[dict]) -> dict[str, float]:
         ranked = sorted(rows, key=lambda row: row["rank"])[:PLOTTED_PRODUCTS]
@@ -84,14 +77,7 @@ def product_performance(context: dg.AssetExecutionContext, lake: Lake) -> Metada
 @table_asset(CATEGORY_CONVERSION, deps=["events", SESSIONS_BEFORE], is_daily=True)
 def category_conversion(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     """One row per product category and UTC day: views, purchases and their rate. No bots."""
-    replace_days(
-        context,
-        lake,
-        CATEGORY_CONVERSION,
-        lambda first, last: compute_category_conversion(
-            persons_events(*events_and_sessions(context, lake), first, last)
-        ),
-    )
+    replace_days_of_persons(context, lake, CATEGORY_CONVERSION, compute_category_conversion)
     return _plot(
         context,
         lake,

@@ -8,7 +8,7 @@ from clickstream_assets.analytics.carts import CartRules, abandonments, cart_sta
 from clickstream_assets.analytics.cohorts import cohort_retention as compute_cohort_retention
 from clickstream_assets.analytics.customers import customer_segments as compute_customer_segments
 from clickstream_assets.analytics.customers import first_changed, orders, segment_days
-from clickstream_assets.analytics.persons import between, persons_events
+from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.segments import user_segments as compute_user_segments
 from clickstream_assets.catalogue import (
     COHORT_RETENTION,
@@ -18,9 +18,9 @@ from clickstream_assets.catalogue import (
     USER_SEGMENTS,
 )
 from clickstream_assets.defs.assets import Metadata, table_asset
-from clickstream_assets.defs.partitions import SESSIONS_BEFORE, days_of, replace_days
+from clickstream_assets.defs.partitions import SESSIONS_BEFORE, days_of
 from clickstream_assets.defs.plots import bar_plot
-from clickstream_assets.defs.scope import NO_DAY, REPLACED_FROM, events_and_sessions
+from clickstream_assets.defs.scope import NO_DAY, REPLACED_FROM, replace_days_of_persons
 from clickstream_assets.defs.shopping import newest_time, shopping_events
 from clickstream_assets.defs.sums import counts_by
 from clickstream_assets.engine import functions_of
@@ -34,14 +34,7 @@ ORDERS_PER_CHUNK = 5_000_000
 @table_asset(USER_SEGMENTS, deps=["events", SESSIONS_BEFORE], is_daily=True)
 def user_segments(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     """One row per user and UTC day: buyer (purchased that day) or window shopper. No bots."""
-    replace_days(
-        context,
-        lake,
-        USER_SEGMENTS,
-        lambda first, last: compute_user_segments(
-            persons_events(*events_and_sessions(context, lake), first, last)
-        ),
-    )
+    replace_days_of_persons(context, lake, USER_SEGMENTS, compute_user_segments)
     first, last = days_of(context)
     users = counts_by(lake, between(lake.read(USER_SEGMENTS), "report_date", first, last), "segment")
     return {

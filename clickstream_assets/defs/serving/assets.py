@@ -1,6 +1,7 @@
 """PostgreSQL's tables, for the API and the shop's own programs; each publication is one transaction."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import date
 from typing import Any
 
@@ -42,7 +43,7 @@ from clickstream_assets.recommender.ranking import Model, Products
 from clickstream_assets.recommender.selection import met_products, recommend
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform
-from clickstream_assets.stores.postgres.publishing import Publication, Published, Scope
+from clickstream_assets.stores.postgres.publishing import Publication, Scope
 
 DAILY_TABLES = tuple(t for t in SERVED_TABLES if t.day and t not in (PRODUCT_WINDOWS, CUSTOMER_SEGMENTS))
 """Tables of daily assets. The stream writes its windows itself, and customers change from some day on."""
@@ -68,15 +69,6 @@ def _days_of_reports(lake: Lake, publication: Publication, first: date, last: da
     return min(days), max(days)
 
 
-def _changes(published: Published) -> dict[str, int]:
-    return {
-        "rows": published.rows,
-        "inserted": published.inserted,
-        "updated": published.updated,
-        "deleted": published.deleted,
-    }
-
-
 @table_asset(*DAILY_TABLES, deps=[table.name for table in DAILY_TABLES], is_daily=True, kinds={"postgres"})
 def published_days(context: dg.AssetExecutionContext, lake: Lake, postgres: PostgresResource) -> Metadata:
     """The days' rows of PostgreSQL's `clickstream_sessions` and of the tables that have the lake's names, equal to it.
@@ -93,7 +85,7 @@ def published_days(context: dg.AssetExecutionContext, lake: Lake, postgres: Post
             start, end = reported if table in (FUNNEL, DAILY_REPORT) else (first, last)
             rows = _rows_of_days(lake, table, start, end)
             scope = Scope(str(table.day), start, end)
-            changes[table.served_name] = _changes(publication.publish(table, rows, scope))
+            changes[table.served_name] = asdict(publication.publish(table, rows, scope))
     return {
         "changes": changes,
         "dagster/partition_row_count": sum(change["rows"] for change in changes.values()),
@@ -121,11 +113,10 @@ def published_shoppers(lake: Lake, postgres: PostgresResource) -> Metadata:
         if changed:
             last = max([*before["report_date"].to_pylist(), *days["report_date"].to_pylist()])
             customers = _rows_of_days(lake, CUSTOMER_SEGMENTS, changed, last)
-            changes[CUSTOMER_SEGMENTS.name] = _changes(
-                publication.publish(CUSTOMER_SEGMENTS, customers, Scope("report_date", changed, last))
-            )
+            scope = Scope("report_date", changed, last)
+            changes[CUSTOMER_SEGMENTS.name] = asdict(publication.publish(CUSTOMER_SEGMENTS, customers, scope))
         for table, its_rows in rows.items():
-            changes[table.served_name] = _changes(publication.publish(table, its_rows))
+            changes[table.served_name] = asdict(publication.publish(table, its_rows))
     return {
         "changes": changes,
         "customers_from": str(changed) if changed else NO_DAY,
@@ -197,7 +188,7 @@ def product_recommendations(
     users: list[int] = []
     lists = _lists(engine, model, interactions, settings.recommendations_per_user, model_version, users)
     with postgres.publication() as publication:
-        changes = _changes(publication.publish(PRODUCT_RECOMMENDATIONS, lists))
+        changes = asdict(publication.publish(PRODUCT_RECOMMENDATIONS, lists))
         record |= {"users": sum(users), "rows": changes["rows"]}
         publication.publish(MET_PRODUCTS, met)
         publication.publish(POPULAR_PRODUCTS, popular)

@@ -4,6 +4,7 @@ import dagster as dg
 
 from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.defs.checks import SAMPLES, table_check
+from clickstream_assets.defs.plots import text_table
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.reconciliation import Reason, reconcile, reconcile_alerts
@@ -29,10 +30,8 @@ def stream_agrees_with_batch(settings: Settings, lake: Lake) -> dg.AssetCheckRes
             description=f"nothing was compared: {reconciliation.waiting}",
             metadata={"compared": 0},
         )
-    header = ["| window | product | stream | batch | late | repeated | reason |", "|---" * 7 + "|"]
     rows = [
-        f"| {d.window_start:%Y-%m-%d %H:%M} | {d.product_id} | {d.streamed} | {d.batch} | {d.late} | {d.repeated} "
-        f"| {d.reason} |"
+        (f"{d.window_start:%Y-%m-%d %H:%M}", d.product_id, d.streamed, d.batch, d.late, d.repeated, d.reason)
         for d in reconciliation.differences[:SHOWN]
     ]
     return dg.AssetCheckResult(
@@ -42,7 +41,9 @@ def stream_agrees_with_batch(settings: Settings, lake: Lake) -> dg.AssetCheckRes
             "compared": reconciliation.compared,
             "equal": reconciliation.compared - len(reconciliation.differences),
             **{reason.name.lower(): reconciliation.count(reason) for reason in Reason},
-            "differences": dg.MetadataValue.md("\n".join([*header, *rows])),
+            "differences": text_table(
+                ["window", "product", "stream", "batch", "late", "repeated", "reason"], rows
+            ),
         },
     )
 
