@@ -64,6 +64,8 @@ def test_a_run_reports_what_it_did_and_its_checks_agree(pipeline: Pipeline, defi
     result = run(pipeline, definitions)
     found = checks(result)
     assert {name: check.passed for name, check in found.items()} == {
+        "keys_are_unique": True,
+        "values_are_allowed": True,
         "window_keys_are_unique": True,
         "stream_agrees_with_batch": True,
         "alerts_follow_from_windows": True,
@@ -147,6 +149,8 @@ def test_checks_run_by_themselves_while_a_process_owns_the_streams(
         result = definitions.resolve_job_def("stream_checks").execute_in_process(instance=pipeline.instance)
         found = checks(result)
         assert {name: check.passed for name, check in found.items()} == {
+            "keys_are_unique": True,
+            "values_are_allowed": True,
             "window_keys_are_unique": True,
             "stream_agrees_with_batch": True,
             "alerts_follow_from_windows": True,

@@ -84,7 +84,8 @@ def store_something(stack: Stack) -> None:
     with database(stack) as connection:
         connection.execute("create table kept as select 42 as answer")
     search(stack, "PUT", "/kept/_doc/1?refresh=true", {"answer": 42})
-    AdminClient({"bootstrap.servers": servers}).create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result(30)
+    admin = AdminClient({"bootstrap.servers": servers})
+    admin.create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result(30)
     failures = []
     producer = Producer(
         {

@@ -27,6 +27,14 @@ class WatchedClient(KafkaNetClient):
         def connect_and_watch(*arguments: Any, **options: Any) -> Any:
             connection = connect(*arguments, **options)
             connection.init_future.add_errback(self._note)
+            close = connection.close
+
+            def note_and_close(error: BaseException | None = None) -> None:
+                # A broker that refuses a login hangs up; where that is seen first, the refusal comes only here.
+                self._note(error)
+                close(error)
+
+            connection.close = note_and_close
             return connection
 
         self._manager.get_connection = connect_and_watch
@@ -36,9 +44,9 @@ class WatchedClient(KafkaNetClient):
         """Whether a broker refused the login."""
         return isinstance(self.failure, SaslAuthenticationFailedError | UnsupportedSaslMechanismError)
 
-    def _note(self, error: BaseException) -> None:
+    def _note(self, error: BaseException | None) -> None:
         # The client tries again until its time is up, and the last attempt is cut short.
-        if not self.refused:
+        if error and not self.refused:
             self.failure = error
 
 
