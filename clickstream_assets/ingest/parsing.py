@@ -44,6 +44,9 @@ MAX_QUANTITY = 1_000_000_000
 # Of price times quantity. Amounts and their sums are decimals of 14 digits before the point: 10,000 events at the bound
 # still have a sum.
 MAX_AMOUNT = Decimal(10) ** 10
+# Of objects and lists in each other. JSON leaves the limit to its reader; ours is far below Python's, which moves with
+# the caller's stack, so that batch and stream agree.
+MAX_DEPTH = 100
 # A time that is a number is in seconds since 1970, as Python's is, or from here on in milliseconds, as JavaScript's.
 _LATEST_SECONDS = 10**11
 _LATEST_MILLISECONDS = 10**14
@@ -94,12 +97,24 @@ Event: Any = namedtuple("Event", [field.name for field in _EVENT_FIELDS])  # typ
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 _LongText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_LENGTH)]
-_decoder = msgspec.json.Decoder(float_hook=Decimal)
+
+
+def _number(text: str) -> Decimal:
+    """Read a number with a fraction or an exponent, which JSON lets be of any size and Python does not."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise Rejection(None, "number_out_of_range", text) from None
+
+
+_decoder = msgspec.json.Decoder(float_hook=_number)
 _encoder = msgspec.json.Encoder(decimal_format="number", order="sorted")
 _crawlers = CrawlerDetect()
 _CURRENCY = re.compile("[A-Z]{3}")
 # One byte is looked for in a fifth of the time of six, and few values have it.
 _BACKSLASH = ord("\\")
+# A text, which may lack its end, or a bracket outside of one.
+_TEXT_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 @lru_cache(maxsize=65_536)
@@ -148,8 +163,8 @@ def _time(payload: dict[str, Any], kafka_time: int, rules: ValidationRules) -> i
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise Rejection(name, "wrong_type", value)
     number = Decimal(value)
-    # Before it is multiplied out: it may have an exponent of any size.
-    if abs(number) >= _LATEST_MILLISECONDS:
+    # Before any arithmetic, which an exponent may be too large for.
+    if not -_LATEST_MILLISECONDS < number < _LATEST_MILLISECONDS:
         raise Rejection(name, "before_start_date" if number < 0 else "in_the_future", value)
     unit = SECOND if abs(number) < _LATEST_SECONDS else SECOND // 1000
     return _in_bounds(name, value, int(number * unit), kafka_time, rules)
@@ -190,7 +205,7 @@ def _price(name: str, value: Any) -> Decimal | None:
 
 @lru_cache(maxsize=65_536)
 def _price_of(text: bytes) -> Decimal | None:
-    return _price("price", _decoder.decode(text))
+    return _price("price", _decode(text))
 
 
 def _quantity(name: str, value: Any) -> int | None:
@@ -307,11 +322,11 @@ def parse_event(value: bytes | None, kafka_time: int, rules: ValidationRules) ->
         raise Rejection(None, "tombstone")
     if len(value) > rules.max_event_bytes:
         raise Rejection(None, "too_large", f"{len(value)} bytes")
-    if _BACKSLASH not in value or b"\\u0000" not in value:
+    if not _is_too_deep(value) and (_BACKSLASH not in value or b"\\u0000" not in value):
         # Checked while it is decoded, in C: a quarter of the time. A value that does not fit need not be wrong.
         try:
             usual = _usual_decoder.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError):
             pass
         else:
             return _usual_event(usual, kafka_time, rules)
@@ -328,19 +343,40 @@ def _usual_event(sent: Any, kafka_time: int, rules: ValidationRules) -> Event:
         event_id,
         event_time,
         fields,
-        None if text == b"null" else _properties(_decoder.decode(text), {}),
+        None if text == b"null" else _properties(_decode(text), {}),
     )
+
+
+def _is_too_deep(value: bytes) -> bool:
+    if value.count(b"{") + value.count(b"[") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for (mark,) in (found.group()[:1] for found in _TEXT_OR_BRACKET.finditer(value)):
+        depth += (mark in b"[{") - (mark in b"]}")
+        if depth > MAX_DEPTH:
+            return True
+    return False
+
+
+def _decode(text: bytes) -> Any:
+    try:
+        return _decoder.decode(text)
+    except msgspec.ValidationError as error:
+        # Without a type to keep, this is an integer of more digits than Python reads.
+        raise Rejection(None, "number_out_of_range", str(error)) from None
 
 
 def decode_payload(value: bytes) -> dict[str, Any]:
     """Read a record's value as a JSON object; numbers with a fraction are exact decimals.
 
     Raises:
-        Rejection: it is no JSON, or no object.
+        Rejection: it is no JSON, no object, too deep, or has a number that cannot be read.
     """
+    if _is_too_deep(value):
+        raise Rejection(None, "not_json", f"more than {MAX_DEPTH} levels")
     try:
-        payload = _decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidOperation) as error:
+        payload = _decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Rejection(None, "not_json", str(error)) from None
     if not isinstance(payload, dict):
         raise Rejection(None, "not_an_object", payload)

@@ -1,6 +1,7 @@
 """One record, judged by itself; and many, each classified into exactly one table."""
 
 import random
+import re
 from collections import Counter
 from decimal import Decimal
 from typing import Any
@@ -27,6 +28,16 @@ from clickstream_assets_tests.analytics.records import ARRIVED, RULES, VIEW, enc
 from clickstream_assets_tests.simulator.judge import verdicts
 
 KAFKA_TIME = int(ARRIVED.timestamp()) * 1_000_000
+
+
+def with_field(field: bytes) -> bytes:
+    """Return an event with one more field, or another for one that it has."""
+    kept = {name: value for name, value in VIEW.items() if f'"{name}"'.encode() not in field}
+    return encode(kept)[:-1] + b"," + field + b"}"
+
+
+def nested(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
 
 
 def parsed(payload: object, rules: ValidationRules = RULES):
@@ -169,6 +180,7 @@ def test_robots_are_labelled_by_their_user_agent(user_agent, is_bot):
         (b'{"user_id": "\xff\xfe"}', None, "not_json"),
         (b'{"user_id": "\\ud800"}', None, "not_json"),
         (b"[" * 100_000, None, "not_json"),
+        (b'{"a":"' + b'\\"' * 100_000, None, "not_json"),
         (b'"text"', None, "not_an_object"),
         (b"[1]", None, "not_an_object"),
         (b"null", None, "not_an_object"),
@@ -195,6 +207,19 @@ def test_robots_are_labelled_by_their_user_agent(user_agent, is_bot):
         ({**VIEW, "timestamp": "0001-01-01T00:00:00+14:00"}, "timestamp", "before_start_date"),
         ({**VIEW, "timestamp": "2024-05-02T13:00:00.000001Z"}, "timestamp", "in_the_future"),
         ({**VIEW, "timestamp": "9999-12-31T23:59:59-12:00"}, "timestamp", "in_the_future"),
+        (with_field(b'"timestamp":9e999999999'), "timestamp", "in_the_future"),
+        (with_field(b'"timestamp":-9e999999999'), "timestamp", "before_start_date"),
+        (with_field(b'"price":1e99999999999999999999'), None, "number_out_of_range"),
+        (with_field(b'"price":1e-99999999999999999999'), None, "number_out_of_range"),
+        (with_field(b'"price":9e999999999'), "price", "out_of_range"),
+        (with_field(b'"price":1' + b"0" * 5000), None, "number_out_of_range"),
+        (with_field(b'"quantity":1' + b"0" * 5000), None, "number_out_of_range"),
+        (with_field(b'"user_id":1e99999999999999999999'), None, "number_out_of_range"),
+        (with_field(b'"properties":{"a":[-1e99999999999999999999]}'), None, "number_out_of_range"),
+        (with_field(b'"properties":{"a":1' + b"0" * 5000 + b"}"), None, "number_out_of_range"),
+        (with_field(b'"colour":1' + b"0" * 5000), None, "number_out_of_range"),
+        (with_field(b'"price":' + nested(100)), None, "not_json"),
+        (with_field(b'"price":' + nested(99)), "price", "wrong_type"),
         ({**VIEW, "price": -1}, "price", "out_of_range"),
         ({**VIEW, "price": "NaN"}, "price", "not_a_number"),
         ({**VIEW, "price": "cheap"}, "price", "not_a_number"),
@@ -214,6 +239,29 @@ def test_robots_are_labelled_by_their_user_agent(user_agent, is_bot):
 def test_invalid_record_is_rejected_with_its_field_and_rule(payload, field, rule):
     verdict = rejection(payload)
     assert (verdict.field, verdict.rule) == (field, rule)
+
+
+@pytest.mark.parametrize("callers", [0, 400, 700])
+def test_how_deep_an_event_may_be_does_not_depend_on_the_stack_of_the_caller(callers):
+    def judge(remaining: int) -> list[str]:
+        return (
+            judge(remaining - 1) if remaining else [outcome(with_deep(levels)) for levels in range(90, 130)]
+        )
+
+    def with_deep(levels: int) -> bytes:
+        # Brackets in a text are none.
+        return with_field(b'"properties":{"text":"[\\"[","deep":' + nested(levels) + b"}")
+
+    verdicts = judge(callers)
+    assert verdicts == ["event"] * 9 + ["not_json"] * 31
+
+
+def outcome(value: bytes) -> str:
+    try:
+        parse_event(value, KAFKA_TIME, RULES)
+    except Rejection as verdict:
+        return verdict.rule
+    return "event"
 
 
 def test_the_largest_amounts_have_a_sum(engine: Engine):
@@ -286,12 +334,84 @@ def test_tombstones_and_oversized_values_are_rejected_without_being_read():
     ).map(encode)
 )
 def test_no_record_ends_the_program(value):
-    try:
-        event: Any = parse_event(value, KAFKA_TIME, RULES)
-        outcome = event.user_id
-    except Rejection as verdict:
-        outcome = verdict.rule
-    assert outcome
+    assert outcome(value)
+
+
+SEEDS = [
+    encode(VIEW),
+    encode(
+        VIEW | {"price": 12.5, "quantity": 3, "currency": "EUR", "order_id": "o1", "event_type": "purchase"}
+    ),
+    encode(VIEW | {"properties": {"a": [1.5, {"b": None}]}, "colour": "red", "consent": True, "query": ""}),
+    encode(
+        {"event_timestamp": 1_714_557_600.25, "user_id": 17, "event_type": "search", "page": "/?q=\u00e9"}
+    ),
+]
+PIECES = [
+    *(
+        b"1e99999999999999999999",
+        b"-9e999999999",
+        b"1" * 5000,
+        b"0.1e-7",
+        b"-0",
+        b"NaN",
+        b"1E5",
+        b"null",
+        b"true",
+    ),
+    *(
+        b'""',
+        b'"\\ud800"',
+        b'"\\u0000"',
+        b"\xff",
+        b"\\",
+        b'"',
+        b"{}",
+        b"[]",
+        b":",
+        b",",
+        b'"0001-01-01T00:00+23:59"',
+    ),
+    *(nested(99), nested(101), nested(990), b'{"a":' * 500, b'{"' * 200, b"[" * 3000, b"0" * 400, b"\x00"),
+    *(f'"{name}":'.encode() for name in EVENTS.arrow.names),
+]
+
+
+VALUE = re.compile(rb':("[^"]*"|[^]",{}[]+)')
+
+
+def mutated(source: random.Random) -> bytes:
+    """Return a record of which some values, or some bytes, are others, are left out or come twice."""
+    value = source.choice(SEEDS)
+    for _ in range(source.choice([1, 1, 2, 4])):
+        values = list(VALUE.finditer(value))
+        if values and source.random() < 0.8:
+            # As JSON, so that it gets as far as the fields.
+            start, end = source.choice(values).span(1)
+            piece = source.choice([*PIECES, value[start:end] + b"0", source.choice(values).group(1)])
+        else:
+            start, end = sorted(source.randint(0, len(value)) for _ in range(2))
+            piece = source.choice([*PIECES, value[start:end] * 2, b""])
+        value = value[:start] + piece + value[end:]
+    return value
+
+
+@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+def test_each_of_many_mutated_records_is_an_event_or_rejected(count):
+    source = random.Random(count)
+    rules: Counter[str | None] = Counter()
+    for start in range(0, count, 10_000):
+        raw = raw_table([mutated(source) for _ in range(start, min(count, start + 10_000))])
+        (judged_batch,) = parse_batches(iter(raw.to_batches()), RULES)
+        for rule, event_id in zip(
+            *(judged_batch[name].to_pylist() for name in ("rule", "event_id")), strict=True
+        ):
+            assert (rule is None) is (event_id is not None)
+            rules[rule] += 1
+    assert rules.total() == count
+    # Much of it is still an event, and no kind of fault is missing.
+    assert rules[None] > count / 50
+    assert {"not_json", "number_out_of_range", "wrong_type", "missing", "nul_character"} <= set(rules)
 
 
 def test_only_rejected_records_carry_their_bytes_where_none_else_are_asked_for():
