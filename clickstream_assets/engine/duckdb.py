@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 
 from clickstream_assets.engine.base import BatchFunction, DataFrame, Engine, of_batches
-from clickstream_assets.engine.sqlframe_private import attach, attached, detach, duckdb_query, is_sqlframe
+from clickstream_assets.engine.sqlframe_private import (
+    attach,
+    attached,
+    detach,
+    duckdb_query,
+    is_sqlframe,
+    use_compiled_classes,
+)
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import EngineName, Settings
 
@@ -97,6 +104,7 @@ def _duckdb_session() -> tuple[Any, Any]:
     import duckdb
     from sqlframe.duckdb import DuckDBSession
 
+    use_compiled_classes()
     # Keeping insertion order costs memory on large results, and no function here relies on it.
     # Nor does caching files' data: each is read once a query, and the cache would fill the limit and stay.
     connection = duckdb.connect(

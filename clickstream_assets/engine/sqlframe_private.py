@@ -11,6 +11,22 @@ def is_sqlframe(df: Any) -> bool:
     return type(df).__module__.startswith("sqlframe.")
 
 
+def use_compiled_classes() -> None:
+    """Put SQLGlot's own classes in place of two that SQLFrame derives from them.
+
+    SQLGlot compiled is three times as fast, and a compiled class cannot be derived from in Python. One of the two
+    writes the lambdas of DuckDB 2, which SQLGlot does too; the other gives types to lookups in a map within a map,
+    which no table here has.
+    """
+    import sqlframe.base.dataframe
+    import sqlframe.duckdb.session
+    from sqlglot.dialects import DuckDB
+    from sqlglot.optimizer.annotate_types import TypeAnnotator
+
+    sqlframe.duckdb.session._DuckDBV2 = DuckDB
+    sqlframe.base.dataframe.ContainerTypeAnnotator = TypeAnnotator
+
+
 def duckdb_query(df: Any) -> str:
     """Return the query of a DataFrame as it stands: optimizing takes longer than DuckDB's own planner."""
     return str(df.sql(dialect="duckdb", optimize=False))

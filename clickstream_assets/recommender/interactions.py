@@ -156,7 +156,9 @@ def _time_at(engine: Engine, times: DataFrame, fraction: float) -> int:
 
 def _histogram(engine: Engine, values: DataFrame) -> tuple[np.ndarray, np.ndarray]:
     functions, _ = functions_of(values)
-    counts = engine.to_arrow(values.groupBy("value").agg(functions.count("*").cast("long").alias("n")))
+    counts = engine.to_arrow(
+        values.groupBy("value").agg(functions.count(functions.lit(1)).cast("long").alias("n"))
+    )
     by_value = counts.sort_by("value")
     return by_value["value"].to_numpy(), by_value["n"].to_numpy()
 
@@ -177,7 +179,7 @@ def split_at_random(interactions: DataFrame, test_fraction: float, seed: int) ->
             "position",
             functions.row_number().over(group.orderBy("draw", "user_id", "product_id")).cast("long"),
         )
-        .withColumn("size", functions.count("*").over(group).cast("long"))
+        .withColumn("size", functions.count(functions.lit(1)).over(group).cast("long"))
         .withColumn("hidden", functions.floor(functions.col("size") * test_fraction + 0.5).cast("long"))
     )
     is_test = functions.col("position") <= functions.col("hidden")

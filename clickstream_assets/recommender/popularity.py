@@ -22,7 +22,7 @@ def rank_products(interactions: DataFrame) -> DataFrame:
     thousandths = functions.round(functions.col("strength") * 1000).cast("long")
     totals = interactions.groupBy("product_id").agg(
         functions.sum(thousandths).cast("long").alias("thousandths"),
-        functions.count("*").cast("long").alias("users"),
+        functions.count(functions.lit(1)).cast("long").alias("users"),
         functions.sum("purchases").cast("long").alias("purchases"),
     )
     order = window.orderBy(functions.col("thousandths").desc(), functions.col("product_id"))

@@ -1,9 +1,15 @@
 """SQLFrame's private parts that we use are as they were when they were read."""
 
 from importlib.metadata import version
+from typing import Any
 
 import pyarrow as pa
 import pytest
+import sqlframe.base.dataframe
+import sqlframe.duckdb.session
+from sqlglot import generator, parser
+from sqlglot.dialects import DuckDB
+from sqlglot.optimizer import annotate_types
 
 from clickstream_assets.engine import DuckDBEngine, functions_of
 from clickstream_assets.engine.sqlframe_private import attach, attached, detach, duckdb_query, is_sqlframe
@@ -20,6 +26,28 @@ def test_its_dataframes_are_known_by_their_module(duckdb_engine: DuckDBEngine):
     assert is_sqlframe(df)
     assert is_sqlframe(df.where(functions_of(df)[0].col("a") > 0))
     assert not is_sqlframe(pa.table({"a": [1]}))
+
+
+def test_sqlglot_is_compiled_and_sqlframe_uses_no_class_that_it_derives_from_it(duckdb_engine: DuckDBEngine):
+    assert generator.__file__.endswith(".so")
+    df = duckdb_engine.from_arrow(pa.table({"a": [[1, 2, 3]]}))
+    F, _ = functions_of(df)
+    doubled = df.select(F.transform("a", lambda value: value * 2).alias("a"))
+    assert duckdb_engine.to_arrow(doubled.select(doubled["a"][1].alias("b"))).to_pylist() == [{"b": 4}]
+    derived = {
+        found
+        for base in (generator.Generator, parser.Parser, annotate_types.TypeAnnotator)
+        for found in _derived(base)
+        if found.__module__.startswith("sqlframe.")
+    }
+    assert {found.__qualname__ for found in derived} == {"_DuckDBV2.Generator", "ContainerTypeAnnotator"}
+    assert sqlframe.duckdb.session._DuckDBV2 is DuckDB
+    assert sqlframe.base.dataframe.ContainerTypeAnnotator is annotate_types.TypeAnnotator
+
+
+def _derived(base: type[Any]) -> set[type[Any]]:
+    direct: list[type[Any]] = base.__subclasses__()
+    return {*direct, *(found for each in direct for found in _derived(each))}
 
 
 def test_a_query_runs_on_duckdb_as_it_is(duckdb_engine: DuckDBEngine):
