@@ -25,9 +25,8 @@ SAMPLE_SECONDS = 1.0
 
 @contextmanager
 def temporary_home() -> Iterator[Path]:
-    """Make a folder that is removed at the end. From here on SIGTERM ends the benchmark as Ctrl-C does."""
-    exit_on_sigterm()
-    with tempfile.TemporaryDirectory(prefix="clickstream-benchmark-") as folder:
+    """Make a folder that is removed at the end. Until then SIGTERM ends the benchmark as Ctrl-C does."""
+    with exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="clickstream-benchmark-") as folder:
         yield Path(folder)
 
 

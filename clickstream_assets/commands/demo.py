@@ -32,13 +32,12 @@ def demo(
     from clickstream_assets.local.children import exit_on_sigterm
     from clickstream_assets.local.demo import Demo, demo_home, say
 
-    exit_on_sigterm()
     started = time.monotonic()
     try:
         if events:
             # Looked at first: nobody should wait for the servers to learn of a misspelt name.
             EventFile(events)
-        with demo_home(once) as home, ExitStack() as stack:
+        with exit_on_sigterm(), demo_home(once) as home, ExitStack() as stack:
             run = Demo(home, once, stack, started)
             sent, made = run.feed(events, count, faults, seed)
             run.wait(sent, timeout)

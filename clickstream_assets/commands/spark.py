@@ -55,6 +55,5 @@ def _until_stopped() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the block, and what it has started; Ctrl-C is how it is meant to end."""
     from clickstream_assets.local.children import exit_on_sigterm
 
-    exit_on_sigterm()
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt), exit_on_sigterm():
         yield

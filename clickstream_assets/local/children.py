@@ -58,9 +58,29 @@ class Child:
                 continue
 
 
-def exit_on_sigterm() -> None:
-    """Let a stop from outside end this process as Ctrl-C does, so that what it has started is stopped too."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Let a stop from outside end the block as Ctrl-C does, so that what it has started is stopped too.
+
+    Some code swallows every exception: a finalizer, or the event loop of a client. So the exit is raised each second
+    until it is on its way out. From then on nothing disturbs what stops the block's children, a second stop included.
+    """
+
+    def stop(*_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 1)
+        error = sys.exception()
+        while error is not None and not isinstance(error, SystemExit):
+            error = error.__context__
+        if error is None:
+            sys.exit(128 + signal.SIGTERM)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGALRM)}
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
