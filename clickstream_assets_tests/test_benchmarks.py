@@ -25,11 +25,17 @@ PATIENCE_SECONDS = 300
     ("arguments", "children"),
     [
         # It runs what is measured in a process of its own.
-        (["benchmarks.ingest", "--events", "1000"], ["benchmarks.ingest --measured"]),
+        pytest.param(
+            ["benchmarks.ingest", "--events", "1000"], ["benchmarks.ingest --measured"], id="ingest"
+        ),
         # Its servers are those of the demo, with Dagster, the streams and the API.
-        (["benchmarks.latency"], ["clickstream stream", "clickstream api"]),
+        pytest.param(
+            ["benchmarks.latency"],
+            ["clickstream stream", "clickstream api"],
+            id="latency",
+            marks=pytest.mark.long,
+        ),
     ],
-    ids=["ingest", "latency"],
 )
 def test_a_benchmark_ended_by_sigterm_leaves_no_process_and_no_file(
     arguments: list[str], children: list[str], tmp_path: Path

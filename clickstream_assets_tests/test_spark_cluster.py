@@ -122,6 +122,7 @@ def applications(cluster: Cluster) -> list[tuple[str, str]]:
     return [(app["id"], app["state"]) for app in said["activeapps"]] if ready else []
 
 
+@pytest.mark.long
 def test_an_application_goes_on_with_a_master_that_is_started_again(tmp_path: Path):
     settings = Settings(_env_file=None)
     environment = {

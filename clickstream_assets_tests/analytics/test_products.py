@@ -6,6 +6,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from clickstream_assets.analytics.persons import persons_events
 from clickstream_assets.analytics.products import category_conversion, product_performance
 from clickstream_assets.catalogue import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
@@ -117,6 +119,7 @@ def test_the_tables_say_what_plain_loops_find_in_the_lines(engine: Engine):
     assert sum(row["purchases"] for row in products) > 50
 
 
+@pytest.mark.long_on_spark
 def test_lines_that_come_late_twice_broken_or_in_another_order_make_the_same_tables(engine: Engine):
     clean = tables(engine, simulated_lines(4, bots=0.1))
     assert [tables(engine, arrived) for arrived in other_arrivals(4)] == [clean, clean]

@@ -291,7 +291,7 @@ def test_sessions_are_those_of_the_definition_whole_or_day_by_day(engine: Engine
     ("seed", "cuts"),
     [
         (1, CUTS[0]),
-        (2, CUTS[3]),
+        pytest.param(2, CUTS[3], marks=pytest.mark.long),
         pytest.param(2, CUTS[0], marks=pytest.mark.long),
         pytest.param(1, CUTS[2], marks=pytest.mark.long),
     ],

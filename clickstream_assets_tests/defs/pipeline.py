@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from clickstream_assets.catalogue import Table
-from clickstream_assets.defs.automation import dirty_days_sensor
+from clickstream_assets.defs.dirty_days import dirty_days_sensor
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets_tests.defs.history import tick
@@ -30,13 +30,24 @@ def send(settings: Settings, values: Iterable[bytes]) -> None:
 
 
 class Pipeline:
-    """Events in, runs, tables out."""
+    """Events in, runs, tables out; of the assets that `only` selects, where it is given."""
 
-    def __init__(self, settings: Settings, instance: dg.DagsterInstance, definitions: dg.Definitions) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        instance: dg.DagsterInstance,
+        definitions: dg.Definitions,
+        only: dg.AssetSelection | None = None,
+    ) -> None:
         self.settings = settings
         self.instance = instance
         self._definitions = definitions
+        self._refresh = definitions.resolve_job_def("refresh")
         self._cursor: str | None = None
+        self._assets = set(self._refresh.asset_layer.executable_asset_keys)
+        if only:
+            # What a test does not look at need not be made.
+            self._assets &= only.resolve(definitions.resolve_asset_graph())
 
     def ingest(self, *events: dict[str, Any]) -> None:
         """Events come in, down to the table `events`."""
@@ -47,9 +58,9 @@ class Pipeline:
         self, first: str, last: str, assets: Iterable[dg.AssetKey] | None = None, **tags: str
     ) -> dg.ExecuteInProcessResult:
         """One `refresh` run over a range of days; of some assets only, where they are given."""
-        return self._definitions.resolve_job_def("refresh").execute_in_process(
+        return self._refresh.execute_in_process(
             instance=self.instance,
-            asset_selection=list(assets) if assets is not None else None,
+            asset_selection=list(self._assets if assets is None else assets),
             tags={
                 "dagster/asset_partition_range_start": first,
                 "dagster/asset_partition_range_end": last,
@@ -73,8 +84,9 @@ class Pipeline:
                 assert result.skip_message == "every day is up to date"
                 return ranges
             (request,) = result.run_requests
-            self._definitions.resolve_job_def("refresh").execute_in_process(
-                instance=self.instance, asset_selection=request.asset_selection, tags=request.tags
+            asked = self._assets.intersection(request.asset_selection or self._assets)
+            self._refresh.execute_in_process(
+                instance=self.instance, asset_selection=list(asked), tags=request.tags
             )
             ranges.append(
                 (
