@@ -16,6 +16,8 @@ from clickstream_assets.api.fields import iso_utc
 from clickstream_assets.api.problems import ApiError
 
 CSV = "text/csv; charset=utf-8; header=present"
+# In the wide forms of East Asian keyboards too.
+_BEGINS_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
 def chosen_format(offered: Mapping[str, str], asked: str | None) -> str:
@@ -47,9 +49,9 @@ def chosen_format(offered: Mapping[str, str], asked: str | None) -> str:
 def csv_of(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Return rows as CSV (RFC 4180) with a header row.
 
-    Null is empty, money has all its decimals, times are as in JSON, and what has parts is JSON. Texts stay as they
-    are, also those that a spreadsheet would take for a formula: marking them would change ids, on which programs
-    join. For a spreadsheet, the columns have to be imported as text.
+    Null is empty, money has all its decimals, times are as in JSON, and what has parts is JSON. A text that a
+    spreadsheet would take for a formula has a `'` before it, as https://owasp.org/www-community/attacks/CSV_Injection
+    advises: shoppers' trackers choose most texts. A program that needs them as they are reads JSON.
     """
     names = list(columns)
     text = StringIO(newline="")
@@ -71,4 +73,6 @@ def _cell(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, (list, dict)):
         return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value.startswith(_BEGINS_FORMULA):
+        return f"'{value}"
     return value

@@ -4,12 +4,14 @@ import csv
 import io
 import json
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urljoin
 
 import pytest
 from flask.testing import FlaskClient
 
+from clickstream_assets.api.formats import csv_of
 from clickstream_assets.catalogue import CARTS
 from clickstream_assets_tests.api.conftest import LISTS
 from clickstream_assets_tests.api.shop import ROWS, STRANGE_PRODUCTS
@@ -82,7 +84,7 @@ def test_csv_has_every_value_exactly(client: FlaskClient) -> None:
         assert json.loads(line["product_ids"]) == row["product_ids"]
         assert (line["items"], line["order_id"]) == ("2", "")
     assert (by_id["c1"]["value"], by_id["c2"]["value"]) == ("12345678901234.5678", "0.0001")
-    assert by_id["c4"]["user_id"] == "=cmd"
+    assert by_id["c4"]["user_id"] == "'=cmd"
 
 
 def test_csv_has_flags_in_the_words_of_json(client: FlaskClient) -> None:
@@ -96,6 +98,23 @@ def test_csv_has_flags_in_the_words_of_json(client: FlaskClient) -> None:
 def test_csv_keeps_any_text(client: FlaskClient) -> None:
     names = [line["product_id"] for line in as_csv(client, "/api/products?limit=1000")]
     assert names == ["p1", "p2", *STRANGE_PRODUCTS]
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        *((f"{first}1+1", f"'{first}1+1") for first in "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"),
+        *((text, text) for text in ("a=1", " =1", "'=1", "1-1", "", "ä")),
+        (-1, "-1"),
+        (-0.5, "-0.5"),
+        (Decimal("-1.5000"), "-1.5000"),
+        (["=1"], '["=1"]'),
+        (None, ""),
+    ],
+)
+def test_only_a_text_that_a_spreadsheet_would_compute_is_marked(value: object, cell: str) -> None:
+    text = csv_of(["a", "b"], [{"a": value, "b": "b"}])
+    assert list(csv.reader(io.StringIO(text, newline=""), strict=True)) == [["a", "b"], [cell, "b"]]
 
 
 @pytest.mark.parametrize(
