@@ -24,6 +24,7 @@ _TIMES = {
     for column in LIVE_EVENTS.columns
     if pa.types.is_temporal(column.type)
 }
+_NEVER_NULL = [column.name for column in LIVE_EVENTS.columns if not column.nullable]
 _RANGE = {">=": "gte", "<=": "lte", "<": "lt"}
 TIMEOUT_SECONDS = 3
 
@@ -102,14 +103,22 @@ def list_events(asked: Asked, n: int | None = None, q: str | None = None) -> dic
         min(asked.limit + 1, RESULT_WINDOW - asked.offset),
         asked.offset,
     )
-    rows = [_row(event) for event in found[: asked.limit]]
+    rows = [row for event in found[: asked.limit] if (row := _row(event))]
     return {"real_time_events": Page(rows, asked.limit, asked.offset, more=len(found) > asked.limit)}
 
 
-def _row(event: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns of a document, which has no fields for what is null, and times as text."""
+def _row(event: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the columns of a document, which has no fields for what is null, and times as text.
+
+    None of a document that is none of ours: whoever may write to Elasticsearch can put one into our indices.
+    """
     row = {name: event.get(name) for name in LIVE_EVENTS.column_names}
-    row |= {name: read(event[name]) for name, read in _TIMES.items()}
+    try:
+        row |= {name: read(event[name]) for name, read in _TIMES.items()}
+    except (KeyError, TypeError, ValueError):
+        return None
+    if any(row[name] is None for name in _NEVER_NULL):
+        return None
     return row | {"timestamp": row["event_time"]}
 
 

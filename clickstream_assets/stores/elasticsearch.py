@@ -1,5 +1,6 @@
 """Elasticsearch: the live events, in an index per UTC day behind one alias; and what the alerts' index needs too.
 
+An index of ours is called by the alias and a day; what others have put behind the alias is neither read nor written.
 One document per event id over all days: of the first record in Kafka's order, in whatever order and batches records
 are sent, and sending them again changes nothing. The stream writes, the API reads; both get errors that say which
 setting to mend. The alerts' index is in `streaming/alert_index.py`.
@@ -8,6 +9,7 @@ setting to mend. The alerts' index is in `streaming/alert_index.py`.
 from __future__ import annotations
 
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,6 +87,10 @@ Action: TypeAlias = tuple[bytes, bytes | None]
 """A line of a bulk request that says what to do, and the document's, if it takes one."""
 _OF_REQUEST = "of_request"
 """In an answer that was to the whole request, not to one of its actions."""
+
+
+_AFTER_ALL = (chr(sys.maxunicode), 0, 0)
+"""Comes after each record."""
 
 
 class _Copy(NamedTuple):
@@ -340,7 +346,7 @@ class LiveEvents(ElasticsearchServer):
         for start in range(0, len(ids), _REQUEST_DOCUMENTS):
             answer = self.client.search(
                 index=self._settings.elasticsearch_alias,
-                query={"ids": {"values": ids[start : start + _REQUEST_DOCUMENTS]}},
+                query=self._in_own_indices({"ids": {"values": ids[start : start + _REQUEST_DOCUMENTS]}}),
                 size=RESULT_WINDOW,
                 source={"includes": RECORD_KEY},
                 seq_no_primary_term=True,
@@ -437,7 +443,7 @@ class LiveEvents(ElasticsearchServer):
         with self._explained():
             found = self.client.search(
                 index=self._settings.elasticsearch_alias,
-                query=query,
+                query=self._in_own_indices(query),
                 size=limit,
                 from_=offset,
                 sort=[
@@ -449,6 +455,12 @@ class LiveEvents(ElasticsearchServer):
                 allow_partial_search_results=False,
             )
         return [hit["_source"] for hit in found["hits"]["hits"]]
+
+    def _in_own_indices(self, query: Mapping[str, Any]) -> dict[str, Any]:
+        """Leave out what a query would find in others' indices behind the alias, such as a copy of one of ours."""
+        # By exact names: a pattern for `_index` knows `*` alone, which fits the copy as well.
+        own = {"terms": {"_index": [self.index(day) for day in self._days()]}}
+        return {"bool": {"filter": [own, query]}}
 
     def drop_days(self, keep: int, today: date) -> list[date]:
         """Drop the indices of days that are more than `keep` days ago, but never that of the newest day.
@@ -487,8 +499,12 @@ class LiveEvents(ElasticsearchServer):
 
 
 def _copy(hit: Mapping[str, Any]) -> _Copy:
-    topic, partition, offset = (hit["_source"][name] for name in RECORD_KEY)
-    return _Copy((topic, partition, offset), hit["_index"], hit["_seq_no"], hit["_primary_term"])
+    source = hit["_source"]
+    record = (source.get("topic"), source.get("partition"), source.get("offset"))
+    if [type(part) for part in record] != [str, int, int]:
+        # Somebody else's document with an id of ours: ours replaces it.
+        record = _AFTER_ALL
+    return _Copy(record, hit["_index"], hit["_seq_no"], hit["_primary_term"])
 
 
 def _to_write(document: Document, index: str, copies: Iterable[_Copy]) -> Action:

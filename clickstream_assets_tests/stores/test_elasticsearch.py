@@ -137,6 +137,34 @@ def test_two_documents_of_an_id_that_a_crash_left_become_one(live: LiveEvents):
     assert [event["offset"] for event in everything(live)] == [1]
 
 
+def test_a_copy_of_an_index_behind_the_alias_is_neither_read_nor_written(live: LiveEvents):
+    batch = [document("a", offset=2), document("b", offset=3)]
+    write(live, *batch)
+    live.prepare()
+    copies = [live.index(DAY) + "-copy", live._settings.elasticsearch_alias + "-old"]
+    for copy in copies:
+        for original in batch:
+            source = msgspec.json.decode(original.source)
+            live.client.index(index=copy, id=original.id, document=source, refresh=True)
+        live.client.indices.put_alias(index=copy, name=live._settings.elasticsearch_alias)
+    assert found(live) == ["a", "b"]
+    # Sent again, and an earlier record of one of them, on another day.
+    assert write(live, *batch) == [THERE, THERE]
+    assert write(live, document("a", date(2024, 6, 1), offset=1)) == [REPLACED]
+    live.settle(["a", "b"])
+    assert [(event["event_id"], event["offset"]) for event in everything(live)] == [("a", 1), ("b", 3)]
+    for copy in copies:
+        assert live.client.count(index=copy)["count"] == 2
+
+
+def test_a_document_of_somebody_else_with_an_id_of_ours_is_replaced(live: LiveEvents):
+    for foreign in ({"hello": 1}, {"topic": "t", "partition": "0", "offset": None}):
+        live.client.index(index=live.index(DAY), id="a", document=foreign)
+        assert write(live, document("a")) == [REPLACED]
+        assert [(event["event_id"], event["offset"]) for event in everything(live)] == [("a", 0)]
+        assert write(live, document("a")) == [THERE]
+
+
 def test_documents_are_in_the_index_of_their_day_and_found_latest_first(live: LiveEvents):
     live.write(
         [document("a"), document("c", date(2024, 6, 2)), document("b", date(2024, 6, 1)), document("d")]
