@@ -13,11 +13,11 @@ from clickstream_assets_tests.databases import with_settings
 Value = bytes | None
 
 
-def new_topic(settings: Settings, partitions: int = 1) -> Settings:
-    """Make a topic; returns the settings that name it."""
+def new_topic(settings: Settings, partitions: int = 1, config: Mapping[str, str] | None = None) -> Settings:
+    """Make a topic, with options of Kafka's; returns the settings that name it."""
     name = f"events-{uuid4().hex[:12]}"
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
-    admin.create_topics([NewTopic(name, partitions)])[name].result()
+    admin.create_topics([NewTopic(name, partitions, config=dict(config or {}))])[name].result()
     return with_settings(settings, kafka_topic=name)
 
 
@@ -25,10 +25,10 @@ def send(
     settings: Settings,
     values: Mapping[int, Iterable[Value]],
     key: bytes | None = None,
-    sent_at: datetime | None = None,
+    sent_at: datetime | int | None = None,
 ) -> None:
-    """Send values to partitions, in order; `sent_at` is the records' timestamp (default: now)."""
-    timestamp = int(sent_at.timestamp() * 1000) if sent_at else 0
+    """Send values to partitions, in order; `sent_at` is the records' timestamp, also as Kafka has it (default: now)."""
+    timestamp = int(sent_at.timestamp() * 1000) if isinstance(sent_at, datetime) else sent_at or 0
     producer = Producer(_producer_config(settings))
     for partition, records in values.items():
         for value in records:
@@ -69,4 +69,6 @@ def _producer_config(settings: Settings) -> dict[str, object]:
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "message.max.bytes": 10_000_000,
         "linger.ms": 0,
+        # A topic that was just made refuses some requests at first, and what is sent again must not change places.
+        "enable.idempotence": True,
     }

@@ -1,15 +1,18 @@
 """Input of the assets on carts and customers: shoppers' cart events of all time, and the data's own clock."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from math import ceil
 
 from clickstream_assets.analytics.carts import CART_EVENTS
 from clickstream_assets.analytics.sessions import without_bots
+from clickstream_assets.analytics.windows import counted_time
 from clickstream_assets.catalogue import EVENTS, SESSIONS
 from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.ingest.parsing import ValidationRules
 from clickstream_assets.stores.lake import Lake, Snapshot
 
 
-def shopping_events(lake: Lake, events: Snapshot) -> DataFrame:
+def cart_events_without_bots(lake: Lake, events: Snapshot) -> DataFrame:
     """Return the additions to carts, removals and purchases of one version of the events, without bots'."""
     rows = lake.read(EVENTS, events.version)
     F, _ = functions_of(rows)
@@ -29,12 +32,18 @@ def shopping_events(lake: Lake, events: Snapshot) -> DataFrame:
     return without_bots(of_carts, lake.read(SESSIONS))
 
 
-def newest_time(lake: Lake, events: Snapshot) -> datetime:
-    """Return the time of the newest event, of whatever type and user; 1970 where there is none."""
+def newest_time(lake: Lake, events: Snapshot, rules: ValidationRules) -> datetime:
+    """Return the time of the newest event, of whatever type and user; 1970 where there is none.
+
+    A shopper's clock can be fast: an event is no newer than its arrival, as for the streams.
+    """
     days = events.rows_by("event_date")
     if not days:
         return datetime.fromtimestamp(0, UTC)
     rows = lake.read(EVENTS, events.version)
     F, _ = functions_of(rows)
-    newest = rows.where(F.col("event_date") == F.lit(max(days))).agg(F.max("event_time").alias("newest"))
+    # So far back can the newest be, as no event is further ahead of its arrival.
+    ahead = timedelta(microseconds=rules.max_clock_skew)
+    since = max(days) - timedelta(days=ceil(ahead / timedelta(days=1)))
+    newest = rows.where(F.col("event_date") >= F.lit(since)).agg(F.max(counted_time(F)).alias("newest"))
     return lake.engine.to_arrow(newest)["newest"][0].as_py().astimezone(UTC)

@@ -13,6 +13,7 @@ from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DataFrame, SparkEngine, SparkSession
 from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.topic import arrival_columns
 from clickstream_assets.stores.lake import Lake
 
 # Fewer than Spark's hundred: what is kept is only read again after a crash, and that goes one batch back.
@@ -130,7 +131,8 @@ def topic_records(
             "partition",
             "offset",
             F.lit(0).cast("long").alias("batch"),
-            F.col("timestamp").alias("kafka_time"),
+            # The same when a batch is run again after a crash: the checkpoint keeps it.
+            *arrival_columns(F.col("timestamp"), F.current_timestamp()),
             "key",
             "value",
         )

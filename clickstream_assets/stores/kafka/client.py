@@ -51,7 +51,7 @@ def open_client(
             connection.close()
 
 
-def unreachable(settings: Settings, reason: str, refused: bool) -> str:
+def unreachable_message(settings: Settings, reason: str, refused: bool) -> str:
     """Name the settings that keep a client from Kafka, and the fix."""
     where = f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}"
     if refused:

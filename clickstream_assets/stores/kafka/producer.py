@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import (
+    InvalidConfigurationError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
@@ -20,12 +21,15 @@ from kafka.producer.future import FutureRecordMetadata
 
 from clickstream_assets.errors import InputError
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.client import open_client, unreachable
+from clickstream_assets.stores.kafka.client import open_client, unreachable_message
 
 # A batch far below the broker's default message.max.bytes (1,048,588), which counts whole batches.
 _BATCH_BYTES = 262_144
 # The broker's limit, which is lower, is the one that should answer.
 _LARGEST_RECORD_BYTES = 64_000_000
+# A record an hour ahead of the broker is refused where it is sent. Kafka's default from 4.0 on, and unknown before 3.6;
+# without it the timestamps of a sender that counts in nanoseconds would come to readers, and stop Spark's.
+_TOPIC_CONFIGS = {"message.timestamp.after.max.ms": "3600000"}
 # Sent and not yet acknowledged; the client itself would queue without end.
 _QUEUE_RECORDS = 20_000
 _QUEUE_BYTES = 64_000_000
@@ -57,9 +61,11 @@ def ensure_topic(settings: Settings) -> bool:
     with _client(KafkaAdminClient, settings) as admin:
         if admin.describe_topics([name])[0]["error_code"] == 0:
             return False
-        created = admin.create_topics(
-            {name: {"num_partitions": settings.kafka_topic_partitions}}, raise_errors=False
-        )["topics"][0]
+        for configs in (_TOPIC_CONFIGS, {}):
+            topic = {"num_partitions": settings.kafka_topic_partitions, "configs": configs}
+            created = admin.create_topics({name: topic}, raise_errors=False)["topics"][0]
+            if created["error_code"] != InvalidConfigurationError.errno:
+                break
     if created["error_code"] == TopicAlreadyExistsError.errno:
         return False
     if created["error_code"]:
@@ -193,9 +199,9 @@ def _client(kind: Any, settings: Settings, **options: Any) -> Any:
     return open_client(
         kind,
         settings.kafka_timeout_seconds,
-        lambda *reason: InputError(unreachable(settings, *reason)),
+        lambda *reason: InputError(unreachable_message(settings, *reason)),
         **settings.kafka_client_options,
-        client_id="clickstream-simulator",
+        client_id="clickstream-producer",
         request_timeout_ms=int(settings.kafka_timeout_seconds * 1000),
         **options,
     )

@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from math import ceil
@@ -22,16 +23,21 @@ from clickstream_assets.settings import Settings
 
 if TYPE_CHECKING:
     from kafka import KafkaConsumer
+    from pyspark.sql import Column
 
     from clickstream_assets.stores.kafka.client_private import Records
 
 # Producers' batches, of up to 1 MB by default and in memory at once.
 _POLL_BATCHES = 16
 _POLL_MILLISECONDS = 100
-# Measured with 2 worker processes of a busy machine: 300,000 records take two thirds to nine tenths of the time.
+# From here on worker processes read. Two of them, on a busy machine, take two thirds to nine tenths of the time for
+# 300,000 records.
 _PARALLEL_RECORDS = 100_000
 # Most that one of Spark's tasks reads.
 _TASK_RECORDS = 200_000
+
+# Kafka was first released in January 2011. Before that is, say, who counts in seconds.
+_FIRST_MILLISECOND = 1_293_840_000_000
 
 
 class KafkaError(ClickstreamError):
@@ -127,6 +133,33 @@ def deleted_records(ingested: Mapping[int, int], available: Mapping[int, Offsets
     return {p: o.low - ingested[p] for p, o in available.items() if p in ingested and o.low > ingested[p]}
 
 
+def arrival_columns(timestamp: Column, read: Column) -> tuple[Column, Column]:
+    """Return the columns `kafka_time` and `kafka_timestamp` of records on Spark.
+
+    A sender sets the timestamp, so it can be in another unit or of a clock that is wrong: it is believed up to the time
+    of the reading.
+    """
+    from pyspark.sql import functions as F
+
+    first = F.timestamp_millis(F.lit(_FIRST_MILLISECOND))
+    came = timestamp.between(first, read)
+    return (
+        F.when(came, timestamp).otherwise(read).alias("kafka_time"),
+        F.when(~came, F.unix_millis(timestamp)).alias("kafka_timestamp"),
+    )
+
+
+def _arrivals(timestamps: list[int], read: int) -> tuple[list[int], list[int | None]]:
+    """Do as `arrival_columns` does, in milliseconds since 1970."""
+    if not timestamps or (min(timestamps) >= _FIRST_MILLISECOND and max(timestamps) <= read):
+        return timestamps, [None] * len(timestamps)
+    came = [_FIRST_MILLISECOND <= timestamp <= read for timestamp in timestamps]
+    return (
+        [timestamp if is_so else read for timestamp, is_so in zip(timestamps, came, strict=True)],
+        [None if is_so else timestamp for timestamp, is_so in zip(timestamps, came, strict=True)],
+    )
+
+
 def _shared(ranges: list[OffsetRange], processes: int) -> list[list[OffsetRange]]:
     """Share ranges out to processes, about as many records to each.
 
@@ -182,9 +215,11 @@ class Topic:
         """
         from kafka import TopicPartition
 
-        from clickstream_assets.stores.kafka.client import unreachable
+        from clickstream_assets.stores.kafka.client import unreachable_message
 
-        with self._consumer(lambda *reason: KafkaError(unreachable(self._settings, *reason))) as consumer:
+        with self._consumer(
+            lambda *reason: KafkaError(unreachable_message(self._settings, *reason))
+        ) as consumer:
             partitions = [TopicPartition(self.name, p) for p in consumer.partitions_for_topic(self.name)]
             if not partitions:
                 raise TopicNotFoundError(
@@ -236,7 +271,7 @@ class Topic:
             "partition",
             "offset",
             F.lit(batch).cast("long").alias("batch"),
-            F.col("timestamp").alias("kafka_time"),
+            *arrival_columns(F.col("timestamp"), F.lit(datetime.now(UTC))),
             "key",
             "value",
         )
@@ -245,7 +280,7 @@ class Topic:
         """Read the ranges in this process, until it has `room` bytes; RAW_EVENTS rows of an ingest batch."""
         from kafka import TopicPartition
 
-        from clickstream_assets.stores.kafka.client import unreachable
+        from clickstream_assets.stores.kafka.client import unreachable_message
         from clickstream_assets.stores.kafka.client_private import poll_batches
 
         unread = {TopicPartition(self.name, r.partition): r for r in ranges}
@@ -253,7 +288,7 @@ class Topic:
 
         def explain(reason: str, refused: bool) -> KafkaError:
             if refused:
-                return KafkaError(unreachable(self._settings, reason, refused))
+                return KafkaError(unreachable_message(self._settings, reason, refused))
             if time.monotonic() - heard < self._timeout:
                 return KafkaError(f"reading topic {self.name}: {reason}")
             waiting = ", ".join(str(partition.partition) for partition in sorted(unread))
@@ -289,13 +324,18 @@ class Topic:
     def _to_arrow(self, wanted: OffsetRange, found: list[Records], batch: int) -> pa.RecordBatch:
         offsets = list(chain.from_iterable(records.offsets for records in found))
         count = len(offsets)
-        times = pa.array(chain.from_iterable(records.times for records in found), pa.timestamp("ms", "UTC"))
+        times, timestamps = _arrivals(
+            list(chain.from_iterable(records.times for records in found)), int(time.time() * 1000)
+        )
         columns: dict[str, pa.Array] = {
             "topic": pa.repeat(pa.scalar(self.name), count),
             "partition": pa.repeat(pa.scalar(wanted.partition, pa.int32()), count),
             "offset": pa.array(offsets, pa.int64()),
             "batch": pa.repeat(pa.scalar(batch, pa.int64()), count),
-            "kafka_time": times.cast(RAW_EVENTS.arrow.field("kafka_time").type),
+            "kafka_time": pa.array(times, pa.timestamp("ms", "UTC")).cast(
+                RAW_EVENTS.arrow.field("kafka_time").type
+            ),
+            "kafka_timestamp": pa.array(timestamps, pa.int64()),
             "key": pa.array(chain.from_iterable(records.keys for records in found), pa.binary()),
             "value": pa.array(chain.from_iterable(records.values for records in found), pa.binary()),
         }

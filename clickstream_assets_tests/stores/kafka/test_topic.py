@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from uuid import uuid4
 
 import pyarrow as pa
@@ -237,3 +239,36 @@ def test_both_engines_read_the_same_rows(
     assert len(by_duckdb["value"][3].as_py()) == 5_000_000
     assert read(spark_engine, mixed_topic, [OffsetRange(0, 0, 11)]) == by_duckdb
     assert read(spark_engine, mixed_topic, [OffsetRange(0, 7, 11)]).num_rows == 0
+
+
+# As brokers before 4.0 have it: they take any timestamp from a sender.
+ANY_TIMESTAMP = {"message.timestamp.after.max.ms": str(2**63 - 1)}
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "is_believed"),
+    [
+        pytest.param(lambda now: now, True, id="now"),
+        pytest.param(lambda now: now - 400 * 86_400_000, True, id="long ago"),
+        pytest.param(lambda now: now // 1000, False, id="seconds"),
+        pytest.param(lambda now: now * 1000, False, id="microseconds"),
+        pytest.param(lambda now: now + 3 * 86_400_000, False, id="three days ahead"),
+        pytest.param(lambda now: now * 1_000_000, False, id="nanoseconds"),
+    ],
+)
+def test_a_record_came_at_the_latest_when_it_was_read_and_says_what_kafka_says(
+    kafka: Settings, engine: Engine, timestamp: Callable[[int], int], is_believed: bool
+):
+    began = time.time_ns() // 1_000_000
+    sent = timestamp(began)
+    if sent > began * 1000 and isinstance(engine, SparkEngine):
+        pytest.skip("Spark's own reader of Kafka fails on such a timestamp; the next test is of what it says")
+    settings = new_topic(kafka, config=ANY_TIMESTAMP)
+    send(settings, {0: [b"one"]}, sent_at=sent)
+    (row,) = read(engine, settings, [OffsetRange(0, 0, 1)]).to_pylist()
+    came = int(row["kafka_time"].timestamp() * 1000)
+    if is_believed:
+        assert (came, row["kafka_timestamp"]) == (sent, None)
+    else:
+        assert began - 1 <= came <= time.time_ns() // 1_000_000
+        assert row["kafka_timestamp"] == sent
