@@ -38,11 +38,15 @@ class RecommendedProduct(Schema):
 
     product_id = fields.String(required=True, metadata={"description": "The product"})
     rank = fields.Integer(required=True, metadata={"description": "Place in this list, from 1"})
-    score = fields.Float(required=True, metadata={"description": "Comparable among items of one source"})
+    score = fields.Float(
+        required=True, metadata={"description": "Comparable among the products of one algorithm"}
+    )
     confidence_score = fields.Float(
         required=True,
         allow_none=True,
-        metadata={"description": "The score, if it was computed for this shopper; else null"},
+        metadata={
+            "description": "The score of a published recommendation; null for a product that fills the list"
+        },
     )
     algorithm = fields.String(required=True, metadata={"description": "als, item_knn or popularity"})
     reason = fields.String(required=True, metadata={"description": "Why, in words for the shopper"})

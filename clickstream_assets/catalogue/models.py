@@ -151,7 +151,7 @@ PUBLISHED_MODELS = Table(
         Column("metric_name", STRING, "The metric that the choice was made by"),
         Column("metric", DOUBLE, "Its value for this model", nullable=True),
         Column("baseline_metric", DOUBLE, "Its value for popularity, on the same split", nullable=True),
-        Column("trained_on", STRING, "Version of the lake's table that it was trained on"),
+        Column("trained_on", STRING, "The last ingest batch of `events` that it was trained on"),
         Column("users", LONG, "Users with recommendations"),
         Column("rows", LONG, "Recommendations"),
     ),

@@ -36,7 +36,11 @@ _RECORD = (
     Column("partition", INT, "Kafka partition"),
     Column("offset", LONG, "Kafka offset within the partition"),
     Column("batch", LONG, "Number of the ingest commit that brought the record in, from 1"),
-    Column("kafka_time", TIMESTAMP, "Kafka's timestamp of the record"),
+    Column(
+        "kafka_time",
+        TIMESTAMP,
+        "When the record came: its timestamp in Kafka, at the latest when it was read",
+    ),
 )
 
 RAW_EVENTS = Table(
@@ -44,6 +48,13 @@ RAW_EVENTS = Table(
     "one Kafka record, its bytes as they came",
     (
         *_RECORD,
+        Column(
+            "kafka_timestamp",
+            LONG,
+            "The timestamp in Kafka, milliseconds since 1970, where it is no time at which the record can have come: "
+            "after it was read, or before 2011. `kafka_time` is then when it was read",
+            nullable=True,
+        ),
         Column("key", BINARY, "Record key", nullable=True),
         Column("value", BINARY, "Record value; null is a Kafka tombstone", nullable=True),
     ),
@@ -87,7 +98,7 @@ _EVENT = (
     Column("event_date", DATE, "UTC date of event_time"),
     *EVENT_FIELDS,
     Column("properties", STRING, "All other fields, as a JSON object", nullable=True),
-    Column("is_bot", BOOL, "Whether the user agent is a known robot's"),
+    Column("is_bot", BOOL, "Whether the user agent is a known robot's; `sessions` labels more"),
     Column("payload_hash", STRING, "Hash of the canonical payload, without the id"),
 )
 
@@ -148,6 +159,13 @@ REJECTED_EVENTS = Table(
     "one Kafka record that the ingest did not take as an event, or Elasticsearch as a document",
     (
         *_RECORD,
+        Column(
+            "kafka_timestamp",
+            LONG,
+            "The timestamp in Kafka, milliseconds since 1970, where it is no time at which the record can have come: "
+            "after it was read, or before 2011. `kafka_time` is then when it was read",
+            nullable=True,
+        ),
         Column("key", BINARY, "Record key", nullable=True),
         Column("value", BINARY, "Record value, as it came", nullable=True),
         Column("field", STRING, "The field that is wrong; null where the whole record is", nullable=True),

@@ -43,7 +43,12 @@ PRODUCT_WINDOWS = Table(
         ),
         Column("first_event_time", TIMESTAMP, "Time of the first event"),
         Column("last_event_time", TIMESTAMP, "Time of the last event"),
-        Column("is_final", BOOL, "Whether the window is closed: the row no longer changes", filter="state"),
+        Column(
+            "is_final",
+            BOOL,
+            "Whether the window is closed: for good by the watermark, until a later event by the clock",
+            filter="state",
+        ),
         _BATCH_ID,
     ),
     key=("window_start", "product_id"),

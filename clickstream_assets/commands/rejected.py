@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SHOWN_CHARACTERS = 100
 
 rejected_app = typer.Typer(
-    help="The records that the ingest refused: what is wrong with them, and sending them again.",
+    help="The records that the ingest rejected: what is wrong with them, and sending them again.",
     no_args_is_help=True,
 )
 
@@ -36,7 +36,7 @@ def list_command(
         Literal["text", "json"], typer.Option(help="text, or json: all of them, an object a line, whole.")
     ] = "text",
 ) -> None:
-    """Show the refused records: counted by rule and field, and the newest."""
+    """Show the rejected records: counted by rule and field, and the newest."""
     # Imported here, so that `clickstream --help` need not wait for DuckDB.
     from clickstream_assets.ingest.rejected import (
         Selection,
@@ -80,7 +80,7 @@ def replay_command(
     drop: Annotated[list[str] | None, typer.Option(metavar="FIELD", help="Take a field out first.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing; say what would be sent.")] = False,
 ) -> None:
-    """Mend refused records and send them to KAFKA_TOPIC again.
+    """Mend rejected records and send them to KAFKA_TOPIC again.
 
     Only what is a valid event by then is sent, so without --set and --drop it
     is what a changed setting allows, such as a larger MAX_EVENT_BYTES. The

@@ -1,6 +1,7 @@
 """The steps of a run: a body gets what its resources open, and its errors are explained.
 
-An asset, a check and an op are each a step. Their bodies are plain functions of settings, lake, topic and database.
+An asset, a check and an op are each a step. Their bodies are plain functions of settings, lake and topic,
+and of PostgreSQL as its resource.
 """
 
 from __future__ import annotations

@@ -105,7 +105,9 @@ class Classified:
     @property
     def duplicates(self) -> DataFrame:
         """DUPLICATE_EVENTS rows."""
-        return self.non_events.where(~self._is_conflict).select(*DUPLICATE_EVENTS.column_names)
+        F, _ = functions_of(self.non_events)
+        is_duplicate = F.col("reason").isNotNull() & ~self._is_conflict
+        return self.non_events.where(is_duplicate).select(*DUPLICATE_EVENTS.column_names)
 
     @property
     def conflicts(self) -> DataFrame:

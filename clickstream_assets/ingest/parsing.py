@@ -82,18 +82,18 @@ class Rejection(Exception):
         self.value = value
 
 
-_RECORD_FIELDS = list(RAW_EVENTS.arrow)
-_EVENT_FIELDS = [
+_RECORD_COLUMNS = list(RAW_EVENTS.arrow)
+_EVENT_COLUMNS = [
     field.with_nullable(True) for field in EVENTS.arrow if field.name not in RAW_EVENTS.arrow.names
 ]
-_REJECTION_FIELDS = [REJECTED_EVENTS.arrow.field(name) for name in ("field", "rule", "rejected_value")]
+_REJECTION_COLUMNS = [REJECTED_EVENTS.arrow.field(name) for name in ("field", "rule", "rejected_value")]
 PARSED = pa.schema(
-    [field.with_nullable(True) for field in (*_RECORD_FIELDS, *_EVENT_FIELDS, *_REJECTION_FIELDS)]
+    [field.with_nullable(True) for field in (*_RECORD_COLUMNS, *_EVENT_COLUMNS, *_REJECTION_COLUMNS)]
 )
 """Rows of `parse_batches`: the record, then the event's columns or, where `rule` is set, the rejection."""
 
 # A valid event's own columns, in the order of the table.
-Event: Any = namedtuple("Event", [field.name for field in _EVENT_FIELDS])  # type: ignore[misc]
+Event: Any = namedtuple("Event", [field.name for field in _EVENT_COLUMNS])  # type: ignore[misc]
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 _LongText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_LENGTH)]
@@ -311,7 +311,7 @@ def parse_event(value: bytes | None, kafka_time: int, rules: ValidationRules) ->
     """Read one record's value as an event.
 
     Args:
-        value: the bytes of a JSON object, as described in the README's event contract.
+        value: the bytes of a JSON object, as the README's section on events describes it.
         kafka_time: the record's timestamp, microseconds since 1970; an event cannot be much later.
         rules: the bounds to keep.
 
@@ -454,11 +454,11 @@ def parse_batches(
             continue
         with _collector_off():
             events, rejections = _validate(batch, rules)
-            columns = [batch.column(field.name) for field in _RECORD_FIELDS]
+            columns = [batch.column(field.name) for field in _RECORD_COLUMNS]
             if not keep_bytes:
                 is_event = pa.array([event is not _NO_EVENT for event in events])
                 columns = [_without_bytes(column, is_event) for column in columns]
-            for rows, fields in ((events, _EVENT_FIELDS), (rejections, _REJECTION_FIELDS)):
+            for rows, fields in ((events, _EVENT_COLUMNS), (rejections, _REJECTION_COLUMNS)):
                 columns.extend(pa.array(rows, pa.struct(fields)).flatten())
         yield pa.RecordBatch.from_arrays(columns, schema=PARSED)
 
@@ -470,8 +470,8 @@ def _without_bytes(column: pa.Array, where: pa.Array) -> pa.Array:
     return pc.replace_with_mask(column, where, pa.scalar(None, column.type))
 
 
-_NO_EVENT = (None,) * len(_EVENT_FIELDS)
-_NO_REJECTION = (None,) * len(_REJECTION_FIELDS)
+_NO_EVENT = (None,) * len(_EVENT_COLUMNS)
+_NO_REJECTION = (None,) * len(_REJECTION_COLUMNS)
 
 
 def _validate(

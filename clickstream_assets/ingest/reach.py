@@ -48,10 +48,10 @@ def dirty_days(lake: Lake, after_batch: int, settings: Settings) -> list[date]:
         return []
     # Naming the days lets the engine skip the files of all others.
     around = sorted({day + timedelta(days=offset) for day in new_days for offset in (-1, 1)})
-    around_midnight = engine.to_arrow(days_reached(new, events.where(F.col("event_date").isin(around)), gap))
+    reached_per_day = engine.to_arrow(days_reached(new, events.where(F.col("event_date").isin(around)), gap))
     engine.release(new)
     days: set[date] = set()
-    for row in around_midnight.to_pylist():
+    for row in reached_per_day.to_pylist():
         first = -1 if row["day_before"] else 0
         last = SESSION_DAYS if row["days_after"] else 0
         days.update(row["event_date"] + timedelta(days=offset) for offset in range(first, last + 1))

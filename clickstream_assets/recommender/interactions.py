@@ -1,6 +1,7 @@
 """Interactions of shoppers with products, their strength, and the two ways to hide a part of it from training.
 
-Robots and shoppers who refused consent are left out here, once, for every model.
+Robots by their user agent and shoppers who refused consent are left out here, once, for every model; the caller leaves
+out those that are bots by what they did.
 """
 
 import numpy as np
@@ -59,7 +60,7 @@ def interactions(events: DataFrame) -> DataFrame:
     """Sum up each shopper's events with each product; only `product_events` count.
 
     Args:
-        events: EVENTS rows, all that state a consent among them.
+        events: EVENTS rows without bots', all that state a consent among them.
 
     Returns:
         INTERACTIONS, one row per shopper and product.

@@ -233,7 +233,7 @@ class Lake:
             df: the rows.
             batch: number of the batch, from 1.
             app: whose batches these are, as each counts their own (default: the ingest's).
-            is_laid_out: each of Spark's partitions has rows of one of the table's alone.
+            is_laid_out: each of Spark's partitions holds rows of a single partition of the table.
         """
         app = app or table.name
         if isinstance(self.engine, SparkEngine):

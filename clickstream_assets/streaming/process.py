@@ -40,7 +40,7 @@ from clickstream_assets.streaming.windows import QUERY
 if TYPE_CHECKING:
     from pyspark.sql.streaming import StreamingQuery
 
-Session = Callable[[], SparkSession]
+StartSession = Callable[[], SparkSession]
 """Starts Spark when it is first called: not before it is clear that nobody else runs the streams."""
 Start = Callable[[dict[str, Any]], "StreamingQuery"]
 Report = Callable[[Iterable[str], Mapping[str, Any]], None]
@@ -179,7 +179,7 @@ class Outcome:
     alerts_wait: str | None
 
 
-def run_available(settings: Settings, session: Session) -> Outcome:
+def run_available(settings: Settings, start_session: StartSession) -> Outcome:
     """Bring windows and alerts up to what is in the topic now, with the lake's copies and the alerts' index.
 
     Where Elasticsearch is away, the index waits for the next run.
@@ -190,7 +190,7 @@ def run_available(settings: Settings, session: Session) -> Outcome:
     """
     Topic(settings).offsets()
     with ownership(settings, "run") as connection, _delivery(settings) as delivery:
-        windows = WindowQuery(session(), settings, connection, lambda _: delivery.wake())
+        windows = WindowQuery(start_session(), settings, connection, lambda _: delivery.wake())
         counting = _counting(windows, settings, A_RUN)
         error = counting.finish()
         if cause := windows.error or error:
@@ -202,7 +202,7 @@ def run_available(settings: Settings, session: Session) -> Outcome:
     return Outcome(counting.status, windows.latency_seconds, changed, windows.open_alerts, alerts_wait)
 
 
-def run_live_events(settings: Settings, session: Session) -> Status:
+def run_live_events(settings: Settings, start_session: StartSession) -> Status:
     """Bring the live events up to what is in the topic now.
 
     Raises:
@@ -211,7 +211,7 @@ def run_live_events(settings: Settings, session: Session) -> Status:
     """
     Topic(settings).offsets()
     with ownership(settings, "run"):
-        live = _live_events(session, settings, A_RUN)
+        live = _live_events(start_session, settings, A_RUN)
         if error := live.finish():
             raise query_error(error, settings, LOST_TO_LIVE_EVENTS)
         live.note(Topic(settings).offsets())
@@ -227,12 +227,12 @@ def _counting(windows: WindowQuery, settings: Settings, role: str) -> ManagedQue
     return ManagedQuery(QUERY, settings, role, windows.start, read)
 
 
-def _live_events(session: Session, settings: Settings, role: str) -> ManagedQuery:
+def _live_events(start_session: StartSession, settings: Settings, role: str) -> ManagedQuery:
     return ManagedQuery(
         live_events.QUERY,
         settings,
         role,
-        lambda trigger: live_events.start(session(), settings, trigger),
+        lambda trigger: live_events.start(start_session(), settings, trigger),
         lambda: live_events.checkpoint_of(settings).committed_offsets(),
     )
 
@@ -242,7 +242,7 @@ class Supervisor:
 
     Args:
         settings: everything.
-        session: gives what `source.streaming_session` returns.
+        start_session: gives what `source.streaming_session` returns.
         stop: set from outside to end it.
         report: is called for queries that have done batches, every STREAM_REPORT_SECONDS.
     """
@@ -250,12 +250,12 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
-        session: Session,
+        start_session: StartSession,
         stop: threading.Event,
         report: Report = lambda *_: None,
     ) -> None:
         self._settings = settings
-        self._session = session
+        self._start_session = start_session
         self._stop = stop
         self._report = report
         self._live_failures = 0
@@ -319,7 +319,7 @@ class Supervisor:
             if changes.alerts:
                 indexing.wake()
 
-        session = self._session()
+        session = self._start_session()
         windows = WindowQuery(session, self._settings, connection, on_batch)
         counting = _counting(windows, self._settings, ALWAYS_ON)
         live = _live_events(lambda: session, self._settings, ALWAYS_ON)

@@ -120,7 +120,7 @@ class WindowStore:
                 return Changes(0, 0, 0, self._open_alerts())
             changed = self._put(rows, number, progress.closed_until)
             watermark = max(filter(None, (planned.watermark, progress.watermark)), default=None)
-            alerts, sent = self._close(watermark, number)
+            alerts, queued = self._close_windows(watermark, number)
             offsets = progress.offsets | planned.offsets
             now = replace(
                 progress,
@@ -131,7 +131,7 @@ class WindowStore:
             )
             write_progress(self._connection, now)
             self._keep_batch(now)
-            return Changes(changed, alerts, sent, self._open_alerts())
+            return Changes(changed, alerts, queued, self._open_alerts())
 
     def close_idle(self) -> Changes | None:
         """Close windows that are over by the clock, and resolve their alerts, if no record was read for long.
@@ -149,9 +149,9 @@ class WindowStore:
                     return None
                 now = replace(progress.with_next_number(), idle_until=until)
                 self._stage()
-                alerts, sent = self._close(until, now.batch_id)
+                alerts, queued = self._close_windows(until, now.batch_id)
                 write_progress(self._connection, now)
-                return Changes(0, alerts, sent, self._open_alerts())
+                return Changes(0, alerts, queued, self._open_alerts())
         finally:
             self._is_writing.release()
 
@@ -171,7 +171,7 @@ class WindowStore:
                 f"time, as from a backup. Run {REBUILD}"
             )
 
-    def _close(self, until: datetime | None, batch_id: int) -> tuple[int, int]:
+    def _close_windows(self, until: datetime | None, batch_id: int) -> tuple[int, int]:
         """Close the windows that end by a time, and bring the alerts up to date.
 
         Returns:

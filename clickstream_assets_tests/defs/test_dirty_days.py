@@ -10,8 +10,8 @@ import dagster as dg
 import pytest
 from dagster import DagsterRun, DagsterRunStatus
 
-from clickstream_assets.defs import automation
-from clickstream_assets.defs.automation import REQUEST_TAG, RefreshState, dirty_days_sensor
+from clickstream_assets.defs import dirty_days
+from clickstream_assets.defs.dirty_days import REQUEST_TAG, RefreshState, dirty_days_sensor
 from clickstream_assets_tests.defs.history import (
     CHECKS_OF_EVENTS,
     check_events,
@@ -276,7 +276,7 @@ def test_a_lost_cursor_starts_again_from_all_reports(refreshing: Refreshing):
 def test_more_reports_than_one_look_reads_are_read_by_the_next(
     refreshing: Refreshing, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(automation, "EVENTS_READ_PER_TICK", 2)
+    monkeypatch.setattr(dirty_days, "REPORTS_READ_PER_TICK", 2)
     for day in ("2024-05-01", "2024-05-02", "2024-05-03"):
         refreshing.report(day)
     request = refreshing.ask()

@@ -14,8 +14,8 @@ import pytest
 
 from clickstream_assets.catalogue import EVENTS
 from clickstream_assets.defs import scope
-from clickstream_assets.defs.automation import dirty_days_sensor
 from clickstream_assets.defs.dagster_private import last_evaluation
+from clickstream_assets.defs.dirty_days import dirty_days_sensor
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.defs.history import tick
 from clickstream_assets_tests.defs.pipeline import Pipeline, send

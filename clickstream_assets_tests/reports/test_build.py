@@ -27,7 +27,7 @@ from clickstream_assets.catalogue import (
     USER_SEGMENTS,
     Table,
 )
-from clickstream_assets.defs.reports.build import report_rows, update_reports
+from clickstream_assets.defs.reports.update import report_rows, update_reports
 from clickstream_assets.engine import Engine
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests.analytics import by_hand

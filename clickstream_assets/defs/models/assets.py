@@ -29,7 +29,7 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
 
-def shoppers_events(lake: Lake, version: int | None = None) -> DataFrame:
+def events_without_bots(lake: Lake, version: int | None = None) -> DataFrame:
     """Return all events without those of bots."""
     return without_bots(lake.read(EVENTS, version), lake.read(SESSIONS))
 
@@ -41,7 +41,7 @@ def interactions(lake: Lake) -> Metadata:
     Shoppers who refused consent are left out.
     """
     events = lake.snapshot(EVENTS)
-    lake.replace(INTERACTIONS, compute_interactions(shoppers_events(lake, events.version)))
+    lake.replace(INTERACTIONS, compute_interactions(events_without_bots(lake, events.version)))
     return {"events_batch": events.batch, "events_version": events.version}
 
 
@@ -90,7 +90,7 @@ def model_evaluation(
     model = context.instance.get_latest_materialization_event(dg.AssetKey("als_model"))
     evaluations, choice = judge(
         lake.engine,
-        shoppers_events(lake),
+        events_without_bots(lake),
         als.Parameters.of(settings),
         settings.evaluation_test_fraction,
         settings.evaluation_k,

@@ -30,8 +30,8 @@ from clickstream_assets.defs.partitions import (
     replace_days,
 )
 from clickstream_assets.defs.plots import bar_plot
-from clickstream_assets.defs.reports.build import outdated_days, report_rows, update_reports
 from clickstream_assets.defs.reports.mail import mail_reports
+from clickstream_assets.defs.reports.update import days_of_outdated_reports, report_rows, update_reports
 from clickstream_assets.defs.scope import events_and_sessions, replace_days_of_persons
 from clickstream_assets.defs.steps import Retry
 from clickstream_assets.reports.text import render_text
@@ -127,7 +127,7 @@ def funnel(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
             last,
             timedelta(minutes=settings.funnel_window_minutes),
         ),
-        more=outdated_days(lake),
+        more=days_of_outdated_reports(lake),
     )
 
     def overall(rows: list[dict]) -> dict[str, float]:

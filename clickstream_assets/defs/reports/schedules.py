@@ -34,7 +34,7 @@ report_mail_job = dg.define_asset_job(
     cron_schedule="0 2 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Mails the report of the day before, at 02:00 UTC.",
+    description="Brings the tables and the report of the day before up to date at 02:00 UTC; then it is mailed.",
 )
 def morning_report(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Ask for the day before."""

@@ -21,9 +21,10 @@ from clickstream_assets.defs.assets import Metadata, table_asset
 from clickstream_assets.defs.partitions import SESSIONS_BEFORE, days_of
 from clickstream_assets.defs.plots import bar_plot
 from clickstream_assets.defs.scope import NO_DAY, REPLACED_FROM, replace_days_of_persons
-from clickstream_assets.defs.shopping import newest_time, shopping_events
+from clickstream_assets.defs.shopping import cart_events_without_bots, newest_time
 from clickstream_assets.defs.sums import counts_by
 from clickstream_assets.engine import functions_of
+from clickstream_assets.ingest.parsing import ValidationRules
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
@@ -54,9 +55,9 @@ def customer_segments(settings: Settings, lake: Lake) -> Metadata:
     """
     engine = lake.engine
     newest = lake.snapshot(EVENTS)
-    as_of = newest_time(lake, newest)
+    as_of = newest_time(lake, newest, ValidationRules.of(settings))
     rules = CartRules.of(settings, as_of)
-    events = engine.persist(shopping_events(lake, newest))
+    events = engine.persist(cart_events_without_bots(lake, newest))
     settings_text = f"{settings.rfm_days} {rules.abandoned_after} {rules.lifetime}"
     before = engine.to_arrow(lake.read(CUSTOMER_SEGMENT_DAYS))
     after = segment_days(engine, events, as_of, settings_text)

@@ -13,9 +13,10 @@ from clickstream_assets.defs.assets import URGENT, Metadata, table_asset
 from clickstream_assets.defs.partitions import days_of, replace_days
 from clickstream_assets.defs.plots import bar_plot
 from clickstream_assets.defs.scope import EVENTS_VERSION
-from clickstream_assets.defs.shopping import newest_time, shopping_events
+from clickstream_assets.defs.shopping import cart_events_without_bots, newest_time
 from clickstream_assets.defs.sums import counts_by
 from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.ingest.parsing import ValidationRules
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
@@ -61,8 +62,8 @@ def carts(settings: Settings, lake: Lake) -> Metadata:
     A cart is abandoned as of the newest event of all. `cart_days` counts what happened on each day.
     """
     events = lake.snapshot(EVENTS)
-    as_of = newest_time(lake, events)
-    states = cart_states(lake.engine, shopping_events(lake, events), CartRules.of(settings, as_of))
+    as_of = newest_time(lake, events, ValidationRules.of(settings))
+    states = cart_states(lake.engine, cart_events_without_bots(lake, events), CartRules.of(settings, as_of))
     lake.replace(CARTS, final_carts(states))
     lake.replace(CART_DAYS, cart_days(states))
     lake.engine.release(states)

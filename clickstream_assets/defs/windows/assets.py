@@ -28,7 +28,7 @@ from clickstream_assets.streaming.status import metadata
                 PRODUCT_WINDOWS,
                 "clickstream_events",
                 "Views, carts and purchases of each product in sliding windows, straight from Kafka, without bots. "
-                "Open windows change, closed ones are final.",
+                "Open windows change; one that the watermark has closed does not.",
             ),
             (
                 FLASH_SALE_ALERTS,

@@ -29,8 +29,8 @@ from clickstream_assets.defs.runs import (
 from clickstream_assets.settings import load_settings
 
 REQUEST_TAG = "clickstream/refresh_request"
-EVENTS_READ_PER_TICK = 500
-LONGEST_STEP = timedelta(days=3)
+REPORTS_READ_PER_TICK = 500
+LONGEST_GAP = timedelta(days=3)
 
 
 class RefreshState(BaseModel):
@@ -46,7 +46,7 @@ class RefreshState(BaseModel):
     requested_at: float = 0
     """Seconds since 1970."""
 
-    def wait_for(self, days: Iterable[date]) -> None:
+    def put_behind(self, days: Iterable[date]) -> None:
         """Put days behind those that wait already."""
         self.pending = list(dict.fromkeys([*self.pending, *sorted(days)]))
 
@@ -62,12 +62,12 @@ def next_range(waiting: Sequence[date]) -> tuple[date, date]:
     longest = waiting[0]
     days = sorted(waiting)
     number = days.index(longest)
-    return _reach(longest, reversed(days[:number])), _reach(longest, days[number + 1 :])
+    return _last_without_gap(longest, reversed(days[:number])), _last_without_gap(longest, days[number + 1 :])
 
 
-def _reach(day: date, onward: Iterable[date]) -> date:
+def _last_without_gap(day: date, onward: Iterable[date]) -> date:
     for another in onward:
-        if abs(another - day) > LONGEST_STEP:
+        if abs(another - day) > LONGEST_GAP:
             break
         day = another
     return day
@@ -136,13 +136,13 @@ def _look(context: dg.SensorEvaluationContext, state: RefreshState) -> dg.Sensor
 def _take_in_reports(instance: dg.DagsterInstance, state: RefreshState) -> None:
     records = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=dg.AssetKey(EVENTS.name), after_storage_id=state.seen),
-        limit=EVENTS_READ_PER_TICK,
+        limit=REPORTS_READ_PER_TICK,
         ascending=True,
     ).records
     for record in records:
         state.seen = record.storage_id
         days = metadata_value(record.event_log_entry, "dirty_days") or []
-        state.wait_for(date.fromisoformat(day) for day in days)
+        state.put_behind(date.fromisoformat(day) for day in days)
 
 
 def _settle_request(instance: dg.DagsterInstance, state: RefreshState) -> None:
@@ -154,5 +154,5 @@ def _settle_request(instance: dg.DagsterInstance, state: RefreshState) -> None:
         return
     if not runs or runs[0].status != DagsterRunStatus.SUCCESS:
         # Behind the others: days that fail each time must not keep those waiting.
-        state.wait_for(state.requested)
+        state.put_behind(state.requested)
     state.requested = set()

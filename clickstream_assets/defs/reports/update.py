@@ -41,7 +41,7 @@ def update_reports(lake: Lake, first: date, last: date, now: datetime) -> list[d
     kept = _kept(lake)
     asked = {first + timedelta(days=offset) for offset in range((last - first).days + 1)}
     compared = {day + longer for day in asked for longer in COMPARISONS.values()} & set(kept)
-    is_eventless = _eventless_days(lake)
+    is_eventless = _eventless_test(lake)
     hashes = _hashes(lake, asked | set(kept), is_eventless)
     days = sorted(asked | compared | {day for day, its in kept.items() if its != hashes[day]})
     before = {row["report_date"]: row for row in _rows(lake, _read(lake, DAILY_REPORT, days[0], days[-1]))}
@@ -69,10 +69,10 @@ def update_reports(lake: Lake, first: date, last: date, now: datetime) -> list[d
     return changed
 
 
-def outdated_days(lake: Lake) -> list[date]:
+def days_of_outdated_reports(lake: Lake) -> list[date]:
     """Return the days, in order, whose reports are made from carts or customers that have changed since."""
     kept = _kept(lake)
-    hashes = _hashes(lake, kept.keys(), _eventless_days(lake))
+    hashes = _hashes(lake, kept.keys(), _eventless_test(lake))
     return sorted(day for day, its in kept.items() if its != hashes[day])
 
 
@@ -106,7 +106,7 @@ def _chunks(days: Sequence[date]) -> Iterator[Sequence[date]]:
     yield days[start:]
 
 
-def _eventless_days(lake: Lake) -> Callable[[date], bool]:
+def _eventless_test(lake: Lake) -> Callable[[date], bool]:
     """Return a function that says whether a day, which is not before the first event of all, has no events."""
     days = lake.snapshot(EVENTS).rows_by("event_date").keys()
     first = min(days, default=date.max)
