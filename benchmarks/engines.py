@@ -66,6 +66,7 @@ def write_events(lake: Lake, settings: Settings, count: int) -> tuple[date, date
             "offset": pa.array(range(len(values)), pa.int64()),
             "batch": pa.repeat(pa.scalar(1, pa.int64()), len(values)),
             "kafka_time": pa.repeat(now, len(values)),
+            "kafka_timestamp": pa.nulls(len(values), pa.int64()),
             "key": pa.nulls(len(values), pa.binary()),
             "value": pa.array(values, pa.binary()),
         }

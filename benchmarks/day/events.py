@@ -115,6 +115,7 @@ def parsed(values: list[bytes], first: int = 0) -> pa.Table:
             "offset": pa.array(range(first, first + size), pa.int64()),
             "batch": pa.repeat(pa.scalar(1, pa.int64()), size),
             "kafka_time": pa.repeat(arrived, size),
+            "kafka_timestamp": pa.nulls(size, pa.int64()),
             "key": pa.nulls(size, pa.binary()),
             "value": pa.array(values, pa.binary()),
         }

@@ -7,10 +7,11 @@ any table of user, product and time) become views.
 import csv
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
@@ -79,10 +80,18 @@ def _raw_batches(file: EventFile) -> Iterator[pa.RecordBatch]:
     while rows := list(itertools.islice(records, _RECORDS_PER_BATCH)):
         offsets, keys, values = zip(*rows, strict=True)
         size = len(rows)
-        columns = [["file"] * size, [0] * size, offsets, [1] * size, [now] * size, keys, values]
+        columns: dict[str, Iterable[Any]] = {
+            "topic": ["file"] * size,
+            "partition": [0] * size,
+            "offset": offsets,
+            "batch": [1] * size,
+            "kafka_time": [now] * size,
+            "kafka_timestamp": [None] * size,
+            "key": keys,
+            "value": values,
+        }
         yield pa.record_batch(
-            [pa.array(column, field.type) for column, field in zip(columns, RAW_EVENTS.arrow, strict=True)],
-            schema=RAW_EVENTS.arrow,
+            [pa.array(columns[field.name], field.type) for field in RAW_EVENTS.arrow], schema=RAW_EVENTS.arrow
         )
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming import StreamingQuery
 
 QUERY = "live_events"
-COLUMNS = (*LIVE_EVENTS.column_names, "key", "value")
+COLUMNS = (*LIVE_EVENTS.column_names, "kafka_timestamp", "key", "value")
 """Columns that the query needs of an event: those of a document, and the record's bytes in case it is refused."""
 REJECTED_BY = "elasticsearch"
 
@@ -170,7 +170,7 @@ def _firsts(events: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _refusal(event: pa.RecordBatch, outcome: Outcome) -> pa.RecordBatch:
-    (record,) = event.select([*RECORD_KEY, "kafka_time", "key", "value"]).to_pylist()
+    (record,) = event.select([*RECORD_KEY, "kafka_time", "kafka_timestamp", "key", "value"]).to_pylist()
     rule = f"{outcome.error}: {outcome.reason}"[:_MAX_REASON]
     return _results({"batch": 0, **record, "rule": rule, "rejected_by": REJECTED_BY})
 

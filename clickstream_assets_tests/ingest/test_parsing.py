@@ -415,7 +415,7 @@ def test_each_of_many_mutated_records_is_an_event_or_rejected(count):
 
 
 def test_only_rejected_records_carry_their_bytes_where_none_else_are_asked_for():
-    raw = raw_table([encode(VIEW), b"bad", encode(VIEW)]).set_column(5, "key", pa.array([b"k"] * 3))
+    raw = raw_table([encode(VIEW), b"bad", encode(VIEW)]).set_column(6, "key", pa.array([b"k"] * 3))
     (kept,), (left,) = (list(parse_batches(iter(raw.to_batches()), RULES, keep)) for keep in (True, False))
     assert kept["key"].to_pylist() == [b"k"] * 3
     assert kept["value"].to_pylist() == [encode(VIEW), b"bad", encode(VIEW)]
