@@ -19,7 +19,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from clickstream_assets.analytics.customers import orders as orders_of
-from clickstream_assets.analytics.measures import MONEY
+from clickstream_assets.analytics.measures import UNITS_SUM, in_money
 from clickstream_assets.analytics.persons import between, persons_events
 from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION
 from clickstream_assets.catalogue.units import MICROSECOND, MONEY_UNITS
@@ -54,7 +54,7 @@ def campaign_attribution(
             "order_key",
             F.col("order_date").alias("report_date"),
             F.unix_micros("last_line_at").alias("order_us"),
-            (F.col("amount") * F.lit(MONEY_UNITS)).cast("long").alias("units"),
+            (F.col("amount") * F.lit(MONEY_UNITS)).cast(UNITS_SUM).alias("units"),
         )
     )
     touches = _touches(between(events, "event_date", first - lookback - timedelta(days=1), last), gap)
@@ -123,25 +123,23 @@ def _shares(orders: DataFrame, reached: DataFrame) -> DataFrame:
     touches = F.col("from_first") + F.col("from_last") - F.lit(1)
 
     def part(of: Any, name: str) -> Any:
-        share = F.floor(of / touches).cast("long")
+        share = F.floor(of / touches).cast(UNITS_SUM)
         rest = of - (touches - F.lit(1)) * share
-        return F.when(F.col("from_last") == 1, rest).otherwise(share).alias(name)
+        return F.when(F.col("from_last") == 1, rest).otherwise(share).cast(UNITS_SUM).alias(name)
 
     def of_model(model: str, rows: DataFrame, *parts: Any) -> DataFrame:
         return rows.select("report_date", F.lit(model).alias("model"), "campaign", *parts)
 
-    whole = (F.lit(MONEY_UNITS).alias("part"), "units")
+    whole = (F.lit(MONEY_UNITS).cast(UNITS_SUM).alias("part"), "units")
     last = of_model("last_touch", joined.where(F.col("from_last") == 1), *whole)
     first = of_model("first_touch", joined.where(F.col("from_first") == 1), *whole)
     linear = of_model("linear", joined, part(F.lit(MONEY_UNITS), "part"), part(F.col("units"), "units"))
     shares = as_view(last.unionByName(first).unionByName(linear))
-    # Not divided: DuckDB's division leaves decimals for floats.
-    unit = F.lit("0.0001").cast("decimal(5,4)")
     return (
         shares.groupBy("report_date", "model", "campaign")
         .agg(F.sum("part").alias("order_units"), F.sum("units").alias("revenue_units"))
-        .withColumn("orders", (F.col("order_units").cast("decimal(18,0)") * unit).cast(MONEY))
-        .withColumn("revenue", (F.col("revenue_units").cast("decimal(18,0)") * unit).cast(MONEY))
+        .withColumn("orders", in_money(F, F.col("order_units")))
+        .withColumn("revenue", in_money(F, F.col("revenue_units")))
         .select(*CAMPAIGN_ATTRIBUTION.column_names)
     )
 

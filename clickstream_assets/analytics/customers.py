@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from clickstream_assets.analytics.carts import CART_EVENTS
-from clickstream_assets.analytics.measures import MONEY, amount, count, order_key
+from clickstream_assets.analytics.measures import MONEY_SUM, amount, count, order_key
 from clickstream_assets.catalogue import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS, SCORES
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
@@ -43,7 +43,7 @@ def orders(events: DataFrame) -> DataFrame:
         )
     )
     return lines.groupBy("user_id", "order_key", "order_date").agg(
-        F.coalesce(F.sum("paid"), F.lit(0)).cast(MONEY).alias("amount"),
+        F.coalesce(F.sum("paid"), F.lit(0)).cast(MONEY_SUM).alias("amount"),
         F.max("event_time").alias("last_line_at"),
     )
 
@@ -74,7 +74,7 @@ def customer_segments(
         "order_date",
         "amount",
         F.lit(0).alias("carts"),
-        F.lit(0).cast(MONEY).alias("cart_value"),
+        F.lit(0).cast(MONEY_SUM).alias("cart_value"),
     )
     left = as_view(
         abandonments.select(
@@ -92,7 +92,7 @@ def customer_segments(
         "user_id",
         F.lit(None).cast("string").alias("order_key"),
         F.lit(None).cast("date").alias("order_date"),
-        F.lit(0).cast(MONEY).alias("amount"),
+        F.lit(0).cast(MONEY_SUM).alias("amount"),
         F.lit(1).alias("carts"),
         F.col("value").alias("cart_value"),
     )
@@ -102,9 +102,9 @@ def customer_segments(
         .agg(
             F.max("order_date").alias("last_order_date"),
             F.countDistinct("order_key").cast("long").alias("frequency"),
-            F.sum("amount").cast(MONEY).alias("monetary"),
+            F.sum("amount").cast(MONEY_SUM).alias("monetary"),
             F.sum("carts").cast("long").alias("abandoned_carts"),
-            F.sum("cart_value").cast(MONEY).alias("abandoned_value"),
+            F.sum("cart_value").cast(MONEY_SUM).alias("abandoned_value"),
         )
         .withColumn("recency_days", F.datediff("report_date", "last_order_date").cast("long"))
         .withColumn("is_buyer", F.col("frequency") > 0)

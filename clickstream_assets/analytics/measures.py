@@ -11,6 +11,9 @@ from clickstream_assets.catalogue.units import MINUTE
 from clickstream_assets.engine import DataFrame, functions_of
 
 MONEY = "decimal(18,4)"
+MONEY_SUM = "decimal(28,4)"
+UNITS_SUM = "decimal(32,0)"
+"""The same in whole units, of which MONEY_UNITS are one."""
 
 
 def rows_of(table: Table, df: DataFrame, computed: Mapping[str, Any]) -> DataFrame:
@@ -54,7 +57,13 @@ def amount(F: ModuleType) -> Any:
 def revenue(F: ModuleType) -> Any:
     """Aggregate: sum of the purchases' amounts; 0 where there is none."""
     paid = F.when(F.col("event_type") == "purchase", amount(F))
-    return F.coalesce(F.sum(paid), F.lit(0).cast(MONEY)).cast(MONEY)
+    return F.coalesce(F.sum(paid), F.lit(0).cast(MONEY)).cast(MONEY_SUM)
+
+
+def in_money(F: ModuleType, units: Any) -> Any:
+    """Column: MONEY_SUM of so many units."""
+    # Not divided: DuckDB's division leaves decimals for floats.
+    return (units.cast(UNITS_SUM) * F.lit("0.0001").cast("decimal(5,4)")).cast(MONEY_SUM)
 
 
 def half_even(F: ModuleType, part: Any, whole: Any) -> Any:
@@ -64,7 +73,7 @@ def half_even(F: ModuleType, part: Any, whole: Any) -> Any:
     """
     twice = F.when(whole != 0, whole * F.lit(2))
     raised = part * F.lit(2) + whole
-    up = F.floor(raised / twice).cast("long")
+    up = F.floor(raised / twice).cast(UNITS_SUM)
     is_odd_half = (up * twice == raised) & (up % F.lit(2) == 1)
     return up - flag(F, is_odd_half)
 

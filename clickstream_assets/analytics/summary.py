@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import date
 
 from clickstream_assets.analytics.measures import (
-    MONEY,
+    MONEY_SUM,
+    UNITS_SUM,
     count,
     count_where,
     event_counts,
     half_even,
+    in_money,
     order_key,
     percent,
     revenue,
@@ -57,17 +59,17 @@ def daily_summary(events: DataFrame, sessions: DataFrame, first: date, last: dat
         joined.select(
             F.col("event_date").alias("report_date"),
             "all_events",
-            F.coalesce(F.col("revenue"), F.lit(0)).cast(MONEY).alias("revenue"),
+            F.coalesce(F.col("revenue"), F.lit(0)).cast(MONEY_SUM).alias("revenue"),
             "paid_in",
             *known.values(),
         )
     )
-    order_units = half_even(F, (F.col("revenue") * F.lit(MONEY_UNITS)).cast("long"), F.col("orders"))
+    order_units = half_even(F, (F.col("revenue") * F.lit(MONEY_UNITS)).cast(UNITS_SUM), F.col("orders"))
     computed = {
         "window_shopper_count": F.col("users") - F.col("buyer_count"),
         "buyer_rate": percent(F, F.col("buyer_count"), F.col("users")),
         "bounce_rate": percent(F, F.col("bounced_sessions"), F.col("sessions")),
-        "average_order_value": (order_units / F.lit(MONEY_UNITS)).cast(MONEY),
+        "average_order_value": in_money(F, order_units),
         "conversion_rate": percent(F, F.col("converted_sessions"), F.col("sessions")),
         "currencies": F.when(F.col("paid_in_some") > 0, F.sort_array(F.array_compact("paid_in"))),
         "bot_events": F.col("all_events") - F.col("total_events"),

@@ -38,8 +38,8 @@ _DOCUMENTED: dict[int, dict[str, Any]] = {
                 "schema": {
                     "type": "string",
                     "description": "The listed rows (RFC 4180, UTF-8, with a header row). Money has all its "
-                    "decimals, null is empty, a list is JSON. Texts are as they were sent, also those that start "
-                    "like a formula: import them into a spreadsheet as text.",
+                    "decimals, null is empty, a list is JSON. A text that a spreadsheet would compute, "
+                    "since it starts with =, +, -, @, a tab or a line's end, has a ' before it; JSON has it as it is.",
                 }
             }
         },

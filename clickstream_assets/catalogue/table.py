@@ -14,6 +14,9 @@ DATE = pa.date32()
 BINARY = pa.binary()
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 MONEY = pa.decimal128(18, 4)
+"""An amount of one event."""
+MONEY_SUM = pa.decimal128(28, 4)
+"""A sum of any number of them."""
 # Wide, because purchases without a view before them make a rate of more than a hundred per cent.
 PERCENT = pa.decimal128(18, 2)
 VECTOR = pa.list_(pa.float32())

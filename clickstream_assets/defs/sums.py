@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import dagster as dg
 
+from clickstream_assets.analytics.measures import MONEY_SUM
 from clickstream_assets.analytics.sessions import spilled
 from clickstream_assets.catalogue import SESSIONS, Table
 from clickstream_assets.defs.checks import SAMPLES
@@ -36,7 +37,7 @@ def sums(lake: Lake, table: Table, columns: Mapping[str, str], days: Days, where
     F, _ = functions_of(rows)
     if where:
         rows = rows.where(F.expr(where))
-    types = {c.name: "decimal(18,4)" if str(c.type).startswith("decimal") else "long" for c in table.columns}
+    types = {c.name: MONEY_SUM if str(c.type).startswith("decimal") else "long" for c in table.columns}
     summed = rows.groupBy(day).agg(
         *(F.sum(column).cast(types[column]).alias(f"sum_{name}") for name, column in columns.items())
     )

@@ -54,7 +54,7 @@ def test_a_served_table_says_its_name_there_and_how_its_list_is_asked_for():
         "add_to_cart or purchase | `furthest_step` |"
     ]
     assert (
-        "| `revenue` | `decimal128(18, 4)` | no |  | Sum of price times quantity of its purchases | sort |"
+        "| `revenue` | `decimal128(28, 4)` | no |  | Sum of price times quantity of its purchases | sort |"
         in lines
     )
 

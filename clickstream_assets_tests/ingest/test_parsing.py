@@ -270,7 +270,6 @@ def test_the_largest_amounts_have_a_sum(engine: Engine):
     F, _ = functions_of(df)
     (sums,) = engine.to_arrow(df.agg(revenue(F).alias("revenue"))).to_pylist()
     assert sums == {"revenue": Decimal("89999999999.1000")}
-    assert Decimal(10) ** 14 >= 10_000 * MAX_AMOUNT
 
 
 TEXTS = st.one_of(st.none(), st.text(max_size=8), st.just("x" * 257), st.integers(), st.booleans())

@@ -10,7 +10,7 @@ from clickstream_assets.catalogue import (
     BOOL,
     LONG,
     MET_PRODUCTS,
-    MONEY,
+    MONEY_SUM,
     POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
     SESSIONS,
@@ -29,7 +29,7 @@ def table(schema: Table, rows: list[dict[str, Any]]) -> pa.Table:
 
 def row_of(schema: Table, **given: Any) -> dict[str, Any]:
     """A row of a table: of each column the given value, or one that it may have."""
-    examples = {BOOL: False, LONG: 0, MONEY: Decimal(0)}
+    examples = {BOOL: False, LONG: 0, MONEY_SUM: Decimal(0)}
     row: dict[str, Any] = {}
     for column in schema.columns:
         text = column.name if column.type == STRING else None

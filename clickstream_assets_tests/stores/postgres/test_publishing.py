@@ -137,7 +137,7 @@ def test_values_arrive_as_they_were_sent(settings: Settings) -> None:
             f"s{number:02}",
             entry_product_id=text,
             exit_product_id=None,
-            revenue=Decimal("99999999999999.9999") if number % 2 else Decimal("-0.0001"),
+            revenue=Decimal("999999999999999999999999.9999") if number % 2 else Decimal("-0.0001"),
             start_time=datetime(2024, 5, 31, 23, 59, 59, 999_999, tzinfo=UTC),
             is_bot=bool(number % 2),
         )

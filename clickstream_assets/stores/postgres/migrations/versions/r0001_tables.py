@@ -19,7 +19,7 @@ branch_labels = None
 depends_on = None
 
 _TIME = sa.DateTime(timezone=True)
-_MONEY = sa.Numeric(18, 4)
+_MONEY = sa.Numeric(28, 4)
 _PERCENT = sa.Numeric(18, 2)
 
 
