@@ -20,6 +20,7 @@ from clickstream_assets.catalogue import Table
 from clickstream_assets.engine import ADDED_LATER, DataFrame, Engine, SparkEngine
 from clickstream_assets.engine.spark_private import STORAGE_FAILED, WRITE_CONFLICT
 from clickstream_assets.errors import ClickstreamError
+from clickstream_assets.stores.delta_log import DAMAGED, set_checkpoints_aside
 
 
 class LakeError(ClickstreamError):
@@ -36,6 +37,10 @@ class LakeStorageError(LakeError):
     """The lake's storage does not take or give data; the message names LAKE_PATH and the fix."""
 
     retryable = True
+
+
+class LakeDamagedError(LakeError):
+    """A table's log cannot be read; the message names what is damaged and what mends it."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,14 @@ class Lake:
                 raise
             raise self._storage_error(table, ", ".join(causes)) from error
 
-    def _storage_error(self, table: Table, cause: str) -> LakeStorageError:
+    def _storage_error(self, table: Table, cause: str) -> LakeError:
+        if DAMAGED.search(cause):
+            return LakeDamagedError(
+                f"LAKE_PATH={self._root}: the log of table {table.name}, {self.path(table)}/_delta_log, is damaged: "
+                f"{' '.join(cause.split())[:300]}. Restore that folder from a backup. If only a checkpoint is damaged "
+                "and no commit is missing, rename it and delete _last_checkpoint; on a disk of this machine that is "
+                "done by itself"
+            )
         return LakeStorageError(
             f"LAKE_PATH={self._root}: table {table.name} cannot be opened or written: {' '.join(cause.split())}. See "
             "that this user may write there and that the disk has space, or set LAKE_PATH to another place"
@@ -140,7 +152,7 @@ class Lake:
     def _open_or_make(self, table: Table) -> DeltaTable:
         path = self._delta_path(table)
         try:
-            delta = DeltaTable(path)
+            delta = _opened(path)
         except TableNotFoundError:
             indexed = [c.name for c in table.columns if c.name in ("partition", "offset", "batch")]
             return DeltaTable.create(
@@ -337,6 +349,17 @@ class Lake:
         delta, commit = self._open(table), _commit_of(batch, table.name)
         with self._explained(table):
             write_deltalake(delta, conform(data, table), mode="overwrite", commit_properties=commit)
+
+
+def _opened(path: str) -> DeltaTable:
+    try:
+        return DeltaTable(path)
+    except TableNotFoundError:
+        raise
+    except DeltaError as error:
+        if not DAMAGED.search(str(error)) or not set_checkpoints_aside(path):
+            raise
+    return DeltaTable(path)
 
 
 def _last_batch(delta: DeltaTable, app: str) -> int:

@@ -27,6 +27,7 @@ from clickstream_assets.stores import lake as lake_module
 from clickstream_assets.stores.lake import (
     Lake,
     LakeConflictError,
+    LakeDamagedError,
     LakeError,
     LakeStorageError,
     Maintenance,
@@ -141,6 +142,55 @@ def test_the_last_batch_is_known_after_the_log_was_compacted(duckdb_lake: Lake):
     assert snapshot.maximum("offset", by=("topic", "partition")) == {("events", 0): 105}
     append(duckdb_lake, 105, b"again")
     assert duckdb_lake.snapshot(RAW_EVENTS).rows == 105
+
+
+def damage(log: Path, what: str) -> None:
+    """Do to a log with a checkpoint what a full disk, a broken copy or a tidy person does."""
+    (checkpoint,) = log.glob("*.checkpoint.parquet")
+    content = checkpoint.read_bytes()
+    if what == "missing":
+        checkpoint.unlink()
+    elif what == "its hint is of another":
+        (log / "_last_checkpoint").write_text('{"version": 999, "size": 1}')
+    else:
+        length = {"empty": 0, "cut short": len(content) // 2, "without its end": len(content) - 4}[what]
+        checkpoint.write_bytes(content[:length])
+
+
+def with_checkpoint(lake: Lake) -> Path:
+    """Append three batches, with a checkpoint after the second; return the log."""
+    for batch in (1, 2, 3):
+        append(lake, batch, b"%d" % batch, first_offset=batch)
+        if batch == 2:
+            deltalake.DeltaTable(lake.path(RAW_EVENTS)).create_checkpoint()
+    return Path(lake.path(RAW_EVENTS)) / "_delta_log"
+
+
+@pytest.mark.parametrize(
+    "what", ["missing", "empty", "cut short", "without its end", "its hint is of another"]
+)
+def test_a_damaged_checkpoint_is_set_aside_while_the_commits_are_there(lake: Lake, what: str):
+    log = with_checkpoint(lake)
+    damage(log, what)
+    assert raw_values(lake) == [b"1", b"2", b"3"]
+    append(lake, 4, b"4", first_offset=4)
+    append(lake, 3, b"again", first_offset=3)
+    assert raw_values(lake) == [b"1", b"2", b"3", b"4"]
+    # It is kept, in case somebody wants to know what happened to it.
+    assert len(list(log.glob("*.damaged"))) == (what in ("empty", "cut short", "without its end"))
+
+
+def test_a_log_that_cannot_be_made_good_is_named_and_stays_as_it_is(duckdb_lake: Lake):
+    log = with_checkpoint(duckdb_lake)
+    damage(log, "cut short")
+    (log / f"{0:020}.json").unlink()
+    before = sorted(path.name for path in log.iterdir())
+    with pytest.raises(
+        LakeDamagedError, match=r"raw_events/_delta_log, is damaged: .*from a backup"
+    ) as caught:
+        duckdb_lake.snapshot(RAW_EVENTS)
+    assert not caught.value.retryable
+    assert sorted(path.name for path in log.iterdir()) == before
 
 
 def test_a_writer_that_comes_second_with_a_batch_changes_nothing(
