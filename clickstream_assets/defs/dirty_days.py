@@ -42,6 +42,8 @@ class RefreshState(BaseModel):
     """Days to bring up to date, each once; first the one that has waited longest."""
     requested: set[date] = set()
     """Days of the run that was asked for last; they return to `pending` unless it succeeds."""
+    newest_is_next: bool = True
+    """Whether the next run is of the newest days, or of those that have waited longest: in turn."""
     request_id: str = ""
     requested_at: float = 0
     """Seconds since 1970."""
@@ -51,18 +53,18 @@ class RefreshState(BaseModel):
         self.pending = list(dict.fromkeys([*self.pending, *sorted(days)]))
 
 
-def next_range(waiting: Sequence[date]) -> tuple[date, date]:
-    """Return the first and last of the days around the one that has waited longest, up to longer gaps.
+def next_range(waiting: Sequence[date], newest: bool) -> tuple[date, date]:
+    """Return the first and last of the days around the newest or the one that has waited longest, up to longer gaps.
 
-    Neither the earliest days come first nor the latest: either would be dirty again while it is computed, under steady
-    traffic with a few late events, and the others' turn would never come.
+    In turn: hundreds of stray old days do not keep today waiting, and today, which is dirty again while it is computed
+    under steady traffic, does not keep the others waiting for ever.
 
     Recomputing a gap of up to three days is cheaper than starting a second run.
     """
-    longest = waiting[0]
+    chosen = max(waiting) if newest else waiting[0]
     days = sorted(waiting)
-    number = days.index(longest)
-    return _last_without_gap(longest, reversed(days[:number])), _last_without_gap(longest, days[number + 1 :])
+    number = days.index(chosen)
+    return _last_without_gap(chosen, reversed(days[:number])), _last_without_gap(chosen, days[number + 1 :])
 
 
 def _last_without_gap(day: date, onward: Iterable[date]) -> date:
@@ -113,7 +115,8 @@ def _look(context: dg.SensorEvaluationContext, state: RefreshState) -> dg.Sensor
     if not possible:
         return skip(f"{len(state.pending)} days wait for their time to come")
 
-    first, last = next_range(possible)
+    first, last = next_range(possible, state.newest_is_next)
+    state.newest_is_next = not state.newest_is_next
     state.requested = {day for day in possible if first <= day <= last}
     state.pending = [day for day in state.pending if day not in state.requested]
     state.requested_at = time.time()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from threading import Timer
 
 import dagster as dg
@@ -114,6 +114,7 @@ RANGES = {
 def test_a_run_takes_the_days_around_the_one_that_has_waited_longest(
     refreshing: Refreshing, reports: str, expected: str
 ):
+    refreshing.cursor = RefreshState(newest_is_next=False).model_dump_json()
     for report in reports.split(", "):
         refreshing.report(*(f"2024-{day}" for day in report.split()))
     assert days(refreshing.ask().tags) == tuple(f"2024-{day}" for day in expected.split())
@@ -123,9 +124,9 @@ def test_ranges_come_one_after_another_each_with_all_that_rests_on_it(refreshing
     refreshing.report("2024-05-01", "2024-05-02", "2024-05-10", "2024-06-01")
     requests = []
     for expected in (
+        ("2024-06-01", "2024-06-01"),
         ("2024-05-01", "2024-05-02"),
         ("2024-05-10", "2024-05-10"),
-        ("2024-06-01", "2024-06-01"),
     ):
         request = refreshing.ask()
         assert days(request.tags) == expected
@@ -144,16 +145,30 @@ def test_a_late_event_in_every_ingest_does_not_keep_today_waiting(refreshing: Re
         request = refreshing.ask()
         asked.append(days(request.tags)[0])
         refreshing.run(request)
-    assert asked == ["2024-05-01", "2024-05-11", "2024-05-01", "2024-05-11"]
+    assert asked == ["2024-05-11", "2024-05-01", "2024-05-11", "2024-05-01"]
+
+
+def test_hundreds_of_stray_old_days_do_not_keep_today_waiting(refreshing: Refreshing):
+    today = date(2024, 5, 11)
+    strays = [today - timedelta(days=11 * number) for number in range(1, 401)]
+    refreshing.report(*map(str, strays))
+    refreshing.report(str(today))
+    asked = []
+    for _ in range(3):
+        request = refreshing.ask()
+        asked.append(days(request.tags)[1])
+        refreshing.run(request)
+        refreshing.report(str(today))
+    assert asked == [str(today), str(min(strays)), str(today)]
 
 
 def test_a_day_that_fails_each_time_does_not_keep_another_waiting(refreshing: Refreshing):
     refreshing.report("2024-05-01", "2024-05-11")
     refreshing.run(refreshing.ask(), FAILURE, seconds_ago=11)
     request = refreshing.ask()
-    assert days(request.tags) == ("2024-05-11", "2024-05-11")
+    assert days(request.tags) == ("2024-05-01", "2024-05-01")
     refreshing.run(request)
-    assert days(refreshing.ask().tags) == ("2024-05-01", "2024-05-01")
+    assert days(refreshing.ask().tags) == ("2024-05-11", "2024-05-11")
 
 
 def test_a_report_is_not_acted_on_before_its_checks(refreshing: Refreshing):
