@@ -15,7 +15,9 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.storage import tags
 from dagster._core.test_utils import create_run_for_test, freeze_time
+from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 from dagster._daemon.sensor import MIN_INTERVAL_LOOP_TIME
+from dagster._grpc.client import DagsterGrpcClient
 from dagster._utils.warnings import BetaWarning, PreviewWarning, SupersessionWarning
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "AssetCheckEvaluationTargetMaterializationData",
     "AssetGraph",
     "BetaWarning",
+    "DagsterGrpcClient",
     "InstanceRef",
     "LaunchRunContext",
     "PreviewWarning",
@@ -34,5 +37,6 @@ __all__ = [
     "TimeWindowFreshnessPolicy",
     "create_run_for_test",
     "freeze_time",
+    "monitor_started_run",
     "tags",
 ]

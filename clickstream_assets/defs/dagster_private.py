@@ -11,9 +11,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._serdes import ConfigurableClassData
+from dagster._grpc.types import GetCurrentRunsResult
+from dagster._serdes import ConfigurableClassData, deserialize_value
 
 if TYPE_CHECKING:
     from dagster_postgres import DagsterPostgresStorage
@@ -26,8 +29,11 @@ __all__ = [
     "PRIORITY_TAG",
     "READ_FROM",
     "UNFINISHED",
+    "CheckRunHealthResult",
     "ConfigurableClassData",
     "ListedDays",
+    "WorkerStatus",
+    "is_run_by_its_server",
     "last_evaluation",
     "use_engine",
 ]
@@ -73,6 +79,23 @@ class ListedDays(dg.DailyPartitionsDefinition):
 def _days_from(first: str, last: str) -> tuple[str, ...]:
     start = date.fromisoformat(first)
     return tuple(str(start + timedelta(days=n)) for n in range((date.fromisoformat(last) - start).days + 1))
+
+
+def is_run_by_its_server(launcher: dg.DefaultRunLauncher, run_id: str) -> bool | None:
+    """Return whether the code server that a run was launched on says that it runs it.
+
+    None if that server refuses the connection: it is gone, or has not started yet.
+    """
+    client = launcher._get_grpc_client_for_termination(run_id)
+    if client is None:
+        # Ended meanwhile, or not launched yet.
+        return True
+    try:
+        running: GetCurrentRunsResult = deserialize_value(client.get_current_runs(), GetCurrentRunsResult)
+    except DagsterUserCodeUnreachableError as error:
+        # One that is busy does not answer in time; it is there.
+        return None if "UNAVAILABLE" in str(error) else True
+    return run_id in running.current_runs
 
 
 def use_engine(storage: DagsterPostgresStorage, engine: Engine) -> None:

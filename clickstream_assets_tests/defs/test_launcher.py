@@ -1,0 +1,157 @@
+"""A run whose process is gone is noticed, on a real code server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster import DagsterRunStatus
+from tenacity import retry, retry_if_not_result, stop_after_delay, wait_fixed
+
+from clickstream_assets.defs import launcher
+from clickstream_assets.local.ports import free_port
+from clickstream_assets_tests.dagster_private import (
+    DagsterGrpcClient,
+    InstanceRef,
+    create_run_for_test,
+    monitor_started_run,
+)
+from clickstream_assets_tests.defs.history import REPOSITORY, RemoteJobOrigin
+
+SLEEPER = """
+import time
+
+import dagster as dg
+
+
+@dg.op
+def sleep():
+    time.sleep(600)
+
+
+@dg.job
+def sleeper():
+    sleep()
+
+
+defs = dg.Definitions(jobs=[sleeper])
+"""
+
+
+class CodeServer:
+    """A code server of one job, and what it runs, in a process group of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "sleeper.py").write_text(SLEEPER)
+        self._command = [
+            *(str(Path(sys.executable).parent / "dagster"), "api", "grpc", "--host", "127.0.0.1"),
+            *("--port", str(free_port()), "--python-file", str(folder / "sleeper.py")),
+        ]
+        self._environment = os.environ | {"DAGSTER_HOME": str(folder)}
+        self.client = DagsterGrpcClient(port=int(self._command[6]), host="127.0.0.1")
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command, env=self._environment, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        self._answer()
+
+    @retry(stop=stop_after_delay(60), wait=wait_fixed(0.2))
+    def _answer(self) -> None:
+        self.client.ping("here")
+
+    def kill(self) -> None:
+        """It and what it runs are gone at once, as when their machine fails."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance with the project's launcher, on SQLite."""
+    ours = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text())
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump({"run_launcher": ours["run_launcher"]}))
+    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(tmp_path))) as instance:
+        yield instance
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[CodeServer]:
+    started = CodeServer(tmp_path)
+    yield started
+    started.kill()
+
+
+def start_run(instance: dg.DagsterInstance, server: CodeServer) -> str:
+    """A run that is under way."""
+    run = create_run_for_test(
+        instance, job_name="sleeper", remote_job_origin=RemoteJobOrigin(REPOSITORY, "sleeper")
+    )
+    dg.DefaultRunLauncher.launch_run_from_grpc_client(instance, run, server.client)
+    wait_for_status(instance, run.run_id, DagsterRunStatus.STARTED)
+    return run.run_id
+
+
+def wait_for_status(instance: dg.DagsterInstance, run_id: str, status: DagsterRunStatus) -> None:
+    @retry(
+        retry=retry_if_not_result(lambda found: found == status),
+        stop=stop_after_delay(60),
+        wait=wait_fixed(0.2),
+    )
+    def look() -> Any:
+        return status_of(instance, run_id)
+
+    look()
+
+
+def status_of(instance: dg.DagsterInstance, run_id: str) -> DagsterRunStatus:
+    run = instance.get_run_by_id(run_id)
+    assert run
+    return run.status
+
+
+def monitor(instance: dg.DagsterInstance, run_id: str) -> DagsterRunStatus:
+    """Do what the daemon does each 15 s; return the run's status afterwards."""
+    record = instance.get_run_record_by_id(run_id)
+    assert record
+    monitor_started_run(instance, None, record, logging.getLogger(__name__))
+    return status_of(instance, run_id)
+
+
+def test_a_run_that_went_away_with_its_code_server_fails(
+    watched: dg.DagsterInstance, server: CodeServer, monkeypatch: pytest.MonkeyPatch
+):
+    run_id = start_run(watched, server)
+    assert monitor(watched, run_id) == DagsterRunStatus.STARTED
+    server.kill()
+    # It may be starting again.
+    assert monitor(watched, run_id) == DagsterRunStatus.STARTED
+    monkeypatch.setattr(launcher, "SILENCE_SECONDS", 0)
+    assert monitor(watched, run_id) == DagsterRunStatus.FAILURE
+    server.start()
+
+
+def test_a_run_that_a_code_server_does_not_know_any_more_fails(
+    watched: dg.DagsterInstance, server: CodeServer
+):
+    run_id = start_run(watched, server)
+    server.kill()
+    server.start()
+    assert monitor(watched, run_id) == DagsterRunStatus.FAILURE
+    # Another one goes on.
+    assert monitor(watched, start_run(watched, server)) == DagsterRunStatus.STARTED
+
+
+def test_it_is_noticed_in_a_minute():
+    configured = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text())
+    assert launcher.SILENCE_SECONDS + configured["run_monitoring"]["poll_interval_seconds"] < 60
