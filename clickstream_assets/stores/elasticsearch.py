@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 import msgspec
 import pyarrow as pa
@@ -51,6 +51,7 @@ class ElasticsearchProblem(StrEnum):
 
     UNREACHABLE = "Elasticsearch cannot be reached"
     BUSY = "Elasticsearch is overloaded"
+    FULL = "Elasticsearch has as many shards as it may have"
     NOT_ALLOWED = "Elasticsearch does not allow this"
     UNHEALTHY = "Elasticsearch has lost an index"
     IN_THE_WAY = "another index has that name"
@@ -67,7 +68,8 @@ class ElasticsearchError(ClickstreamError):
     def __init__(self, problem: ElasticsearchProblem, detail: str) -> None:
         super().__init__(
             f"{problem}: {detail}",
-            retryable=problem in (ElasticsearchProblem.UNREACHABLE, ElasticsearchProblem.BUSY),
+            retryable=problem
+            in (ElasticsearchProblem.UNREACHABLE, ElasticsearchProblem.BUSY, ElasticsearchProblem.FULL),
         )
         self.problem = problem
 
@@ -412,10 +414,20 @@ class LiveEvents(ElasticsearchServer):
                 is_new = not there.get(documents[number].id)
                 done[number] = Outcome(Written.CREATED if is_new else Written.REPLACED)
         if busy:
-            raise ElasticsearchError(ElasticsearchProblem.BUSY, f"{self._server} answered {': '.join(busy)}")
+            self._raise_busy(busy)
         if suspects:
             contested += self._write(documents, suspects, there, done, at_once=1)
         return contested
+
+    def _raise_busy(self, reason: tuple[str, str]) -> NoReturn:
+        said = f"{self._server} answered {': '.join(reason)}"
+        if not _FULL.search(said):
+            raise ElasticsearchError(ElasticsearchProblem.BUSY, said)
+        raise ElasticsearchError(
+            ElasticsearchProblem.FULL,
+            f"{said}. Each day of live events is an index: set LIVE_EVENTS_RETENTION_DAYS to fewer days than the "
+            f"{len(self._days())} that there are, or raise cluster.max_shards_per_node",
+        )
 
     def _delete(self, surplus: Mapping[str, Iterable[_Copy]]) -> None:
         """Delete copies by id; one that is gone already is fine, and one that is another by now stays."""
