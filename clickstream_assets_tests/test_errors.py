@@ -26,6 +26,7 @@ NOT_RETRYABLE = {
     "DataLossError",
     "GateError",
     "InputError",
+    "LakeDamagedError",
     "LakeError",
     "LocalStackError",
     "MailError",
@@ -36,6 +37,7 @@ NOT_RETRYABLE = {
     "ServerError",
     "SettingsError",
     "StreamError",
+    "TimestampError",
     "TopicNotFoundError",
 }
 BY_KIND = {"ApiError", "DeliveryError", "ElasticsearchError", "PostgresError"}
@@ -77,7 +79,11 @@ def test_every_class_says_whether_to_retry_and_shows_its_message_alone(
     ("problems", "kind", "passing"),
     [
         (connection.PostgresProblem, connection.PostgresError, {"UNREACHABLE", "BUSY", "TOO_SLOW"}),
-        (elasticsearch.ElasticsearchProblem, elasticsearch.ElasticsearchError, {"UNREACHABLE", "BUSY"}),
+        (
+            elasticsearch.ElasticsearchProblem,
+            elasticsearch.ElasticsearchError,
+            {"UNREACHABLE", "BUSY", "FULL"},
+        ),
     ],
 )
 def test_a_servers_error_is_retryable_by_its_problem(problems, kind, passing):

@@ -19,6 +19,8 @@ INTERRUPTED = re.compile(
 """An executor or a Python worker ended, or the owner before us has a query that is still in its last batch."""
 STATE_UNUSABLE = re.compile(r"STATE_STORE|STATEFUL_|StateSchema|CheckpointFileManager")
 """The state of a query is lost, or of another query."""
+TIMESTAMP_TOO_LARGE = re.compile(r"ArithmeticException: long overflow[\s\S]*millisToMicros")
+"""A record's timestamp in Kafka has no microseconds in 64 bits, and the connector cannot pass over the record."""
 KAFKA_CLIENT = "org.apache.kafka"
 """Package of the Kafka client that reports an error."""
 

@@ -84,13 +84,14 @@ def land_records(lake: Lake, topic: Topic, settings: Settings) -> Landing:
             return landing
         batch = snapshot.batch + 1
         records = topic.read(lake.engine, ranges, batch)
-        if lake.engine.to_arrow(records.select("offset").limit(1)).num_rows:
-            # Each of Spark's tasks reads one Kafka partition.
-            lake.append_batch(RAW_EVENTS, records, batch, is_laid_out=True)
-        else:
-            # Markers and aborted records of transactions have offsets and are never shown, so the lake does not
-            # know that they were passed. Only this run needs to; the next one passes them again.
-            silent.update({r.partition: r.end for r in ranges})
+        with topic.explained():
+            if lake.engine.to_arrow(records.select("offset").limit(1)).num_rows:
+                # Each of Spark's tasks reads one Kafka partition.
+                lake.append_batch(RAW_EVENTS, records, batch, is_laid_out=True)
+            else:
+                # Markers and aborted records of transactions have offsets and are never shown, so the lake does not
+                # know that they were passed. Only this run needs to; the next one passes them again.
+                silent.update({r.partition: r.end for r in ranges})
         lake.engine.release(records)
 
 

@@ -9,12 +9,13 @@ from clickstream_assets.engine.spark_private import (
     KAFKA_CLIENT,
     RECORDS_LOST,
     STATE_UNUSABLE,
+    TIMESTAMP_TOO_LARGE,
     causes,
     innermost,
 )
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import DataLossError, KafkaError
+from clickstream_assets.stores.kafka.topic import DataLossError, KafkaError, timestamp_error
 from clickstream_assets.streaming.checkpoint import REBUILD, CheckpointError
 
 LOST_TO_WINDOWS = f"run {REBUILD} to take what is missing from the lake"
@@ -73,6 +74,12 @@ def query_error(error: BaseException, settings: Settings, loss: str = LOST_TO_WI
         return CheckpointError(f"the stream's state cannot be used ({innermost(text)}); run {REBUILD}")
     if found := re.search(r"ElasticsearchError: (.+)", text):
         return ServerAwayError(found[1])
+    if TIMESTAMP_TOO_LARGE.search(text):
+        return timestamp_error(
+            settings.kafka_topic,
+            f"Once it is ingested with COMPUTE_ENGINE=duckdb, {LOST_TO_WINDOWS}; live events go on when Kafka has "
+            "deleted the record, by the topic's retention or kafka-delete-records.sh",
+        )
     if KAFKA_CLIENT in text:
         return KafkaError(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: {innermost(text)}")
     return StreamError(innermost(text))

@@ -6,7 +6,7 @@ import pytest
 
 from clickstream_assets.errors import is_retryable
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import DataLossError, KafkaError
+from clickstream_assets.stores.kafka.topic import DataLossError, KafkaError, TimestampError
 from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem
 from clickstream_assets.streaming.checkpoint import CheckpointError
 from clickstream_assets.streaming.errors import (
@@ -29,6 +29,12 @@ SETTINGS = Settings(_env_file=None)
             KafkaError,
             "KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9092: TimeoutException: Call",
             True,
+        ),
+        (
+            "x\njava.lang.ArithmeticException: long overflow\n\tat Math.multiplyExact\n\tat X.millisToMicros",
+            TimestampError,
+            "message.timestamp.after.max.ms",
+            False,
         ),
         ("[KAFKA_DATA_LOSS.INITIAL_OFFSET_NOT_FOUND] gone", DataLossError, "ALLOW_DATA_LOSS=true", False),
         ("[STATE_STORE_KEY_SCHEMA_NOT_COMPATIBLE] no", CheckpointError, "--rebuild", False),

@@ -6,7 +6,7 @@ import json
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from clickstream_assets.catalogue import RAW_EVENTS
 from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine, SparkEngine
+from clickstream_assets.engine.spark_private import TIMESTAMP_TOO_LARGE
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 
@@ -56,6 +57,21 @@ class DataLossError(KafkaError):
     """Kafka no longer has records that were never ingested."""
 
     retryable = False
+
+
+class TimestampError(KafkaError):
+    """Spark's reader of Kafka stops at a record, whose timestamp is no time in milliseconds."""
+
+    retryable = False
+
+
+def timestamp_error(topic: str, fix: str) -> TimestampError:
+    """Make the error of a topic; `fix` says how to go on."""
+    return TimestampError(
+        f"KAFKA_TOPIC={topic!r}: a record's timestamp is no time in milliseconds, and Spark's reader of Kafka stops at "
+        f"it. {fix}. So that no more of them come, have the sender set milliseconds, and the topic refuse what is in "
+        "the future: message.timestamp.after.max.ms=3600000"
+    )
 
 
 @dataclass(frozen=True)
@@ -275,6 +291,19 @@ class Topic:
             "key",
             "value",
         )
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn an error by which Spark cannot go on with what `read` returned into one of ours."""
+        try:
+            yield
+        except Exception as error:
+            if not TIMESTAMP_TOO_LARGE.search(str(error)):
+                raise
+            raise timestamp_error(
+                self.name,
+                "Ingest it with COMPUTE_ENGINE=duckdb, which takes the time of the reading in its place",
+            ) from error
 
     def read_here(self, ranges: list[OffsetRange], batch: int, room: int) -> Iterator[pa.RecordBatch]:
         """Read the ranges in this process, until it has `room` bytes; RAW_EVENTS rows of an ingest batch."""
