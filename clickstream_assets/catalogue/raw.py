@@ -42,19 +42,20 @@ _RECORD = (
         "When the record came: its timestamp in Kafka, at the latest when it was read",
     ),
 )
+_KAFKA_TIMESTAMP = Column(
+    "kafka_timestamp",
+    LONG,
+    "The timestamp in Kafka, milliseconds since 1970, where it is no time at which the record can have come: after it "
+    "was read, or before 2011. `kafka_time` is then when it was read",
+    nullable=True,
+)
 
 RAW_EVENTS = Table(
     "raw_events",
     "one Kafka record, its bytes as they came",
     (
         *_RECORD,
-        Column(
-            "kafka_timestamp",
-            LONG,
-            "The timestamp in Kafka, milliseconds since 1970, where it is no time at which the record can have come: "
-            "after it was read, or before 2011. `kafka_time` is then when it was read",
-            nullable=True,
-        ),
+        _KAFKA_TIMESTAMP,
         Column("key", BINARY, "Record key", nullable=True),
         Column("value", BINARY, "Record value; null is a Kafka tombstone", nullable=True),
     ),
@@ -159,13 +160,7 @@ REJECTED_EVENTS = Table(
     "one Kafka record that the ingest did not take as an event, or Elasticsearch as a document",
     (
         *_RECORD,
-        Column(
-            "kafka_timestamp",
-            LONG,
-            "The timestamp in Kafka, milliseconds since 1970, where it is no time at which the record can have come: "
-            "after it was read, or before 2011. `kafka_time` is then when it was read",
-            nullable=True,
-        ),
+        _KAFKA_TIMESTAMP,
         Column("key", BINARY, "Record key", nullable=True),
         Column("value", BINARY, "Record value, as it came", nullable=True),
         Column("field", STRING, "The field that is wrong; null where the whole record is", nullable=True),
