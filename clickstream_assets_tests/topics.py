@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.databases import with_settings
@@ -19,6 +20,17 @@ def new_topic(settings: Settings, partitions: int = 1, config: Mapping[str, str]
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     admin.create_topics([NewTopic(name, partitions, config=dict(config or {}))])[name].result()
     return with_settings(settings, kafka_topic=name)
+
+
+def make_anew(settings: Settings, partitions: int = 1) -> None:
+    """Delete the topic, and make another of its name."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    admin.delete_topics([settings.kafka_topic])[settings.kafka_topic].result()
+    # The broker answers before it is gone.
+    for attempt in Retrying(stop=stop_after_delay(30), wait=wait_fixed(0.2), reraise=True):
+        with attempt:
+            topic = NewTopic(settings.kafka_topic, partitions)
+            admin.create_topics([topic])[settings.kafka_topic].result()
 
 
 def send(

@@ -7,7 +7,8 @@ next one ends in the same tables.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -29,8 +30,8 @@ from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
 from clickstream_assets.ingest.repetitions import find_repetitions
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import Topic, deleted_records, plan_ranges
-from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.kafka.topic import DataLossError, Offsets, Topic, deleted_records, plan_ranges
+from clickstream_assets.stores.lake import Lake, LakeConflictError, Snapshot
 
 CLASSIFIED_TABLES = (EVENTS, DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS)
 """The tables of which each record is in exactly one: `events`, and the non-event tables."""
@@ -62,7 +63,7 @@ def land_records(lake: Lake, topic: Topic, settings: Settings) -> Landing:
     """
     available = topic.offsets()
     landing = Landing()
-    silent: dict[int, int] = {}
+    reading = _Reading(lake, topic, available)
     rows_before: int | None = None
     deleted: dict[int, int] | None = None
     while True:
@@ -71,10 +72,7 @@ def land_records(lake: Lake, topic: Topic, settings: Settings) -> Landing:
         rows_before = snapshot.rows if rows_before is None else rows_before
         landing.records = snapshot.rows - rows_before
         landing.batch = snapshot.batch
-        last = snapshot.maximum("offset", by=("topic", "partition"))
-        landing.offsets = {p: offset + 1 for (name, p), offset in last.items() if name == topic.name}
-        for partition, offset in silent.items():
-            landing.offsets[partition] = max(offset, landing.offsets.get(partition, 0))
+        landing.offsets = reading.offsets(snapshot)
         deleted = deleted_records(landing.offsets, available) if deleted is None else deleted
         passed = {p for p, offset in landing.offsets.items() if p in deleted and offset > available[p].low}
         landing.lost = sum(deleted[partition] for partition in passed)
@@ -89,10 +87,63 @@ def land_records(lake: Lake, topic: Topic, settings: Settings) -> Landing:
                 # Each of Spark's tasks reads one Kafka partition.
                 lake.append_batch(RAW_EVENTS, records, batch, is_laid_out=True)
             else:
-                # Markers and aborted records of transactions have offsets and are never shown, so the lake does not
-                # know that they were passed. Only this run needs to; the next one passes them again.
-                silent.update({r.partition: r.end for r in ranges})
+                # Markers and aborted records of transactions have offsets and are never shown, so no row says that
+                # they were passed.
+                reading.passed({r.partition: r.end for r in ranges})
         lake.engine.release(records)
+
+
+class _Reading:
+    """How far the lake holds a topic: by its rows, and by what is kept with the table where no row says it.
+
+    The topic's id is kept too: a topic that is deleted and made anew counts its offsets from 0 again.
+    """
+
+    def __init__(self, lake: Lake, topic: Topic, available: Mapping[int, Offsets]) -> None:
+        self._lake = lake
+        self._topic = topic.name
+        id_of_topic = topic.id()
+        self._marks = {partition: f"{topic.name}/{partition}" for partition in available}
+        known = lake.marks(RAW_EVENTS, [topic.name, *self._marks.values()])
+        rows = self._by_rows(lake.snapshot(RAW_EVENTS))
+        new = {
+            mark: available[partition].low
+            for partition, mark in self._marks.items()
+            if mark not in known and partition not in rows
+        }
+        if id_of_topic:
+            # As many of its bits as such a number has.
+            number = id_of_topic.int >> 65
+            if known.get(topic.name, number) != number:
+                raise DataLossError(
+                    f"KAFKA_TOPIC={topic.name!r} is another topic than the one that was ingested: it was deleted and "
+                    "made anew. Use another KAFKA_TOPIC or another LAKE_PATH for the new topic"
+                )
+            if topic.name not in known:
+                new[topic.name] = number
+        if new:
+            # Before anything is read: what Kafka deletes from now on is missed, whether a record of it was read or not.
+            self._mark(new)
+
+    def offsets(self, snapshot: Snapshot) -> dict[int, int]:
+        """Return the next offset of each partition."""
+        known = self._lake.marks(RAW_EVENTS, self._marks.values())
+        by_marks = {p: known[mark] for p, mark in self._marks.items() if mark in known}
+        rows = self._by_rows(snapshot)
+        return {p: max(rows.get(p, 0), by_marks.get(p, 0)) for p in sorted({*rows, *by_marks})}
+
+    def passed(self, ends: Mapping[int, int]) -> None:
+        """Keep that partitions were read up to these offsets without a row."""
+        self._mark({self._marks[partition]: end for partition, end in ends.items()})
+
+    def _by_rows(self, snapshot: Snapshot) -> dict[int, int]:
+        last = snapshot.maximum("offset", by=("topic", "partition"))
+        return {partition: offset + 1 for (name, partition), offset in last.items() if name == self._topic}
+
+    def _mark(self, marks: Mapping[str, int]) -> None:
+        # Another run that does the same at once is as good.
+        with suppress(LakeConflictError):
+            self._lake.mark(RAW_EVENTS, marks)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ metadata alone. Data is written by the engine that computed it.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -253,6 +253,26 @@ class Lake:
             self._append_batch_spark(table, df, batch, app, is_laid_out)
         else:
             self._append_arrow(table, self.engine.to_arrow(df), batch, app)
+
+    def marks(self, table: Table, names: Iterable[str]) -> dict[str, int]:
+        """Return the numbers that `mark` keeps with a table, of those of these names that there are."""
+        delta = self._open(table)
+        found = {name: delta.transaction_version(name) for name in names}
+        return {name: number for name, number in found.items() if number is not None}
+
+    def mark(self, table: Table, marks: Mapping[str, int]) -> None:
+        """Keep numbers with a table, in a commit without rows; by delta-rs on both engines.
+
+        Raises:
+            LakeConflictError: another has marked one of them meanwhile.
+        """
+        properties = CommitProperties(
+            app_transactions=[Transaction(name, number) for name, number in marks.items()]
+        )
+        with self._explained(table):
+            write_deltalake(
+                self._open(table), table.arrow.empty_table(), mode="append", commit_properties=properties
+            )
 
     def append_rows(self, table: Table, data: pa.Table, batch: int) -> None:
         """Append the rows of a batch that are at hand, and few, as `append_batch` does; by delta-rs on both engines."""

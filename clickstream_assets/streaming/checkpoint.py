@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from pyarrow import fs
 
@@ -67,12 +68,17 @@ class Checkpoint:
         names = [info.base_name for info in self._fs.get_file_info(selector)]
         return sorted(int(name) for name in names if name.isdigit())
 
-    def open(self) -> None:
+    def open(self, topic_id: UUID | None) -> None:
         """Make the folder, or check that the query can go on from it.
 
+        Args:
+            topic_id: Kafka's; a topic that was deleted and made anew begins at 0 again, and Spark would go on in its
+                middle.
+
         Raises:
-            CheckpointError: it cannot, because the settings or the query are others.
+            CheckpointError: it cannot, because the settings, the query or the topic are others.
         """
+        fingerprint = self._fingerprint | {"the id of KAFKA_TOPIC": topic_id and str(topic_id)}
         written = self._read("query.json")
         if written is None:
             if self.has_begun:
@@ -81,13 +87,13 @@ class Checkpoint:
                 )
             self._fs.create_dir(self._root, recursive=True)
             with self._fs.open_output_stream(f"{self._root}/query.json") as file:
-                file.write(json.dumps(self._fingerprint, indent=2).encode())
+                file.write(json.dumps(fingerprint, indent=2).encode())
             return
         then = json.loads(written)
         changes = [
-            f"{name} is {self._fingerprint.get(name)!r} and was {then.get(name)!r}"
-            for name in sorted({*then, *self._fingerprint})
-            if then.get(name) != self._fingerprint.get(name)
+            f"{name} is {fingerprint.get(name)!r} and was {then.get(name)!r}"
+            for name in sorted({*then, *fingerprint})
+            if then.get(name) != fingerprint.get(name)
         ]
         if changes:
             raise CheckpointError(

@@ -35,6 +35,7 @@ from clickstream_assets.stores.elasticsearch import (
     Outcome,
     Written,
 )
+from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.checkpoint import Checkpoint
 from clickstream_assets.streaming.errors import guarded
@@ -99,7 +100,7 @@ def start(session: SparkSession, settings: Settings, trigger: dict[str, Any]) ->
         CheckpointError: the checkpoint is of another topic.
     """
     checkpoint = checkpoint_of(settings)
-    checkpoint.open()
+    checkpoint.open(Topic(settings).id())
     return (
         topic_records(session, settings)
         .writeStream.queryName(QUERY)

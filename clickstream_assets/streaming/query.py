@@ -81,7 +81,7 @@ class WindowQuery:
                 f"CHECKPOINT_PATH: the state of the stream is not in {checkpoint.path}, and the tables hold what it "
                 f"counted up to batch {progress.batch_id}. Set CHECKPOINT_PATH to where it is, or run {REBUILD}"
             )
-        checkpoint.open()
+        checkpoint.open(Topic(self._settings).id())
         if checkpoint.has_begun and not progress.has_begun and checkpoint.planned_batch_ids()[-1] > 0:
             raise CheckpointError(
                 f"POSTGRES_DB={self._settings.postgres_db} has none of the windows that the stream of "

@@ -84,7 +84,7 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
     # A rebuild that was killed may have left some files; nothing points there yet.
     checkpoint = checkpoint_of(settings, progress.generation)
     checkpoint.remove()
-    checkpoint.open()
+    checkpoint.open(Topic(settings).id())
     windows, alerts = WindowStore(connection, settings).rebuild(progress, rows, keeps)
     if before:
         checkpoint_of(settings, before.generation).remove()

@@ -32,7 +32,7 @@ from clickstream_assets.stores.kafka.topic import DataLossError, Offsets, Topic
 from clickstream_assets.stores.lake import Lake, LakeStorageError
 from clickstream_assets_tests.databases import with_settings
 from clickstream_assets_tests.ingestion import Contents, Ingestion, made_counts, simulate
-from clickstream_assets_tests.topics import Transactions, new_topic, send
+from clickstream_assets_tests.topics import Transactions, make_anew, new_topic, send
 
 
 @pytest.fixture
@@ -342,6 +342,37 @@ def test_a_topic_that_was_made_anew_is_refused(shop: Settings, duckdb_engine: Du
         land_records(ingestion.lake, NewTopic(shop), shop)
 
 
+def test_a_topic_that_was_made_anew_and_has_become_longer_is_refused(
+    shop: Settings, duckdb_engine: DuckDBEngine
+):
+    send(shop, {0: [b"x"] * 3})
+    ingestion = Ingestion.of(shop, duckdb_engine)
+    ingestion.land()
+    make_anew(shop, partitions=3)
+    send(shop, {0: [b"y"] * 10, 1: [b"y"]})
+    versions = ingestion.versions()
+    for allow_data_loss in (False, True):
+        # Its records have the keys of those that are there.
+        settings = with_settings(shop, allow_data_loss=allow_data_loss)
+        with pytest.raises(DataLossError, match="is another topic than the one that was ingested"):
+            Ingestion.of(settings, duckdb_engine).land()
+    assert ingestion.versions() == versions
+
+
+def test_first_records_of_a_partition_that_retention_deleted_are_missed(
+    shop: Settings, duckdb_engine: DuckDBEngine
+):
+    ingestion = Ingestion.of(shop, duckdb_engine)
+    send(shop, {0: [b"x"]})
+    assert ingestion.land().offsets == {0: 1, 1: 0, 2: 0}
+    send(shop, {1: [b"x"] * 10})
+    delete_records(shop, 1, 4)
+    with pytest.raises(DataLossError, match="4 of partition 1"):
+        ingestion.land()
+    landing = Ingestion.of(with_settings(shop, allow_data_loss=True), duckdb_engine).land()
+    assert (landing.lost, landing.records, landing.offsets) == (4, 6, {0: 1, 1: 10, 2: 0})
+
+
 @pytest.mark.parametrize("batch_records", [1, 100])
 def test_a_topic_that_ends_in_transaction_markers_is_read_to_its_end_once(
     kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path, batch_records
@@ -379,7 +410,7 @@ def test_two_topics_share_a_lake(shop: Settings, kafka: Settings, duckdb_engine:
     send(
         other, {0: [event("u", "2024-05-01T00:00:00Z", event_id="same"), event("v", "2024-05-01T00:00:00Z")]}
     )
-    assert first.run()[0].offsets == {0: 1, 1: 1}
+    assert first.run()[0].offsets == {0: 1, 1: 1, 2: 0}
     assert second.run()[0].offsets == {0: 2}
     assert first.run()[0].records == 0
     assert list(first.counts().values()) == [4, 2, 1, 0, 1]

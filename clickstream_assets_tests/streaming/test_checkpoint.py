@@ -15,6 +15,7 @@ from clickstream_assets.streaming.windows import fingerprint
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import fresh_database, with_settings
 from clickstream_assets_tests.streaming.streams import Shop, click
+from clickstream_assets_tests.topics import make_anew
 
 NOON = at("2024-05-01 12:00")
 
@@ -40,10 +41,10 @@ def settings(tmp_path: Path) -> Settings:
 def test_another_query_is_refused_with_what_changed_and_what_to_do(
     settings: Settings, changes: dict[str, Any], says: str
 ):
-    checkpoint_of(settings, 1).open()
-    checkpoint_of(settings, 1).open()
+    checkpoint_of(settings, 1).open(None)
+    checkpoint_of(settings, 1).open(None)
     with pytest.raises(CheckpointError, match=re.escape(says)) as caught:
-        checkpoint_of(with_settings(settings, **changes), 1).open()
+        checkpoint_of(with_settings(settings, **changes), 1).open(None)
     assert "`clickstream stream --rebuild`" in str(caught.value)
 
 
@@ -53,16 +54,16 @@ def test_thresholds_can_be_changed_at_any_time(settings: Settings):
 
 
 def test_a_new_format_of_the_state_is_refused(settings: Settings):
-    Checkpoint(settings, "q", {"FORMAT": 1}).open()
+    Checkpoint(settings, "q", {"FORMAT": 1}).open(None)
     with pytest.raises(CheckpointError, match="FORMAT is 2 and was 1"):
-        Checkpoint(settings, "q", {"FORMAT": 2}).open()
+        Checkpoint(settings, "q", {"FORMAT": 2}).open(None)
 
 
 def test_a_checkpoint_of_an_unknown_query_is_refused(settings: Settings, tmp_path: Path):
     (tmp_path / "q" / "offsets").mkdir(parents=True)
     (tmp_path / "q" / "offsets" / "0").write_text("v1\n")
     with pytest.raises(CheckpointError, match=r"without query\.json"):
-        Checkpoint(settings, "q", {}).open()
+        Checkpoint(settings, "q", {}).open(None)
 
 
 def test_what_spark_planned_is_read_from_its_log(settings: Settings, tmp_path: Path):
@@ -85,6 +86,14 @@ def test_spark_plans_and_commits_batches_where_they_are_read_from(shop: Shop):
     assert plans[0] == PlannedBatch(None, {0: 2})
     assert plans[-1] == PlannedBatch(NOON + timedelta(minutes=21), {0: 3})
     assert checkpoint.committed_offsets() == {0: 3}
+
+
+def test_a_stream_does_not_go_on_in_a_topic_that_was_made_anew(shop: Shop):
+    shop.stream([click(NOON, 0)])
+    make_anew(shop.settings)
+    shop.send(click(NOON, number) for number in range(1, 4))
+    with pytest.raises(CheckpointError, match=r"the id of KAFKA_TOPIC is .* and was .*--rebuild"):
+        shop.run()
 
 
 def test_a_stream_starts_neither_without_its_state_nor_without_its_tables(shop: Shop):

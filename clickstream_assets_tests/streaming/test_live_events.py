@@ -275,8 +275,9 @@ def test_days_past_their_retention_are_dropped(
 
 def test_checkpoint_of_another_topic_is_refused(settings: Settings, spark_engine: SparkEngine):
     run(settings, spark_engine)
-    with pytest.raises(CheckpointError, match="KAFKA_TOPIC is 'other'"):
-        run(with_settings(settings, kafka_topic="other"), spark_engine)
+    other = new_topic(settings).kafka_topic
+    with pytest.raises(CheckpointError, match=f"KAFKA_TOPIC is '{other}'"):
+        run(with_settings(settings, kafka_topic=other), spark_engine)
 
 
 def test_a_rebuild_has_live_events_begin_anew(
@@ -285,13 +286,13 @@ def test_a_rebuild_has_live_events_begin_anew(
     monkeypatch.setenv("CHECKPOINT_PATH", str(tmp_path / "checkpoints"))
     settings = load_settings()
     ensure_topic(settings)
-    Checkpoint(settings, QUERY, {"KAFKA_TOPIC": "other"}).open()
+    Checkpoint(settings, QUERY, {"KAFKA_TOPIC": "other"}).open(None)
     with pytest.raises(CheckpointError, match=r"KAFKA_TOPIC is .* and was 'other'.*--rebuild"):
-        checkpoint_of(settings).open()
+        checkpoint_of(settings).open(None)
     done = CliRunner().invoke(app, ["stream", "--rebuild"])
     assert done.exit_code == 0, done.output
     assert "that of live events with the earliest record" in done.output
-    checkpoint_of(settings).open()
+    checkpoint_of(settings).open(None)
 
 
 def test_run_notes_how_it_went_and_leaves_the_streams_to_their_owner(

@@ -339,7 +339,7 @@ def test_neither_a_fault_of_live_events_nor_of_the_lake_stops_the_windows(
         rows = query(shop.settings, "SELECT query, (lag->>'0')::int, error FROM stream_status")
         return {name: rest for name, *rest in rows}
 
-    Checkpoint(shop.settings, "live_events", {"KAFKA_TOPIC": "other"}).open()
+    Checkpoint(shop.settings, "live_events", {"KAFKA_TOPIC": "other"}).open(None)
     shop.send(traffic(0, 100))
     always_on()
     wait_until(lambda: has_caught_up(shop) and status().get("product_windows") == [0, None])

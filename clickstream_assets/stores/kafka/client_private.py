@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from kafka import KafkaConsumer
 from kafka.consumer.fetcher import Fetcher
@@ -69,6 +70,12 @@ def poll_batches(consumer: KafkaConsumer, timeout_ms: int, batches: int) -> dict
     consumer._fetcher.PartitionRecords = _Partition
     polled = consumer.poll(timeout_ms, max_records=batches)
     return {partition: [batch.value for batch in found] for partition, found in polled.items()}
+
+
+def topic_id(consumer: KafkaConsumer, name: str) -> UUID | None:
+    """Return Kafka's id of a topic whose partitions were just asked for; None of a broker before 2.8."""
+    found: UUID | None = consumer._client.cluster.topic_id(name)
+    return found if found and found.int else None
 
 
 class _Partition(Fetcher.PartitionRecords):

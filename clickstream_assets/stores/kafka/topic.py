@@ -13,6 +13,7 @@ from functools import partial
 from itertools import chain
 from math import ceil
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pyarrow as pa
 
@@ -231,21 +232,39 @@ class Topic:
         """
         from kafka import TopicPartition
 
+        with self._found() as (consumer, numbers):
+            partitions = [TopicPartition(self.name, number) for number in numbers]
+            timeout_ms = int(self._timeout * 1000)
+            low = consumer.beginning_offsets(partitions, timeout_ms)
+            high = consumer.end_offsets(partitions, timeout_ms)
+            return {p.partition: Offsets(low[p], high[p]) for p in sorted(partitions)}
+
+    def id(self) -> UUID | None:
+        """Ask for Kafka's id of the topic: one that is deleted and made anew has another. None before Kafka 2.8.
+
+        Raises:
+            KafkaError: as `offsets`.
+        """
+        from clickstream_assets.stores.kafka.client_private import topic_id
+
+        with self._found() as (consumer, _):
+            return topic_id(consumer, self.name)
+
+    @contextmanager
+    def _found(self) -> Iterator[tuple[KafkaConsumer, set[int]]]:
+        """Open a consumer that knows the numbers of the topic's partitions."""
         from clickstream_assets.stores.kafka.client import unreachable_message
 
         with self._consumer(
             lambda *reason: KafkaError(unreachable_message(self._settings, *reason))
         ) as consumer:
-            partitions = [TopicPartition(self.name, p) for p in consumer.partitions_for_topic(self.name)]
-            if not partitions:
+            numbers = consumer.partitions_for_topic(self.name)
+            if not numbers:
                 raise TopicNotFoundError(
                     f"KAFKA_TOPIC={self.name!r}: {self._servers} has no such topic. Events sent with "
                     "`clickstream simulate` or `clickstream replay` make it, or make it yourself"
                 )
-            timeout_ms = int(self._timeout * 1000)
-            low = consumer.beginning_offsets(partitions, timeout_ms)
-            high = consumer.end_offsets(partitions, timeout_ms)
-            return {p.partition: Offsets(low[p], high[p]) for p in sorted(partitions)}
+            yield consumer, numbers
 
     def read(self, engine: Engine, ranges: list[OffsetRange], batch: int) -> DataFrame:
         """Read these ranges as RAW_EVENTS rows of an ingest batch.
