@@ -155,6 +155,8 @@ class Settings(BaseSettings):
     """First day of the daily partitions; events before it are rejected."""
     max_clock_skew_seconds: int = Field(3600, ge=0)
     """Seconds by which an event's time may be ahead of its arrival in Kafka."""
+    max_event_age_days: int | None = Field(None, ge=1)
+    """Days by which an event's time may be before its arrival in Kafka. Unset: any, as for history that is replayed."""
     max_event_bytes: int = Field(1_000_000, ge=1)
     """Larger events are kept in raw_events and rejected."""
     session_gap_minutes: int = Field(30, ge=1, le=720)

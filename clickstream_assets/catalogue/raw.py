@@ -71,6 +71,9 @@ INGEST_RULES = Table(
         Column("earliest", LONG, "Earliest time of an event, microseconds since 1970"),
         Column("max_clock_skew", LONG, "How far an event may be ahead of Kafka, microseconds"),
         Column("max_event_bytes", LONG, "Size of the largest event"),
+        Column(
+            "max_age", LONG, "How far an event may be behind Kafka, microseconds; null is any", nullable=True
+        ),
     ),
     key=("batch",),
 )

@@ -60,6 +60,7 @@ class ValidationRules:
     earliest: int
     max_clock_skew: int
     max_event_bytes: int
+    max_age: int | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -69,6 +70,7 @@ class ValidationRules:
             earliest=(start - EPOCH) // MICROSECOND,
             max_clock_skew=settings.max_clock_skew_seconds * SECOND,
             max_event_bytes=settings.max_event_bytes,
+            max_age=settings.max_event_age_days and settings.max_event_age_days * DAY,
         )
 
 
@@ -188,6 +190,8 @@ def _in_bounds(name: str, value: Any, microseconds: int, kafka_time: int, rules:
         raise Rejection(name, "before_start_date", value)
     if microseconds > kafka_time + rules.max_clock_skew:
         raise Rejection(name, "in_the_future", value)
+    if rules.max_age and microseconds < kafka_time - rules.max_age:
+        raise Rejection(name, "too_old", value)
     return microseconds
 
 

@@ -23,6 +23,7 @@ from clickstream_assets.ingest.parsing import (
     parse_event,
 )
 from clickstream_assets.ingest.repetitions import find_repetitions
+from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.analytics.records import ARRIVED, RULES, VIEW, encode, parse, raw_table
 from clickstream_assets_tests.simulator.judge import verdicts
@@ -241,6 +242,17 @@ def test_invalid_record_is_rejected_with_its_field_and_rule(payload, field, rule
     assert (verdict.field, verdict.rule) == (field, rule)
 
 
+@pytest.mark.parametrize(
+    ("timestamp", "rule"),
+    [("2024-05-01T12:00:00Z", "event"), ("2024-05-01T11:59:59Z", "too_old"), (1_714_564_799, "too_old")],
+)
+def test_an_event_can_be_bound_to_come_within_some_days(timestamp: str | int, rule: str):
+    value = encode(VIEW | {"timestamp": timestamp})
+    # The record came on the day after at noon.
+    assert outcome(value, ValidationRules.of(Settings(_env_file=None, max_event_age_days=1))) == rule
+    assert outcome(value) == "event"
+
+
 @pytest.mark.parametrize("callers", [0, 400, 700])
 def test_how_deep_an_event_may_be_does_not_depend_on_the_stack_of_the_caller(callers):
     def judge(remaining: int) -> list[str]:
@@ -256,9 +268,9 @@ def test_how_deep_an_event_may_be_does_not_depend_on_the_stack_of_the_caller(cal
     assert verdicts == ["event"] * 9 + ["not_json"] * 31
 
 
-def outcome(value: bytes) -> str:
+def outcome(value: bytes, rules: ValidationRules = RULES) -> str:
     try:
-        parse_event(value, KAFKA_TIME, RULES)
+        parse_event(value, KAFKA_TIME, rules)
     except Rejection as verdict:
         return verdict.rule
     return "event"
