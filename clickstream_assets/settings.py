@@ -263,8 +263,8 @@ class Settings(BaseSettings):
     """Copies of each shard; 1 on a cluster."""
     elasticsearch_patience_seconds: float = Field(60, ge=0)
     """Seconds that the stream waits for a server that is away or busy before it starts anew."""
-    live_events_retention_days: int = Field(0, ge=0)
-    """Days of live events that are kept; 0 keeps all. The newest day always stays."""
+    live_events_retention_days: int = Field(30, ge=0)
+    """Days of live events that are kept before the newest; 0 keeps all. Each is an index; a node bears 1,000."""
 
     # A season. Alerts look back a day and the checks two; what is older comes back from the lake's events.
     windows_retention_days: int = Field(90, ge=0)

@@ -118,6 +118,8 @@ class Written(StrEnum):
     THERE = "there"
     """The id was there already, of this record or an earlier one, and has stayed."""
     REFUSED = "refused"
+    TOO_OLD = "too_old"
+    """The day is past LIVE_EVENTS_RETENTION_DAYS, and gets no index for it."""
 
 
 class Outcome(NamedTuple):
@@ -474,8 +476,23 @@ class LiveEvents(ElasticsearchServer):
         own = {"terms": {"_index": [self.index(day) for day in self._days()]}}
         return {"bool": {"filter": [own, query]}}
 
+    def first_kept(self, keep: int, today: date, new: Iterable[date] = ()) -> date:
+        """Return the day that lies `keep` days before the newest of those that there are and of new ones.
+
+        The future is not among them: a wrong clock must not age all other days. History that is replayed is aged by
+        its own newest day.
+
+        Raises:
+            ElasticsearchError: as `write`.
+        """
+        there: list[date] = []
+        for attempt in self._patiently():
+            with attempt, self._explained():
+                there = self._days()
+        return _first_kept([*there, *new], keep, today)
+
     def drop_days(self, keep: int, today: date) -> list[date]:
-        """Drop the indices of days that are more than `keep` days ago, but never that of the newest day.
+        """Drop the indices of days that are more than `keep` days before the newest.
 
         Returns:
             The days that were dropped, in order.
@@ -485,7 +502,8 @@ class LiveEvents(ElasticsearchServer):
         """
         with self._explained():
             days = self._days()
-            dropped = [day for day in days[:-1] if day < today - timedelta(days=keep)]
+            first = _first_kept(days, keep, today)
+            dropped = [day for day in days if day < first]
             for day in dropped:
                 self.client.indices.delete(index=self.index(day), ignore_unavailable=True)
         return dropped
@@ -508,6 +526,11 @@ class LiveEvents(ElasticsearchServer):
             wait=wait_exponential(multiplier=0.2, max=10),
             reraise=True,
         )
+
+
+def _first_kept(days: Iterable[date], keep: int, today: date) -> date:
+    newest = max((day for day in days if day <= today), default=today)
+    return newest - timedelta(days=keep)
 
 
 def _copy(hit: Mapping[str, Any]) -> _Copy:

@@ -153,21 +153,31 @@ def write_events(batches: Iterator[pa.RecordBatch], settings: Settings) -> Itera
     with closing(LiveEvents(settings)) as live:
         for events in valid_batches(batches, ValidationRules.of(settings), COLUMNS):
             firsts = _firsts(events)
-            documents = to_documents(firsts)
+            kept = _kept(firsts, live, settings.live_events_retention_days)
+            documents = to_documents(kept)
             outcomes = live.write(documents)
             for number, outcome in enumerate(outcomes):
                 if outcome.written is Written.REFUSED:
-                    yield _refusal(firsts.slice(number, 1), outcome)
-            yield _summary(documents, outcomes)
+                    yield _refusal(kept.slice(number, 1), outcome)
+            yield _summary(documents, outcomes, too_old=firsts.num_rows - kept.num_rows)
+
+
+def _kept(events: pa.RecordBatch, live: LiveEvents, keep: int) -> pa.RecordBatch:
+    """Leave out events of days past their retention: each such day would be an index, of which a node bears 1,000."""
+    if not keep or not events.num_rows:
+        return events
+    days = events.column("event_date")
+    first = live.first_kept(keep, datetime.now(UTC).date(), pc.unique(days).to_pylist())
+    return events.filter(pc.greater_equal(days, first))
 
 
 def _firsts(events: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the first event of each id, by day: a request goes to few indices even where history is replayed."""
+    """Return the first event of each id, the newest days first: a request goes to few indices also in a replay."""
     numbered = pa.table(
         {"event_id": events.column("event_id"), "row": pa.array(range(events.num_rows), pa.int64())}
     )
     firsts = numbered.group_by("event_id").aggregate([("row", "min")])["row_min"].combine_chunks()
-    return events.take(firsts).sort_by([("event_date", "ascending"), ("offset", "ascending")])
+    return events.take(firsts).sort_by([("event_date", "descending"), ("offset", "ascending")])
 
 
 def _refusal(event: pa.RecordBatch, outcome: Outcome) -> pa.RecordBatch:
@@ -176,8 +186,9 @@ def _refusal(event: pa.RecordBatch, outcome: Outcome) -> pa.RecordBatch:
     return _results({"batch": 0, **record, "rule": rule, "rejected_by": REJECTED_BY})
 
 
-def _summary(documents: Sequence[Document], outcomes: Sequence[Outcome]) -> pa.RecordBatch:
+def _summary(documents: Sequence[Document], outcomes: Sequence[Outcome], too_old: int) -> pa.RecordBatch:
     counts = Counter(outcome.written for outcome in outcomes)
+    counts[Written.TOO_OLD] = too_old
     written = [
         document.id
         for document, outcome in zip(documents, outcomes, strict=True)

@@ -228,9 +228,13 @@ def test_days_are_dropped_by_age_and_the_newest_stays(live: LiveEvents):
     newest = date(2024, 6, 10)
     live.write([document(str(day), day) for day in (DAY, date(2024, 6, 1), date(2024, 6, 2), newest)])
     live.client.indices.create(index=live.index(DAY)[:-10] + "older")
-    assert live.drop_days(keep=10, today=date(2024, 6, 12)) == [DAY, date(2024, 6, 1)]
+    assert live.drop_days(keep=9, today=date(2024, 6, 12)) == [DAY]
+    # By the newest day, also long after it; what is in the future does not count.
+    assert live.drop_days(keep=9, today=date(2030, 1, 1)) == []
+    assert live.drop_days(keep=9, today=date(2024, 6, 9)) == []
+    assert live.drop_days(keep=8, today=date(2030, 1, 1)) == [date(2024, 6, 1)]
     assert days(live) == ["2024.06.02", "2024.06.10", "older"]
-    assert live.drop_days(keep=10, today=date(2030, 1, 1)) == [date(2024, 6, 2)]
+    assert live.drop_days(keep=0, today=date(2030, 1, 1)) == [date(2024, 6, 2)]
     assert found(live) == ["2024-06-10"]
 
 

@@ -255,7 +255,8 @@ def test_days_past_their_retention_are_dropped(
 ):
     today = datetime.now(UTC).date()
     days = [today - timedelta(days=ago) for ago in (0, 3, 4)] + [date(2024, 5, 31)]
-    run(settings, spark_engine, {0: [event(str(day), f"{day}T00:00:00Z") for day in days]})
+    all_days = with_settings(settings, live_events_retention_days=0)
+    run(all_days, spark_engine, {0: [event(str(day), f"{day}T00:00:00Z") for day in days]})
     alias = settings.elasticsearch_alias
     names = {"/_all/_alias", f"/{alias}-*/_alias"}
     listed = msgspec.json.encode({f"{alias}-{day:%Y.%m.%d}": {"aliases": {}} for day in days})
@@ -271,6 +272,18 @@ def test_days_past_their_retention_are_dropped(
     assert ids(settings) == sorted(map(str, days))
     drop_old_days(settings)
     assert ids(settings) == sorted(str(day) for day in days[:2])
+
+
+def test_days_past_their_retention_get_no_index(settings: Settings, spark_engine: SparkEngine):
+    today = datetime.now(UTC).date()
+    strays = [event(f"stray {n}", f"{today - timedelta(days=31 + n)}T00:00:00Z") for n in range(50)]
+    now = event("now", f"{today}T00:00:00Z")
+    run(settings, spark_engine, {0: [*strays, now]})
+    assert ids(settings) == ["now"]
+    # The oldest day that is kept.
+    run(settings, spark_engine, {0: [*strays, event("then", f"{today - timedelta(days=30)}T00:00:00Z")]})
+    assert ids(settings) == ["now", "then"]
+    assert len(indices(settings)) == 2
 
 
 def test_checkpoint_of_another_topic_is_refused(settings: Settings, spark_engine: SparkEngine):
