@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 from apiflask import Schema, fields, validators
-from marshmallow import ValidationError, pre_load
+from marshmallow import ValidationError, pre_load, validates_schema
 
 from clickstream_assets.catalogue import Column
 
@@ -33,6 +33,11 @@ class QueryParameters(Schema):
         if repeated:
             raise ValidationError(repeated)
         return data
+
+    @validates_schema
+    def _refuse_backward_range(self, data: Any, **_: object) -> None:
+        if "since" in data and "until" in data and data["since"] > data["until"]:
+            raise ValidationError({"until": ["must not be before since"]})
 
 
 class WholeNumber(fields.Integer):

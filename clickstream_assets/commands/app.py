@@ -1,5 +1,8 @@
 """The `clickstream` command."""
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from clickstream_assets.commands.api import api
@@ -18,11 +21,28 @@ from clickstream_assets.commands.tables import tables_command
 
 app = typer.Typer(
     cls=ReportingGroup,
-    help="Click events from Kafka to sessions, segments and recommendations.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"clickstream_assets {version('clickstream_assets')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _of_all(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Click events from Kafka to sessions, segments and recommendations."""
+
+
 app.add_typer(stack_app, name="stack")
 app.add_typer(spark_app, name="spark")
 app.add_typer(rejected_app, name="rejected")

@@ -1,4 +1,6 @@
-"""Errors, as the command line shows them."""
+"""Errors, as the command line shows them; and its version."""
+
+from importlib.metadata import version
 
 import pytest
 import typer
@@ -45,3 +47,8 @@ def test_a_fault_of_ours_keeps_its_traceback_and_ctrl_c_its_exit_code(commands):
 
 def test_all_commands_are_reported_on():
     assert app.info.cls is ReportingGroup
+
+
+def test_it_says_its_version():
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"clickstream_assets {version('clickstream-assets')}\n")
