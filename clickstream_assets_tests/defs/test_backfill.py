@@ -217,7 +217,7 @@ def test_days_far_apart_are_all_served_with_what_rests_on_them(
 ):
     monkeypatch.setattr(serving, "USERS_PER_CHUNK", 1)
     pipeline.ingest(event("05-01 10:00", "ann"), event("06-20 10:00", "bob", "p2"))
-    assert pipeline.catch_up() == [("2024-05-01", "2024-05-01"), ("2024-06-20", "2024-06-20")]
+    assert pipeline.catch_up() == [("2024-06-20", "2024-06-20"), ("2024-05-01", "2024-05-01")]
     sessions, segments, *_ = daily_tables(pipeline)
     assert [row["session_date"] for row in sorted(sessions, key=lambda row: row["session_date"])] == [
         date(2024, 5, 1),
