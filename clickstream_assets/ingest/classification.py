@@ -102,25 +102,26 @@ class _Reading:
     def __init__(self, lake: Lake, topic: Topic, available: Mapping[int, Offsets]) -> None:
         self._lake = lake
         self._topic = topic.name
-        id_of_topic = topic.id()
-        self._marks = {partition: f"{topic.name}/{partition}" for partition in available}
-        known = lake.marks(RAW_EVENTS, [topic.name, *self._marks.values()])
+        # A colon and a slash are in no topic's name, so none is taken for another's, or for the number of batches.
+        id_mark, topic_id = f"topic:{topic.name}", topic.id()
+        self._marks = {partition: f"{id_mark}/{partition}" for partition in available}
+        known = lake.marks(RAW_EVENTS, [id_mark, *self._marks.values()])
         rows = self._by_rows(lake.snapshot(RAW_EVENTS))
         new = {
             mark: available[partition].low
             for partition, mark in self._marks.items()
             if mark not in known and partition not in rows
         }
-        if id_of_topic:
+        if topic_id:
             # As many of its bits as such a number has.
-            number = id_of_topic.int >> 65
-            if known.get(topic.name, number) != number:
+            number = topic_id.int >> 65
+            if known.get(id_mark, number) != number:
                 raise DataLossError(
                     f"KAFKA_TOPIC={topic.name!r} is another topic than the one that was ingested: it was deleted and "
                     "made anew. Use another KAFKA_TOPIC or another LAKE_PATH for the new topic"
                 )
-            if topic.name not in known:
-                new[topic.name] = number
+            if id_mark not in known:
+                new[id_mark] = number
         if new:
             # Before anything is read: what Kafka deletes from now on is missed, whether a record of it was read or not.
             self._mark(new)

@@ -28,6 +28,7 @@ from clickstream_assets.ingest.classification import (
 from clickstream_assets.ingest.parsing import parse_batches
 from clickstream_assets.ingest.reach import dirty_days
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.producer import ensure_topic
 from clickstream_assets.stores.kafka.topic import DataLossError, Offsets, Topic
 from clickstream_assets.stores.lake import Lake, LakeStorageError
 from clickstream_assets_tests.databases import with_settings
@@ -357,6 +358,17 @@ def test_a_topic_that_was_made_anew_and_has_become_longer_is_refused(
         with pytest.raises(DataLossError, match="is another topic than the one that was ingested"):
             Ingestion.of(settings, duckdb_engine).land()
     assert ingestion.versions() == versions
+
+
+def test_a_topic_may_be_called_as_the_table_is(kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path):
+    settings = with_settings(kafka, kafka_topic=RAW_EVENTS.name, lake_path=str(tmp_path / "lake"))
+    ensure_topic(settings)
+    ingestion = Ingestion.of(settings, duckdb_engine)
+    before = sum(ingestion.land().offsets.values())
+    for number in range(1, 4):
+        send(settings, {0: [b"x"]})
+        landing = ingestion.land()
+        assert (landing.records, landing.batch, sum(landing.offsets.values())) == (1, number, before + number)
 
 
 def test_first_records_of_a_partition_that_retention_deleted_are_missed(
