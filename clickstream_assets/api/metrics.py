@@ -22,7 +22,7 @@ from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.stores.postgres.connection import PostgresError
 
-blueprint = APIBlueprint("metrics", __name__, tag="Health")
+blueprint = APIBlueprint("metrics", __name__, tag="Metrics")
 
 FOLDER = "METRICS_FOLDER"
 """Configuration of the application: the folder that its worker processes share their counts in."""

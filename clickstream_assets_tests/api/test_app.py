@@ -76,6 +76,8 @@ def test_openapi_document_describes_the_routes(client: FlaskClient) -> None:
     assert offered(document, "/api/reports/{date}") == {"application/json", "text/plain", "text/html"}
     for path in document["paths"].values():
         assert all(parameter["description"] for parameter in path["get"]["parameters"])
+    tags = [tag["name"] for tag in document["tags"]]
+    assert len(tags) == len(set(tags))
 
 
 def test_unknown_path_is_a_problem_document(client: FlaskClient) -> None:
