@@ -41,7 +41,8 @@ def set_checkpoints_aside(table: str) -> list[str]:
     whole = [version for name, version in checkpoints.items() if name not in damaged]
     # From the newest checkpoint that is whole, or else from the beginning.
     first = max(whole, default=-1) + 1
-    last = max(commits, default=-1)
+    # Up to the last that anything speaks of: who read fewer commits than a damaged checkpoint did would lose rows.
+    last = max(commits | set(checkpoints.values()), default=-1)
     if not set(range(first, last + 1)) <= commits:
         return []
     hint = log / "_last_checkpoint"

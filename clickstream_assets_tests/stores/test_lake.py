@@ -180,10 +180,12 @@ def test_a_damaged_checkpoint_is_set_aside_while_the_commits_are_there(lake: Lak
     assert len(list(log.glob("*.damaged"))) == (what in ("empty", "cut short", "without its end"))
 
 
-def test_a_log_that_cannot_be_made_good_is_named_and_stays_as_it_is(duckdb_lake: Lake):
+@pytest.mark.parametrize("lost", [[0], [2, 3], [0, 1, 2, 3]], ids=["first", "last", "all"])
+def test_a_log_that_cannot_be_made_good_is_named_and_stays_as_it_is(duckdb_lake: Lake, lost: list[int]):
     log = with_checkpoint(duckdb_lake)
     damage(log, "cut short")
-    (log / f"{0:020}.json").unlink()
+    for commit in lost:
+        (log / f"{commit:020}.json").unlink()
     before = sorted(path.name for path in log.iterdir())
     with pytest.raises(
         LakeDamagedError, match=r"raw_events/_delta_log, is damaged: .*from a backup"
