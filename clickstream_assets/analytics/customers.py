@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from clickstream_assets.analytics.carts import CART_EVENTS
-from clickstream_assets.analytics.measures import MONEY_SUM, amount, count, order_key
+from clickstream_assets.analytics.measures import MONEY_SUM, amount, count, order_key, total
 from clickstream_assets.catalogue import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS, SCORES
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
@@ -43,7 +43,7 @@ def orders(events: DataFrame) -> DataFrame:
         )
     )
     return lines.groupBy("user_id", "order_key", "order_date").agg(
-        F.coalesce(F.sum("paid"), F.lit(0)).cast(MONEY_SUM).alias("amount"),
+        total(F, "paid").alias("amount"),
         F.max("event_time").alias("last_line_at"),
     )
 

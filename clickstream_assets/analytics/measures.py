@@ -54,10 +54,14 @@ def amount(F: ModuleType) -> Any:
     return (F.col("price") * F.coalesce(F.col("quantity"), F.lit(1))).cast(MONEY)
 
 
+def total(F: ModuleType, amounts: Any) -> Any:
+    """Aggregate: sum of amounts; 0 where there is none."""
+    return F.coalesce(F.sum(amounts), F.lit(0).cast(MONEY)).cast(MONEY_SUM)
+
+
 def revenue(F: ModuleType) -> Any:
     """Aggregate: sum of the purchases' amounts; 0 where there is none."""
-    paid = F.when(F.col("event_type") == "purchase", amount(F))
-    return F.coalesce(F.sum(paid), F.lit(0).cast(MONEY)).cast(MONEY_SUM)
+    return total(F, F.when(F.col("event_type") == "purchase", amount(F)))
 
 
 def in_money(F: ModuleType, units: Any) -> Any:

@@ -16,16 +16,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from types import ModuleType
 from typing import Any
 
-from clickstream_assets.analytics.measures import (
-    MONEY,
-    MONEY_SUM,
-    amount,
-    count,
-    event_counts,
-    flag,
-    revenue,
-    rows_of,
-)
+from clickstream_assets.analytics.measures import amount, count, event_counts, flag, revenue, rows_of, total
 from clickstream_assets.catalogue import EVENT_COUNTS, SESSIONS
 from clickstream_assets.catalogue.units import DAY, EPOCH, MICROSECOND, MINUTE, SECOND
 from clickstream_assets.engine import DataFrame, as_view, functions_of
@@ -197,7 +188,7 @@ def sessions(
             F.countDistinct("product_id").cast("long").alias("distinct_products"),
             F.min_by("product_id", of_product).alias("entry_product_id"),
             F.max_by("product_id", of_product).alias("exit_product_id"),
-            F.coalesce(F.sum(paid), F.lit(0).cast(MONEY)).cast(MONEY_SUM).alias("revenue"),
+            total(F, paid).alias("revenue"),
             F.max(flag(F, F.col("is_bot"))).alias("robot"),
             F.max("too_fast").alias("too_fast"),
             F.max("visit_us").alias("visit_us"),

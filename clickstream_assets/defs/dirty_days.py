@@ -43,7 +43,7 @@ class RefreshState(BaseModel):
     requested: set[date] = set()
     """Days of the run that was asked for last; they return to `pending` unless it succeeds."""
     newest_is_next: bool = True
-    """Whether the next run is of the newest days, or of those that have waited longest: in turn."""
+    """The next run is of the newest days; where false, of those that have waited longest. They take turns."""
     request_id: str = ""
     requested_at: float = 0
     """Seconds since 1970."""

@@ -33,14 +33,11 @@ class WatchingRunLauncher(dg.DefaultRunLauncher):
         is_running = is_run_by_its_server(self, run.run_id)
         if is_running is None:
             since = self._refused_since.setdefault(run.run_id, time.monotonic())
-            if time.monotonic() - since >= SILENCE_SECONDS:
-                return CheckRunHealthResult(
-                    WorkerStatus.FAILED, "its code server is gone, and the run with it"
-                )
-            return CheckRunHealthResult(WorkerStatus.RUNNING)
-        self._refused_since.pop(run.run_id, None)
+            is_running = time.monotonic() - since < SILENCE_SECONDS
+        else:
+            self._refused_since.pop(run.run_id, None)
         if is_running:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(
-            WorkerStatus.FAILED, "its code server was started again, and the run is gone"
+            WorkerStatus.FAILED, "its code server is gone or was started again, and the run with it"
         )

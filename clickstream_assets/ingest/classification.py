@@ -68,7 +68,7 @@ def land_records(lake: Lake, topic: Topic, settings: Settings) -> Landing:
     deleted: dict[int, int] | None = None
     while True:
         # One snapshot for both: the batch's number claims exactly the offsets that follow it.
-        snapshot = lake.snapshot(RAW_EVENTS)
+        snapshot = reading.snapshot()
         rows_before = snapshot.rows if rows_before is None else rows_before
         landing.records = snapshot.rows - rows_before
         landing.batch = snapshot.batch
@@ -94,7 +94,7 @@ def land_records(lake: Lake, topic: Topic, settings: Settings) -> Landing:
 
 
 class _Reading:
-    """How far the lake holds a topic: by its rows, and by what is kept with the table where no row says it.
+    """Progress of a topic in the lake: by its rows, and by what is kept with the table where no row says it.
 
     The topic's id is kept too: a topic that is deleted and made anew counts its offsets from 0 again.
     """
@@ -103,43 +103,40 @@ class _Reading:
         self._lake = lake
         self._topic = topic.name
         # A colon and a slash are in no topic's name, so none is taken for another's, or for the number of batches.
-        id_mark, topic_id = f"topic:{topic.name}", topic.id()
-        self._marks = {partition: f"{id_mark}/{partition}" for partition in available}
-        known = lake.marks(RAW_EVENTS, [id_mark, *self._marks.values()])
-        rows = self._by_rows(lake.snapshot(RAW_EVENTS))
-        new = {
-            mark: available[partition].low
-            for partition, mark in self._marks.items()
-            if mark not in known and partition not in rows
-        }
-        if topic_id:
+        self._id_mark = f"topic:{topic.name}"
+        self._marks = {partition: f"{self._id_mark}/{partition}" for partition in available}
+        snapshot = self.snapshot()
+        known = self.offsets(snapshot)
+        new = {self._marks[p]: offsets.low for p, offsets in available.items() if p not in known}
+        if topic_id := topic.id():
             # As many of its bits as such a number has.
             number = topic_id.int >> 65
-            if known.get(id_mark, number) != number:
+            if snapshot.marks.get(self._id_mark, number) != number:
                 raise DataLossError(
                     f"KAFKA_TOPIC={topic.name!r} is another topic than the one that was ingested: it was deleted and "
                     "made anew. Use another KAFKA_TOPIC or another LAKE_PATH for the new topic"
                 )
-            if id_mark not in known:
-                new[id_mark] = number
+            if self._id_mark not in snapshot.marks:
+                new[self._id_mark] = number
         if new:
             # Before anything is read: what Kafka deletes from now on is missed, whether a record of it was read or not.
             self._mark(new)
 
+    def snapshot(self) -> Snapshot:
+        """Read the metadata of `raw_events`, with what is kept there of the topic."""
+        return self._lake.snapshot(RAW_EVENTS, marks=[self._id_mark, *self._marks.values()])
+
     def offsets(self, snapshot: Snapshot) -> dict[int, int]:
-        """Return the next offset of each partition."""
-        known = self._lake.marks(RAW_EVENTS, self._marks.values())
-        by_marks = {p: known[mark] for p, mark in self._marks.items() if mark in known}
-        rows = self._by_rows(snapshot)
-        return {p: max(rows.get(p, 0), by_marks.get(p, 0)) for p in sorted({*rows, *by_marks})}
+        """Return the next offset of each partition that is known."""
+        offsets = {p: snapshot.marks[mark] for p, mark in self._marks.items() if mark in snapshot.marks}
+        for (name, partition), last in snapshot.maximum("offset", by=("topic", "partition")).items():
+            if name == self._topic:
+                offsets[partition] = max(last + 1, offsets.get(partition, 0))
+        return offsets
 
     def passed(self, ends: Mapping[int, int]) -> None:
         """Keep that partitions were read up to these offsets without a row."""
         self._mark({self._marks[partition]: end for partition, end in ends.items()})
-
-    def _by_rows(self, snapshot: Snapshot) -> dict[int, int]:
-        last = snapshot.maximum("offset", by=("topic", "partition"))
-        return {partition: offset + 1 for (name, partition), offset in last.items() if name == self._topic}
 
     def _mark(self, marks: Mapping[str, int]) -> None:
         # Another run that does the same at once is as good.

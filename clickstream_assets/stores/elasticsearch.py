@@ -347,10 +347,12 @@ class LiveEvents(ElasticsearchServer):
     def _find(self, ids: Sequence[str]) -> dict[str, list[_Copy]]:
         """Find what documents there are of ids, on whatever day, those of the first records first."""
         found: dict[str, list[_Copy]] = defaultdict(list)
+        own = self._own_indices()
         for start in range(0, len(ids), _REQUEST_DOCUMENTS):
+            wanted = {"ids": {"values": ids[start : start + _REQUEST_DOCUMENTS]}}
             answer = self.client.search(
                 index=self._settings.elasticsearch_alias,
-                query=self._in_own_indices({"ids": {"values": ids[start : start + _REQUEST_DOCUMENTS]}}),
+                query={"bool": {"filter": [own, wanted]}},
                 size=RESULT_WINDOW,
                 source={"includes": RECORD_KEY},
                 seq_no_primary_term=True,
@@ -457,7 +459,7 @@ class LiveEvents(ElasticsearchServer):
         with self._explained():
             found = self.client.search(
                 index=self._settings.elasticsearch_alias,
-                query=self._in_own_indices(query),
+                query={"bool": {"filter": [self._own_indices(), query]}},
                 size=limit,
                 from_=offset,
                 sort=[
@@ -470,11 +472,10 @@ class LiveEvents(ElasticsearchServer):
             )
         return [hit["_source"] for hit in found["hits"]["hits"]]
 
-    def _in_own_indices(self, query: Mapping[str, Any]) -> dict[str, Any]:
-        """Leave out what a query would find in others' indices behind the alias, such as a copy of one of ours."""
+    def _own_indices(self) -> dict[str, Any]:
+        """Make the filter that leaves out others' indices behind the alias, such as a copy of one of ours."""
         # By exact names: a pattern for `_index` knows `*` alone, which fits the copy as well.
-        own = {"terms": {"_index": [self.index(day) for day in self._days()]}}
-        return {"bool": {"filter": [own, query]}}
+        return {"terms": {"_index": [self.index(day) for day in self._days()]}}
 
     def first_kept(self, keep: int, today: date, new: Iterable[date] = ()) -> date:
         """Return the day that lies `keep` days before the newest of those that there are and of new ones.

@@ -51,6 +51,8 @@ class Snapshot:
     version: int
     batch: int
     """Number of the last ingest batch that the table holds; 0 before the first."""
+    marks: dict[str, int]
+    """What `Lake.mark` keeps with the table, of the names that were asked for and that there are."""
     files: pa.Table
     """One row per data file: num_records, partition.…, min.… and max.… of the indexed columns."""
 
@@ -172,13 +174,15 @@ class Lake:
             delta.alter.add_columns([_added_field(field) for field in new])
         return delta
 
-    def snapshot(self, table: Table) -> Snapshot:
-        """Read the newest version's metadata; a table that is not there yet is made, empty."""
+    def snapshot(self, table: Table, marks: Iterable[str] = ()) -> Snapshot:
+        """Read the newest version's metadata, with marks by name; a table that is not there yet is made, empty."""
         delta = self._open(table)
+        found = {name: delta.transaction_version(name) for name in marks}
         return Snapshot(
             table=table,
             version=delta.version(),
             batch=_last_batch(delta, table.name),
+            marks={name: number for name, number in found.items() if number is not None},
             files=pa.table(delta.get_add_actions(flatten=True)),
         )
 
@@ -253,12 +257,6 @@ class Lake:
             self._append_batch_spark(table, df, batch, app, is_laid_out)
         else:
             self._append_arrow(table, self.engine.to_arrow(df), batch, app)
-
-    def marks(self, table: Table, names: Iterable[str]) -> dict[str, int]:
-        """Return the numbers that `mark` keeps with a table, of those of these names that there are."""
-        delta = self._open(table)
-        found = {name: delta.transaction_version(name) for name in names}
-        return {name: number for name, number in found.items() if number is not None}
 
     def mark(self, table: Table, marks: Mapping[str, int]) -> None:
         """Keep numbers with a table, in a commit without rows; by delta-rs on both engines.

@@ -34,7 +34,7 @@ DAY = day("2024-05-01")
 
 @pytest.fixture
 def events(engine: Engine) -> DataFrame:
-    """Of each user an order, which is more than 14 digits; of all, more than 64 bits of ten-thousandths."""
+    """Purchases, an order of each user: its sum has more than 14 digits, and all of them more than 64 bits."""
     start = at("2024-05-01 10:00")
     return engine.persist(
         engine.from_arrow(

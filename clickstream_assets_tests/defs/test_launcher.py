@@ -9,13 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 import yaml
 from dagster import DagsterRunStatus
-from tenacity import retry, retry_if_not_result, stop_after_delay, wait_fixed
+from tenacity import retry, stop_after_delay, wait_fixed
 
 from clickstream_assets.defs import launcher
 from clickstream_assets.local.ports import free_port
@@ -26,6 +25,7 @@ from clickstream_assets_tests.dagster_private import (
     monitor_started_run,
 )
 from clickstream_assets_tests.defs.history import REPOSITORY, RemoteJobOrigin
+from clickstream_assets_tests.deploy.containers import wait_until
 
 SLEEPER = """
 import time
@@ -98,20 +98,8 @@ def start_run(instance: dg.DagsterInstance, server: CodeServer) -> str:
         instance, job_name="sleeper", remote_job_origin=RemoteJobOrigin(REPOSITORY, "sleeper")
     )
     dg.DefaultRunLauncher.launch_run_from_grpc_client(instance, run, server.client)
-    wait_for_status(instance, run.run_id, DagsterRunStatus.STARTED)
+    wait_until(lambda: status_of(instance, run.run_id) == DagsterRunStatus.STARTED)
     return run.run_id
-
-
-def wait_for_status(instance: dg.DagsterInstance, run_id: str, status: DagsterRunStatus) -> None:
-    @retry(
-        retry=retry_if_not_result(lambda found: found == status),
-        stop=stop_after_delay(60),
-        wait=wait_fixed(0.2),
-    )
-    def look() -> Any:
-        return status_of(instance, run_id)
-
-    look()
 
 
 def status_of(instance: dg.DagsterInstance, run_id: str) -> DagsterRunStatus:
