@@ -14,7 +14,7 @@ from clickstream_assets.streaming.notifications import DeliveryError
 
 RETRYABLE = {
     "EngineStorageError",
-    "KafkaError",
+    "TopicError",
     "LakeConflictError",
     "LakeStorageError",
     "OwnedError",

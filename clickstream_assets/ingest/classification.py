@@ -59,7 +59,7 @@ def land_records(lake: Lake, topic: Topic, settings: Settings) -> Landing:
         settings: say how many records are in a commit and in all at most, and whether records may be lost.
 
     Raises:
-        KafkaError: Kafka does not answer, or no longer has records that were never ingested.
+        TopicError: Kafka does not answer, or no longer has records that were never ingested.
     """
     available = topic.offsets()
     landing = Landing()

@@ -17,7 +17,7 @@ HISTORY = timedelta(hours=24)
 LEAST_HISTORY = timedelta(hours=1)
 
 
-class State(StrEnum):
+class AlertState(StrEnum):
     """State of an alert: open while its last window is."""
 
     OPEN = "open"
@@ -69,7 +69,7 @@ class Alert(NamedTuple):
     purchases: int
     alert_id: str
     product_category: str | None
-    state: State
+    state: AlertState
     conversion: float
     first_window_start: datetime
     last_window_end: datetime
@@ -123,7 +123,7 @@ def _alert(
         purchases=peak.purchases,
         alert_id=alert_id(product_id, first),
         product_category=peak.category,
-        state=State.RESOLVED if is_over else State.OPEN,
+        state=AlertState.RESOLVED if is_over else AlertState.OPEN,
         conversion=peak.purchases / peak.views,
         first_window_start=first,
         last_window_end=last,
@@ -163,7 +163,7 @@ def _usual_views(
     return mean, (views - mean) / max(deviation, sqrt(max(mean, 1.0)))
 
 
-class Kind(StrEnum):
+class NotificationKind(StrEnum):
     """Kind of a notification."""
 
     OPENED = "opened"
@@ -174,7 +174,7 @@ class Kind(StrEnum):
     """There was no flash sale after all; `Withdrawal` says why."""
 
 
-_OPEN = (Kind.OPENED, Kind.UPDATED)
+_OPEN = (NotificationKind.OPENED, NotificationKind.UPDATED)
 
 
 class Withdrawal(StrEnum):
@@ -191,7 +191,7 @@ class Notified(NamedTuple):
 
     notified_id: str
     alert_id: str
-    kind: Kind
+    kind: NotificationKind
     sequence: int
     first_window_start: datetime
     last_window_end: datetime
@@ -239,14 +239,14 @@ def notifications(
         settled: withdraw only alerts that ended by then (default: any); later ones may yet come again.
     """
     notified = list(notified)
-    known = {last.notified_id: last for last in notified if last.kind is not Kind.WITHDRAWN}
-    withdrawn = [last for last in notified if last.kind is Kind.WITHDRAWN]
+    known = {last.notified_id: last for last in notified if last.kind is not NotificationKind.WITHDRAWN}
+    withdrawn = [last for last in notified if last.kind is NotificationKind.WITHDRAWN]
     result: list[Notification] = []
     unknown: list[Alert] = []
 
-    def notify(alert: Alert, before: Notified | None, *kinds: Kind) -> None:
+    def notify(alert: Alert, before: Notified | None, *kinds: NotificationKind) -> None:
         notified_id, sequence = (before.notified_id, before.sequence) if before else (alert.alert_id, 0)
-        is_over = alert.state is State.RESOLVED and (before is None or before.kind not in _OPEN)
+        is_over = alert.state is AlertState.RESOLVED and (before is None or before.kind not in _OPEN)
         times = (alert.first_window_start, alert.last_window_end)
         for number, kind in enumerate(kinds, start=sequence + 1):
             noted = Notified(notified_id, alert.alert_id, kind, number, *times)
@@ -259,24 +259,24 @@ def notifications(
             unknown.append(alert)
             continue
         del known[last.notified_id]
-        if alert.state is State.RESOLVED and last.kind is not Kind.RESOLVED:
-            notify(alert, last, Kind.RESOLVED)
-        elif alert.state is State.OPEN and last.kind is Kind.RESOLVED:
-            notify(alert, last, Kind.UPDATED)
+        if alert.state is AlertState.RESOLVED and last.kind is not NotificationKind.RESOLVED:
+            notify(alert, last, NotificationKind.RESOLVED)
+        elif alert.state is AlertState.OPEN and last.kind is NotificationKind.RESOLVED:
+            notify(alert, last, NotificationKind.UPDATED)
     # An id that was withdrawn before goes on with its sequence.
     withdrawn_ids = {last.notified_id: last for last in withdrawn}
     for alert in unknown:
-        ended = [Kind.RESOLVED] if alert.state is State.RESOLVED else []
+        ended = [NotificationKind.RESOLVED] if alert.state is AlertState.RESOLVED else []
         moved = next((last for last in known.values() if last.concerns(alert, cooldown)), None)
         if moved:
             del known[moved.notified_id]
-            notify(alert, moved, Kind.UPDATED, *ended)
+            notify(alert, moved, NotificationKind.UPDATED, *ended)
         elif alert.is_confirmed or not any(last.concerns(alert, cooldown) for last in withdrawn):
-            notify(alert, withdrawn_ids.get(alert.alert_id), Kind.OPENED, *ended)
+            notify(alert, withdrawn_ids.get(alert.alert_id), NotificationKind.OPENED, *ended)
     withdrawal = Withdrawal.RECOUNTED if is_recount else Withdrawal.SOLD
     for last in known.values():
         if settled is None or last.last_window_end <= settled:
-            noted = last._replace(kind=Kind.WITHDRAWN, sequence=last.sequence + 1)
+            noted = last._replace(kind=NotificationKind.WITHDRAWN, sequence=last.sequence + 1)
             result.append(Notification(noted, None, withdrawal, is_recount and last.kind not in _OPEN))
     return result
 

@@ -15,7 +15,7 @@ from clickstream_assets.engine.spark_private import (
 )
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import DataLossError, KafkaError, timestamp_error
+from clickstream_assets.stores.kafka.topic import DataLossError, TopicError, timestamp_error
 from clickstream_assets.streaming.checkpoint import REBUILD, CheckpointError
 
 LOST_TO_WINDOWS = f"run {REBUILD} to take what is missing from the lake"
@@ -81,5 +81,5 @@ def query_error(error: BaseException, settings: Settings, loss: str = LOST_TO_WI
             "deleted the record, by the topic's retention or kafka-delete-records.sh",
         )
     if KAFKA_CLIENT in text:
-        return KafkaError(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: {innermost(text)}")
+        return TopicError(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: {innermost(text)}")
     return StreamError(innermost(text))

@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 from clickstream_assets.engine import SparkSession
 from clickstream_assets.errors import is_retryable
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import KafkaError, Offsets, Topic, TopicNotFoundError
+from clickstream_assets.stores.kafka.topic import Offsets, Topic, TopicError, TopicNotFoundError
 from clickstream_assets.stores.lake import LakeError
 from clickstream_assets.stores.postgres.connection import explained
 from clickstream_assets.streaming import live_events, waits
@@ -402,7 +402,7 @@ class Supervisor:
     def _note(self, windows: WindowQuery, counting: ManagedQuery, live: ManagedQuery) -> None:
         try:
             available = Topic(self._settings).offsets()
-        except KafkaError as error:
+        except TopicError as error:
             # How far behind they are is not known: the status stays as old as it is, with its time.
             _log.warning("the lag is not known: %s", error)
             return

@@ -112,7 +112,7 @@ class WindowQuery:
         """Close windows and alerts that are over by the clock, if nothing was read for STREAM_IDLE_SECONDS.
 
         Raises:
-            KafkaError: Kafka does not answer.
+            TopicError: Kafka does not answer.
             PostgresError: the database cannot be reached.
         """
         if not is_idle(self._settings):

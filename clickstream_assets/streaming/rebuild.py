@@ -59,7 +59,7 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
         connection: the owner's.
 
     Raises:
-        KafkaError: Kafka does not answer.
+        TopicError: Kafka does not answer.
         PostgresError: the database cannot be reached. Nothing was changed.
     """
     classified = classified_offsets(lake, settings.kafka_topic)

@@ -30,8 +30,8 @@ from clickstream_assets.streaming.alerts import (
     HISTORY,
     Alert,
     AlertRules,
-    Kind,
     Notification,
+    NotificationKind,
     Notified,
     Window,
     find_alerts,
@@ -386,7 +386,7 @@ class WindowStore:
         )
         notified: dict[str, list[Notified]] = defaultdict(list)
         for product_id, notified_id, alert_id, kind, *fields in rows:
-            notified[product_id].append(Notified(notified_id, alert_id, Kind(kind), *fields))
+            notified[product_id].append(Notified(notified_id, alert_id, NotificationKind(kind), *fields))
         return notified
 
     def _replace_alerts(self, scope: tuple[list[str], list[datetime]], alerts: list[Alert]) -> int:

@@ -24,7 +24,7 @@ from clickstream_assets.catalogue import (
 )
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
 from clickstream_assets.recommender.algorithms import ALGORITHMS
-from clickstream_assets.streaming.alerts import State
+from clickstream_assets.streaming.alerts import AlertState
 
 tables = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 served_tables = pytest.mark.parametrize("table", SERVED_TABLES, ids=lambda table: table.served_name)
@@ -76,7 +76,7 @@ def test_names_in_postgresql_are_different():
 
 def test_allowed_values_are_those_of_the_code_that_makes_them():
     assert tuple(ALGORITHMS) == ALGORITHM_NAMES
-    assert tuple(State) == ALERT_STATES == FLASH_SALE_ALERTS.by_name["state"].values
+    assert tuple(AlertState) == ALERT_STATES == FLASH_SALE_ALERTS.by_name["state"].values
     assert CUSTOMER_SEGMENTS.by_name["rfm_segment"].values == tuple(segment.name for segment in RFM_SEGMENTS)
 
 

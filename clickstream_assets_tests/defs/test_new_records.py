@@ -11,7 +11,7 @@ from dagster import DagsterRunStatus
 from clickstream_assets.defs.raw.sensors import new_records
 from clickstream_assets.defs.resources import KafkaResource, SettingsResource
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import KafkaError, Offsets, Topic
+from clickstream_assets.stores.kafka.topic import Offsets, Topic, TopicError
 from clickstream_assets_tests.dagster_private import SensorExecutionData
 from clickstream_assets_tests.databases import free_port
 from clickstream_assets_tests.defs.history import (
@@ -282,7 +282,7 @@ def test_a_broker_that_does_not_answer_is_an_error_and_no_quiet_skip(
     address = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", address)
     monkeypatch.setenv("KAFKA_TIMEOUT_SECONDS", "0.5")
-    with pytest.raises(KafkaError, match=f"KAFKA_BOOTSTRAP_SERVERS={address}"):
+    with pytest.raises(TopicError, match=f"KAFKA_BOOTSTRAP_SERVERS={address}"):
         look_at_kafka(instance, definitions)
 
 

@@ -16,7 +16,7 @@ from clickstream_assets.local.postgres import installed_programs
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import MAPPINGS
 from clickstream_assets.streaming.alert_index import ALERT_MAPPINGS
-from clickstream_assets.streaming.alerts import State
+from clickstream_assets.streaming.alerts import AlertState
 from clickstream_assets_tests.databases import PrivateServer, query, with_settings
 from clickstream_assets_tests.deploy.files import (
     COMPOSE_FILE,
@@ -158,7 +158,7 @@ def test_kibana_shows_open_alerts_first():
         if (item["type"], item["id"]) == ("search", "clickstream-alerts")
     ]
     assert search["sort"][0] == ["state", "asc"]
-    assert sorted(State) == [State.OPEN, State.RESOLVED]
+    assert sorted(AlertState) == [AlertState.OPEN, AlertState.RESOLVED]
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl, which Kibana's image has, is not installed")

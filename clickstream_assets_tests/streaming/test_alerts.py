@@ -8,14 +8,14 @@ import pytest
 from clickstream_assets.streaming.alerts import (
     Alert,
     AlertRules,
-    Kind,
+    AlertState,
     Notified,
-    State,
     Window,
     find_alerts,
     notifications,
     payload,
 )
+from clickstream_assets.streaming.alerts import NotificationKind as Kind
 from clickstream_assets_tests.analytics.records import at
 
 RULES = AlertRules(views=100, purchases=5, cooldown=timedelta(minutes=30), slide=timedelta(minutes=5))
@@ -67,12 +67,13 @@ def test_what_follows_within_the_cooldown_is_the_same_alert(second: str, episode
 
 
 @pytest.mark.parametrize(
-    ("watermark", "state"), [(None, State.OPEN), ("10:09", State.OPEN), ("10:10", State.RESOLVED)]
+    ("watermark", "state"),
+    [(None, AlertState.OPEN), ("10:09", AlertState.OPEN), ("10:10", AlertState.RESOLVED)],
 )
-def test_an_alert_is_resolved_when_its_last_window_is_closed(watermark: str | None, state: State):
+def test_an_alert_is_resolved_when_its_last_window_is_closed(watermark: str | None, state: AlertState):
     (alert,) = alerts(window("10:00"), watermark=watermark)
     assert alert.state is state
-    assert alert.resolved_at == (at("2024-05-01 10:10") if state is State.RESOLVED else None)
+    assert alert.resolved_at == (at("2024-05-01 10:10") if state is AlertState.RESOLVED else None)
 
 
 @pytest.mark.parametrize(("watermark", "is_confirmed"), [("10:09", False), ("10:10", True), ("10:15", True)])

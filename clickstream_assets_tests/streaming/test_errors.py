@@ -6,7 +6,7 @@ import pytest
 
 from clickstream_assets.errors import is_retryable
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import DataLossError, KafkaError, TimestampError
+from clickstream_assets.stores.kafka.topic import DataLossError, TimestampError, TopicError
 from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem
 from clickstream_assets.streaming.checkpoint import CheckpointError
 from clickstream_assets.streaming.errors import (
@@ -26,7 +26,7 @@ SETTINGS = Settings(_env_file=None)
     [
         (
             "x\nCaused by: org.apache.kafka.common.errors.TimeoutException: Call(callName=describeTopics) timed out",
-            KafkaError,
+            TopicError,
             "KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9092: TimeoutException: Call",
             True,
         ),

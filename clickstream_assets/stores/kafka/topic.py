@@ -42,25 +42,25 @@ _TASK_RECORDS = 200_000
 _FIRST_MILLISECOND = 1_293_840_000_000
 
 
-class KafkaError(ClickstreamError):
+class TopicError(ClickstreamError):
     """Kafka cannot give what was asked; the message names the setting and the fix."""
 
     retryable = True
 
 
-class TopicNotFoundError(KafkaError):
+class TopicNotFoundError(TopicError):
     """The topic is not there (yet)."""
 
     retryable = False
 
 
-class DataLossError(KafkaError):
+class DataLossError(TopicError):
     """Kafka no longer has records that were never ingested."""
 
     retryable = False
 
 
-class TimestampError(KafkaError):
+class TimestampError(TopicError):
     """Spark's reader of Kafka stops at a record, whose timestamp is no time in milliseconds."""
 
     retryable = False
@@ -202,7 +202,7 @@ class Topic:
         self._timeout = settings.kafka_timeout_seconds
         self._batch_bytes = settings.ingest_batch_bytes
 
-    def _consumer(self, explain: Callable[[str, bool], KafkaError]) -> AbstractContextManager[KafkaConsumer]:
+    def _consumer(self, explain: Callable[[str, bool], TopicError]) -> AbstractContextManager[KafkaConsumer]:
         from kafka import KafkaConsumer
 
         from clickstream_assets.stores.kafka.client import open_client
@@ -228,7 +228,7 @@ class Topic:
         """Ask Kafka what each partition holds.
 
         Raises:
-            KafkaError: no broker answers in time, or there is no such topic.
+            TopicError: no broker answers in time, or there is no such topic.
         """
         from kafka import TopicPartition
 
@@ -243,7 +243,7 @@ class Topic:
         """Ask for Kafka's id of the topic: one that is deleted and made anew has another. None before Kafka 2.8.
 
         Raises:
-            KafkaError: as `offsets`.
+            TopicError: as `offsets`.
         """
         from clickstream_assets.stores.kafka.client_private import topic_id
 
@@ -256,7 +256,7 @@ class Topic:
         from clickstream_assets.stores.kafka.client import unreachable_message
 
         with self._consumer(
-            lambda *reason: KafkaError(unreachable_message(self._settings, *reason))
+            lambda *reason: TopicError(unreachable_message(self._settings, *reason))
         ) as consumer:
             numbers = consumer.partitions_for_topic(self.name)
             if not numbers:
@@ -273,7 +273,7 @@ class Topic:
         of some), at least one record, until it has INGEST_BATCH_BYTES.
 
         Raises:
-            KafkaError: a range cannot be read to its end.
+            TopicError: a range cannot be read to its end.
         """
         if isinstance(engine, SparkEngine):
             return self._read_spark(engine, ranges, batch)
@@ -334,13 +334,13 @@ class Topic:
         unread = {TopicPartition(self.name, r.partition): r for r in ranges}
         heard = time.monotonic()
 
-        def explain(reason: str, refused: bool) -> KafkaError:
+        def explain(reason: str, refused: bool) -> TopicError:
             if refused:
-                return KafkaError(unreachable_message(self._settings, reason, refused))
+                return TopicError(unreachable_message(self._settings, reason, refused))
             if time.monotonic() - heard < self._timeout:
-                return KafkaError(f"reading topic {self.name}: {reason}")
+                return TopicError(f"reading topic {self.name}: {reason}")
             waiting = ", ".join(str(partition.partition) for partition in sorted(unread))
-            return KafkaError(
+            return TopicError(
                 f"KAFKA_BOOTSTRAP_SERVERS={self._servers}: partitions {waiting} of topic {self.name} gave "
                 f"nothing for {self._timeout:g} s ({reason})"
             )

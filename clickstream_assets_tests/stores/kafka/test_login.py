@@ -21,7 +21,7 @@ from clickstream_assets.local.ports import LOOPBACK, free_port
 from clickstream_assets.local.server import Tools
 from clickstream_assets.settings import KafkaSecurity, Settings, SettingsError, load_settings
 from clickstream_assets.stores.kafka.producer import KafkaSink, ensure_topic
-from clickstream_assets.stores.kafka.topic import KafkaError, OffsetRange, Topic
+from clickstream_assets.stores.kafka.topic import OffsetRange, Topic, TopicError
 from clickstream_assets_tests.databases import with_settings
 
 # What has to be quoted in a JAAS configuration.
@@ -117,7 +117,7 @@ def test_events_go_in_and_come_out_with_the_right_password(guarded: Settings, en
 @pytest.mark.server
 def test_a_wrong_password_is_told_with_the_settings_to_mend(guarded: Settings):
     wrong = with_settings(guarded, kafka_password="wr0ng", kafka_timeout_seconds=3)
-    for error, use in ((InputError, ensure_topic), (KafkaError, lambda s: Topic(s).offsets())):
+    for error, use in ((InputError, ensure_topic), (TopicError, lambda s: Topic(s).offsets())):
         with pytest.raises(error) as caught:
             use(wrong)
         message = str(caught.value)
@@ -130,7 +130,7 @@ def test_a_wrong_password_is_told_with_the_settings_to_mend(guarded: Settings):
 def test_a_listener_that_wants_a_login_is_told_apart_from_none_as_far_as_it_can_be(guarded: Settings):
     without = with_settings(guarded, kafka_security_protocol="PLAINTEXT", kafka_timeout_seconds=2)
     with pytest.raises(
-        KafkaError, match=r"set .* KAFKA_SECURITY_PROTOCOL=PLAINTEXT to what its listener speaks"
+        TopicError, match=r"set .* KAFKA_SECURITY_PROTOCOL=PLAINTEXT to what its listener speaks"
     ):
         Topic(without).offsets()
 

@@ -18,11 +18,11 @@ from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import (
     DataLossError,
-    KafkaError,
     OffsetRange,
     Offsets,
     TimestampError,
     Topic,
+    TopicError,
     TopicNotFoundError,
     deleted_records,
     plan_ranges,
@@ -166,7 +166,7 @@ def test_a_broker_that_is_not_there_is_named_with_the_fix():
     servers = f"127.0.0.1:{free_port()}"
     settings = Settings(_env_file=None, kafka_bootstrap_servers=servers, kafka_timeout_seconds=0.5)
     with pytest.raises(
-        KafkaError,
+        TopicError,
         match=rf"No Kafka broker answered at KAFKA_BOOTSTRAP_SERVERS={servers} within 0.5 s.*stack up",
     ):
         Topic(settings).offsets()
@@ -175,7 +175,7 @@ def test_a_broker_that_is_not_there_is_named_with_the_fix():
 def test_a_read_from_a_broker_that_is_not_there_ends(duckdb_engine: DuckDBEngine):
     servers = f"127.0.0.1:{free_port()}"
     settings = Settings(_env_file=None, kafka_bootstrap_servers=servers, kafka_timeout_seconds=0.5)
-    with pytest.raises(KafkaError, match=f"KAFKA_BOOTSTRAP_SERVERS={servers}: partitions 0, 4 of topic"):
+    with pytest.raises(TopicError, match=f"KAFKA_BOOTSTRAP_SERVERS={servers}: partitions 0, 4 of topic"):
         Topic(settings).read(duckdb_engine, [OffsetRange(0, 0, 1), OffsetRange(4, 0, 1)], 1)
 
 
@@ -183,7 +183,7 @@ def test_a_read_from_a_broker_that_is_not_there_ends(duckdb_engine: DuckDBEngine
 def test_offsets_that_kafka_does_not_have_are_an_error(kafka: Settings, duckdb_engine: DuckDBEngine):
     settings = new_topic(kafka, partitions=2)
     send(settings, {0: [b"a"], 1: [b"b"]})
-    with pytest.raises(KafkaError, match=f"reading topic {settings.kafka_topic}"):
+    with pytest.raises(TopicError, match=f"reading topic {settings.kafka_topic}"):
         Topic(settings).read(duckdb_engine, [OffsetRange(0, 50, 60), OffsetRange(1, 0, 1)], 1)
 
 
