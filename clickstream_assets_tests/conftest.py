@@ -1,6 +1,7 @@
 """Fixtures that all tests share: both engines and the real servers. What a test asks for decides its marks."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,11 @@ FIRST = (
     "deploy/test_containers.py",
     "streaming/test_process.py",
 )
+
+
+def pytest_configure() -> None:
+    """End on SIGTERM as on Ctrl-C, in each process: what ends at once would leave its servers running."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
