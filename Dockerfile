@@ -35,6 +35,7 @@ COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/jars /opt/jars
 COPY dagster.yaml /opt/dagster/
 COPY deploy/workspace.yaml /opt/clickstream/
+COPY deploy/check-health /usr/local/bin/
 ENV DAGSTER_HOME=/opt/dagster \
     CLICKSTREAM_HOME=/var/lib/clickstream \
     PYTHONUNBUFFERED=1

@@ -252,6 +252,10 @@ class Settings(BaseSettings):
     """http(s)://host:port of the server."""
     elasticsearch_api_key: SecretStr | None = None
     """Key for a server that asks for one."""
+    elasticsearch_ca_file: Path | None = None
+    """PEM file of the authorities that the server's certificate is checked by; for https (default: the public ones).
+    On a Spark cluster each executor needs it at this path.
+    """
     # Without a hyphen: the indices of alias-2024.05.31 must not look like those of a shorter alias.
     elasticsearch_alias: str = Field("clickstream_data", pattern="^[a-z0-9][a-z0-9_]*$")
     """Alias of the live events; their indices are called alias-YYYY.MM.DD."""
@@ -323,7 +327,7 @@ class Settings(BaseSettings):
     raw_logs_path: Path | None = None
     """Folder of the daily clickstream_YYYY-MM-DD.jsonl (default: raw_logs in the home)."""
 
-    @field_validator("jars_path", "java_home", "kafka_ca_file")
+    @field_validator("jars_path", "java_home", "kafka_ca_file", "elasticsearch_ca_file")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else None

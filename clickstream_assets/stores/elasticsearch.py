@@ -9,6 +9,7 @@ setting to mend. The alerts' index is in `streaming/alert_index.py`.
 from __future__ import annotations
 
 import re
+import ssl
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,12 +45,15 @@ _REQUEST_DOCUMENTS = 2000
 # A 400, but no fault of the document: the cluster has as many shards as cluster.max_shards_per_node allows.
 _FULL = re.compile(r"this action would add \[\d+\] shards")
 _REQUEST_BYTES = 5_000_000
+# OpenSSL's word for a server that hangs up, as one does that stops.
+_HUNG_UP = "EOF"
 
 
 class ElasticsearchProblem(StrEnum):
     """A kind of failure of Elasticsearch, in words that do not reveal where it is."""
 
     UNREACHABLE = "Elasticsearch cannot be reached"
+    UNTRUSTED = "Elasticsearch cannot be trusted"
     BUSY = "Elasticsearch is overloaded"
     FULL = "Elasticsearch has as many shards as it may have"
     NOT_ALLOWED = "Elasticsearch does not allow this"
@@ -144,18 +148,39 @@ class ElasticsearchServer:
 
     @cached_property
     def client(self) -> Elasticsearch:
-        """The client, made at first use; it connects when it is asked something."""
+        """The client, made at first use; it connects when it is asked something.
+
+        Raises:
+            ElasticsearchError: ELASTICSEARCH_CA_FILE cannot be used.
+        """
         from elasticsearch import Elasticsearch
 
         key = self._settings.elasticsearch_api_key
         return Elasticsearch(
             self._settings.elasticsearch_url,
+            **self._authorities(),
             api_key=key.get_secret_value() if key else None,
             request_timeout=self._timeout,
             # Retries are handled here, with a pause in between.
             max_retries=0,
             retry_on_timeout=False,
         )
+
+    def _authorities(self) -> dict[str, Any]:
+        """Return the client's option for certificates that others than the public authorities have signed."""
+        file = self._settings.elasticsearch_ca_file
+        if not file or not self._settings.elasticsearch_url.startswith("https:"):
+            return {}
+        try:
+            # The client would only read it when it connects, and say that the server cannot be reached.
+            ssl.create_default_context(cafile=file)
+        except OSError as error:
+            raise ElasticsearchError(
+                ElasticsearchProblem.UNTRUSTED,
+                f"ELASTICSEARCH_CA_FILE={file} cannot be used: {error}; name a PEM file of the authorities that the "
+                "server's certificate is checked by",
+            ) from error
+        return {"ca_certs": str(file)}
 
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""
@@ -230,12 +255,19 @@ class ElasticsearchServer:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Turn the client's errors into `ElasticsearchError`."""
-        from elastic_transport import TransportError
+        from elastic_transport import TlsError, TransportError
         from elasticsearch import ApiError
 
         try:
             yield
         except TransportError as error:
+            if isinstance(error, TlsError) and _HUNG_UP not in error.message:
+                raise ElasticsearchError(
+                    ElasticsearchProblem.UNTRUSTED,
+                    f"no secure connection to {self._server} ({error.message}); set ELASTICSEARCH_CA_FILE to a PEM "
+                    "file of the authority that signed the server's certificate, and ELASTICSEARCH_URL to a name "
+                    "that it is for",
+                ) from error
             raise ElasticsearchError(
                 ElasticsearchProblem.UNREACHABLE,
                 f"no answer from {self._server} ({error.message}); start it (`clickstream stack up` starts a local "

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
@@ -13,6 +14,7 @@ from clickstream_assets_tests.databases import (
     fresh_database,
     with_settings,
 )
+from clickstream_assets_tests.tls import tls_front
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +127,17 @@ def test_without_elasticsearch_all_but_its_own_route_goes_on(server: PrivateServ
         assert ready.json["dependencies"]["elasticsearch"] == "Elasticsearch cannot be reached"
         for path in ("/sessions", "/api/recommend/u1", "/api/windows", "/api/alerts", "/metrics"):
             assert client.get(path).status_code == 200
+
+
+def test_a_search_server_whose_certificate_is_of_a_private_authority_is_ready(
+    server: PrivateServer, elasticsearch: Settings, tmp_path: Path
+) -> None:
+    with tls_front(int(elasticsearch.elasticsearch_url.rpartition(":")[2]), tmp_path) as front:
+        encrypted = with_settings(server.settings, elasticsearch_url=f"https://127.0.0.1:{front.port}")
+        known = with_settings(encrypted, elasticsearch_ca_file=front.ca_file)
+        states = [
+            client.get("/health/ready").json["dependencies"]["elasticsearch"]
+            for settings in (known, encrypted)
+            for client in clients_of(settings)
+        ]
+    assert states == ["ok", "Elasticsearch cannot be trusted"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from clickstream_assets_tests.deploy.files import image_environment, is_long_running
+from clickstream_assets_tests.deploy.files import ROOT, image_environment, is_long_running
 
 LOOPBACK = "127.0.0.1"
 _START_SECONDS = 600
@@ -162,9 +162,9 @@ class Containers:
             variable: LOOPBACK if value in self._services else self._rewritten(value)
             for variable, value in given.items()
         }
-        own["PATH"] = own["PATH"].replace("$PATH", os.environ["PATH"])
+        own["PATH"] = own["PATH"].replace("$PATH", f"{ROOT / 'deploy'}:{os.environ['PATH']}")
         # Nothing else of whoever runs the tests gets into a container.
-        return {"HOME": str(self._logs), **own, **self._environment}
+        return {"HOME": str(self._logs), "TMPDIR": self._here["/tmp"], **own, **self._environment}
 
     def _rewritten(self, text: str) -> str:
         """Write a text of a container as it is true here."""

@@ -17,7 +17,7 @@ DOCKERFILE = ROOT / "Dockerfile"
 OUR_IMAGE = "clickstream-assets"
 PASSWORDS = {"DATABASE_PASSWORD": "secret", "DATABASE_ADMIN_PASSWORD": "another"}
 
-_VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<text>[^}]*))?\})")
+_VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<kind>[-?+])(?P<text>[^}]*))?\})")
 _INSTRUCTION = re.compile(r"^([A-Z]+) ((?:.*\\\n)*.*)$", re.MULTILINE)
 
 
@@ -25,7 +25,9 @@ def compose_variables() -> dict[str, str | None]:
     """The variables that the Compose file asks for, and their defaults."""
     found = _VARIABLE.finditer(COMPOSE_FILE.read_text())
     return {
-        match["name"]: match["text"] if match["kind"] == "-" else None for match in found if match["name"]
+        match["name"]: match["text"] if match["kind"] == "-" else None
+        for match in found
+        if match["name"] and match["kind"] != "+"
     }
 
 
@@ -37,6 +39,8 @@ def compose_services(variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
             return "$"
         if match["kind"] == "-":
             return variables.get(match["name"]) or match["text"]
+        if match["kind"] == "+":
+            return match["text"] if variables.get(match["name"]) else ""
         return variables[match["name"]]
 
     def filled_in(node: Any) -> Any:

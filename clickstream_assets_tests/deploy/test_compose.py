@@ -22,8 +22,10 @@ from clickstream_assets_tests.deploy.files import (
     COMPOSE_FILE,
     OUR_IMAGE,
     OURS,
+    PASSWORDS,
     ROOT,
     SERVICES,
+    compose_services,
     dockerfile_instructions,
     image_environment,
     is_long_running,
@@ -103,6 +105,46 @@ def test_what_is_to_stay_up_is_watched_and_started_again(name: str):
     assert service["restart"] == "unless-stopped"
     assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
     assert {"interval", "timeout", "retries", "start_period"} <= set(service["healthcheck"])
+
+
+@pytest.mark.parametrize("name", sorted(set(OURS) & set(LONG_RUNNING)))
+def test_what_hangs_is_ended_so_that_it_is_started_again(name: str):
+    service = SERVICES[name]
+    assert service["init"]
+    assert " ".join(service["healthcheck"]["test"][1:]).startswith("check-health ")
+    # The check has to end what it runs before Docker ends the check.
+    patience = re.findall(r"timeout .*?(\d+) \"", (ROOT / "deploy" / "check-health").read_text())
+    assert [service["healthcheck"]["timeout"]] > [f"{seconds}s" for seconds in patience]
+
+
+def test_one_service_builds_the_image_and_the_others_wait_for_it_or_need_nothing_of_the_pipeline():
+    building = [name for name, service in SERVICES.items() if "build" in service]
+    assert building == ["migrate"]
+    assert {SERVICES[name]["pull_policy"] for name in OURS} == {"never"}
+
+    def waits_for(name: str) -> set[str]:
+        return {name}.union(*(waits_for(other) for other in SERVICES[name].get("depends_on", {})))
+
+    assert {name for name in OURS if "migrate" not in waits_for(name)} == {"spark-master", "spark-worker"}
+
+
+def test_the_authority_of_servers_elsewhere_is_known_where_the_settings_say():
+    def given(variables: dict[str, str]) -> set[tuple[str, str]]:
+        services = compose_services(PASSWORDS | variables)
+        return {
+            (name, variable)
+            for name in OURS
+            for variable, value in services[name].get("environment", {}).items()
+            if variable.endswith("_CA_FILE") and value == services[name]["configs"][0]["target"]
+        }
+
+    assert given({}) == set()
+    assert given({"CA_FILE": "./shop.pem"}) == {
+        *((name, "KAFKA_CA_FILE") for name in ("migrate", "stream", "code-server", "simulator")),
+        *((name, "ELASTICSEARCH_CA_FILE") for name in ("stream", "code-server", "api")),
+    }
+    # Executors read it too.
+    assert SERVICES["spark-worker"]["configs"] == SERVICES["stream"]["configs"]
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -1,5 +1,7 @@
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import date
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +18,7 @@ from clickstream_assets.stores.elasticsearch import (
     Written,
 )
 from clickstream_assets_tests.databases import free_port, with_settings
+from clickstream_assets_tests.tls import tls_front
 from clickstream_assets_tests.web import Answer, Request, web_server
 
 DAY = date(2024, 5, 31)
@@ -347,3 +350,73 @@ def test_wrong_key_is_named(elasticsearch: Settings):
     assert caught.value.problem is ElasticsearchProblem.NOT_ALLOWED
     assert server.requests[0].headers["authorization"] == "ApiKey a key"
     assert len(server.requests) == 2
+
+
+@pytest.fixture
+def encrypted(elasticsearch: Settings, tmp_path: Path) -> Iterator[Settings]:
+    """Settings that reach the server by a TLS front, whose authority they know."""
+    with tls_front(port_of(elasticsearch), tmp_path) as front:
+        yield with_settings(
+            elasticsearch,
+            elasticsearch_url=f"https://127.0.0.1:{front.port}",
+            elasticsearch_ca_file=front.ca_file,
+            elasticsearch_alias=f"live_{uuid4().hex}",
+        )
+
+
+def port_of(settings: Settings) -> int:
+    return int(settings.elasticsearch_url.rpartition(":")[2])
+
+
+def test_a_private_authority_is_trusted_where_the_settings_name_it(encrypted: Settings):
+    with closing(LiveEvents(encrypted)) as live:
+        live.check()
+        live.prepare()
+        assert live.write([document("a")]) == [CREATED]
+        assert found(live) == ["a"]
+        live.client.indices.delete(index=live.index(DAY))
+        live.client.indices.delete_index_template(name=encrypted.elasticsearch_alias)
+
+
+def test_an_authority_that_is_not_named_is_not_trusted_and_not_waited_for(encrypted: Settings):
+    unknown = with_settings(encrypted, elasticsearch_ca_file=None, elasticsearch_patience_seconds=600)
+    with (
+        closing(LiveEvents(unknown)) as live,
+        pytest.raises(ElasticsearchError, match="set ELASTICSEARCH_CA_FILE to a PEM file") as caught,
+    ):
+        live.prepare()
+    assert caught.value.problem is ElasticsearchProblem.UNTRUSTED
+    assert encrypted.elasticsearch_url in str(caught.value)
+
+
+def test_a_certificate_for_another_name_is_not_trusted(elasticsearch: Settings, tmp_path: Path):
+    with tls_front(port_of(elasticsearch), tmp_path, name="search.shop.example") as front:
+        url = f"https://127.0.0.1:{front.port}"
+        other = with_settings(elasticsearch, elasticsearch_url=url, elasticsearch_ca_file=front.ca_file)
+        with pytest.raises(
+            ElasticsearchError, match=r"search\.shop\.example.*ELASTICSEARCH_URL to a name"
+        ) as caught:
+            LiveEvents(other).check()
+    assert caught.value.problem is ElasticsearchProblem.UNTRUSTED
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_file_of_authorities_that_cannot_be_used_is_named(tmp_path: Path, content: str | None):
+    file = tmp_path / "ca.pem"
+    if content:
+        file.write_text(content)
+    settings = Settings(
+        _env_file=None, elasticsearch_url="https://search.shop.example", elasticsearch_ca_file=file
+    )
+    with pytest.raises(ElasticsearchError, match=f"ELASTICSEARCH_CA_FILE={file} cannot be used"):
+        LiveEvents(settings).check()
+
+
+def test_a_server_without_encryption_is_told_from_one_that_is_away(elasticsearch: Settings):
+    url = elasticsearch.elasticsearch_url.replace("http:", "https:")
+    with pytest.raises(ElasticsearchError, match="no secure connection to ELASTICSEARCH_URL=https"):
+        LiveEvents(with_settings(elasticsearch, elasticsearch_url=url)).check()
+
+
+def test_a_file_of_authorities_does_not_matter_without_encryption(elasticsearch: Settings):
+    LiveEvents(with_settings(elasticsearch, elasticsearch_ca_file="/nonexistent")).check()

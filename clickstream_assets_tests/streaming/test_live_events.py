@@ -25,6 +25,7 @@ from clickstream_assets.streaming.process import run_live_events
 from clickstream_assets.streaming.source import configured
 from clickstream_assets_tests.databases import free_port, fresh_database, query, with_settings
 from clickstream_assets_tests.ingestion import Ingestion
+from clickstream_assets_tests.tls import tls_front
 from clickstream_assets_tests.topics import new_topic, send
 from clickstream_assets_tests.web import Answer, Request, web_server
 
@@ -328,3 +329,13 @@ def test_run_notes_how_it_went_and_leaves_the_streams_to_their_owner(
         ) as caught:
             run_live_events(away, lambda: session)
         assert "s3cret" not in str(caught.value)
+
+
+def test_sparks_workers_reach_a_server_whose_certificate_is_of_a_private_authority(
+    settings: Settings, spark_engine: SparkEngine, tmp_path: Path
+):
+    with tls_front(int(settings.elasticsearch_url.rpartition(":")[2]), tmp_path) as front:
+        url = f"https://127.0.0.1:{front.port}"
+        encrypted = with_settings(settings, elasticsearch_url=url, elasticsearch_ca_file=front.ca_file)
+        run(encrypted, spark_engine, {0: [event("a")]})
+    assert ids(settings) == ["a"]
