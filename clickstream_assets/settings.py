@@ -315,8 +315,17 @@ class Settings(BaseSettings):
     refresh_interval_seconds: int = Field(0, ge=0)
     """Least seconds between two refreshes of the tables (0: as soon as events are in)."""
 
-    freshness_hours: float = Field(26, ge=0.1)
-    """Hours after which Dagster calls an asset stale that was not brought up to date."""
+    # Dagster takes no window of less than a minute, and it warns at nine tenths of one.
+    freshness_ingest_minutes: float = Field(15, ge=2)
+    """Minutes after which Dagster calls what comes straight from Kafka overdue: records, events, windows and alerts."""
+    freshness_tables_minutes: float = Field(60, ge=2)
+    """Minutes after which the tables of days and shoppers, and what is published of them, are overdue."""
+    freshness_models_hours: float = Field(26, ge=0.1)
+    """Hours after which models, recommendations, the daily report and its mail are overdue."""
+    code_url: str | None = Field(None, pattern="^https?://[^?#]+$")
+    """Address of this code in its repository, which Dagster's assets link to, such as
+    https://github.com/you/clickstream_assets/blob/main (default: the files themselves, in a checkout; else no links).
+    """
 
     simulator_interval: float = Field(0.1, ge=0)
     """Seconds between two simulated events."""

@@ -58,6 +58,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
         reports.blueprint,
         events.blueprint,
         tables.windows,
+        tables.rejected,
         metrics.blueprint,
         health.blueprint,
     ):

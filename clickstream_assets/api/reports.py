@@ -92,7 +92,7 @@ REPORT_SCHEMA = _object(
     date={"type": "string", "format": "date"},
     total_events=_COUNT,
     window_shoppers=_object("Users who were there and did not purchase", **_USERS),
-    buyers=_object("Users who purchased", **_USERS),
+    buyers=_object("Users who purchased that day, whatever they did before", **_USERS),
     top_5_viewed_products=_list("Most viewed first", product_id=_TEXT, views=_COUNT),
     conversion_rates_by_category={
         "type": "object",
@@ -117,13 +117,19 @@ REPORT_SCHEMA = _object(
     complete={"type": "boolean", "description": "Whether the day was over when the report was made"},
     bots=_object("What was left out as bots'", events=_COUNT, sessions=_COUNT),
     funnel=_list(
-        "Steps from view to purchase",
+        "Users who viewed that day, by the step that they came to from there in order and in time; at the last step "
+        "not all buyers, of whom some came another way",
         step=_TEXT,
         users=_COUNT,
         conversion_from_previous=_or_null(_NUMBER),
         conversion_from_first=_NUMBER,
     ),
-    carts=_or_null({**_COUNTS, "description": "Carts by what happened to them that day"}),
+    carts=_or_null(
+        {
+            **_COUNTS,
+            "description": "Carts, of which a user can have several, by what happened to them that day",
+        }
+    ),
     customer_segments=_or_null({**_COUNTS, "description": "Customers by segment"}),
     campaigns=_or_null(
         _list("Orders by the campaign that was met last", campaign=_TEXT, orders=_NUMBER, revenue=_NUMBER)

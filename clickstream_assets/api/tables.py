@@ -12,6 +12,7 @@ from clickstream_assets.api.parameters import Choice, Flag
 sessions = APIBlueprint("sessions", __name__, tag="Sessions")
 carts = APIBlueprint("carts", __name__, url_prefix="/api", tag="Carts")
 funnel = APIBlueprint("funnel", __name__, url_prefix="/api", tag="Conversion")
+rejected = APIBlueprint("rejected", __name__, url_prefix="/api", tag="Rejected records")
 windows = APIBlueprint("windows", __name__, url_prefix="/api", tag="Windows")
 
 listing(
@@ -105,4 +106,17 @@ listing(
     "List flash-sale alerts, those that began last first; equals are ordered by alert id.",
     order=["first_window_start DESC"],
     with_more=True,
+)
+
+listing(
+    rejected,
+    "/rejected",
+    catalogue.REJECTED_COUNTS,
+    "RejectedHour",
+    """List how many records were rejected, by hour of arrival, rule and field; the newest hour first, then the most.
+
+    The records themselves are not served: `clickstream rejected list` shows them.
+    """,
+    order=["hour DESC", "records DESC"],
+    limit=100,
 )

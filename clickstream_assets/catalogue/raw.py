@@ -9,9 +9,11 @@ from clickstream_assets.catalogue.table import (
     INT,
     LONG,
     MONEY,
+    PERCENT,
     STRING,
     TIMESTAMP,
     Column,
+    Served,
     Table,
 )
 
@@ -179,4 +181,58 @@ REJECTED_EVENTS = Table(
         ),
     ),
     key=(*RECORD_KEY, "rejected_by"),
+)
+
+OUTCOMES = ("event", "duplicate", "conflict", "rejected", "refused")
+"""The ends that a record can come to; of these all but the last are the ingest's, and a record comes to one."""
+WHOLE_RECORD = "(record)"
+"""The field of a rejected record that is wrong as a whole."""
+
+_HOUR = Column("hour", TIMESTAMP, "Start of the hour in which the records came", range=True, sort=True)
+
+RECORD_COUNTS = Table(
+    "record_counts",
+    "the records of one hour of arrival that came to the same end",
+    (
+        _HOUR,
+        Column("hour_date", DATE, "UTC date of hour"),
+        Column(
+            "outcome",
+            STRING,
+            "What became of them; refused are events that Elasticsearch did not take as documents, counted once more",
+            values=OUTCOMES,
+        ),
+        Column("rule", STRING, "The rule that they break; empty where they break none"),
+        Column(
+            "field",
+            STRING,
+            "The field that is wrong; (record) where the whole record is, empty where none is",
+        ),
+        Column("records", LONG, "How many there are"),
+    ),
+    key=("hour", "outcome", "rule", "field"),
+    partition_by=("hour_date",),
+)
+
+REJECTED_COUNTS = Table(
+    "rejected_counts",
+    "the records of one hour of arrival, of the last 90 days, that were rejected for the same reason",
+    (
+        _HOUR,
+        Column("rule", STRING, "The rule that they break", filter=True),
+        Column("field", STRING, "The field that is wrong; (record) where the whole record is", filter=True),
+        Column(
+            "rejected_by",
+            STRING,
+            "ingest; or elasticsearch, of events that are no documents",
+            values=("ingest", "elasticsearch"),
+            filter=True,
+        ),
+        Column("records", LONG, "How many were rejected", sort=True),
+        Column("received", LONG, "All records that came in that hour"),
+        Column("share", PERCENT, "Rejected per hundred received; 0 where the ingest has none yet", sort=True),
+    ),
+    key=("hour", "rule", "field", "rejected_by"),
+    served=Served(),
+    in_lake=False,
 )

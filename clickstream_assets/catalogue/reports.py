@@ -91,7 +91,7 @@ DAILY_SUMMARY = Table(
     (
         _DAY,
         Column("total_events", LONG, "Events, each once and without bots'"),
-        Column("buyer_count", LONG, "Users who purchased"),
+        Column("buyer_count", LONG, "Buyers: users who purchased that day, whatever they did before"),
         Column("window_shopper_count", LONG, "Users who were there and did not purchase"),
         Column("buyer_rate", PERCENT, "Buyers per hundred users; 0 without users"),
         Column("users", LONG, "Users: buyers and window shoppers"),
@@ -157,7 +157,9 @@ FUNNEL = Table(
         Column(
             "users",
             LONG,
-            "Users who came to this step in order and in time, counted from one of their views that day",
+            "Users who came to this step in order and in time, counted from one of their views that day. At the step "
+            "purchase they are not all of the day's buyers, of whom some came another way, and some may purchase "
+            "after midnight",
             default="0",
         ),
         Column(

@@ -87,7 +87,7 @@ USER_SEGMENTS = Table(
         Column(
             "segment",
             STRING,
-            "buyer: purchased that day; window_shopper: was there and did not",
+            "buyer: purchased that day, whatever they did before; window_shopper: was there and did not",
             values=ACTIVITY_SEGMENTS,
             filter=True,
         ),
@@ -161,7 +161,11 @@ CART_DAYS = Table(
             "Carts that were given up, whatever became of them later: one that is taken up and given up again counts "
             "on both days",
         ),
-        Column("purchased", LONG, "Carts that were bought"),
+        Column(
+            "purchased",
+            LONG,
+            "Carts that were bought: neither buyers, who can fill several, nor orders, which need no cart",
+        ),
     ),
     key=("report_date",),
 )

@@ -28,7 +28,7 @@ SECTIONS = {
     "alert_webhook_url": "Alerts by webhook",
     "smtp_host": "The report by mail",
     "api_host": "The API",
-    "sensor_interval_seconds": "Sensors and freshness",
+    "sensor_interval_seconds": "Sensors, freshness and code links",
     "simulator_interval": "The simulator",
 }
 _INTRODUCTION = """\

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import dagster as dg
 
 from clickstream_assets.catalogue import TABLES, Table
+from clickstream_assets.defs.code_links import code_link
 from clickstream_assets.defs.dagster_private import PRIORITY_TAG
 from clickstream_assets.defs.partitions import daily, days_of
 from clickstream_assets.defs.steps import SOON, Retry, step
@@ -17,13 +18,32 @@ from clickstream_assets.settings import load_settings
 
 Metadata: TypeAlias = Mapping[str, Any]
 OWNERS = ["team:clickstream"]
-_HOURS = load_settings().freshness_hours
-FRESHNESS = dg.FreshnessPolicy.time_window(
-    fail_window=timedelta(hours=_HOURS), warn_window=timedelta(hours=_HOURS * 0.9)
-)
-"""All assets are brought up to date within a shop's day; what is not, Dagster calls stale."""
+_SETTINGS = load_settings()
+
+
+def _within(window: timedelta) -> dg.FreshnessPolicy:
+    return dg.FreshnessPolicy.time_window(fail_window=window, warn_window=0.9 * window)
+
+
+FRESH_DAILY = _within(timedelta(hours=_SETTINGS.freshness_models_hours))
+"""Freshness of what is made once a day, or takes long, and is good for a day."""
+_FRESH_AS_INGEST = _within(timedelta(minutes=_SETTINGS.freshness_ingest_minutes))
+_FRESH_AS_TABLES = _within(timedelta(minutes=_SETTINGS.freshness_tables_minutes))
+_FRESHNESS = {
+    "raw": _FRESH_AS_INGEST,
+    "windows": _FRESH_AS_INGEST,
+    "sessions": _FRESH_AS_TABLES,
+    "segments": _FRESH_AS_TABLES,
+    "reports": _FRESH_AS_TABLES,
+    "serving": _FRESH_AS_TABLES,
+    "models": FRESH_DAILY,
+}
+"""Freshness of the assets of each group; Dagster says of one that is not brought up to date in time that it is overdue.
+"""
 URGENT = {PRIORITY_TAG: "1"}
 """Tags of the steps between new events and new recommendations; all other steps of a run can wait for these."""
+LAST = {PRIORITY_TAG: "-1"}
+"""Tags of steps that all others of a run come before."""
 
 
 def table_spec(
@@ -47,29 +67,60 @@ def table_spec(
         (table, *others) = tables
         metadata = {
             "dagster/column_schema": _column_schema(table),
-            "dagster/table_name": table.name,
+            **place_of(table, kinds),
             "grain": table.grain,
             "key": ", ".join(table.key),
+            "tables": ", ".join(each.name for each in tables),
         }
         if others:
-            metadata["other_tables"] = ", ".join(other.name for other in others)
+            places = [place_of(other, kinds) for other in others]
+            metadata["other_places"] = ", ".join(
+                place.get("dagster/uri") or place["dagster/table_name"] for place in places
+            )
     return dg.AssetSpec(
         name or tables[0].name,
         deps=list(deps),
         kinds=set(kinds),
         owners=OWNERS,
-        freshness_policy=FRESHNESS,
         metadata=metadata | more.pop("metadata", {}),
         **more,
     )
+
+
+def place_of(table: Table, kinds: Collection[str]) -> dict[str, str]:
+    """Return the metadata that say where a table is, as the settings have it: a path, or a database and its table.
+
+    Args:
+        table: the table.
+        kinds: what its asset is kept in; a table that the lake and PostgreSQL have is in both.
+    """
+    place = {}
+    if "delta" in kinds:
+        place = {
+            "dagster/uri": f"{_SETTINGS.lake}/{table.name}",
+            "dagster/table_name": table.name,
+            "dagster/storage_kind": "delta",
+        }
+    if "postgres" in kinds:
+        place["dagster/table_name"] = in_postgres(table.served_name)
+    if "elasticsearch" in kinds:
+        place["dagster/table_name"] = _SETTINGS.elasticsearch_alias
+    for kind in ("postgres", "elasticsearch"):
+        if kind in kinds:
+            place.setdefault("dagster/storage_kind", kind)
+    return place
+
+
+def in_postgres(table: str) -> str:
+    """Return the name of a table with that of its database."""
+    return f"{_SETTINGS.postgres_db}.{table}"
 
 
 def tables_in_lake(spec: dg.AssetSpec) -> list[Table]:
     """Return the tables of an asset that the lake has."""
     if "delta" not in spec.kinds:
         return []
-    names = [spec.metadata["dagster/table_name"], *spec.metadata.get("other_tables", "").split(", ")]
-    return [TABLES[name] for name in names if name]
+    return [TABLES[name] for name in spec.metadata["tables"].split(", ")]
 
 
 def table_asset(
@@ -107,7 +158,8 @@ def table_assets(
 ) -> Callable[[Callable[..., Mapping[str, Metadata]]], dg.AssetsDefinition]:
     """Make assets of one function that writes their tables and returns metadata by the assets' names.
 
-    Their group is the folder under `defs` that the function is in. The number of rows is added to the metadata of what
+    Their group is the folder under `defs` that the function is in; from it follows when they are overdue, unless their
+    spec says it. They link to the function's code. The number of rows is added to the metadata of what
     is in the lake, of which the function has to ask for `lake`.
 
     Args:
@@ -118,6 +170,15 @@ def table_assets(
     """
 
     def decorate(body: Callable[..., Mapping[str, Metadata]]) -> dg.AssetsDefinition:
+        group = body.__module__.split(".")[2]
+        described = [
+            spec.replace_attributes(
+                freshness_policy=spec.freshness_policy or _FRESHNESS[group],
+                metadata={**spec.metadata, **code_link(body, _SETTINGS)},
+            )
+            for spec in specs
+        ]
+
         def results(reported: Mapping[str, Metadata], given: Mapping[str, Any]) -> list[dg.MaterializeResult]:
             return [
                 dg.MaterializeResult(
@@ -130,8 +191,8 @@ def table_assets(
 
         return dg.multi_asset(
             name=body.__name__,
-            specs=specs,
-            group_name=body.__module__.split(".")[2],
+            specs=described,
+            group_name=group,
             partitions_def=daily() if is_daily else None,
             backfill_policy=dg.BackfillPolicy.single_run() if is_daily else None,
             op_tags=op_tags,

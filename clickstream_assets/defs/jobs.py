@@ -8,10 +8,11 @@ ONE_AT_A_TIME = "clickstream/one_at_a_time"
 ingest = dg.define_asset_job(
     "ingest",
     selection=dg.AssetSelection.assets(
-        "raw_events", "events", "duplicate_events", "conflicting_events", "rejected_events"
+        *("raw_events", "events", "duplicate_events", "conflicting_events", "rejected_events"),
+        "rejected_counts",
     ),
     tags={ONE_AT_A_TIME: "ingest"},
-    description="What is new in Kafka, down to `events`.",
+    description="What is new in Kafka, down to `events`, and how much of it was rejected.",
 )
 
 refresh = dg.define_asset_job(

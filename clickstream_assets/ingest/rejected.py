@@ -16,6 +16,8 @@ from clickstream_assets.engine import DataFrame, functions_of
 from clickstream_assets.ingest.parsing import Rejection, ValidationRules, decode_payload, parse_event
 from clickstream_assets.stores.lake import Lake
 
+RECENT_COMMITS = 5
+
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -66,6 +68,26 @@ def newest_rejected(lake: Lake, selection: Selection, limit: int) -> list[dict[s
     backwards = rows.orderBy(*(F.col(name).desc() for name in ("kafka_time", *RECORD_KEY)))
     newest = lake.engine.to_arrow(backwards.limit(limit)).to_pylist()
     return newest[::-1]
+
+
+def rejected_samples(lake: Lake, limit: int) -> list[dict[str, Any]]:
+    """Return the last rejected record of each rule and field, at most `limit`, the newest first, without its bytes.
+
+    Looks at the last RECENT_COMMITS commits with rejected records, so that it is quick however many there are.
+    """
+    files = lake.snapshot(REJECTED_EVENTS).files
+    batches = sorted(set(files["max.batch"].drop_null().to_pylist())) if files.num_rows else []
+    if not batches:
+        return []
+    rows = lake.read(REJECTED_EVENTS, batches=(batches[-RECENT_COMMITS:][0], batches[-1]))
+    F, Window = functions_of(rows)
+    newest_first = [F.col(name).desc() for name in ("kafka_time", *RECORD_KEY)]
+    numbered = rows.select(
+        *(*RECORD_KEY, "kafka_time", "rule", "field", "rejected_value", "rejected_by"),
+        F.row_number().over(Window.partitionBy("rule", "field").orderBy(*newest_first)).alias("number"),
+    )
+    last = numbered.where(F.col("number") == 1).drop("number")
+    return lake.engine.to_arrow(last.orderBy(*newest_first).limit(limit)).to_pylist()
 
 
 def all_rejected(lake: Lake, selection: Selection) -> Iterator[dict[str, Any]]:

@@ -10,10 +10,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from clickstream_assets.reports.document import COMPARISONS, Report
 from clickstream_assets.reports.text import (
+    BUYERS_ARE,
+    CARTS_ARE,
     EMPTY,
     FIGURES,
     SO_FAR,
     STEPS,
+    STEPS_ARE,
     amounts_shown,
     change_shown,
     figure,
@@ -46,6 +49,9 @@ def render_html(report: Report) -> str:
         title=title(report),
         empty=EMPTY,
         so_far=SO_FAR,
+        buyers_are=BUYERS_ARE,
+        steps_are=STEPS_ARE,
+        carts_are=CARTS_ARE,
         amounts=amounts_shown(report) if report["currencies"] else "",
         figures=[_figure(report, name, label) for name, label in FIGURES.items()],
         products=_bars(report["top_5_viewed_products"], "views"),

@@ -6,6 +6,7 @@ The sections up to the table of categories are laid out as older reports lay the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from textwrap import wrap
 from typing import Any
 
 from clickstream_assets.reports.document import COMPARISONS, Report
@@ -28,6 +29,13 @@ FIGURES = {
     "conversion_rate": "Conversion",
 }
 STEPS = {"view": "Viewed", "add_to_cart": "Put into a cart", "purchase": "Purchased"}
+# Three counts that a reader might take for one; each is said where it stands.
+BUYERS_ARE = "Buyers purchased on this day, whatever they did before."
+STEPS_ARE = (
+    "Users who viewed on this day, by the step that they came to from there in order and in time. Not all buyers came "
+    "this way."
+)
+CARTS_ARE = "Carts, not users: one user can fill several, and buy without any."
 COMPARED_WITH = {"day_before": "Day before", "week_before": "Week before"}
 
 
@@ -130,15 +138,18 @@ def _more(report: Report) -> Iterator[str]:
         yield f"{label:<15} {shown(name, figure(report, name)):>14}{changes}"
     if report["currencies"]:
         yield from ("", amounts_shown(report))
+    yield from ("", BUYERS_ARE)
     if report["funnel"]:
         yield ""
         yield from _head("FROM VIEW TO PURCHASE")
+        yield from (*wrap(STEPS_ARE, len(RULE)), "")
         for step in report["funnel"]:
             share = f"{step['conversion_from_first']:.2f}%"
             yield f"{STEPS[step['step']]:<15} {step['users']:>10,} {share:>10}"
     if report["carts"]:
         yield ""
         yield from _head("CARTS")
+        yield from (*wrap(CARTS_ARE, len(RULE)), "")
         yield from (f"- {name.capitalize()}: {count:,}" for name, count in report["carts"].items())
     if report["customer_segments"]:
         yield ""

@@ -19,6 +19,7 @@ from clickstream_assets.catalogue import (
     FUNNEL,
     PRODUCT_PERFORMANCE,
     PRODUCT_WINDOWS,
+    REJECTED_COUNTS,
     SESSIONS,
     USER_SEGMENTS,
     Table,
@@ -188,6 +189,18 @@ def alert(number: int, product_id: str, state: str) -> Row:
     }
 
 
+def rejected_hour(number: int, rule: str, field: str, records: int, by: str = "ingest") -> Row:
+    return {
+        "hour": NOON + timedelta(hours=number),
+        "rule": rule,
+        "field": field,
+        "rejected_by": by,
+        "records": records,
+        "received": 200,
+        "share": round(Decimal(100 * records) / 200, 2),
+    }
+
+
 def report_day(day: date, content: Row) -> Row:
     return {"report_date": day, "generated_at": REPORT_TIME, "report": json.dumps(content)}
 
@@ -258,6 +271,13 @@ ROWS: dict[Table, list[Row]] = {
     COHORT_RETENTION: [
         *(cohort_week(date(2024, 5, 20), weeks, 10, 10 - weeks) for weeks in range(2)),
         cohort_week(date(2024, 5, 27), 0, 4, 4),
+    ],
+    REJECTED_COUNTS: [
+        rejected_hour(0, "unknown", "event_type", 3),
+        rejected_hour(1, "missing", "user_id", 2),
+        rejected_hour(1, "missing", "product_id", 5),
+        rejected_hour(1, "not_json", "(record)", 2),
+        rejected_hour(1, "mapper_parsing_exception", "price", 1, by="elasticsearch"),
     ],
     DAILY_SUMMARY: [summary()],
     DAILY_REPORT: [

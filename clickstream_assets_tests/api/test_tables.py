@@ -17,6 +17,7 @@ from clickstream_assets.catalogue import (
     FUNNEL,
     PRODUCT_PERFORMANCE,
     PRODUCT_WINDOWS,
+    REJECTED_COUNTS,
     SESSIONS,
     Column,
     Table,
@@ -45,6 +46,7 @@ LISTS = [
     List("/api/cohorts", COHORT_RETENTION),
     List("/api/products", PRODUCT_PERFORMANCE, ALL_DAYS),
     List("/api/categories", CATEGORY_CONVERSION, ALL_DAYS),
+    List("/api/rejected", REJECTED_COUNTS),
 ]
 # include_bots and a window's state have other values than their columns; they are tested by hand.
 OTHER_VALUES = {"is_bot", "is_final"}
@@ -129,6 +131,7 @@ IDENTITIES: dict[str, Callable[[Row], object]] = {
     "/api/cohorts": lambda row: (row["cohort_week"], row["weeks_since"]),
     "/api/products": lambda row: (row["report_date"][-2:], row["product_id"]),
     "/api/categories": lambda row: (row["report_date"][-2:], row["category"]),
+    "/api/rejected": lambda row: (row["rule"], row["field"], row["records"], row["share"]),
 }
 
 
@@ -188,6 +191,16 @@ IDENTITIES: dict[str, Callable[[Row], object]] = {
             [("31", "last_touch", "spring"), ("30", "last_touch", "spring")],
         ),
         ("/api/cohorts", [("2024-05-27", 0), ("2024-05-20", 0), ("2024-05-20", 1)]),
+        (
+            "/api/rejected?limit=4",
+            [
+                *[("missing", "product_id", 5, 2.5), ("missing", "user_id", 2, 1.0)],
+                *[("not_json", "(record)", 2, 1.0), ("mapper_parsing_exception", "price", 1, 0.5)],
+            ],
+        ),
+        ("/api/rejected?rule=missing&sort=records&order=asc&limit=1", [("missing", "user_id", 2, 1.0)]),
+        ("/api/rejected?until=2024-05-31T13:00:00Z", [("unknown", "event_type", 3, 1.5)]),
+        ("/api/rejected?rejected_by=elasticsearch", [("mapper_parsing_exception", "price", 1, 0.5)]),
         ("/api/cohorts?since=2024-05-20&until=2024-05-26", [("2024-05-20", 0), ("2024-05-20", 1)]),
         ("/api/products?limit=2", [("31", "p1"), ("31", "p2")]),
         ("/api/products?date=2024-05-30", [("30", "p2"), ("30", "p1")]),

@@ -14,7 +14,9 @@ import dagster as dg
 import pytest
 
 from clickstream_assets import catalogue
+from clickstream_assets.defs import code_links
 from clickstream_assets.defs.partitions import daily
+from clickstream_assets.settings import Settings
 from clickstream_assets_tests.dagster_private import (
     AssetGraph,
     BetaWarning,
@@ -50,6 +52,7 @@ KINDS = {
     "windows": {"spark", "delta", "postgres"},
     "live_events": {"spark", "elasticsearch"},
     "report_mail": {"postgres"},
+    "rejected_counts": {"postgres"},
 }
 
 
@@ -86,6 +89,20 @@ def run_program(name: str, *arguments: str, cwd: Path, home: Path) -> str:
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     return said
+
+
+def python(folder: Path, code: str, **settings: str) -> str:
+    """Run code in a process of its own with these settings; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=os.environ | settings,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_everything_that_the_definitions_name_can_be_resolved(definitions: dg.Definitions):
@@ -129,7 +146,8 @@ def test_nothing_in_use_is_something_that_dagster_may_change(tmp_path: Path):
         kind.__name__ for kind in (BetaWarning, PreviewWarning, SupersessionWarning, DeprecationWarning)
     )
     warned = re.findall(rf"(?:/dagster/|clickstream_assets/)\S+:\d+: (?:{kinds}): (.+?) is ", done.stderr)
-    assert warned == []
+    # Links to code have been in beta since 1.8, and there is no other way to have them.
+    assert set(warned) == {"Class `LocalFileCodeReference`", "Class `CodeReferencesMetadataValue`"}
 
 
 def test_every_asset_says_what_it_is_and_whose(graph: AssetGraph):
@@ -142,11 +160,73 @@ def test_every_asset_says_what_it_is_and_whose(graph: AssetGraph):
         assert node.kinds == kinds, key
 
 
-def test_an_asset_that_is_not_brought_up_to_date_for_a_day_is_stale(graph: AssetGraph):
+def test_what_comes_from_kafka_is_overdue_in_minutes_tables_in_an_hour_models_and_reports_in_a_day(
+    graph: AssetGraph,
+):
+    minutes, hour, day = timedelta(minutes=15), timedelta(hours=1), timedelta(hours=26)
+    windows = {"raw": minutes, "windows": minutes, "models": day}
     for key in graph.materializable_asset_keys:
-        policy = graph.get(key).freshness_policy
-        assert isinstance(policy, TimeWindowFreshnessPolicy), key
-        assert policy.fail_window.to_timedelta() == timedelta(hours=26), key
+        node, name = graph.get(key), key.to_user_string()
+        policy = node.freshness_policy
+        assert isinstance(policy, TimeWindowFreshnessPolicy), name
+        is_daily = name in ("daily_report", "report_mail", "product_recommendations")
+        expected = day if is_daily else windows.get(str(node.group_name), hour)
+        assert policy.fail_window.to_timedelta() == expected, name
+        assert policy.warn_window
+        assert policy.warn_window.to_timedelta() == 0.9 * expected, name
+
+
+def test_an_asset_says_where_its_tables_are(tmp_path: Path):
+    # In a process of its own, as the places are those of the settings at the start.
+    said = python(
+        tmp_path,
+        "from clickstream_assets.definitions import defs\n"
+        "graph = defs().resolve_asset_graph()\n"
+        "for key in graph.get_all_asset_keys():\n"
+        "    node = graph.get(key)\n"
+        "    names = ('dagster/uri', 'dagster/table_name', 'other_places', 'dagster/storage_kind')\n"
+        "    print(key.to_user_string(), *(node.metadata.get(name) for name in names), sep='|')",
+        LAKE_PATH="s3a://bucket/lake",
+        POSTGRES_DB="shop",
+        KAFKA_BOOTSTRAP_SERVERS="kafka:9092",
+        KAFKA_TOPIC="clicks",
+    )
+    places = dict(line.split("|", 1) for line in said.splitlines())
+    assert places["clickstream_events"] == "kafka://kafka:9092/clicks|None|None|kafka"
+    assert places["carts"] == "s3a://bucket/lake/carts|carts|s3a://bucket/lake/cart_days|delta"
+    assert places["product_windows"] == "s3a://bucket/lake/product_windows|shop.product_windows|None|delta"
+    assert places["rejected_counts"] == "None|shop.rejected_counts|None|postgres"
+    assert places["published_days"].startswith("None|shop.clickstream_sessions|shop.user_segments, shop.")
+    assert places["live_events"] == "None|clickstream_data|None|elasticsearch"
+    assert places["report_mail"] == "None|shop.report_mails|None|postgres"
+
+
+def test_an_asset_links_to_the_function_that_makes_it(graph: AssetGraph):
+    for key in graph.materializable_asset_keys:
+        (link,) = graph.get(key).metadata["dagster/code_references"].code_references
+        file = Path(link.file_path)
+        assert file.is_relative_to(ROOT / "clickstream_assets" / "defs")
+        code = "".join(file.read_text().splitlines(keepends=True)[link.line_number - 1 :])
+        assert re.match(r"@table_assets?\b", code), key
+        name = key.to_user_string()
+        assert name in code.partition('"""')[0] or graph.get(key).group_name in ("raw", "windows"), key
+
+
+def test_a_link_leads_into_the_repository_that_a_setting_names_and_nowhere_without_the_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    url = "https://git.example/shop/clickstream_assets/blob/main"
+    metadata = code_links.code_link(funnel_asset, Settings(_env_file=None, code_url=f"{url}/"))
+    (link,) = metadata["dagster/code_references"].code_references
+    line = funnel_asset.__code__.co_firstlineno
+    assert link == dg.UrlCodeReference(url=f"{url}/clickstream_assets_tests/defs/test_definitions.py#L{line}")
+    # An image holds the package, and no project around it.
+    monkeypatch.setattr(code_links, "_ROOT", tmp_path)
+    assert code_links.code_link(funnel_asset, Settings(_env_file=None)) == {}
+
+
+def funnel_asset() -> None:
+    """Stand for the body of an asset."""
 
 
 def test_an_asset_shows_the_columns_of_its_table(graph: AssetGraph):
@@ -161,7 +241,6 @@ def test_an_asset_shows_the_columns_of_its_table(graph: AssetGraph):
         ]
         unique = {column.name for column in shown if column.constraints.unique}
         assert unique == (set(table.key) if len(table.key) == 1 else set())
-        assert metadata["dagster/table_name"] == table.name
         assert metadata["grain"] == table.grain
         assert metadata["key"] == ", ".join(table.key)
 
@@ -170,10 +249,11 @@ def test_every_table_of_the_lake_is_some_assets(graph: AssetGraph):
     described = set()
     for name in names(graph.materializable_asset_keys) - MAILED:
         metadata = graph.get(dg.AssetKey(name)).metadata
-        described |= {metadata["dagster/table_name"], *metadata.get("other_tables", "").split(", ")} - {""}
-    # Live events are Elasticsearch's, and the rules of a batch are no table that anybody asks for.
+        described |= set(metadata["tables"].split(", "))
+    # Live events are Elasticsearch's, rejected counts PostgreSQL's, and what these are made from is no table that
+    # anybody asks for, as the rules of a batch are none.
     in_lake = {table.name for table in catalogue.TABLES.values() if table.in_lake}
-    assert described == (in_lake | {"live_events"}) - {"ingest_rules"}
+    assert described == (in_lake | {"live_events", "rejected_counts"}) - {"ingest_rules", "record_counts"}
 
 
 def test_daily_assets_share_their_days_and_take_a_range_in_one_run(
@@ -202,6 +282,8 @@ def test_what_stops_a_run_is_checked_before_anything_rests_on_it(graph: AssetGra
     assert {check: checks[check] for check in checks.keys() - of_tables} == {
         ("events", "counts_close"): True,
         ("events", "event_ids_are_unique"): True,
+        # One who sends rubbish stops nobody else's events.
+        ("rejected_events", "rejected_shares_are_usual"): False,
         ("sessions", "session_ids_are_unique"): True,
         # A session of a day before, which may be brought up to date later, can go on into the run's days.
         ("sessions", "sessions_hold_all_events"): False,
@@ -237,10 +319,7 @@ def test_every_table_of_the_lake_has_the_checks_of_the_catalogue(
         node, asset = graph.get(key), key.to_user_string()
         if "delta" not in node.kinds:
             continue
-        shown, *others = [
-            node.metadata["dagster/table_name"],
-            *filter(None, node.metadata.get("other_tables", "").split(", ")),
-        ]
+        shown, *others = node.metadata["tables"].split(", ")
         for table in (shown, *others):
             prefix = "" if table == shown else f"{table}_"
             assert (asset, f"{prefix}values_are_allowed") in checks
@@ -298,6 +377,7 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
     [
         ("raw_events", {"clickstream_events"}),
         ("events", {"raw_events"}),
+        ("rejected_counts", {"events", "duplicate_events", "conflicting_events", "rejected_events"}),
         ("sessions", {"events"}),
         ("carts", {"events", "sessions"}),
         ("user_segments", {"events", "sessions"}),

@@ -82,11 +82,11 @@ def test_a_wrong_password_is_not_tried_again(postgres: Settings, monkeypatch: py
 
 
 def test_a_check_explains_its_errors_too(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("FRESHNESS_HOURS", "never")
+    monkeypatch.setenv("FRESHNESS_MODELS_HOURS", "never")
 
     @table_check(CARTS)
     def reads_the_settings(settings: Settings) -> dg.AssetCheckResult:
-        return dg.AssetCheckResult(passed=settings.freshness_hours > 0)
+        return dg.AssetCheckResult(passed=settings.freshness_models_hours > 0)
 
     result = dg.materialize(
         [reads_the_settings],
@@ -96,4 +96,4 @@ def test_a_check_explains_its_errors_too(monkeypatch: pytest.MonkeyPatch):
     )
     (failed,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     assert failed.user_failure_data
-    assert "FRESHNESS_HOURS='never'" in (failed.user_failure_data.description or "")
+    assert "FRESHNESS_MODELS_HOURS='never'" in (failed.user_failure_data.description or "")

@@ -10,21 +10,32 @@ from clickstream_assets.catalogue import (
     EVENTS,
     RAW_EVENTS,
     REJECTED_EVENTS,
+    WHOLE_RECORD,
 )
 from clickstream_assets.defs.assets import Metadata, table_asset, table_assets, table_spec
+from clickstream_assets.defs.plots import shortened, text_table
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.ingest.classification import classify_records, land_records
 from clickstream_assets.ingest.parsing import ValidationRules
 from clickstream_assets.ingest.reach import dirty_days
-from clickstream_assets.settings import Settings
+from clickstream_assets.ingest.rejected import rejected_samples
+from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.stores.lake import Lake
+
+SAMPLES_SHOWN = 10
+# Of the wrong field, which may say something of a person.
+SHOWN_CHARACTERS = 30
 
 clickstream_events = table_spec(
     name="clickstream_events",
     deps=[],
     group_name="raw",
     kinds={"kafka"},
+    metadata={
+        "dagster/uri": f"kafka://{load_settings().kafka_bootstrap_servers}/{load_settings().kafka_topic}",
+        "dagster/storage_kind": "kafka",
+    },
     description="The Kafka topic of click events, written by the shop (or by `clickstream simulate`).",
 )
 
@@ -80,6 +91,7 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
     counts = classify_records(lake, ValidationRules.of(settings))
     batch = lake.snapshot(EVENTS).batch
     days = dirty_days(lake, since, settings)
+    samples = _rejected_samples(context, lake, counts["rejected"])
     repeated = {reason: counts[reason] for reason in ("same_event", "same_order_line")}
     return {
         EVENTS.name: {
@@ -89,5 +101,30 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
         },
         DUPLICATE_EVENTS.name: {"new_records": sum(repeated.values()), **repeated},
         CONFLICTING_EVENTS.name: {"new_records": counts["other_payload"]},
-        REJECTED_EVENTS.name: {"new_records": counts["rejected"]},
+        REJECTED_EVENTS.name: {"new_records": counts["rejected"], "samples": samples},
     }
+
+
+def _rejected_samples(context: dg.AssetExecutionContext, lake: Lake, new: int) -> dg.MarkdownMetadataValue:
+    """Show the last rejected record of each rule and field, its value cut; they stay until others come.
+
+    What a shopper's tracker sent is in the lake alone, whole: `clickstream rejected list` shows it.
+    """
+    before = context.instance.get_latest_materialization_event(dg.AssetKey(REJECTED_EVENTS.name))
+    shown = metadata_value(before, "samples")
+    if shown and not new:
+        return dg.MetadataValue.md(shown)
+    return text_table(
+        ["rule", "field", "value", "came (UTC)", "partition:offset"],
+        [
+            (
+                *(
+                    row["rule"],
+                    row["field"] or WHOLE_RECORD,
+                    shortened(row["rejected_value"] or "", SHOWN_CHARACTERS),
+                ),
+                *(f"{row['kafka_time']:%Y-%m-%d %H:%M:%S}", f"{row['partition']}:{row['offset']}"),
+            )
+            for row in rejected_samples(lake, SAMPLES_SHOWN)
+        ],
+    )

@@ -21,7 +21,7 @@ from clickstream_assets.catalogue import (
     USER_SEGMENTS,
     Table,
 )
-from clickstream_assets.defs.assets import Metadata, table_asset
+from clickstream_assets.defs.assets import FRESH_DAILY, Metadata, in_postgres, table_asset
 from clickstream_assets.defs.partitions import (
     SESSIONS_AROUND,
     SESSIONS_BEFORE,
@@ -49,17 +49,20 @@ def _plot(
     context: dg.AssetExecutionContext,
     lake: Lake,
     table: Table,
-    title: str,
+    plot: tuple[str, str, str],
     bars: Callable[[list[dict]], dict[str, float]],
     days: int = 1,
 ) -> Metadata:
-    """Plot the rows of the run's last `days` days."""
+    """Plot the rows of the run's last `days` days; a plot is its key, its title and the unit of its values."""
+    key, title, unit = plot
     _, last = days_of(context)
     rows = between(lake.read(table), "report_date", last - timedelta(days=days - 1), last)
     plotted = bars(
         sorted(lake.engine.to_arrow(rows).to_pylist(), key=lambda row: [row[c] for c in table.key])
     )
-    return {"plot": bar_plot(f"{title}, {last}" if days == 1 else f"{title}, to {last}", plotted)}
+    return {
+        key: bar_plot(f"{title}, {last}" if days == 1 else f"{title}, {days} days to {last}", unit, plotted)
+    }
 
 
 @table_asset(PRODUCT_PERFORMANCE, deps=["events", SESSIONS_BEFORE], is_daily=True)
@@ -71,7 +74,13 @@ def product_performance(context: dg.AssetExecutionContext, lake: Lake) -> Metada
         ranked = sorted(rows, key=lambda row: row["rank"])[:PLOTTED_PRODUCTS]
         return {row["product_id"]: row["view_count"] for row in ranked}
 
-    return _plot(context, lake, PRODUCT_PERFORMANCE, "Views of the most viewed", most_viewed)
+    return _plot(
+        context,
+        lake,
+        PRODUCT_PERFORMANCE,
+        ("most_viewed_products", "Most viewed products", "views"),
+        most_viewed,
+    )
 
 
 @table_asset(CATEGORY_CONVERSION, deps=["events", SESSIONS_BEFORE], is_daily=True)
@@ -82,14 +91,17 @@ def category_conversion(context: dg.AssetExecutionContext, lake: Lake) -> Metada
         context,
         lake,
         CATEGORY_CONVERSION,
-        "Purchases per hundred views",
+        ("conversion_by_category", "Conversion by category", "purchases per hundred views"),
         lambda rows: {row["category"]: float(row["conversion_rate"]) for row in rows},
     )
 
 
 @table_asset(DAILY_SUMMARY, deps=["events", SESSIONS_BEFORE], is_daily=True)
 def daily_summary(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
-    """One row per UTC day with events: users, sessions, orders, revenue. Bots are counted apart."""
+    """One row per UTC day with events: users, buyers, sessions, orders, revenue. Bots are counted apart.
+
+    A buyer is a user with a purchase that day, whatever they did before.
+    """
     replace_days(
         context,
         lake,
@@ -102,7 +114,7 @@ def daily_summary(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
         context,
         lake,
         DAILY_SUMMARY,
-        "Events",
+        ("events_by_day", "Events by day", "events, without bots'"),
         lambda rows: {row["report_date"].isoformat(): row["total_events"] for row in rows},
         days=PLOTTED_DAYS,
     )
@@ -113,7 +125,9 @@ def daily_summary(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
 def funnel(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
     """From view to cart to purchase within FUNNEL_WINDOW_MINUTES: users per step, overall, by category and segment.
 
-    A late purchase changes the customers' segments of all later days, so these days' funnels are made again with it.
+    The step `purchase` counts who came to it this way; buyers, who purchased whatever they did before, are in
+    daily_summary. A late purchase changes the customers' segments of all later days, so these days' funnels are made
+    again with it.
     """
     replace_days(
         context,
@@ -134,7 +148,13 @@ def funnel(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
         steps = sorted(rows, key=lambda row: row["step_number"])
         return {row["step"]: row["users"] for row in steps if row["dimension"] == "overall"}
 
-    return _plot(context, lake, FUNNEL, "Users who came to each step", overall)
+    return _plot(
+        context,
+        lake,
+        FUNNEL,
+        ("users_by_step", "From view to purchase", "users, in order and in time from a view of that day"),
+        overall,
+    )
 
 
 @table_asset(
@@ -150,6 +170,7 @@ def funnel(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
         "campaign_attribution",
     ],
     is_daily=True,
+    freshness_policy=FRESH_DAILY,
 )
 def daily_report(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     """One report per UTC day, as JSON; the API and the mail make text and HTML of it.
@@ -178,7 +199,8 @@ class MailConfig(dg.Config):
     deps=["published_days"],
     is_daily=True,
     kinds={"postgres"},
-    metadata={"dagster/table_name": "report_mails"},
+    freshness_policy=FRESH_DAILY,
+    metadata={"dagster/table_name": in_postgres("report_mails"), "dagster/storage_kind": "postgres"},
     retry=MAIL_RETRY,
 )
 def report_mail(context: dg.AssetExecutionContext, config: MailConfig, settings: Settings) -> Metadata:

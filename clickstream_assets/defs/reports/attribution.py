@@ -46,8 +46,9 @@ def campaign_attribution(context: dg.AssetExecutionContext, settings: Settings, 
     owed = lake.engine.to_arrow(linear.agg(F.sum("revenue").cast("double").alias("owed"))).to_pylist()
     greatest_first = sorted(owed, key=lambda row: (-row["owed"], row["campaign"]))
     return {
-        "plot": bar_plot(
-            f"Revenue by campaign, linear, {first} to {last}",
+        "revenue_by_campaign": bar_plot(
+            f"Revenue by campaign, {first} to {last}",
+            "revenue, shared out by the linear model",
             {row["campaign"]: row["owed"] for row in greatest_first},
         )
     }

@@ -40,7 +40,8 @@ def user_segments(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     users = counts_by(lake, between(lake.read(USER_SEGMENTS), "report_date", first, last), "segment")
     return {
         "users_by_segment": bar_plot(
-            f"Users and days by segment, {first} to {last}",
+            f"Users by segment, {first} to {last}",
+            "users; one of several days counts on each of them",
             {segment: users.get(segment, 0) for segment in USER_SEGMENTS.by_name["segment"].values or ()},
         )
     }
@@ -89,7 +90,9 @@ def customer_segments(settings: Settings, lake: Lake) -> Metadata:
         "events_batch": newest.batch,
         REPLACED_FROM: str(changed) if changed else NO_DAY,
         "customers_by_segment": bar_plot(
-            "Customers by segment on the newest day", counts_by(lake, of_newest, "rfm_segment")
+            f"Customers by RFM segment, as of {as_of:%Y-%m-%d}",
+            "customers with a purchase within RFM_DAYS",
+            counts_by(lake, of_newest, "rfm_segment"),
         ),
     }
 
@@ -107,4 +110,8 @@ def cohort_retention(lake: Lake) -> Metadata:
         f"after {row['weeks_since']} weeks": round(row["retention"] * 100, 1)
         for row in lake.engine.to_arrow(by_age.orderBy("weeks_since")).to_pylist()
     }
-    return {"retention_percent": bar_plot("Share of users who were there again, per cent", shares)}
+    return {
+        "retention_by_week": bar_plot(
+            "Users who were there again, by weeks since their first", "per cent of all cohorts' users", shares
+        )
+    }

@@ -30,7 +30,7 @@ from clickstream_assets.catalogue import (
     SERVED_TABLES,
     Table,
 )
-from clickstream_assets.defs.assets import URGENT, Metadata, table_asset
+from clickstream_assets.defs.assets import FRESH_DAILY, URGENT, Metadata, table_asset
 from clickstream_assets.defs.partitions import chunks, days_of
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.defs.runs import metadata_value
@@ -149,6 +149,7 @@ def _lists(
     deps=["interactions", "popular_products", "als_model", "model_evaluation"],
     kinds={"postgres"},
     op_tags=URGENT,
+    freshness_policy=FRESH_DAILY,
 )
 def product_recommendations(
     context: dg.AssetExecutionContext, settings: Settings, lake: Lake, postgres: PostgresResource

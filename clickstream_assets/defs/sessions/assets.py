@@ -48,7 +48,8 @@ def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) 
     return {
         EVENTS_VERSION: version,
         "sessions_by_step": bar_plot(
-            f"Sessions of persons by their furthest step, {first} to {last}",
+            f"Sessions by their furthest step, {first} to {last}",
+            "sessions, without bots'",
             {step: steps.get(step, 0) for step in SESSIONS.by_name["furthest_step"].values or ()},
         ),
     }
@@ -59,7 +60,8 @@ def carts(settings: Settings, lake: Lake) -> Metadata:
     """One row per cart, across sessions: open, abandoned, emptied, converted or recovered. No bots.
 
     Computed from all additions, removals and purchases each time, so a late event repairs the carts it concerns.
-    A cart is abandoned as of the newest event of all. `cart_days` counts what happened on each day.
+    A cart is abandoned as of the newest event of all. `cart_days` counts what happened on each day: carts, of which a
+    buyer can have several.
     """
     events = lake.snapshot(EVENTS)
     as_of = newest_time(lake, events, ValidationRules.of(settings))
@@ -72,5 +74,5 @@ def carts(settings: Settings, lake: Lake) -> Metadata:
         "as_of": dg.MetadataValue.timestamp(as_of),
         "events_batch": events.batch,
         "states": counts,
-        "carts_by_state": bar_plot("Carts by state", counts),
+        "carts_by_state": bar_plot(f"Carts by state, as of {as_of:%Y-%m-%d %H:%M} UTC", "carts", counts),
     }

@@ -245,6 +245,13 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_now("published_at"),
             sa.PrimaryKeyConstraint("model_version"),
         ],
+        "rejected_counts": [
+            *_required(_TIME, "hour"),
+            *_required(sa.Text, "rule", "field", "rejected_by"),
+            *_required(sa.BigInteger, "records", "received"),
+            *_required(_PERCENT, "share"),
+            sa.PrimaryKeyConstraint("hour", "rule", "field", "rejected_by"),
+        ],
         "report_mails": [
             *_required(sa.Date, "report_date"),
             *_required(sa.Text, "recipient", "message_id"),

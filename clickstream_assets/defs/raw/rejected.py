@@ -1,0 +1,99 @@
+"""How many records are rejected, by hour, rule and field, and a check that warns of more than usual."""
+
+from dataclasses import asdict
+
+import dagster as dg
+
+from clickstream_assets.catalogue import REJECTED_COUNTS, REJECTED_EVENTS
+from clickstream_assets.defs.assets import LAST, Metadata, table_asset
+from clickstream_assets.defs.checks import SAMPLES, table_check
+from clickstream_assets.defs.plots import bar_plot, text_table
+from clickstream_assets.defs.resources import PostgresResource
+from clickstream_assets.ingest import record_counts
+from clickstream_assets.ingest.record_counts import Share, rejected_shares
+from clickstream_assets.stores.lake import Lake
+
+
+@table_asset(
+    REJECTED_COUNTS,
+    deps=[REJECTED_EVENTS.name, "events", "duplicate_events", "conflicting_events"],
+    kinds={"postgres"},
+    op_tags=LAST,
+)
+def rejected_counts(lake: Lake, postgres: PostgresResource) -> Metadata:
+    """One row per hour of arrival, rule and field: how many records were rejected, of how many that came.
+
+    Of the last 90 days, for `GET /api/rejected`. The lake's `record_counts` has all hours, and counts each ingest batch
+    once.
+    """
+    record_counts.update_record_counts(lake)
+    rows = record_counts.rejected_counts(lake)
+    with postgres.publication() as publication:
+        changes = asdict(publication.publish(REJECTED_COUNTS, rows))
+    shares = [share for share in rejected_shares(lake) if share.rejected]
+    return {
+        "changes": changes,
+        "dagster/row_count": changes["rows"],
+        "rejected_in_24_hours": sum(share.rejected for share in shares),
+        "rejected_by_rule": bar_plot(
+            "Rejected records of the last 24 hours, by rule",
+            "records",
+            {share.name: share.rejected for share in sorted(shares, key=lambda share: -share.rejected)},
+        ),
+    }
+
+
+@table_check(REJECTED_EVENTS, deps=[REJECTED_COUNTS.name], op_tags=LAST)
+def rejected_shares_are_usual(lake: Lake) -> dg.AssetCheckResult:
+    """No rule is broken by a larger share of the last 24 hours' records than of the week's before.
+
+    Warns where that is hardly chance (one in a million), and at least ten records and twice the usual share. A rule
+    that was not broken in the week before has a usual share of 0; if no record came then, 5 % is taken as usual.
+    """
+    shares = rejected_shares(lake)
+    unusual = [share for share in shares if share.is_unusual]
+    return dg.AssetCheckResult(
+        passed=not unusual,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(_in_words(share) for share in unusual[:SAMPLES]) or None,
+        metadata={
+            "expected": "each rule broken about as often as in the 7 days before",
+            "actual": ", ".join(share.name for share in unusual) + " more often"
+            if unusual
+            else "as expected",
+            "shares": text_table(
+                [
+                    "rule",
+                    "rejected, 24 hours",
+                    "of 100",
+                    "rejected, 7 days before",
+                    "of 100",
+                    "chance",
+                    "unusual",
+                ],
+                [
+                    (
+                        *(share.name, share.rejected, share.percent, share.rejected_before),
+                        *(
+                            "-" if share.percent_before is None else share.percent_before,
+                            f"{share.chance:.2g}",
+                        ),
+                        "yes" if share.is_unusual else "",
+                    )
+                    for share in shares
+                ],
+            ),
+        },
+    )
+
+
+def _in_words(share: Share) -> str:
+    before = (
+        f"before {share.percent_before} %"
+        if share.percent_before is not None
+        else "and nothing to compare with"
+    )
+    return (
+        f"{share.name}: {share.rejected:,} of {share.received:,} records in 24 hours, {share.percent} %, {before}. "
+        f"`clickstream rejected list --rule {share.rule}` shows them"
+    )

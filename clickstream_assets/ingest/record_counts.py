@@ -1,0 +1,239 @@
+"""Counts of records by the hour in which they came: what became of them, and which rules the rejected ones break."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import reduce
+from typing import NamedTuple
+
+import pyarrow as pa
+from scipy.special import bdtrc
+
+from clickstream_assets.catalogue import (
+    CONFLICTING_EVENTS,
+    DUPLICATE_EVENTS,
+    EVENTS,
+    RECORD_COUNTS,
+    REJECTED_COUNTS,
+    REJECTED_EVENTS,
+    WHOLE_RECORD,
+)
+from clickstream_assets.catalogue.units import EPOCH, HOUR
+from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.stores.lake import Lake
+
+PUBLISHED = timedelta(days=90)
+"""So long before the newest record the counts of rejected ones are published."""
+_OUTCOME_OF = {
+    EVENTS: "event",
+    DUPLICATE_EVENTS: "duplicate",
+    CONFLICTING_EVENTS: "conflict",
+    REJECTED_EVENTS: "rejected",
+}
+_REJECTED_BY = {"rejected": "ingest", "refused": "elasticsearch"}
+# What Elasticsearch rejected belongs to no ingest batch.
+_NO_BATCH = (0, 0)
+
+LATELY = timedelta(hours=24)
+BEFORE = timedelta(days=7)
+# The check looks at every rule after every ingest, thousands of times a day: at the usual 5 % or 1 % it would find
+# something by chance every day.
+SIGNIFICANCE = 1e-6
+LEAST_RECORDS = 10
+"""Fewer rejected records are not unusual: one client that repeats itself can send them."""
+LEAST_RATIO = 2
+"""In a large shop any difference is significant; less than so many times the usual share is none to speak of."""
+USUAL_SHARE = 0.05
+"""The share that counts as usual where no record came in the days before."""
+
+
+class _Key(NamedTuple):
+    hour: datetime
+    outcome: str
+    rule: str
+    field: str
+
+
+def update_record_counts(lake: Lake) -> None:
+    """Count the records of the ingest batches that RECORD_COUNTS does not have yet.
+
+    The commit carries the number of the last batch, so each is counted once, however often this is tried. Records that
+    Elasticsearch refused are counted anew, since they come without batches.
+    """
+    newest, counted = lake.snapshot(EVENTS).batch, lake.snapshot(RECORD_COUNTS).batch
+    if newest <= counted:
+        return
+    parts = [
+        _reasons(lake.read(table, batches=(counted + 1, newest)), outcome)
+        for table, outcome in _OUTCOME_OF.items()
+    ]
+    parts.append(_reasons(lake.read(REJECTED_EVENTS, batches=_NO_BATCH), "refused"))
+    found = _count(lake, parts)
+    there = _there(lake, min(key.hour.date() for key in found)) if found else {}
+    for key in found:
+        if key.outcome != "refused":
+            found[key] += there.get(key, 0)
+    changed = [
+        {**key._asdict(), "hour_date": key.hour.date(), "records": records}
+        for key, records in found.items()
+        if there.get(key) != records
+    ]
+    if changed:
+        lake.merge(RECORD_COUNTS, pa.Table.from_pylist(changed, schema=RECORD_COUNTS.arrow), newest)
+
+
+def rejected_counts(lake: Lake) -> pa.Table:
+    """Return REJECTED_COUNTS rows, as RECORD_COUNTS has them."""
+    counts = _newest(lake, PUBLISHED)
+    received: Counter[datetime] = Counter()
+    for key, records in counts.items():
+        if key.outcome != "refused":
+            received[key.hour] += records
+    rows = [
+        {
+            "hour": key.hour,
+            "rule": key.rule,
+            "field": key.field,
+            "rejected_by": _REJECTED_BY[key.outcome],
+            "records": records,
+            "received": received[key.hour],
+            "share": _percent(records, received[key.hour]),
+        }
+        for key, records in counts.items()
+        if key.outcome in _REJECTED_BY
+    ]
+    return pa.Table.from_pylist(rows, schema=REJECTED_COUNTS.arrow)
+
+
+@dataclass(frozen=True)
+class Share:
+    """The records that break a rule, among all that came: of the last day, and of the week before it."""
+
+    rule: str
+    rejected_by: str
+    rejected: int
+    received: int
+    rejected_before: int
+    received_before: int
+
+    @property
+    def name(self) -> str:
+        """The rule, and who rejected by it where that is not the ingest."""
+        return self.rule if self.rejected_by == "ingest" else f"{self.rule} ({self.rejected_by})"
+
+    @property
+    def percent(self) -> Decimal:
+        """Rejected per hundred received, of the last day."""
+        return _percent(self.rejected, self.received)
+
+    @property
+    def percent_before(self) -> Decimal | None:
+        """The same of the week before; None if nothing came then."""
+        return _percent(self.rejected_before, self.received_before) if self.received_before else None
+
+    @property
+    def chance(self) -> float:
+        """Probability that at least so many records of the last day break the rule, were its share what it was before.
+
+        The conditional test of two Poisson rates (Przyborowski and Wilenski, Biometrika 31, 1940): of the rejected
+        records of both times, the last day's are binomial, with the probability that is its part of the received ones.
+        """
+        if not self.received_before:
+            return float(bdtrc(self.rejected - 1, self.received, USUAL_SHARE))
+        part = self.received / (self.received + self.received_before)
+        return float(bdtrc(self.rejected - 1, self.rejected + self.rejected_before, part))
+
+    @property
+    def is_unusual(self) -> bool:
+        """Whether the rule is broken more often than by chance, and by enough to look at."""
+        usual = self.rejected_before / self.received_before if self.received_before else USUAL_SHARE
+        return (
+            self.rejected >= LEAST_RECORDS
+            and self.rejected >= LEAST_RATIO * usual * self.received
+            and self.chance < SIGNIFICANCE
+        )
+
+
+def rejected_shares(lake: Lake) -> list[Share]:
+    """Return the share of each rule that was broken lately or in the week before, the least probable first.
+
+    Lately is in the 24 hours up to the newest record's, so that midnight does not begin them anew.
+    """
+    counts = _newest(lake, LATELY + BEFORE)
+    start = max((key.hour for key in counts), default=EPOCH) - LATELY
+    received: Counter[bool] = Counter()
+    rejected: Counter[tuple[str, str, bool]] = Counter()
+    for key, records in counts.items():
+        is_late = key.hour > start
+        if key.outcome != "refused":
+            received[is_late] += records
+        if key.outcome in _REJECTED_BY:
+            rejected[key.rule, _REJECTED_BY[key.outcome], is_late] += records
+    shares = [
+        Share(
+            rule=rule,
+            rejected_by=by,
+            rejected=rejected[rule, by, True],
+            received=received[True],
+            rejected_before=rejected[rule, by, False],
+            received_before=received[False],
+        )
+        for rule, by in sorted({(rule, by) for rule, by, _ in rejected})
+    ]
+    return sorted(shares, key=lambda share: (not share.is_unusual, share.chance))
+
+
+def _reasons(rows: DataFrame, outcome: str) -> DataFrame:
+    """Return a row per record: its hour since 1970, its outcome, and the rule and field if it was rejected."""
+    F, _ = functions_of(rows)
+    rule, field = F.lit(""), F.lit("")
+    if outcome in _REJECTED_BY:
+        rule, field = F.col("rule"), F.coalesce(F.col("field"), F.lit(WHOLE_RECORD))
+    return rows.select(
+        F.floor(F.unix_micros("kafka_time") / F.lit(HOUR)).cast("long").alias("hour"),
+        F.lit(outcome).alias("outcome"),
+        rule.alias("rule"),
+        field.alias("field"),
+    )
+
+
+def _count(lake: Lake, parts: Iterable[DataFrame]) -> Counter[_Key]:
+    rows = reduce(lambda one, other: one.unionByName(other), parts)
+    F, _ = functions_of(rows)
+    counted = rows.groupBy(*_Key._fields).agg(F.count(F.lit(1)).cast("long").alias("records"))
+    found: Counter[_Key] = Counter()
+    for row in lake.engine.to_arrow(counted).to_pylist():
+        hour = datetime.fromtimestamp(row["hour"] * 3600, UTC)
+        found[_Key(hour, row["outcome"], row["rule"], row["field"])] = row["records"]
+    return found
+
+
+def _there(lake: Lake, first: date) -> Counter[_Key]:
+    """Return what RECORD_COUNTS has of the days from `first` on."""
+    rows = lake.read(RECORD_COUNTS)
+    F, _ = functions_of(rows)
+    of_days = rows.where(F.col("hour_date") >= F.lit(first)).select(*_Key._fields, "records")
+    counts: Counter[_Key] = Counter()
+    for row in lake.engine.to_arrow(of_days).to_pylist():
+        records = row.pop("records")
+        counts[_Key(**row)] = records
+    return counts
+
+
+def _newest(lake: Lake, span: timedelta) -> Counter[_Key]:
+    """Return what RECORD_COUNTS has of the hours within `span` before the end of the newest."""
+    days = lake.snapshot(RECORD_COUNTS).rows_by("hour_date")
+    if not days:
+        return Counter()
+    counts = _there(lake, max(days) - span)
+    newest = max(key.hour for key in counts)
+    return Counter({key: records for key, records in counts.items() if key.hour > newest - span})
+
+
+def _percent(records: int, received: int) -> Decimal:
+    # Elasticsearch can refuse an event that the ingest has yet to read.
+    return round(Decimal(100 * records) / received, 2) if received else Decimal(0)
