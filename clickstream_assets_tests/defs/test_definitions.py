@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from clickstream_assets import catalogue
 from clickstream_assets.defs import code_links
@@ -107,6 +108,15 @@ def python(folder: Path, code: str, **settings: str) -> str:
 
 def test_everything_that_the_definitions_name_can_be_resolved(definitions: dg.Definitions):
     dg.Definitions.validate_loadable(definitions)
+
+
+def test_dagsters_makers_are_told_nothing_and_ask_nobody_to_join_them(tmp_path: Path):
+    configured = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    asked = {name: configured[name] for name in ("telemetry", "nux")}
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(asked))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert not instance.telemetry_enabled
+        assert not instance.nux_enabled
 
 
 def test_a_code_server_loads_the_workspace_file(tmp_path: Path):
