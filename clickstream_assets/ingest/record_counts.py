@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import reduce
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.special import bdtrc
 
 from clickstream_assets.catalogue import (
@@ -21,9 +20,10 @@ from clickstream_assets.catalogue import (
     REJECTED_COUNTS,
     REJECTED_EVENTS,
     WHOLE_RECORD,
+    Table,
 )
 from clickstream_assets.catalogue.units import EPOCH, HOUR
-from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.engine import functions_of
 from clickstream_assets.stores.lake import Lake
 
 PUBLISHED = timedelta(days=90)
@@ -67,12 +67,10 @@ def update_record_counts(lake: Lake) -> None:
     newest, counted = lake.snapshot(EVENTS).batch, lake.snapshot(RECORD_COUNTS).batch
     if newest <= counted:
         return
-    parts = [
-        _reasons(lake.read(table, batches=(counted + 1, newest)), outcome)
-        for table, outcome in _OUTCOME_OF.items()
-    ]
-    parts.append(_reasons(lake.read(REJECTED_EVENTS, batches=_NO_BATCH), "refused"))
-    found = _count(lake, parts)
+    found: Counter[_Key] = Counter()
+    for table, outcome in _OUTCOME_OF.items():
+        found += _count(lake, table, (counted + 1, newest), outcome)
+    found += _count(lake, REJECTED_EVENTS, _NO_BATCH, "refused")
     there = _there(lake, min(key.hour.date() for key in found)) if found else {}
     for key in found:
         if key.outcome != "refused":
@@ -187,29 +185,36 @@ def rejected_shares(lake: Lake) -> list[Share]:
     return sorted(shares, key=lambda share: (not share.is_unusual, share.chance))
 
 
-def _reasons(rows: DataFrame, outcome: str) -> DataFrame:
-    """Return a row per record: its hour since 1970, its outcome, and the rule and field if it was rejected."""
+def _count(lake: Lake, table: Table, batches: tuple[int, int], outcome: str) -> Counter[_Key]:
+    """Count the records of some batches that a table has, without a query where it has none."""
+    files = lake.snapshot(table).files
+    first, last = batches
+    if (
+        not files.num_rows
+        or not pc.any(
+            pc.and_(pc.less_equal(files["min.batch"], last), pc.greater_equal(files["max.batch"], first))
+        ).as_py()
+    ):
+        return Counter()
+    rows = lake.read(table, batches=batches)
     F, _ = functions_of(rows)
     rule, field = F.lit(""), F.lit("")
     if outcome in _REJECTED_BY:
         rule, field = F.col("rule"), F.coalesce(F.col("field"), F.lit(WHOLE_RECORD))
-    return rows.select(
+    reasons = rows.select(
         F.floor(F.unix_micros("kafka_time") / F.lit(HOUR)).cast("long").alias("hour"),
-        F.lit(outcome).alias("outcome"),
         rule.alias("rule"),
         field.alias("field"),
     )
-
-
-def _count(lake: Lake, parts: Iterable[DataFrame]) -> Counter[_Key]:
-    rows = reduce(lambda one, other: one.unionByName(other), parts)
-    F, _ = functions_of(rows)
-    counted = rows.groupBy(*_Key._fields).agg(F.count(F.lit(1)).cast("long").alias("records"))
-    found: Counter[_Key] = Counter()
-    for row in lake.engine.to_arrow(counted).to_pylist():
-        hour = datetime.fromtimestamp(row["hour"] * 3600, UTC)
-        found[_Key(hour, row["outcome"], row["rule"], row["field"])] = row["records"]
-    return found
+    counts = reasons.groupBy("hour", "rule", "field").agg(F.count(F.lit(1)).cast("long").alias("records"))
+    return Counter(
+        {
+            _Key(datetime.fromtimestamp(row["hour"] * 3600, UTC), outcome, row["rule"], row["field"]): row[
+                "records"
+            ]
+            for row in lake.engine.to_arrow(counts).to_pylist()
+        }
+    )
 
 
 def _there(lake: Lake, first: date) -> Counter[_Key]:
