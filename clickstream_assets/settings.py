@@ -8,15 +8,18 @@ the local servers' addresses there); a variable that is really set wins over it.
 import re
 from base64 import b64decode
 from datetime import date, timedelta
+from email.headerregistry import Address
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
+from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clickstream_assets.errors import ClickstreamError
+from clickstream_assets.silences import Silence, parse_silences
 
 
 class SettingsError(ClickstreamError):
@@ -284,12 +287,12 @@ class Settings(BaseSettings):
     (default: not signed).
     """
     alert_webhook_timeout_seconds: float = Field(5, gt=0)
-    """Seconds that the receiver may take."""
+    """Seconds that a receiver may take, of alerts or of incidents."""
     alert_delivery_attempts: int = Field(12, ge=1)
     """Attempts, ever further apart, after which a notification has failed."""
 
     smtp_host: str | None = None
-    """Mail server for the daily report (default: no mail)."""
+    """Mail server for the daily report and for incidents (default: no mail)."""
     smtp_port: int | None = Field(None, ge=1, le=65535)
     """Its port (default: 587 for starttls, 465 for ssl, 25 for none)."""
     smtp_user: str | None = None
@@ -302,6 +305,33 @@ class Settings(BaseSettings):
     """Sender address of the daily report."""
     report_to: str = ""
     """Recipients of the daily report, comma separated."""
+
+    incident_to: str = ""
+    """Mail addresses that are told of incidents, comma separated (default: none)."""
+    incident_from: str | None = None
+    """Sender address of these mails (default: REPORT_FROM)."""
+    incident_webhook_urls: SecretStr | None = None
+    """Addresses that incidents are posted to as JSON, comma separated: incoming webhooks of Slack or Mattermost, which
+    read its `text`, and any other receiver (default: none).
+    """
+    incident_webhook_secret: SecretStr | None = None
+    """Key that posted incidents are signed with, of the form of ALERT_WEBHOOK_SECRET (default: not signed)."""
+    incident_silences: str = ""
+    """Incidents that nobody is told of, comma separated: KIND, KIND:SUBJECT, or either with @22:00-07:00 (every day) or
+    @2026-12-24T18:00/2026-12-27T08:00 (once). KIND is run_failed, check_failed, sensor_failed, asset_overdue,
+    stream_down or *; SUBJECT a job, asset, asset/check, sensor or query, in which * stands for any text. What is
+    still open when a silence ends is told then.
+    """
+    incident_time_zone: str = "UTC"
+    """Time zone of the times in INCIDENT_SILENCES and in messages, such as Europe/Berlin."""
+    incident_after_seconds: float = Field(30, ge=0)
+    """Seconds that something has to be wrong, or right again, before anybody is told."""
+    incident_pause_seconds: float = Field(60, ge=0)
+    """Least seconds between two messages to the same address; what happens meanwhile goes into one."""
+    incident_sensor_seconds: int = Field(15, ge=1)
+    """Least seconds between two looks of the sensor that finds incidents."""
+    dagster_url: str = Field("http://127.0.0.1:3000", pattern="^https?://")
+    """Address of Dagster's pages, for the links in messages."""
 
     api_host: str = "127.0.0.1"
     """Address that the API listens on."""
@@ -363,20 +393,45 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _webhook_key(self) -> Self:
-        secret = self.alert_webhook_secret.get_secret_value() if self.alert_webhook_secret else None
+    def _webhook_keys(self) -> Self:
+        for name in ("alert_webhook_secret", "incident_webhook_secret"):
+            secret = getattr(self, name)
+            if secret is not None and not _is_webhook_key(secret.get_secret_value()):
+                # Without the value, as it is a secret.
+                raise ValueError(
+                    f"{name.upper()} is not whsec_ and 24 to 64 bytes in base64; make one by "
+                    "`echo whsec_$(openssl rand -base64 32)`"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _incidents_have_a_way(self) -> Self:
+        if self.incident_recipients:
+            if not self.smtp_host:
+                raise ValueError("INCIDENT_TO is set and SMTP_HOST is not; set it to the mail server")
+            if not self.incident_sender:
+                raise ValueError(
+                    "INCIDENT_TO is set, and INCIDENT_FROM and REPORT_FROM are not; set one of them to the sender's "
+                    "address"
+                )
+            mail_addresses("INCIDENT_FROM" if self.incident_from else "REPORT_FROM", self.incident_sender)
+        for number, url in enumerate(self.incident_webhooks, start=1):
+            if not re.fullmatch(r"https?://[^\s/]\S*", url):
+                # Without the address, as whoever knows it can post.
+                raise ValueError(
+                    f"INCIDENT_WEBHOOK_URLS: address {number} is none; write https://…, separated by commas"
+                )
         try:
-            is_key = (
-                secret is None or 24 <= len(b64decode(secret.removeprefix("whsec_"), validate=True)) <= 64
-            )
-        except ValueError:
-            is_key = False
-        if not is_key:
-            # Without the value, as it is a secret.
+            self.incident_zone  # noqa: B018
+        except (KeyError, ValueError, OSError):
             raise ValueError(
-                "ALERT_WEBHOOK_SECRET is not whsec_ and 24 to 64 bytes in base64; make one by "
-                "`echo whsec_$(openssl rand -base64 32)`"
-            )
+                f"INCIDENT_TIME_ZONE={self.incident_time_zone!r} is no time zone; write one such as UTC or "
+                "Europe/Berlin"
+            ) from None
+        try:
+            self.silences  # noqa: B018
+        except ValueError as error:
+            raise ValueError(f"INCIDENT_SILENCES: {error}") from None
         return self
 
     @model_validator(mode="after")
@@ -387,6 +442,31 @@ class Settings(BaseSettings):
                 "so events would fall between the windows; make it as long or shorter"
             )
         return self
+
+    @cached_property
+    def incident_recipients(self) -> list[str]:
+        """Mail addresses that are told of incidents, each once."""
+        return mail_addresses("INCIDENT_TO", self.incident_to)
+
+    @property
+    def incident_sender(self) -> str | None:
+        """Sender address of mails about incidents."""
+        return self.incident_from or self.report_from
+
+    @cached_property
+    def incident_webhooks(self) -> list[str]:
+        """Addresses that incidents are posted to, each once."""
+        return _parts(self.incident_webhook_urls.get_secret_value() if self.incident_webhook_urls else "")
+
+    @cached_property
+    def incident_zone(self) -> ZoneInfo:
+        """Time zone of people who are told of incidents."""
+        return ZoneInfo(self.incident_time_zone)
+
+    @cached_property
+    def silences(self) -> tuple[Silence, ...]:
+        """Incidents that nobody is told of."""
+        return parse_silences(self.incident_silences, self.incident_zone)
 
     @cached_property
     def engine(self) -> EngineName:
@@ -485,6 +565,34 @@ def _jaas_quoted(text: str) -> str:
     """A text as JAAS configurations have it, which are read as Java's literals are."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def mail_addresses(name: str, text: str) -> list[str]:
+    """Return the mail addresses of a setting, each once.
+
+    Raises:
+        ValueError: naming the setting and what is no address.
+    """
+    addresses = _parts(text)
+    for value in addresses:
+        try:
+            address = Address(addr_spec=value)
+        except (ValueError, IndexError) as error:
+            raise ValueError(f"{name}: {value!r} is no mail address ({error}); write name@host") from None
+        if not address.domain or address.addr_spec != value or not value.isascii():
+            raise ValueError(f"{name}: {value!r} is no mail address; write name@host")
+    return addresses
+
+
+def _parts(text: str) -> list[str]:
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _is_webhook_key(secret: str) -> bool:
+    try:
+        return 24 <= len(b64decode(secret.removeprefix("whsec_"), validate=True)) <= 64
+    except ValueError:
+        return False
 
 
 def load_settings() -> Settings:

@@ -10,7 +10,7 @@ import clickstream_assets
 from clickstream_assets.errors import ClickstreamError, is_retryable
 from clickstream_assets.stores import elasticsearch
 from clickstream_assets.stores.postgres import connection
-from clickstream_assets.streaming.notifications import DeliveryError
+from clickstream_assets.stores.webhook import DeliveryError
 
 RETRYABLE = {
     "EngineStorageError",

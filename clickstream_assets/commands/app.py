@@ -9,6 +9,7 @@ from clickstream_assets.commands.api import api
 from clickstream_assets.commands.demo import demo
 from clickstream_assets.commands.errors import ReportingGroup
 from clickstream_assets.commands.evaluate import evaluate
+from clickstream_assets.commands.incidents import incidents_app
 from clickstream_assets.commands.prepare import prepare_command
 from clickstream_assets.commands.rejected import rejected_app
 from clickstream_assets.commands.report import report_command
@@ -46,6 +47,7 @@ def _of_all(
 app.add_typer(stack_app, name="stack")
 app.add_typer(spark_app, name="spark")
 app.add_typer(rejected_app, name="rejected")
+app.add_typer(incidents_app, name="incidents")
 app.command()(simulate)
 app.command()(replay)
 app.command()(stream)

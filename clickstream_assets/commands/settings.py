@@ -27,6 +27,7 @@ SECTIONS = {
     "elasticsearch_url": "Elasticsearch",
     "alert_webhook_url": "Alerts by webhook",
     "smtp_host": "The report by mail",
+    "incident_to": "Incidents",
     "api_host": "The API",
     "sensor_interval_seconds": "Sensors, freshness and code links",
     "simulator_interval": "The simulator",

@@ -5,36 +5,48 @@ At an upgrade, `clickstream_assets_tests/defs/test_dagster_private.py` says whic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.definitions.freshness import FreshnessState, FreshnessStateRecord
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._grpc.types import GetCurrentRunsResult
 from dagster._serdes import ConfigurableClassData, deserialize_value
+from dagster._utils.error import SerializableErrorInfo as ErrorInfo
 
 if TYPE_CHECKING:
     from dagster_postgres import DagsterPostgresStorage
     from sqlalchemy import Engine
 
 __all__ = [
+    "ASSET_JOB",
     "FIRST_PARTITION_TAG",
     "LAST_PARTITION_TAG",
+    "OVERDUE",
     "PARTITION_TAG",
     "PRIORITY_TAG",
     "READ_FROM",
     "UNFINISHED",
+    "WILL_RETRY_TAG",
     "CheckRunHealthResult",
     "ConfigurableClassData",
+    "ErrorInfo",
     "ListedDays",
     "WorkerStatus",
+    "freshness_states",
     "is_run_by_its_server",
+    "keep_text",
+    "kept_text",
     "last_evaluation",
+    "newest_ticks",
+    "planned_or_evaluated",
     "use_engine",
 ]
 
@@ -45,6 +57,9 @@ PARTITION_TAG = "dagster/partition"
 FIRST_PARTITION_TAG = "dagster/asset_partition_range_start"
 LAST_PARTITION_TAG = "dagster/asset_partition_range_end"
 PRIORITY_TAG = "dagster/priority"
+WILL_RETRY_TAG = "dagster/will_retry"
+ASSET_JOB = "__ASSET_JOB"
+"""The job of runs of assets that a person chose, and of backfills."""
 
 UNFINISHED = list(NOT_FINISHED_STATUSES)
 
@@ -60,6 +75,57 @@ def last_evaluation(
         check, limit=1, status=_PASSED if passed_only else _EVALUATED
     )
     return records[0].evaluation if records else None
+
+
+def planned_or_evaluated(
+    instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckKey]
+) -> Mapping[dg.AssetCheckKey, tuple[str, dg.AssetCheckEvaluation | None]]:
+    """Return the last run that carries each check out, by one query, and what it found; None if it has not yet."""
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
+    return {
+        check: (record.run_id, record.evaluation if record.status in _EVALUATED else None)
+        for check, record in records.items()
+    }
+
+
+OVERDUE = FreshnessState.FAIL
+
+
+def freshness_states(
+    instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey]
+) -> Mapping[dg.AssetKey, FreshnessStateRecord]:
+    """Return what Dagster's daemon last found of each asset's freshness, every 30 s."""
+    return instance.get_freshness_state_records(assets)
+
+
+def newest_ticks(
+    instance: dg.DagsterInstance, repository: str, names: Collection[str]
+) -> Iterator[tuple[str, InstigatorTick, str]]:
+    """Yield the newest evaluation that has ended of each sensor and schedule that is on, and its code location.
+
+    A location that was renamed leaves states behind; the newest evaluation of a name counts.
+    """
+    newest: dict[str, tuple[InstigatorTick, str]] = {}
+    for state in instance.all_instigator_state():
+        selector = state.repository_selector
+        if selector.repository_name != repository or state.name not in names or not state.is_running:
+            continue
+        ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=3)
+        tick = next((tick for tick in ticks if tick.status != TickStatus.STARTED), None)
+        if tick and (state.name not in newest or tick.timestamp > newest[state.name][0].timestamp):
+            newest[state.name] = tick, selector.location_name
+    for name, (tick, location) in newest.items():
+        yield name, tick, location
+
+
+def kept_text(instance: dg.DagsterInstance, key: str) -> str | None:
+    """Return a text that `keep_text` has kept; None before the first time."""
+    return instance.daemon_cursor_storage.get_cursor_values({key}).get(key)
+
+
+def keep_text(instance: dg.DagsterInstance, key: str, text: str) -> None:
+    """Keep a text in the instance's storage, where daemons keep how far they have come."""
+    instance.daemon_cursor_storage.set_cursor_values({key: text})
 
 
 class ListedDays(dg.DailyPartitionsDefinition):

@@ -10,7 +10,7 @@ from email.policy import SMTP
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import MailEncryption, Settings, SettingsError
 
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = 30.0
 _PORTS = {MailEncryption.STARTTLS: 587, MailEncryption.SSL: 465, MailEncryption.NONE: 25}
 
 
@@ -21,9 +21,11 @@ class MailError(ClickstreamError):
 class Mailer:
     """A connection to the mail server, opened again when the server has closed it; made by `mailer`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, what: str, timeout: float) -> None:
         self._settings = settings
-        self._server = _logged_in(settings)
+        self._what = what
+        self._timeout = timeout
+        self._server = _logged_in(settings, what, timeout)
 
     def close(self) -> None:
         """Close the connection."""
@@ -42,32 +44,37 @@ class Mailer:
         sender, recipient = str(message["From"]), str(message["To"])
         if self._server.sock is None:
             # What was wrong with the last recipient's mail, or with the server then, need not be so any more.
-            self._server = _logged_in(self._settings)
-        with _explained(self._settings, recipient):
+            self._server = _logged_in(self._settings, self._what, self._timeout)
+        with _explained(self._settings, self._what, recipient):
             # smtplib's send_message would put a > before each line that begins with "From ".
             self._server.sendmail(sender, [recipient], message.as_bytes(policy=SMTP))
         return str(message["Message-ID"])
 
 
 @contextmanager
-def mailer(settings: Settings) -> Iterator[Mailer]:
+def mailer(settings: Settings, what: str = "REPORT", timeout: float = TIMEOUT_SECONDS) -> Iterator[Mailer]:
     """Connect to the mail server, encrypted and logged in as the settings say.
+
+    Args:
+        settings: name the server.
+        what: is sent: the first word of the settings of its sender and recipients.
+        timeout: seconds that the server may take for each answer.
 
     Raises:
         SettingsError: SMTP_HOST is not set.
         MailError: the server refuses the login or the encryption; retryable where it is away or busy.
     """
     if not settings.smtp_host:
-        raise SettingsError("SMTP_HOST is not set; set it to the mail server to send reports")
-    with closing(Mailer(settings)) as opened:
+        raise SettingsError(f"SMTP_HOST is not set; set it to the mail server to send {what.lower()}s")
+    with closing(Mailer(settings, what, timeout)) as opened:
         yield opened
 
 
-def _logged_in(settings: Settings) -> smtplib.SMTP:
-    with _explained(settings):
-        server = _connect(settings)
+def _logged_in(settings: Settings, what: str, timeout: float) -> smtplib.SMTP:
+    with _explained(settings, what):
+        server = _connect(settings, timeout)
     try:
-        with _explained(settings):
+        with _explained(settings, what):
             if settings.smtp_tls is MailEncryption.STARTTLS:
                 server.starttls(context=ssl.create_default_context())
             if settings.smtp_user:
@@ -78,12 +85,12 @@ def _logged_in(settings: Settings) -> smtplib.SMTP:
     return server
 
 
-def _connect(settings: Settings) -> smtplib.SMTP:
+def _connect(settings: Settings, timeout: float) -> smtplib.SMTP:
     host, port = str(settings.smtp_host), _port(settings)
     if settings.smtp_tls is MailEncryption.SSL:
         context = ssl.create_default_context()
-        return smtplib.SMTP_SSL(host, port, timeout=TIMEOUT_SECONDS, context=context)
-    return smtplib.SMTP(host, port, timeout=TIMEOUT_SECONDS)
+        return smtplib.SMTP_SSL(host, port, timeout=timeout, context=context)
+    return smtplib.SMTP(host, port, timeout=timeout)
 
 
 def _port(settings: Settings) -> int:
@@ -91,7 +98,7 @@ def _port(settings: Settings) -> int:
 
 
 @contextmanager
-def _explained(settings: Settings, recipient: str = "") -> Iterator[None]:
+def _explained(settings: Settings, what: str, recipient: str = "") -> Iterator[None]:
     """Turn what smtplib raises into what to do about it."""
     where = f"SMTP_HOST={settings.smtp_host} SMTP_PORT={_port(settings)}"
     try:
@@ -111,11 +118,11 @@ def _explained(settings: Settings, recipient: str = "") -> Iterator[None]:
         message = f"{where} refused the recipient {recipient} ({code} {text.decode(errors='replace')})"
         if 400 <= code < 500:
             raise MailError(f"{message}; try again later", retryable=True) from error
-        raise MailError(f"{message}; correct REPORT_TO") from error
+        raise MailError(f"{message}; correct {what}_TO") from error
     except smtplib.SMTPResponseException as error:
         if 400 <= error.smtp_code < 500:
             raise MailError(f"{where} is busy ({_said(error)}); try again later", retryable=True) from error
-        raise MailError(f"{where} refused the mail ({_said(error)}); see REPORT_FROM") from error
+        raise MailError(f"{where} refused the mail ({_said(error)}); see {what}_FROM") from error
     except ssl.SSLError as error:
         raise MailError(
             f"{where} does not speak SMTP_TLS={settings.smtp_tls} with a certificate that this machine trusts "

@@ -1,9 +1,8 @@
 """Delivery of notifications: from the outbox `alert_notifications` to a console or a webhook.
 
 Each notification goes to its sink at least once, and those of one alert in their order. A webhook gets a POST with the
-notification as JSON, by Standard Webhooks (https://www.standardwebhooks.com): `webhook-id` names it and stays the same
-however often it is sent, `webhook-timestamp` is the second at which it was sent, and with ALERT_WEBHOOK_SECRET
-`webhook-signature` lets a receiver verify both and the body.
+notification as JSON, as `stores/webhook.py` says; its `webhook-id` stays the same however often it is sent, and with
+ALERT_WEBHOOK_SECRET it is signed.
 
 Any 2xx answer means that it was taken. 408, 429, 5xx and no answer in time are tried again later; every other answer
 is final.
@@ -19,23 +18,16 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, TextIO, TypeAlias
 
-import msgspec
 import psycopg
-import urllib3
-from standardwebhooks import Webhook
 
-from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect, explained
+from clickstream_assets.stores.webhook import DeliveryError, poster
 from clickstream_assets.streaming import waits
 from clickstream_assets.streaming.alerts import Withdrawal
 
 _WIDTH = 72
 _log = logging.getLogger(__name__)
-
-
-class DeliveryError(ClickstreamError):
-    """A notification was not taken; retryable unless the answer is final."""
 
 
 class Pending(NamedTuple):
@@ -140,47 +132,18 @@ def _note_failure(
 def _sinks(settings: Settings, console: TextIO) -> Iterator[dict[str, Sink]]:
     """Open the sinks, by the names that notifications have them under."""
     sinks: dict[str, Sink] = {"console": partial(_show, console)}
-    if settings.alert_webhook_url is None:
+    url = settings.alert_webhook_url
+    if url is None:
         yield sinks
         return
-    with urllib3.PoolManager(timeout=settings.alert_webhook_timeout_seconds, retries=False) as http:
-        yield {**sinks, "webhook": partial(_post, http, settings)}
+    with poster(settings.alert_webhook_timeout_seconds) as webhook:
 
+        def post(notification: Pending) -> None:
+            name = f"{notification.notified_id}-{notification.sequence}"
+            secret = settings.alert_webhook_secret
+            webhook.post(url, name, notification.payload, secret, "ALERT_WEBHOOK_URL")
 
-def _post(http: urllib3.PoolManager, settings: Settings, notification: Pending) -> None:
-    assert settings.alert_webhook_url
-    body = msgspec.json.encode(notification.payload)
-    name = f"{notification.notified_id}-{notification.sequence}"
-    now = datetime.now(UTC)
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "clickstream-assets",
-        "webhook-id": name,
-        "webhook-timestamp": str(int(now.timestamp())),
-    }
-    if settings.alert_webhook_secret:
-        webhook = Webhook(settings.alert_webhook_secret.get_secret_value())
-        headers["webhook-signature"] = webhook.sign(name, now, body.decode())
-    try:
-        # The body of the answer is nobody's business, and could be endless.
-        answer = http.request(
-            "POST",
-            settings.alert_webhook_url,
-            body=body,
-            headers=headers,
-            redirect=False,
-            preload_content=False,
-        )
-    except urllib3.exceptions.LocationValueError as error:
-        raise DeliveryError(f"ALERT_WEBHOOK_URL cannot be used: {error}") from error
-    except urllib3.exceptions.HTTPError as error:
-        # Not its text: that has the address, and with it what the operator keeps secret in there.
-        raise DeliveryError(f"no answer ({type(error).__name__})", retryable=True) from error
-    # Closed rather than given back, as its body was not read.
-    answer.close()
-    if not 200 <= answer.status < 300:
-        may_be_taken = answer.status >= 500 or answer.status in (408, 429)
-        raise DeliveryError(f"HTTP {answer.status}", retryable=may_be_taken)
+        yield {**sinks, "webhook": post}
 
 
 _TITLES = {

@@ -28,12 +28,25 @@ def test_tags_of_runs_and_steps_are_spelt_as_dagster_spells_them():
         dagster_private.FIRST_PARTITION_TAG,
         dagster_private.LAST_PARTITION_TAG,
         dagster_private.PRIORITY_TAG,
+        dagster_private.WILL_RETRY_TAG,
     ) == (
         tags.PARTITION_NAME_TAG,
         tags.ASSET_PARTITION_RANGE_START_TAG,
         tags.ASSET_PARTITION_RANGE_END_TAG,
         tags.PRIORITY_TAG,
+        tags.WILL_RETRY_TAG,
     )
+
+
+def test_runs_of_chosen_assets_are_of_the_job_that_dagster_makes_for_them(definitions: dg.Definitions):
+    assert definitions.resolve_implicit_global_asset_job_def().name == dagster_private.ASSET_JOB
+
+
+def test_a_text_is_kept_in_the_instances_storage(instance: dg.DagsterInstance):
+    assert dagster_private.kept_text(instance, "a key") is None
+    for text in ("one", "another"):
+        dagster_private.keep_text(instance, "a key", text)
+        assert dagster_private.kept_text(instance, "a key") == text
 
 
 def test_a_run_is_unfinished_until_it_succeeded_failed_or_was_canceled():

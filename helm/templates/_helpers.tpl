@@ -207,7 +207,7 @@ securityContext:
 
 {{/*
 Of the Secret, what another component uses, as a list of variables: include "clickstream.secretEnv" (list $ "api").
-Keys of mail and of the webhook are for runs and for the stream alone.
+The webhook's key of alerts is for runs and for the stream alone; the code server tells people of incidents.
 */}}
 {{- define "clickstream.secretEnv" -}}
 {{- $root := index . 0 -}}
@@ -216,7 +216,7 @@ Keys of mail and of the webhook are for runs and for the stream alone.
 {{- $kafka := get $root.Values.settings "KAFKA_USERNAME" | empty | ternary list (list "KAFKA_PASSWORD") -}}
 {{- $keys := dict
   "api" (concat (list "POSTGRES_PASSWORD" "ELASTICSEARCH_API_KEY") $kafka)
-  "code-server" (concat (list "POSTGRES_PASSWORD") $kafka $lake)
+  "code-server" (concat (list "POSTGRES_PASSWORD" "SMTP_PASSWORD" "INCIDENT_WEBHOOK_URLS" "INCIDENT_WEBHOOK_SECRET") $kafka $lake)
   "daemon" (list "POSTGRES_PASSWORD")
   "simulator" $kafka
   "spark-executor" $lake
