@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -45,6 +48,7 @@ from clickstream_assets_tests.dagster_private import (
 )
 from clickstream_assets_tests.databases import environment, free_port, fresh_database
 from clickstream_assets_tests.defs.history import REPOSITORY, past_run, start_run, tick
+from clickstream_assets_tests.deploy.containers import wait_until
 from clickstream_assets_tests.mailbox import Mailbox, mailbox
 from clickstream_assets_tests.web import Answer, WebServer, web_server
 
@@ -431,6 +435,40 @@ def test_a_stream_that_stands_still_is_told_until_it_goes_on(
         write(None)
         assert shop.look() == "nothing is wrong"
     assert shop.subjects()[1:] == ["[clickstream] resolved: stream product_windows stands still"]
+
+
+@pytest.mark.long
+def test_a_daemon_whose_servers_are_away_has_people_told(shop: Shop, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("INCIDENT_SILENCES")
+    monkeypatch.setenv("DAGSTER_HOME", str(shop.folder))
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("KAFKA_TIMEOUT_SECONDS", "1")
+    told = {
+        "sensor_failed:new_records": "KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:",
+        "sensor_failed:new_stream_records": "POSTGRES_HOST=127.0.0.1",
+        "sensor_failed:unchecked_streams": "POSTGRES_HOST=127.0.0.1",
+        "stream_down:product_windows": "POSTGRES_HOST=127.0.0.1",
+    }
+
+    def reasons() -> dict[str, str]:
+        entries = [entry for posted in shop.posted() for entry in posted["opened"]]
+        return {f"{entry['kind']}:{entry['subject']}": entry["reason"] for entry in entries}
+
+    daemon = subprocess.Popen(
+        [Path(sys.executable).parent / "dagster-daemon", "run", "-m", "clickstream_assets.definitions"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: reasons().keys() == told.keys())
+    finally:
+        os.killpg(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+    assert {name: told[name] in reason for name, reason in reasons().items()} == dict.fromkeys(told, True)
+    # Each once, however often it was evaluated meanwhile.
+    assert sum(len(posted["opened"]) for posted in shop.posted()) == len(told)
+    assert len(shop.mails.mails) == len(shop.posted())
 
 
 def test_many_at_once_are_one_message(shop: Shop):
