@@ -113,10 +113,10 @@ listing(
     "/rejected",
     catalogue.REJECTED_COUNTS,
     "RejectedHour",
-    """List how many records were rejected, by hour of arrival, rule and field; the newest hour first, then the most.
+    """List how many records were rejected, by hour of arrival, rule and field; the newest hour first.
 
     The records themselves are not served: `clickstream rejected list` shows them.
     """,
-    order=["hour DESC", "records DESC"],
+    order=["hour DESC"],
     limit=100,
 )

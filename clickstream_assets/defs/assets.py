@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from functools import wraps
+from inspect import getdoc
 from typing import Any, TypeAlias
 
 import dagster as dg
@@ -144,7 +145,7 @@ def table_asset(
             metadata = body(**given)
             return {} if metadata is None else {name: metadata}
 
-        described = table_spec(*tables, name=name, description=body.__doc__, **spec)
+        described = table_spec(*tables, name=name, description=getdoc(body), **spec)
         return table_assets(described, is_daily=is_daily, op_tags=op_tags, retry=retry)(reported)
 
     return decorate

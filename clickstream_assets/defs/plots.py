@@ -7,7 +7,7 @@ from html import escape
 
 import dagster as dg
 
-_MARKUP = re.compile(r"([\\`*\[\]<>|~])")
+_MARKUP = re.compile(r"([\\`*\[\]<>|~:@]|(?<=[Ww]{3})\.)")
 _BAR_WIDTH = 320
 _ROW_HEIGHT = 22
 _HEAD_HEIGHT = 44
@@ -49,7 +49,7 @@ def bar_plot(title: str, unit: str, values: Mapping[str, float]) -> dg.MarkdownM
         f'font-size="12"><rect width="100%" height="100%" fill="white"/>{"".join(rows)}</svg>'
     )
     encoded = b64encode(picture.encode()).decode()
-    return dg.MetadataValue.md(f"![{_cell(title)}](data:image/svg+xml;base64,{encoded})")
+    return dg.MetadataValue.md(f"![{_as_it_is(title)}](data:image/svg+xml;base64,{encoded})")
 
 
 def shortened(text: str, most: int) -> str:
@@ -59,10 +59,16 @@ def shortened(text: str, most: int) -> str:
 
 def text_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
     """Lay rows out as a table; whole numbers get separators of thousands, and a text is shown as it is."""
-    lines = [titles, ["---"] * len(titles), *(map(_cell, row) for row in rows)]
+    cells = [[f"{cell:,}" if isinstance(cell, int) else _as_it_is(cell) for cell in row] for row in rows]
+    lines = [titles, ["---"] * len(titles), *cells]
     return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
-def _cell(value: object) -> str:
+def text_list(items: Iterable[str]) -> dg.MarkdownMetadataValue:
+    """Lay texts out as a list, each shown as it is: of a wide table the UI cuts off what is right."""
+    return dg.MetadataValue.md("\n".join(f"- {_as_it_is(item)}" for item in items) or "none")
+
+
+def _as_it_is(value: object) -> str:
     # Ids and values are what senders make them: no link, no picture and no HTML comes of one.
-    return f"{value:,}" if isinstance(value, int) else _MARKUP.sub(r"\\\1", " ".join(str(value).split()))
+    return _MARKUP.sub(r"\\\1", " ".join(str(value).split()))

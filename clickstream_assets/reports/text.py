@@ -30,7 +30,7 @@ FIGURES = {
 }
 STEPS = {"view": "Viewed", "add_to_cart": "Put into a cart", "purchase": "Purchased"}
 # Three counts that a reader might take for one; each is said where it stands.
-BUYERS_ARE = "Buyers purchased on this day, whatever they did before."
+BUYERS_ARE = "Buyers purchased on this day, whatever they did before; one can have several orders."
 STEPS_ARE = (
     "Users who viewed on this day, by the step that they came to from there in order and in time. Not all buyers came "
     "this way."
@@ -138,7 +138,7 @@ def _more(report: Report) -> Iterator[str]:
         yield f"{label:<15} {shown(name, figure(report, name)):>14}{changes}"
     if report["currencies"]:
         yield from ("", amounts_shown(report))
-    yield from ("", BUYERS_ARE)
+    yield from ("", *wrap(BUYERS_ARE, len(RULE)))
     if report["funnel"]:
         yield ""
         yield from _head("FROM VIEW TO PURCHASE")

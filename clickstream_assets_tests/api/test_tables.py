@@ -194,8 +194,8 @@ IDENTITIES: dict[str, Callable[[Row], object]] = {
         (
             "/api/rejected?limit=4",
             [
-                *[("missing", "product_id", 5, 2.5), ("missing", "user_id", 2, 1.0)],
-                *[("not_json", "(record)", 2, 1.0), ("mapper_parsing_exception", "price", 1, 0.5)],
+                *[("mapper_parsing_exception", "price", 1, 0.5), ("missing", "product_id", 5, 2.5)],
+                *[("missing", "user_id", 2, 1.0), ("not_json", "(record)", 2, 1.0)],
             ],
         ),
         ("/api/rejected?rule=missing&sort=records&order=asc&limit=1", [("missing", "user_id", 2, 1.0)]),

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from clickstream_assets.defs.plots import bar_plot, text_table
+from clickstream_assets.defs.plots import bar_plot, text_list, text_table
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -52,10 +52,13 @@ def test_a_plot_of_fractions_shows_two_decimals_and_one_of_nothing_says_so():
         ("out_of_range", "out_of_range"),
         ("a|b", r"a\|b"),
         ("two\nlines\tand a tab", "two lines and a tab"),
-        ("![x](http://example.org/x.png)", r"!\[x\](http://example.org/x.png)"),
+        ("![x](http://example.org/x.png)", r"!\[x\](http\://example.org/x.png)"),
+        ("www.example.org or ann@example.org", r"www\.example.org or ann\@example.org"),
         ("<img src=x>", r"\<img src=x\>"),
         ("`*\\", r"\`\*\\"),
     ],
 )
 def test_a_cell_shows_a_value_as_it_is_whoever_made_it(value: object, shown: str):
     assert text_table(["value"], [(value,)]).value == f"| value |\n| --- |\n| {shown} |"
+    if isinstance(value, str):
+        assert text_list([value, "other"]).value == f"- {shown}\n- other"

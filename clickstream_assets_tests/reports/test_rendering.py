@@ -58,7 +58,7 @@ def test_what_is_new_comes_after_it():
     assert "Bounce rate             18.23%            -     +0.00 pp" in more
     assert "Put into a cart      1,200     38.71%" in more
     # What the three counts of those who purchased mean.
-    assert "Buyers purchased on this day, whatever they did before." in more
+    assert "Buyers purchased on this day, whatever they did before; one" in more
     start = more.index("FROM VIEW TO PURCHASE") + 2
     assert " ".join(more[start : start + 3]).startswith(
         "Users who viewed on this day, by the step that they came to"
@@ -114,7 +114,7 @@ def test_the_page_is_well_formed_and_says_what_the_report_says():
     text = words(Page(html).text)
     for part in (
         "Events 28,123 -6.3% in 1 day",
-        "Buyers purchased on this day, whatever they did before. Buyers 434 13.11%",
+        "Buyers purchased on this day, whatever they did before; one can have several orders. Buyers 434 13.11%",
         "Not all buyers came this way. Viewed",
         "Carts, not users: one user can fill several, and buy without any.",
         "Window shoppers 2,876 86.89%",

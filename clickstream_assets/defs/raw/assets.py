@@ -1,6 +1,7 @@
 """From the Kafka topic to events: every record once, and in exactly one table."""
 
 from collections.abc import Mapping
+from datetime import UTC
 
 import dagster as dg
 
@@ -13,7 +14,7 @@ from clickstream_assets.catalogue import (
     WHOLE_RECORD,
 )
 from clickstream_assets.defs.assets import Metadata, table_asset, table_assets, table_spec
-from clickstream_assets.defs.plots import shortened, text_table
+from clickstream_assets.defs.plots import shortened, text_list
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.ingest.classification import classify_records, land_records
 from clickstream_assets.ingest.parsing import ValidationRules
@@ -114,17 +115,9 @@ def _rejected_samples(context: dg.AssetExecutionContext, lake: Lake, new: int) -
     shown = metadata_value(before, "samples")
     if shown and not new:
         return dg.MetadataValue.md(shown)
-    return text_table(
-        ["rule", "field", "value", "came (UTC)", "partition:offset"],
-        [
-            (
-                *(
-                    row["rule"],
-                    row["field"] or WHOLE_RECORD,
-                    shortened(row["rejected_value"] or "", SHOWN_CHARACTERS),
-                ),
-                *(f"{row['kafka_time']:%Y-%m-%d %H:%M:%S}", f"{row['partition']}:{row['offset']}"),
-            )
-            for row in rejected_samples(lake, SAMPLES_SHOWN)
-        ],
+    return text_list(
+        f"{row['rule']} {row['field'] or WHOLE_RECORD}: {shortened(row['rejected_value'] or '-', SHOWN_CHARACTERS)} "
+        f"(partition {row['partition']}, offset {row['offset']}, "
+        f"{row['kafka_time'].astimezone(UTC):%Y-%m-%d %H:%M} UTC)"
+        for row in rejected_samples(lake, SAMPLES_SHOWN)
     )
