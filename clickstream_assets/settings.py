@@ -154,8 +154,11 @@ class Settings(BaseSettings):
     allow_data_loss: bool = False
     """Go on when Kafka has deleted offsets that were never ingested."""
 
-    events_start_date: date = date(2010, 1, 1)
-    """First day of the daily partitions; events before it are rejected."""
+    events_start_date: date | None = None
+    """First day of the daily partitions; events before it are rejected. Dagster and the streams read it when they start
+    (default: 1 January of the year before the first ingest, kept with the lake from then on, as is an earlier day that
+    is set).
+    """
     max_clock_skew_seconds: int = Field(3600, ge=0)
     """Seconds by which an event's time may be ahead of its arrival in Kafka."""
     max_event_age_days: int | None = Field(None, ge=1)

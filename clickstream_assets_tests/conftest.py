@@ -28,6 +28,8 @@ FOR_A_FEW_ROWS = {
     "spark.sql.adaptive.enabled": "false",
     "spark.driver.extraJavaOptions": "-Dlog4j2.level=warn -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss8m",
 }
+# The tests' events are of days that mean something, and of public data sets; before anything reads it.
+os.environ.setdefault("EVENTS_START_DATE", "2010-01-01")
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -28,7 +28,7 @@ def test_without_any_variable_the_local_servers_and_duckdb_are_used(tmp_path: Pa
     assert settings.lake == str(tmp_path / ".clickstream" / "lake")
     assert settings.raw_logs == Path(".clickstream/raw_logs")
     assert settings.jars_path == Path.home() / ".cache" / "clickstream-assets"
-    assert settings.events_start_date == date(2010, 1, 1)
+    assert settings.events_start_date is None
     assert settings.allow_data_loss is False
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, timedelta
+from functools import reduce
+from operator import or_
 
 from clickstream_assets.analytics.sessions import SESSION_DAYS, without_bots
 from clickstream_assets.engine import DataFrame, as_view, functions_of
@@ -28,6 +31,13 @@ def between(rows: DataFrame, column: str, first: date, last: date) -> DataFrame:
     """Return the rows whose date in `column` is from `first` to `last`, both included."""
     F, _ = functions_of(rows)
     return rows.where((F.col(column) >= F.lit(first)) & (F.col(column) <= F.lit(last)))
+
+
+def within(rows: DataFrame, column: str, ranges: Iterable[tuple[date, date]]) -> DataFrame:
+    """Return the rows whose date in `column` is in one of the ranges, each from a first to a last day, included."""
+    F, _ = functions_of(rows)
+    conditions = [(F.col(column) >= F.lit(first)) & (F.col(column) <= F.lit(last)) for first, last in ranges]
+    return rows.where(reduce(or_, conditions, F.lit(False)))
 
 
 def persons_events(events: DataFrame, sessions: DataFrame, first: date, last: date) -> DataFrame:

@@ -38,7 +38,7 @@ def demo(
             # Looked at first: nobody should wait for the servers to learn of a misspelt name.
             EventFile(events)
         with exit_on_sigterm(), demo_home(once) as home, ExitStack() as stack:
-            run = Demo(home, once, stack, started)
+            run = Demo(home, once, stack, started, events)
             sent, made = run.feed(events, count, faults, seed)
             run.wait(sent, timeout)
             result = run.result(sent, made)

@@ -38,14 +38,17 @@ def list_command(
 ) -> None:
     """Show the rejected records: counted by rule and field, and the newest."""
     # Imported here, so that `clickstream --help` need not wait for DuckDB.
+    from clickstream_assets.ingest.parsing import BEFORE_START
     from clickstream_assets.ingest.rejected import (
         Selection,
         all_rejected,
         count_rejected,
         newest_rejected,
     )
+    from clickstream_assets.stores.start_date import start_date
 
-    lake = _lake(load_settings())
+    settings = load_settings()
+    lake = _lake(settings)
     selection = Selection(rule, field, value)
     if format == "json":
         for record in all_rejected(lake, selection):
@@ -56,6 +59,12 @@ def list_command(
     typer.echo(f"{total:,} {'record is' if total == 1 else 'records are'} rejected.")
     for group in groups:
         typer.echo(f"{group.records:>12,}  {group.rule}  {group.field or '(the record)'}")
+    if any(group.rule == BEFORE_START for group in groups):
+        typer.echo(
+            f"{BEFORE_START}: before {start_date(settings)}. To take these too, set EVENTS_START_DATE to an earlier "
+            "day, start Dagster and `clickstream stream` anew, and run "
+            f"`clickstream rejected replay --rule {BEFORE_START}`."
+        )
     newest = newest_rejected(lake, selection, limit)
     if newest:
         typer.echo("The newest, with partition and offset:")
@@ -94,8 +103,9 @@ def replay_command(
     from clickstream_assets.ingest.parsing import ValidationRules
     from clickstream_assets.ingest.rejected import Selection, all_rejected, send_again
     from clickstream_assets.stores.kafka.producer import KafkaSink
+    from clickstream_assets.stores.start_date import with_start_date
 
-    settings = load_settings()
+    settings = with_start_date(load_settings())
     now = (datetime.now(UTC) - EPOCH) // MICROSECOND
     records = all_rejected(_lake(settings), Selection(rule, field, value))
     how = (ValidationRules.of(settings), now, dict(_change(change) for change in changes or ()), drop or ())

@@ -33,6 +33,8 @@ def stream(
     """Windows, flash-sale alerts and live events, always on, until SIGTERM or Ctrl-C."""
     from dotenv import load_dotenv
 
+    from clickstream_assets.stores.start_date import with_start_date
+
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("clickstream_assets").setLevel(logging.INFO)
     # It prints the stack of every error that crosses from Python to Java; ours say in a line what they are.
@@ -42,7 +44,7 @@ def stream(
     # Dagster's instance is configured with variables that the settings only read from the file.
     load_dotenv(".env")
     try:
-        settings = load_settings()
+        settings = with_start_date(load_settings())
         if rebuild:
             _rebuild(settings)
         elif once:

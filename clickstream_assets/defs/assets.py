@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import date, timedelta
 from functools import wraps
 from inspect import getdoc
 from typing import Any, TypeAlias
@@ -18,6 +19,7 @@ from clickstream_assets.defs.steps import SOON, Retry, step
 from clickstream_assets.settings import load_settings
 
 Metadata: TypeAlias = Mapping[str, Any]
+"""Values by their names; of a daily asset one may be `ByDay`."""
 OWNERS = ["team:clickstream"]
 _SETTINGS = load_settings()
 
@@ -41,10 +43,18 @@ _FRESHNESS = {
 }
 """Freshness of the assets of each group; Dagster says of one that is not brought up to date in time that it is overdue.
 """
+PARTITION_ROW_COUNT = "dagster/partition_row_count"
 URGENT = {PRIORITY_TAG: "1"}
 """Tags of the steps between new events and new recommendations; all other steps of a run can wait for these."""
 LAST = {PRIORITY_TAG: "-1"}
 """Tags of steps that all others of a run come before."""
+
+
+@dataclass(frozen=True)
+class ByDay:
+    """A value of metadata that each day of a run has for itself; a day that is not among them has none."""
+
+    values: Mapping[date, Any]
 
 
 def table_spec(
@@ -165,7 +175,8 @@ def table_assets(
 
     Args:
         specs: made by `table_spec`.
-        is_daily: Whether they have a partition per day; a run takes a day, or several in a row at once.
+        is_daily: Whether they have a partition per day; a run takes a day, or several at once. The function has to ask
+            for `context`.
         op_tags: tags of their step.
         retry: how often, and when, the step is tried again.
     """
@@ -181,14 +192,15 @@ def table_assets(
         ]
 
         def results(reported: Mapping[str, Metadata], given: Mapping[str, Any]) -> list[dg.MaterializeResult]:
-            return [
-                dg.MaterializeResult(
-                    asset_key=spec.key,
-                    metadata={**_row_counts(spec, given, is_daily), **reported[spec.key.path[-1]]},
-                )
-                for spec in specs
-                if spec.key.path[-1] in reported
-            ]
+            made: list[dg.MaterializeResult] = []
+            for spec in specs:
+                if spec.key.path[-1] not in reported:
+                    continue
+                metadata: Metadata = {**_row_counts(spec, given, is_daily), **reported[spec.key.path[-1]]}
+                if is_daily:
+                    metadata = _report_days(given["context"], spec.key, metadata)
+                made.append(dg.MaterializeResult(asset_key=spec.key, metadata=metadata))
+            return made
 
         return dg.multi_asset(
             name=body.__name__,
@@ -202,18 +214,31 @@ def table_assets(
     return decorate
 
 
-def _row_counts(spec: dg.AssetSpec, given: Mapping[str, Any], is_daily: bool) -> dict[str, int]:
-    """Return the rows of an asset's first table: all of them, and of a daily asset those of the run."""
+def _row_counts(spec: dg.AssetSpec, given: Mapping[str, Any], is_daily: bool) -> dict[str, Any]:
+    """Return the rows of an asset's first table: all of them, and of a daily asset those of each day of the run."""
     tables = tables_in_lake(spec)
     if not tables:
         return {}
     snapshot = given["lake"].snapshot(tables[0])
     counts = {"dagster/row_count": snapshot.rows}
     if is_daily:
-        first, last = days_of(given["context"])
         per_day = snapshot.rows_by(str(tables[0].day))
-        counts["dagster/partition_row_count"] = sum(n for day, n in per_day.items() if first <= day <= last)
+        counts[PARTITION_ROW_COUNT] = ByDay({day: per_day.get(day, 0) for day in days_of(given["context"])})
     return counts
+
+
+def _report_days(context: dg.AssetExecutionContext, asset: dg.AssetKey, metadata: Metadata) -> Metadata:
+    """Report to Dagster what is each day's own, and the days beside the run's partitions; return what is all days'."""
+    shared = {name: value for name, value in metadata.items() if not isinstance(value, ByDay)}
+    by_day = {name: value.values for name, value in metadata.items() if isinstance(value, ByDay)}
+    partitions = set(context.partition_keys)
+    for day in days_of(context):
+        own = {name: values[day] for name, values in by_day.items() if day in values}
+        if str(day) in partitions:
+            context.add_asset_metadata(own, asset_key=asset, partition_key=str(day))
+        else:
+            context.log_event(dg.AssetMaterialization(asset, partition=str(day), metadata=shared | own))
+    return shared
 
 
 def _column_schema(table: Table) -> dg.TableSchema:

@@ -1,26 +1,47 @@
 """The days that daily assets share: which they are, how a run works through many, and which others a table reads."""
 
-from collections.abc import Callable, Iterable, Iterator
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache
+from typing import Self, TypeAlias
 
 import dagster as dg
 
 from clickstream_assets.catalogue import EVENTS, Table
-from clickstream_assets.defs.dagster_private import ListedDays
+from clickstream_assets.defs.dagster_private import (
+    FIRST_PARTITION_TAG,
+    LAST_PARTITION_TAG,
+    PARTITION_TAG,
+    ListedDays,
+)
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.ingest.reach import FUNNEL_DAYS_AFTER, REPORT_COMPARISON_DAYS, SESSION_DAYS
 from clickstream_assets.settings import load_settings
 from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.start_date import start_date
 
+MORE_DAYS_TAG = "clickstream/more_days"
+"""Tag of a run's days beside its partitions, which Dagster lets be no more than one range: days and `first/last`,
+separated by commas.
+"""
 # What a day's tables need in memory grows with its events; a run over many days takes them in chunks.
 ROWS_PER_CHUNK = 5_000_000
+# To compute so many rows again takes less time than another chunk.
+ROWS_PER_GAP = 100_000
+
+Range: TypeAlias = tuple[date, date]
+"""A first and a last day, both included."""
 
 
 @cache
 def daily() -> dg.DailyPartitionsDefinition:
     """UTC days by event time. Today is one of them: what is incomplete now is replaced when more arrives."""
-    return ListedDays(start_date=load_settings().events_start_date.isoformat(), timezone="UTC", end_offset=1)
+    first = start_date(load_settings())
+    return ListedDays(start_date=first.isoformat(), timezone="UTC", end_offset=1)
 
 
 def _around(asset: str, before: int, after: int = 0) -> dg.AssetDep:
@@ -37,24 +58,88 @@ SUMMARIES_BEFORE = _around("daily_summary", REPORT_COMPARISON_DAYS)
 """The days that a day's report compares it with."""
 
 
-def days_of(context: dg.AssetExecutionContext) -> tuple[date, date]:
-    """Return the first and last day of the run's partition, or range of partitions."""
-    window = context.partition_time_window
-    return window.start.date(), window.end.date() - timedelta(days=1)
+@dataclass(frozen=True)
+class Days:
+    """Days as ranges: in order, and none that touches the next."""
+
+    ranges: tuple[Range, ...]
+
+    @classmethod
+    def of(cls, days: Iterable[date]) -> Self:
+        """Put days together to ranges."""
+        ranges: list[Range] = []
+        for day in sorted(set(days)):
+            if ranges and day - ranges[-1][1] == timedelta(days=1):
+                ranges[-1] = (ranges[-1][0], day)
+            else:
+                ranges.append((day, day))
+        return cls(tuple(ranges))
+
+    @classmethod
+    def of_run(cls, tags: Mapping[str, str]) -> Self:
+        """Read the days of a run from its tags: those of its partitions, and of MORE_DAYS_TAG; none without any."""
+        day = tags.get(PARTITION_TAG)
+        first, last = tags.get(FIRST_PARTITION_TAG, day), tags.get(LAST_PARTITION_TAG, day)
+        texts = [f"{first}/{last}"] if first else []
+        texts += filter(None, tags.get(MORE_DAYS_TAG, "").split(","))
+        bounds = [[date.fromisoformat(bound) for bound in text.split("/")] for text in texts]
+        return cls.of(day for first_day, *last_day in bounds for day in _each(first_day, *last_day))
+
+    @property
+    def first(self) -> date:
+        """The first of all."""
+        return self.ranges[0][0]
+
+    @property
+    def last(self) -> date:
+        """The last of all."""
+        return self.ranges[-1][1]
+
+    def __iter__(self) -> Iterator[date]:
+        """Each day, in order."""
+        for first, last in self.ranges:
+            yield from _each(first, last)
+
+    def __contains__(self, day: date) -> bool:
+        """Return whether a day is one of them."""
+        return any(first <= day <= last for first, last in self.ranges)
+
+    def __str__(self) -> str:
+        """Write them as MORE_DAYS_TAG has them."""
+        return ",".join(str(first) if first == last else f"{first}/{last}" for first, last in self.ranges)
 
 
-def chunks(lake: Lake, first: date, last: date, table: Table = EVENTS) -> Iterator[tuple[date, date]]:
-    """Split days into chunks of at most ROWS_PER_CHUNK rows of a table, or single days, in order."""
+def _each(first: date, last: date | None = None) -> Iterator[date]:
+    last = last or first
+    return (first + timedelta(days=offset) for offset in range((last - first).days + 1))
+
+
+def days_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Days:
+    """Return the days of the run: of its partition, or range of partitions, and of MORE_DAYS_TAG."""
+    return Days.of_run(context.run.tags)
+
+
+def chunks(lake: Lake, days: Days, table: Table = EVENTS) -> Iterator[Range]:
+    """Split days into chunks of at most ROWS_PER_CHUNK rows of a table, or single days, in order.
+
+    A chunk goes on over other days where these have at most ROWS_PER_GAP rows.
+    """
     rows = lake.snapshot(table).rows_by(str(table.day))
-    start, held = first, 0
-    for offset in range((last - first).days + 1):
-        day = first + timedelta(days=offset)
+    there = sorted(rows)
+    chunk: Range | None = None
+    held = 0
+    for day in days:
         count = rows.get(day, 0)
-        if day > start and held + count > ROWS_PER_CHUNK:
-            yield start, day - timedelta(days=1)
-            start, held = day, 0
-        held += count
-    yield start, last
+        if chunk:
+            first, last = chunk
+            skipped = sum(rows[d] for d in there[bisect_right(there, last) : bisect_left(there, day)])
+            if skipped <= ROWS_PER_GAP and held + skipped + count <= ROWS_PER_CHUNK:
+                chunk, held = (first, day), held + skipped + count
+                continue
+            yield chunk
+        chunk, held = (day, day), count
+    if chunk:
+        yield chunk
 
 
 def replace_days(
@@ -68,13 +153,5 @@ def replace_days(
 
     Each chunk of days is one commit.
     """
-    ranges = [days_of(context)]
-    for day in more:
-        first, last = ranges[-1]
-        if len(ranges) > 1 and day - last == timedelta(days=1):
-            ranges[-1] = (first, day)
-        elif not ranges[0][0] <= day <= ranges[0][1]:
-            ranges.append((day, day))
-    for first, last in ranges:
-        for start, end in chunks(lake, first, last):
-            lake.replace(table, compute(start, end), days=(start, end))
+    for start, end in chunks(lake, Days.of([*days_of(context), *more])):
+        lake.replace(table, compute(start, end), days=(start, end))

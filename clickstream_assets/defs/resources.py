@@ -6,6 +6,7 @@ import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 from pydantic import PrivateAttr
 
+from clickstream_assets.defs.partitions import daily
 from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine, spark_session
 from clickstream_assets.settings import EngineName, Settings, load_settings
 from clickstream_assets.stores.kafka.topic import Topic
@@ -20,9 +21,10 @@ class SettingsResource(dg.ConfigurableResource):
     _settings: Settings | None = PrivateAttr(None)
 
     def get(self) -> Settings:
-        """Return the settings, read and validated at the first call."""
+        """Return the settings, read and validated at the first call, with the first day that the partitions have."""
         if self._settings is None:
-            self._settings = load_settings()
+            first = daily().start.date()
+            self._settings = load_settings().model_copy(update={"events_start_date": first})
         return self._settings
 
 

@@ -10,21 +10,14 @@ from typing import Any, Self, TypeAlias
 
 import dagster as dg
 
-from clickstream_assets.analytics.persons import EVENT_COLUMNS, SESSION_COLUMNS, between, persons_events
+from clickstream_assets.analytics.persons import EVENT_COLUMNS, SESSION_COLUMNS, persons_events, within
 from clickstream_assets.catalogue import EVENTS, SESSIONS, Table
-from clickstream_assets.defs.dagster_private import (
-    FIRST_PARTITION_TAG,
-    LAST_PARTITION_TAG,
-    PARTITION_TAG,
-    last_evaluation,
-)
-from clickstream_assets.defs.partitions import replace_days
+from clickstream_assets.defs.dagster_private import last_evaluation
+from clickstream_assets.defs.partitions import Days, days_of, replace_days
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.stores.lake import Lake
 
-Days: TypeAlias = tuple[date, date] | None
-"""The first and the last day; None for all that there are."""
 Context: TypeAlias = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 EVENTS_VERSION = "events_version"
 """Metadata of `sessions`: the version of `events` that they were made from."""
@@ -34,27 +27,25 @@ NO_DAY = "no day has changed"
 FULL_AUDIT_EVERY = timedelta(hours=24)
 
 
-def run_days(context: dg.AssetCheckExecutionContext) -> Days:
-    """Return the days of the run that a check is part of; all, where somebody runs the check by itself."""
-    tags = context.run.tags
-    day = tags.get(PARTITION_TAG)
-    first, last = tags.get(FIRST_PARTITION_TAG, day), tags.get(LAST_PARTITION_TAG, day)
-    return (date.fromisoformat(first), date.fromisoformat(last)) if first and last else None
+def run_days(context: dg.AssetCheckExecutionContext) -> Days | None:
+    """Return the days of the run that a check is part of; None for all, where somebody runs the check by itself."""
+    days = days_of(context)
+    return days if days.ranges else None
 
 
-def replaced_days(context: dg.AssetCheckExecutionContext, asset: str) -> Days:
-    """Return the days that an asset without partitions replaced in this run: all where it does not say which."""
+def replaced_days(context: dg.AssetCheckExecutionContext, asset: str) -> Days | None:
+    """Return the days that an asset without partitions replaced in this run; None for all, where it does not say."""
     event = context.instance.get_latest_materialization_event(dg.AssetKey(asset))
     first = metadata_value(event, REPLACED_FROM) if event and event.run_id == context.run.run_id else None
     if first is None:
         return None
-    return (date.fromisoformat(first) if first != NO_DAY else date.max, date.max)
+    return Days(((date.fromisoformat(first) if first != NO_DAY else date.max, date.max),))
 
 
-def rows_of(lake: Lake, table: Table, days: Days) -> DataFrame:
-    """Return the rows of some days; of a table without days, all."""
+def rows_of(lake: Lake, table: Table, days: Days | None) -> DataFrame:
+    """Return the rows of some days, or of all; of a table without days, all."""
     rows = lake.read(table)
-    return between(rows, table.day, *days) if table.day and days else rows
+    return within(rows, table.day, days.ranges) if table.day and days else rows
 
 
 def run_events(context: Context, lake: Lake, columns: Iterable[str] | None = None) -> DataFrame:

@@ -13,7 +13,8 @@ from clickstream_assets.analytics.measures import MONEY_SUM
 from clickstream_assets.analytics.sessions import spilled
 from clickstream_assets.catalogue import SESSIONS, Table
 from clickstream_assets.defs.checks import SAMPLES
-from clickstream_assets.defs.scope import Days, rows_of
+from clickstream_assets.defs.partitions import Days
+from clickstream_assets.defs.scope import rows_of
 from clickstream_assets.engine import DataFrame, functions_of
 from clickstream_assets.ingest.reach import SESSION_DAYS
 from clickstream_assets.stores.lake import Lake
@@ -30,7 +31,23 @@ def counts_by(lake: Lake, rows: DataFrame, column: str) -> dict[Any, int]:
     return {row[column]: row["rows"] for row in lake.engine.to_arrow(counted).to_pylist()}
 
 
-def sums(lake: Lake, table: Table, columns: Mapping[str, str], days: Days, where: str | None = None) -> Sums:
+def counts_by_day(lake: Lake, table: Table, days: Days, column: str, where: str | None = None) -> Sums:
+    """Return how many rows have each value of a column, per day; `where` is an SQL condition."""
+    day = str(table.day)
+    rows = rows_of(lake, table, days)
+    F, _ = functions_of(rows)
+    if where:
+        rows = rows.where(F.expr(where))
+    counted = rows.groupBy(day, column).agg(F.count(F.lit(1)).cast("long").alias("rows")).orderBy(day, column)
+    found: Sums = {}
+    for row in lake.engine.to_arrow(counted).to_pylist():
+        found.setdefault(row[day], {})[row[column]] = row["rows"]
+    return found
+
+
+def sums(
+    lake: Lake, table: Table, columns: Mapping[str, str], days: Days | None, where: str | None = None
+) -> Sums:
     """Return sums of columns per day, by the names that they are to have; `where` is an SQL condition."""
     day = str(table.day)
     rows = rows_of(lake, table, days)
@@ -47,7 +64,7 @@ def sums(lake: Lake, table: Table, columns: Mapping[str, str], days: Days, where
     }
 
 
-def sums_of_sessions(lake: Lake, events: DataFrame, days: Days, where: str | None = None) -> Sums:
+def sums_of_sessions(lake: Lake, events: DataFrame, days: Days | None, where: str | None = None) -> Sums:
     """Return `events` and `revenue` per day, as the sessions have them.
 
     What a session has after the midnight of its day is known from the events that lie within it.
@@ -55,25 +72,25 @@ def sums_of_sessions(lake: Lake, events: DataFrame, days: Days, where: str | Non
     Args:
         lake: where the sessions are.
         events: EVENTS rows, at least of the days and the two after.
-        days: the days.
+        days: the days; None for all that sessions reach.
         where: an SQL condition on sessions.
     """
     there = lake.snapshot(SESSIONS).rows_by("session_date")
     if not there:
         return {}
-    first, last = days or (min(there), max(there) + SESSION_REACH)
-    begun = (first - SESSION_REACH, last)
+    days = days or Days(((min(there), max(there) + SESSION_REACH),))
+    begun = Days.of(day - timedelta(days=before) for day in days for before in range(SESSION_DAYS + 1))
     columns = {"events": "total_events", "revenue": "revenue"}
     found = sums(lake, SESSIONS, columns, begun, where)
     sessions = rows_of(lake, SESSIONS, begun)
     F, _ = functions_of(sessions)
-    moved = spilled(events, sessions.where(F.expr(where)) if where else sessions, *begun)
+    moved = spilled(events, sessions.where(F.expr(where)) if where else sessions, begun.first, begun.last)
     for row in lake.engine.to_arrow(moved).to_pylist():
         into = found.setdefault(row["event_date"], {"events": 0, "revenue": Decimal(0)})
         for name in columns:
             found[row["session_date"]][name] -= row[name]
             into[name] += row[name]
-    return {day: figures for day, figures in found.items() if first <= day <= last}
+    return {day: figures for day, figures in found.items() if day in days}
 
 
 def compared(expected: Sums, actual: Sums, **more: Any) -> dg.AssetCheckResult:

@@ -9,7 +9,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache, partial
 from hashlib import blake2b
@@ -47,6 +47,8 @@ MAX_AMOUNT = Decimal(10) ** 10
 # Of objects and lists in each other. JSON leaves the limit to its reader; ours is far below Python's, which moves with
 # the caller's stack, so that batch and stream agree.
 MAX_DEPTH = 100
+BEFORE_START = "before_events_start_date"
+"""Rule that an event before EVENTS_START_DATE breaks."""
 # A time that is a number is in seconds since 1970, as Python's is, or from here on in milliseconds, as JavaScript's.
 _LATEST_SECONDS = 10**11
 _LATEST_MILLISECONDS = 10**14
@@ -64,8 +66,8 @@ class ValidationRules:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Take the bounds from the settings."""
-        start = datetime.combine(settings.events_start_date, time.min, UTC)
+        """Take the bounds from the settings; without EVENTS_START_DATE no event is too early."""
+        start = datetime.combine(settings.events_start_date or date.min, time.min, UTC)
         return cls(
             earliest=(start - EPOCH) // MICROSECOND,
             max_clock_skew=settings.max_clock_skew_seconds * SECOND,
@@ -167,7 +169,7 @@ def _time(payload: dict[str, Any], kafka_time: int, rules: ValidationRules) -> i
     number = Decimal(value)
     # Before any arithmetic, which an exponent may be too large for.
     if not -_LATEST_MILLISECONDS < number < _LATEST_MILLISECONDS:
-        raise Rejection(name, "before_start_date" if number < 0 else "in_the_future", value)
+        raise Rejection(name, BEFORE_START if number < 0 else "in_the_future", value)
     unit = SECOND if abs(number) < _LATEST_SECONDS else SECOND // 1000
     return _in_bounds(name, value, int(number * unit), kafka_time, rules)
 
@@ -187,7 +189,7 @@ def _microseconds(name: str, value: str, kafka_time: int, rules: ValidationRules
 
 def _in_bounds(name: str, value: Any, microseconds: int, kafka_time: int, rules: ValidationRules) -> int:
     if microseconds < rules.earliest:
-        raise Rejection(name, "before_start_date", value)
+        raise Rejection(name, BEFORE_START, value)
     if microseconds > kafka_time + rules.max_clock_skew:
         raise Rejection(name, "in_the_future", value)
     if rules.max_age and microseconds < kafka_time - rules.max_age:

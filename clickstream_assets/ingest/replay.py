@@ -1,19 +1,25 @@
 """Sends records to Kafka and the daily files, at a pace: those of a file, as `clickstream replay` does, or any."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
+from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
 from clickstream_assets.errors import InputError
-from clickstream_assets.ingest.files import EventFile
+from clickstream_assets.ingest.files import EventFile, KeyedValue
+from clickstream_assets.ingest.parsing import Rejection, ValidationRules, parse_event
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.daily_files import DailyFiles, event_day
 from clickstream_assets.stores.kafka.producer import KafkaSink
+from clickstream_assets.stores.start_date import require_not_before_start
 
+FIRST_EVENTS = 1000
+"""Events of a file that are looked at before it is sent."""
 _LONGEST_NAP_SECONDS = 0.1
 _SECONDS_BETWEEN_FLUSHES = 1.0
 
@@ -61,8 +67,8 @@ def run_replay(
         progress: Learns how far the run is.
 
     Raises:
-        InputError: the file cannot be used, or a record could not be delivered or written. What was
-            read before the error has been delivered.
+        InputError: the file cannot be used, its first events are before EVENTS_START_DATE, or a record could not be
+            delivered or written. What was read before the last of these errors has been delivered.
     """
     require_positive(rate=rate, limit=limit)
     events = EventFile(path)
@@ -71,9 +77,25 @@ def run_replay(
             f"{path} is one of the daily files in RAW_LOGS_PATH={settings.raw_logs}, to which a replay "
             "would append; leave the files out (--no-files)"
         )
+    if kafka and (day := first_day(settings, islice(events, FIRST_EVENTS))):
+        require_not_before_start(settings, day, str(path))
     records = ((key, value, event_day(value) if files else None) for key, value in islice(events, limit))
     sent = send_records(settings, records, rate=rate, kafka=kafka, files=files, stop=stop, progress=progress)
     return Replayed(sent, dict(events.skipped), events.format, tuple(events.examples))
+
+
+def first_day(settings: Settings, events: Iterable[KeyedValue]) -> date | None:
+    """Return the earliest day of what is a valid event, were no event too early; None where nothing is."""
+    rules = ValidationRules.of(
+        settings.model_copy(update={"events_start_date": None, "max_event_age_days": None})
+    )
+    now = (datetime.now(UTC) - EPOCH) // MICROSECOND
+    days = []
+    for _, value in events:
+        with suppress(Rejection):
+            event: Any = parse_event(value, now, rules)
+            days.append((EPOCH + event.event_time * MICROSECOND).date())
+    return min(days, default=None)
 
 
 def send_records(

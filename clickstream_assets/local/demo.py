@@ -23,7 +23,8 @@ from urllib.request import Request, urlopen
 from clickstream_assets import catalogue
 from clickstream_assets.engine import DuckDBEngine, functions_of
 from clickstream_assets.errors import LocalStackError
-from clickstream_assets.ingest.replay import run_replay
+from clickstream_assets.ingest.files import EventFile
+from clickstream_assets.ingest.replay import first_day, run_replay
 from clickstream_assets.local.children import Child, running
 from clickstream_assets.local.ports import free_port
 from clickstream_assets.local.postgres import Postgres
@@ -36,6 +37,7 @@ from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.stores.prepare import prepare_servers
+from clickstream_assets.stores.start_date import start_date
 from clickstream_assets.streaming.progress import progress_of
 
 PROJECT = Path(__file__).parents[2]
@@ -65,7 +67,9 @@ def demo_home(once: bool) -> Iterator[Path]:
 class Demo:
     """A running pipeline: the servers, Dagster and the API, until the exit stack closes."""
 
-    def __init__(self, home: Path, once: bool, stack: ExitStack, started: float) -> None:
+    def __init__(
+        self, home: Path, once: bool, stack: ExitStack, started: float, events: Path | None = None
+    ) -> None:
 
         self._started = started
         self._stack = stack
@@ -75,6 +79,7 @@ class Demo:
         os.environ["SPARK_CONFIG"] = json.dumps(spark)
         # The lake and the files of a temporary home are in it, whatever the user's own settings say.
         own = {"LAKE_PATH": str(home / "lake"), "RAW_LOGS_PATH": str(home / "raw_logs")} if once else {}
+        own |= self._start_date(events, own.get("LAKE_PATH"))
         self.dagster_port = free_port() if once else DAGSTER_PORT
         self.api_port = free_port() if once else load_settings().api_port
         programs = Path(sys.executable).parent
@@ -103,6 +108,19 @@ class Demo:
         self._run("The API", [clickstream, "api"], "api.log")
         # All at once: each takes some seconds to end.
         stack.callback(self._ask_to_stop)
+
+    def _start_date(self, events: Path | None, lake: str | None) -> dict[str, str]:
+        """Return the EVENTS_START_DATE that a file of old events needs; the first ingest keeps it with the lake."""
+        settings = load_settings()
+        if not events or settings.events_start_date:
+            return {}
+        first = first_day(settings, EventFile(events))
+        if first is None or first >= start_date(
+            settings.model_copy(update={"lake_path": lake or settings.lake_path})
+        ):
+            return {}
+        self._say(f"{events.name} begins on {first}: EVENTS_START_DATE={first}")
+        return {"EVENTS_START_DATE": first.isoformat()}
 
     def _run(self, name: str, command: list[str], log: str) -> None:
 
@@ -148,6 +166,7 @@ class Demo:
 
         deadline = time.monotonic() + timeout
         reported: set[tuple[str, str]] = set()
+        unfinished: set[str] | None = None
         while True:
             for child in self._children:
                 child.check()
@@ -159,8 +178,11 @@ class Demo:
                     self._say(f"run {run['runId'][:8]} of {run['jobName']}: {run['status'].lower()}")
                 if run["status"] == "FAILURE":
                     raise LocalStackError(f"run {run['runId']} failed:\n{self._failure(run['runId'])}")
-            # The tables that nobody waits for come last in a run.
-            if all(run["status"] == "SUCCESS" for run in runs) and self._is_served(sent):
+            waiting = {run["runId"] for run in runs if run["status"] != "SUCCESS"}
+            if unfinished is None and self._is_served(sent):
+                # The tables that nobody waits for come last in a run. Runs of days without events may follow.
+                unfinished = waiting
+            if unfinished is not None and not unfinished & waiting:
                 self._say("served")
                 return
             if time.monotonic() > deadline:

@@ -12,6 +12,7 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.simulator.shoppers import PERSON_SECONDS_PER_EVENT
 from clickstream_assets.simulator.stream import Faults, Made, RecordStream
 from clickstream_assets.simulator.traffic import Clock, Traffic
+from clickstream_assets.stores.start_date import require_not_before_start
 
 # A visit that is open at the end of the traffic runs on, so traffic that ends now would end in the future.
 _OPEN_VISITS = timedelta(hours=1)
@@ -84,6 +85,8 @@ def run_simulation(
         InputError: an option cannot be used, or a record could not be delivered or written.
     """
     traffic = plan_traffic(settings, options)
+    if options.kafka and not options.is_live:
+        require_not_before_start(settings, traffic.start.date(), "the simulated span")
     clock = _increasing_clock() if options.is_live else None
     stream = RecordStream(traffic, options.faults, plain=options.plain, clock=clock)
     rate = options.rate

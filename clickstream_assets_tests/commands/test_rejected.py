@@ -87,9 +87,14 @@ def test_a_changed_setting_lets_in_what_it_allows(
     assert json.loads(refused.stdout) == {
         "selected": 2,
         "sent": 0,
-        "still_rejected": {"before_start_date": 1, "not_json": 1},
+        "still_rejected": {"before_events_start_date": 1, "not_json": 1},
     }
-    assert "partition 0, offset 0: timestamp: before_start_date" in refused.stderr
+    assert "partition 0, offset 0: timestamp: before_events_start_date" in refused.stderr
+
+    assert (
+        "before_events_start_date: before 2010-01-01. To take these too, set EVENTS_START_DATE"
+        in run("list").stdout
+    )
 
     monkeypatch.setenv("EVENTS_START_DATE", "2000-01-01")
     assert json.loads(run("replay").stdout)["sent"] == 1

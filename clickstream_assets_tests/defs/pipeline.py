@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -13,7 +14,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from clickstream_assets.catalogue import Table
-from clickstream_assets.defs.dirty_days import dirty_days_sensor
+from clickstream_assets.defs.dirty_days import RefreshState, dirty_days_sensor
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets_tests.defs.history import tick
@@ -43,7 +44,8 @@ class Pipeline:
         self.instance = instance
         self._definitions = definitions
         self._refresh = definitions.resolve_job_def("refresh")
-        self._cursor: str | None = None
+        # Days without events, of which the tests' years have thousands, are looked at where a test is about them.
+        self._cursor: str | None = RefreshState(filled=date.max).model_dump_json()
         self._assets = set(self._refresh.asset_layer.executable_asset_keys)
         if only:
             # What a test does not look at need not be made.
@@ -101,6 +103,19 @@ class Pipeline:
         assert event
         assert event.asset_materialization
         return event.asset_materialization.metadata[name].value
+
+    def reported_by_day(self, asset: str, name: str) -> dict[str, Any]:
+        """A metadata value of an asset's last run, of each day that has it."""
+        key = dg.AssetKey(asset)
+        last = self.instance.get_latest_materialization_event(key)
+        assert last
+        records = self.instance.fetch_materializations(key, limit=10_000).records
+        found = {
+            str(record.partition_key): record.asset_materialization.metadata.get(name)
+            for record in records
+            if record.run_id == last.run_id and record.asset_materialization
+        }
+        return {day: value.value for day, value in sorted(found.items()) if value}
 
     def lake(self, table: Table) -> Rows:
         """A table of the lake, in the order of its key."""

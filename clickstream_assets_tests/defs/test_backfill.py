@@ -6,6 +6,7 @@ On real servers, with the runs that the sensors ask for.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from deltalake import DeltaTable, write_deltalake
 from clickstream_assets.catalogue import (
     CAMPAIGN_ATTRIBUTION,
     CATEGORY_CONVERSION,
+    DAILY_REPORT,
     DAILY_SUMMARY,
     FUNNEL,
     MET_PRODUCTS,
@@ -125,6 +127,15 @@ def visits(pipeline: Pipeline, user: str) -> list[tuple[date, int]]:
     return sorted((row["session_date"], row["total_events"]) for row in rows if row["user_id"] == user)
 
 
+def summed(changes: dict[str, dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+    """The changes of all days together, by table."""
+    totals: dict[str, Counter[str]] = {}
+    for of_day in changes.values():
+        for table, counts in of_day.items():
+            totals.setdefault(table, Counter()).update(counts)
+    return {table: dict(counts) for table, counts in totals.items()}
+
+
 def test_a_range_in_one_run_is_the_same_as_parts_of_it_in_any_order(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):
@@ -161,7 +172,15 @@ def test_new_events_are_served_a_late_one_repairs_them_and_running_again_changes
     repaired = daily_tables(pipeline)
     assert repaired != served
     assert visits(pipeline, "bat") == [(date(2024, 5, 2), 3)]
-    assert pipeline.reported("published_days", "changes") == {
+    changes = pipeline.reported_by_day("published_days", "changes")
+    assert list(changes) == DAYS[1:]
+    # The visit that was in the night after the second day is no longer one of the third.
+    assert [changes[day]["clickstream_sessions"] for day in DAYS[1:]] == [
+        {"rows": 8, "inserted": 0, "updated": 1, "deleted": 0},
+        {"rows": 6, "inserted": 0, "updated": 0, "deleted": 1},
+        {"rows": 6, "inserted": 0, "updated": 0, "deleted": 0},
+    ]
+    assert summed(changes) == {
         # The visit on 2 May is longer, and the one on 3 May is part of it.
         "clickstream_sessions": {"rows": 20, "inserted": 0, "updated": 1, "deleted": 1},
         "user_segments": {"rows": 13, "inserted": 0, "updated": 1, "deleted": 0},
@@ -184,11 +203,52 @@ def test_new_events_are_served_a_late_one_repairs_them_and_running_again_changes
     pipeline.refresh(FIRST, LAST)
     assert daily_tables(pipeline) == repaired
     for changes in (
-        *pipeline.reported("published_days", "changes").values(),
+        *summed(pipeline.reported_by_day("published_days", "changes")).values(),
         pipeline.reported("product_recommendations", "changes"),
     ):
         assert changes.pop("rows") > 0
         assert changes == {"inserted": 0, "updated": 0, "deleted": 0}
+
+
+def test_metadata_of_a_range_says_for_each_day_what_is_that_days(pipeline: Pipeline):
+    pipeline.ingest(*FOUR_DAYS)
+    pipeline.refresh(FIRST, LAST)
+    published: Counter[str] = Counter()
+    for table in (*DAILY, DAILY_REPORT):
+        rows = Counter(str(row[str(table.day)]) for row in pipeline.lake(table))
+        per_day = {day: rows[day] for day in DAYS}
+        assert pipeline.reported_by_day(table.name, "dagster/partition_row_count") == per_day
+        assert pipeline.reported(table.name, "dagster/row_count") == rows.total()
+        published += rows
+    assert pipeline.reported_by_day("published_days", "dagster/partition_row_count") == dict(published)
+    for asset, name in (
+        ("sessions", "sessions_by_step"),
+        ("user_segments", "users_by_segment"),
+        ("product_performance", "most_viewed_products"),
+        ("category_conversion", "conversion_by_category"),
+        ("daily_summary", "events_by_day"),
+        ("funnel", "users_by_step"),
+        ("daily_report", "report"),
+    ):
+        shown = pipeline.reported_by_day(asset, name)
+        assert list(shown) == DAYS
+        assert all(day in text for day, text in shown.items())
+        assert len(set(shown.values())) == len(DAYS)
+    # Only two of the days have an order.
+    assert list(pipeline.reported_by_day("campaign_attribution", "revenue_by_campaign")) == DAYS[1:3]
+
+
+def test_days_far_apart_are_one_run_which_touches_none_between(pipeline: Pipeline):
+    strays = ["2024-03-01", "2024-04-10", "2024-05-20"]
+    pipeline.ingest(*(event(f"{day[5:]} 10:00", "ann") for day in [*strays, "2024-06-20"]))
+    assert pipeline.catch_up() == [("2024-06-20", "2024-06-20"), (strays[0], strays[0])]
+    daily_tables(pipeline)
+    assert sorted(str(row["session_date"]) for row in pipeline.served(SESSIONS)) == [*strays, "2024-06-20"]
+    assert [str(row["report_date"]) for row in pipeline.served(DAILY_REPORT)] == [*strays, "2024-06-20"]
+    for key in (*DAILY_ASSETS, dg.AssetKey("daily_report")):
+        assert pipeline.instance.get_materialized_partitions(key) == {*strays, "2024-06-20"}
+        assert list(pipeline.reported_by_day(key.path[-1], "dagster/partition_row_count")) == strays
+    assert pipeline.reported_by_day("sessions", "dagster/partition_row_count") == dict.fromkeys(strays, 1)
 
 
 def test_a_model_that_is_served_again_is_the_one_that_is_served(

@@ -70,6 +70,14 @@ def test_the_days_are_those_that_dagster_would_list(monkeypatch: pytest.MonkeyPa
             assert list(daily().get_partition_keys()) == list(theirs.get_partition_keys())
             assert len(daily().get_partition_keys()) == 65 + (now.day - 1)
         assert list(daily().get_partition_keys(now)) == list(theirs.get_partition_keys(now))
+        assert parameters(daily().get_partition_keys_in_range) == parameters(
+            theirs.get_partition_keys_in_range
+        )
+        some = dg.PartitionKeyRange("2024-02-28", "2024-03-02")
+        with freeze_time(now):
+            assert list(daily().get_partition_keys_in_range(some)) == list(
+                theirs.get_partition_keys_in_range(some)
+            )
         with freeze_time(datetime(2024, 2, 1, tzinfo=UTC)):
             assert list(daily().get_partition_keys()) == []
     finally:

@@ -12,6 +12,8 @@ from dagster import DagsterRun, DagsterRunStatus
 
 from clickstream_assets.defs import dirty_days
 from clickstream_assets.defs.dirty_days import REQUEST_TAG, RefreshState, dirty_days_sensor
+from clickstream_assets.defs.partitions import MORE_DAYS_TAG, Days
+from clickstream_assets_tests.dagster_private import freeze_time
 from clickstream_assets_tests.defs.history import (
     CHECKS_OF_EVENTS,
     check_events,
@@ -31,7 +33,8 @@ class Refreshing:
     def __init__(self, instance: dg.DagsterInstance, definitions: dg.Definitions) -> None:
         self.instance = instance
         self._definitions = definitions
-        self.cursor: str | None = None
+        # The days that were never made are looked at where a test is about them.
+        self.cursor: str | None = RefreshState(filled=date.max).model_dump_json()
 
     def report(self, *days: str) -> None:
         """`events` reports days that its new rows make dirty, and its checks pass."""
@@ -100,42 +103,46 @@ def test_one_day_is_a_run_with_the_models_and_what_is_served(refreshing: Refresh
 
 
 RANGES = {
-    "days in a row are one run, whichever batch reported them": ("05-03 05-01, 05-02 05-01", "05-01 05-03"),
-    "they go on over the end of a month": ("02-28 02-29 03-01", "02-28 03-01"),
-    "a week-end without events does not part them": ("05-02 05-03 05-06 05-10", "05-02 05-06"),
-    "days around the one that has waited longest come along": (
-        "05-08, 05-01 05-05 05-07 05-10 05-20",
-        "05-05 05-10",
+    "days in a row are one range, whichever batch reported them": (
+        "05-03 05-01, 05-02 05-01",
+        "05-01/05-03",
+    ),
+    "they go on over the end of a month": ("02-28 02-29 03-01", "02-28/03-01"),
+    "a week-end without events does not part them": ("05-02 05-03 05-06 05-10", "05-02/05-06, 05-10"),
+    "the day that has waited longest comes first, with those around it, and all others come along": (
+        "05-08, 04-01 04-20 04-22 05-05 05-07 05-10 05-20",
+        "05-05/05-10, 04-01, 04-20/04-22, 05-20",
     ),
 }
 
 
 @pytest.mark.parametrize(("reports", "expected"), RANGES.values(), ids=RANGES)
-def test_a_run_takes_the_days_around_the_one_that_has_waited_longest(
-    refreshing: Refreshing, reports: str, expected: str
-):
-    refreshing.cursor = RefreshState(newest_is_next=False).model_dump_json()
+def test_a_run_of_old_days_takes_many_ranges_at_once(refreshing: Refreshing, reports: str, expected: str):
+    refreshing.cursor = RefreshState(newest_is_next=False, filled=date.max).model_dump_json()
     for report in reports.split(", "):
         refreshing.report(*(f"2024-{day}" for day in report.split()))
-    assert days(refreshing.ask().tags) == tuple(f"2024-{day}" for day in expected.split())
+    tags = refreshing.ask().tags
+    first, *more = ("/".join(f"2024-{day}" for day in text.split("/")) for text in expected.split(", "))
+    assert "/".join(days(tags)) == first
+    assert tags.get(MORE_DAYS_TAG, "") == ",".join(more)
 
 
-def test_ranges_come_one_after_another_each_with_all_that_rests_on_it(refreshing: Refreshing):
+def test_the_newest_days_come_first_then_the_others_each_with_all_that_rests_on_it(refreshing: Refreshing):
     refreshing.report("2024-05-01", "2024-05-02", "2024-05-10", "2024-06-01")
     requests = []
-    for expected in (
-        ("2024-06-01", "2024-06-01"),
-        ("2024-05-01", "2024-05-02"),
-        ("2024-05-10", "2024-05-10"),
+    for expected, more in (
+        (("2024-06-01", "2024-06-01"), None),
+        (("2024-05-01", "2024-05-02"), "2024-05-10"),
     ):
         request = refreshing.ask()
         assert days(request.tags) == expected
+        assert request.tags.get(MORE_DAYS_TAG) == more
         # With a part of the job alone, a day's report would have the carts and customers of before.
         assert request.asset_selection is None
         refreshing.run(request)
         requests.append(request)
     assert refreshing.look() == UP_TO_DATE
-    assert len({request.run_key for request in requests}) == 3
+    assert len({request.run_key for request in requests}) == 2
 
 
 def test_a_late_event_in_every_ingest_does_not_keep_today_waiting(refreshing: Refreshing):
@@ -148,18 +155,80 @@ def test_a_late_event_in_every_ingest_does_not_keep_today_waiting(refreshing: Re
     assert asked == ["2024-05-11", "2024-05-01", "2024-05-11", "2024-05-01"]
 
 
-def test_hundreds_of_stray_old_days_do_not_keep_today_waiting(refreshing: Refreshing):
+def test_four_hundred_stray_old_days_are_four_runs_after_that_of_today(refreshing: Refreshing):
     today = date(2024, 5, 11)
     strays = [today - timedelta(days=11 * number) for number in range(1, 401)]
     refreshing.report(*map(str, strays))
     refreshing.report(str(today))
     asked = []
-    for _ in range(3):
-        request = refreshing.ask()
-        asked.append(days(request.tags)[1])
+    while isinstance(request := refreshing.look(), dg.RunRequest):
+        asked.append(list(Days.of_run(request.tags)))
+        # Dagster's index of tags takes no longer ones.
+        assert max(map(len, request.tags.values())) < 2_600
         refreshing.run(request)
+    assert [len(its) for its in asked] == [1, 100, 100, 100, 100]
+    assert asked[0] == [today]
+    assert sorted(day for its in asked[1:] for day in its) == sorted(strays)
+
+
+def test_stray_days_wait_for_today_no_more_than_once_each(refreshing: Refreshing):
+    today = date(2024, 5, 11)
+    refreshing.report(*(str(today - timedelta(days=11 * number)) for number in range(1, 150)))
+    asked = []
+    for _ in range(4):
         refreshing.report(str(today))
-    assert asked == [str(today), str(min(strays)), str(today)]
+        request = refreshing.ask()
+        asked.append(len(list(Days.of_run(request.tags))))
+        refreshing.run(request)
+    # Today is in line too, as it is dirty once more.
+    assert asked == [1, 100, 1, 50]
+
+
+def test_stray_days_that_fail_do_not_hold_up_the_others(refreshing: Refreshing):
+    days_of_may = [f"2024-05-{day:02}" for day in range(1, 31, 5)]
+    refreshing.report(*days_of_may)
+    broken = date(2024, 5, 6)
+    done: set[date] = set()
+    runs = 0
+    while len(done) < 5:
+        its = set(Days.of_run((request := refreshing.ask()).tags))
+        refreshing.run(request, FAILURE if broken in its else SUCCESS, seconds_ago=600)
+        done |= set() if broken in its else its
+        runs += 1
+    assert broken not in done
+    assert runs <= 12
+
+
+def test_days_that_were_never_made_are_asked_for_once_a_day_when_all_else_is_done(
+    refreshing: Refreshing, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
+):
+    graph = definitions.resolve_asset_graph()
+    daily_assets = [
+        key for key in graph.materializable_asset_keys if graph.get(key).partitions_def is not None
+    ]
+    shop = dg.DailyPartitionsDefinition(start_date="2024-05-01", timezone="UTC", end_offset=1)
+    monkeypatch.setattr(dirty_days, "daily", lambda: shop)
+    refreshing.cursor = None
+    with freeze_time(datetime(2024, 5, 9, 12, tzinfo=UTC)):
+        # A house without an event has nothing to make.
+        assert refreshing.look() == UP_TO_DATE
+        refreshing.report("2024-05-04", "2024-05-07")
+        request = refreshing.ask()
+        made = list(Days.of_run(request.tags))
+        assert made == [date(2024, 5, day) for day in (4, 5, 6, 7)]
+        for asset in daily_assets:
+            for day in made:
+                refreshing.instance.report_runless_asset_event(
+                    dg.AssetMaterialization(asset, partition=str(day))
+                )
+        refreshing.run(request)
+        # Before the first event, and after the newest.
+        asked: list[date] = []
+        while isinstance(more := refreshing.look(), dg.RunRequest):
+            asked += Days.of_run(more.tags)
+            refreshing.run(more)
+        assert {day.day for day in asked} >= {1, 2, 3, 8, 9}
+        assert refreshing.look() == UP_TO_DATE
 
 
 def test_a_day_that_fails_each_time_does_not_keep_another_waiting(refreshing: Refreshing):

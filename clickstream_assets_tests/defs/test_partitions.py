@@ -13,6 +13,7 @@ from clickstream_assets.defs.partitions import (
     SESSIONS_AROUND,
     SESSIONS_BEFORE,
     SUMMARIES_BEFORE,
+    Days,
     chunks,
     daily,
     days_of,
@@ -63,7 +64,7 @@ def test_chunks_are_as_large_as_memory_allows(
     monkeypatch.setattr(partitions, "ROWS_PER_CHUNK", 5)
     lake = lake_with(tmp_path, duckdb_engine, events_per_day)
     last = MAY + timedelta(days=len(events_per_day) - 1)
-    assert list(chunks(lake, MAY, last)) == [
+    assert list(chunks(lake, Days(((MAY, last),)))) == [
         (MAY + timedelta(days=start), MAY + timedelta(days=end)) for start, end in expected
     ]
 
@@ -89,24 +90,26 @@ def test_a_table_of_its_own_size_has_chunks_of_its_own(
     rows = pa.Table.from_pylist(customers, schema=CUSTOMER_SEGMENTS.arrow)
     lake.replace(CUSTOMER_SEGMENTS, duckdb_engine.from_arrow(rows))
     second = MAY + timedelta(days=1)
-    assert list(chunks(lake, MAY, second)) == [(MAY, second)]
-    assert list(chunks(lake, MAY, second, CUSTOMER_SEGMENTS)) == [(MAY, MAY), (second, second)]
+    both = Days.of([MAY, second])
+    assert list(chunks(lake, both)) == [(MAY, second)]
+    assert list(chunks(lake, both, CUSTOMER_SEGMENTS)) == [(MAY, MAY), (second, second)]
 
 
 def test_chunks_of_a_lake_without_events_are_all_days_at_once(tmp_path: Path, duckdb_engine: DuckDBEngine):
     lake = Lake(str(tmp_path), duckdb_engine)
-    assert list(chunks(lake, MAY, MAY + timedelta(days=364))) == [(MAY, MAY + timedelta(days=364))]
+    year = Days(((MAY, MAY + timedelta(days=364)),))
+    assert list(chunks(lake, year)) == list(year.ranges)
 
 
-def test_a_partition_is_one_day():
+def test_a_partition_is_one_day(instance: dg.DagsterInstance):
     seen = []
 
     @dg.asset(partitions_def=daily())
     def days(context: dg.AssetExecutionContext) -> None:
         seen.append(days_of(context))
 
-    days(dg.build_asset_context(partition_key="2024-05-01"))
-    assert seen == [(MAY, MAY)]
+    dg.materialize([days], instance=instance, partition_key="2024-05-01")
+    assert [each.ranges for each in seen] == [((MAY, MAY),)]
 
 
 @pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`")
@@ -125,7 +128,49 @@ def test_a_range_of_partitions_is_its_first_and_last_day(instance: dg.DagsterIns
             "dagster/asset_partition_range_end": "2024-05-04",
         },
     )
-    assert seen == [(MAY, date(2024, 5, 4))]
+    assert [each.ranges for each in seen] == [((MAY, date(2024, 5, 4)),)]
+
+
+def test_a_run_can_be_of_more_days_than_its_partitions():
+    tags = {
+        "dagster/asset_partition_range_start": "2024-05-03",
+        "dagster/asset_partition_range_end": "2024-05-04",
+    }
+    days = Days.of_run({**tags, "clickstream/more_days": "2024-03-30/2024-04-01,2024-05-05,2024-06-01"})
+    assert str(days) == "2024-03-30/2024-04-01,2024-05-03/2024-05-05,2024-06-01"
+    assert [day.day for day in days] == [30, 31, 1, 3, 4, 5, 1]
+    assert (days.first, days.last) == (date(2024, 3, 30), date(2024, 6, 1))
+    assert [date(2024, 4, 1) in days, date(2024, 4, 2) in days] == [True, False]
+    assert Days.of_run({}).ranges == ()
+
+
+@pytest.mark.parametrize(
+    ("events_per_day", "days", "expected"),
+    [
+        # Nothing lies between them.
+        ([1, 0, 0, 1], [0, 3], [(0, 3)]),
+        # Little does: computing it again is cheaper than another chunk.
+        ([1, 2, 0, 1], [0, 3], [(0, 3)]),
+        ([1, 3, 0, 1], [0, 3], [(0, 0), (3, 3)]),
+        # What is between counts too.
+        ([2, 2, 2, 0], [0, 2, 3], [(0, 0), (2, 3)]),
+        ([0, 9, 0, 0], [0, 2, 3], [(0, 0), (2, 3)]),
+    ],
+)
+def test_a_chunk_goes_on_over_days_between_where_these_have_few_events(
+    tmp_path: Path,
+    duckdb_engine: DuckDBEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    events_per_day: list[int],
+    days: list[int],
+    expected: list[tuple[int, int]],
+):
+    monkeypatch.setattr(partitions, "ROWS_PER_CHUNK", 5)
+    monkeypatch.setattr(partitions, "ROWS_PER_GAP", 2)
+    lake = lake_with(tmp_path, duckdb_engine, events_per_day)
+    assert list(chunks(lake, Days.of(MAY + timedelta(days=day) for day in days))) == [
+        (MAY + timedelta(days=start), MAY + timedelta(days=end)) for start, end in expected
+    ]
 
 
 def test_today_can_be_materialized_and_tomorrow_cannot():

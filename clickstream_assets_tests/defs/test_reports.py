@@ -192,9 +192,9 @@ def run_mail(pipeline: Pipeline, definitions: dg.Definitions, day: str) -> Any:
     )
     request = report_published(context)
     assert isinstance(request, dg.RunRequest)
-    assert request.partition_key == day
+    assert request.run_config == {"ops": {"report_mail": {"config": {"days": [day]}}}}
     definitions.resolve_job_def(report_mail_job.name).execute_in_process(
-        instance=pipeline.instance, partition_key=request.partition_key
+        instance=pipeline.instance, run_config=request.run_config
     )
     return pipeline.reported("report_mail", "mailed")
 
@@ -238,43 +238,38 @@ def test_the_morning_brings_the_day_up_to_date_and_mails_its_report_once_to_each
     assert [message_id for _, message_id in sent] == [mail["Message-ID"] for *_, mail in received.mails]
 
 
-def test_a_range_of_days_mails_the_newest_and_a_busy_server_is_tried_for_an_hour(
+def test_the_day_before_is_mailed_unless_days_are_named_and_a_busy_server_is_tried_for_an_hour(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):
-    days = [date(2024, 5, 1), date(2024, 5, 2)]
+    now = datetime.now(UTC)
+    yesterday, before = (now.date() - timedelta(days=number) for number in (1, 2))
     with connect(pipeline.settings) as connection:
-        for day in days:
+        for day in (before, yesterday):
             connection.execute(
                 "INSERT INTO daily_report (report_date, generated_at, report) VALUES (%s, now(), %s)",
-                [day, json.dumps(make_report(day, DayRows(), {}, datetime.now(UTC)))],
+                [day, json.dumps(make_report(day, DayRows(), {}, now))],
             )
-    newest = dg.build_asset_context(partition_key="2024-05-02", instance=pipeline.instance)
     settings = SettingsResource()
 
-    def mail(**config: bool) -> Any:
+    def mail(*days: str) -> Any:
         dg.materialize(
             [report_mail],
             instance=pipeline.instance,
             resources={"settings": settings},
-            run_config=dg.RunConfig({"report_mail": MailConfig(**config)}),
-            tags=dict(
-                zip(
-                    ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end"),
-                    map(str, days),
-                    strict=True,
-                )
-            ),
+            run_config=dg.RunConfig({"report_mail": MailConfig(days=list(days))}),
         )
         return pipeline.reported("report_mail", "mailed")
 
     busy = "busy@example.com"
     with mails_to(monkeypatch, busy, "ann@example.com", refused=(busy,)) as received:
         with pytest.raises(dg.RetryRequested) as raised:
-            report_mail(newest, MailConfig(), settings=settings)
+            report_mail(MailConfig(), settings=settings)
         assert 3000 <= raised.value.max_retries * raised.value.seconds_to_wait <= 4500
         received.refused = ()
-        assert mail() == [f"2024-05-02 to {busy}"]
-        assert mail(every_day=True) == [f"2024-05-01 to {busy}", "2024-05-01 to ann@example.com"]
+        assert mail() == [f"{yesterday} to {busy}"]
+        assert mail(str(before), str(yesterday)) == [f"{before} to {busy}", f"{before} to ann@example.com"]
+        with pytest.raises(dg.Failure, match=r"days=\['yesterday'\]: .*; write each as 2026-01-31"):
+            report_mail(MailConfig(days=["yesterday"]), settings=settings)
     assert [to for _, to, _ in received.mails] == ["ann@example.com", busy, busy, "ann@example.com"]
 
 

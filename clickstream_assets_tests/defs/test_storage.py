@@ -57,6 +57,39 @@ def test_it_goes_on_when_its_connections_were_cut(settings: Settings, tmp_path: 
         assert len(instance.fetch_materializations(dg.AssetKey("sessions"), limit=10).records) == 2
 
 
+@pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`")
+def test_what_a_run_plans_and_makes_for_many_days_is_written_at_once(settings: Settings, tmp_path: Path):
+    year = dg.DailyPartitionsDefinition(start_date="2023-01-01", end_date="2024-01-01", timezone="UTC")
+    one_run = dg.BackfillPolicy.single_run()
+
+    @dg.asset(partitions_def=year, backfill_policy=one_run)
+    def first() -> None: ...
+
+    @dg.asset(partitions_def=year, backfill_policy=one_run, deps=[first])
+    def second() -> None: ...
+
+    tags = {
+        "dagster/asset_partition_range_start": "2023-01-01",
+        "dagster/asset_partition_range_end": "2023-12-31",
+    }
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        run = dg.materialize([first, second], instance=instance, tags=tags)
+        found = query(
+            settings,
+            "SELECT dagster_event_type, asset_key, count(*)::int, count(DISTINCT partition)::int, "
+            "count(DISTINCT xmin::text)::int FROM event_logs WHERE partition IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2",
+        )
+        assert found == [
+            (event, f'["{asset}"]', 365, 365, 1)
+            for event in ("ASSET_MATERIALIZATION", "ASSET_MATERIALIZATION_PLANNED")
+            for asset in ("first", "second")
+        ]
+        for asset in ("first", "second"):
+            (record,) = instance.get_asset_records([dg.AssetKey(asset)])
+            assert record.asset_entry.last_run_id == run.run_id
+            assert len(instance.get_materialized_partitions(dg.AssetKey(asset))) == 365
+
+
 def test_a_cloud_login_takes_its_passwords_from_the_provider(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

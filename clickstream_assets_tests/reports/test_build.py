@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from clickstream_assets.catalogue import (
     CUSTOMER_SEGMENTS,
     DAILY_REPORT,
     DAILY_SUMMARY,
+    EVENTS,
     FUNNEL,
     PRODUCT_PERFORMANCE,
     USER_SEGMENTS,
@@ -32,7 +33,7 @@ from clickstream_assets.engine import Engine
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests.analytics import by_hand
 from clickstream_assets_tests.analytics.days import FIRST, LAST, load, simulated_lines
-from clickstream_assets_tests.analytics.records import at, money
+from clickstream_assets_tests.analytics.records import at, event_table, money
 
 NOW = datetime(2024, 5, 4, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -73,6 +74,7 @@ def write_tables(lake: Lake, lines: list[bytes]) -> None:
     """The tables that a report is made of."""
     engine = lake.engine
     events, visits = load(engine, lines)
+    lake.append_batch(EVENTS, events, 1)
     persons = persons_events(events, visits, FIRST, LAST)
     segments = user_segments(persons)
     days = (FIRST, LAST)
@@ -115,7 +117,7 @@ def test_reports_say_what_plain_loops_find_and_stay_as_long_as_that_is_so(engine
     write_tables(lake, lines)
     days = [FIRST, FIRST + timedelta(days=1), LAST]
     # A day after the others, which has no events.
-    assert update_reports(lake, FIRST, LAST + timedelta(days=1), NOW) == [*days, LAST + timedelta(days=1)]
+    assert update_reports(lake, [*days, LAST + timedelta(days=1)], NOW) == [*days, LAST + timedelta(days=1)]
     reports = report_rows(lake, FIRST, LAST + timedelta(days=1))
 
     for day in days:
@@ -169,7 +171,7 @@ def test_reports_say_what_plain_loops_find_and_stay_as_long_as_that_is_so(engine
     )
 
     version = lake.snapshot(DAILY_REPORT).version
-    assert update_reports(lake, FIRST, LAST, NOW + HOUR) == []
+    assert update_reports(lake, days, NOW + HOUR) == []
     assert lake.snapshot(DAILY_REPORT).version == version
 
 
@@ -182,9 +184,14 @@ def test_what_changes_customers_or_carts_makes_the_reports_of_all_later_days_aga
     fingerprints = [f"of {day}" for day in days]
     from_rows(lake, CUSTOMER_SEGMENT_DAYS, made_from(*fingerprints))
     from_rows(lake, CUSTOMER_SEGMENTS, [customer(day, "ann", "champions") for day in days])
+    # Before the first event of all there is nothing to report.
+    assert update_reports(lake, days, NOW) == []
+    first = event_table([{"user_id": "ann", "event_time": datetime.combine(FIRST, time(10), UTC)}])
+    lake.append_batch(EVENTS, engine.from_arrow(first), 1)
+    assert update_reports(lake, [FIRST - timedelta(days=1)], NOW) == []
     # The reports of two days were never asked for, and are not made.
-    assert update_reports(lake, days[0], days[19], NOW) == days[:20]
-    assert update_reports(lake, days[22], days[-1], NOW) == days[22:]
+    assert update_reports(lake, days[:20], NOW) == days[:20]
+    assert update_reports(lake, days[22:], NOW) == days[22:]
 
     fingerprints[3] = "one more purchase"
     from_rows(lake, CUSTOMER_SEGMENT_DAYS, made_from(*fingerprints))
@@ -192,7 +199,7 @@ def test_what_changes_customers_or_carts_makes_the_reports_of_all_later_days_aga
     from_rows(lake, CUSTOMER_SEGMENTS, [*(customer(day, "ann", "champions") for day in days), *bought])
     from_rows(lake, CART_DAYS, [{"report_date": days[38], "opened": 0, "abandoned": 4, "purchased": 0}])
     changed = [day for day in [*days[3:20], *days[22:]] if day != days[30]]
-    assert update_reports(lake, days[2], days[2], NOW + HOUR) == changed
+    assert update_reports(lake, [days[2]], NOW + HOUR) == changed
     reports = report_rows(lake, days[0], days[-1])
     assert [reports[day]["customer_segments"] for day in (days[2], days[3], days[39])] == [
         {"champions": 1},
@@ -205,5 +212,5 @@ def test_what_changes_customers_or_carts_makes_the_reports_of_all_later_days_aga
     )
     # That of which the content stayed the same need not be looked at again.
     version = lake.snapshot(DAILY_REPORT).version
-    assert update_reports(lake, days[2], days[2], NOW + 2 * HOUR) == []
+    assert update_reports(lake, [days[2]], NOW + 2 * HOUR) == []
     assert lake.snapshot(DAILY_REPORT).version == version

@@ -14,6 +14,7 @@ from clickstream_assets.catalogue import (
     WHOLE_RECORD,
 )
 from clickstream_assets.defs.assets import Metadata, table_asset, table_assets, table_spec
+from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.plots import shortened, text_list
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.ingest.classification import classify_records, land_records
@@ -23,6 +24,7 @@ from clickstream_assets.ingest.rejected import rejected_samples
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.start_date import keep_start_date
 
 SAMPLES_SHOWN = 10
 # Of the wrong field, which may say something of a person.
@@ -89,7 +91,9 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
     if since > lake.snapshot(EVENTS).batch:
         # Another lake, or this one made anew: none of its days has been reported.
         since = 0
-    counts = classify_records(lake, ValidationRules.of(settings))
+    rules = ValidationRules.of(settings)
+    keep_start_date(lake, daily().start.date())
+    counts = classify_records(lake, rules)
     batch = lake.snapshot(EVENTS).batch
     days = dirty_days(lake, since, settings)
     samples = _rejected_samples(context, lake, counts["rejected"])

@@ -1,7 +1,7 @@
 """The tables that a day is reported from, the report, and its mail; a day at a time."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 from pydantic import Field
@@ -21,23 +21,26 @@ from clickstream_assets.catalogue import (
     USER_SEGMENTS,
     Table,
 )
-from clickstream_assets.defs.assets import FRESH_DAILY, Metadata, in_postgres, table_asset
+from clickstream_assets.defs.assets import FRESH_DAILY, ByDay, Metadata, in_postgres, table_asset
 from clickstream_assets.defs.partitions import (
     SESSIONS_AROUND,
     SESSIONS_BEFORE,
     SUMMARIES_BEFORE,
+    Days,
     days_of,
     replace_days,
 )
 from clickstream_assets.defs.plots import bar_plot
 from clickstream_assets.defs.reports.mail import mail_reports
 from clickstream_assets.defs.reports.update import days_of_outdated_reports, report_rows, update_reports
-from clickstream_assets.defs.scope import events_and_sessions, replace_days_of_persons
+from clickstream_assets.defs.scope import events_and_sessions, replace_days_of_persons, rows_of
 from clickstream_assets.defs.steps import Retry
+from clickstream_assets.engine import functions_of
+from clickstream_assets.errors import InputError
 from clickstream_assets.reports.text import render_text
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
-from clickstream_assets.stores.postgres.reports import published_report
+from clickstream_assets.stores.postgres.reports import NoReportError, published_report
 
 PLOTTED_DAYS = 30
 PLOTTED_PRODUCTS = 20
@@ -45,24 +48,41 @@ PLOTTED_PRODUCTS = 20
 MAIL_RETRY = Retry(times=6, seconds=600)
 
 
-def _plot(
+def _plots(
     context: dg.AssetExecutionContext,
     lake: Lake,
     table: Table,
     plot: tuple[str, str, str],
     bars: Callable[[list[dict]], dict[str, float]],
+    *,
     days: int = 1,
+    where: str | None = None,
 ) -> Metadata:
-    """Plot the rows of the run's last `days` days; a plot is its key, its title and the unit of its values."""
+    """Plot, for each of the run's days with rows, those of the `days` days up to it.
+
+    Args:
+        context, lake, table: of which days, from where.
+        plot: its key, its title and the unit of its values.
+        bars: makes the bars' names and values of rows in the key's order.
+        days: how many days it shows.
+        where: SQL condition of the rows that are shown.
+    """
     key, title, unit = plot
-    _, last = days_of(context)
-    rows = between(lake.read(table), "report_date", last - timedelta(days=days - 1), last)
-    plotted = bars(
-        sorted(lake.engine.to_arrow(rows).to_pylist(), key=lambda row: [row[c] for c in table.key])
+    run = days_of(context)
+    rows = rows_of(
+        lake, table, Days.of(day - timedelta(days=before) for day in run for before in range(days))
     )
-    return {
-        key: bar_plot(f"{title}, {last}" if days == 1 else f"{title}, {days} days to {last}", unit, plotted)
-    }
+    F, _ = functions_of(rows)
+    by_day: dict[date, list[dict]] = {}
+    for row in lake.engine.to_arrow(rows.where(F.expr(where)) if where else rows).to_pylist():
+        by_day.setdefault(row["report_date"], []).append(row)
+    plots = {}
+    for day in filter(by_day.__contains__, run):
+        shown = [row for before in range(days) for row in by_day.get(day - timedelta(days=before), ())]
+        shown.sort(key=lambda row: [row[column] for column in table.key])
+        which = f"{title}, {day}" if days == 1 else f"{title}, {days} days to {day}"
+        plots[day] = bar_plot(which, unit, bars(shown))
+    return {key: ByDay(plots)}
 
 
 @table_asset(PRODUCT_PERFORMANCE, deps=["events", SESSIONS_BEFORE], is_daily=True)
@@ -71,15 +91,16 @@ def product_performance(context: dg.AssetExecutionContext, lake: Lake) -> Metada
     replace_days_of_persons(context, lake, PRODUCT_PERFORMANCE, compute_product_performance)
 
     def most_viewed(rows: list[dict]) -> dict[str, float]:
-        ranked = sorted(rows, key=lambda row: row["rank"])[:PLOTTED_PRODUCTS]
+        ranked = sorted(rows, key=lambda row: row["rank"])
         return {row["product_id"]: row["view_count"] for row in ranked}
 
-    return _plot(
+    return _plots(
         context,
         lake,
         PRODUCT_PERFORMANCE,
         ("most_viewed_products", "Most viewed products", "views"),
         most_viewed,
+        where=f"rank <= {PLOTTED_PRODUCTS}",
     )
 
 
@@ -87,7 +108,7 @@ def product_performance(context: dg.AssetExecutionContext, lake: Lake) -> Metada
 def category_conversion(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     """One row per product category and UTC day: views, purchases and their rate. No bots."""
     replace_days_of_persons(context, lake, CATEGORY_CONVERSION, compute_category_conversion)
-    return _plot(
+    return _plots(
         context,
         lake,
         CATEGORY_CONVERSION,
@@ -110,7 +131,7 @@ def daily_summary(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
             *events_and_sessions(context, lake, "currency"), first, last
         ),
     )
-    return _plot(
+    return _plots(
         context,
         lake,
         DAILY_SUMMARY,
@@ -146,14 +167,15 @@ def funnel(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
 
     def overall(rows: list[dict]) -> dict[str, float]:
         steps = sorted(rows, key=lambda row: row["step_number"])
-        return {row["step"]: row["users"] for row in steps if row["dimension"] == "overall"}
+        return {row["step"]: row["users"] for row in steps}
 
-    return _plot(
+    return _plots(
         context,
         lake,
         FUNNEL,
         ("users_by_step", "From view to purchase", "users, in order and in time from a view of that day"),
         overall,
+        where="dimension = 'overall'",
     )
 
 
@@ -178,39 +200,55 @@ def daily_report(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     The reports of other days that the run's days change are made again, where they exist: those that compare with
     them, and those whose carts and customer segments are no longer what they were made from.
     """
-    first, last = days_of(context)
-    changed = update_reports(lake, first, last, datetime.now(UTC))
-    newest = report_rows(lake, last, last)
+    days = days_of(context)
+    changed = update_reports(lake, days, datetime.now(UTC))
+    made = report_rows(lake, days.first, days.last)
     return {
         "changed_days": [day.isoformat() for day in changed],
-        "report": dg.MetadataValue.md(f"```\n{render_text(newest[last])}\n```"),
+        "report": ByDay(
+            {
+                day: dg.MetadataValue.md(f"```\n{render_text(report)}\n```")
+                for day, report in made.items()
+                if day in days
+            }
+        ),
     }
 
 
 class MailConfig(dg.Config):
     """The choice of the reports that a run of `report_mail` mails."""
 
-    every_day: bool = Field(
-        default=False, description="Mail the report of every day of the run, instead of the newest one alone."
+    days: list[str] = Field(
+        default=[],
+        description="Days whose reports are mailed, such as 2026-01-31 (default: the day before, in UTC).",
     )
 
 
+# Without partitions: no day lacks a mail that nobody asked for, and all days at once are no reason to mail them.
 @table_asset(
     deps=["published_days"],
-    is_daily=True,
     kinds={"postgres"},
     freshness_policy=FRESH_DAILY,
     metadata={"dagster/table_name": in_postgres("report_mails"), "dagster/storage_kind": "postgres"},
     retry=MAIL_RETRY,
 )
-def report_mail(context: dg.AssetExecutionContext, config: MailConfig, settings: Settings) -> Metadata:
-    """The newest day's published report, mailed to each of REPORT_TO once; without SMTP_HOST to nobody."""
-    first, last = days_of(context)
+def report_mail(config: MailConfig, settings: Settings) -> Metadata:
+    """The published report of the day before, mailed to each of REPORT_TO once; without SMTP_HOST to nobody."""
     if not settings.smtp_host:
         return {"mailed": "no: SMTP_HOST is not set"}
-    begin = first if config.every_day else last
-    days = [begin + timedelta(days=offset) for offset in range((last - begin).days + 1)]
-    mailed = mail_reports(settings, {day: published_report(settings, day) for day in days})
+    try:
+        days = [date.fromisoformat(day) for day in config.days]
+    except ValueError as error:
+        raise InputError(f"days={config.days}: {error}; write each as 2026-01-31") from None
+    try:
+        asked = days or [datetime.now(UTC).date() - timedelta(days=1)]
+        reports = {day: published_report(settings, day) for day in asked}
+    except NoReportError as error:
+        if days:
+            raise
+        # A shop's first day has none before it.
+        return {"mailed": f"no: {error}"}
+    mailed = mail_reports(settings, reports)
     return {
         "mailed": [f"{day} to {recipient}" for day, recipient in mailed.now],
         "mailed_before": [

@@ -1,18 +1,18 @@
 """The campaigns that days' orders are owed to, and checks that all orders and all revenue are."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import dagster as dg
 
 from clickstream_assets.analytics.attribution import campaign_attribution as compute_campaign_attribution
 from clickstream_assets.analytics.measures import revenue
-from clickstream_assets.analytics.persons import between, persons_events
+from clickstream_assets.analytics.persons import persons_events, within
 from clickstream_assets.catalogue import ATTRIBUTION_MODELS, CAMPAIGN_ATTRIBUTION, DAILY_SUMMARY, SESSIONS
-from clickstream_assets.defs.assets import Metadata, table_asset
+from clickstream_assets.defs.assets import ByDay, Metadata, table_asset
 from clickstream_assets.defs.checks import table_check
-from clickstream_assets.defs.partitions import SESSIONS_BEFORE, days_of, replace_days
+from clickstream_assets.defs.partitions import SESSIONS_BEFORE, Days, days_of, replace_days
 from clickstream_assets.defs.plots import bar_plot
-from clickstream_assets.defs.scope import Days, run_days, run_events
+from clickstream_assets.defs.scope import rows_of, run_days, run_events
 from clickstream_assets.defs.sums import Sums, compared, sums
 from clickstream_assets.engine import functions_of
 from clickstream_assets.settings import Settings
@@ -39,17 +39,18 @@ def campaign_attribution(context: dg.AssetExecutionContext, settings: Settings, 
             timedelta(minutes=settings.session_gap_minutes),
         ),
     )
-    first, last = days_of(context)
-    rows = between(lake.read(CAMPAIGN_ATTRIBUTION), "report_date", first, last)
+    rows = rows_of(lake, CAMPAIGN_ATTRIBUTION, days_of(context))
     F, _ = functions_of(rows)
-    linear = rows.where(F.col("model") == "linear").groupBy("campaign")
-    owed = lake.engine.to_arrow(linear.agg(F.sum("revenue").cast("double").alias("owed"))).to_pylist()
-    greatest_first = sorted(owed, key=lambda row: (-row["owed"], row["campaign"]))
+    linear = rows.where(F.col("model") == "linear").select("report_date", "campaign", "revenue")
+    owed: dict[date, dict[str, float]] = {}
+    for row in lake.engine.to_arrow(linear.orderBy(F.col("revenue").desc(), "campaign")).to_pylist():
+        owed.setdefault(row["report_date"], {})[row["campaign"]] = float(row["revenue"])
     return {
-        "revenue_by_campaign": bar_plot(
-            f"Revenue by campaign, {first} to {last}",
-            "revenue, shared out by the linear model",
-            {row["campaign"]: row["owed"] for row in greatest_first},
+        "revenue_by_campaign": ByDay(
+            {
+                day: bar_plot(f"Revenue by campaign, {day}", "revenue, shared out by the linear model", its)
+                for day, its in owed.items()
+            }
         )
     }
 
@@ -64,10 +65,11 @@ def each_model_shares_out_all_revenue(
     F, _ = functions_of(purchases)
     purchases = purchases.where(F.col("event_type") == "purchase")
     attributed = lake.snapshot(CAMPAIGN_ATTRIBUTION).rows_by("report_date")
-    span = days or ((min(attributed), max(attributed)) if attributed else None)
+    span = days or (Days(((min(attributed), max(attributed)),)) if attributed else None)
     expected: Sums = {}
     if span:
-        persons = persons_events(purchases, lake.read(SESSIONS), *span)
+        purchases = within(purchases, "event_date", span.ranges)
+        persons = persons_events(purchases, lake.read(SESSIONS), span.first, span.last)
         paid = persons.groupBy("event_date").agg(revenue(F).alias("paid"))
         for row in lake.engine.to_arrow(paid).to_pylist():
             expected[row["event_date"]] = dict.fromkeys(ATTRIBUTION_MODELS, row["paid"])
@@ -87,7 +89,7 @@ def each_model_shares_out_all_orders(
     return compared(expected, _by_model(lake, days, "orders"))
 
 
-def _by_model(lake: Lake, days: Days, column: str) -> Sums:
+def _by_model(lake: Lake, days: Days | None, column: str) -> Sums:
     found: Sums = {}
     for model in ATTRIBUTION_MODELS:
         shares = sums(lake, CAMPAIGN_ATTRIBUTION, {model: column}, days, where=f"model = '{model}'")

@@ -4,9 +4,9 @@ from datetime import UTC, timedelta
 
 import dagster as dg
 
-from clickstream_assets.defs.dagster_private import LAST_PARTITION_TAG, PARTITION_TAG
 from clickstream_assets.defs.jobs import ONE_AT_A_TIME
-from clickstream_assets.defs.partitions import daily
+from clickstream_assets.defs.partitions import Days, daily
+from clickstream_assets.defs.reports.assets import MailConfig, report_mail
 
 morning_report_job = dg.define_asset_job(
     "morning_report_job",
@@ -53,6 +53,6 @@ def morning_report(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.
 )
 def report_published(context: dg.RunStatusSensorContext) -> dg.RunRequest:
     """Ask for the mail of the run's newest day."""
-    tags = context.dagster_run.tags
-    newest = tags.get(LAST_PARTITION_TAG) or tags[PARTITION_TAG]
-    return dg.RunRequest(run_key=context.dagster_run.run_id, partition_key=newest)
+    newest = Days.of_run(context.dagster_run.tags).last
+    config = dg.RunConfig({report_mail.op.name: MailConfig(days=[newest.isoformat()])})
+    return dg.RunRequest(run_key=context.dagster_run.run_id, run_config=config)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import date, datetime, timedelta
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import date, datetime
 from functools import partial
 from typing import Any
 
@@ -21,33 +22,37 @@ from clickstream_assets.stores.lake import Lake
 DAYS_AT_ONCE = 31
 
 
-def update_reports(lake: Lake, first: date, last: date, now: datetime) -> list[date]:
-    """Make the reports of the days from `first` to `last`, and again those of other days that have become wrong.
+def update_reports(lake: Lake, days: Iterable[date], now: datetime) -> list[date]:
+    """Make the reports of days, and again those of other days that have become wrong.
 
     These are the later days that compare with them, and those whose carts or customers are no longer what the report
     was made from: a late purchase changes the customer segments of every day after it. A report whose content stays
     the same stays as it is, with the time at which it was made. A day without events gets a report too, which says
-    so.
+    so; a day before the first event of all gets none.
 
     Args:
         lake: where the tables are; `daily_report` is replaced in one commit.
-        first: first UTC day.
-        last: last UTC day.
+        days: UTC days.
         now: the current time, in UTC.
 
     Returns:
         The days whose reports are new or changed, in order.
     """
     kept = _kept(lake)
-    asked = {first + timedelta(days=offset) for offset in range((last - first).days + 1)}
+    with_events = lake.snapshot(EVENTS).rows_by("event_date").keys()
+    asked = {day for day in days if day >= min(with_events, default=date.max)}
     compared = {day + longer for day in asked for longer in COMPARISONS.values()} & set(kept)
-    is_eventless = _eventless_test(lake)
+    is_eventless = _eventless_test(with_events)
     hashes = _hashes(lake, asked | set(kept), is_eventless)
-    days = sorted(asked | compared | {day for day, its in kept.items() if its != hashes[day]})
-    before = {row["report_date"]: row for row in _rows(lake, _read(lake, DAILY_REPORT, days[0], days[-1]))}
+    remade = sorted(asked | compared | {day for day, its in kept.items() if its != hashes[day]})
+    if not remade:
+        return []
+    before = {
+        row["report_date"]: row for row in _rows(lake, _read(lake, DAILY_REPORT, remade[0], remade[-1]))
+    }
     after = dict(before)
     changed = []
-    for chunk in _chunks(days):
+    for chunk in _chunks(remade, with_events):
         reports = make_reports(lake.engine, partial(_read, lake), chunk, is_eventless, now)
         for day, report in reports.items():
             there = before.get(day)
@@ -64,7 +69,7 @@ def update_reports(lake: Lake, first: date, last: date, now: datetime) -> list[d
     if after != before:
         table = pa.Table.from_pylist([after[day] for day in sorted(after)], schema=DAILY_REPORT.arrow)
         rows = lake.engine.from_arrow(table)
-        lake.replace(DAILY_REPORT, rows, days=(days[0], days[-1]))
+        lake.replace(DAILY_REPORT, rows, days=(remade[0], remade[-1]))
         lake.engine.release(rows)
     return changed
 
@@ -72,7 +77,8 @@ def update_reports(lake: Lake, first: date, last: date, now: datetime) -> list[d
 def days_of_outdated_reports(lake: Lake) -> list[date]:
     """Return the days, in order, whose reports are made from carts or customers that have changed since."""
     kept = _kept(lake)
-    hashes = _hashes(lake, kept.keys(), _eventless_test(lake))
+    with_events = lake.snapshot(EVENTS).rows_by("event_date").keys()
+    hashes = _hashes(lake, kept.keys(), _eventless_test(with_events))
     return sorted(day for day, its in kept.items() if its != hashes[day])
 
 
@@ -96,21 +102,21 @@ def _kept(lake: Lake) -> dict[date, str | None]:
     return {row["report_date"]: row["made_from"] for row in rows}
 
 
-def _chunks(days: Sequence[date]) -> Iterator[Sequence[date]]:
-    """Split days, which are in order, into chunks that lie within DAYS_AT_ONCE."""
+def _chunks(days: Sequence[date], with_events: Collection[date]) -> Iterator[Sequence[date]]:
+    """Split days, which are in order, into chunks that lie within DAYS_AT_ONCE days with events."""
+    there = sorted(with_events)
     start = 0
     for number, day in enumerate(days):
-        if (day - days[start]).days >= DAYS_AT_ONCE:
+        if bisect_right(there, day) - bisect_left(there, days[start]) > DAYS_AT_ONCE:
             yield days[start:number]
             start = number
     yield days[start:]
 
 
-def _eventless_test(lake: Lake) -> Callable[[date], bool]:
+def _eventless_test(with_events: Collection[date]) -> Callable[[date], bool]:
     """Return a function that says whether a day, which is not before the first event of all, has no events."""
-    days = lake.snapshot(EVENTS).rows_by("event_date").keys()
-    first = min(days, default=date.max)
-    return lambda day: day > first and day not in days
+    first = min(with_events, default=date.max)
+    return lambda day: day > first and day not in with_events
 
 
 def _hashes(lake: Lake, days: Collection[date], is_eventless: Callable[[date], bool]) -> dict[date, str]:

@@ -17,12 +17,12 @@ from clickstream_assets.catalogue import (
     EVENTS,
     USER_SEGMENTS,
 )
-from clickstream_assets.defs.assets import Metadata, table_asset
+from clickstream_assets.defs.assets import ByDay, Metadata, table_asset
 from clickstream_assets.defs.partitions import SESSIONS_BEFORE, days_of
 from clickstream_assets.defs.plots import bar_plot
 from clickstream_assets.defs.scope import NO_DAY, REPLACED_FROM, replace_days_of_persons
 from clickstream_assets.defs.shopping import cart_events_without_bots, newest_time
-from clickstream_assets.defs.sums import counts_by
+from clickstream_assets.defs.sums import counts_by, counts_by_day
 from clickstream_assets.engine import functions_of
 from clickstream_assets.ingest.parsing import ValidationRules
 from clickstream_assets.settings import Settings
@@ -36,13 +36,17 @@ ORDERS_PER_CHUNK = 5_000_000
 def user_segments(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     """One row per user and UTC day: buyer (purchased that day) or window shopper. No bots."""
     replace_days_of_persons(context, lake, USER_SEGMENTS, compute_user_segments)
-    first, last = days_of(context)
-    users = counts_by(lake, between(lake.read(USER_SEGMENTS), "report_date", first, last), "segment")
+    users = counts_by_day(lake, USER_SEGMENTS, days_of(context), "segment")
     return {
-        "users_by_segment": bar_plot(
-            f"Users by segment, {first} to {last}",
-            "users; one of several days counts on each of them",
-            {segment: users.get(segment, 0) for segment in USER_SEGMENTS.by_name["segment"].values or ()},
+        "users_by_segment": ByDay(
+            {
+                day: bar_plot(
+                    f"Users by segment, {day}",
+                    "users",
+                    {name: counts.get(name, 0) for name in USER_SEGMENTS.by_name["segment"].values or ()},
+                )
+                for day, counts in users.items()
+            }
         )
     }
 

@@ -30,8 +30,15 @@ from clickstream_assets.catalogue import (
     SERVED_TABLES,
     Table,
 )
-from clickstream_assets.defs.assets import FRESH_DAILY, URGENT, Metadata, table_asset
-from clickstream_assets.defs.partitions import chunks, days_of
+from clickstream_assets.defs.assets import (
+    FRESH_DAILY,
+    PARTITION_ROW_COUNT,
+    URGENT,
+    ByDay,
+    Metadata,
+    table_asset,
+)
+from clickstream_assets.defs.partitions import Days, chunks, days_of
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import NO_DAY
@@ -43,7 +50,7 @@ from clickstream_assets.recommender.ranking import Model, Products
 from clickstream_assets.recommender.selection import met_products, recommend
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform
-from clickstream_assets.stores.postgres.publishing import Publication, Scope
+from clickstream_assets.stores.postgres.publishing import Publication, Published, Scope
 
 DAILY_TABLES = tuple(t for t in SERVED_TABLES if t.day and t not in (PRODUCT_WINDOWS, CUSTOMER_SEGMENTS))
 """Tables of daily assets. The stream writes its windows itself, and customers change from some day on."""
@@ -54,19 +61,18 @@ USERS_PER_CHUNK = 200_000
 
 
 def _rows_of_days(lake: Lake, table: Table, first: date, last: date) -> Iterator[pa.RecordBatch]:
-    for start, end in chunks(lake, first, last, table):
+    for start, end in chunks(lake, Days(((first, last),)), table):
         rows = between(lake.read(table), str(table.day), start, end)
         yield from conform(lake.engine.to_arrow(rows), table).to_batches()
 
 
-def _days_of_reports(lake: Lake, publication: Publication, first: date, last: date) -> tuple[date, date]:
-    """Return the days to publish the reports of: these, and up to others whose published report is not the lake's."""
+def _days_of_reports(lake: Lake, publication: Publication, days: Days) -> Days:
+    """Return the days to publish the reports of: these, and others whose published report is not the lake's."""
     columns = ("report_date", "generated_at", "made_from")
     reports = lake.engine.to_arrow(lake.read(DAILY_REPORT, columns=columns)).to_pylist()
     made = {row["report_date"]: row for row in reports}
     there = {row["report_date"]: row for row in publication.read(DAILY_REPORT, columns).to_pylist()}
-    days = {day for day in made.keys() | there.keys() if made.get(day) != there.get(day)} | {first, last}
-    return min(days), max(days)
+    return Days.of([*days, *(day for day in made.keys() | there.keys() if made.get(day) != there.get(day))])
 
 
 @table_asset(*DAILY_TABLES, deps=[table.name for table in DAILY_TABLES], is_daily=True, kinds={"postgres"})
@@ -76,19 +82,26 @@ def published_days(context: dg.AssetExecutionContext, lake: Lake, postgres: Post
     All tables and all days of a run change in one transaction, and with them the funnels and reports of other days
     that were made again. Rows that stay the same are not written; how many changed is in the metadata.
     """
-    first, last = days_of(context)
-    changes = {}
+    days = days_of(context)
+    changes: dict[date, dict[str, Published]] = {
+        day: {table.served_name: Published() for table in DAILY_TABLES} for day in days
+    }
     with postgres.publication() as publication:
-        reported = _days_of_reports(lake, publication, first, last)
+        reported = _days_of_reports(lake, publication, days)
         for table in DAILY_TABLES:
             # What late events did to customers and carts changes these of later days too.
-            start, end = reported if table in (FUNNEL, DAILY_REPORT) else (first, last)
-            rows = _rows_of_days(lake, table, start, end)
-            scope = Scope(str(table.day), start, end)
-            changes[table.served_name] = asdict(publication.publish(table, rows, scope))
+            its_days = reported if table in (FUNNEL, DAILY_REPORT) else days
+            for start, end in chunks(lake, its_days, table):
+                rows = _rows_of_days(lake, table, start, end)
+                published = publication.publish_by(table, rows, Scope(str(table.day), start, end))
+                for day in filter(changes.__contains__, published):
+                    changes[day][table.served_name] = published[day]
+    rows_of_day = {day: sum(its.rows for its in of_day.values()) for day, of_day in changes.items()}
     return {
-        "changes": changes,
-        "dagster/partition_row_count": sum(change["rows"] for change in changes.values()),
+        "changes": ByDay(
+            {day: {name: asdict(its) for name, its in of_day.items()} for day, of_day in changes.items()}
+        ),
+        PARTITION_ROW_COUNT: ByDay(rows_of_day),
     }
 
 

@@ -6,16 +6,15 @@ import dagster as dg
 
 from clickstream_assets.analytics.carts import CartRules, cart_days, cart_states
 from clickstream_assets.analytics.carts import carts as final_carts
-from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.sessions import sessions as compute_sessions
 from clickstream_assets.catalogue import CART_DAYS, CARTS, EVENTS, SESSIONS
-from clickstream_assets.defs.assets import URGENT, Metadata, table_asset
+from clickstream_assets.defs.assets import URGENT, ByDay, Metadata, table_asset
 from clickstream_assets.defs.partitions import days_of, replace_days
 from clickstream_assets.defs.plots import bar_plot
 from clickstream_assets.defs.scope import EVENTS_VERSION
 from clickstream_assets.defs.shopping import cart_events_without_bots, newest_time
-from clickstream_assets.defs.sums import counts_by
-from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.defs.sums import counts_by, counts_by_day
+from clickstream_assets.engine import DataFrame
 from clickstream_assets.ingest.parsing import ValidationRules
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
@@ -41,16 +40,18 @@ def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) 
         )
 
     replace_days(context, lake, SESSIONS, compute)
-    first, last = days_of(context)
-    kept = between(lake.read(SESSIONS), "session_date", first, last)
-    F, _ = functions_of(kept)
-    steps = counts_by(lake, kept.where(~F.col("is_bot")), "furthest_step")
+    steps = counts_by_day(lake, SESSIONS, days_of(context), "furthest_step", where="NOT is_bot")
     return {
         EVENTS_VERSION: version,
-        "sessions_by_step": bar_plot(
-            f"Sessions by their furthest step, {first} to {last}",
-            "sessions, without bots'",
-            {step: steps.get(step, 0) for step in SESSIONS.by_name["furthest_step"].values or ()},
+        "sessions_by_step": ByDay(
+            {
+                day: bar_plot(
+                    f"Sessions by their furthest step, {day}",
+                    "sessions, without bots'",
+                    {step: counts.get(step, 0) for step in SESSIONS.by_name["furthest_step"].values or ()},
+                )
+                for day, counts in steps.items()
+            }
         ),
     }
 

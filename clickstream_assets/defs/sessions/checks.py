@@ -3,7 +3,7 @@
 import dagster as dg
 
 from clickstream_assets.analytics.measures import revenue
-from clickstream_assets.analytics.persons import between
+from clickstream_assets.analytics.persons import within
 from clickstream_assets.catalogue import CARTS, EVENTS, SESSIONS
 from clickstream_assets.defs.checks import SAMPLES, table_check
 from clickstream_assets.defs.scope import run_days, run_events
@@ -21,7 +21,7 @@ def sessions_hold_all_events(context: dg.AssetCheckExecutionContext, lake: Lake)
     days = run_days(context)
     events = run_events(context, lake)
     F, _ = functions_of(events)
-    of_days = between(events, "event_date", *days) if days else events
+    of_days = within(events, "event_date", days.ranges) if days else events
     counted = of_days.groupBy("event_date").agg(
         F.count(F.lit(1)).cast("long").alias("events"), revenue(F).alias("revenue")
     )

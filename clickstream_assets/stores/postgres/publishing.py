@@ -4,10 +4,11 @@ A publication says which rows a table, or a part of it, holds from now on. Rows 
 repeating a publication changes nothing.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self, TypeAlias
 
 import psycopg
 import pyarrow as pa
@@ -63,10 +64,14 @@ class Scope:
 class Published:
     """Counts of a publication: its rows, and the rows of the table that it changed."""
 
-    rows: int
-    inserted: int
-    updated: int
-    deleted: int
+    rows: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+    def __add__(self, other: Self) -> Self:
+        """Return the counts of both."""
+        return replace(self, **{name: count + getattr(other, name) for name, count in asdict(self).items()})
 
 
 class Publication:
@@ -76,7 +81,11 @@ class Publication:
         self._connection = connection
 
     def publish(self, table: Table, rows: Rows, scope: Scope | None = None) -> Published:
-        """Make the table, or its part in `scope`, hold exactly these rows.
+        """Make the table, or its part in `scope`, hold exactly these rows, and count them; see `publish_by`."""
+        return sum(self.publish_by(table, rows, scope).values(), Published())
+
+    def publish_by(self, table: Table, rows: Rows, scope: Scope | None = None) -> dict[Any, Published]:
+        """Make the table, or its part in `scope`, hold exactly these rows, and count them by the scope's column.
 
         Publications of the same table wait for each other, from here to the end of their transactions.
 
@@ -111,44 +120,56 @@ class Publication:
         dicts = [dict(zip(names, row, strict=True)) for row in rows]
         return pa.Table.from_pylist(dicts, schema=pa.schema([table.arrow.field(n) for n in names]))
 
-    def _publish(self, table: Table, rows: Rows, scope: Scope | None) -> Published:
-        count = self._stage(table, rows)
+    def _publish(self, table: Table, rows: Rows, scope: Scope | None) -> dict[Any, Published]:
+        self._stage(table, rows)
         self._execute("LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE", table)
         self._refuse_duplicate_keys(table)
         if scope:
             self._refuse_rows_outside(table, scope)
         in_scope = scope.condition if scope else sql.SQL("true")
-        deleted = self._execute(
-            "DELETE FROM {target} AS target WHERE {in_scope} "
-            "AND NOT EXISTS (SELECT FROM {staged} AS staged WHERE {same_key})",
-            table,
-            in_scope=in_scope,
-        ).rowcount
-        updated = self._execute(
-            "UPDATE {target} AS target SET {assignments} FROM {staged} AS staged "
-            "WHERE {same_key} AND ({old}) IS DISTINCT FROM ({new})",
-            table,
-        ).rowcount
-        inserted = self._execute(
-            "INSERT INTO {target} ({columns}) SELECT {columns} FROM {staged} AS staged "
-            "WHERE NOT EXISTS (SELECT FROM {target} AS target WHERE {same_key})",
-            table,
-        ).rowcount
+        value = sql.Identifier(scope.column) if scope else sql.SQL("NULL")
+        counts: defaultdict[Any, Published] = defaultdict(Published)
+        for name, statement in (
+            ("rows", "SELECT {value} AS value FROM {staged}"),
+            (
+                "deleted",
+                "DELETE FROM {target} AS target WHERE {in_scope} "
+                "AND NOT EXISTS (SELECT FROM {staged} AS staged WHERE {same_key}) RETURNING {value} AS value",
+            ),
+            (
+                "updated",
+                "UPDATE {target} AS target SET {assignments} FROM {staged} AS staged "
+                "WHERE {same_key} AND ({old}) IS DISTINCT FROM ({new}) RETURNING {target_value} AS value",
+            ),
+            (
+                "inserted",
+                "INSERT INTO {target} ({columns}) SELECT {columns} FROM {staged} AS staged "
+                "WHERE NOT EXISTS (SELECT FROM {target} AS target WHERE {same_key}) RETURNING {value} AS value",
+            ),
+        ):
+            counted = self._execute(
+                f"WITH found AS ({statement}) SELECT value, count(*) FROM found GROUP BY value",
+                table,
+                in_scope=in_scope,
+                value=value,
+                target_value=sql.SQL("target.{}").format(value) if scope else value,
+            )
+            for its_value, number in counted.fetchall():
+                counts[its_value] += Published(**{name: number})
         self._execute("DROP TABLE {staged}", table)
-        return Published(rows=count, inserted=inserted, updated=updated, deleted=deleted)
+        return counts
 
-    def _stage(self, table: Table, rows: Rows) -> int:
-        """Copy the rows into a temporary table, and say how many there are."""
+    def _stage(self, table: Table, rows: Rows) -> None:
+        """Copy the rows into a temporary table."""
         self._execute(
             "CREATE TEMPORARY TABLE staged_rows ON COMMIT DROP "
             "AS SELECT {columns} FROM {target} WITH NO DATA",
             table,
         )
         copy_statement = self._compose("COPY {staged} ({columns}) FROM STDIN (FORMAT csv)", table)
-        count = copy_rows(self._connection, copy_statement, table, rows)
+        copy_rows(self._connection, copy_statement, table, rows)
         # Autovacuum does not see temporary tables, and without statistics the joins are planned for few rows.
         self._execute("ANALYZE {staged}", table)
-        return count
 
     def _refuse_duplicate_keys(self, table: Table) -> None:
         twice = self._execute(
