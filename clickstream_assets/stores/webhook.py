@@ -57,9 +57,11 @@ class Poster:
                 "POST", url, body=body, headers=headers, redirect=False, preload_content=False
             )
         except urllib3.exceptions.LocationValueError as error:
-            raise DeliveryError(f"{setting} cannot be used: {error}") from error
+            # Here and below not its text: that has the address, and with it what the operator keeps secret in there.
+            raise DeliveryError(
+                f"{setting} cannot be used ({type(error).__name__}); write it as https://host/path"
+            ) from None
         except urllib3.exceptions.HTTPError as error:
-            # Not its text: that has the address, and with it what the operator keeps secret in there.
             raise DeliveryError(f"no answer ({type(error).__name__})", retryable=True) from error
         # Closed rather than given back, as its body was not read.
         answer.close()
