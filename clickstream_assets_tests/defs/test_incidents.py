@@ -47,9 +47,10 @@ from clickstream_assets_tests.dagster_private import (
     serializable_error_info_from_exc_info,
 )
 from clickstream_assets_tests.databases import environment, free_port, fresh_database
-from clickstream_assets_tests.defs.history import REPOSITORY, past_run, start_run, tick
+from clickstream_assets_tests.defs.history import REPOSITORY, materialize, past_run, start_run, tick
 from clickstream_assets_tests.deploy.containers import wait_until
 from clickstream_assets_tests.mailbox import Mailbox, mailbox
+from clickstream_assets_tests.topics import new_topic, send
 from clickstream_assets_tests.web import Answer, WebServer, web_server
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
@@ -63,7 +64,20 @@ def make() -> None:
         raise error
 
 
-@dg.asset(freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=1)))
+HOURLY = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=1))
+
+
+@dg.asset(deps=["clickstream_events"], freshness_policy=HOURLY)
+def raw_events() -> None:
+    """Records."""
+
+
+@dg.asset(deps=[raw_events])
+def events() -> None:
+    """Events."""
+
+
+@dg.asset(deps=[events], freshness_policy=HOURLY)
 def sessions() -> None:
     """Visits."""
     step(make)()
@@ -88,7 +102,7 @@ def every_night() -> dg.SkipReason:
 
 
 DEFINITIONS = dg.Definitions(
-    assets=[sessions],
+    assets=[dg.AssetSpec("clickstream_events"), raw_events, events, sessions],
     asset_checks=[are_whole],
     jobs=[dg.define_asset_job(name, selection=[sessions]) for name in ("nightly", "refresh")],
     sensors=[dirty_days, incidents],
@@ -383,30 +397,56 @@ def test_a_sensor_that_a_person_turned_off_is_not_in_error(shop: Shop):
     assert shop.mails.mails == []
 
 
-def test_an_asset_that_dagster_finds_overdue_is_told_until_it_is_up_to_date(shop: Shop):
-    def change(before: FreshnessState, after: FreshnessState) -> None:
-        """Report it as the daemon does."""
-        shop.instance._report_runless_asset_event(
-            FreshnessStateChange(
-                key=dg.AssetKey("sessions"),
-                previous_state=before,
-                new_state=after,
-                state_change_timestamp=time.time(),
-            )
+def change_freshness(shop: Shop, asset: str, before: FreshnessState, after: FreshnessState) -> None:
+    """Report it as the daemon does."""
+    shop.instance._report_runless_asset_event(
+        FreshnessStateChange(
+            key=dg.AssetKey(asset),
+            previous_state=before,
+            new_state=after,
+            state_change_timestamp=time.time(),
         )
+    )
 
+
+def test_an_asset_that_is_overdue_is_told_until_it_is_up_to_date(shop: Shop):
     shop.run("nightly")
-    change(FreshnessState.UNKNOWN, FreshnessState.WARN)
+    materialize(shop.instance, "events", dirty_days=["2024-05-01"])
+    change_freshness(shop, "sessions", FreshnessState.PASS, FreshnessState.WARN)
     shop.look()
     assert shop.mails.mails == []
-    change(FreshnessState.WARN, FreshnessState.FAIL)
+    change_freshness(shop, "sessions", FreshnessState.WARN, FreshnessState.FAIL)
     shop.look()
     shop.look()
     assert shop.subjects() == ["[clickstream] asset sessions is overdue"]
     assert "\nhttps://dagster.example.com/assets/sessions\n" in shop.mails.text(0)
-    change(FreshnessState.FAIL, FreshnessState.PASS)
+    change_freshness(shop, "sessions", FreshnessState.FAIL, FreshnessState.PASS)
     shop.look()
     assert shop.subjects()[1:] == ["[clickstream] resolved: asset sessions is overdue"]
+
+
+def test_an_asset_that_has_nothing_to_do_is_not_overdue(shop: Shop):
+    materialize(shop.instance, "events", dirty_days=["2024-05-01"])
+    shop.run("nightly")
+    # Records that repeat others, as the last ones before the night.
+    materialize(shop.instance, "events", dirty_days=[])
+    change_freshness(shop, "sessions", FreshnessState.PASS, FreshnessState.FAIL)
+    shop.look()
+    assert shop.mails.mails == []
+
+
+def test_ingest_is_overdue_while_records_wait(shop: Shop, kafka: Settings, monkeypatch: pytest.MonkeyPatch):
+    topic = new_topic(kafka)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka.kafka_bootstrap_servers)
+    monkeypatch.setenv("KAFKA_TOPIC", topic.kafka_topic)
+    send(topic, {0: [b"{}", b"{}"]})
+    materialize(shop.instance, "raw_events", offsets={"0": 2})
+    change_freshness(shop, "raw_events", FreshnessState.PASS, FreshnessState.FAIL)
+    shop.look()
+    assert shop.mails.mails == []
+    send(topic, {0: [b"{}"]})
+    shop.look()
+    assert shop.subjects() == ["[clickstream] asset raw_events is overdue"]
 
 
 def test_a_stream_that_stands_still_is_told_until_it_goes_on(

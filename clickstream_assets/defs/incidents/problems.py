@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
+from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.defs.dagster_private import (
     ASSET_JOB,
     OVERDUE,
@@ -28,11 +30,13 @@ from clickstream_assets.defs.dagster_private import (
 )
 from clickstream_assets.defs.incidents.record import Problem, Severity
 from clickstream_assets.defs.jobs import ingest, refresh, stream
-from clickstream_assets.defs.runs import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS
+from clickstream_assets.defs.runs import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, metadata_value
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 from clickstream_assets.silences import Kind
+from clickstream_assets.stores.kafka.topic import Offsets, Topic
 from clickstream_assets.streaming.outages import standing_still
+from clickstream_assets.streaming.progress import progress_of
 
 RUN_AGAIN = {ingest.name, refresh.name, stream.name}
 """Jobs that their sensors ask for again after a failure."""
@@ -43,6 +47,8 @@ REMEMBERED_SECONDS = 24 * 3600
 _RUNS_READ = 10
 _RUNS_BY_HAND_READ = 100
 _NAMES_SHOWN = 3
+_REPORTS_READ = 500
+_EVENTS, _RAW_EVENTS = dg.AssetKey(EVENTS.name), dg.AssetKey(RAW_EVENTS.name)
 _OURS = "clickstream_assets."
 _FAILURE = "dagster._core.definitions.events.Failure: "
 _log = logging.getLogger(__name__)
@@ -226,22 +232,70 @@ def _failed_sensors(look: Look) -> Iterator[Problem]:
 
 
 def _overdue_assets(look: Look) -> Iterator[Problem]:
+    """Find assets that are overdue and have something to do: where nothing new comes, as at night, nothing is wrong."""
     keys = list(look.graph.materializable_asset_keys)
+
+    @cache
+    def available() -> Mapping[int, Offsets]:
+        return Topic(look.settings).offsets()
+
     for key, state in freshness_states(look.instance, keys).items():
         if state.freshness_state != OVERDUE or look.graph.get(key).freshness_policy is None:
             continue
         newest = look.instance.get_latest_materialization_event(key)
-        when = f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(newest.timestamp))} UTC" if newest else "never"
+        if newest is None or not _is_behind(look, key, newest, available):
+            continue
         asset = key.to_user_string()
         yield Problem(
             kind=Kind.ASSET_OVERDUE,
             subject=asset,
             summary=f"asset {asset} is overdue",
-            reason=f"It was last brought up to date at {when}: longer ago than its freshness policy allows",
+            reason=f"It was last brought up to date at {_minute(newest.timestamp)}: longer ago than its freshness "
+            "policy allows, and there is something new for it",
             advice="See whether its job runs, and whether its sensor or schedule is on.",
             path=_asset_path(key),
             since=state.updated_at.timestamp(),
         )
+
+
+def _is_behind(
+    look: Look, key: dg.AssetKey, newest: dg.EventLogEntry, available: Callable[[], Mapping[int, Offsets]]
+) -> bool:
+    """Return whether what an asset is made from has changed since it was made."""
+    for parent in look.graph.get(key).parent_keys - {key}:
+        if not look.graph.get(parent).is_materializable:
+            if _records_wait(look, key, newest, available):
+                return True
+        elif parent == _EVENTS:
+            # Records that repeat others, or are rejected, make no day dirty.
+            since = dg.AssetRecordsFilter(asset_key=parent, after_timestamp=newest.timestamp)
+            reports = look.instance.fetch_materializations(since, limit=_REPORTS_READ).records
+            if any(metadata_value(report.event_log_entry, "dirty_days") for report in reports):
+                return True
+        else:
+            made = look.instance.get_latest_materialization_event(parent)
+            if made and made.timestamp > newest.timestamp:
+                return True
+    return False
+
+
+def _records_wait(
+    look: Look, key: dg.AssetKey, newest: dg.EventLogEntry, available: Callable[[], Mapping[int, Offsets]]
+) -> bool:
+    """Return whether Kafka has records that an asset straight from it has not read; True where that is not known."""
+    try:
+        if key == _RAW_EVENTS:
+            read = {int(p): offset for p, offset in (metadata_value(newest, "offsets") or {}).items()}
+        else:
+            progress = progress_of(look.settings)
+            read = progress.offsets if progress else {}
+        return any(o.high > max(o.low, read.get(partition, o.low)) for partition, o in available().items())
+    except ClickstreamError:
+        return True
+
+
+def _minute(seconds: float) -> str:
+    return f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(seconds))} UTC"
 
 
 def _streams_down(look: Look) -> Iterator[Problem]:
