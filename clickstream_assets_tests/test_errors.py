@@ -78,11 +78,11 @@ def test_every_class_says_whether_to_retry_and_shows_its_message_alone(
 @pytest.mark.parametrize(
     ("problems", "kind", "passing"),
     [
-        (connection.PostgresProblem, connection.PostgresError, {"UNREACHABLE", "BUSY", "TOO_SLOW"}),
+        (connection.PostgresProblem, connection.PostgresError, {"UNREACHABLE", "SILENT", "BUSY", "TOO_SLOW"}),
         (
             elasticsearch.ElasticsearchProblem,
             elasticsearch.ElasticsearchError,
-            {"UNREACHABLE", "BUSY", "FULL"},
+            {"UNREACHABLE", "SILENT", "BUSY", "FULL"},
         ),
     ],
 )

@@ -19,7 +19,6 @@ from clickstream_assets.api import (
 from clickstream_assets.api.access_log import register_access_log
 from clickstream_assets.api.problems import register_problems
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.elasticsearch import LiveEvents
 
 
 def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFlask:
@@ -44,7 +43,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
     app.url_map.converters["any_text"] = recommendations.AnyTextConverter
     # Neither is connected yet.
     app.extensions[database.EXTENSION] = database.Database(settings)
-    app.extensions[events.EXTENSION] = LiveEvents(settings, timeout=events.TIMEOUT_SECONDS)
+    app.extensions[events.EXTENSION] = events.ReadEvents(settings)
     register_problems(app)
     register_access_log(app)
     metrics.register_request_metrics(app)

@@ -4,16 +4,17 @@ A service without PostgreSQL is not ready. Without Elasticsearch it is degraded 
 events are missing.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
 from apiflask import APIBlueprint, Schema, fields, validators
 
 from clickstream_assets.api import queries
-from clickstream_assets.api.database import database
+from clickstream_assets.api.database import Database, database
 from clickstream_assets.api.events import live_events
 from clickstream_assets.api.problems import ApiError, documented
-from clickstream_assets.stores.elasticsearch import ElasticsearchError
-from clickstream_assets.stores.postgres.connection import PostgresError, connect, explained
+from clickstream_assets.stores.elasticsearch import ElasticsearchError, LiveEvents
+from clickstream_assets.stores.postgres.connection import PostgresError
 
 blueprint = APIBlueprint("health", __name__, url_prefix="/health", tag="Health")
 
@@ -52,8 +53,11 @@ def live() -> dict[str, str]:
 @blueprint.doc(responses=documented(503))
 def ready() -> dict[str, object]:
     """Say whether PostgreSQL answers and has the tables, and whether Elasticsearch answers."""
-    needed = _postgres()
-    dependencies = {**needed, "elasticsearch": _elasticsearch()}
+    # At once: each may take seconds to say that it does not answer.
+    with ThreadPoolExecutor(1) as other:
+        elasticsearch = other.submit(_elasticsearch, live_events())
+        needed = _postgres(database())
+    dependencies = {**needed, "elasticsearch": elasticsearch.result()}
     if set(needed.values()) == {"ok"}:
         status = "ready" if dependencies["elasticsearch"] == "ok" else "degraded"
         return {"status": status, "dependencies": dependencies}
@@ -61,18 +65,17 @@ def ready() -> dict[str, object]:
     raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", wrong, dependencies=dependencies)
 
 
-def _elasticsearch() -> str:
+def _elasticsearch(live: LiveEvents) -> str:
     try:
-        live_events().check()
+        live.check()
     except ElasticsearchError as error:
         return str(error.problem)
     return "ok"
 
 
-def _postgres() -> dict[str, str]:
+def _postgres(served: Database) -> dict[str, str]:
     try:
-        settings = database().settings
-        with explained(settings), connect(settings) as connection:
+        with served.snapshot() as connection:
             missing = queries.missing_tables(connection)
     except PostgresError as error:
         return {"postgres": str(error.problem), "tables": "unknown"}

@@ -59,8 +59,11 @@ _DESCRIPTIONS = {
 
 
 REQUEST_TOO_LONG: dict[int, dict[str, Any]] = {
-    # gunicorn's own answer, given before the application sees the request.
-    414: {"description": "The address is longer than 8190 bytes", "content": {"text/html": {}}}
+    # The server's own answer, given before the application sees the request.
+    431: {
+        "description": "The request's line and headers are longer than 32,768 bytes",
+        "content": {"text/plain": {}},
+    }
 }
 
 

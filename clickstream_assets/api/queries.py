@@ -317,10 +317,11 @@ def stream_status(connection: Connection[DictRow]) -> StreamStatus:
     return StreamStatus(streams=streams, open_alerts=open_alerts, notifications=notifications)
 
 
-def missing_tables(connection: Connection[Any]) -> list[str]:
+def missing_tables(connection: Connection[DictRow]) -> list[str]:
     """Return names of the served tables that the database does not have."""
-    return [
-        table.served_name
-        for table in SERVED_TABLES
-        if connection.execute("SELECT to_regclass(%s) IS NULL", [table.served_name]).fetchone() == (True,)
-    ]
+    rows = connection.execute(
+        "SELECT name FROM unnest(%s::text[]) WITH ORDINALITY AS served (name, place) WHERE to_regclass(name) IS NULL "
+        "ORDER BY place",
+        [[table.served_name for table in SERVED_TABLES]],
+    ).fetchall()
+    return [row["name"] for row in rows]

@@ -1,7 +1,8 @@
-"""The API under gunicorn."""
+"""The API under gunicorn: its worker processes, and what they are told."""
 
 import logging
 import os
+import resource
 import shutil
 import socket
 import sys
@@ -13,9 +14,12 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from clickstream_assets.api import access_log
-from clickstream_assets.api.database import THREADS
+from clickstream_assets.api.worker import Worker
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
+
+# Connections to PostgreSQL and Elasticsearch, files of metrics, logs.
+_OTHER_FILES = 100
 
 
 class ServerError(ClickstreamError):
@@ -28,8 +32,9 @@ def serve(settings: Settings) -> None:
     `API_PORT=0` takes a free port, which gunicorn's first log lines name.
 
     Raises:
-        ServerError: the address cannot be listened on.
+        ServerError: the address cannot be listened on, or so many connections not be opened.
     """
+    _check_open_files(settings)
     access_log.log.addHandler(logging.StreamHandler(sys.stdout))
     access_log.log.setLevel(logging.INFO)
     with _listen(settings) as listener:
@@ -37,6 +42,16 @@ def serve(settings: Settings) -> None:
         # For prometheus_client, which looks when it is first imported: in the workers, with the application.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         _Server(settings, listener, Path(folder)).run()
+
+
+def _check_open_files(settings: Settings) -> None:
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and settings.api_connections > most - _OTHER_FILES:
+        raise ServerError(
+            f"API_CONNECTIONS={settings.api_connections} is more than a process may have here: of the {most} files "
+            f"that it may open (`ulimit -n`) it needs {_OTHER_FILES} for others; raise that, or set API_CONNECTIONS to "
+            f"{max(1, most - _OTHER_FILES)} or less"
+        )
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -54,7 +69,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 class _Server(BaseApplication):
     def __init__(self, settings: Settings, listener: socket.socket, metrics_folder: Path) -> None:
-        self._settings = settings
+        self.settings = settings
         self._listener = listener
         self._metrics_folder = metrics_folder
         super().__init__()
@@ -62,13 +77,10 @@ class _Server(BaseApplication):
     def load_config(self) -> None:
         options: dict[str, Any] = {
             "bind": f"fd://{self._listener.detach()}",
-            "workers": self._settings.api_workers,
-            "threads": THREADS,
-            "worker_class": "gthread",
+            "workers": self.settings.api_workers,
+            "worker_class": Worker,
             "preload_app": False,
             "graceful_timeout": 10,
-            # The most that gunicorn allows: long lists of excluded products are part of the address.
-            "limit_request_line": 8190,
             "proc_name": "clickstream-api",
             # A management socket in the user's home, which we do not use.
             "control_socket_disable": True,
@@ -81,4 +93,4 @@ class _Server(BaseApplication):
     def load(self) -> Flask:
         from clickstream_assets.api.app import create_app
 
-        return create_app(self._settings, self._metrics_folder)
+        return create_app(self.settings, self._metrics_folder)

@@ -54,6 +54,7 @@ class ElasticsearchProblem(StrEnum):
 
     UNREACHABLE = "Elasticsearch cannot be reached"
     UNTRUSTED = "Elasticsearch cannot be trusted"
+    SILENT = "Elasticsearch does not answer"
     BUSY = "Elasticsearch is overloaded"
     FULL = "Elasticsearch has as many shards as it may have"
     NOT_ALLOWED = "Elasticsearch does not allow this"
@@ -73,7 +74,12 @@ class ElasticsearchError(ClickstreamError):
         super().__init__(
             f"{problem}: {detail}",
             retryable=problem
-            in (ElasticsearchProblem.UNREACHABLE, ElasticsearchProblem.BUSY, ElasticsearchProblem.FULL),
+            in (
+                ElasticsearchProblem.UNREACHABLE,
+                ElasticsearchProblem.SILENT,
+                ElasticsearchProblem.BUSY,
+                ElasticsearchProblem.FULL,
+            ),
         )
         self.problem = problem
 
@@ -255,11 +261,17 @@ class ElasticsearchServer:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Turn the client's errors into `ElasticsearchError`."""
-        from elastic_transport import TlsError, TransportError
+        from elastic_transport import ConnectionTimeout, TlsError, TransportError
         from elasticsearch import ApiError
 
         try:
             yield
+        except ConnectionTimeout as error:
+            raise ElasticsearchError(
+                ElasticsearchProblem.SILENT,
+                f"no answer from {self._server} for {self._timeout:g} s; see whether its process is stopped or waits "
+                "for its disk",
+            ) from error
         except TransportError as error:
             if isinstance(error, TlsError) and _HUNG_UP not in error.message:
                 raise ElasticsearchError(

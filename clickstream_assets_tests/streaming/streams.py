@@ -31,7 +31,7 @@ from clickstream_assets_tests.topics import new_topic, send
 Rows = list[dict[str, Any]]
 _PASSED_ON = (
     *("kafka_bootstrap_servers", "kafka_topic", "kafka_timeout_seconds"),
-    *("postgres_host", "postgres_port", "postgres_user", "postgres_db"),
+    *("postgres_host", "postgres_port", "postgres_user", "postgres_db", "postgres_timeout_seconds"),
     *("elasticsearch_url", "elasticsearch_alias", "elasticsearch_alerts_index"),
     "elasticsearch_patience_seconds",
     *("lake_path", "checkpoint_path", "clickstream_home", "views_threshold"),

@@ -219,6 +219,8 @@ class Topic:
             isolation_level="read_committed",
             metrics_enabled=False,
             allow_auto_create_topics=False,
+            # Longer than the half second for which a broker holds back an answer without records.
+            request_timeout_ms=max(1000, int(self._timeout * 1000)),
             max_partition_fetch_bytes=4_194_304,
             # The default of 50 MB would be most of a small machine's memory.
             fetch_max_bytes=16_777_216,

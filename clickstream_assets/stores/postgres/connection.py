@@ -1,19 +1,25 @@
 """Connections to the served tables' database, and errors that say which setting to mend."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any
+from functools import partial
+from time import monotonic
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
+from psycopg.rows import Row, TupleRow
 
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 
-CONNECT_TIMEOUT_SECONDS = 5
+T = TypeVar("T")
+
 # A server's machine that vanished says no goodbye: found out after 11 s of silence, or 15 s after something was sent
 # that it did not confirm, where the kernel alone would wait for 15 minutes and more.
-_KEEPALIVE: dict[str, Any] = {
+KEEPALIVE: dict[str, Any] = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
@@ -25,6 +31,7 @@ class PostgresProblem(StrEnum):
     """A kind of failure of the database, in words that do not reveal where the database is."""
 
     UNREACHABLE = "PostgreSQL cannot be reached"
+    SILENT = "PostgreSQL does not answer"
     PASSWORD = "PostgreSQL does not accept the user or the password"
     DATABASE_MISSING = "the database does not exist"
     TABLE_MISSING = "a table is missing"
@@ -37,7 +44,12 @@ class PostgresProblem(StrEnum):
     FAILED = "PostgreSQL reported an error"
 
 
-_PASSING = {PostgresProblem.UNREACHABLE, PostgresProblem.BUSY, PostgresProblem.TOO_SLOW}
+_PASSING = {
+    PostgresProblem.UNREACHABLE,
+    PostgresProblem.SILENT,
+    PostgresProblem.BUSY,
+    PostgresProblem.TOO_SLOW,
+}
 
 
 class PostgresError(ClickstreamError):
@@ -52,22 +64,109 @@ class PostgresError(ClickstreamError):
         self.problem = problem
 
 
-def connect(settings: Settings, *, autocommit: bool = False) -> psycopg.Connection:
+class SilentError(psycopg.OperationalError):
+    """The server gave no sign of life in the time that it has for one."""
+
+
+class Connection(psycopg.Connection[Row]):
+    """A connection whose calls end although the server hangs: is stopped, or waits for a disk that answers nothing.
+
+    Nothing else ends them then: the kernel of such a server answers for it, so that no keepalive fails, and
+    `statement_timeout` is kept by the server itself. A connection that gave up is closed.
+
+    Attributes:
+        patience_seconds: silence after which a call asks `is_server_alive`.
+        is_server_alive: whether the server answers others. If so, the call goes on: a statement may be long, or wait
+            for a lock.
+        deadline: the time, as of `time.monotonic`, at which any call ends.
+    """
+
+    patience_seconds: float = math.inf
+    is_server_alive: Callable[[], bool] = staticmethod(lambda: False)
+    deadline: float = math.inf
+    _end: psycopg.OperationalError | None = None
+
+    def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+        """Run one of psycopg's generators, as every call does.
+
+        Raises:
+            SilentError: the server hangs; it may carry out what it was sent, once it goes on.
+            QueryCanceled: it is past the deadline.
+        """
+        if self._end:
+            raise self._end
+        return super().wait(self._watched(gen), *args, **kwargs)
+
+    def _watched(self, gen: PQGen[T]) -> PQGen[T]:
+        heard = monotonic()
+        try:
+            waits_for = next(gen)
+            while True:
+                # Nothing is ready after psycopg's interval, a tenth of a second.
+                ready = yield waits_for
+                now = monotonic()
+                if now > self.deadline:
+                    self._give_up(
+                        psycopg.errors.QueryCanceled("there was no time left to wait for the answer")
+                    )
+                if ready:
+                    heard = now
+                elif now - heard > self.patience_seconds:
+                    if not self.is_server_alive():
+                        self._give_up(SilentError(f"no answer for {self.patience_seconds:g} s"))
+                    heard = monotonic()
+                waits_for = gen.send(ready)
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+
+    def _give_up(self, error: psycopg.OperationalError) -> None:
+        # Also what psycopg does next with it, such as to end a transaction, gets this error and not one that follows.
+        self._end = error
+        self.close()
+        raise error
+
+
+def connect(settings: Settings, *, autocommit: bool = False) -> Connection[TupleRow]:
     """Open a connection to the served tables' database.
+
+    Its calls take as long as their statements do, but not longer than about twice POSTGRES_TIMEOUT_SECONDS if the
+    server hangs.
 
     Raises:
         PostgresError: naming the POSTGRES_* setting and the fix.
     """
     try:
-        return psycopg.connect(
-            settings.postgres_conninfo,
-            autocommit=autocommit,
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            application_name="clickstream",
-            **_KEEPALIVE,
-        )
+        connection = _connect(settings, "clickstream", autocommit)
     except psycopg.OperationalError as error:
-        raise _connection_error(error, settings) from None
+        raise connection_error(error, settings) from None
+    connection.patience_seconds = settings.postgres_timeout_seconds
+    connection.is_server_alive = partial(_answers, settings)
+    return connection
+
+
+def _connect(settings: Settings, name: str, autocommit: bool) -> Connection[TupleRow]:
+    return Connection.connect(
+        settings.postgres_conninfo,
+        autocommit=autocommit,
+        connect_timeout=math.ceil(settings.postgres_timeout_seconds),
+        application_name=name,
+        **KEEPALIVE,
+    )
+
+
+def _answers(settings: Settings) -> bool:
+    """Return whether the server answers a new connection, be it with a refusal."""
+    try:
+        with _connect(settings, "clickstream, whether it answers", autocommit=True) as connection:
+            connection.patience_seconds = settings.postgres_timeout_seconds
+            connection.execute("SELECT")
+    except (psycopg.errors.ConnectionTimeout, SilentError):
+        return False
+    except psycopg.OperationalError:
+        # Too many connections, or shutting down. Where nobody listens any more, the old connection breaks by itself.
+        return True
+    return True
 
 
 @contextmanager
@@ -79,7 +178,8 @@ def explained(settings: Settings) -> Iterator[None]:
         raise _statement_error(error, settings) from error
 
 
-def _connection_error(error: psycopg.OperationalError, settings: Settings) -> PostgresError:
+def connection_error(error: psycopg.OperationalError, settings: Settings) -> PostgresError:
+    """Return the error of ours for a connection that could not be opened."""
     # libpq reports a refused connection as text alone, without an SQLSTATE; whether a password was asked
     # for is a flag that does not depend on the server's language.
     text = str(error)
@@ -105,6 +205,8 @@ def _connection_error(error: psycopg.OperationalError, settings: Settings) -> Po
             PostgresProblem.PASSWORD,
             f"{_server(settings)} asks for a password and POSTGRES_PASSWORD is empty; set it",
         )
+    if isinstance(error, (psycopg.errors.ConnectionTimeout, SilentError)):
+        return _silent(settings, _first_line(text))
     return PostgresError(
         PostgresProblem.UNREACHABLE,
         f"no connection to {_server(settings)} ({_first_line(text)}); start it (`clickstream stack up` "
@@ -145,6 +247,8 @@ def _statement_error(error: psycopg.Error, settings: Settings) -> PostgresError:
             return PostgresError(
                 PostgresProblem.TOO_SLOW, f"{message}, in {where}; see what else the server is doing"
             )
+        case SilentError():
+            return _silent(settings, message)
         case psycopg.OperationalError():
             return PostgresError(
                 PostgresProblem.UNREACHABLE,
@@ -152,6 +256,14 @@ def _statement_error(error: psycopg.Error, settings: Settings) -> PostgresError:
             )
         case _:
             return PostgresError(PostgresProblem.FAILED, f"{message} (SQLSTATE {error.sqlstate}), in {where}")
+
+
+def _silent(settings: Settings, what: str) -> PostgresError:
+    return PostgresError(
+        PostgresProblem.SILENT,
+        f"{what}, to {_server(settings)}; see whether its process is stopped or waits for its disk, and whether a "
+        "firewall drops what is sent there",
+    )
 
 
 def _server(settings: Settings) -> str:

@@ -135,6 +135,10 @@ def test_a_listener_that_wants_a_login_is_told_apart_from_none_as_far_as_it_can_
         Topic(without).offsets()
 
 
+TIMES = {"kafka.request.timeout.ms": "10000", "kafka.default.api.timeout.ms": "10000"}
+"""As KAFKA_TIMEOUT_SECONDS has it by default."""
+
+
 def test_without_a_login_no_password_is_sent_though_one_is_set():
     settings = Settings(_env_file=None, kafka_username="shop", kafka_password=PASSWORD)
     assert settings.kafka_security_protocol is KafkaSecurity.PLAINTEXT
@@ -145,6 +149,7 @@ def test_without_a_login_no_password_is_sent_though_one_is_set():
     assert settings.kafka_spark_options == {
         "kafka.bootstrap.servers": "127.0.0.1:9092",
         "kafka.security.protocol": "PLAINTEXT",
+        **TIMES,
     }
 
 
@@ -173,6 +178,7 @@ def test_encryption_and_scram_are_said_to_either_client_in_its_words():
         'username="shop" password="wh1sper";',
         "kafka.ssl.truststore.type": "PEM",
         "kafka.ssl.truststore.location": "/etc/ca.pem",
+        **TIMES,
     }
     assert "wh1sper" not in repr(settings)
 
