@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from clickstream_assets.analytics.measures import count, rows_of
+from clickstream_assets.analytics.measures import count, percent, rows_of
 from clickstream_assets.catalogue import COHORT_RETENTION
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
@@ -54,6 +54,6 @@ def cohort_retention(user_segments: DataFrame) -> DataFrame:
     computed = {
         "cohort_week": F.date_add(F.lit(_A_MONDAY), F.col("cohort") * F.lit(7)),
         "weeks_since": (F.col("week") - F.col("cohort")).cast("long"),
-        "retention_rate": F.col("active_users") / F.col("users").cast("double"),
+        "retention_rate": percent(F, F.col("active_users"), F.col("users")),
     }
     return rows_of(COHORT_RETENTION, counts, computed)

@@ -6,7 +6,6 @@ A list of one served table needs no query of its own: `listing` pages through it
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from decimal import Decimal
 from typing import Any, LiteralString, NamedTuple
 
 from psycopg import Connection, sql
@@ -19,6 +18,7 @@ from clickstream_assets.catalogue import (
     SERVED_TABLES,
     USER_SEGMENTS,
 )
+from clickstream_assets.catalogue.units import percent
 
 SUMMARY_FIGURES = (
     *("total_events", "users", "buyer_count", "window_shopper_count", "buyer_rate", "sessions"),
@@ -258,9 +258,8 @@ def product(
             "coalesce(sum(revenue), 0) AS revenue FROM product_performance WHERE {}"
         ).format(_all_of(asked.conditions))
     ).fetchall()
-    # In Python, which rounds half to even as the days' own rates are; PostgreSQL rounds half up.
-    rate = Decimal(100 * totals["purchases"]) / totals["view_count"] if totals["view_count"] else Decimal(0)
-    return days, {**totals, "conversion_rate": round(rate, 2)}
+    # Not in SQL: PostgreSQL rounds half up.
+    return days, {**totals, "conversion_rate": percent(totals["purchases"], totals["view_count"])}
 
 
 def reports(connection: Connection[DictRow], asked: Asked) -> Page:

@@ -13,6 +13,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
+from clickstream_assets.catalogue.units import percent
+
 TOP_PRODUCTS = 5
 USERS_NAMED = 10
 COMPARISONS = {"day_before": timedelta(days=1), "week_before": timedelta(days=7)}
@@ -135,8 +137,7 @@ def _change(now: Any, before: Any) -> Report | None:
     change = now - before
     if not before:
         return {"before": before, "change": change, "change_percent": None if change else 0}
-    percent = round(Decimal(change) * 100 / Decimal(before), 2)
-    return {"before": before, "change": change, "change_percent": percent}
+    return {"before": before, "change": change, "change_percent": percent(change, before)}
 
 
 def _funnel(rows: Sequence[Row]) -> list[Row]:

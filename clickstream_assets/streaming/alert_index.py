@@ -8,7 +8,6 @@ index has left, the next update makes equal again.
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -26,6 +25,7 @@ from clickstream_assets.stores.elasticsearch import (
     reason_of,
 )
 from clickstream_assets.stores.postgres.connection import connect, explained
+from clickstream_assets.streaming.alerts import json_value
 from clickstream_assets.streaming.lake_copies import read_rows
 
 ALERT_MAPPINGS: dict[str, Any] = {
@@ -131,11 +131,7 @@ class AlertIndex(ElasticsearchServer):
 
 def _document(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row as JSON has it."""
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in row.items()
-        if value is not None
-    }
+    return {name: json_value(value) for name, value in row.items() if value is not None}
 
 
 def update_alert_index(settings: Settings) -> str | None:

@@ -6,11 +6,13 @@ No clock, no database: the same windows give the same alerts, in whatever batche
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from hashlib import blake2b
 from math import sqrt
 from typing import Any, NamedTuple, Self
 
+from clickstream_assets.catalogue.units import percent
 from clickstream_assets.settings import Settings
 
 HISTORY = timedelta(hours=24)
@@ -70,7 +72,7 @@ class Alert(NamedTuple):
     alert_id: str
     product_category: str | None
     state: AlertState
-    conversion: float
+    conversion_rate: Decimal
     first_window_start: datetime
     last_window_end: datetime
     windows: int
@@ -124,7 +126,7 @@ def _alert(
         alert_id=alert_id(product_id, first),
         product_category=peak.category,
         state=AlertState.RESOLVED if is_over else AlertState.OPEN,
-        conversion=peak.purchases / peak.views,
+        conversion_rate=percent(peak.purchases, peak.views),
         first_window_start=first,
         last_window_end=last,
         windows=len(episode),
@@ -294,6 +296,11 @@ def payload(notification: Notification, product_id: str) -> dict[str, Any]:
     else:
         fields = alert._asdict()
     fields |= {"alert_id": noted.notified_id, "kind": noted.kind, "sequence": noted.sequence}
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()
-    }
+    return {name: json_value(value) for name, value in fields.items()}
+
+
+def json_value(value: Any) -> Any:
+    """Return a column's value as JSON has it: a time in ISO 8601, a decimal as a number."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return float(value) if isinstance(value, Decimal) else value

@@ -38,11 +38,11 @@ def test_weeks_are_iso_weeks_also_over_new_year(engine: Engine):
         ("b", day("2025-01-13")),
     ]
     assert retention(engine, visits) == [
-        (day("2024-12-23"), 0, 1, 1, 1.0),
-        (day("2024-12-23"), 1, 1, 1, 1.0),
-        (day("2024-12-23"), 3, 1, 0, 0.0),
-        (day("2024-12-30"), 0, 2, 2, 1.0),
-        (day("2024-12-30"), 2, 2, 1, 0.5),
+        (day("2024-12-23"), 0, 1, 1, Decimal("100.00")),
+        (day("2024-12-23"), 1, 1, 1, Decimal("100.00")),
+        (day("2024-12-23"), 3, 1, 0, Decimal("0.00")),
+        (day("2024-12-30"), 0, 2, 2, Decimal("100.00")),
+        (day("2024-12-30"), 2, 2, 1, Decimal("50.00")),
     ]
 
 
@@ -66,7 +66,6 @@ def test_retention_is_that_of_the_definition(engine: Engine, seed: int):
         for week in weeks:
             if week >= cohort:
                 active = sum(week in its for its in members)
-                expected.append(
-                    (cohort, (week - cohort).days // 7, len(members), active, active / len(members))
-                )
+                rate = round(Decimal(100 * active) / len(members), 2)
+                expected.append((cohort, (week - cohort).days // 7, len(members), active, rate))
     assert retention(engine, visits) == sorted(expected)

@@ -24,6 +24,7 @@ from clickstream_assets.catalogue import (
     USER_SEGMENTS,
     Table,
 )
+from clickstream_assets.catalogue.units import percent
 from clickstream_assets.reports.document import DayRows, make_report
 from clickstream_assets.stores.postgres.publishing import Publication
 from clickstream_assets_tests.reports.days import DAY as REPORT_DAY
@@ -147,7 +148,7 @@ def cohort_week(week: date, weeks_since: int, users: int, active: int) -> Row:
         "weeks_since": weeks_since,
         "users": users,
         "active_users": active,
-        "retention_rate": active / users,
+        "retention_rate": percent(active, users),
     }
 
 
@@ -180,7 +181,7 @@ def alert(number: int, product_id: str, state: str) -> Row:
         "purchases": 3,
         "alert_id": f"a{number}",
         "state": state,
-        "conversion": 0.025,
+        "conversion_rate": Decimal("2.50"),
         "first_window_start": start,
         "last_window_end": start + timedelta(minutes=15),
         "windows": 2,

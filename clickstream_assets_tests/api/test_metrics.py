@@ -14,9 +14,9 @@ INSERT INTO stream_status
     (query, owner, batch_id, watermark, rows, dropped_late, lag, latency_seconds, error, updated_at)
 VALUES ('product_windows', 'me', 7, '2024-05-31 12:00Z', 1000, 3, '{"0": 5, "1": 0}', 2.5, NULL, '2024-05-31 12:10Z'),
        ('live_events', 'me', 9, NULL, 900, 0, '{"0": 1}', NULL, 'away', '2024-05-31 12:11Z');
-INSERT INTO flash_sale_alerts (window_start, window_end, product_id, views, purchases, alert_id, state, conversion,
+INSERT INTO flash_sale_alerts (window_start, window_end, product_id, views, purchases, alert_id, state, conversion_rate,
     first_window_start, last_window_end, windows)
-SELECT now(), now(), 'p', 120, 3, n::text, CASE WHEN n < 3 THEN 'open' ELSE 'resolved' END, 0.025, now(), now(), 1
+SELECT now(), now(), 'p', 120, 3, n::text, CASE WHEN n < 3 THEN 'open' ELSE 'resolved' END, 2.50, now(), now(), 1
 FROM generate_series(1, 5) AS n;
 INSERT INTO alert_notifications (notified_id, sequence, kind, sink, delivered_at, failed_at)
 VALUES ('a', 1, 'opened', 'console', now(), NULL), ('b', 1, 'opened', 'console', NULL, NULL),

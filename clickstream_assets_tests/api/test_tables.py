@@ -262,7 +262,12 @@ def test_rows_counted_by_hand(client: FlaskClient, path: str, expected: list[obj
         ),
         (
             "/api/alerts?limit=1&offset=1",
-            {"state": "resolved", "resolved_at": "2024-05-31T12:20:00Z", "usual_views": None},
+            {
+                "state": "resolved",
+                "resolved_at": "2024-05-31T12:20:00Z",
+                "conversion_rate": 2.5,
+                "usual_views": None,
+            },
         ),
         (
             "/api/funnel?dimension=overall&limit=1",
@@ -276,7 +281,7 @@ def test_rows_counted_by_hand(client: FlaskClient, path: str, expected: list[obj
         ("/api/attribution?model=linear", {"orders": 0.3333, "revenue": 1.6667}),
         (
             "/api/cohorts?until=2024-05-20&offset=1",
-            {"users": 10, "active_users": 9, "retention_rate": 0.9},
+            {"users": 10, "active_users": 9, "retention_rate": 90.0},
         ),
         (
             "/api/categories?limit=1",

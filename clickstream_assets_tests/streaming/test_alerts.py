@@ -1,6 +1,7 @@
 """Alerts as a function of a product's windows, and notifications as a function of alerts and earlier ones."""
 
 from datetime import timedelta
+from decimal import Decimal
 from math import sqrt
 
 import pytest
@@ -45,7 +46,7 @@ def test_more_views_than_the_threshold_and_fewer_purchases_are_an_alert(
 def test_overlapping_windows_are_one_alert_with_the_peak_of_them():
     (alert,) = alerts(window("10:00", 120, 1), window("10:05", 300, 3, "toys"), window("10:10", 130))
     assert (alert.window_start, alert.views, alert.purchases) == (at("2024-05-01 10:05"), 300, 3)
-    assert alert.conversion == pytest.approx(0.01)
+    assert alert.conversion_rate == Decimal("1.00")
     assert alert.product_category == "toys"
     assert alert.windows == 3
     assert (alert.first_window_start, alert.last_window_end) == (

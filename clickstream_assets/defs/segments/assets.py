@@ -8,6 +8,7 @@ from clickstream_assets.analytics.carts import CartRules, abandonments, cart_sta
 from clickstream_assets.analytics.cohorts import cohort_retention as compute_cohort_retention
 from clickstream_assets.analytics.customers import customer_segments as compute_customer_segments
 from clickstream_assets.analytics.customers import first_changed, orders, segment_days
+from clickstream_assets.analytics.measures import percent
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.segments import user_segments as compute_user_segments
 from clickstream_assets.catalogue import (
@@ -108,10 +109,10 @@ def cohort_retention(lake: Lake) -> Metadata:
     rows = lake.read(COHORT_RETENTION)
     F, _ = functions_of(rows)
     by_age = rows.groupBy("weeks_since").agg(
-        (F.sum("active_users") / F.sum("users").cast("double")).alias("retention")
+        percent(F, F.sum("active_users"), F.sum("users")).alias("retention_rate")
     )
     shares = {
-        f"after {row['weeks_since']} weeks": round(row["retention"] * 100, 1)
+        f"after {row['weeks_since']} weeks": float(row["retention_rate"])
         for row in lake.engine.to_arrow(by_age.orderBy("weeks_since")).to_pylist()
     }
     return {

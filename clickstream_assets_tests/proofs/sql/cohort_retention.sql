@@ -12,7 +12,7 @@ SELECT
     (week - cohort_week) // 7 AS weeks_since,
     users,
     coalesce(seen_users, 0) AS active_users,
-    coalesce(seen_users, 0) / users AS retention_rate
+    percent(coalesce(seen_users, 0), users) AS retention_rate
 FROM cohorts
 JOIN (SELECT DISTINCT week FROM weeks) AS every_week ON week >= cohort_week
 LEFT JOIN seen USING (cohort_week, week);

@@ -106,7 +106,7 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
         "cohort_retention": [
             *_required(sa.Date, "cohort_week"),
             *_required(sa.BigInteger, "weeks_since", "users", "active_users"),
-            *_required(sa.Double, "retention_rate"),
+            *_required(_PERCENT, "retention_rate"),
             sa.PrimaryKeyConstraint("cohort_week", "weeks_since"),
         ],
         "customer_segment_days": [
@@ -162,7 +162,7 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_required(sa.Text, "alert_id"),
             *_columns(sa.Text, "product_category"),
             *_required(sa.Text, "state"),
-            *_required(sa.Double, "conversion"),
+            *_required(_PERCENT, "conversion_rate"),
             *_required(_TIME, "first_window_start", "last_window_end"),
             *_required(sa.BigInteger, "windows"),
             *_columns(_TIME, "resolved_at"),
