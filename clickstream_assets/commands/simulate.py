@@ -5,8 +5,7 @@ The last line on stdout is one JSON object of counts; progress and words for peo
 
 import json
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -17,14 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clickstream_assets.commands.progress import counting
 from clickstream_assets.errors import InputError
 from clickstream_assets.settings import load_settings
 
 if TYPE_CHECKING:
-    from clickstream_assets.ingest.replay import Progress, Stop
+    from clickstream_assets.ingest.replay import Stop
 
 _EXIT_INTERRUPTED = 130
-_RECORDS_BETWEEN_UPDATES = 100
 
 _NoKafka = Annotated[bool, typer.Option("--no-kafka", help="Do not send to KAFKA_TOPIC.")]
 _NoFiles = Annotated[
@@ -59,6 +58,12 @@ def simulate(
         float, typer.Option(help="Share that is followed by a record that is no event.")
     ] = 0.0,
     bots: Annotated[float, typer.Option(help="Share of the visits that are a robot's.")] = 0.01,
+    flash_sale_hours: Annotated[
+        float | None,
+        typer.Option(
+            help="Hours from one flash sale to the next: many look at a product of which there are few."
+        ),
+    ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Flat events, without sessions and ids.")] = False,
     no_kafka: _NoKafka = False,
     no_files: _NoFiles = False,
@@ -89,6 +94,7 @@ def simulate(
             users=users,
             products=products,
             bots=bots,
+            flash_sale_hours=flash_sale_hours,
             plain=plain,
             faults=Faults(
                 late=late,
@@ -102,7 +108,7 @@ def simulate(
         )
         expected = None if events is None else round(events * (1 + duplicate + conflicting + malformed))
         started = monotonic()
-        with _progress("Simulating", expected) as progress:
+        with counting("Simulating", expected) as progress:
             made = run_simulation(load_settings(), options, stop=stop, progress=progress)
         counts = asdict(made) | {"start": made.start.isoformat()}
         _conclude(counts, monotonic() - started, was_cut_short=stop() and events is not None)
@@ -120,7 +126,7 @@ def replay(
         from clickstream_assets.ingest.replay import run_replay
 
         started = monotonic()
-        with _progress(f"Replaying {file.name}", limit) as progress:
+        with counting(f"Replaying {file.name}", limit) as progress:
             replayed = run_replay(
                 load_settings(),
                 file,
@@ -180,22 +186,3 @@ def _stoppable() -> Iterator["Stop"]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _progress(description: str, total: int | None) -> Iterator["Progress"]:
-    """Show a progress bar on stderr, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=total)
-        yield _every(_RECORDS_BETWEEN_UPDATES, lambda sent: bar.update(task, completed=sent))
-
-
-def _every(records: int, update: Callable[[int], None]) -> "Progress":
-    return lambda sent: update(sent) if sent % records == 0 else None

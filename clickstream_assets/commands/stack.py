@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clickstream_assets.commands.progress import fetching
 from clickstream_assets.engine.jars import Configuration, fetch_jars
 from clickstream_assets.settings import Settings, load_settings
 
@@ -42,7 +43,7 @@ def up(
     with _progress("Starting the local stack") as progress:
         stack = _stack(home, progress)
         stack.up(env_file, _dagster_yaml(), ports)
-        _prepare(stack.env())
+        _prepare(stack.env(), progress)
 
 
 @stack_app.command()
@@ -78,10 +79,10 @@ def fetch_jars_command(
     ] = None,
 ) -> None:
     """Fetch the local servers and the jars that Spark needs, once per machine."""
-    with _progress("Fetching jars") as progress:
-        settings = load_settings()
-        configurations = [only] if only else list(Configuration)
-        fetch_jars(settings.jars_path, progress, settings.java_home, configurations)
+    settings = load_settings()
+    configurations = [only] if only else list(Configuration)
+    with fetching() as (progress, watch):
+        fetch_jars(settings.jars_path, progress, settings.java_home, configurations, watch)
 
 
 def _stack(home: Path | None, progress: "Progress") -> "Stack":
@@ -101,12 +102,12 @@ def _progress(task: str) -> Iterator["Progress"]:
         yield lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _prepare(env: dict[str, str]) -> None:
+def _prepare(env: dict[str, str], progress: "Progress") -> None:
     """Make the served tables and the topic, so that `dagster dev` and the API can start right away."""
     from clickstream_assets.stores.prepare import prepare_servers
 
     # What was just started, whatever else the environment names.
-    prepare_servers(Settings.model_validate({name.lower(): value for name, value in env.items()}))
+    prepare_servers(Settings.model_validate({name.lower(): value for name, value in env.items()}), progress)
 
 
 def _dagster_yaml() -> Path | None:

@@ -37,16 +37,12 @@ if has_java "$@"; then
     exit 0
 fi
 
-if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
-    echo "Installing Java (openjdk-$oldest-jre-headless)" >&2
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -q >&2 || true
-    apt-get install -q -y --no-install-recommends "openjdk-$oldest-jre-headless" >&2 ||
-        apt-get install -q -y --no-install-recommends default-jre-headless >&2 || true
-    if has_java "$@"; then
+install_package="$(dirname "$0")/install_package.sh"
+for package in "openjdk-$oldest-jre-headless" default-jre-headless; do
+    if sh "$install_package" Java "$package" && has_java "$@"; then
         exit 0
     fi
-fi
+done
 
 if [ -n "$too_new" ]; then
     echo "$too_new is newer than Java $newest_of_spark: the servers run on it, Spark 4.0 does not. For Spark install" \

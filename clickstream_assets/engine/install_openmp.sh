@@ -15,14 +15,8 @@ if has_openmp; then
     exit 0
 fi
 
-if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
-    echo "Installing OpenMP (libgomp1)" >&2
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -q >&2 || true
-    apt-get install -q -y --no-install-recommends libgomp1 >&2 || true
-    if has_openmp; then
-        exit 0
-    fi
+if sh "$(dirname "$0")/install_package.sh" OpenMP libgomp1 && has_openmp; then
+    exit 0
 fi
 
 echo "libgomp.so.1 is needed, GCC's OpenMP library: install it (Debian and Ubuntu: apt-get install libgomp1;" \

@@ -11,11 +11,13 @@ import re
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic
 
 from clickstream_assets.engine.java import find_java
 from clickstream_assets.errors import LocalStackError
@@ -24,6 +26,9 @@ from clickstream_assets.files import Progress, exclusive
 IVY_FILE = Path(__file__).with_name("ivy.xml")
 # Measured: 460 MB while fetching, since Ivy's cache holds every file a second time, and 185 MB afterwards.
 NEEDED_BYTES = 600_000_000
+
+_WATCH_SECONDS = 0.5
+_LINE_SECONDS = 5.0
 
 _NOT_FOUND = re.compile(r"::\s+([^\s:]+#[^\s:]+;[^\s:]+): (?:not found|.*failed)")
 _FAILED = re.compile(r"\[FAILED\s*\]\s+(\S+?)!")
@@ -37,14 +42,37 @@ class Configuration(StrEnum):
     ELASTICSEARCH = "elasticsearch"
     SPARK = "spark"
 
+    @property
+    def size(self) -> int:
+        """About how many bytes are fetched for it."""
+        return _SIZES[self]
+
+
+_SIZES = {
+    Configuration.KAFKA: 46_000_000,
+    Configuration.ELASTICSEARCH: 107_000_000,
+    Configuration.SPARK: 18_000_000,
+}
+
+Watch = Callable[[Mapping[Configuration, int]], None]
+"""Called twice a second, and at the end, with the bytes that were fetched so far of each configuration."""
+
 
 def fetch_jars(
     jars_path: Path,
     progress: Progress,
     java_home: Path | None = None,
     configurations: Sequence[Configuration] = tuple(Configuration),
+    watch: Watch | None = None,
 ) -> Path:
     """Fetch what `ivy.xml` pins, unless it is there, and return the folder of the configurations' folders.
+
+    Args:
+        jars_path: JARS_PATH.
+        progress: Gets a line on each thing that is going on.
+        java_home: Home of the Java to fetch with; None looks for one.
+        configurations: What to fetch.
+        watch: Learns how far it is; without it, `progress` gets a line every five seconds.
 
     Raises:
         LocalStackError: no Java, no network, no such artifact or no disk space.
@@ -56,7 +84,9 @@ def fetch_jars(
         jars_path.mkdir(parents=True, exist_ok=True)
         with exclusive(jars_path / "fetch.lock", progress):
             if missing := _missing(folder, configurations):
-                _fetch(jars_path, folder, missing, find_java(java_home), progress)
+                _fetch(
+                    jars_path, folder, missing, find_java(java_home), progress, watch or _in_lines(progress)
+                )
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise _disk_full(jars_path) from error
@@ -127,16 +157,29 @@ def _fetched(jars_path: Path, configuration: Configuration) -> Path:
 
 
 def _fetch(
-    jars_path: Path, folder: Path, configurations: list[Configuration], java: Path, progress: Progress
+    jars_path: Path,
+    folder: Path,
+    configurations: list[Configuration],
+    java: Path,
+    progress: Progress,
+    watch: Watch,
 ) -> None:
     if shutil.disk_usage(jars_path).free < NEEDED_BYTES:
         raise _disk_full(jars_path)
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    progress(f"Fetching jars for {', '.join(configurations)} into {folder} (once; 170 MB for all)")
+    size = sum(configuration.size for configuration in configurations)
+    progress(
+        f"Fetching the jars of {', '.join(configurations)} into {folder}: {_megabytes(size)} MB, once; "
+        "about a minute on a usual line"
+    )
     # Ivy fetches one file at a time, so one run per configuration makes it parallel (35 s instead of 54).
     with ThreadPoolExecutor(len(configurations)) as pool:
         runs = [pool.submit(_retrieve, name, jars_path, partial, java, progress) for name in configurations]
+        is_done = False
+        while not is_done:
+            is_done = not wait(runs, timeout=_WATCH_SECONDS).not_done
+            watch({name: _fetched_bytes(_ivy_folder(jars_path) / name) for name in configurations})
     for run in runs:
         run.result()
     for archive in list(partial.glob(f"{Configuration.ELASTICSEARCH}/*.zip")):
@@ -147,6 +190,36 @@ def _fetch(
         (partial / configuration).rename(folder / configuration)
     partial.rmdir()
     shutil.rmtree(_ivy_folder(jars_path), ignore_errors=True)
+
+
+def _in_lines(progress: Progress) -> Watch:
+    said = monotonic()
+
+    def watch(fetched: Mapping[Configuration, int]) -> None:
+        nonlocal said
+        if monotonic() - said >= _LINE_SECONDS:
+            said = monotonic()
+            each = (
+                f"{name} {_megabytes(count)} of {_megabytes(name.size)} MB" for name, count in fetched.items()
+            )
+            progress(f"Fetched {', '.join(each)}")
+
+    return watch
+
+
+def _megabytes(count: int) -> int:
+    return round(count / 1e6)
+
+
+def _fetched_bytes(folder: Path) -> int:
+    """Return the bytes of the jars and archives in Ivy's folder, those that have not come whole too."""
+    count = 0
+    for path in folder.rglob("*"):
+        # Ivy renames and deletes files meanwhile.
+        with suppress(FileNotFoundError):
+            if path.name.partition(".part")[0].endswith((".jar", ".zip")):
+                count += path.stat().st_size
+    return count
 
 
 def _ivy_folder(jars_path: Path) -> Path:

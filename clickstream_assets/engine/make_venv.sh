@@ -12,14 +12,9 @@ fi
 
 # Debian has a package for each Python: python3.12-venv.
 package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
-if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
-    echo "Installing $package" >&2
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -q >&2 || true
-    apt-get install -q -y --no-install-recommends "$package" >&2 || true
-    if "$python" -m venv "$folder" >&2; then
-        exit 0
-    fi
+if sh "$(dirname "$0")/install_package.sh" "Python's part for virtual environments" "$package" &&
+    "$python" -m venv "$folder" >&2; then
+    exit 0
 fi
 
 echo "$python -m venv $folder failed: on Debian and Ubuntu apt-get install $package, then repeat." >&2

@@ -6,6 +6,7 @@ from random import Random
 import msgspec
 
 from clickstream_assets.catalogue.units import SECOND
+from clickstream_assets.errors import InputError
 from clickstream_assets.simulator.catalogue import plain_product
 from clickstream_assets.simulator.traffic import Clock, Occurrence, Traffic, to_datetime
 
@@ -25,6 +26,11 @@ class PlainEvent(msgspec.Struct):
 
 def plain_events(traffic: Traffic, clock: Clock | None = None) -> Iterator[Occurrence]:
     """Make events at an even pace, each of any user and any product, stamped as `shop_events` are."""
+    if traffic.flash_sale_hours:
+        raise InputError(
+            f"flash_sale_hours={traffic.flash_sale_hours}: plain events are of no visits, so nobody comes for a sale; "
+            "leave one of the two out"
+        )
     random = Random(f"{traffic.seed}:plain")
     products = [plain_product(number) for number in range(1, traffic.products + 1)]
     step = _microseconds_between(traffic)

@@ -41,6 +41,8 @@ class SimulationOptions:
         users: Number of shoppers.
         products: Number of products.
         bots: Share of the visits that are a robot's.
+        flash_sale_hours: Hours from one flash sale to the next, the first after half of them: for minutes many look
+            at one product, of which there are few. None makes none.
         plain: Flat events of independent users, without sessions and ids.
         faults: Shares of late, repeated, contradicting and broken records.
         kafka: Whether to send to the topic.
@@ -55,6 +57,7 @@ class SimulationOptions:
     users: int | None = None
     products: int | None = None
     bots: float = 0.01
+    flash_sale_hours: float | None = None
     plain: bool = False
     faults: Faults = field(default_factory=Faults)
     kafka: bool = True
@@ -126,6 +129,7 @@ def plan_traffic(settings: Settings, options: SimulationOptions) -> Traffic:
         seconds=seconds,
         rate=rate,
         bots=options.bots,
+        flash_sale_hours=options.flash_sale_hours,
     )
 
 

@@ -1,4 +1,4 @@
-"""People in a shop: visits with human gaps, tastes, carts that outlive a visit, funnels, and robots.
+"""People in a shop: visits with human gaps, tastes, carts that outlive a visit, funnels, flash sales, and robots.
 
 A visit is planned whole when it begins; the plans of all open visits are merged in stream time.
 """
@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from heapq import heappop, heappush
-from itertools import accumulate
+from itertools import accumulate, count
+from math import inf
 from random import Random
 from typing import NamedTuple
 
 import msgspec
 
-from clickstream_assets.catalogue.units import MINUTE, SECOND
-from clickstream_assets.simulator.catalogue import CURRENCY, ROBOTS, Catalogue, Shopper
+from clickstream_assets.catalogue.units import HOUR, MINUTE, SECOND
+from clickstream_assets.simulator.catalogue import CATEGORIES, CURRENCY, ROBOTS, Catalogue, Shopper
 from clickstream_assets.simulator.traffic import Clock, Occurrence, Traffic, to_datetime
 
 # Together they give about 70 views, 20 additions to a cart and 10 purchases in 100 events.
@@ -36,6 +37,15 @@ _SHORTEST_REST = MINUTE
 
 _CAMPAIGNS = ("newsletter", "spring_sale", "search_ads", "social_ads", "affiliate")
 _WITH_CAMPAIGN = 0.15
+
+# Of those who come, at least 86 % are in one window of ten minutes: more than the hundred views that an alert needs,
+# and fewer than its five purchases.
+_SALE_CAMPAIGN = "flash_sale"
+_SALE_VISITS = 160
+_SALE_MEAN_SECONDS = 150
+_SALE_STOCK = 3
+_SALE_BUYS = 0.5
+_SALE_LOOKS_AGAIN = 0.3
 
 # A robot with a browser's name gives itself away by its pace: about 220 views a minute.
 _DISGUISED = 0.25
@@ -124,11 +134,19 @@ class _Shop:
         run_id = self._traffic.run_id
         plan = self._plan
         next_visit = self._traffic.start_microseconds
+        sales = self._sales()
+        next_sale = next(sales, inf)
         made = 0
         while limit is None or made < limit:
-            if (limit is None or self._planned < limit) and (not plan or next_visit <= plan[0][0]):
-                self._open_visit(next_visit)
-                next_visit += self._until_next_visit(next_visit)
+            if (limit is None or self._planned < limit) and (
+                not plan or min(next_visit, next_sale) <= plan[0][0]
+            ):
+                if next_sale <= next_visit:
+                    self._open_sale(int(next_sale))
+                    next_sale = next(sales, inf)
+                else:
+                    self._open_visit(next_visit)
+                    next_visit += self._until_next_visit(next_visit)
                 continue
             at, _, visit, step = heappop(plan)
             stamp = clock() if clock else at
@@ -188,10 +206,53 @@ class _Shop:
             random.choice(_CAMPAIGNS) if not is_robot and random.random() < _WITH_CAMPAIGN else None,
         )
         steps = self._crawl(at, is_disguised) if is_robot else self._shop_around(at, number, shopper)
+        self._plan_visit(number, visit, steps)
+
+    def _plan_visit(self, number: int, visit: _Visit, steps: list[_Step]) -> None:
         for step in steps:
             self._planned += 1
             heappush(self._plan, (step.at, self._planned, visit, step))
         self._busy_until[number] = steps[-1].at + _SHORTEST_REST
+
+    def _sales(self) -> Iterator[int]:
+        """When flash sales begin."""
+        hours = self._traffic.flash_sale_hours
+        if hours:
+            begin = self._traffic.start_microseconds + int(hours / 2 * HOUR)
+            yield from count(begin, int(hours * HOUR))
+
+    def _open_sale(self, start: int) -> None:
+        """Plan the visits of all who come for one product; most are too late for one of the few."""
+        random = self._random
+        product = int(random.random() * self._traffic.products)
+        category = CATEGORIES.index(self._catalogue.products[product].category)
+        stock = _SALE_STOCK
+        for delay in sorted(random.expovariate(1 / _SALE_MEAN_SECONDS) for _ in range(_SALE_VISITS)):
+            number = self._fan(category, start)
+            at = max(start + int(delay * SECOND), self._busy_until.get(number, 0))
+            self._visits += 1
+            shopper = self._shopper(number)
+            visit = _Visit(
+                shopper, f"{self._traffic.run_id}-s{self._visits}", shopper.user_agent, _SALE_CAMPAIGN
+            )
+            steps = [_Step(at, "view", product)]
+            at += self._gap()
+            if stock and random.random() < _SALE_BUYS:
+                stock -= 1
+                steps.append(_Step(at, "add_to_cart", product, 1))
+                steps += self._order(at + self._gap(), {product: 1})
+            elif random.random() < _SALE_LOOKS_AGAIN:
+                steps.append(_Step(at, "view", product))
+            self._plan_visit(number, visit, steps)
+
+    def _fan(self, category: int, at: int) -> int:
+        """Number of a shopper who likes a category, if there is one among some who are not in the shop."""
+        number = 0
+        for _ in range(8):
+            number = self._person(at)
+            if category in self._shopper(number).favourites:
+                break
+        return number
 
     def _person(self, at: int) -> int:
         """Number of a shopper who is not in the shop, or of one who is when all that were asked are."""

@@ -44,6 +44,8 @@ class Traffic:
         seconds: Stream time that the events are spread over, where `events` is given.
         rate: Events per second of stream time, where `events` is None.
         bots: Share of the visits that are a robot's.
+        flash_sale_hours: Hours of stream time from one flash sale to the next, the first after half of them; None
+            makes none.
     """
 
     users: int
@@ -54,6 +56,7 @@ class Traffic:
     seconds: float = 86_400.0
     rate: float = 10.0
     bots: float = 0.01
+    flash_sale_hours: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be."""
@@ -61,9 +64,10 @@ class Traffic:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name}={value}: must be at least {least}")
-        for name in ("seconds", "rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}={getattr(self, name)}: must be more than 0")
+        for name in ("seconds", "rate", "flash_sale_hours"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name}={value}: must be more than 0")
         if not 0 <= self.bots <= 1:
             raise InputError(f"bots={self.bots}: a share must be between 0 and 1")
 

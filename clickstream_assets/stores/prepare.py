@@ -1,13 +1,20 @@
 """Preparation of the servers for the pipeline: the served tables and the topic."""
 
+from typing import TYPE_CHECKING
+
+from clickstream_assets.files import Progress, silent
 from clickstream_assets.settings import Settings
 
+if TYPE_CHECKING:
+    from clickstream_assets.stores.postgres.migrate import Migration
 
-def prepare_servers(settings: Settings) -> tuple[str, bool]:
+
+def prepare_servers(settings: Settings, progress: Progress = silent) -> None:
     """Make or upgrade the served tables, and make the topic where it is missing.
 
-    Returns:
-        The revision that the tables are at, and whether the topic is new.
+    Args:
+        settings: Where the servers are.
+        progress: Gets a line on each: what was done, or that there was nothing to do.
 
     Raises:
         PostgresError: the database cannot be reached or upgraded.
@@ -17,4 +24,20 @@ def prepare_servers(settings: Settings) -> tuple[str, bool]:
     from clickstream_assets.stores.kafka.producer import ensure_topic
     from clickstream_assets.stores.postgres.migrate import migrate
 
-    return migrate(settings), ensure_topic(settings)
+    progress(f"PostgreSQL: {_sentence(migrate(settings), settings.postgres_db)}")
+    if ensure_topic(settings):
+        partitions = settings.kafka_topic_partitions
+        progress(
+            f"Kafka: made the topic {settings.kafka_topic}, with {partitions} partition{'s'[: partitions > 1]}"
+        )
+    else:
+        progress(f"Kafka: the topic {settings.kafka_topic} is there")
+
+
+def _sentence(migration: "Migration", database: str) -> str:
+    before, revision, applied = migration
+    if before is None:
+        return f"made the tables in {database}, which is at revision {revision}"
+    if not applied:
+        return f"{database} is at revision {revision} already; nothing to migrate"
+    return f"migrated {database} from revision {before} to {revision}: {'; '.join(applied)}"

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.postgres.migrate import MIGRATIONS
 from clickstream_assets_tests.databases import environment, free_port, fresh_database, query, with_settings
 
 CLICKSTREAM = Path(sys.executable).with_name("clickstream")
@@ -29,12 +30,22 @@ def test_prepare_makes_the_tables_and_the_topic_and_a_second_time_nothing(server
         settings = with_settings(empty, kafka_topic=topic)
         done = prepare(settings, KAFKA_TOPIC_PARTITIONS="2")
         assert (done.returncode, done.stderr) == (0, "")
-        assert f"The topic {topic} was made." in done.stdout
+        assert done.stdout.splitlines() == [
+            f"PostgreSQL: made the tables in {settings.postgres_db}, which is at revision {newest_revision()}",
+            f"Kafka: made the topic {topic}, with 2 partitions",
+        ]
         assert query(settings, "SELECT count(*) FROM clickstream_sessions") == [(0,)]
         assert list(Topic(settings).offsets()) == [0, 1]
         again = prepare(settings)
         assert (again.returncode, again.stderr) == (0, "")
-        assert f"The topic {topic} is there." in again.stdout
+        assert again.stdout.splitlines() == [
+            f"PostgreSQL: {settings.postgres_db} is at revision {newest_revision()} already; nothing to migrate",
+            f"Kafka: the topic {topic} is there",
+        ]
+
+
+def newest_revision() -> str:
+    return max(path.name[1:5] for path in MIGRATIONS.glob("versions/r*.py"))
 
 
 def test_prepare_without_a_database_says_what_to_mend(servers: Settings):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from time import monotonic, sleep
 import pytest
 from typer.testing import CliRunner
 
+from clickstream_assets.commands import progress
 from clickstream_assets.commands.app import app
+from clickstream_assets_tests.terminal import on_a_terminal
 
 CLICKSTREAM = Path(sys.executable).with_name("clickstream")
 
@@ -41,6 +44,30 @@ def test_simulate_ends_with_one_json_object_of_its_counts(run, tmp_path):
     assert counts["seed"] == 3
     assert counts["start"].startswith("2026-01-01T00:00:00")
     assert f"{counts['sent']:,} records" in result.stderr
+
+
+def test_a_simulation_says_now_and_then_how_far_it_is_and_how_fast(run, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.2)
+    result = run("simulate", "-n", "200", "--rate", "200", "--no-kafka")
+    assert result.exit_code == 0, result.output
+    *lines, last = result.stderr.splitlines()
+    assert len(lines) >= 2
+    for line in lines:
+        said = re.fullmatch(r"Simulating: (\d+) of 200 records, ([\d.]+)/s", line)
+        assert said
+        assert 50 < float(said[2]) < 400
+    assert last.startswith("Sent 200 records")
+    assert len(result.stdout.splitlines()) == 1
+
+
+def test_on_a_terminal_a_simulation_has_a_bar_with_its_rate(tmp_path):
+    env = os.environ | {"RAW_LOGS_PATH": str(tmp_path), "COLUMNS": "100", "TERM": "xterm"}
+    code, shown = on_a_terminal(
+        [str(CLICKSTREAM), "simulate", "-n", "100", "--rate", "50", "--no-kafka"], env
+    )
+    assert code == 0, shown
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    assert re.search(r"Simulating [━╸╺]+ +\d+/100 +[\d.]+/s 0:00:0\d", plain)
 
 
 def test_simulate_plain_makes_flat_events(run, tmp_path):

@@ -73,5 +73,5 @@ def test_every_library_that_a_wheel_needs_is_in_a_wheel_promised_or_installed():
 def test_the_image_and_the_one_machine_setup_install_it(package: str):
     installer = ROOT / "clickstream_assets" / "engine" / "install_openmp.sh"
     for file in (DOCKERFILE, installer):
-        installs = re.findall(r"(?:apt-get|\n    )\s*install\b.*", file.read_text())
+        installs = re.findall(r"(?:apt-get|\n    )\s*install\b.*|install_package\.sh\b.*", file.read_text())
         assert any(re.search(rf"\b{package}\b", line) for line in installs), file

@@ -1,5 +1,9 @@
-"""Scripts that install what Python's packages lack: Java, GCC's OpenMP library, Debian's part for environments."""
+"""Scripts that install what Python's packages lack: Java, GCC's OpenMP library, Debian's part for environments.
 
+And what they show meanwhile, on a terminal and without one.
+"""
+
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +11,17 @@ from pathlib import Path
 import pytest
 
 from clickstream_assets.engine import java
+from clickstream_assets_tests.terminal import on_a_terminal
 
-JAVA_INSTALLER, OPENMP_INSTALLER, VENV_MAKER = (
+JAVA_INSTALLER, OPENMP_INSTALLER, VENV_MAKER, PACKAGE_INSTALLER, WATCHED = (
     str(Path(java.__file__).with_name(name))
-    for name in ("install_java.sh", "install_openmp.sh", "make_venv.sh")
+    for name in (
+        "install_java.sh",
+        "install_openmp.sh",
+        "make_venv.sh",
+        "install_package.sh",
+        "run_watched.py",
+    )
 )
 
 
@@ -54,7 +65,9 @@ def test_the_installer_gets_a_java_for_spark_as_root_though_there_is_a_newer_one
     )
     answer = run_script(tmp_path, JAVA_INSTALLER, tmp_path / "installed")
     assert answer.returncode == 0
-    assert answer.stderr.splitlines() == ["Installing Java (openjdk-17-jre-headless)"]
+    assert answer.stderr.splitlines() == [
+        "Installing Java (openjdk-17-jre-headless); apt says how much it fetches"
+    ]
 
 
 @pytest.mark.parametrize(("user", "code"), [("0", 0), ("1000", 1)], ids=["root", "another user"])
@@ -95,3 +108,44 @@ def test_openmp_is_installed_by_root_and_named_to_others(tmp_path: Path, user: i
     assert (answer.returncode == 0) is installs, answer.stderr
     assert (tmp_path / "libgomp1").exists() is installs
     assert ("apt-get install libgomp1" in answer.stderr) is not installs
+
+
+def test_apt_shows_its_progress_on_a_terminal_and_lines_elsewhere(tmp_path: Path):
+    program(tmp_path / "id", "echo 0")
+    program(tmp_path / "apt-get", 'echo "asked: $*"')
+    command = ["sh", PACKAGE_INSTALLER, "OpenMP", "libgomp1"]
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    code, shown = on_a_terminal(command, env)
+    assert code == 0
+    assert "asked: install -y --no-install-recommends libgomp1" in shown
+    elsewhere = run_script(tmp_path, *command[1:])
+    assert elsewhere.stdout == ""
+    assert "asked: install -q -y --no-install-recommends libgomp1" in elsewhere.stderr
+
+
+def test_a_package_that_apt_cannot_install_is_a_failure(tmp_path: Path):
+    program(tmp_path / "id", "echo 0")
+    program(tmp_path / "apt-get", 'case "$*" in update*) ;; *) echo "E: no such package"; exit 100 ;; esac')
+    answer = run_script(tmp_path, PACKAGE_INSTALLER, "OpenMP", "libgomp1")
+    assert answer.returncode == 100
+    assert "E: no such package" in answer.stderr
+
+
+def test_a_command_that_says_nothing_for_long_is_counted_on_a_terminal(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"x" * 3_000_000)
+    watched = [sys.executable, WATCHED, "--folder", str(tmp_path), "Packages"]
+    code, shown = on_a_terminal([*watched, "sh", "-c", "sleep 2; echo done; exit 3"], dict(os.environ))
+    assert code == 3
+    assert f"\rPackages: 1 s, 3 MB in {tmp_path}" in shown
+    assert "done" in shown
+
+
+def test_elsewhere_it_is_a_line_now_and_then(tmp_path: Path):
+    code = f"import runpy, sys; sys.argv = {[WATCHED, 'Helm', 'sleep', '1']}; " + (
+        f"module = runpy.run_path({WATCHED!r}); module['main'].__globals__['SECONDS_BETWEEN_LINES'] = 0.3; "
+        "sys.exit(module['main']())"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0
+    assert answer.stdout == ""
+    assert answer.stderr.splitlines()[:2] == ["Helm: 0 s", "Helm: 1 s"]

@@ -97,8 +97,60 @@ def test_only_what_is_missing_is_fetched_and_a_failure_leaves_the_rest(sparks_ja
     said: list[str] = []
     with pytest.raises(LocalStackError, match="did not answer"):
         fetch_jars(sparks_jars_only, said.append)
-    assert [line for line in said if "Fetching jars for kafka, elasticsearch into" in line] == said
+    assert "Fetching the jars of kafka, elasticsearch into" in said[0]
+    assert "153 MB" in said[0]
     assert spark_jars(sparks_jars_only)
+
+
+@pytest.mark.parametrize("configuration", [Configuration.KAFKA, Configuration.SPARK])
+def test_what_is_fetched_is_as_much_as_was_said(jars_path, configuration):
+    """Of Elasticsearch only the unpacked archive is kept."""
+    kept = sum(path.stat().st_size for path in (fetch_jars(jars_path, print) / configuration).iterdir())
+    assert kept == pytest.approx(configuration.size, rel=0.05)
+
+
+@pytest.fixture
+def slow_java(tmp_path: Path) -> Path:
+    """The home of a program that fetches as Ivy does, from nowhere, and is not too fast to be watched."""
+    home = tmp_path / "java"
+    (home / "bin").mkdir(parents=True)
+    java = home / "bin" / "java"
+    java.write_text(
+        f"""#!/bin/sh
+case "$1" in -XshowSettings*) echo "java.home = {home}"; echo "java.specification.version = 17"; exit ;; esac
+ivy=${{1#-Divy.default.ivy.user.dir=}}
+for last; do :; done
+target=${{last%/*}}
+mkdir -p "$ivy/cache" "$target"
+for part in 1 2 3; do head -c 1000000 /dev/zero >>"$ivy/cache/a.jar.part"; sleep 0.6; done
+mv "$ivy/cache/a.jar.part" "$ivy/cache/a.jar"
+cp "$ivy/cache/a.jar" "$target/a.jar"
+"""
+    )
+    java.chmod(0o755)
+    return home
+
+
+def test_fetching_says_how_much_it_is_and_how_far_it_has_come(tmp_path, slow_java, monkeypatch):
+    monkeypatch.setattr(jars, "_LINE_SECONDS", 0.5)
+    wanted = [Configuration.KAFKA, Configuration.SPARK]
+    said: list[str] = []
+    fetch_jars(tmp_path / "lines", said.append, slow_java, wanted)
+    assert "64 MB, once" in said[0]
+    steps = [line for line in said if line.startswith("Fetched kafka ")]
+    assert steps[0] in {f"Fetched kafka {n} of 46 MB, spark {m} of 18 MB" for n in (1, 2) for m in (0, 1, 2)}
+    watched: list[int] = []
+    said.clear()
+    fetch_jars(
+        tmp_path / "bars",
+        said.append,
+        slow_java,
+        wanted,
+        lambda now: watched.append(now[Configuration.SPARK]),
+    )
+    assert watched == sorted(watched)
+    assert {1_000_000, 3_000_000} <= set(watched)
+    assert not [line for line in said if " of 46 MB" in line]
 
 
 def test_too_little_disk_space_is_said_before_anything_is_fetched(tmp_path, monkeypatch):

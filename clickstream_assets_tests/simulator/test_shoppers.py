@@ -3,7 +3,8 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import islice, pairwise
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,46 @@ def test_plain_events_have_five_fields_and_utc_microseconds():
     for event in make(replace(WEEK, events=200), plain=True):
         assert list(event) == ["user_id", "product_id", "product_category", "event_type", "timestamp"]
         assert re.fullmatch(r"2026-01-0\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", event["timestamp"])
+
+
+def crowded(events):
+    """Starts of the windows of ten minutes, a new one every five, in which many view a product and few buy it."""
+    windows: dict[Any, Counter] = defaultdict(Counter)
+    for event in events:
+        slide = int(event_time(event).timestamp()) // 300
+        for start in (slide - 1, slide):
+            windows[event.get("product_id"), start][event["event_type"]] += 1
+    return {
+        (product, datetime.fromtimestamp(start * 300, UTC))
+        for (product, start), counts in windows.items()
+        if product and counts["view"] > 100 and counts["purchase"] < 5
+    }
+
+
+@pytest.mark.parametrize(
+    "traffic",
+    [
+        replace(WEEK, flash_sale_hours=48),
+        # Few shoppers, who come more than once.
+        replace(WEEK, flash_sale_hours=48, users=50),
+        # Endless, at so many events a second that three of them fall into the part that is made.
+        replace(WEEK, flash_sale_hours=48, events=None, rate=0.05),
+    ],
+    ids=["a week", "few shoppers", "endless"],
+)
+def test_a_flash_sale_is_viewed_by_many_within_minutes_and_bought_by_few(traffic):
+    events = [json.loads(record.value) for record in islice(RecordStream(traffic), 30_000)]
+    found = crowded(events)
+    for hours in (24, 72, 120):
+        sale, slack = START + timedelta(hours=hours), timedelta(minutes=10)
+        assert len({product for product, start in found if abs(start - sale) < slack}) == 1
+    came = [event for event in events if event.get("campaign") == "flash_sale"]
+    assert len({event["user_id"] for event in came}) > 0.5 * min(3 * 160, traffic.users)
+    assert sum(event["event_type"] == "purchase" for event in came) in range(3, 10)
+
+
+def test_without_flash_sales_no_product_is_crowded(week):
+    assert crowded(week) == set()
 
 
 @pytest.mark.parametrize("plain", [False, True])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import sqlalchemy as sa
@@ -22,11 +22,22 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 0x636C69636B737472
 
 
-def migrate(settings: Settings, revision: str = "head", migrations: Path = MIGRATIONS) -> str:
+class Migration(NamedTuple):
+    """Migration of a database: the revision that it was at (None: it had no tables of ours), and that it is at.
+
+    `applied` names each migration that was run: `0002 Devices of sessions`.
+    """
+
+    before: str | None
+    revision: str
+    applied: list[str]
+
+
+def migrate(settings: Settings, revision: str = "head", migrations: Path = MIGRATIONS) -> Migration:
     """Upgrade the database to a revision, the newest by default; two at once wait for each other.
 
     Returns:
-        The revision that the database is at.
+        What was done.
 
     Raises:
         PostgresError: the database cannot be reached, a table that is not ours is in the way, or another version of
@@ -34,7 +45,9 @@ def migrate(settings: Settings, revision: str = "head", migrations: Path = MIGRA
     """
     config = _config(migrations)
     _run(settings, config, lambda config: command.upgrade(config, revision))
-    return str(config.attributes["revision"])
+    done = config.attributes
+    applied = [f"{script.revision} {script.doc.rstrip('.')}" for script in done["applied"]]
+    return Migration(done["before"], done["revision"], applied)
 
 
 def write_migration(
@@ -63,7 +76,7 @@ def write_migration(
     with explained(settings), connect(settings, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(scratch)))
         try:
-            newest = migrate(own, migrations=migrations)
+            newest = migrate(own, migrations=migrations).revision
             return _autogenerate(own, message, f"{int(newest) + 1:04}", metadata, migrations)
         finally:
             connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(scratch)))

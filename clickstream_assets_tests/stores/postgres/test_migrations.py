@@ -180,7 +180,8 @@ def test_a_column_of_the_catalogue_gets_a_migration_that_works(postgres: Setting
     assert path == migrations / "versions" / f"r{following}_devices_of_sessions.py"
     with fresh_database(postgres) as database:
         before = shape(database)
-        assert migrate(database, migrations=migrations) == following
+        done = migrate(database, migrations=migrations)
+        assert done == (newest, following, [f"{following} Devices of sessions"])
         assert shape(database) == made_of(postgres, metadata)
         assert columns(database, "clickstream_sessions")[-1] == "device"
 
@@ -214,7 +215,8 @@ def test_migrating_again_changes_nothing(settings: Settings):
         "SELECT oid, relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY oid"
     )
     before = query(settings, objects)
-    assert migrate(settings) == migrate(settings)
+    again = migrate(settings)
+    assert (again.before, again.applied) == (again.revision, [])
     assert query(settings, objects) == before
 
 
@@ -222,7 +224,8 @@ def test_two_migrations_at_once_wait_for_each_other(postgres: Settings):
     with fresh_database(postgres, migrated=False) as empty:
         with ThreadPoolExecutor() as migrators:
             outcomes = list(migrators.map(migrate, [empty] * 4))
-        assert outcomes == [migrate(empty)] * 4
+        assert {outcome.revision for outcome in outcomes} == {migrate(empty).revision}
+        assert sorted(bool(outcome.applied) for outcome in outcomes) == [False, False, False, True]
         assert set(columns(empty, "popular_products")) >= {"rank", "product_id"}
 
 

@@ -4,12 +4,17 @@ from alembic import context
 
 from clickstream_assets.stores.postgres.metadata import METADATA
 
+attributes = context.config.attributes
+
 context.configure(
-    connection=context.config.attributes["connection"],
+    connection=attributes["connection"],
     # A test hands over another, to see what autogenerate makes of a difference.
-    target_metadata=context.config.attributes.get("metadata", METADATA),
+    target_metadata=attributes.get("metadata", METADATA),
     version_table="clickstream_schema_version",
     compare_server_default=True,
+    on_version_apply=lambda step, **_: attributes["applied"].append(step.up_revision),
 )
+attributes["before"] = context.get_context().get_current_revision()
+attributes["applied"] = []
 context.run_migrations()
-context.config.attributes["revision"] = context.get_context().get_current_revision()
+attributes["revision"] = context.get_context().get_current_revision()
