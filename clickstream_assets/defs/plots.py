@@ -7,7 +7,8 @@ from html import escape
 
 import dagster as dg
 
-_MARKUP = re.compile(r"([\\`*\[\]<>|~:@]|(?<=[Ww]{3})\.)")
+# Markdown, and addresses, of which the UI makes links even where their characters are escaped.
+_MARKUP = re.compile(r"[\\`*\[\]<>|~@]|://|www\.", re.IGNORECASE)
 _BAR_WIDTH = 320
 _ROW_HEIGHT = 22
 _HEAD_HEIGHT = 44
@@ -49,7 +50,7 @@ def bar_plot(title: str, unit: str, values: Mapping[str, float]) -> dg.MarkdownM
         f'font-size="12"><rect width="100%" height="100%" fill="white"/>{"".join(rows)}</svg>'
     )
     encoded = b64encode(picture.encode()).decode()
-    return dg.MetadataValue.md(f"![{_as_it_is(title)}](data:image/svg+xml;base64,{encoded})")
+    return dg.MetadataValue.md(f"![{title}](data:image/svg+xml;base64,{encoded})")
 
 
 def shortened(text: str, most: int) -> str:
@@ -59,8 +60,9 @@ def shortened(text: str, most: int) -> str:
 
 def text_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
     """Lay rows out as a table; whole numbers get separators of thousands, and a text is shown as it is."""
-    cells = [[f"{cell:,}" if isinstance(cell, int) else _as_it_is(cell) for cell in row] for row in rows]
-    lines = [titles, ["---"] * len(titles), *cells]
+    cells = [[f"{cell:,}" if isinstance(cell, int) else _as_it_is(str(cell)) for cell in row] for row in rows]
+    # In a table a bar ends a cell in code too.
+    lines = [titles, ["---"] * len(titles), *([cell.replace("|", "\\|") for cell in row] for row in cells)]
     return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
@@ -69,6 +71,9 @@ def text_list(items: Iterable[str]) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md("\n".join(f"- {_as_it_is(item)}" for item in items) or "none")
 
 
-def _as_it_is(value: object) -> str:
-    # Ids and values are what senders make them: no link, no picture and no HTML comes of one.
-    return _MARKUP.sub(r"\\\1", " ".join(str(value).split()))
+def _as_it_is(text: str) -> str:
+    # Ids and values are what senders make them: as code, no link, no picture and no HTML comes of one.
+    line = " ".join(text.split())
+    if not _MARKUP.search(line):
+        return line
+    return "`" + line.replace("`", "'") + "`"

@@ -58,8 +58,7 @@ def test_a_rule_that_was_not_broken_before_is_warned_of_with_samples_and_counts(
         rows = [line for line in samples.splitlines() if "unknown" in line]
         assert len(rows) == 1
         assert rows[0] == (
-            r"- unknown event_type\: ann\@example.org\|\[x\](http\://ex… "
-            r"(partition 0, offset 2029, 2024-05-08 12\:30 UTC)"
+            "- `unknown event_type: ann@example.org|[x](http://ex… (partition 0, offset 2029, 2024-05-08 12:30 UTC)`"
         )
         assert metadata_of(instance, "rejected_counts")["rejected_in_24_hours"] == 31
 
