@@ -22,6 +22,7 @@ from clickstream_assets.catalogue import (
     DAILY_REPORT,
     DAILY_SUMMARY,
     FUNNEL,
+    FUNNEL_STEPS,
     MET_PRODUCTS,
     MODEL_EVALUATION,
     POPULAR_PRODUCTS,
@@ -53,6 +54,7 @@ DAILY = (
     CATEGORY_CONVERSION,
     DAILY_SUMMARY,
     FUNNEL,
+    FUNNEL_STEPS,
     CAMPAIGN_ATTRIBUTION,
 )
 DAILY_ASSETS = [*(dg.AssetKey(table.name) for table in DAILY), dg.AssetKey("published_days")]
@@ -234,6 +236,20 @@ def test_metadata_of_a_range_says_for_each_day_what_is_that_days(pipeline: Pipel
         assert list(shown) == DAYS
         assert all(day in text for day, text in shown.items())
         assert len(set(shown.values())) == len(DAYS)
+    # Numbers, of which Dagster draws plots over the days.
+    summaries = {str(row["report_date"]): row for row in pipeline.lake(DAILY_SUMMARY)}
+    for name in ("revenue", "orders", "sessions", "conversion_rate", "users"):
+        expected = {day: float(row[name]) for day, row in summaries.items()}
+        assert pipeline.reported_by_day("daily_summary", name) == expected
+    buyers = {day: row["buyer_count"] for day, row in summaries.items()}
+    assert pipeline.reported_by_day("daily_summary", "buyers") == buyers
+    for step in FUNNEL_STEPS:
+        reached = {
+            str(row["report_date"]): row["users"]
+            for row in pipeline.lake(FUNNEL)
+            if (row["dimension"], row["step"]) == ("overall", step)
+        }
+        assert pipeline.reported_by_day("funnel", f"funnel_{step}") == reached
     # Only two of the days have an order.
     assert list(pipeline.reported_by_day("campaign_attribution", "revenue_by_campaign")) == DAYS[1:3]
 

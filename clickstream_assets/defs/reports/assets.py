@@ -1,7 +1,8 @@
 """The tables that a day is reported from, the report, and its mail; a day at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import dagster as dg
 from pydantic import Field
@@ -42,10 +43,23 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres.reports import NoReportError, published_report
 
+FIGURES = {
+    **{
+        name: name
+        for name in ("revenue", "orders", "average_order_value", "sessions", "conversion_rate", "users")
+    },
+    "buyers": "buyer_count",
+}
+"""Figures of a day that Dagster's UI plots over the days, and the columns of daily_summary that they are."""
 PLOTTED_DAYS = 30
 PLOTTED_PRODUCTS = 20
 # Greylisting and a full mailbox's quota take minutes; after an hour of trying somebody has to look.
 MAIL_RETRY = Retry(times=6, seconds=600)
+
+
+def _number(value: Decimal | int | None) -> float | None:
+    """Return a figure as Dagster's metadata have it: money and per cent as floats."""
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def _plots(
@@ -55,15 +69,17 @@ def _plots(
     plot: tuple[str, str, str],
     bars: Callable[[list[dict]], dict[str, float]],
     *,
+    figures: Callable[[list[dict]], Mapping[str, float | None]] = lambda _: {},
     days: int = 1,
     where: str | None = None,
 ) -> Metadata:
-    """Plot, for each of the run's days with rows, those of the `days` days up to it.
+    """Plot, for each of the run's days with rows, those of the `days` days up to it, and give the day's figures.
 
     Args:
         context, lake, table: of which days, from where.
         plot: its key, its title and the unit of its values.
         bars: makes the bars' names and values of rows in the key's order.
+        figures: makes numbers by their names of a day's own rows, which Dagster's UI plots over the days.
         days: how many days it shows.
         where: SQL condition of the rows that are shown.
     """
@@ -76,13 +92,17 @@ def _plots(
     by_day: dict[date, list[dict]] = {}
     for row in lake.engine.to_arrow(rows.where(F.expr(where)) if where else rows).to_pylist():
         by_day.setdefault(row["report_date"], []).append(row)
-    plots = {}
+    plots: dict[date, dg.MarkdownMetadataValue] = {}
+    numbers: dict[str, dict[date, float]] = {}
     for day in filter(by_day.__contains__, run):
         shown = [row for before in range(days) for row in by_day.get(day - timedelta(days=before), ())]
         shown.sort(key=lambda row: [row[column] for column in table.key])
         which = f"{title}, {day}" if days == 1 else f"{title}, {days} days to {day}"
         plots[day] = bar_plot(which, unit, bars(shown))
-    return {key: ByDay(plots)}
+        for name, value in figures(by_day[day]).items():
+            if value is not None:
+                numbers.setdefault(name, {})[day] = value
+    return {key: ByDay(plots), **{name: ByDay(values) for name, values in numbers.items()}}
 
 
 @table_asset(PRODUCT_PERFORMANCE, deps=["events", SESSIONS_BEFORE], is_daily=True)
@@ -137,6 +157,7 @@ def daily_summary(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
         DAILY_SUMMARY,
         ("events_by_day", "Events by day", "events, without bots'"),
         lambda rows: {row["report_date"].isoformat(): row["total_events"] for row in rows},
+        figures=lambda rows: {name: _number(rows[0][column]) for name, column in FIGURES.items()},
         days=PLOTTED_DAYS,
     )
 
@@ -175,6 +196,7 @@ def funnel(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
         FUNNEL,
         ("users_by_step", "From view to purchase", "users, in order and in time from a view of that day"),
         overall,
+        figures=lambda rows: {f"funnel_{step}": users for step, users in overall(rows).items()},
         where="dimension = 'overall'",
     )
 
