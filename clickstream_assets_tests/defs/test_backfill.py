@@ -54,7 +54,6 @@ DAILY = (
     CATEGORY_CONVERSION,
     DAILY_SUMMARY,
     FUNNEL,
-    FUNNEL_STEPS,
     CAMPAIGN_ATTRIBUTION,
 )
 DAILY_ASSETS = [*(dg.AssetKey(table.name) for table in DAILY), dg.AssetKey("published_days")]
