@@ -364,7 +364,9 @@ class Settings(BaseSettings):
 
     # Dagster takes no window of less than a minute, and it warns at nine tenths of one.
     freshness_ingest_minutes: float = Field(15, ge=2)
-    """Minutes after which Dagster calls what comes straight from Kafka overdue: records, events, windows and alerts."""
+    """Minutes after which Dagster calls what comes straight from Kafka overdue: records, events, windows and alerts.
+    Raise it, and the next, for a shop where nobody does anything for longer.
+    """
     freshness_tables_minutes: float = Field(60, ge=2)
     """Minutes after which the tables of days and shoppers, and what is published of them, are overdue."""
     freshness_models_hours: float = Field(26, ge=0.1)
