@@ -378,6 +378,12 @@ def test_a_sensor_that_is_on_from_the_start_runs_each_job(definitions: dg.Defini
     assert definition.default_status is dg.DefaultSensorStatus.RUNNING
 
 
+@pytest.mark.parametrize("file", ["dagster.yaml", "helm/templates/config.yaml"])
+def test_no_sensor_waits_for_another_ones_thread(definitions: dg.Definitions, file: str):
+    (threads,) = re.findall(r"^ +num_workers: (\d+)$", (ROOT / file).read_text(), re.MULTILINE)
+    assert int(threads) >= len(list(definitions.get_repository_def().sensor_defs))
+
+
 def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
     assert definitions.resolve_job_def("refresh").executor_def is dg.in_process_executor
 
