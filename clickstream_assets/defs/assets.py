@@ -185,7 +185,7 @@ def table_assets(
         group = body.__module__.split(".")[2]
         described = [
             spec.replace_attributes(
-                freshness_policy=spec.freshness_policy or _FRESHNESS[group],
+                freshness_policy=spec.freshness_policy or _FRESHNESS.get(group),
                 metadata={**spec.metadata, **code_link(body, _SETTINGS)},
             )
             for spec in specs
