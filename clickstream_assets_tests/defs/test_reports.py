@@ -192,7 +192,7 @@ def run_mail(pipeline: Pipeline, definitions: dg.Definitions, day: str) -> Any:
     )
     request = report_published(context)
     assert isinstance(request, dg.RunRequest)
-    assert request.run_config == {"ops": {"report_mail": {"config": {"days": [day]}}}}
+    assert request.run_config["ops"] == {"report_mail": {"config": {"days": [day]}}}
     definitions.resolve_job_def(report_mail_job.name).execute_in_process(
         instance=pipeline.instance, run_config=request.run_config
     )
