@@ -30,10 +30,10 @@ from clickstream_assets.streaming.errors import (
 )
 from clickstream_assets.streaming.lake_copies import update_copies
 from clickstream_assets.streaming.notifications import deliver_pending
-from clickstream_assets.streaming.owner import OwnedError, ownership
+from clickstream_assets.streaming.owner import OwnedError, Presence, always_on, ownership
 from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets.streaming.query import WindowQuery, lake_of
-from clickstream_assets.streaming.status import Status, metadata, write_status
+from clickstream_assets.streaming.status import Status, last_owner, metadata, write_status
 from clickstream_assets.streaming.store import Changes
 from clickstream_assets.streaming.windows import QUERY
 
@@ -53,6 +53,9 @@ TICK_SECONDS = 0.5
 STATUS_SECONDS = 2.0
 LOCK_CHECK_SECONDS = 5.0
 TURN_SECONDS = 2.0
+# An always-on process that has lost the database is back so soon after it is, by `waits.RESTART` and the time that a
+# connection may take.
+RETURN_SECONDS = 15.0
 DELIVERY_SECONDS = 30.0
 INDEX_SECONDS = 300.0
 RETENTION_SECONDS = 3600.0
@@ -123,10 +126,19 @@ class ManagedQuery:
         return self._query.exception() if self._query else None
 
     def finish(self) -> BaseException | None:
-        """Run it over what there is now; return Spark's error, if it did not come to the end."""
+        """Run it over what there is now; return Spark's error, if it did not come to the end.
+
+        Raises:
+            OwnedError: an always-on process has come; what was done until then is done.
+        """
+        give_way(self._settings)
         self.start({"availableNow": True})
+        looked = time.monotonic()
         try:
             while self.is_active:
+                if time.monotonic() - looked > TURN_SECONDS:
+                    give_way(self._settings)
+                    looked = time.monotonic()
                 time.sleep(0.05)
             return self.exception
         finally:
@@ -160,6 +172,27 @@ class ManagedQuery:
         self._query.stop()
 
 
+def give_way(settings: Settings, patience: float = 0) -> None:
+    """Leave the streams to an always-on process that is there, or that comes within so many seconds.
+
+    Raises:
+        OwnedError: there is one; the message says which.
+        PostgresError: the database cannot be reached.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        if process := always_on(settings):
+            raise OwnedError(f"the streams are left to {process}, which has them or waits for its turn")
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(TICK_SECONDS)
+
+
+def _wait_for_always_on(settings: Settings) -> None:
+    """Give way; the process that had the streams last may have lost the database, and be on its way back."""
+    give_way(settings, RETURN_SECONDS if last_owner(settings, QUERY) == ALWAYS_ON else 0)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Result of a run over what the topic held.
@@ -185,10 +218,11 @@ def run_available(settings: Settings, start_session: StartSession) -> Outcome:
     Where Elasticsearch is away, the index waits for the next run.
 
     Raises:
-        OwnedError: another process runs the streams.
+        OwnedError: another process runs the streams, or is to.
         ClickstreamError, OSError: as a server or the checkpoint says.
     """
     Topic(settings).offsets()
+    _wait_for_always_on(settings)
     with ownership(settings, "run") as connection, _delivery(settings) as delivery:
         windows = WindowQuery(start_session(), settings, connection, lambda _: delivery.wake())
         counting = _counting(windows, settings, A_RUN)
@@ -206,10 +240,11 @@ def run_live_events(settings: Settings, start_session: StartSession) -> Status:
     """Bring the live events up to what is in the topic now.
 
     Raises:
-        OwnedError: another process runs the streams.
+        OwnedError: another process runs the streams, or is to.
         ClickstreamError, OSError: as a server or the checkpoint says.
     """
     Topic(settings).offsets()
+    _wait_for_always_on(settings)
     with ownership(settings, "run"):
         live = _live_events(start_session, settings, A_RUN)
         if error := live.finish():
@@ -268,12 +303,17 @@ class Supervisor:
         Raises:
             ClickstreamError: one that is not retryable.
         """
+        with closing(Presence(self._settings, "stream")) as presence:
+            self._run(presence)
+
+    def _run(self, presence: Presence) -> None:
         failures = 0
         waiting_for = ""
         while not self._stop.is_set():
             self._beat()
             began = time.monotonic()
             try:
+                presence.show()
                 self._run_as_owner()
             except (OwnedError, TopicNotFoundError) as error:
                 if str(error) != waiting_for:

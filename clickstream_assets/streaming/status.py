@@ -88,6 +88,17 @@ def metadata(
     return values
 
 
+def last_owner(settings: Settings, query: str) -> str | None:
+    """Return who wrote a query's status last; None before the first did.
+
+    Raises:
+        PostgresError: the database cannot be reached.
+    """
+    with explained(settings), connect(settings) as connection:
+        row = connection.execute("SELECT owner FROM stream_status WHERE query = %s", [query]).fetchone()
+    return row[0] if row else None
+
+
 def write_status(
     settings: Settings, status: Status, owner: str, rows: int, late: int, latency_seconds: float | None
 ) -> None:

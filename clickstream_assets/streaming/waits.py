@@ -5,8 +5,8 @@ The loops around them are ours: each does other work meanwhile, or leaves the ne
 
 from tenacity import RetryCallState, Retrying, wait_exponential
 
-RESTART = wait_exponential(multiplier=1, max=30)
-"""Before all queries are started again."""
+RESTART = wait_exponential(multiplier=1, max=5)
+"""Before all queries are started again: whatever was away, they are back soon after it is."""
 SIDE_WORK = wait_exponential(multiplier=5, max=60)
 """Before another attempt at what must not stop the windows: the live events, and the work of `Background`."""
 DELIVERY = wait_exponential(multiplier=5, max=15 * 60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from clickstream_assets.defs.resources import KafkaResource, SettingsResource
 from clickstream_assets.defs.windows.sensors import new_stream_records, unchecked_streams
 from clickstream_assets.engine import SparkEngine
 from clickstream_assets.settings import Settings, load_settings
-from clickstream_assets.streaming.owner import ownership
+from clickstream_assets.streaming import process
+from clickstream_assets.streaming import query as query_module
+from clickstream_assets.streaming.owner import Presence, ownership
+from clickstream_assets.streaming.store import Changes, WindowStore
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import query
 from clickstream_assets_tests.defs.history import past_run, start_run, tick
@@ -197,7 +201,51 @@ def test_sensor_leaves_the_streams_to_who_runs_them(pipeline: Pipeline, definiti
         assert str(ask(pipeline, definitions)).startswith(
             "the streams are run by clickstream stream, process"
         )
+    presence = Presence(pipeline.settings, "stream")
+    presence.show()
+    assert str(ask(pipeline, definitions)).startswith("the streams are left to clickstream stream, process")
+    presence.close()
     assert isinstance(ask(pipeline, definitions), list)
+
+
+def test_a_run_gives_way_to_a_process_that_waits_and_takes_over_from_one_that_is_gone(
+    pipeline: Pipeline, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(process, "TURN_SECONDS", 0)
+    monkeypatch.setattr(process, "RETURN_SECONDS", 1)
+    monkeypatch.setenv("STREAM_BATCH_RECORDS", "2")
+    send(pipeline.settings, [json.dumps(click(NOON, number)).encode() for number in range(6)])
+    presence = Presence(pipeline.settings, "stream")
+
+    def read() -> list[tuple[Any, ...]]:
+        return query(pipeline.settings, "SELECT (offsets->>'0')::int FROM stream_progress")
+
+    class Arriving(WindowStore):
+        def record(self, *batch: Any) -> Changes:
+            changes = super().record(*batch)
+            presence.show()
+            return changes
+
+    with monkeypatch.context() as patch:
+        patch.setattr(query_module, "WindowStore", Arriving)
+        assert run(pipeline, definitions).success
+    assert 0 < read()[0][0] < 6
+    assert pipeline.instance.get_latest_materialization_event(dg.AssetKey("product_windows")) is None
+    assert run(pipeline, definitions).success
+    assert 0 < read()[0][0] < 6
+    presence.close()
+    # As the process that is gone has left it.
+    query(
+        pipeline.settings,
+        "INSERT INTO stream_status (query, owner, batch_id, rows, dropped_late, lag) "
+        "VALUES ('product_windows', 'clickstream stream', 1, 2, 0, '{}') RETURNING 1",
+    )
+    began = time.monotonic()
+    assert run(pipeline, definitions).success
+    assert time.monotonic() - began > process.RETURN_SECONDS
+    assert read() == [(6,)]
+    (window,) = [row for row in pipeline.lake(PRODUCT_WINDOWS) if row["window_start"] == NOON]
+    assert window["views"] == 6
 
 
 def test_sensor_waits_for_a_run_and_after_failures(pipeline: Pipeline, definitions: dg.Definitions):

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from clickstream_assets.settings import Settings
-from clickstream_assets.streaming.owner import OwnedError, owner, ownership
+from clickstream_assets.streaming.owner import OwnedError, Presence, always_on, owner, ownership
 from clickstream_assets_tests.databases import fresh_database, hanging, query
 
 HOLDER = """
@@ -19,6 +19,18 @@ from clickstream_assets.streaming.owner import ownership
 with ownership(load_settings(), "stream"):
     print("held", flush=True)
     threading.Event().wait()
+"""
+
+
+PRESENT = """
+import threading
+from clickstream_assets.settings import load_settings
+from clickstream_assets.streaming.owner import Presence
+
+presence = Presence(load_settings(), "stream")
+presence.show()
+print("shown", flush=True)
+threading.Event().wait()
 """
 
 
@@ -74,3 +86,28 @@ def test_who_lost_the_lock_can_write_no_more(settings: Settings):
         )
         with ownership(settings, "next"), pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT")
+
+
+def test_a_process_that_waits_is_seen_until_it_is_gone_and_again_when_the_database_is_back(
+    settings: Settings,
+):
+    assert always_on(settings) is None
+    with hanging(PRESENT, settings, "shown"), ownership(settings, "run"):
+        assert str(always_on(settings)).startswith("clickstream stream, process ")
+        assert str(owner(settings)).startswith("clickstream run, process ")
+    while always_on(settings):
+        pass
+    first, second = Presence(settings, "stream"), Presence(settings, "stream")
+    first.show()
+    second.show()
+    query(
+        settings,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'clickstream stream%'",
+    )
+    while always_on(settings):
+        pass
+    first.show()
+    assert always_on(settings)
+    first.close()
+    while always_on(settings):
+        pass

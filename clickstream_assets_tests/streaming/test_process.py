@@ -41,10 +41,11 @@ from clickstream_assets.streaming import process as process_module
 from clickstream_assets.streaming.alert_index import AlertIndex
 from clickstream_assets.streaming.checkpoint import Checkpoint, CheckpointError
 from clickstream_assets.streaming.errors import StreamError
-from clickstream_assets.streaming.owner import ownership
+from clickstream_assets.streaming.owner import OwnedError, ownership
 from clickstream_assets.streaming.process import Supervisor, run_live_events
 from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets.streaming.source import configured
+from clickstream_assets.streaming.status import last_owner
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
 from clickstream_assets_tests.databases import fresh_database, query, with_settings
@@ -311,6 +312,25 @@ def test_an_always_on_stream_waits_for_its_topic_and_for_its_turn(
     wait_until(lambda: query(shop.settings, statuses) == expected)
     wait_until(lambda: shop.copy(PRODUCT_WINDOWS) == shop.windows())
     assert_beats()
+
+
+def test_after_an_outage_of_the_database_the_process_comes_before_a_run(
+    shop: Shop, always_on: Callable[[], Thread], monkeypatch: pytest.MonkeyPatch
+):
+    # As long as an outage takes it to wait, and longer.
+    monkeypatch.setattr(waits, "RESTART", wait_exponential(multiplier=3))
+    shop.settings = with_settings(shop.settings, **QUICK)
+    shop.send(traffic(0, 50))
+    always_on()
+    wait_until(lambda: has_caught_up(shop))
+    wait_until(lambda: last_owner(shop.settings, "product_windows") is not None)
+    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'clickstream stream%'"
+    assert query(shop.settings, ended) == [(True,), (True,)]
+    shop.send(traffic(50, 50))
+    with pytest.raises(OwnedError, match="the streams are left to clickstream stream, process"):
+        shop.run()
+    wait_until(lambda: has_caught_up(shop))
+    assert last_owner(shop.settings, "product_windows") == "clickstream stream"
 
 
 def test_neither_a_fault_of_live_events_nor_of_the_lake_stops_the_windows(

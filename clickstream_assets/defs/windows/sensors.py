@@ -13,7 +13,7 @@ from clickstream_assets.defs.resources import KafkaResource
 from clickstream_assets.defs.runs import under_way, wait_after_failures
 from clickstream_assets.settings import load_settings
 from clickstream_assets.stores.kafka.topic import TopicNotFoundError
-from clickstream_assets.streaming.owner import owner
+from clickstream_assets.streaming.owner import always_on, owner
 from clickstream_assets.streaming.progress import is_idle, progress_of
 
 
@@ -38,6 +38,8 @@ def new_stream_records(context: dg.SensorEvaluationContext, kafka: KafkaResource
         return dg.SensorResult(skip_reason=f"the last run failed; trying again in {wait:.0f} s")
     if holder := owner(settings):
         return dg.SensorResult(skip_reason=f"the streams are run by {holder}")
+    if process := always_on(settings):
+        return dg.SensorResult(skip_reason=f"the streams are left to {process}, which waits for its turn")
     try:
         available = kafka.get().offsets()
     except TopicNotFoundError as error:
