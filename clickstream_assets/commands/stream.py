@@ -46,7 +46,7 @@ def stream(
     try:
         settings = with_start_date(load_settings())
         if rebuild:
-            _rebuild(settings)
+            rebuild_streams(settings)
         elif once:
             _run_once(settings)
         else:
@@ -88,7 +88,8 @@ def _run_once(settings: Settings) -> None:
     )
 
 
-def _rebuild(settings: Settings) -> None:
+def rebuild_streams(settings: Settings) -> None:
+    """Make windows, alerts and the checkpoints anew, and say what came of it."""
     from clickstream_assets.defs.resources import ComputeResource, SettingsResource
     from clickstream_assets.stores.lake import Lake
     from clickstream_assets.streaming import live_events

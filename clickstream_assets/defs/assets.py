@@ -20,6 +20,8 @@ from clickstream_assets.settings import load_settings
 
 Metadata: TypeAlias = Mapping[str, Any]
 """Values by their names; of a daily asset one may be `ByDay`."""
+LAKE_VERSION = "lake_version"
+"""Metadata of what is in the lake: the version of its first table, by which a lake of an earlier time is known."""
 OWNERS = ["team:clickstream"]
 _SETTINGS = load_settings()
 
@@ -220,7 +222,7 @@ def _row_counts(spec: dg.AssetSpec, given: Mapping[str, Any], is_daily: bool) ->
     if not tables:
         return {}
     snapshot = given["lake"].snapshot(tables[0])
-    counts = {"dagster/row_count": snapshot.rows}
+    counts = {"dagster/row_count": snapshot.rows, LAKE_VERSION: snapshot.version}
     if is_daily:
         per_day = snapshot.rows_by(str(tables[0].day))
         counts[PARTITION_ROW_COUNT] = ByDay({day: per_day.get(day, 0) for day in days_of(given["context"])})

@@ -24,6 +24,8 @@ EVENTS_VERSION = "events_version"
 REPLACED_FROM = "replaced_from"
 """Metadata of a table of days that has no partitions: the first day that was replaced, or NO_DAY."""
 NO_DAY = "no day has changed"
+PUT_BACK_AT = "put_back_at"
+"""Metadata of `events`: when the lake was last found to hold less than was reported before; seconds since 1970."""
 FULL_AUDIT_EVERY = timedelta(hours=24)
 
 
@@ -97,7 +99,8 @@ class Passed:
         Args:
             context: knows the instance.
             check: the check.
-            newest: the last batch that the lake holds; a lake of fewer batches than were looked at is another one.
+            newest: the last batch that the lake holds; a lake of fewer batches than were looked at is another one, and
+                so is one that was put back to an earlier time since.
         """
         now = time.time()
         evaluation = last_evaluation(context.instance, check, passed_only=True)
@@ -105,7 +108,9 @@ class Passed:
             {name: value.value for name, value in evaluation.metadata.items()} if evaluation else {}
         )
         batch, audited_at = metadata.get("batch", 0), metadata.get("audited_at", 0.0)
-        if batch > newest or now - audited_at > FULL_AUDIT_EVERY.total_seconds():
+        report = context.instance.get_latest_materialization_event(dg.AssetKey(EVENTS.name))
+        is_of_another_lake = batch > newest or audited_at < (metadata_value(report, PUT_BACK_AT) or 0)
+        if is_of_another_lake or now - audited_at > FULL_AUDIT_EVERY.total_seconds():
             return cls(0, now, {})
         return cls(batch, audited_at, metadata)
 

@@ -7,7 +7,7 @@ next one ends in the same tables.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -93,50 +93,93 @@ def land_records(lake: Lake, topic: Topic, settings: Settings) -> Landing:
         lake.engine.release(records)
 
 
-class _Reading:
-    """Progress of a topic in the lake: by its rows, and by what is kept with the table where no row says it.
+@dataclass(frozen=True)
+class Ingested:
+    """Progress of the ingest of a topic, as the lake has it."""
 
-    The topic's id is kept too: a topic that is deleted and made anew counts its offsets from 0 again.
+    landed: int = 0
+    """Last batch of `raw_events`."""
+    classified: int = 0
+    """Last batch of `events`."""
+    offsets: dict[int, int] = field(default_factory=dict)
+    """Per partition that is known, the next offset to ingest."""
+
+
+def ingested(lake: Lake, topic: str, partitions: Iterable[int]) -> Ingested:
+    """Ask the lake how far it has a topic, and change nothing there.
+
+    Raises:
+        LakeError: the lake cannot be read.
     """
+    if not lake.exists(RAW_EVENTS):
+        return Ingested()
+    marks = _Marks(topic, partitions)
+    # In this order: what is classified meanwhile has landed.
+    classified = lake.snapshot(EVENTS).batch if lake.exists(EVENTS) else 0
+    snapshot = lake.snapshot(RAW_EVENTS, marks=marks.names)
+    return Ingested(snapshot.batch, classified, marks.offsets(snapshot))
+
+
+class _Marks:
+    """Names of what is kept of a topic with `raw_events`: its id, and per partition an offset that it was read up to.
+
+    A topic that is deleted and made anew counts its offsets from 0 again, so the id is kept too.
+    """
+
+    def __init__(self, topic: str, partitions: Iterable[int]) -> None:
+        self._topic = topic
+        # A colon and a slash are in no topic's name, so none is taken for another's, or for the number of batches.
+        self.id = f"topic:{topic}"
+        self.of = {partition: f"{self.id}/{partition}" for partition in partitions}
+
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return [self.id, *self.of.values()]
+
+    def offsets(self, snapshot: Snapshot) -> dict[int, int]:
+        """Return the next offset of each partition that is known: by rows, and by marks where no row says it."""
+        offsets = {p: snapshot.marks[mark] for p, mark in self.of.items() if mark in snapshot.marks}
+        for (name, partition), last in snapshot.maximum("offset", by=("topic", "partition")).items():
+            if name == self._topic:
+                offsets[partition] = max(last + 1, offsets.get(partition, 0))
+        return offsets
+
+
+class _Reading:
+    """Progress of a topic in the lake, while it is read."""
 
     def __init__(self, lake: Lake, topic: Topic, available: Mapping[int, Offsets]) -> None:
         self._lake = lake
-        self._topic = topic.name
-        # A colon and a slash are in no topic's name, so none is taken for another's, or for the number of batches.
-        self._id_mark = f"topic:{topic.name}"
-        self._marks = {partition: f"{self._id_mark}/{partition}" for partition in available}
+        self._marks = _Marks(topic.name, available)
         snapshot = self.snapshot()
         known = self.offsets(snapshot)
-        new = {self._marks[p]: offsets.low for p, offsets in available.items() if p not in known}
+        new = {self._marks.of[p]: offsets.low for p, offsets in available.items() if p not in known}
         if topic_id := topic.id():
             # As many of its bits as such a number has.
             number = topic_id.int >> 65
-            if snapshot.marks.get(self._id_mark, number) != number:
+            if snapshot.marks.get(self._marks.id, number) != number:
                 raise DataLossError(
                     f"KAFKA_TOPIC={topic.name!r} is another topic than the one that was ingested: it was deleted and "
                     "made anew. Use another KAFKA_TOPIC or another LAKE_PATH for the new topic"
                 )
-            if self._id_mark not in snapshot.marks:
-                new[self._id_mark] = number
+            if self._marks.id not in snapshot.marks:
+                new[self._marks.id] = number
         if new:
             # Before anything is read: what Kafka deletes from now on is missed, whether a record of it was read or not.
             self._mark(new)
 
     def snapshot(self) -> Snapshot:
         """Read the metadata of `raw_events`, with what is kept there of the topic."""
-        return self._lake.snapshot(RAW_EVENTS, marks=[self._id_mark, *self._marks.values()])
+        return self._lake.snapshot(RAW_EVENTS, marks=self._marks.names)
 
     def offsets(self, snapshot: Snapshot) -> dict[int, int]:
         """Return the next offset of each partition that is known."""
-        offsets = {p: snapshot.marks[mark] for p, mark in self._marks.items() if mark in snapshot.marks}
-        for (name, partition), last in snapshot.maximum("offset", by=("topic", "partition")).items():
-            if name == self._topic:
-                offsets[partition] = max(last + 1, offsets.get(partition, 0))
-        return offsets
+        return self._marks.offsets(snapshot)
 
     def passed(self, ends: Mapping[int, int]) -> None:
         """Keep that partitions were read up to these offsets without a row."""
-        self._mark({self._marks[partition]: end for partition, end in ends.items()})
+        self._mark({self._marks.of[partition]: end for partition, end in ends.items()})
 
     def _mark(self, marks: Mapping[str, int]) -> None:
         # Another run that does the same at once is as good.

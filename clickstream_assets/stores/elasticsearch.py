@@ -489,6 +489,37 @@ class LiveEvents(ElasticsearchServer):
                 problem = ElasticsearchProblem.BUSY if is_busy(answer) else ElasticsearchProblem.NOT_ALLOWED
                 raise ElasticsearchError(problem, f"{self._server}: {reason_of(answer)[1]}")
 
+    def progress(self, topic: str) -> dict[int, int]:
+        """Return, per partition of a topic, the offset up to which this server has its events; empty before the first.
+
+        Kept with the documents, so that a server that was put back to an earlier time says so itself.
+
+        Raises:
+            ElasticsearchError: the server cannot be reached.
+        """
+        with self._explained():
+            found = self.client.options(ignore_status=404).get(index=self._progress_index, id=topic)
+        offsets = found["_source"]["offsets"] if found.get("found") else {}
+        return {int(partition): offset for partition, offset in offsets.items()}
+
+    def keep_progress(self, topic: str, offsets: Mapping[int, int]) -> None:
+        """Keep up to which offsets all events of a topic were written.
+
+        Raises:
+            ElasticsearchError: as `write`.
+        """
+        by_partition = {str(partition): offset for partition, offset in offsets.items()}
+        for attempt in self._patiently():
+            with attempt, self._explained():
+                name = self._progress_index
+                if not self.client.indices.exists(index=name):
+                    self._put_template(name, name, 1, {"dynamic": False})
+                self.client.index(index=name, id=topic, document={"offsets": by_partition})
+
+    @property
+    def _progress_index(self) -> str:
+        return f"{self._settings.elasticsearch_alias}_progress"
+
     def search(self, query: Mapping[str, Any], limit: int, offset: int) -> list[dict[str, Any]]:
         """Find events, the latest first and equals by event id; none where nothing was ever written.
 

@@ -186,6 +186,14 @@ class Lake:
             files=pa.table(delta.get_add_actions(flatten=True)),
         )
 
+    def version(self, table: Table) -> int:
+        """Return the newest version of a table, from its log alone; -1 for one that is not there."""
+        with self._explained(table):
+            try:
+                return DeltaTable(self._delta_path(table), without_files=True).version()
+            except TableNotFoundError:
+                return -1
+
     def read(
         self,
         table: Table,

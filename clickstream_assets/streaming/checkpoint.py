@@ -58,10 +58,14 @@ class Checkpoint:
         """Return the batches that Spark has noted and still keeps, in order."""
         return self._batch_ids(OFFSETS)
 
+    def committed_batch_id(self) -> int:
+        """Return the last batch that is done; -1 before the first."""
+        return max(self._batch_ids(COMMITS), default=-1)
+
     def committed_offsets(self) -> dict[int, int]:
         """Return, per partition of the topic, up to where the batches that are done have read."""
-        done = self._batch_ids(COMMITS)
-        return self.planned_batch(done[-1]).offsets if done else {}
+        done = self.committed_batch_id()
+        return self.planned_batch(done).offsets if done >= 0 else {}
 
     def _batch_ids(self, log: str) -> list[int]:
         selector = fs.FileSelector(f"{self._root}/{log}", allow_not_found=True)

@@ -18,7 +18,7 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.stores.postgres.statements import each
-from clickstream_assets.streaming.progress import read_progress
+from clickstream_assets.streaming.progress import Progress, read_progress
 
 EVERY_ROW = sql.SQL("true")
 
@@ -36,7 +36,7 @@ def update_copies(settings: Settings, lake: Lake) -> int:
     with snapshot(settings) as connection:
         progress = read_progress(connection)
         copied = lake.snapshot(PRODUCT_WINDOWS).batch
-        if progress is None or min(copied, lake.snapshot(FLASH_SALE_ALERTS).batch) >= progress.batch_id:
+        if progress is None or are_copied(lake, progress):
             return 0
         # Before the base there were other windows, of which some may be gone.
         is_other = copied < progress.base_batch_id
@@ -49,6 +49,11 @@ def update_copies(settings: Settings, lake: Lake) -> int:
         lake.merge(PRODUCT_WINDOWS, windows, progress.batch_id)
     lake.replace_batch(FLASH_SALE_ALERTS, alerts, progress.batch_id)
     return windows.num_rows
+
+
+def are_copied(lake: Lake, progress: Progress) -> bool:
+    """Return whether the lake's copies are as far as the stream."""
+    return all(lake.snapshot(t).batch >= progress.batch_id for t in (PRODUCT_WINDOWS, FLASH_SALE_ALERTS))
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
@@ -31,6 +31,7 @@ from clickstream_assets.stores.elasticsearch import (
     WORDS,
     Document,
     ElasticsearchError,
+    ElasticsearchProblem,
     LiveEvents,
     Outcome,
     Written,
@@ -51,8 +52,8 @@ COLUMNS = (*LIVE_EVENTS.column_names, "kafka_timestamp", "key", "value")
 REJECTED_BY = "elasticsearch"
 
 _MAX_REASON = 500
-# Of a server that hangs, whoever drops old days does not wait for longer.
-_RETENTION_TIMEOUT_SECONDS = 10
+# Of a server that hangs, whoever drops old days, or looks how far it has come, does not wait for longer.
+_LOOK_TIMEOUT_SECONDS = 10
 _log = logging.getLogger(__name__)
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -80,7 +81,7 @@ def drop_old_days(settings: Settings) -> None:
     if not keep:
         return
     try:
-        with closing(LiveEvents(settings, timeout=_RETENTION_TIMEOUT_SECONDS)) as live:
+        with closing(LiveEvents(settings, timeout=_LOOK_TIMEOUT_SECONDS)) as live:
             dropped = live.drop_days(keep, datetime.now(UTC).date())
     except ElasticsearchError as error:
         # Nothing depends on it, and it is tried again: old days take space until then.
@@ -90,19 +91,54 @@ def drop_old_days(settings: Settings) -> None:
             _log.info("dropped %d days of live events, up to %s", len(dropped), dropped[-1])
 
 
+def lost_since(settings: Settings) -> dict[int, int] | None:
+    """Return the offsets up to which Elasticsearch has the events, if the query has written more; None if it has not.
+
+    As when Elasticsearch was put back to an earlier time, or lost what it had.
+
+    Raises:
+        ElasticsearchError: the server cannot be reached.
+    """
+    # In this order: a batch is done when Elasticsearch has kept its offsets.
+    done = checkpoint_of(settings).committed_offsets()
+    if not done:
+        return None
+    with closing(LiveEvents(settings, timeout=_LOOK_TIMEOUT_SECONDS)) as live:
+        return _lost_since(live, settings, done)
+
+
+def _lost_since(live: LiveEvents, settings: Settings, done: Mapping[int, int]) -> dict[int, int] | None:
+    there = live.progress(settings.kafka_topic)
+    return there if any(offset > there.get(p, 0) for p, offset in done.items()) else None
+
+
 def start(session: SparkSession, settings: Settings, trigger: dict[str, Any]) -> StreamingQuery:
     """Start the query; `trigger` goes to `DataStreamWriter.trigger`, such as `{"availableNow": True}`.
 
     It ends with an error when Elasticsearch is away for longer than ELASTICSEARCH_PATIENCE_SECONDS; started
-    again, it goes on where it was.
+    again, it goes on where it was, or where Elasticsearch is, if that has less.
 
     Raises:
         CheckpointError: the checkpoint is of another topic.
     """
     checkpoint = checkpoint_of(settings)
-    checkpoint.open(Topic(settings).id())
+    topic = Topic(settings)
+    checkpoint.open(topic.id())
+    begin = None
+    # Where it is away, the first batch finds out.
+    with suppress(ElasticsearchError):
+        begin = lost_since(settings)
+    if begin is not None:
+        _log.warning(
+            "Elasticsearch has the live events up to offsets %s alone, and had more: those after are written again",
+            begin,
+        )
+        checkpoint.remove()
+        checkpoint.open(topic.id())
+        # Spark wants every partition; what Kafka has deleted since stays lost.
+        begin = {p: max(begin.get(p, o.low), o.low) for p, o in topic.offsets().items()}
     return (
-        topic_records(session, settings)
+        topic_records(session, settings, begin)
         .writeStream.queryName(QUERY)
         .foreachBatch(guarded(partial(_write, settings=settings)))
         .option("checkpointLocation", checkpoint.path)
@@ -117,8 +153,20 @@ def _write(records: DataFrame, batch_id: int, settings: Settings) -> None:
     from pyspark.sql import functions as F
     from pyspark.sql.pandas.types import from_arrow_schema
 
+    checkpoint = checkpoint_of(settings)
+    planned = checkpoint.planned_batch(batch_id)
     with closing(LiveEvents(settings)) as live:
         live.prepare()
+        there = (
+            _lost_since(live, settings, checkpoint.planned_batch(batch_id - 1).offsets) if batch_id else None
+        )
+        if there is not None:
+            # What this batch writes must not hide that.
+            raise ElasticsearchError(
+                ElasticsearchProblem.UNHEALTHY,
+                f"ELASTICSEARCH_ALIAS={settings.elasticsearch_alias} has the events up to offsets {there} alone, and "
+                "had more; those after are written again",
+            )
         results = records.mapInArrow(
             partial(write_events, settings=settings), from_arrow_schema(_RESULTS)
         ).persist(StorageLevel.MEMORY_AND_DISK)
@@ -130,6 +178,7 @@ def _write(records: DataFrame, batch_id: int, settings: Settings) -> None:
             if totals[Written.REFUSED]:
                 refused = results.where(F.col("rule").isNotNull()).drop(_IDS, *Written)
                 _keep(refused, batch_id, settings)
+            live.keep_progress(settings.kafka_topic, planned.offsets)
         finally:
             results.unpersist()
         _log.info("micro-batch %d in Elasticsearch: %s", batch_id, totals)

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from psycopg.pq import TransactionStatus
 from clickstream_assets.engine import SparkSession
 from clickstream_assets.errors import is_retryable
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.elasticsearch import ElasticsearchError
 from clickstream_assets.stores.kafka.topic import Offsets, Topic, TopicError, TopicNotFoundError
 from clickstream_assets.stores.lake import LakeError
 from clickstream_assets.stores.postgres.connection import explained
@@ -58,6 +59,7 @@ TURN_SECONDS = 2.0
 RETURN_SECONDS = 15.0
 DELIVERY_SECONDS = 30.0
 INDEX_SECONDS = 300.0
+LIVE_CHECK_SECONDS = 60.0
 RETENTION_SECONDS = 3600.0
 
 _log = logging.getLogger(__name__)
@@ -111,9 +113,11 @@ class ManagedQuery:
 
     def start(self, trigger: dict[str, Any]) -> None:
         """Start it."""
-        self.status.read = self._read()
-        # A query that is started again reports from its last batch on.
+        # A query that is started again reports from its last batch on, unless it begins anew.
         self._query = self._start(trigger)
+        self.status.read = self._read()
+        if not self.status.read:
+            self.status.batch_id = self._reported_batch = -1
 
     @property
     def is_active(self) -> bool:
@@ -132,9 +136,9 @@ class ManagedQuery:
             OwnedError: an always-on process has come; what was done until then is done.
         """
         give_way(self._settings)
-        self.start({"availableNow": True})
         looked = time.monotonic()
         try:
+            self.start({"availableNow": True})
             while self.is_active:
                 if time.monotonic() - looked > TURN_SECONDS:
                     give_way(self._settings)
@@ -167,9 +171,18 @@ class ManagedQuery:
         if self._query is None:
             return
         deadline = time.monotonic() + STOP_SECONDS
-        while self._query.isActive and self._query.status["isTriggerActive"] and time.monotonic() < deadline:
+        query, done = self._query, _last_batch(self._query)
+        while query.isActive and query.status["isTriggerActive"] and time.monotonic() < deadline:
+            if _last_batch(query) != done:
+                # Another batch has begun, of those that a trigger can have.
+                break
             time.sleep(0.01)
         self._query.stop()
+
+
+def _last_batch(query: StreamingQuery) -> int | None:
+    progress = query.lastProgress
+    return progress.batchId if progress else None
 
 
 def give_way(settings: Settings, patience: float = 0) -> None:
@@ -190,7 +203,7 @@ def give_way(settings: Settings, patience: float = 0) -> None:
 
 def _wait_for_always_on(settings: Settings) -> None:
     """Give way; the process that had the streams last may have lost the database, and be on its way back."""
-    give_way(settings, RETURN_SECONDS if last_owner(settings, QUERY) == ALWAYS_ON else 0)
+    give_way(settings, RETURN_SECONDS if last_owner(settings) == ALWAYS_ON else 0)
 
 
 @dataclass(frozen=True)
@@ -389,6 +402,7 @@ class Supervisor:
             (STATUS_SECONDS, note),
             (self._settings.stream_lake_seconds, self._copy),
             (self._settings.stream_report_seconds, lambda: self._report_news(windows, counting, live)),
+            (LIVE_CHECK_SECONDS, lambda: self._check_live(live)),
             (RETENTION_SECONDS, lambda: live_events.drop_old_days(self._settings)),
         ]
         due = [0.0] * len(chores)
@@ -425,6 +439,12 @@ class Supervisor:
         live.status.error = str(reason)
         _log.warning("the live events stopped: %s; starting again in %.0f s", reason, wait)
         self._live_start = time.monotonic() + wait
+
+    def _check_live(self, live: ManagedQuery) -> None:
+        """Have the live events started again if Elasticsearch no longer has all that they wrote."""
+        with suppress(ElasticsearchError):
+            if live.is_active and live_events.lost_since(self._settings) is not None:
+                live.stop()
 
     def _copy(self) -> None:
         """Bring the lake's copies up to date; a lake that cannot be written has them wait, and nothing else."""

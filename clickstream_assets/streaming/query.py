@@ -87,6 +87,7 @@ class WindowQuery:
                 f"POSTGRES_DB={self._settings.postgres_db} has none of the windows that the stream of "
                 f"{checkpoint.path} has counted. Set POSTGRES_DB to where they are, or run {REBUILD}"
             )
+        self._store.refuse_older_tables(progress, checkpoint.committed_batch_id())
 
         def write(rows: DataFrame, batch_id: int) -> None:
             try:

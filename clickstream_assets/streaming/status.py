@@ -88,14 +88,16 @@ def metadata(
     return values
 
 
-def last_owner(settings: Settings, query: str) -> str | None:
-    """Return who wrote a query's status last; None before the first did.
+def last_owner(settings: Settings) -> str | None:
+    """Return who wrote a status last; None before the first did.
 
     Raises:
         PostgresError: the database cannot be reached.
     """
     with explained(settings), connect(settings) as connection:
-        row = connection.execute("SELECT owner FROM stream_status WHERE query = %s", [query]).fetchone()
+        row = connection.execute(
+            "SELECT owner FROM stream_status ORDER BY updated_at DESC LIMIT 1"
+        ).fetchone()
     return row[0] if row else None
 
 

@@ -155,18 +155,30 @@ class WindowStore:
         finally:
             self._is_writing.release()
 
-    def _refuse_other_ages(self, progress: Progress, number: int, planned: PlannedBatch) -> None:
-        """Check that the next batch follows the tables' last one, and that one they have read no further than they."""
-        tables = f"POSTGRES_DB={self._settings.postgres_db}"
-        if number > progress.batch_id + 1:
+    def refuse_older_tables(self, progress: Progress, done: int) -> None:
+        """Check that the tables have the last batch, by Spark's number, that the checkpoint says is done.
+
+        Raises:
+            CheckpointError: they have not.
+        """
+        number = progress.base_batch_id + 1 + done
+        if number > progress.batch_id:
             raise CheckpointError(
-                f"{tables} holds the stream up to batch {progress.batch_id}, and its checkpoint goes on with batch "
+                f"{self._tables} holds the stream up to batch {progress.batch_id}, and its checkpoint up to batch "
                 f"{number}: the database is of an earlier time, as from a backup. Run {REBUILD}"
             )
+
+    @property
+    def _tables(self) -> str:
+        return f"POSTGRES_DB={self._settings.postgres_db}"
+
+    def _refuse_other_ages(self, progress: Progress, number: int, planned: PlannedBatch) -> None:
+        """Check that the next batch follows the tables' last one, and that one they have read no further than they."""
+        self.refuse_older_tables(progress, number - progress.base_batch_id - 2)
         beyond = {p: offset for p, offset in planned.offsets.items() if offset > progress.offsets.get(p, 0)}
         if number <= progress.batch_id and beyond:
             raise CheckpointError(
-                f"{tables} holds the stream up to batch {progress.batch_id}, but not up to offsets {beyond} of "
+                f"{self._tables} holds the stream up to batch {progress.batch_id}, but not up to offsets {beyond} of "
                 f"{progress.topic}, which batch {number} of its checkpoint reads: the checkpoint is of an earlier "
                 f"time, as from a backup. Run {REBUILD}"
             )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from threading import Timer
 
 import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
+from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.defs.raw.sensors import new_records
-from clickstream_assets.defs.resources import KafkaResource, SettingsResource
-from clickstream_assets.settings import Settings
+from clickstream_assets.defs.resources import ComputeResource, KafkaResource, LakeResource, SettingsResource
+from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.kafka.topic import Offsets, Topic, TopicError
+from clickstream_assets.streaming.query import lake_of
 from clickstream_assets_tests.dagster_private import SensorExecutionData
 from clickstream_assets_tests.databases import free_port
 from clickstream_assets_tests.defs.history import (
@@ -58,22 +62,33 @@ def look(
     kafka = KafkaWith(
         settings=SettingsResource(), held={str(partition): list(range_) for partition, range_ in held.items()}
     )
-    return tick(new_records, instance, definitions, cursor, {"kafka": kafka})
+    return tick(new_records, instance, definitions, cursor, {"kafka": kafka, "lake": lake_resource()})
+
+
+def lake_resource() -> LakeResource:
+    settings = SettingsResource()
+    return LakeResource(settings=settings, compute=ComputeResource(settings=settings))
 
 
 def ingested(
     instance: dg.DagsterInstance, offsets: dict[int, int], batch: int = 1, topic: str = TOPIC
 ) -> None:
     """A run has brought the topic in up to these offsets, and its checks have passed."""
-    landed(instance, offsets, batch, topic)
-    materialize(instance, "events", batch=batch, dirty_days=[])
+    landed(offsets, batch, topic)
+    classified(instance, batch)
     check_events(instance)
 
 
-def landed(instance: dg.DagsterInstance, offsets: dict[int, int], batch: int, topic: str = TOPIC) -> None:
+def landed(offsets: dict[int, int], batch: int, topic: str = TOPIC) -> None:
     """A run has brought the topic into raw_events, and came no further."""
-    by_partition = {str(partition): offset for partition, offset in offsets.items()}
-    materialize(instance, "raw_events", offsets=by_partition, batch=batch, topic=topic)
+    marks = {f"topic:{topic}/{partition}": offset for partition, offset in offsets.items()}
+    lake_of(load_settings()).mark(RAW_EVENTS, marks | {RAW_EVENTS.name: batch})
+
+
+def classified(instance: dg.DagsterInstance, batch: int) -> None:
+    """A run has brought this batch into events, and reported it."""
+    lake_of(load_settings()).mark(EVENTS, {EVENTS.name: batch})
+    materialize(instance, "events", batch=batch, dirty_days=[])
 
 
 def asked_for(result: SensorExecutionData) -> int:
@@ -144,7 +159,7 @@ def test_raw_records_of_a_run_that_was_killed_are_not_left_unclassified(
     instance: dg.DagsterInstance, definitions: dg.Definitions
 ):
     ingested(instance, {0: 4}, batch=1)
-    landed(instance, {0: 6}, batch=2)
+    landed({0: 6}, batch=2)
     past_run(instance, "ingest", DagsterRunStatus.CANCELED)
     assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0
 
@@ -152,7 +167,7 @@ def test_raw_records_of_a_run_that_was_killed_are_not_left_unclassified(
 def test_raw_records_of_a_first_run_that_was_killed_are_not_left_unclassified(
     instance: dg.DagsterInstance, definitions: dg.Definitions
 ):
-    landed(instance, {0: 6}, batch=1)
+    landed({0: 6}, batch=1)
     assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0
 
 
@@ -160,11 +175,48 @@ def test_events_of_a_run_that_was_killed_are_not_left_unchecked(
     instance: dg.DagsterInstance, definitions: dg.Definitions
 ):
     ingested(instance, {0: 4}, batch=1)
-    landed(instance, {0: 6}, batch=2)
-    materialize(instance, "events", batch=2, dirty_days=[])
+    landed({0: 6}, batch=2)
+    classified(instance, batch=2)
     check_events(instance, only="counts_close")
     past_run(instance, "ingest", DagsterRunStatus.CANCELED)
     assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0
+
+
+def test_events_of_a_run_that_was_killed_are_not_left_unreported(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    ingested(instance, {0: 4}, batch=1)
+    landed({0: 6}, batch=2)
+    lake_of(load_settings()).mark(EVENTS, {EVENTS.name: 2})
+    past_run(instance, "ingest", DagsterRunStatus.CANCELED)
+    assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0
+
+
+def test_a_lake_that_was_put_back_is_caught_up_though_no_record_comes(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, tmp_path: Path
+):
+    lake = Path(load_settings().lake)
+    landed({0: 4}, batch=1)
+    classified(instance, batch=1)
+    shutil.copytree(lake, tmp_path / "copy")
+    ingested(instance, {0: 6}, batch=2)
+    assert refused(look(instance, definitions, {0: (0, 6)})) == "no new records"
+    shutil.rmtree(lake)
+    shutil.copytree(tmp_path / "copy", lake)
+    assert asked_for(look(instance, definitions, {0: (0, 6)})) == 2
+    shutil.rmtree(lake)
+    assert asked_for(look(instance, definitions, {0: (0, 6)})) == 6
+
+
+def test_dagsters_database_that_was_put_back_is_told_of_what_the_lake_has(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    ingested(instance, {0: 6}, batch=2)
+    before = dg.DagsterInstance.ephemeral()
+    assert asked_for(look(before, definitions, {0: (0, 6)})) == 0
+    materialize(before, "events", batch=1, dirty_days=[])
+    check_events(before)
+    assert asked_for(look(before, definitions, {0: (0, 6)})) == 0
 
 
 def test_a_check_that_failed_is_not_repeated_for_nothing(
@@ -179,7 +231,7 @@ def test_records_that_come_during_an_evaluation_are_asked_for_by_it(
     instance: dg.DagsterInstance, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("SENSOR_INTERVAL_SECONDS", "0.1")
-    landed(instance, {0: 6}, batch=1)
+    landed({0: 6}, batch=1)
     run = start_run(instance, "ingest")
     Timer(0.15, end_run, [instance, run, DagsterRunStatus.SUCCESS]).start()
     assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0
@@ -259,9 +311,8 @@ def test_records_that_expired_unread_are_not_asked_for_forever_where_losses_are_
 
 def look_at_kafka(instance: dg.DagsterInstance, definitions: dg.Definitions) -> SensorExecutionData:
     """One look of the sensor at the broker and topic of the settings."""
-    return tick(
-        new_records, instance, definitions, resources={"kafka": KafkaResource(settings=SettingsResource())}
-    )
+    kafka = KafkaResource(settings=SettingsResource())
+    return tick(new_records, instance, definitions, resources={"kafka": kafka, "lake": lake_resource()})
 
 
 def test_a_missing_topic_is_waited_for_and_named(

@@ -17,9 +17,10 @@ from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.elasticsearch import LiveEvents
 from clickstream_assets.stores.kafka.producer import ensure_topic
 from clickstream_assets.stores.lake import Lake
+from clickstream_assets.streaming import live_events
 from clickstream_assets.streaming.checkpoint import Checkpoint, CheckpointError
 from clickstream_assets.streaming.errors import ServerAwayError
-from clickstream_assets.streaming.live_events import QUERY, checkpoint_of, drop_old_days, start
+from clickstream_assets.streaming.live_events import QUERY, checkpoint_of, drop_old_days, lost_since, start
 from clickstream_assets.streaming.owner import OwnedError, ownership
 from clickstream_assets.streaming.process import run_live_events
 from clickstream_assets.streaming.source import configured
@@ -44,9 +45,11 @@ def settings(servers: Settings, tmp_path: Path) -> Iterator[Settings]:
     )
     yield settings
     live = LiveEvents(settings)
-    for index in indices(settings):
-        live.client.indices.delete(index=index)
-    live.client.options(ignore_status=404).indices.delete_index_template(name=settings.elasticsearch_alias)
+    progress = f"{settings.elasticsearch_alias}_progress"
+    for index in [*indices(settings), progress]:
+        live.client.indices.delete(index=index, ignore_unavailable=True)
+    for template in (settings.elasticsearch_alias, progress):
+        live.client.options(ignore_status=404).indices.delete_index_template(name=template)
     live.close()
 
 
@@ -225,6 +228,46 @@ def test_stream_goes_on_where_it_was_when_elasticsearch_is_back(
     run(settings, spark_engine)
     assert ids(settings) == ["a", "b", "c"]
     assert len(rejected(settings, duckdb_engine)) == 1
+
+
+def test_events_that_elasticsearch_had_and_has_no_more_are_written_again(
+    settings: Settings, spark_engine: SparkEngine, monkeypatch: pytest.MonkeyPatch
+):
+    run(settings, spark_engine, {0: [event("a")], 1: [event("b")]})
+    live = LiveEvents(settings)
+    then = live.progress(settings.kafka_topic)
+    assert then == {0: 1, 1: 1}
+    run(settings, spark_engine, {0: [event("c")], 1: [event("d")]})
+    assert lost_since(settings) is None
+    before = documents(settings)
+
+    def put_back() -> None:
+        """As from a snapshot of the time when there were two events."""
+        (index,) = indices(settings)
+        for document_id in ("c", "d"):
+            live.client.delete(index=index, id=document_id)
+        live.keep_progress(settings.kafka_topic, then)
+
+    put_back()
+    assert lost_since(settings) == then
+    run(settings, spark_engine)
+    assert documents(settings) == before
+    assert lost_since(settings) is None
+    # While the query runs; its next batch does not hide it.
+    put_back()
+    with monkeypatch.context() as patch:
+        patch.setattr(live_events, "lost_since", lambda _: None)
+        with pytest.raises(Exception, match="and had more; those after are written again"):
+            run(settings, spark_engine, {0: [event("e")]})
+    run(settings, spark_engine)
+    assert [document["event_id"] for document in documents(settings)] == ["a", "b", "c", "d", "e"]
+    assert live.progress(settings.kafka_topic) == {0: 3, 1: 2}
+    live.client.indices.delete(
+        index=",".join([*indices(settings), f"{settings.elasticsearch_alias}_progress"])
+    )
+    run(settings, spark_engine)
+    assert [document["event_id"] for document in documents(settings)] == ["a", "b", "c", "d", "e"]
+    live.close()
 
 
 def test_one_document_per_id_does_not_depend_on_how_records_come_in_batches(

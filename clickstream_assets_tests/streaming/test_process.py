@@ -323,14 +323,14 @@ def test_after_an_outage_of_the_database_the_process_comes_before_a_run(
     shop.send(traffic(0, 50))
     always_on()
     wait_until(lambda: has_caught_up(shop))
-    wait_until(lambda: last_owner(shop.settings, "product_windows") is not None)
+    wait_until(lambda: last_owner(shop.settings) is not None)
     ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'clickstream stream%'"
     assert query(shop.settings, ended) == [(True,), (True,)]
     shop.send(traffic(50, 50))
     with pytest.raises(OwnedError, match="the streams are left to clickstream stream, process"):
         shop.run()
     wait_until(lambda: has_caught_up(shop))
-    assert last_owner(shop.settings, "product_windows") == "clickstream stream"
+    assert last_owner(shop.settings) == "clickstream stream"
 
 
 def test_neither_a_fault_of_live_events_nor_of_the_lake_stops_the_windows(

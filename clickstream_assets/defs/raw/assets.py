@@ -1,5 +1,6 @@
 """From the Kafka topic to events: every record once, and in exactly one table."""
 
+import time
 from collections.abc import Mapping
 from datetime import UTC
 
@@ -16,7 +17,9 @@ from clickstream_assets.catalogue import (
 from clickstream_assets.defs.assets import Metadata, table_asset, table_assets, table_spec
 from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.plots import shortened, text_list
+from clickstream_assets.defs.put_back import older_tables
 from clickstream_assets.defs.runs import metadata_value
+from clickstream_assets.defs.scope import PUT_BACK_AT
 from clickstream_assets.ingest.classification import classify_records, land_records
 from clickstream_assets.ingest.parsing import ValidationRules
 from clickstream_assets.ingest.reach import dirty_days
@@ -88,9 +91,10 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
     """
     reported = context.instance.get_latest_materialization_event(dg.AssetKey(EVENTS.name))
     since = metadata_value(reported, "batch") or 0
-    if since > lake.snapshot(EVENTS).batch:
-        # Another lake, or this one made anew: none of its days has been reported.
-        since = 0
+    put_back_at = metadata_value(reported, PUT_BACK_AT) or 0.0
+    if since > lake.snapshot(EVENTS).batch or older_tables(context.instance, lake):
+        # Another lake, or this one made anew or put back to an earlier time: none of its days has been reported.
+        since, put_back_at = 0, time.time()
     rules = ValidationRules.of(settings)
     keep_start_date(lake, daily().start.date())
     counts = classify_records(lake, rules)
@@ -101,6 +105,7 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
     return {
         EVENTS.name: {
             "batch": batch,
+            PUT_BACK_AT: put_back_at,
             "new_events": counts["events"],
             "dirty_days": [day.isoformat() for day in days],
         },

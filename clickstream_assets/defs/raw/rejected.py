@@ -8,6 +8,7 @@ from clickstream_assets.catalogue import REJECTED_COUNTS, REJECTED_EVENTS
 from clickstream_assets.defs.assets import LAST, Metadata, table_asset
 from clickstream_assets.defs.checks import SAMPLES, table_check
 from clickstream_assets.defs.plots import bar_plot, text_table
+from clickstream_assets.defs.put_back import STAMP
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.ingest import record_counts
 from clickstream_assets.ingest.record_counts import Share, rejected_shares
@@ -30,8 +31,10 @@ def rejected_counts(lake: Lake, postgres: PostgresResource) -> Metadata:
     rows = record_counts.rejected_counts(lake)
     with postgres.publication() as publication:
         changes = asdict(publication.publish(REJECTED_COUNTS, rows))
+        stamp = publication.renew_stamp(REJECTED_COUNTS.name)
     shares = [share for share in rejected_shares(lake) if share.rejected]
     return {
+        STAMP: stamp,
         "changes": changes,
         "dagster/row_count": changes["rows"],
         "rejected_in_24_hours": sum(share.rejected for share in shares),

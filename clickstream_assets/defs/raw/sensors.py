@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import dagster as dg
 
-from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
+from clickstream_assets.catalogue import EVENTS
 from clickstream_assets.defs.jobs import ingest
-from clickstream_assets.defs.resources import KafkaResource
+from clickstream_assets.defs.resources import KafkaResource, LakeResource
 from clickstream_assets.defs.runs import (
     blocking_checks,
     look_until_due,
@@ -16,6 +17,7 @@ from clickstream_assets.defs.runs import (
     under_way,
     wait_after_failures,
 )
+from clickstream_assets.ingest.classification import Ingested, ingested
 from clickstream_assets.settings import load_settings
 from clickstream_assets.stores.kafka.topic import Offsets, TopicNotFoundError
 
@@ -24,50 +26,62 @@ from clickstream_assets.stores.kafka.topic import Offsets, TopicNotFoundError
     job=ingest,
     minimum_interval_seconds=math.ceil(load_settings().sensor_interval_seconds),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts an ingest run when the topic has records that raw_events does not report.",
+    description="Starts an ingest run when the topic has records that the lake has not.",
 )
-def new_records(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg.SensorResult:
-    """Compare the topic's end with what raw_events last reported, raw_events with events, events with its checks.
+def new_records(
+    context: dg.SensorEvaluationContext, kafka: KafkaResource, lake: LakeResource
+) -> dg.SensorResult:
+    """Compare the topic's end with the lake, raw_events with events, events with what was reported and checked.
 
-    Keeps no cursor: the lake knows what has been ingested, so nothing here can be lost, and a request too many finds
-    nothing to do. A broker that does not answer is an error of the tick, and red in the UI.
+    Keeps no cursor: the lake knows what has been ingested, also after it was put back to an earlier time, so nothing
+    here can be lost, and a request too many finds nothing to do. A broker that does not answer, or a lake that cannot
+    be read, is an error of the tick, and red in the UI.
     """
-    return look_until_due(lambda: _look(context, kafka))
+
+    # A look is too often to read a large table's log: the lake changes with what runs report, and between evaluations.
+    @lru_cache(maxsize=1)
+    def held(_report: int | None, topic: str, partitions: frozenset[int]) -> Ingested:
+        return ingested(lake.get(), topic, partitions)
+
+    return look_until_due(lambda: _look(context, kafka, held))
 
 
-def _look(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg.SensorResult:
+def _look(
+    context: dg.SensorEvaluationContext,
+    kafka: KafkaResource,
+    held: Callable[[int | None, str, frozenset[int]], Ingested],
+) -> dg.SensorResult:
     if run_id := under_way(context.instance, ingest.name):
         return dg.SensorResult(skip_reason=f"run {run_id} is under way")
     if wait := wait_after_failures(context.instance, ingest.name, time.time()):
         return dg.SensorResult(skip_reason=f"the last run failed; trying again in {wait:.0f} s")
-    landed = context.instance.get_latest_materialization_event(dg.AssetKey(RAW_EVENTS.name))
     events = dg.AssetKey(EVENTS.name)
-    classified = next(iter(context.instance.fetch_materializations(events, limit=1).records), None)
+    reported = next(iter(context.instance.fetch_materializations(events, limit=1).records), None)
     topic = kafka.get()
-    same_topic = metadata_value(landed, "topic") == topic.name
-    ingested = metadata_value(landed, "offsets") if same_topic else {}
     try:
         available = topic.offsets()
     except TopicNotFoundError as error:
         return dg.SensorResult(skip_reason=str(error))
-    waiting = _waiting(available, ingested, load_settings().allow_data_loss)
-    newest = metadata_value(classified and classified.event_log_entry, "batch")
-    unclassified = metadata_value(landed, "batch") != newest
+    there = held(reported and reported.storage_id, topic.name, frozenset(available))
+    waiting = _waiting(available, there.offsets, load_settings().allow_data_loss)
+    unclassified = there.landed != there.classified
+    # A run was killed before its report, or the lake or Dagster's database is of another time than the other.
+    unreported = there.classified != (metadata_value(reported and reported.event_log_entry, "batch") or 0)
     # A run was killed before its checks. One whose checks failed is for a person to look at.
-    unchecked = classified and None in blocking_checks(context, events, classified.storage_id).values()
-    if not waiting and not unclassified and not unchecked:
+    unchecked = reported and None in blocking_checks(context, events, reported.storage_id).values()
+    if not (waiting or unclassified or unreported or unchecked):
         return dg.SensorResult(skip_reason="no new records")
     return dg.SensorResult(run_requests=[dg.RunRequest(tags={"clickstream/waiting_records": str(waiting)})])
 
 
-def _waiting(available: Mapping[int, Offsets], ingested: Mapping[str, int], allow_data_loss: bool) -> int:
+def _waiting(available: Mapping[int, Offsets], offsets: Mapping[int, int], allow_data_loss: bool) -> int:
     """Return by how many offsets the topic and what was ingested of it differ.
 
     Records that were lost count too, and a topic that ends too early: the run fails and says what happened. Where
     losses are allowed they do not, as no run could ever bring them in.
     """
     waiting = 0
-    for partition, offsets in available.items():
-        start = ingested.get(str(partition), offsets.low)
-        waiting += abs(offsets.high - (max(start, offsets.low) if allow_data_loss else start))
+    for partition, there in available.items():
+        start = offsets.get(partition, there.low)
+        waiting += abs(there.high - (max(start, there.low) if allow_data_loss else start))
     return waiting

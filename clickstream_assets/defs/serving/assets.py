@@ -39,8 +39,8 @@ from clickstream_assets.defs.assets import (
     table_asset,
 )
 from clickstream_assets.defs.partitions import Days, chunks, days_of
+from clickstream_assets.defs.put_back import STAMP, reported_stamp
 from clickstream_assets.defs.resources import PostgresResource
-from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import NO_DAY
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender import als
@@ -75,18 +75,26 @@ def _days_of_reports(lake: Lake, publication: Publication, days: Days) -> Days:
     return Days.of([*days, *(day for day in made.keys() | there.keys() if made.get(day) != there.get(day))])
 
 
+def _all_days(lake: Lake, days: Days) -> Days:
+    """Return these days and all others that a daily table has rows of."""
+    return Days.of([*days, *(day for t in DAILY_TABLES for day in lake.snapshot(t).rows_by(str(t.day)))])
+
+
 @table_asset(*DAILY_TABLES, deps=[table.name for table in DAILY_TABLES], is_daily=True, kinds={"postgres"})
 def published_days(context: dg.AssetExecutionContext, lake: Lake, postgres: PostgresResource) -> Metadata:
     """The days' rows of PostgreSQL's `clickstream_sessions` and of the tables that have the lake's names, equal to it.
 
     All tables and all days of a run change in one transaction, and with them the funnels and reports of other days
-    that were made again. Rows that stay the same are not written; how many changed is in the metadata.
+    that were made again. Rows that stay the same are not written; how many changed is in the metadata. All days are
+    published where the database is not as the last publication left it, as when it was put back to an earlier time.
     """
     days = days_of(context)
     changes: dict[date, dict[str, Published]] = {
         day: {table.served_name: Published() for table in DAILY_TABLES} for day in days
     }
     with postgres.publication() as publication:
+        if publication.stamp("published_days") != reported_stamp(context.instance, "published_days"):
+            days = _all_days(lake, days)
         reported = _days_of_reports(lake, publication, days)
         for table in DAILY_TABLES:
             # What late events did to customers and carts changes these of later days too.
@@ -96,8 +104,10 @@ def published_days(context: dg.AssetExecutionContext, lake: Lake, postgres: Post
                 published = publication.publish_by(table, rows, Scope(str(table.day), start, end))
                 for day in filter(changes.__contains__, published):
                     changes[day][table.served_name] = published[day]
+        stamp = publication.renew_stamp("published_days")
     rows_of_day = {day: sum(its.rows for its in of_day.values()) for day, of_day in changes.items()}
     return {
+        STAMP: stamp,
         "changes": ByDay(
             {day: {name: asdict(its) for name, its in of_day.items()} for day, of_day in changes.items()}
         ),
@@ -130,7 +140,9 @@ def published_shoppers(lake: Lake, postgres: PostgresResource) -> Metadata:
             changes[CUSTOMER_SEGMENTS.name] = asdict(publication.publish(CUSTOMER_SEGMENTS, customers, scope))
         for table, its_rows in rows.items():
             changes[table.served_name] = asdict(publication.publish(table, its_rows))
+        stamp = publication.renew_stamp("published_shoppers")
     return {
+        STAMP: stamp,
         "changes": changes,
         "customers_from": str(changed) if changed else NO_DAY,
         "dagster/row_count": sum(change["rows"] for change in changes.values()),
@@ -164,17 +176,13 @@ def _lists(
     op_tags=URGENT,
     freshness_policy=FRESH_DAILY,
 )
-def product_recommendations(
-    context: dg.AssetExecutionContext, settings: Settings, lake: Lake, postgres: PostgresResource
-) -> Metadata:
+def product_recommendations(settings: Settings, lake: Lake, postgres: PostgresResource) -> Metadata:
     """Each user's products, ranked, with score, reason and model version; and the popular products.
 
     By the algorithm that the evaluation chose, which is verified once more here. Recommendations, what each user
     has met already, popular products, evaluation and the model's own record change in one transaction.
     """
     engine = lake.engine
-    model_event = context.instance.get_latest_materialization_event(dg.AssetKey("als_model"))
-    model_version = str(metadata_value(model_event, "model_version"))
     evaluation = conform(engine.to_arrow(lake.read(MODEL_EVALUATION)), MODEL_EVALUATION)
     algorithm = chosen_algorithm(evaluation.to_pylist())
     popular = conform(engine.to_arrow(lake.read(POPULAR_PRODUCTS)), POPULAR_PRODUCTS)
@@ -190,6 +198,9 @@ def product_recommendations(
     met = conform(engine.to_arrow(met_products(interactions)), MET_PRODUCTS)
     (chosen,) = [row for row in evaluation.to_pylist() if row["chosen"]]
     (baseline,) = [row for row in evaluation.to_pylist() if row["algorithm"] == "popularity"]
+    # By the lake: Dagster's database can be of another time.
+    model_version = chosen["model_version"]
+    trained_on, _, _ = model_version.partition("-")
     record: dict[str, Any] = {
         "model_version": model_version,
         "algorithm": algorithm,
@@ -197,7 +208,7 @@ def product_recommendations(
         "metric_name": f"ndcg@{chosen['k']}",
         "metric": chosen["ndcg"],
         "baseline_metric": baseline["ndcg"],
-        "trained_on": f"events batch {metadata_value(model_event, 'events_batch')}",
+        "trained_on": f"events batch {trained_on}",
     }
     users: list[int] = []
     lists = _lists(engine, model, interactions, settings.recommendations_per_user, model_version, users)
@@ -213,7 +224,9 @@ def product_recommendations(
         publication.publish(PUBLISHED_MODELS, record_rows, this_version)
         served = [{"answers": "recommendations", "model_version": model_version}]
         publication.publish(SERVED_MODELS, pa.Table.from_pylist(served, schema=SERVED_MODELS.arrow))
+        stamp = publication.renew_stamp("product_recommendations")
     return {
+        STAMP: stamp,
         "algorithm": algorithm,
         "reason": chosen["reason"],
         "model_version": model_version,

@@ -11,10 +11,14 @@ from clickstream_assets.catalogue import EVENTS
 from clickstream_assets.defs.jobs import stream, stream_checks
 from clickstream_assets.defs.resources import KafkaResource
 from clickstream_assets.defs.runs import under_way, wait_after_failures
-from clickstream_assets.settings import load_settings
+from clickstream_assets.settings import Settings, load_settings
+from clickstream_assets.stores.elasticsearch import ElasticsearchError
 from clickstream_assets.stores.kafka.topic import TopicNotFoundError
+from clickstream_assets.streaming.lake_copies import are_copied
+from clickstream_assets.streaming.live_events import lost_since
 from clickstream_assets.streaming.owner import always_on, owner
-from clickstream_assets.streaming.progress import is_idle, progress_of
+from clickstream_assets.streaming.progress import Progress, is_idle, progress_of
+from clickstream_assets.streaming.query import lake_of
 
 
 @dg.sensor(
@@ -26,7 +30,8 @@ from clickstream_assets.streaming.progress import is_idle, progress_of
 def new_stream_records(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg.SensorResult:
     """Compare the topic's end with how far the stream's tables have come.
 
-    A run is also asked for where records come no more, to close the windows that are over by the clock.
+    A run is also asked for where records come no more, to close the windows that are over by the clock, and where the
+    lake or Elasticsearch has less than the streams have put there.
 
     Keeps no cursor: PostgreSQL knows what has been counted. A server that does not answer is an error of the
     tick, and red in the UI.
@@ -47,9 +52,20 @@ def new_stream_records(context: dg.SensorEvaluationContext, kafka: KafkaResource
     progress = progress_of(settings)
     read = progress.offsets if progress else {}
     waiting = sum(max(0, o.high - max(read.get(p, o.low), o.low)) for p, o in available.items())
-    if not waiting and not is_idle(settings):
+    if not waiting and not is_idle(settings) and not _is_put_back(settings, progress):
         return dg.SensorResult(skip_reason="no new records")
     return dg.SensorResult(run_requests=[dg.RunRequest(tags={"clickstream/waiting_records": str(waiting)})])
+
+
+def _is_put_back(settings: Settings, progress: Progress | None) -> bool:
+    """Return whether the lake's copies or the live events are of an earlier time than the stream."""
+    if progress and progress.has_begun and not are_copied(lake_of(settings), progress):
+        return True
+    try:
+        return lost_since(settings) is not None
+    except ElasticsearchError:
+        # The windows do without it; the run that finds it back finds out.
+        return False
 
 
 @dg.sensor(

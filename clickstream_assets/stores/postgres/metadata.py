@@ -211,6 +211,16 @@ def _add_operational(metadata: sa.MetaData) -> None:
         _now("sent_at"),
     )
 
+    # A stamp that changes with each publication of an asset: one that is not the last is of a database that was put
+    # back to an earlier time.
+    sa.Table(
+        "publications",
+        metadata,
+        sa.Column("asset", sa.Text, primary_key=True),
+        *required(sa.Text, "stamp"),
+        _now("published_at"),
+    )
+
 
 METADATA = metadata_of(SERVED_TABLES)
 """All tables but Alembic's own, `clickstream_schema_version`."""

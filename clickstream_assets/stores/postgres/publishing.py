@@ -120,6 +120,20 @@ class Publication:
         dicts = [dict(zip(names, row, strict=True)) for row in rows]
         return pa.Table.from_pylist(dicts, schema=pa.schema([table.arrow.field(n) for n in names]))
 
+    def stamp(self, asset: str) -> str | None:
+        """Return the stamp of an asset's last publication that this database has; None before the first."""
+        return read_stamps(self._connection).get(asset)
+
+    def renew_stamp(self, asset: str) -> str:
+        """Give an asset's publication a stamp that no earlier one had, and return it."""
+        row = self._connection.execute(
+            "INSERT INTO publications (asset, stamp) VALUES (%s, gen_random_uuid()::text) "
+            "ON CONFLICT (asset) DO UPDATE SET stamp = excluded.stamp, published_at = now() RETURNING stamp",
+            [asset],
+        ).fetchone()
+        assert row is not None
+        return str(row[0])
+
     def _publish(self, table: Table, rows: Rows, scope: Scope | None) -> dict[Any, Published]:
         self._stage(table, rows)
         self._execute("LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE", table)
@@ -236,6 +250,11 @@ def publication(settings: Settings) -> Iterator[Publication]:
     with explained(settings), connect(settings) as connection:
         connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_LOCK_TIMEOUT))
         yield Publication(connection)
+
+
+def read_stamps(connection: psycopg.Connection) -> dict[str, str]:
+    """Return the stamps of the assets' last publications."""
+    return dict(connection.execute("SELECT asset, stamp FROM publications").fetchall())
 
 
 def copy_rows(connection: psycopg.Connection, statement: sql.Composed, table: Table, rows: Rows) -> int:

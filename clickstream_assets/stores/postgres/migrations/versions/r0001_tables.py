@@ -245,6 +245,11 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_now("published_at"),
             sa.PrimaryKeyConstraint("model_version"),
         ],
+        "publications": [
+            *_required(sa.Text, "asset", "stamp"),
+            *_now("published_at"),
+            sa.PrimaryKeyConstraint("asset"),
+        ],
         "rejected_counts": [
             *_required(_TIME, "hour"),
             *_required(sa.Text, "rule", "field", "rejected_by"),
