@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import UUID
+from weakref import WeakSet
 
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, KafkaProducer
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError
 from kafka.net.compat import KafkaNetClient
@@ -24,9 +25,14 @@ class WatchedClient(KafkaNetClient):
         super().__init__(**config)
         self.failure: BaseException | None = None
         connect = self._manager.get_connection
+        watched: WeakSet[Any] = WeakSet()
 
         def connect_and_watch(*arguments: Any, **options: Any) -> Any:
             connection = connect(*arguments, **options)
+            # While a broker hangs, the same one is asked for hundreds of times.
+            if connection in watched:
+                return connection
+            watched.add(connection)
             connection.init_future.add_errback(self._note)
             close = connection.close
 
@@ -49,6 +55,15 @@ class WatchedClient(KafkaNetClient):
         # The client tries again until its time is up, and the last attempt is cut short.
         if error and not self.refused:
             self.failure = error
+
+
+def close_producer(producer: KafkaProducer, seconds: float) -> None:
+    """Close a producer, though its broker hangs.
+
+    Its own `close` waits for ever for the last answers, or with a limit leaves its thread at work on connections.
+    """
+    producer.close(timeout=seconds)
+    producer._sender.join(seconds)
 
 
 class Records(NamedTuple):

@@ -22,6 +22,7 @@ from kafka.producer.future import FutureRecordMetadata
 from clickstream_assets.errors import InputError
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.client import open_client, unreachable_message
+from clickstream_assets.stores.kafka.client_private import close_producer
 
 # A batch far below the broker's default message.max.bytes (1,048,588), which counts whole batches.
 _BATCH_BYTES = 262_144
@@ -114,6 +115,7 @@ class KafkaSink:
                 partitioner=_Partitioner(),
             )
         )
+        self._open.callback(close_producer, self._producer, settings.kafka_timeout_seconds)
 
     @property
     def delivered(self) -> int:

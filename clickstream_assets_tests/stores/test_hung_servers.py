@@ -1,0 +1,80 @@
+"""A Kafka that is stopped, so that its kernel takes connections and nothing answers: calls end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from clickstream_assets.errors import ClickstreamError, InputError
+from clickstream_assets.local.stack import Stack
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.producer import KafkaSink, ensure_topic
+from clickstream_assets.stores.kafka.topic import OffsetRange, Topic, TopicError
+from clickstream_assets_tests.databases import suspended, with_settings
+from clickstream_assets_tests.topics import new_topic, send
+
+PATIENCE = 2
+# As long as a sink tries, and as much again for a machine that is busy.
+ENOUGH_SECONDS = 60
+
+
+@contextmanager
+def hung(stack: Stack, title: str) -> Iterator[None]:
+    [pid] = [server.pid for server in stack.status() if server.title == title]
+    assert pid
+    with suspended(pid):
+        yield
+
+
+def failures_of(calls: list[Callable[[], Any]]) -> list[ClickstreamError]:
+    """Return the errors that calls end with, made at once."""
+
+    def failure(call: Callable[[], Any]) -> ClickstreamError:
+        with pytest.raises(ClickstreamError) as caught:
+            call()
+        return caught.value
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(len(calls)) as threads:
+        found = list(threads.map(failure, calls))
+    assert time.monotonic() - began < ENOUGH_SECONDS
+    return found
+
+
+def test_calls_to_a_hung_kafka_end_and_another_try_succeeds(kafka: Settings, stack: Stack) -> None:
+    settings = with_settings(new_topic(kafka), kafka_timeout_seconds=PATIENCE)
+    send(settings, {0: [b"one"]})
+    topic = Topic(settings)
+
+    def read() -> list[bytes]:
+        batches = topic.read_here([OffsetRange(0, 0, 1)], batch=1, room=1_000_000)
+        return [value.as_py() for rows in batches for value in rows["value"]]
+
+    sink = KafkaSink(settings)
+    sink.send(None, b"two")
+    sink.flush()
+
+    def send_more() -> None:
+        with sink:
+            sink.send(None, b"three")
+
+    calls: list[Callable[[], Any]] = [
+        topic.offsets,
+        topic.id,
+        read,
+        lambda: ensure_topic(settings),
+        send_more,
+    ]
+    with hung(stack, "Kafka"):
+        failures = failures_of(calls)
+    assert [type(error) for error in failures] == [TopicError] * 3 + [InputError] * 2
+    assert all("KAFKA_BOOTSTRAP_SERVERS=" in str(error) for error in failures)
+    assert read() == [b"one"]
+    assert topic.offsets()[0].high >= 2
+    with KafkaSink(settings) as another:
+        another.send(None, b"four")
