@@ -27,6 +27,12 @@ def is_retryable(error: BaseException) -> bool:
     return isinstance(error, OSError)
 
 
+class DiskFullError(ClickstreamError):
+    """A disk is full; the message names the folder and how much room there is."""
+
+    retryable = True
+
+
 class LocalStackError(ClickstreamError):
     """A server of the local stack, or what it needs, cannot be used; the message names the file, port or program."""
 

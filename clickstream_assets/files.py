@@ -1,7 +1,9 @@
-"""Locks and private files that several commands may want at the same time."""
+"""Locks and private files that several commands may want at the same time, and room on disks."""
 
 import fcntl
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,10 +12,32 @@ from pathlib import Path
 from clickstream_assets.errors import LocalStackError
 
 Progress = Callable[[str], None]
+NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+"""Texts of the system's errors by which a disk is full."""
+# PostgreSQL's files of its log, of 16 MB each, are the largest that a server makes at once.
+_ROOM_BYTES = 32 * 1024 * 1024
 
 
 def silent(line: str) -> None:
     """Report progress to nobody."""
+
+
+def room(path: Path | str) -> str:
+    """Say how much room there is where a folder is, or will be: `/home/lake has 0 bytes free`."""
+    if "://" in str(path):
+        return f"{path} is not on this machine"
+    return f"{path} has {_free_bytes(Path(path)):,} bytes free"
+
+
+def full_disk(path: Path) -> str | None:
+    """Say that there is no room where a folder is, or will be, with how much there is; None if there is room."""
+    free = _free_bytes(path)
+    return f"no space left on {path} ({free:,} bytes free)" if free < _ROOM_BYTES else None
+
+
+def _free_bytes(path: Path) -> int:
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    return shutil.disk_usage(there).free
 
 
 @contextmanager

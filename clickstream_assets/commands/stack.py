@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,12 +38,18 @@ def up(
     postgres_port: Port = None,
     elasticsearch_port: Port = None,
 ) -> None:
-    """Start the servers that do not run, and wait until all are healthy."""
+    """Start the servers that do not run, and wait until all are healthy.
+
+    Those that a full disk stops later are started again when it has room.
+    """
+    from clickstream_assets.local.keeper import start_keeper
+
     named = {"kafka": kafka_port, "postgres": postgres_port, "elasticsearch": elasticsearch_port}
     ports = {name: port for name, port in named.items() if port}
     with _progress("Starting the local stack") as progress:
         stack = _stack(home, progress)
         stack.up(env_file, _dagster_yaml(), ports)
+        start_keeper(stack)
         _prepare(stack.env(), progress)
 
 
@@ -51,6 +58,17 @@ def down(home: Home = None) -> None:
     """Stop the servers; their data stay."""
     with _progress("Stopping the local stack") as progress:
         _stack(home, progress).down()
+
+
+@stack_app.command(hidden=True)
+def keep(home: Home = None) -> None:
+    """Start servers again that a full disk has stopped, until they are stopped by `down`."""
+    from clickstream_assets.local.keeper import Keeper
+
+    def say(line: str) -> None:
+        typer.echo(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}")
+
+    Keeper(_stack(home, say), say).run()
 
 
 @stack_app.command()

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from clickstream_assets.defs.resources import KafkaResource, LakeResource, SettingsResource
-from clickstream_assets.errors import ClickstreamError, is_retryable
-from clickstream_assets.settings import Settings
+from clickstream_assets.errors import ClickstreamError, DiskFullError, is_retryable
+from clickstream_assets.files import NO_SPACE, room
+from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.stores.lake import Lake
 
@@ -41,7 +42,11 @@ def explained_errors(retry: Retry = SOON) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as caught:
+        error: Exception = caught
+        if isinstance(caught, OSError) and NO_SPACE.search(str(caught)):
+            folder = caught.filename or load_settings().clickstream_home
+            error = DiskFullError(f"{caught}: {room(folder)}. Free some; what failed is tried again")
         if is_retryable(error):
             raise dg.RetryRequested(max_retries=retry.times, seconds_to_wait=retry.seconds) from error
         if isinstance(error, ClickstreamError):

@@ -27,6 +27,7 @@ from clickstream_assets.engine.sqlframe_private import (
     use_compiled_classes,
 )
 from clickstream_assets.errors import ClickstreamError
+from clickstream_assets.files import room
 from clickstream_assets.settings import EngineName, Settings
 
 if TYPE_CHECKING:
@@ -237,8 +238,8 @@ class DuckDBEngine(Engine):
             settings = self._settings
             raise EngineStorageError(
                 f"DUCKDB_MEMORY_LIMIT={settings.duckdb_memory_limit}: DuckDB could not go on: "
-                f"{' '.join(str(error).split())}. It spills to {self._spill}: see that this disk has space, set "
-                "CLICKSTREAM_HOME to another one, or raise the limit"
+                f"{' '.join(str(error).split())}. It spills to {self._spill}: {room(self._spill)}. Free some, set "
+                "CLICKSTREAM_HOME to another disk, or raise the limit"
             ) from error
 
     def read_delta(

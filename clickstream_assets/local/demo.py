@@ -26,6 +26,7 @@ from clickstream_assets.errors import LocalStackError
 from clickstream_assets.ingest.files import EventFile
 from clickstream_assets.ingest.replay import first_day, run_replay
 from clickstream_assets.local.children import Child, running
+from clickstream_assets.local.keeper import Keeper
 from clickstream_assets.local.ports import free_port
 from clickstream_assets.local.postgres import Postgres
 from clickstream_assets.local.server import Server
@@ -95,6 +96,7 @@ class Demo:
                 os.environ.update(servers.env() | own | {"API_PORT": str(self.api_port)})
                 self._run("Dagster", dagster, "dagster.log")
 
+        self._keeper = Keeper(servers, self._say)
         stack.callback(servers.down)
         servers.up(
             env_file=None if once else Path(".env"),
@@ -168,6 +170,7 @@ class Demo:
         reported: set[tuple[str, str]] = set()
         unfinished: set[str] | None = None
         while True:
+            self._keeper.look()
             for child in self._children:
                 child.check()
             runs = self._runs()
@@ -286,6 +289,7 @@ class Demo:
             self._say(f"          http://127.0.0.1:{self.api_port}/{path}")
         self._say("`clickstream simulate` sends more events. Ctrl-C stops everything.")
         while True:
+            self._keeper.look()
             for child in self._children:
                 child.check()
             time.sleep(1)

@@ -15,7 +15,7 @@ import psutil
 from clickstream_assets.engine.jars import elasticsearch_home, fetch_jars, kafka_classpath
 from clickstream_assets.engine.java import find_java
 from clickstream_assets.errors import LocalStackError
-from clickstream_assets.files import Progress, exclusive, silent, writing
+from clickstream_assets.files import NO_SPACE, Progress, exclusive, full_disk, silent, writing
 from clickstream_assets.local import processes
 from clickstream_assets.local.elasticsearch import Elasticsearch
 from clickstream_assets.local.env_file import update_env_file
@@ -31,6 +31,7 @@ START_TIMEOUT_SECONDS = 120
 POLL_SECONDS = 0.1
 # How long the children of a server that was killed may take to notice.
 ORPHANS_TIMEOUT_SECONDS = 2
+_LAST_BYTES = 20_000
 SERVERS: tuple[type[Server], ...] = (Kafka, Postgres, Elasticsearch)
 DAGSTER_DB = "dagster"
 
@@ -41,12 +42,13 @@ class Condition(StrEnum):
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
     CRASHED = "crashed"
+    DISK_FULL = "disk full"
     STOPPED = "stopped"
 
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """One server as it is now; `problem` says why one that runs cannot be used."""
+    """One server as it is now; `problem` says why it cannot be used, where that is known."""
 
     title: str
     pid: int | None
@@ -129,6 +131,24 @@ class Stack:
             self._start(file, only, stopped, on_healthy)
             if env_file:
                 update_env_file(env_file, self._env(file))
+
+    def bring_back(self) -> None:
+        """Start those servers again that were started and not stopped, and wait until all of them are healthy.
+
+        Raises:
+            LocalStackError: as `up`.
+        """
+        self.up(only=self.started)
+
+    @property
+    def started(self) -> list[type[Server]]:
+        """The servers that were started and not stopped, whether they run or not.
+
+        Raises:
+            LocalStackError: when the home is another user's or `stack.json` is damaged.
+        """
+        servers = StateFile(self._state_path).state.servers
+        return [kind for kind in SERVERS if kind.name in servers and servers[kind.name].pid]
 
     def down(self) -> None:
         """Stop the servers cleanly; does nothing where none runs.
@@ -270,12 +290,18 @@ class Stack:
         if recorded is None:
             return ServerStatus(kind.title, None, None, Condition.STOPPED)
         process = recorded.process
+        if process is None and not recorded.pid:
+            return ServerStatus(kind.title, None, recorded.port, Condition.STOPPED)
+        pid = process.pid if process else None
+        if full := full_disk(self.home / kind.name):
+            # Whether it has noticed by now or not: it can be read at best.
+            return ServerStatus(kind.title, pid, recorded.port, Condition.DISK_FULL, full)
+        server = self._server(file, kind)
         if process is None:
-            condition = Condition.CRASHED if recorded.pid else Condition.STOPPED
-            return ServerStatus(kind.title, None, recorded.port, condition)
-        problem = self._server(file, kind).problem()
+            return ServerStatus(kind.title, None, recorded.port, Condition.CRASHED, _last_words(server))
+        problem = server.problem()
         condition = Condition.UNHEALTHY if problem else Condition.HEALTHY
-        return ServerStatus(kind.title, process.pid, recorded.port, condition, problem)
+        return ServerStatus(kind.title, pid, recorded.port, condition, problem)
 
     def _prepare_dagster(self, dagster_yaml: Path | None) -> None:
         self._dagster_home.mkdir(exist_ok=True)
@@ -307,6 +333,23 @@ class Stack:
 def _process(file: StateFile, kind: type[Server]) -> psutil.Process | None:
     recorded = file.state.servers.get(kind.name)
     return recorded.process if recorded else None
+
+
+def _last_words(server: Server) -> str | None:
+    """Say of a server that died whether its log ends with a full disk, which is not full any more."""
+    if not NO_SPACE.search(_end_of(server, _LAST_BYTES)):
+        return None
+    return (
+        "there was no space left on its disk, and there is some now; `clickstream stack up` starts it again"
+    )
+
+
+def _end_of(server: Server, number: int) -> str:
+    if not server.log.exists():
+        return ""
+    with server.log.open("rb") as log:
+        log.seek(max(0, server.log.stat().st_size - number))
+        return log.read().decode(errors="replace")
 
 
 def _assign_ports(file: StateFile, stopped: list[type[Server]], fixed: Mapping[str, int]) -> None:

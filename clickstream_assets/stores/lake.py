@@ -20,6 +20,7 @@ from clickstream_assets.catalogue import Table
 from clickstream_assets.engine import ADDED_LATER, DataFrame, Engine, SparkEngine
 from clickstream_assets.engine.spark_private import STORAGE_FAILED, WRITE_CONFLICT
 from clickstream_assets.errors import ClickstreamError
+from clickstream_assets.files import NO_SPACE, room
 from clickstream_assets.stores.delta_log import DAMAGED, set_checkpoints_aside
 
 
@@ -141,6 +142,11 @@ class Lake:
                 f"{' '.join(cause.split())[:300]}. Restore that folder from a backup. If only a checkpoint is damaged "
                 "and no commit is missing, rename it and delete _last_checkpoint; on a disk of this machine that is "
                 "done by itself"
+            )
+        if NO_SPACE.search(cause):
+            return LakeStorageError(
+                f"LAKE_PATH={self._root}: no space left for table {table.name}: {room(self._root)}. Free some; what "
+                "failed is tried again"
             )
         return LakeStorageError(
             f"LAKE_PATH={self._root}: table {table.name} cannot be opened or written: {' '.join(cause.split())}. See "

@@ -1,6 +1,7 @@
 """Errors of the streams: why a query ended, by what Spark says of it."""
 
 import re
+import tempfile
 from collections.abc import Callable
 
 from clickstream_assets.engine import DataFrame
@@ -13,7 +14,8 @@ from clickstream_assets.engine.spark_private import (
     causes,
     innermost,
 )
-from clickstream_assets.errors import ClickstreamError
+from clickstream_assets.errors import ClickstreamError, DiskFullError
+from clickstream_assets.files import NO_SPACE, room
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import DataLossError, TopicError, timestamp_error
 from clickstream_assets.streaming.checkpoint import REBUILD, CheckpointError
@@ -60,9 +62,22 @@ def query_error(error: BaseException, settings: Settings, loss: str = LOST_TO_WI
         settings: for the message.
         loss: what to do for this query when Kafka has deleted records that it has not read.
     """
-    if isinstance(error, (ClickstreamError, OSError)):
+    if isinstance(error, ClickstreamError):
         return error
     text = str(error)
+    if NO_SPACE.search(text):
+        # Before the state's errors: one that could not be written is as it was.
+        rooms = (
+            f"CHECKPOINT_PATH={room(settings.checkpoints)}",
+            f"LAKE_PATH={room(settings.lake)}",
+            f"TMPDIR={room(tempfile.gettempdir())}",
+        )
+        return DiskFullError(
+            f"no space left on a disk of the streams ({innermost(text)}): {', '.join(rooms)}. Free some; they are "
+            "started again"
+        )
+    if isinstance(error, OSError):
+        return error
     if RECORDS_LOST.search(text):
         return DataLossError(
             f"Kafka no longer has records of {settings.kafka_topic} that the stream has not read. Raise the topic's "

@@ -333,12 +333,13 @@ class Supervisor:
                     _log.info("%s; waiting for it", error)
                 waiting_for = str(error)
                 self._pause(TURN_SECONDS)
-            except Exception as error:
-                if not is_retryable(error):
+            except Exception as caught:
+                reason = query_error(caught, self._settings) if isinstance(caught, OSError) else caught
+                if not is_retryable(reason):
                     raise
                 failures = 1 if time.monotonic() - began > waits.RESTART.max else failures + 1
                 wait = waits.wait_after(failures, waits.RESTART)
-                _log.warning("the streams stopped: %s; starting again in %.0f s", error, wait)
+                _log.warning("the streams stopped: %s; starting again in %.0f s", reason, wait)
                 self._pause(wait)
 
     def _pause(self, seconds: float) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -51,6 +53,13 @@ def test_what_may_pass_is_tried_again_as_often_as_is_said(error: Exception):
     body = Body(error)
     assert str(error) in run(body)
     assert body.times == 1 + AT_ONCE.times
+
+
+def test_a_full_disk_is_tried_again_and_named_with_its_room():
+    def body() -> None:
+        Path("/dev/full").write_text("x")
+
+    assert re.search(r"No space left on device: .* has [\d,]+ bytes free\. Free some", run(body))
 
 
 def test_what_a_person_has_to_mend_ends_the_run_with_its_message_alone():

@@ -19,6 +19,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from clickstream_assets.errors import LocalStackError
+from clickstream_assets.files import full_disk
+from clickstream_assets.local import keeper
+from clickstream_assets.local.keeper import Keeper
 from clickstream_assets.local.ports import LOOPBACK, free_port
 from clickstream_assets.local.stack import Condition, Stack
 from clickstream_assets.settings import Settings
@@ -252,6 +255,46 @@ def test_a_killed_elasticsearch_node_takes_its_launcher_along_and_is_recovered(o
     assert conditions(own) == HEALTHY
     assert pids(own)[:2] == kept
     assert search(own, "GET", "/_cluster/health")["number_of_nodes"] == 1
+
+
+def test_a_server_that_died_of_a_full_disk_says_so_when_there_is_room_again(own):
+    own.up()
+    with (own.home / "logs" / "kafka.log").open("a") as log:
+        log.write("java.io.IOException: No space left on device\n")
+    kafka = psutil.Process(pids(own)[0])
+    kafka.kill()
+    psutil.wait_procs([kafka], timeout=20)
+    status = own.status()[0]
+    assert status.condition is Condition.CRASHED
+    assert status.problem
+    assert "`clickstream stack up` starts it again" in status.problem
+    own.up()
+
+
+def test_a_keeper_brings_back_what_has_died_while_the_disk_was_full(own, monkeypatch):
+    said: list[str] = []
+    disks = iter(["no space left on it", "no space left on it", None, None])
+    monkeypatch.setattr(keeper, "full_disk", lambda _: next(disks))
+    keeps = Keeper(own, said.append)
+    own.up()
+    keeps.look()
+    killed = [psutil.Process(pid) for pid in pids(own)[:2]]
+    for server in killed:
+        server.kill()
+    psutil.wait_procs(killed, timeout=20)
+    keeps.look()
+    assert said == ["no space left on it: servers stop. Free some, and they are started again"]
+    keeps.look()
+    assert conditions(own) == HEALTHY
+    assert said[1:] == ["there is room again, and all servers are up"]
+    keeps.look()
+    assert len(said) == 2
+
+
+def test_no_room_is_named_with_the_folder():
+    # Of which the system says that it has no room at all.
+    assert full_disk(Path("/proc/self")) == "no space left on /proc/self (0 bytes free)"
+    assert full_disk(Path("/dev/shm/not/yet/there")) is None
 
 
 def test_a_pid_that_is_anothers_by_now_is_left_alone(own):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from clickstream_assets.errors import is_retryable
+from clickstream_assets.errors import DiskFullError, is_retryable
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import DataLossError, TimestampError, TopicError
 from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem
@@ -62,6 +62,13 @@ SETTINGS = Settings(_env_file=None)
             "streaming jobs detected for 7.",
             ServerAwayError,
             "Multiple streaming jobs detected for 7",
+            True,
+        ),
+        (
+            "x\norg.apache.spark.sql.execution.streaming.CheckpointFileManager\nCaused by: java.io.IOException: "
+            "No space left on device",
+            DiskFullError,
+            "bytes free, LAKE_PATH=",
             True,
         ),
         ("java.lang.IllegalStateException: what", StreamError, "IllegalStateException: what", False),

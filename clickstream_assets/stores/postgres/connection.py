@@ -47,6 +47,7 @@ class PostgresProblem(StrEnum):
 _PASSING = {
     PostgresProblem.UNREACHABLE,
     PostgresProblem.SILENT,
+    PostgresProblem.DISK_FULL,
     PostgresProblem.BUSY,
     PostgresProblem.TOO_SLOW,
 }
