@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -130,11 +131,19 @@ def suspended(pid: int) -> Iterator[None]:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
+        # The signal is on its way to each thread, and one that is at work can still answer something.
+        while not all(map(_is_suspended, processes)):
+            time.sleep(0.01)
         yield
     finally:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
+
+
+def _is_suspended(process: psutil.Process) -> bool:
+    threads = Path(f"/proc/{process.pid}/task").glob("*/stat")
+    return all(thread.read_text().rpartition(")")[2].split()[0] in "TZX" for thread in threads)
 
 
 class PrivateServer:

@@ -1,4 +1,4 @@
-"""A Kafka that is stopped, so that its kernel takes connections and nothing answers: calls end."""
+"""Kafka and Elasticsearch that are stopped, so that their kernel takes connections and nothing answers: calls end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import date
 from typing import Any
 
 import pytest
@@ -13,9 +14,12 @@ import pytest
 from clickstream_assets.errors import ClickstreamError, InputError
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.elasticsearch import ElasticsearchError, ElasticsearchProblem, LiveEvents
 from clickstream_assets.stores.kafka.producer import KafkaSink, ensure_topic
 from clickstream_assets.stores.kafka.topic import OffsetRange, Topic, TopicError
+from clickstream_assets.streaming.alert_index import AlertIndex
 from clickstream_assets_tests.databases import suspended, with_settings
+from clickstream_assets_tests.stores.test_elasticsearch import document
 from clickstream_assets_tests.topics import new_topic, send
 
 PATIENCE = 2
@@ -78,3 +82,35 @@ def test_calls_to_a_hung_kafka_end_and_another_try_succeeds(kafka: Settings, sta
     assert topic.offsets()[0].high >= 2
     with KafkaSink(settings) as another:
         another.send(None, b"four")
+
+
+def test_calls_to_a_hung_elasticsearch_end_and_another_try_succeeds(
+    elasticsearch: Settings, stack: Stack
+) -> None:
+    settings = with_settings(
+        elasticsearch, elasticsearch_alias="live_of_a_hung_server", elasticsearch_patience_seconds=PATIENCE
+    )
+    patient = LiveEvents(settings)
+    patient.prepare()
+    assert [outcome.written for outcome in patient.write([document("a")])] == ["created"]
+    live = LiveEvents(settings, timeout=PATIENCE)
+    calls: list[Callable[[], Any]] = [
+        live.check,
+        live.prepare,
+        lambda: live.write([document("b")]),
+        lambda: live.settle(["a"]),
+        lambda: live.search({"match_all": {}}, 10, 0),
+        lambda: live.drop_days(1, date(2024, 5, 31)),
+        AlertIndex(settings).check,
+    ]
+    with hung(stack, "Elasticsearch"):
+        for error in failures_of(calls):
+            assert isinstance(error, ElasticsearchError)
+            assert error.problem is ElasticsearchProblem.SILENT
+            assert error.retryable
+            assert "ELASTICSEARCH_URL=" in str(error)
+    # Though what was sent is carried out as well, once the server goes on.
+    patient.write([document("b")])
+    patient.prepare()
+    assert sorted(event["event_id"] for event in patient.search({"match_all": {}}, 10, 0)) == ["a", "b"]
+    patient.client.indices.delete(index=live.index(date(2024, 5, 31)))
