@@ -1,7 +1,7 @@
 """`clickstream stack up / down / status` and `clickstream fetch-jars`."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -66,7 +66,9 @@ def keep(home: Home = None) -> None:
     from clickstream_assets.local.keeper import Keeper
 
     def say(line: str) -> None:
-        typer.echo(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}")
+        # Its log is on the disk that is full.
+        with suppress(OSError):
+            typer.echo(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}")
 
     Keeper(_stack(home, say), say).run()
 

@@ -35,11 +35,12 @@ def reporter(settings: Settings) -> Report:
 
     def report(assets: Iterable[str], values: Mapping[str, Any]) -> None:
         from dagster import AssetMaterialization, DagsterError
+        from dagster_postgres.utils import DagsterPostgresException
 
         try:
             for asset in assets:
                 instance().report_runless_asset_event(AssetMaterialization(asset, metadata=dict(values)))
-        except (DagsterError, SQLAlchemyError, OSError) as error:
+        except (DagsterError, DagsterPostgresException, SQLAlchemyError, OSError) as error:
             _log.warning(
                 "DAGSTER_HOME=%s: %s not reported to Dagster: %s",
                 home,
