@@ -1,26 +1,36 @@
-"""`GET /metrics`: how the streams, the alerts and the API are doing, for Prometheus.
+"""`GET /metrics`: how ingest, tables, streams, alerts and the API are doing, for Prometheus.
 
-What the streams report is read from PostgreSQL at each scrape, so it is there whichever process runs them. Requests
-are counted over all worker processes.
+What the streams report and Dagster's side measures is read from PostgreSQL at each scrape, so it is there whichever
+process runs them. Requests are counted over all worker processes. What there is, `catalogue/metrics.py` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from apiflask import APIBlueprint
 from flask import Flask, Response, current_app, g, request
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import Metric as Family
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
+from clickstream_assets.catalogue import LIVE_EVENTS, PRODUCT_WINDOWS
+from clickstream_assets.catalogue import metrics as catalogue
+from clickstream_assets.catalogue.metrics import Kind
 from clickstream_assets.stores.postgres.connection import PostgresError
+from clickstream_assets.stores.postgres.measurements import Sample, read_measurements
 
 blueprint = APIBlueprint("metrics", __name__, tag="Metrics")
 
@@ -28,12 +38,26 @@ FOLDER = "METRICS_FOLDER"
 """Configuration of the application: the folder that its worker processes share their counts in."""
 
 _METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
+_STREAMS = (PRODUCT_WINDOWS.name, LIVE_EVENTS.name)
+_OF_A_STREAM = {
+    "failing": catalogue.STREAM_FAILING,
+    "updated": catalogue.STREAM_UPDATED,
+    "lag_at": catalogue.STREAM_LAG_MEASURED,
+    "latency_seconds": catalogue.STREAM_LATENCY,
+    "batch_at": catalogue.STREAM_BATCH,
+    "watermark": catalogue.STREAM_WATERMARK,
+    "rows": catalogue.STREAM_RECORDS,
+    "dropped_late": catalogue.STREAM_LATE,
+}
+
+# A second series for each of ours, that says when it began: nobody asks for it.
+disable_created_metrics()
 
 # Registered where it is asked for: with several processes it is not this object that has all the counts.
 _REQUESTS = Histogram(
-    "clickstream_api_request_seconds",
-    "Time that requests to the API took",
-    ["method", "route", "status"],
+    catalogue.REQUESTS.name,
+    catalogue.REQUESTS.description,
+    catalogue.REQUESTS.labels,
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
     registry=None,
 )
@@ -64,10 +88,11 @@ def register_request_metrics(app: Flask) -> None:
 def metrics() -> Response:
     """Report measurements for Prometheus.
 
-    Without PostgreSQL, `clickstream_postgres_up` is 0 and what the streams report is left out.
+    Without PostgreSQL, `clickstream_postgres_up` is 0, `clickstream_stream_failing` is 1, and what else it has is
+    left out.
     """
     registry = CollectorRegistry()
-    registry.register(_StreamCollector())
+    registry.register(_PostgresCollector())
     folder: Path | None = current_app.config.get(FOLDER)
     if folder:
         MultiProcessCollector(registry, path=str(folder))
@@ -76,74 +101,56 @@ def metrics() -> Response:
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 
-class _StreamCollector(Collector):
-    """Metrics of the streams, as PostgreSQL has them."""
+class _PostgresCollector(Collector):
+    """Metrics that PostgreSQL has."""
 
-    def describe(self) -> Iterable[Metric]:
+    def describe(self) -> Iterable[Family]:
         # Registering would else collect once, for the names alone.
         return []
 
-    def collect(self) -> Iterator[Metric]:
-        up = GaugeMetricFamily("clickstream_postgres_up", "Whether PostgreSQL answered this scrape")
+    def collect(self) -> Iterator[Family]:
         try:
             with database().snapshot() as connection:
                 status = queries.stream_status(connection)
+                published = queries.newest_published_event(connection)
+                rejected = queries.rejected_lately(connection)
+                measured, samples = read_measurements(connection)
         except PostgresError:
-            up.add_metric([], 0)
-            yield up
-            return
-        up.add_metric([], 1)
-        yield up
-        yield from _stream_metrics(status.streams)
-        alerts = GaugeMetricFamily("clickstream_alerts_open", "Flash-sale alerts that are open")
-        alerts.add_metric([], status.open_alerts)
-        yield alerts
-        notifications = GaugeMetricFamily(
-            "clickstream_notifications",
-            "Messages about alerts that are pending, and that have failed for good",
-            labels=["sink", "state"],
-        )
-        for row in status.notifications:
-            for state in ("pending", "failed"):
-                notifications.add_metric([row["sink"], state], row[state])
-        yield notifications
+            # The streams cannot go on without it either, and their own reports cannot be read.
+            failing = [Sample(catalogue.STREAM_FAILING, (stream,), 1) for stream in _STREAMS]
+            return _families([Sample(catalogue.POSTGRES_UP, (), 0), *failing])
+        of_status = [sample for stream in status.streams for sample in _of_stream(stream)]
+        of_batch = [Sample(catalogue.MEASURED, (name,), at.timestamp()) for name, at in measured.items()]
+        of_batch += [
+            Sample(catalogue.REJECTED, (row["rule"], row["rejected_by"]), row["records"]) for row in rejected
+        ]
+        if published is not None:
+            of_batch.append(Sample(catalogue.PUBLISHED_EVENT, (), published))
+        of_alerts = [Sample(catalogue.ALERTS_OPEN, (), status.open_alerts)]
+        of_alerts += [
+            Sample(catalogue.NOTIFICATIONS, (row["sink"], state), row[state])
+            for row in status.notifications
+            for state in ("pending", "failed")
+        ]
+        up = Sample(catalogue.POSTGRES_UP, (), 1)
+        return _families([up, *of_status, *of_alerts, *of_batch, *samples])
 
 
-def _stream_metrics(streams: list[dict[str, Any]]) -> Iterator[Metric]:
-    lag = GaugeMetricFamily(
-        "clickstream_stream_lag_records",
-        "Records in Kafka that are not read yet",
-        labels=["query", "partition"],
-    )
-    families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {
-        "latency_seconds": GaugeMetricFamily(
-            "clickstream_stream_latency_seconds",
-            "From the newest event of the last batch to its window in PostgreSQL",
-            labels=["query"],
-        ),
-        "failing": GaugeMetricFamily(
-            "clickstream_stream_failing",
-            "Whether the query was stopped by an error, and is started again and again",
-            labels=["query"],
-        ),
-        "updated": GaugeMetricFamily(
-            "clickstream_stream_updated_timestamp_seconds", "When the query last reported", labels=["query"]
-        ),
-        "watermark": GaugeMetricFamily(
-            "clickstream_stream_watermark_timestamp_seconds",
-            "Events before this time are late",
-            labels=["query"],
-        ),
-        "rows": CounterMetricFamily("clickstream_stream_records", "Records read", labels=["query"]),
-        "dropped_late": CounterMetricFamily(
-            "clickstream_stream_late_events", "Events dropped for being late", labels=["query"]
-        ),
-    }
-    for stream in streams:
-        for partition, records in sorted(stream["lag"].items()):
-            lag.add_metric([stream["query"], partition], records)
-        for name, family in families.items():
-            if stream[name] is not None:
-                family.add_metric([stream["query"]], stream[name])
-    yield lag
-    yield from families.values()
+def _of_stream(stream: Mapping[str, Any]) -> Iterator[Sample]:
+    query = stream["query"]
+    for partition, records in sorted(stream["lag"].items()):
+        yield Sample(catalogue.STREAM_LAG, (query, partition), records)
+    for column, metric in _OF_A_STREAM.items():
+        if stream[column] is not None:
+            yield Sample(metric, (query,), stream[column])
+
+
+def _families(samples: Iterable[Sample]) -> Iterator[Family]:
+    """Return the samples by their metrics, as the client library has them."""
+    families: dict[str, Family] = {}
+    for metric, labels, value in samples:
+        # The library adds the end of a counter's name itself, and only to its samples.
+        name = metric.name.removesuffix("_total") if metric.kind is Kind.COUNTER else metric.name
+        family = families.setdefault(metric.name, Family(name, metric.description, str(metric.kind)))
+        family.add_sample(metric.name, dict(zip(metric.labels, labels, strict=True)), value)
+    return iter(families.values())

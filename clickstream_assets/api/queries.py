@@ -291,7 +291,7 @@ class StreamStatus:
 
     Attributes:
         streams: per query its name, lag per partition, latency_seconds, records read and dropped as late, `failing`
-            as 0 or 1; and `updated` and `watermark` in seconds since 1970.
+            as 0 or 1; and `updated`, `lag_at`, `batch_at` and `watermark` in seconds since 1970.
         open_alerts: How many alerts are open.
         notifications: per sink, how many are pending and how many have failed.
     """
@@ -304,8 +304,11 @@ class StreamStatus:
 def stream_status(connection: Connection[DictRow]) -> StreamStatus:
     """Return what the streams last reported."""
     streams = connection.execute(
-        "SELECT query, lag, latency_seconds, rows, dropped_late, (error IS NOT NULL)::int AS failing, "
-        "extract(epoch FROM updated_at)::float8 AS updated, extract(epoch FROM watermark)::float8 AS watermark "
+        # Who runs the query says by when it reports again; who did not is gone or hangs.
+        "SELECT query, lag, latency_seconds, rows, dropped_late, "
+        "(error IS NOT NULL OR coalesce(due_at < now(), false))::int AS failing, "
+        "extract(epoch FROM updated_at)::float8 AS updated, extract(epoch FROM lag_at)::float8 AS lag_at, "
+        "extract(epoch FROM batch_at)::float8 AS batch_at, extract(epoch FROM watermark)::float8 AS watermark "
         "FROM stream_status ORDER BY query"
     ).fetchall()
     open_alerts = _value(connection, "SELECT count(*) FROM flash_sale_alerts WHERE state = 'open'")
@@ -314,6 +317,20 @@ def stream_status(connection: Connection[DictRow]) -> StreamStatus:
         "count(failed_at) AS failed FROM alert_notifications GROUP BY sink ORDER BY sink"
     ).fetchall()
     return StreamStatus(streams=streams, open_alerts=open_alerts, notifications=notifications)
+
+
+def newest_published_event(connection: Connection[DictRow]) -> float | None:
+    """Return the time of the newest event in the published sessions, in seconds since 1970; None without any."""
+    return _value(connection, "SELECT extract(epoch FROM max(end_time))::float8 FROM clickstream_sessions")
+
+
+def rejected_lately(connection: Connection[DictRow]) -> list[dict[str, Any]]:
+    """Return how many records that came within the last 24 hours each rule has rejected."""
+    # Elasticsearch's own words after the kind of its error are without end.
+    return connection.execute(
+        "SELECT split_part(rule, ':', 1) AS rule, rejected_by, sum(records)::bigint AS records FROM rejected_counts "
+        "WHERE hour > now() - interval '24 hours' GROUP BY 1, 2 ORDER BY 1, 2"
+    ).fetchall()
 
 
 def missing_tables(connection: Connection[DictRow]) -> list[str]:

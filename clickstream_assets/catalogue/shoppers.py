@@ -71,6 +71,7 @@ SESSIONS = Table(
         indexes=(
             Index(("total_events DESC", "session_id")),
             Index(("session_date",)),
+            Index(("end_time",)),
             Index(("user_id",)),
             Index(("campaign", "session_date"), where="campaign IS NOT NULL"),
             Index(("furthest_step", "total_events DESC", "session_id")),

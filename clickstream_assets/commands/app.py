@@ -10,6 +10,7 @@ from clickstream_assets.commands.demo import demo
 from clickstream_assets.commands.errors import ReportingGroup
 from clickstream_assets.commands.evaluate import evaluate
 from clickstream_assets.commands.incidents import incidents_app
+from clickstream_assets.commands.metrics import metrics_command
 from clickstream_assets.commands.prepare import prepare_command
 from clickstream_assets.commands.rejected import rejected_app
 from clickstream_assets.commands.report import report_command
@@ -57,5 +58,6 @@ app.command("report")(report_command)
 app.command()(demo)
 app.command("settings")(settings_command)
 app.command("tables")(tables_command)
+app.command("metrics")(metrics_command)
 app.command("prepare")(prepare_command)
 app.command("fetch-jars")(fetch_jars_command)

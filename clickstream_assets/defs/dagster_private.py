@@ -6,7 +6,7 @@ At an upgrade, `clickstream_assets_tests/defs/test_dagster_private.py` says whic
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,7 @@ __all__ = [
     "keep_text",
     "kept_text",
     "last_evaluation",
+    "last_evaluations",
     "newest_ticks",
     "planned_or_evaluated",
     "use_engine",
@@ -129,6 +130,23 @@ def kept_text(instance: dg.DagsterInstance, key: str) -> str | None:
 def keep_text(instance: dg.DagsterInstance, key: str, text: str) -> None:
     """Keep a text in the instance's storage, where daemons keep how far they have come."""
     instance.daemon_cursor_storage.set_cursor_values({key: text})
+
+
+def last_evaluations(
+    instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey]
+) -> Iterator[tuple[dg.AssetCheckEvaluation, float]]:
+    """Return what checks found when they were last carried out, and when, in seconds since 1970."""
+    storage = instance.event_log_storage
+    for check, newest in storage.get_latest_asset_check_execution_by_key(list(checks)).items():
+        # One that is to be carried out has found nothing yet; most are not, and one query has them all.
+        is_evaluated = newest.status in _EVALUATED
+        records = (
+            [newest]
+            if is_evaluated
+            else storage.get_asset_check_execution_history(check, limit=1, status=_EVALUATED)
+        )
+        if records and records[0].evaluation and records[0].event:
+            yield records[0].evaluation, records[0].event.timestamp
 
 
 class ListedDays(dg.DailyPartitionsDefinition):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,12 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from clickstream_assets.engine import SparkSession
-from clickstream_assets.errors import is_retryable
+from clickstream_assets.errors import ClickstreamError, is_retryable
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import ElasticsearchError
-from clickstream_assets.stores.kafka.topic import Offsets, Topic, TopicError, TopicNotFoundError
+from clickstream_assets.stores.kafka.topic import Offsets, Topic, TopicNotFoundError
 from clickstream_assets.stores.lake import LakeError
-from clickstream_assets.stores.postgres.connection import explained
+from clickstream_assets.stores.postgres.connection import PostgresError, explained
 from clickstream_assets.streaming import live_events, waits
 from clickstream_assets.streaming.alert_index import AlertIndex, update_alert_index
 from clickstream_assets.streaming.background import STOP_SECONDS, Background
@@ -34,7 +34,8 @@ from clickstream_assets.streaming.notifications import deliver_pending
 from clickstream_assets.streaming.owner import OwnedError, Presence, always_on, ownership
 from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets.streaming.query import WindowQuery, lake_of
-from clickstream_assets.streaming.status import Status, last_owner, metadata, write_status
+from clickstream_assets.streaming.servers import ask_servers
+from clickstream_assets.streaming.status import Status, last_owner, metadata, write_statuses
 from clickstream_assets.streaming.store import Changes
 from clickstream_assets.streaming.windows import QUERY
 
@@ -51,7 +52,10 @@ A_RUN = "a run of Dagster's"
 ALWAYS_ON = "clickstream stream"
 
 TICK_SECONDS = 0.5
-STATUS_SECONDS = 2.0
+IDLE_CHECK_SECONDS = 2.0
+STATUS_SECONDS = 5.0
+# Asking two servers that hang and writing to a third takes 15 s; what is said to fail within 30 s is overdue before.
+STATUS_DUE_SECONDS = 20.0
 LOCK_CHECK_SECONDS = 5.0
 TURN_SECONDS = 2.0
 # An always-on process that has lost the database is back so soon after it is, by `waits.RESTART` and the time that a
@@ -92,32 +96,41 @@ class ManagedQuery:
     """A streaming query and its status, whether it runs or not.
 
     Args:
-        name: the query's.
-        settings: where its status is written.
-        role: what process this is, for others to read.
+        status: the query's, kept up to date here.
+        settings: where others show that they run it.
         start: starts it.
         read: returns, per partition, the offset up to which its batches are done.
+        latency: returns the seconds from the newest event's time to where it is written, if they are known.
     """
 
     def __init__(
-        self, name: str, settings: Settings, role: str, start: Start, read: Callable[[], dict[int, int]]
+        self,
+        status: Status,
+        settings: Settings,
+        start: Start,
+        read: Callable[[], dict[int, int]],
+        latency: Callable[[], float | None] = lambda: None,
     ) -> None:
-        self.name = name
-        self.status = Status(name)
+        self.name = status.query
+        self.status = status
         self._settings = settings
-        self._role = role
         self._start = start
         self._read = read
+        self._latency = latency
         self._query: StreamingQuery | None = None
         self._reported_batch = -1
 
     def start(self, trigger: dict[str, Any]) -> None:
         """Start it."""
-        # A query that is started again reports from its last batch on, unless it begins anew.
-        self._query = self._start(trigger)
-        self.status.read = self._read()
-        if not self.status.read:
-            self.status.batch_id = self._reported_batch = -1
+        query = self._start(trigger)
+        try:
+            # A query that is started again reports from its last batch on, unless it begins anew.
+            self.status.read = self._read()
+            if not self.status.read:
+                self.status.batch_id = self._reported_batch = -1
+        finally:
+            # Last: another thread takes in what it reports.
+            self._query = query
 
     @property
     def is_active(self) -> bool:
@@ -152,14 +165,23 @@ class ManagedQuery:
         """Let go of a query that has ended."""
         self._query = None
 
-    def note(self, available: Mapping[int, Offsets], latency_seconds: float | None = None) -> None:
-        """Write down its status, with what the topic holds now; also while it does not run."""
-        before = self.status.batch_id
-        rows, late = self.status.take_in(self._query) if self._query else (0, 0)
-        self.status.update_lag(available)
-        if self.is_active and (self.status.batch_id > before or not any(self.status.lag.values())):
-            self.status.error = None
-        write_status(self._settings, self.status, self._role, rows, late, latency_seconds)
+    def observe(self, available: Mapping[int, Offsets] | None, fault: str | None) -> None:
+        """Bring its status up to date, also while it does not run.
+
+        Args:
+            available: what the topic holds now; None where that is not known.
+            fault: why a server that it needs cannot be used, if so.
+        """
+        status, query, before = self.status, self._query, self.status.batch_id
+        if query:
+            status.take_in(query)
+        status.latency_seconds = self._latency()
+        if available is not None:
+            status.update_lag(available)
+        if fault:
+            status.fault = fault
+        elif self.is_active and (status.batch_id > before or not any(status.lag.values())):
+            status.error = status.fault = None
 
     def has_news(self) -> bool:
         """Return whether batches have been done since the last call."""
@@ -212,14 +234,12 @@ class Outcome:
 
     Attributes:
         status: of the windows' query.
-        latency_seconds: from the newest event's time to PostgreSQL; None without events.
         changed_windows: rows of windows that are new or changed in the lake.
         open_alerts: after the last batch; None without one.
         alerts_wait: why Elasticsearch's copy of the alerts is out of date; None where it is not.
     """
 
     status: Status
-    latency_seconds: float | None
     changed_windows: int
     open_alerts: int | None
     alerts_wait: str | None
@@ -236,17 +256,22 @@ def run_available(settings: Settings, start_session: StartSession) -> Outcome:
     """
     Topic(settings).offsets()
     _wait_for_always_on(settings)
-    with ownership(settings, "run") as connection, _delivery(settings) as delivery:
+    status = Status(QUERY)
+    with (
+        ownership(settings, "run") as connection,
+        _failures_noted(settings, A_RUN, status),
+        _delivery(settings) as delivery,
+    ):
         windows = WindowQuery(start_session(), settings, connection, lambda _: delivery.wake())
-        counting = _counting(windows, settings, A_RUN)
+        counting = _counting(windows, settings, status)
         error = counting.finish()
         if cause := windows.error or error:
             raise query_error(cause, settings)
         windows.close_idle()
-        counting.note(Topic(settings).offsets(), windows.latency_seconds)
+        _note(settings, A_RUN, [counting])
         changed = update_copies(settings, lake_of(settings))
         alerts_wait = update_alert_index(settings)
-    return Outcome(counting.status, windows.latency_seconds, changed, windows.open_alerts, alerts_wait)
+    return Outcome(status, changed, windows.open_alerts, alerts_wait)
 
 
 def run_live_events(settings: Settings, start_session: StartSession) -> Status:
@@ -258,31 +283,65 @@ def run_live_events(settings: Settings, start_session: StartSession) -> Status:
     """
     Topic(settings).offsets()
     _wait_for_always_on(settings)
-    with ownership(settings, "run"):
-        live = _live_events(start_session, settings, A_RUN)
+    status = Status(live_events.QUERY)
+    with ownership(settings, "run"), _failures_noted(settings, A_RUN, status):
+        live = _live_events(start_session, settings, status)
         if error := live.finish():
             raise query_error(error, settings, LOST_TO_LIVE_EVENTS)
-        live.note(Topic(settings).offsets())
+        _note(settings, A_RUN, [live])
         live_events.drop_old_days(settings)
-    return live.status
+    return status
 
 
-def _counting(windows: WindowQuery, settings: Settings, role: str) -> ManagedQuery:
+def _counting(windows: WindowQuery, settings: Settings, status: Status) -> ManagedQuery:
     def read() -> dict[int, int]:
         progress = progress_of(settings)
         return progress.offsets if progress else {}
 
-    return ManagedQuery(QUERY, settings, role, windows.start, read)
+    return ManagedQuery(status, settings, windows.start, read, lambda: windows.latency_seconds)
 
 
-def _live_events(start_session: StartSession, settings: Settings, role: str) -> ManagedQuery:
+def _live_events(start_session: StartSession, settings: Settings, status: Status) -> ManagedQuery:
     return ManagedQuery(
-        live_events.QUERY,
+        status,
         settings,
-        role,
         lambda trigger: live_events.start(start_session(), settings, trigger),
         lambda: live_events.checkpoint_of(settings).committed_offsets(),
     )
+
+
+def _note(
+    settings: Settings, role: str, queries: Iterable[ManagedQuery], due_seconds: float | None = None
+) -> None:
+    """Write down the status of queries, with what their servers say; `due_seconds` as `write_statuses` has it.
+
+    Raises:
+        PostgresError: the database cannot be reached.
+    """
+    servers = ask_servers(settings)
+    for query in queries:
+        needs_elasticsearch = query.name == live_events.QUERY
+        fault = servers.kafka_fault or (servers.elasticsearch_fault if needs_elasticsearch else None)
+        query.observe(servers.available, fault)
+    write_statuses(settings, role, [query.status for query in queries], due_seconds)
+
+
+@contextmanager
+def _failures_noted(settings: Settings, role: str, *statuses: Status) -> Iterator[None]:
+    """Write down why queries do not run any more, while this process owns them still."""
+    try:
+        yield
+    except OwnedError:
+        # Another process goes on, and reports.
+        raise
+    except Exception as error:
+        for status in statuses:
+            # Of what is no error of ours, the log has the text, which can be Java's whole stack.
+            status.error = str(error) if isinstance(error, ClickstreamError) else type(error).__name__
+        # Without PostgreSQL nobody can read it either, and who asks for it says so.
+        with suppress(PostgresError):
+            write_statuses(settings, role, statuses)
+        raise
 
 
 class Supervisor:
@@ -306,6 +365,7 @@ class Supervisor:
         self._start_session = start_session
         self._stop = stop
         self._report = report
+        self._statuses = [Status(QUERY), Status(live_events.QUERY)]
         self._live_failures = 0
         self._live_start = 0.0
         self._trigger = {"processingTime": f"{settings.stream_trigger_seconds:g} seconds"}
@@ -361,9 +421,12 @@ class Supervisor:
 
     def _run_as_owner(self) -> None:
         with ownership(self._settings, "stream") as connection:
-            Topic(self._settings).offsets()
-            with _delivery(self._settings) as delivery, _indexing(self._settings) as indexing:
-                self._run_queries(connection, delivery, indexing)
+            # A query that is started again counts its batches anew, and has failed until one succeeds.
+            self._statuses = [status.anew() for status in self._statuses]
+            with _failures_noted(self._settings, ALWAYS_ON, *self._statuses):
+                Topic(self._settings).offsets()
+                with _delivery(self._settings) as delivery, _indexing(self._settings) as indexing:
+                    self._run_queries(connection, delivery, indexing)
 
     def _run_queries(
         self, connection: psycopg.Connection, delivery: Background, indexing: Background
@@ -375,32 +438,40 @@ class Supervisor:
 
         session = self._start_session()
         windows = WindowQuery(session, self._settings, connection, on_batch)
-        counting = _counting(windows, self._settings, ALWAYS_ON)
-        live = _live_events(lambda: session, self._settings, ALWAYS_ON)
+        windows_status, live_status = self._statuses
+        counting = _counting(windows, self._settings, windows_status)
+        live = _live_events(lambda: session, self._settings, live_status)
         try:
             counting.start(self._trigger)
             # For what others left undone, and for alerts that were found anew at the start.
             indexing.wake()
             _log.info("the streams run, up to now at %s", self._settings.kafka_topic)
-            self._watch(connection, windows, counting, live)
+            with self._noting(counting, live) as noting:
+                noting.wake()
+                self._watch(connection, windows, counting, live)
         finally:
             # The lock may only go when nothing of this process writes any more.
             counting.stop()
             live.stop()
-        self._note(windows, counting, live)
+        _note(self._settings, ALWAYS_ON, [counting, live])
         self._copy()
         self._report_news(windows, counting, live)
+
+    def _noting(self, *queries: ManagedQuery) -> Background:
+        """Keep the status up to date in a thread of its own: whatever the queries wait for, it says that they do."""
+
+        def note() -> float:
+            _note(self._settings, ALWAYS_ON, queries, STATUS_DUE_SECONDS)
+            return 0
+
+        return Background("reports of the streams' status", note, STATUS_SECONDS)
 
     def _watch(
         self, connection: psycopg.Connection, windows: WindowQuery, counting: ManagedQuery, live: ManagedQuery
     ) -> None:
-        def note() -> None:
-            windows.close_idle()
-            self._note(windows, counting, live)
-
         chores: list[tuple[float, Callable[[], None]]] = [
             (LOCK_CHECK_SECONDS, lambda: self._check_lock(connection)),
-            (STATUS_SECONDS, note),
+            (IDLE_CHECK_SECONDS, windows.close_idle),
             (self._settings.stream_lake_seconds, self._copy),
             (self._settings.stream_report_seconds, lambda: self._report_news(windows, counting, live)),
             (LIVE_CHECK_SECONDS, lambda: self._check_live(live)),
@@ -460,20 +531,10 @@ class Supervisor:
             with explained(self._settings):
                 connection.execute("SELECT")
 
-    def _note(self, windows: WindowQuery, counting: ManagedQuery, live: ManagedQuery) -> None:
-        try:
-            available = Topic(self._settings).offsets()
-        except TopicError as error:
-            # How far behind they are is not known: the status stays as old as it is, with its time.
-            _log.warning("the lag is not known: %s", error)
-            return
-        counting.note(available, windows.latency_seconds)
-        live.note(available)
-
     def _report_news(self, windows: WindowQuery, counting: ManagedQuery, live: ManagedQuery) -> None:
         """Report queries that have done batches since: one that stands still materializes nothing."""
         if counting.has_news():
-            values = metadata(counting.status, windows.latency_seconds, windows.open_alerts)
+            values = metadata(counting.status, windows.open_alerts)
             self._report([QUERY, "flash_sale_alerts"], values)
         if live.has_news():
             self._report([live.name], metadata(live.status))

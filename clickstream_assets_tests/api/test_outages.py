@@ -54,7 +54,10 @@ def test_service_is_ready_again_by_itself_after_postgresql_was_away(
             "elasticsearch": "ok",
         }
         assert client.get("/real-time-events").status_code == 200
-        assert "clickstream_postgres_up 0.0" in client.get("/metrics").text
+        metrics = client.get("/metrics").text
+        assert "clickstream_postgres_up 0.0" in metrics
+        for stream in ("product_windows", "live_events"):
+            assert f'clickstream_stream_failing{{query="{stream}"}} 1.0' in metrics
         assert client.get("/health/live").json == {"status": "live"}
     finally:
         server.start()

@@ -16,9 +16,11 @@ from clickstream_assets.streaming.status import Status, metadata
 
 def test_materializations_are_in_dagsters_history(tmp_path: Path):
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    status = Status("product_windows", batch_id=7, rows=100, dropped_late=2, lag={0: 3, 1: 4})
+    status = Status(
+        "product_windows", batch_id=7, rows=100, dropped_late=2, lag={0: 3, 1: 4}, latency_seconds=1.5
+    )
     report = reporter(Settings(_env_file=None, dagster_home=tmp_path))
-    report(["product_windows", "flash_sale_alerts"], metadata(status, 1.5, 2))
+    report(["product_windows", "flash_sale_alerts"], metadata(status, 2))
     instance = dg.DagsterInstance.from_config(str(tmp_path))
     for asset in ("product_windows", "flash_sale_alerts"):
         event = instance.get_latest_materialization_event(dg.AssetKey(asset))

@@ -20,7 +20,7 @@ from clickstream_assets.streaming.checkpoint import PlannedBatch
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets.streaming.reconciliation import Reason, reconcile
-from clickstream_assets.streaming.status import write_status
+from clickstream_assets.streaming.status import Status, write_statuses
 from clickstream_assets.streaming.store import Changes, WindowStore
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.conftest import DATA
@@ -329,6 +329,11 @@ def test_a_batch_that_is_run_again_changes_nothing(shop: Shop):
 def test_status_adds_up_over_runs(shop: Shop):
     for number in range(2):
         outcome = shop.stream([click(NOON + number * MINUTE, number)])
-    write_status(shop.settings, outcome.status, "test", 0, 3, None)
-    (row,) = query(shop.settings, "SELECT rows, dropped_late, lag, owner FROM stream_status")
-    assert row == (2, 3, {"0": 0}, "test")
+    outcome.status.unwritten_late = 3
+    write_statuses(shop.settings, "test", [outcome.status])
+    facts = "SELECT rows, dropped_late, lag, batch_id, batch_at IS NOT NULL FROM stream_status"
+    assert query(shop.settings, facts) == [(2, 3, {"0": 0}, outcome.status.batch_id, True)]
+    # Of a process that cannot say them, which does not make them unknown.
+    write_statuses(shop.settings, "test", [Status("product_windows", error="away")])
+    assert query(shop.settings, facts) == [(2, 3, {"0": 0}, outcome.status.batch_id, True)]
+    assert query(shop.settings, "SELECT owner, error, due_at FROM stream_status") == [("test", "away", None)]

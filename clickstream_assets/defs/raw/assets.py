@@ -17,9 +17,11 @@ from clickstream_assets.catalogue import (
 from clickstream_assets.defs.assets import Metadata, table_asset, table_assets, table_spec
 from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.plots import shortened, text_list
+from clickstream_assets.defs.measurements import NEWEST_EVENT
 from clickstream_assets.defs.put_back import older_tables
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import PUT_BACK_AT
+from clickstream_assets.defs.shopping import newest_time
 from clickstream_assets.ingest.classification import classify_records, land_records
 from clickstream_assets.ingest.parsing import ValidationRules
 from clickstream_assets.ingest.reach import dirty_days
@@ -107,6 +109,7 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
             "batch": batch,
             PUT_BACK_AT: put_back_at,
             "new_events": counts["events"],
+            NEWEST_EVENT: dg.MetadataValue.timestamp(newest_time(lake, lake.snapshot(EVENTS), rules)),
             "dirty_days": [day.isoformat() for day in days],
         },
         DUPLICATE_EVENTS.name: {"new_records": sum(repeated.values()), **repeated},

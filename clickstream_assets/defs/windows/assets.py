@@ -54,7 +54,7 @@ def product_windows(
     except OwnedError as error:
         context.log.info(f"{error}; it brings the windows up to date")
         return {}
-    values = metadata(outcome.status, outcome.latency_seconds, outcome.open_alerts)
+    values = metadata(outcome.status, outcome.open_alerts)
     values |= {"changed_windows": outcome.changed_windows}
     in_elasticsearch = {
         "index": settings.elasticsearch_alerts_index,

@@ -198,7 +198,18 @@ def _add_operational(metadata: sa.MetaData) -> None:
         *json("lag"),
         *_columns(sa.Double, "latency_seconds", "rows_per_second"),
         sa.Column("error", sa.Text),
+        # When the lag was measured and the last batch was done; and when the next report is due, where one is promised.
+        *_columns(TIME, "lag_at", "batch_at", "due_at"),
         _now("updated_at"),
+    )
+
+    # What Dagster's side measures for `GET /metrics`, replaced whole each time.
+    sa.Table(
+        "measurements",
+        metadata,
+        sa.Column("source", sa.Text, primary_key=True),
+        *required(JSONB, "samples"),
+        _now("measured_at"),
     )
 
     # Which report went to whom, so that none goes twice.

@@ -181,6 +181,12 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_zero(_PERCENT, "conversion_from_first"),
             sa.PrimaryKeyConstraint("report_date", "dimension", "value", "step"),
         ],
+        "measurements": [
+            *_required(sa.Text, "source"),
+            *_required(JSONB, "samples"),
+            *_now("measured_at"),
+            sa.PrimaryKeyConstraint("source"),
+        ],
         "met_products": [
             *_required(sa.Text, "user_id"),
             *_required(ARRAY(sa.Text), "product_ids"),
@@ -294,6 +300,7 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_json("lag"),
             *_columns(sa.Double, "latency_seconds", "rows_per_second"),
             *_columns(sa.Text, "error"),
+            *_columns(_TIME, "lag_at", "batch_at", "due_at"),
             *_now("updated_at"),
             sa.PrimaryKeyConstraint("query"),
         ],
@@ -324,6 +331,7 @@ _INDEXES: tuple[tuple[str, str, tuple[str, ...], str | None], ...] = (
     ("carts", "user_id", ("user_id",), None),
     ("carts", "value", ("value DESC", "cart_id"), None),
     ("clickstream_sessions", "campaign", ("campaign", "session_date"), "campaign IS NOT NULL"),
+    ("clickstream_sessions", "end_time", ("end_time",), None),
     ("clickstream_sessions", "furthest_step", ("furthest_step", "total_events DESC", "session_id"), None),
     ("clickstream_sessions", "session_date", ("session_date",), None),
     ("clickstream_sessions", "total_events", ("total_events DESC", "session_id"), None),

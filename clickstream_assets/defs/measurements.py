@@ -1,0 +1,99 @@
+"""The sensor that measures the batch side for `GET /metrics`: the API reads PostgreSQL alone.
+
+It asks for the state as it is, and no event starts it: what happened while the daemon was down, or how a run ended
+whose process was gone, is in the next measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import dagster as dg
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
+from clickstream_assets.catalogue.metrics import (
+    CHECK_FAILING,
+    CHECKED,
+    INGEST_LAG,
+    INGEST_RECORDS,
+    INGESTED_EVENT,
+    JOB_FAILURE,
+    JOB_SUCCESS,
+)
+from clickstream_assets.defs.dagster_private import last_evaluations
+from clickstream_assets.defs.resources import KafkaResource
+from clickstream_assets.defs.runs import metadata_value
+from clickstream_assets.ingest.classification import CLASSIFIED_TABLES
+from clickstream_assets.settings import load_settings
+from clickstream_assets.stores.kafka.topic import Topic, TopicError
+from clickstream_assets.stores.postgres.measurements import Sample, write_measurements
+
+EVERY_SECONDS = 15
+NEWEST_EVENT = "newest_event"
+"""Metadata of `events`: the time of its newest event."""
+_JOB_ENDS = {JOB_SUCCESS: DagsterRunStatus.SUCCESS, JOB_FAILURE: DagsterRunStatus.FAILURE}
+
+
+@dg.sensor(
+    minimum_interval_seconds=EVERY_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Measures ingest, jobs and checks, for the API's GET /metrics. Starts no runs.",
+)
+def measurements(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg.SkipReason:
+    """Measure what each source says. One that does not answer keeps what it said last, and its age shows."""
+    if context.repository_def is None:
+        raise dg.DagsterInvariantViolationError("the sensor needs its code location")
+    repository, settings = context.repository_def, load_settings()
+    jobs = [job.name for job in repository.get_all_jobs()]
+    checks = repository.asset_graph.asset_check_keys
+    sources: dict[str, Callable[[], Iterable[Sample]]] = {
+        "dagster": lambda: measure_dagster(context.instance, jobs, checks),
+        "kafka": lambda: measure_kafka(context.instance, kafka.get()),
+    }
+    said = []
+    for source, measure in sources.items():
+        try:
+            write_measurements(settings, source, measure())
+        except TopicError as error:
+            # The sensor of ingest is the one that fails of it.
+            said.append(f"{source} was not measured: {error}")
+    return dg.SkipReason("; ".join(said) or "measured")
+
+
+def measure_dagster(
+    instance: DagsterInstance, jobs: Iterable[str], checks: Iterable[dg.AssetCheckKey]
+) -> Iterator[Sample]:
+    """Measure what runs did and reported: how jobs ended, what checks found, and what was ingested."""
+    for job in sorted(jobs):
+        for metric, status in _JOB_ENDS.items():
+            ended = instance.get_run_records(RunsFilter(job_name=job, statuses=[status]), limit=1)
+            yield Sample(metric, (job,), (ended[0].end_time or 0) if ended else 0)
+    for evaluation, timestamp in last_evaluations(instance, checks):
+        labels = (evaluation.asset_key.to_user_string(), evaluation.check_name)
+        severity = evaluation.severity.value.lower()
+        yield Sample(CHECK_FAILING, (*labels, severity), 0 if evaluation.passed else 1)
+        yield Sample(CHECKED, labels, timestamp)
+    for table in (RAW_EVENTS, *CLASSIFIED_TABLES):
+        reported = instance.get_latest_materialization_event(dg.AssetKey(table.name))
+        rows = metadata_value(reported, "dagster/row_count")
+        if rows is not None:
+            yield Sample(INGEST_RECORDS, (table.name,), rows)
+        newest = metadata_value(reported, NEWEST_EVENT) if table is EVENTS else None
+        # In 1970, where there is no event.
+        if newest:
+            yield Sample(INGESTED_EVENT, (), newest)
+
+
+def measure_kafka(instance: DagsterInstance, topic: Topic) -> Iterator[Sample]:
+    """Measure by how many records ingest is behind the topic.
+
+    Raises:
+        TopicError: Kafka does not answer, or there is no such topic.
+    """
+    landed = instance.get_latest_materialization_event(dg.AssetKey(RAW_EVENTS.name))
+    same_topic = metadata_value(landed, "topic") == topic.name
+    ingested = metadata_value(landed, "offsets") if same_topic else {}
+    for partition, offsets in topic.offsets().items():
+        behind = offsets.high - max(ingested.get(str(partition), offsets.low), offsets.low)
+        yield Sample(INGEST_LAG, (str(partition),), max(0, behind))

@@ -1,0 +1,39 @@
+"""The servers that the streams read and write, and whether they answer: one that hangs is found as one that is gone."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.elasticsearch import ElasticsearchError, ElasticsearchServer
+from clickstream_assets.stores.kafka.topic import Offsets, Topic, TopicError
+
+ANSWER_SECONDS = 5.0
+"""So long may each take to answer."""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Answers of Kafka and Elasticsearch."""
+
+    available: Mapping[int, Offsets] | None
+    """What each partition of the topic holds; None where Kafka did not say."""
+    kafka_fault: str | None
+    elasticsearch_fault: str | None
+    """Why they cannot be used; None where they can."""
+
+
+def ask_servers(settings: Settings) -> Servers:
+    """Ask both, each for a few seconds at most."""
+    seconds = min(settings.kafka_timeout_seconds, ANSWER_SECONDS)
+    available = kafka_fault = elasticsearch_fault = None
+    try:
+        available = Topic(settings.model_copy(update={"kafka_timeout_seconds": seconds})).offsets()
+    except TopicError as error:
+        kafka_fault = str(error)
+    try:
+        with closing(ElasticsearchServer(settings, timeout=ANSWER_SECONDS)) as server:
+            server.check()
+    except ElasticsearchError as error:
+        elasticsearch_fault = str(error)
+    return Servers(available, kafka_fault, elasticsearch_fault)
