@@ -6,6 +6,7 @@
 #               shuffled; ten kills of the streams; and all that is served, computed on a cluster
 # make lint     style, types and import contracts alone
 # make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
+# make prometheus     Prometheus and Alertmanager, for the tests of the alerts; skipped where there is no apt-get
 # All of them set up what is missing first: Java, OpenMP, a venv, the packages and the servers' jars.
 
 PYTHON ?= python3
@@ -28,7 +29,7 @@ Five minutes on two cores and a line of 100 Mbit/s, most of them for the package
 endef
 export SETTING_UP
 
-.PHONY: setup demo lint check test helm proofs clean
+.PHONY: setup demo lint check test helm prometheus proofs clean
 
 setup: $(VENV)/.ready
 
@@ -71,10 +72,13 @@ $(VENV)/.helm-$(HELM): | $(VENV)/.ready
 			echo "HELM WAS NOT BUILT (Go says why, above): the tests of the chart are skipped" >&2; fi; \
 	fi
 
-test: lint helm
+prometheus: setup
+	@sh clickstream_assets_tests/deploy/fetch_prometheus.sh "$(abspath $(BIN))"
+
+test: lint helm prometheus
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
-proofs: setup
+proofs: setup prometheus
 	$(BIN)/pytest -m long
 
 clean:

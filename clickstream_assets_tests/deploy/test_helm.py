@@ -50,6 +50,7 @@ from clickstream_assets_tests.deploy.charts import (
     template,
 )
 from clickstream_assets_tests.deploy.files import ROOT, SERVICES, image_environment, java_options
+from clickstream_assets_tests.deploy.monitoring import DASHBOARD, RULES
 
 VALUES = {
     "minimal": ["--values", f"{CHART}/ci/minimal-values.yaml"],
@@ -60,6 +61,7 @@ VALUES = {
 }
 MINIMAL = VALUES["minimal"]
 FULLNAME = f"{RELEASE}-clickstream-assets"
+MONITORING = "monitoring.coreos.com/v1"
 SERVERS = {"kafka", "postgresql", "elasticsearch"}
 LAKE_USERS = {"run", "stream", "code-server", "spark-worker", "spark-executor"}
 SETTINGS = {name.upper() for name in Settings.model_fields}
@@ -220,6 +222,8 @@ def test_the_chart_is_of_the_projects_version_and_takes_its_image(minimal: Chart
 
 def test_every_manifest_is_what_kubernetes_knows(jobs: dict[str, Manifest]) -> None:
     manifests = [manifest for values in VALUES for manifest in [*rendered(values).manifests, jobs[values]]]
+    # The Prometheus operator's kinds are no part of Kubernetes.
+    manifests = [manifest for manifest in manifests if manifest["apiVersion"] != MONITORING]
 
     # Many are the same whatever the values; a look at one takes 20 ms.
     for manifest in {json.dumps(manifest, sort_keys=True): manifest for manifest in manifests}.values():
@@ -812,6 +816,43 @@ def test_the_ingress_controller_is_let_in_where_there_is_an_ingress(full: Chart,
         assert from_controller(one) == {host}
     assert from_controller(minimal) == set()
     assert not minimal.of_kind("Ingress")
+
+
+# ---- Metrics and alerts ----
+
+
+def test_prometheus_finds_the_api_and_is_let_in(full: Chart) -> None:
+    (monitor,) = full.of_kind("ServiceMonitor")
+    (endpoint,) = monitor["spec"]["endpoints"]
+    (service,) = [
+        s for s in full.of_kind("Service") if selects(monitor["spec"]["selector"], s["metadata"]["labels"])
+    ]
+    policy = full.find("NetworkPolicy", f"{FULLNAME}-api")
+    assert policy
+
+    assert service["metadata"]["name"] == f"{FULLNAME}-api"
+    assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+    assert (endpoint["path"], endpoint["interval"]) == ("/metrics", "30s")
+    assert monitor["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+    assert "observability" in json.dumps(policy["spec"]["ingress"])
+
+
+def test_alerts_and_dashboard_are_those_of_compose(full: Chart) -> None:
+    (rules,) = full.of_kind("PrometheusRule")
+    dashboard = full.find("ConfigMap", f"{FULLNAME}-dashboard")
+    assert dashboard
+
+    assert rules["apiVersion"] == MONITORING
+    assert rules["spec"] == yaml.safe_load(RULES.read_text())
+    assert rules["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+    assert json.loads(dashboard["data"]["clickstream.json"]) == json.loads(DASHBOARD.read_text())
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_nothing_for_monitoring_is_made_unless_it_is_asked_for(minimal: Chart) -> None:
+    assert not [manifest for manifest in minimal.manifests if manifest["apiVersion"] == MONITORING]
+    assert not minimal.find("ConfigMap", f"{FULLNAME}-dashboard")
+    assert "monitoring" not in json.dumps(minimal.of_kind("NetworkPolicy"))
 
 
 # ---- How many ----

@@ -15,9 +15,9 @@ from clickstream_assets.catalogue import (
     WHOLE_RECORD,
 )
 from clickstream_assets.defs.assets import Metadata, table_asset, table_assets, table_spec
+from clickstream_assets.defs.measurements import NEWEST_EVENT
 from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.plots import shortened, text_list
-from clickstream_assets.defs.measurements import NEWEST_EVENT
 from clickstream_assets.defs.put_back import older_tables
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import PUT_BACK_AT
