@@ -5,9 +5,7 @@ On real servers, with the runs that the sensors ask for.
 
 from __future__ import annotations
 
-import base64
-import re
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -31,6 +29,7 @@ from clickstream_assets.defs.segments import assets as segments
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets_tests.defs.pipeline import Pipeline
+from clickstream_assets_tests.defs.test_plots import SVG, picture_of
 
 OURS = [
     dg.AssetKey(name)
@@ -335,8 +334,9 @@ def test_checks_name_what_is_wrong(pipeline: Pipeline, run_check: RunCheck):
 def test_a_plot_is_a_picture_of_its_figures(pipeline: Pipeline):
     pipeline.ingest(*MAY)
     refresh(pipeline)
-    shown = pipeline.reported("carts", "carts_by_state")
-    found = re.fullmatch(r"!\[Carts by state\]\(data:image/svg\+xml;base64,(.+)\)", shown)
-    assert found
-    picture = base64.b64decode(found[1]).decode()
-    assert re.findall(r">([^<>]+)</text>", picture) == ["abandoned", "1", "converted", "1"]
+    as_of = datetime.fromtimestamp(pipeline.reported("carts", "as_of"), UTC)
+    picture = picture_of(pipeline.reported("carts", "carts_by_state"))
+    assert [text.text for text in picture.iter(f"{SVG}text")] == [
+        f"Carts by state, as of {as_of:%Y-%m-%d %H:%M} UTC",
+        *("carts", "abandoned", "1", "converted", "1"),
+    ]
