@@ -76,7 +76,7 @@ def test_what_a_full_disk_stops_is_named_and_comes_back_when_there_is_room(disk:
             shop.ingest()
             with filled(disk):
                 assert_says_so(stack, shop, log)
-                wait_until(lambda: "no space left on a disk of the streams" in log.read_text(), log)
+                wait_until(lambda: "the streams stopped: " in log.read_text(), log)
                 assert process.poll() is None
             wait_until(lambda: {server.condition for server in stack.status()} == {Condition.HEALTHY}, log)
             shop.send(traffic(900, 300))
@@ -87,6 +87,24 @@ def test_what_a_full_disk_stops_is_named_and_comes_back_when_there_is_room(disk:
             assert sorted(row["event_id"] for row in shop.copy(EVENTS)) == ids
     finally:
         subprocess.run([CLICKSTREAM, "stack", "down", "--home", str(home)], cwd=tmp_path, check=True)
+
+
+def test_a_stream_whose_checkpoint_has_no_room_says_so_and_goes_on_when_it_has(
+    servers: Settings, disk: Path, tmp_path: Path
+):
+    log = tmp_path / "stream.log"
+    with new_shop(servers, disk, **QUICK) as shop, running(shop, log) as process:
+        shop.send(traffic(0, 100))
+        wait_until(lambda: has_caught_up(shop) and has_documents(shop), log)
+        with filled(disk):
+            shop.send(traffic(100, 300))
+            wait_until(
+                lambda: "the streams stopped: no space left on a disk of the streams" in log.read_text(), log
+            )
+            assert f"CHECKPOINT_PATH={shop.settings.checkpoints} has 0 bytes free" in log.read_text()
+        shop.send(traffic(400, 100))
+        wait_until(lambda: has_caught_up(shop) and has_documents(shop), log)
+        assert process.poll() is None
 
 
 def assert_says_so(stack: Stack, shop: Shop, log: Path) -> None:
