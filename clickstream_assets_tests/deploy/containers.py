@@ -1,6 +1,7 @@
-"""Containers of our image, as processes on loopback: the same commands, variables and health checks, without Docker.
+"""Containers of our image: brought up in the Compose file's order, and found healthy by its own checks.
 
-What is only true in a container is written in another way: the host names of services, ports, and folders.
+Here as processes on loopback, with the same commands, variables and health checks, without Docker: what is only true in
+a container is written in another way, the host names of services, ports, and folders. `podman.py` has the image itself.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import pairwise
@@ -24,39 +26,16 @@ _START_SECONDS = 600
 _STOP_SECONDS = 20
 
 
-class Containers:
+class Containers(ABC):
     """Services of the Compose file.
 
     Args:
         services: all of them by name, with their variables filled in.
         running: names of those that run already.
-        ports: those in the containers, and what they are here.
-        folders: those in the containers, and what they are here.
-        environment: variables that win over those of the image and the file.
-        logs: a folder.
     """
 
-    def __init__(
-        self,
-        services: Mapping[str, dict[str, Any]],
-        running: Iterable[str],
-        ports: dict[int, int],
-        folders: dict[str, Path],
-        environment: Mapping[str, str],
-        logs: Path,
-    ) -> None:
+    def __init__(self, services: Mapping[str, dict[str, Any]], running: Iterable[str]) -> None:
         self._services = services
-        self._environment = environment
-        self._workdir = folders["/opt/clickstream"]
-        self._logs = logs
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._here = dict.fromkeys([*services, "0.0.0.0"], LOOPBACK)
-        self._here |= {str(there): str(here) for there, here in (folders | ports).items()}
-        by_length = sorted(services, key=len, reverse=True)
-        # A service's name with a port, since `clickstream stream` is no address; folders; and ports.
-        self._there = re.compile(
-            rf"\b(?:{'|'.join(by_length)})(?=:\d)|0\.0\.0\.0|{'|'.join(folders)}|\b(?:{'|'.join(map(str, ports))})\b"
-        )
         self.up = set(running)
         """Those that were found healthy, and those that are to run once and have."""
 
@@ -66,17 +45,8 @@ class Containers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End all processes: first asked, all at once, and then made to, with all that they have started."""
-        for process in self._processes.values():
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_SECONDS
-        for process in self._processes.values():
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0, deadline - time.monotonic()))
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        """End all."""
+        self._end()
 
     def bring_up(self, names: Iterable[str]) -> None:
         """Start services, each when those that it depends on are as far as it wants, and wait for all."""
@@ -94,8 +64,86 @@ class Containers:
             assert time.monotonic() < deadline, "\n".join(self._end_of_log(name) for name in starting)
             time.sleep(0.2)
 
+    def check(self, name: str) -> subprocess.CompletedProcess[str]:
+        """Run a service's health check, as Docker does."""
+        how, *test = self._services[name]["healthcheck"]["test"]
+        return self.run(name, ["sh", "-c", *test] if how == "CMD-SHELL" else test)
+
+    @abstractmethod
     def run(self, name: str, command: list[str]) -> subprocess.CompletedProcess[str]:
         """Run a command in a container, as `docker compose exec` does."""
+
+    @abstractmethod
+    def folder(self, path: str) -> Path:
+        """Return the folder here that stands for one of the containers."""
+
+    @abstractmethod
+    def stop(self, name: str) -> int:
+        """Stop a container; return its exit code."""
+
+    @abstractmethod
+    def _start(self, name: str) -> None: ...
+
+    @abstractmethod
+    def _exit_code(self, name: str) -> int | None: ...
+
+    @abstractmethod
+    def _log(self, name: str) -> str: ...
+
+    @abstractmethod
+    def _end(self) -> None: ...
+
+    def _end_of_log(self, name: str) -> str:
+        return f"{name}:\n" + self._log(name)[-3000:]
+
+    def _may_start(self, name: str) -> bool:
+        return self.up.issuperset(self._services[name].get("depends_on", {}))
+
+    def _is_up(self, name: str) -> bool:
+        status = self._exit_code(name)
+        if not is_long_running(self._services[name]):
+            assert status in (None, 0), self._end_of_log(name)
+            return status == 0
+        assert status is None, self._end_of_log(name)
+        return self.check(name).returncode == 0
+
+
+class Processes(Containers):
+    """Services as processes.
+
+    Args:
+        services: as above.
+        running: as above.
+        ports: those in the containers, and what they are here.
+        folders: those in the containers, and what they are here.
+        environment: variables that win over those of the image and the file.
+        logs: a folder.
+    """
+
+    def __init__(
+        self,
+        services: Mapping[str, dict[str, Any]],
+        running: Iterable[str],
+        ports: dict[int, int],
+        folders: dict[str, Path],
+        environment: Mapping[str, str],
+        logs: Path,
+    ) -> None:
+        super().__init__(services, running)
+        self._environment = environment
+        self._workdir = folders["/opt/clickstream"]
+        self._logs = logs
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._here = dict.fromkeys([*services, "0.0.0.0"], LOOPBACK)
+        self._here |= {str(there): str(here) for there, here in (folders | ports).items()}
+        by_length = sorted(services, key=len, reverse=True)
+        # A service's name with a port, since `clickstream stream` is no address; folders; and ports.
+        self._there = re.compile(
+            rf"\b(?:{'|'.join(by_length)})(?=:\d)|0\.0\.0\.0|{'|'.join(folders)}|\b(?:{'|'.join(map(str, ports))})\b"
+        )
+
+    def run(self, name: str, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """See the base class."""
         return subprocess.run(
             self._command(command),
             env=self._variables(name),
@@ -106,32 +154,40 @@ class Containers:
             check=False,
         )
 
-    def check(self, name: str) -> subprocess.CompletedProcess[str]:
-        """Run a service's health check, as Docker does."""
-        how, *test = self._services[name]["healthcheck"]["test"]
-        return self.run(name, ["sh", "-c", *test] if how == "CMD-SHELL" else test)
-
     def folder(self, path: str) -> Path:
-        """Return the folder here that stands for one of the containers."""
+        """See the base class."""
         return Path(self._here[path])
 
     def stop(self, name: str) -> int:
-        """Stop a container; return its exit code."""
+        """See the base class."""
         process = self._processes[name]
         os.killpg(process.pid, signal.SIGTERM)
         return process.wait(_STOP_SECONDS)
 
-    def _log(self, name: str) -> Path:
+    def _end(self) -> None:
+        """End all processes: first asked, all at once, and then made to, with all that they have started."""
+        for process in self._processes.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        for process in self._processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0, deadline - time.monotonic()))
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _exit_code(self, name: str) -> int | None:
+        return self._processes[name].poll()
+
+    def _log_file(self, name: str) -> Path:
         return self._logs / f"{name}.log"
 
-    def _end_of_log(self, name: str) -> str:
-        return f"{name}:\n" + self._log(name).read_text(errors="replace")[-3000:]
-
-    def _may_start(self, name: str) -> bool:
-        return self.up.issuperset(self._services[name].get("depends_on", {}))
+    def _log(self, name: str) -> str:
+        return self._log_file(name).read_text(errors="replace")
 
     def _start(self, name: str) -> None:
-        with self._log(name).open("wb") as output:
+        with self._log_file(name).open("wb") as output:
             self._processes[name] = subprocess.Popen(
                 self._command(self._services[name]["command"]),
                 env=self._variables(name),
@@ -141,14 +197,6 @@ class Containers:
                 stderr=output,
                 start_new_session=True,
             )
-
-    def _is_up(self, name: str) -> bool:
-        status = self._processes[name].poll()
-        if not is_long_running(self._services[name]):
-            assert status in (None, 0), self._end_of_log(name)
-            return status == 0
-        assert status is None, self._end_of_log(name)
-        return self.check(name).returncode == 0
 
     def _command(self, command: list[str]) -> list[str]:
         return [

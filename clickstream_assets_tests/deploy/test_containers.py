@@ -26,7 +26,7 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
 from clickstream_assets_tests.databases import fresh_database, with_settings
-from clickstream_assets_tests.deploy.containers import LOOPBACK, Containers, wait_until
+from clickstream_assets_tests.deploy.containers import LOOPBACK, Containers, Processes, wait_until
 from clickstream_assets_tests.deploy.files import OURS, PASSWORDS, ROOT, SERVICES, compose_services
 
 SERVERS = {"kafka", "postgres", "elasticsearch"}
@@ -103,7 +103,7 @@ def containers(
             "PGPORT": str(ports[5432]),
             "JAVA_TOOL_OPTIONS": QUICK_JVM,
         }
-        with Containers(services, SERVERS, ports, folders, environment, folder) as started:
+        with Processes(services, SERVERS, ports, folders, environment, folder) as started:
             started.bring_up(name for name in OURS if "profiles" not in services[name])
             yield started
 

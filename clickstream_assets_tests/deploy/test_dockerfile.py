@@ -61,10 +61,13 @@ def test_sparks_jars_are_in_the_image_and_no_servers():
     assert copied == {"/opt/venv", image_environment()["JARS_PATH"]}
 
 
-def test_what_is_missing_in_the_system_shows_when_the_image_is_built():
+def test_what_is_missing_in_the_image_shows_when_it_is_built():
     (imports,) = [run for run in ALL["RUN"] if run.startswith("python -c")]
     assert "implicit.als" in imports
-    assert ALL["RUN"].index(imports) > ALL["RUN"].index(next(run for run in ALL["RUN"] if "--no-deps" in run))
+    assert "from clickstream_assets.definitions import defs; defs()" in imports
+    before = ALL["RUN"][: ALL["RUN"].index(imports)]
+    assert any("--no-deps" in run for run in before)
+    assert any("rm -r" in run for run in before)
 
 
 def test_the_images_variables_are_settings():
