@@ -356,6 +356,8 @@ class Settings(BaseSettings):
     """Seconds after which a connection without a request is closed, and one whose client does not take its answer.
     Longer than those of a load balancer in front.
     """
+    dagster_port: int = Field(3000, ge=0, le=65535)
+    """Port of Dagster's UI in `clickstream demo`; 0 takes a free one. `dagster dev` and `dg dev` have --port."""
 
     sensor_interval_seconds: float = Field(0.5, ge=0.1)
     """Least seconds between two looks of the sensors at Kafka and at what runs have done."""

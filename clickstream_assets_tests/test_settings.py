@@ -47,6 +47,7 @@ def test_without_any_variable_the_local_servers_and_duckdb_are_used(tmp_path: Pa
         ("COMPUTE_ENGINE", "spark", "engine", EngineName.SPARK),
         ("EVENTS_START_DATE", "2019-10-01", "events_start_date", date(2019, 10, 1)),
         ("ALLOW_DATA_LOSS", "true", "allow_data_loss", True),
+        ("DAGSTER_PORT", "0", "dagster_port", 0),
         ("JARS_PATH", "~/jars", "jars_path", Path.home() / "jars"),
     ],
 )

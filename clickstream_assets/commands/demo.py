@@ -2,11 +2,15 @@
 
 import json
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from clickstream_assets.local.sights import Sight
 
 
 def demo(
@@ -27,7 +31,11 @@ def demo(
         int, typer.Option(min=1, help="Seconds until the recommendations have to be there.")
     ] = 600,
 ) -> None:
-    """From nothing to a served recommendation; the last line on stdout is one JSON object of counts."""
+    """From nothing to a served recommendation, on DAGSTER_PORT and API_PORT.
+
+    Stdout has one line, a JSON object of counts: with --once at the end, else
+    before it stays up until Ctrl-C.
+    """
     from clickstream_assets.ingest.files import EventFile
     from clickstream_assets.local.children import exit_on_sigterm
     from clickstream_assets.local.demo import Demo, demo_home, say
@@ -42,12 +50,34 @@ def demo(
             sent, made = run.feed(events, count, faults, seed)
             run.wait(sent, timeout)
             result = run.result(sent, made)
-            if not once:
-                run.stay_up(result)
-        # Printed last of all, when the servers have stopped.
-        typer.echo(json.dumps(result, default=str))
+            line = json.dumps(result, default=str)
+            found, further = run.sights(result)
+            if once:
+                _show(found, with_commands=False)
+                say("stopping; `make demo` keeps all of it up to be looked at", started)
+            else:
+                # Before what is for people, which is to stand last on a terminal.
+                typer.echo(line)
+                _show([*found, *further])
+                say(
+                    f"all of it is up until Ctrl-C; its data stay in {home}, and the next demo adds to them",
+                    started,
+                )
+                run.stay_up()
+        # When the servers have stopped.
+        typer.echo(line)
     except KeyboardInterrupt:
         say("stopped", started)
         if once:
             # Who waits for the JSON object is told that it did not come.
             raise typer.Exit(130) from None
+
+
+def _show(sights: "Iterable[Sight]", *, with_commands: bool = True) -> None:
+    """Print on stderr what there is to see, and how."""
+    typer.echo("\nWhat there is to see:\n", err=True)
+    for sight in sights:
+        typer.echo(f"{sight.title}: {sight.found}", err=True)
+        for line in sight.show if with_commands else []:
+            typer.echo(f"    {line}", err=True)
+    typer.echo("", err=True)

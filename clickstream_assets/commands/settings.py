@@ -28,7 +28,7 @@ SECTIONS = {
     "alert_webhook_url": "Alerts by webhook",
     "smtp_host": "The report by mail",
     "incident_to": "Incidents",
-    "api_host": "The API",
+    "api_host": "The API and Dagster's UI",
     "sensor_interval_seconds": "Sensors, freshness and code links",
     "simulator_interval": "The simulator",
 }

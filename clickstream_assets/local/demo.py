@@ -5,8 +5,10 @@ Starts the servers, Dagster and the API, feeds events into Kafka, and waits: the
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -14,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -23,13 +26,15 @@ from urllib.request import Request, urlopen
 from clickstream_assets import catalogue
 from clickstream_assets.engine import DuckDBEngine, functions_of
 from clickstream_assets.errors import LocalStackError
+from clickstream_assets.files import writing
 from clickstream_assets.ingest.files import EventFile
 from clickstream_assets.ingest.replay import first_day, run_replay
 from clickstream_assets.local.children import Child, running
 from clickstream_assets.local.keeper import Keeper
-from clickstream_assets.local.ports import free_port
+from clickstream_assets.local.ports import LOOPBACK, Listener, PortsTakenError, free_port, holder, is_others
 from clickstream_assets.local.postgres import Postgres
 from clickstream_assets.local.server import Server
+from clickstream_assets.local.sights import Addresses, Sight, further, sights
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.simulator.run import SimulationOptions, latest_start, run_simulation
@@ -42,7 +47,8 @@ from clickstream_assets.stores.start_date import start_date
 from clickstream_assets.streaming.progress import progress_of
 
 PROJECT = Path(__file__).parents[2]
-DAGSTER_PORT = 3000
+# The simulated shop has one a day.
+FLASH_SALE_HOURS = 24
 # A demo's few events come before Java's better compiler would pay, which has a core to itself for half a minute.
 QUICK_JAVA = "-Dlog4j2.level=warn -Xss8m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
@@ -56,13 +62,40 @@ def say(line: str, started: float) -> None:
 def demo_home(once: bool) -> Iterator[Path]:
     """Yield the folder of the demo's data: a temporary one that is removed, or that of the settings."""
     if not once:
-        yield load_settings().clickstream_home.absolute()
+        home = load_settings().clickstream_home.absolute()
+        with _only_one_in(home):
+            yield home
         return
     home = Path(tempfile.mkdtemp(prefix="clickstream-demo-"))
     try:
         yield home
     finally:
         shutil.rmtree(home)
+
+
+@contextmanager
+def _only_one_in(home: Path) -> Iterator[None]:
+    """Keep a second demo out, which would stop the servers of the first.
+
+    Raises:
+        LocalStackError: another demo runs in the home, or it cannot be written.
+    """
+    with writing(home):
+        home.mkdir(parents=True, exist_ok=True)
+        lock = (home / "demo.lock").open("a+")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise LocalStackError(
+                f"CLICKSTREAM_HOME={home} has a demo already, process {lock.read()}. Stop that with Ctrl-C; or, for a "
+                "second one beside it, set CLICKSTREAM_HOME to another folder and DAGSTER_PORT and API_PORT to 0."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 class Demo:
@@ -75,39 +108,55 @@ class Demo:
         self._started = started
         self._stack = stack
         self._children: list[Child] = []
+        # Those that were seen to be what answers on their ports.
+        self._ours: set[Child] = set()
         self._logs = home / "logs"
-        spark = {"spark.driver.extraJavaOptions": QUICK_JAVA} | load_settings().spark_config
+        given = load_settings()
+        spark = {"spark.driver.extraJavaOptions": QUICK_JAVA} | given.spark_config
         os.environ["SPARK_CONFIG"] = json.dumps(spark)
-        # The lake and the files of a temporary home are in it, whatever the user's own settings say.
-        own = {"LAKE_PATH": str(home / "lake"), "RAW_LOGS_PATH": str(home / "raw_logs")} if once else {}
+        dagster_port, api_port = (0, 0) if once else (given.dagster_port, given.api_port)
+        self.dagster_port = dagster_port or free_port(besides={api_port})
+        self.api_port = api_port or free_port(besides={self.dagster_port})
+        own = {"API_HOST": LOOPBACK, "API_PORT": str(self.api_port)}
+        if "dagster_url" not in given.model_fields_set:
+            own["DAGSTER_URL"] = f"http://{LOOPBACK}:{self.dagster_port}"
+        if once:
+            # The lake and the files of a temporary home are in it, whatever the user's own settings say.
+            own |= {"LAKE_PATH": str(home / "lake"), "RAW_LOGS_PATH": str(home / "raw_logs")}
         own |= self._start_date(events, own.get("LAKE_PATH"))
-        self.dagster_port = free_port() if once else DAGSTER_PORT
-        self.api_port = free_port() if once else load_settings().api_port
         programs = Path(sys.executable).parent
         clickstream = str(programs / "clickstream")
-        dagster = [str(programs / "dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1"]
+        dagster = [str(programs / "dagster"), "dev", "-w", "workspace.yaml", "-h", LOOPBACK]
         dagster += ["-p", str(self.dagster_port)]
 
-        servers = Stack.of(load_settings(), home, self._say)
+        servers = Stack.of(given, home, self._say)
 
         def start_dagster(server: type[Server]) -> None:
             # It takes as long to start as the other servers, and PostgreSQL is all that it needs for that.
             if server is Postgres:
-                os.environ.update(servers.env() | own | {"API_PORT": str(self.api_port)})
-                self._run("Dagster", dagster, "dagster.log")
+                os.environ.update(servers.env() | own)
+                self._dagster = self._run("Dagster", dagster, "dagster.log")
 
         self._keeper = Keeper(servers, self._say)
         stack.callback(servers.down)
-        servers.up(
-            env_file=None if once else Path(".env"),
-            dagster_yaml=PROJECT / "dagster.yaml",
-            on_healthy=start_dagster,
-        )
+        try:
+            servers.up(
+                env_file=None if once else Path(".env"),
+                dagster_yaml=PROJECT / "dagster.yaml",
+                on_healthy=start_dagster,
+                others=(
+                    Listener("Dagster", self.dagster_port, "set DAGSTER_PORT, 0 for any"),
+                    Listener("the API", self.api_port, "set API_PORT, 0 for any"),
+                ),
+            )
+        except PortsTakenError:
+            # Nothing was started, so what was there before stays.
+            stack.pop_all()
+            raise
         self.settings: Settings = load_settings()
-        prepare_servers(self.settings)
-        (self._dagster,) = self._children
+        prepare_servers(self.settings, self._say)
         self._run("The streams", [clickstream, "stream"], "stream.log")
-        self._run("The API", [clickstream, "api"], "api.log")
+        self._api = self._run("The API", [clickstream, "api"], "api.log")
         # All at once: each takes some seconds to end.
         stack.callback(self._ask_to_stop)
 
@@ -124,10 +173,11 @@ class Demo:
         self._say(f"{events.name} begins on {first}: EVENTS_START_DATE={first}")
         return {"EVENTS_START_DATE": first.isoformat()}
 
-    def _run(self, name: str, command: list[str], log: str) -> None:
+    def _run(self, name: str, command: list[str], log: str) -> Child:
 
-        child = running(name, command, self._logs / log, os.environ, PROJECT)
-        self._children.append(self._stack.enter_context(child))
+        child = self._stack.enter_context(running(name, command, self._logs / log, os.environ, PROJECT))
+        self._children.append(child)
+        return child
 
     def _ask_to_stop(self) -> None:
         for child in self._children:
@@ -151,6 +201,7 @@ class Demo:
         options = SimulationOptions(
             events=count,
             seed=seed,
+            flash_sale_hours=FLASH_SALE_HOURS,
             faults=Faults(late=faults, duplicate=faults, conflicting=faults, malformed=faults),
         )
         # Recent ones, so that the live views have something to show.
@@ -186,7 +237,7 @@ class Demo:
                 # The tables that nobody waits for come last in a run. Runs of days without events may follow.
                 unfinished = waiting
             if unfinished is not None and not unfinished & waiting:
-                self._say("served")
+                self._say(f"all {sent:,} records are in every table")
                 return
             if time.monotonic() > deadline:
                 logs = "\n".join(f"The end of {child.log.name}:\n{child.tail()}" for child in self._children)
@@ -211,7 +262,7 @@ class Demo:
             self.are_recommendations_new(sent)
             and self._are_days_published()
             and self._is_streamed()
-            and self._get_json(f"http://127.0.0.1:{self.api_port}/health/ready") is not None
+            and self._ask_api("/health/ready") is not None
         )
 
     def _are_days_published(self) -> bool:
@@ -251,10 +302,10 @@ class Demo:
         if not user_ids:
             raise LocalStackError("there is nobody to recommend anything to: no event has a product")
         user_id = user_ids[0][0]
-        url = f"http://127.0.0.1:{self.api_port}/api/recommend/{quote(user_id, safe='')}?n=5"
-        answer = self._get_json(url)
-        if not answer or not answer["items"]:
-            raise LocalStackError(f"GET {url} gave no recommendation")
+        path = f"/api/recommend/{quote(user_id, safe='')}?n=5"
+        answer = self._answer(path)
+        if not answer["items"]:
+            raise LocalStackError(f"GET {path} gave no recommendation")
         rows = {
             name: lake.snapshot(table).rows
             for name, table in (
@@ -274,20 +325,23 @@ class Demo:
             "windows": windows,
             "alerts": alerts,
             "users_with_recommendations": len(user_ids),
-            "sample": {"user_id": user_id, "items": answer["items"]},
+            "sample": {"user_id": user_id, "path": path, "items": answer["items"]},
             "seconds": round(time.monotonic() - self._started, 1),
         }
         return result | ({"made": made} if made else {})
 
-    def stay_up(self, result: dict[str, Any]) -> None:
-        """Say where to look, and wait for Ctrl-C."""
-        user_id = result["sample"]["user_id"]
-        self._say(json.dumps(result, default=str))
-        self._say(f"Dagster   http://127.0.0.1:{self.dagster_port}/asset-groups")
-        self._say(f"API       http://127.0.0.1:{self.api_port}/api/recommend/{user_id}?n=5")
-        for path in ("sessions", "api/windows", "real-time-events"):
-            self._say(f"          http://127.0.0.1:{self.api_port}/{path}")
-        self._say("`clickstream simulate` sends more events. Ctrl-C stops everything.")
+    def sights(self, result: dict[str, Any]) -> tuple[list[Sight], list[Sight]]:
+        """Return what there is to see of the result, and what can be done next."""
+        dagster, api = (f"http://{LOOPBACK}:{port}" for port in (self.dagster_port, self.api_port))
+        at = Addresses(dagster, api, _as_typed(Path(sys.executable).with_name("clickstream")))
+        return list(sights(result, self._answer, at, self.settings)), list(further(at))
+
+    def stay_up(self) -> None:
+        """Wait for Ctrl-C.
+
+        Raises:
+            LocalStackError: a process ended.
+        """
         while True:
             self._keeper.look()
             for child in self._children:
@@ -313,15 +367,48 @@ class Demo:
         return "\n".join(e["message"] + "".join(c["message"] for c in e["causes"]) for e in errors)
 
     def _graphql(self, query: str) -> dict[str, Any] | None:
-        answer = self._get_json(f"http://127.0.0.1:{self.dagster_port}/graphql", {"query": query})
+        answer = self._get_json(self._dagster, self.dagster_port, "/graphql", {"query": query})
         return answer["data"] if answer else None
 
-    def _get_json(self, url: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
-        """Return what a server of ours answers; None while it does not."""
+    def _ask_api(self, path: str) -> dict[str, Any] | None:
+        return self._get_json(self._api, self.api_port, path)
+
+    def _answer(self, path: str) -> dict[str, Any]:
+        """Return the API's answer, which is up by now."""
+        answer = self._ask_api(path)
+        if answer is None:
+            raise LocalStackError(f"GET {path} gave no answer. The end of its log:\n{self._api.tail()}")
+        return answer
+
+    def _get_json(
+        self, child: Child, port: int, path: str, body: dict[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """Return what a server of ours answers; None while it does not.
+
+        Raises:
+            LocalStackError: it is another program that answers.
+        """
 
         data = json.dumps(body).encode() if body else None
+        request = Request(f"http://{LOOPBACK}:{port}{path}", data, {"Content-Type": "application/json"})
         try:
-            with urlopen(Request(url, data, {"Content-Type": "application/json"}), timeout=10) as answer:
-                return json.load(answer)
-        except (URLError, ConnectionError, TimeoutError):
-            return None
+            with urlopen(request, timeout=10) as answer:
+                content = json.load(answer)
+        except (URLError, HTTPException, ConnectionError, TimeoutError, ValueError):
+            content = None
+        # Also without an answer that we understand: another program may not know the path.
+        if child not in self._ours and is_others(port, child.pid):
+            setting = "DAGSTER_PORT" if child is self._dagster else "API_PORT"
+            raise LocalStackError(
+                f"Port {port} was taken by {holder(port)} while {child.name} started. End that, or choose another "
+                f"port: set {setting}, 0 for any."
+            )
+        if content is not None:
+            self._ours.add(child)
+        return content
+
+
+def _as_typed(program: Path) -> str:
+    """Return how a program is typed in the current folder."""
+    folder = Path.cwd()
+    return shlex.quote(str(program.relative_to(folder) if program.is_relative_to(folder) else program))

@@ -1,30 +1,88 @@
-"""Loopback ports: choosing one, and saying who holds one."""
+"""Ports: choosing free ones, seeing to it that ours are free before anything starts, and naming who has one."""
 
+import errno
 import socket
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
+
+from clickstream_assets.errors import LocalStackError
+from clickstream_assets.local.state import STATE_FILE
 
 LOOPBACK = "127.0.0.1"
 
 
-def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        return listener.getsockname()[1]
+class PortsTakenError(LocalStackError):
+    """A port is not free, so nothing was started."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A server of ours and the loopback port that it is to listen on; `change` says how another one is chosen."""
+
+    title: str
+    port: int
+    change: str
+
+
+def free_port(besides: Collection[int] = ()) -> int:
+    """Return a loopback port that nobody listens on, and none of `besides`."""
+    while True:
+        with socket.socket() as listener:
+            listener.bind((LOOPBACK, 0))
+            port = listener.getsockname()[1]
+        if port not in besides:
+            return port
+
+
+def require_free(listeners: Iterable[Listener]) -> None:
+    """Check that each server could listen on its port.
+
+    Raises:
+        PortsTakenError: naming each port that is taken, who has it, and how another one is chosen.
+    """
+    problems = []
+    wanted: dict[int, Listener] = {}
+    for listener in listeners:
+        first = wanted.setdefault(listener.port, listener)
+        if first is not listener:
+            problems.append(
+                f"Port {listener.port} is to be {first.title}'s and {listener.title}'s: {listener.change}."
+            )
+        elif problem := _problem(listener):
+            problems.append(problem)
+    if problems:
+        raise PortsTakenError("\n".join(problems))
+
+
+def _problem(listener: Listener) -> str | None:
+    error = _bind_error(listener.port)
+    if error is None:
+        return None
+    port = f"Port {listener.port} of {listener.title}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{port} is taken by {holder(listener.port)}. End that, or choose another port: {listener.change}."
+    return f"{port} cannot be listened on: {error.strerror}. Choose another one: {listener.change}."
 
 
 def is_free(port: int) -> bool:
     """Return whether a server could listen on a loopback port."""
+    return _bind_error(port) is None
+
+
+def _bind_error(port: int) -> OSError | None:
     with socket.socket() as listener:
         # As the servers do, so that a port whose last connection has just closed counts as free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((LOOPBACK, port))
             listener.listen()
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+    return None
 
 
 def accepts_connections(port: int) -> bool:
@@ -34,12 +92,59 @@ def accepts_connections(port: int) -> bool:
         return client.connect_ex((LOOPBACK, port)) == 0
 
 
-def holder(port: int) -> str:
-    """Name the process that listens on a port, if the caller may see it: `process 123 (nginx)`."""
+def is_others(port: int, pid: int) -> bool:
+    """Return whether something listens on a loopback port, and it is neither this process nor a child of it.
+
+    For what the caller may not see, as root in a container another user's processes, the answer is no.
+    """
+    # First, as ours may begin to listen in between, and another cannot.
+    if not accepts_connections(port):
+        return False
     try:
-        for connection in psutil.net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
-                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
-    except (psutil.AccessDenied, psutil.NoSuchProcess):
-        pass  # macOS shows other processes' connections to root alone
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        # It has ended, as a server does whose port is taken.
+        return True
+    for member in family:
+        try:
+            if _listens(member, port):
+                return False
+        except psutil.AccessDenied:
+            return False
+        except psutil.NoSuchProcess:
+            continue
+    return True
+
+
+def holder(port: int) -> str:
+    """Name the process that listens on a port, if the caller may see it: `process 123 (nginx)`.
+
+    Of a process of ours, also its home.
+    """
+    for process in psutil.process_iter(["name"]):
+        # Other users' processes are not shown to everybody, and some end meanwhile.
+        with suppress(psutil.Error):
+            if _listens(process, port):
+                home = _home_of(process)
+                of_ours = f" of the clickstream_assets that runs in {home}" if home else ""
+                return f"process {process.pid} ({process.info['name']}){of_ours}"
     return "another program, which is not yours to see"
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    return any(
+        connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+        for connection in process.net_connections(kind="tcp")
+    )
+
+
+def _home_of(process: psutil.Process) -> Path | None:
+    """Return the home that a process works for, if it is one of ours and the caller may see it."""
+    with suppress(psutil.Error):
+        folder = Path(process.cwd())
+        # A server works in a folder of its home; the others have the home in their environment.
+        named = process.environ().get("CLICKSTREAM_HOME")
+        homes = [*folder.parents, *([folder / named] if named else [])]
+        return next((home for home in homes if (home / STATE_FILE).exists()), None)
+    return None

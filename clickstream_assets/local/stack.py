@@ -21,10 +21,10 @@ from clickstream_assets.local.elasticsearch import Elasticsearch
 from clickstream_assets.local.env_file import update_env_file
 from clickstream_assets.local.identity import server_identity
 from clickstream_assets.local.kafka import Kafka
-from clickstream_assets.local.ports import LOOPBACK, free_port, holder, is_free
+from clickstream_assets.local.ports import LOOPBACK, Listener, free_port, holder, is_others, require_free
 from clickstream_assets.local.postgres import OWNER, Postgres, installed_programs
 from clickstream_assets.local.server import Server, Tools, last_lines
-from clickstream_assets.local.state import ServerState, StateFile
+from clickstream_assets.local.state import STATE_FILE, ServerState, StateFile
 from clickstream_assets.settings import Settings
 
 START_TIMEOUT_SECONDS = 120
@@ -101,6 +101,7 @@ class Stack:
         ports: Mapping[str, int] | None = None,
         on_healthy: Callable[[type[Server]], None] | None = None,
         only: Collection[type[Server]] = SERVERS,
+        others: Collection[Listener] = (),
     ) -> None:
         """Start the servers that do not run, all at once, and return when all are healthy.
 
@@ -113,9 +114,11 @@ class Stack:
                 first start, and all are kept.
             on_healthy: is called with each server as soon as that one is healthy, from a thread of its own.
             only: the servers to start; `env` names none that was never started.
+            others: what is to listen beside the servers; these ports, too, are looked at before any server starts.
 
         Raises:
-            LocalStackError: a port is taken, a server died or was not healthy within 120 s, something that they
+            PortsTakenError: before anything is started.
+            LocalStackError: a server died or was not healthy within 120 s, something that they
                 need is missing, or the home cannot be written.
         """
         with writing(self.home):
@@ -125,7 +128,7 @@ class Stack:
             file = StateFile(self._state_path)
             stopped = [kind for kind in only if _process(file, kind) is None]
             self._end_orphans(stopped)
-            _assign_ports(file, stopped, ports or {})
+            _assign_ports(file, stopped, ports or {}, others)
             file.save()
             self._prepare_dagster(dagster_yaml)
             self._start(file, only, stopped, on_healthy)
@@ -185,7 +188,7 @@ class Stack:
 
     @property
     def _state_path(self) -> Path:
-        return self.home / "stack.json"
+        return self.home / STATE_FILE
 
     @property
     def _dagster_home(self) -> Path:
@@ -261,6 +264,8 @@ class Stack:
         server = self._server(file, kind)
         log_start = server.log.stat().st_size if server.log.exists() else 0
         if tools:
+            # Once more: jars may have been fetched since the ports were looked at.
+            require_free([_listener(kind, server.port)])
             self._progress(f"{kind.title}: starting")
             server.make_folder("", tools.identity)
             server.prepare(tools)
@@ -352,8 +357,15 @@ def _end_of(server: Server, number: int) -> str:
         return log.read().decode(errors="replace")
 
 
-def _assign_ports(file: StateFile, stopped: list[type[Server]], fixed: Mapping[str, int]) -> None:
+def _listener(kind: type[Server], port: int) -> Listener:
+    return Listener(kind.title, port, f"`clickstream stack up --{kind.name}-port PORT`")
+
+
+def _assign_ports(
+    file: StateFile, stopped: list[type[Server]], fixed: Mapping[str, int], others: Collection[Listener]
+) -> None:
     servers = file.state.servers
+    listeners = list(others)
     for kind in SERVERS:
         recorded = servers.get(kind.name)
         wanted = fixed.get(kind.name)
@@ -364,13 +376,11 @@ def _assign_ports(file: StateFile, stopped: list[type[Server]], fixed: Mapping[s
                     "`clickstream stack down` first."
                 )
             continue
-        port = wanted or (recorded.port if recorded else free_port())
-        if not is_free(port):
-            raise LocalStackError(
-                f"Port {port} of {kind.title} is taken by {holder(port)}. End that, or choose another port: "
-                f"`clickstream stack up --{kind.name}-port PORT`."
-            )
+        known = {*fixed.values(), *(listener.port for listener in listeners)}
+        port = wanted or (recorded.port if recorded else free_port(besides=known))
+        listeners.append(_listener(kind, port))
         servers[kind.name] = ServerState(port)
+    require_free(listeners)
 
 
 def _wait_until_healthy(
@@ -382,6 +392,11 @@ def _wait_until_healthy(
             raise LocalStackError(f"{server.title} died while starting. {_log_end(server, log_start)}")
         problem = server.problem()
         if problem is None:
+            if is_others(server.port, process.pid):
+                raise LocalStackError(
+                    f"Port {server.port} of {server.title} was taken by {holder(server.port)} while it started; "
+                    "repeat this."
+                )
             return
         if time.monotonic() > deadline:
             raise LocalStackError(

@@ -1,7 +1,9 @@
 """The commands, as a user types them."""
 
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +124,34 @@ def test_a_servers_file_that_cannot_be_written_is_named(tmp_path):
         LocalStackError, match=r"server\.properties cannot be written: No space left on device"
     ):
         server.write("server.properties", "listeners=\n", Identity())
+
+
+def test_a_demo_names_all_ports_that_are_taken_and_starts_nothing(run, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        dagster, api = (str(taken.getsockname()[1]) for taken in (one, two))
+        home = tmp_path / "home"
+        answer = run("demo", CLICKSTREAM_HOME=str(home), DAGSTER_PORT=dagster, API_PORT=api)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert f"Port {dagster} of Dagster is taken by process {os.getpid()} (" in answer.stderr
+    assert f"Port {api} of the API is taken by process {os.getpid()} (" in answer.stderr
+    assert "set DAGSTER_PORT" in answer.stderr
+    assert "set API_PORT" in answer.stderr
+    assert "starting" not in answer.stderr
+    assert [path.name for path in home.iterdir() if path.is_dir()] == ["logs"]
+    assert not (tmp_path / ".env").exists()
+
+
+def test_a_second_demo_in_a_home_is_refused_and_leaves_the_first_alone(run, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    with (home / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711")
+        lock.flush()
+        answer = run("demo", CLICKSTREAM_HOME=str(home), DAGSTER_PORT="0", API_PORT="0")
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert f"CLICKSTREAM_HOME={home} has a demo already, process 4711." in answer.stderr
+    assert [path.name for path in home.iterdir()] == ["demo.lock"]
 
 
 @pytest.mark.server

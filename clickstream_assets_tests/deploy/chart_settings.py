@@ -21,9 +21,9 @@ SET_BY_THE_CHART = {
     *("POSTGRES_DB", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER"),
     *("SPARK_CONFIG", "SPARK_DRIVER_HOST", "SPARK_MASTER", "SPARK_REMOTE"),
 }
-# … those of the image, and those that are of no use in a pod: daily files are not written, and a driver listens where
-# it is reached.
-NOT_OFFERED = {"JARS_PATH", "JAVA_HOME", "RAW_LOGS_PATH", "SPARK_DRIVER_BIND_ADDRESS"}
+# … those of the image, and those that are of no use in a pod: daily files are not written, a driver listens where it is
+# reached, and there is no demo.
+NOT_OFFERED = {"DAGSTER_PORT", "JARS_PATH", "JAVA_HOME", "RAW_LOGS_PATH", "SPARK_DRIVER_BIND_ADDRESS"}
 
 _INTERVAL = r"^([0-9]+(\.[0-9]+)?\s*(millisecond|second|minute|hour|day|week)s?\s*)+$"
 _DAY = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
+from clickstream_assets.local.demo import demo_home
+from clickstream_assets.settings import Settings
 from clickstream_assets_tests.conftest import DATA
 
 CLICKSTREAM = Path(sys.executable).parent / "clickstream"
@@ -38,20 +45,86 @@ def run_demo(tmp_path: Path, *arguments: str, **environment: str) -> tuple[subpr
     return done, json.loads(done.stdout.splitlines()[-1])
 
 
-def test_simulated_events_come_out_as_what_they_were_made(tmp_path: Path):
-    _, result = run_demo(tmp_path, "--count", "5000", "--seed", "7")
-    made = result["made"]
-    assert made["duplicates"] > 20
-    assert made["conflicts"] > 20
-    assert made["rejected"] > 20
-    assert made["late"] > 20
-    counts = ("sent", "events", "duplicates", "conflicts", "rejected", "users", "buyers")
-    assert {name: result[name] for name in counts} == {name: made[name] for name in counts}
-    assert result["raw"] == made["sent"]
-    assert result["sample"]["items"]
-    assert {"rank", "score", "reason", "algorithm", "product_id"} <= set(result["sample"]["items"][0])
-    # The temporary home and its servers are gone.
-    assert list(tmp_path.glob("clickstream-demo-*")) == []
+@contextmanager
+def demo_that_stays_up(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict, str]]:
+    """Run `clickstream demo` in a home of its own; yield it, its result and what it has said, once all is up."""
+    said = folder / "said.txt"
+    with said.open("w") as stderr:
+        process = subprocess.Popen(
+            [CLICKSTREAM, "demo", "--timeout", "900", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            cwd=folder,
+            env=os.environ | {"CLICKSTREAM_HOME": str(folder / "home"), "DAGSTER_PORT": "0", "API_PORT": "0"},
+            # A shell's background job ignores it, and so would what it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+    try:
+        line = process.stdout.readline()
+        assert line, said.read_text()[-4000:]
+        deadline = time.monotonic() + 60
+        while "Ctrl-C" not in said.read_text():
+            assert time.monotonic() < deadline, said.read_text()[-4000:]
+            time.sleep(0.1)
+        yield process, json.loads(line), said.read_text()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(120)
+
+
+def test_simulated_events_come_out_as_what_they_were_made_and_each_command_that_is_shown_works(
+    tmp_path: Path,
+):
+    with demo_that_stays_up(tmp_path, "--count", "5000", "--seed", "7") as (process, result, said):
+        made = result["made"]
+        assert made["duplicates"] > 20
+        assert made["conflicts"] > 20
+        assert made["rejected"] > 20
+        assert made["late"] > 20
+        counts = ("sent", "events", "duplicates", "conflicts", "rejected", "users", "buyers")
+        assert {name: result[name] for name in counts} == {name: made[name] for name in counts}
+        assert result["raw"] == made["sent"]
+        assert result["sample"]["items"]
+        assert {"rank", "score", "reason", "algorithm", "product_id"} <= set(result["sample"]["items"][0])
+        # A flash sale a day, each an alert.
+        assert result["alerts"] >= 6
+
+        shown = [line.strip() for line in said.splitlines() if line.startswith("    ")]
+        *commands, simulate = [f"curl {line}" if line.startswith("http") else line for line in shown]
+        answers = {command: _typed(command, tmp_path) for command in commands}
+        graph, recommendation, alerts, rejected, report, page, funnel, routes = answers.values()
+        assert 'id="initialization-data"' in graph
+        assert json.loads(recommendation)["items"] == result["sample"]["items"]
+        assert len(json.loads(alerts)["alerts"]) == result["alerts"]
+        assert f"{result['rejected']} records are rejected." in rejected
+        assert "Conversion" in report
+        assert "<html" in page
+        assert [step["step"] for step in json.loads(funnel)["funnel"]] == ["view", "add_to_cart", "purchase"]
+        assert "/api/alerts" in json.loads(routes)["paths"]
+        _typed(f"timeout --signal INT 10 {simulate}", tmp_path, code=124)
+        assert process.poll() is None
+    assert process.returncode == 0, (tmp_path / "said.txt").read_text()[-4000:]
+    assert process.stdout.read() == ""
+
+
+def _typed(command: str, folder: Path, code: int = 0) -> str:
+    """Run a command as a user of the demo types it; return what it says."""
+    own = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
+    done = subprocess.run(
+        command, shell=True, cwd=folder, env=own, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == code, (command, done.stdout, done.stderr)
+    return done.stdout
+
+
+def test_a_home_for_once_is_gone_afterwards(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with demo_home(once=True) as home:
+        (home / "lake").mkdir()
+        assert home.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.long
@@ -74,6 +147,8 @@ def test_a_public_days_events_give_its_published_counts(tmp_path: Path):
     }
     assert {name: result[name] for name in expected} == expected
     assert result["sample"]["items"]
+    # The temporary home and its servers are gone.
+    assert list(tmp_path.glob("clickstream-demo-*")) == []
 
 
 def test_a_file_that_is_not_there_stops_the_demo_with_one_clear_line(tmp_path: Path):

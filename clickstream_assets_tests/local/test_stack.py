@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
@@ -21,8 +22,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from clickstream_assets.errors import LocalStackError
 from clickstream_assets.files import full_disk
 from clickstream_assets.local import keeper
+from clickstream_assets.local.elasticsearch import Elasticsearch
 from clickstream_assets.local.keeper import Keeper
-from clickstream_assets.local.ports import LOOPBACK, free_port
+from clickstream_assets.local.ports import LOOPBACK, Listener, PortsTakenError, free_port
 from clickstream_assets.local.stack import Condition, Stack
 from clickstream_assets.settings import Settings
 
@@ -331,6 +333,50 @@ def test_a_taken_port_is_named_with_its_holder_and_the_fix(own):
     message = str(error.value)
     assert f"Port {port} of Kafka is taken by process {os.getpid()} (" in message
     assert "--kafka-port" in message
+    assert [condition for _, condition in conditions(own)] == [Condition.STOPPED] * 3
+
+
+def test_a_port_that_another_takes_while_a_server_starts_is_noticed(own):
+    """Another Elasticsearch, as it were, that answers in ours's stead before ours has come to listen."""
+    own.down()
+    port = own.status()[2].port
+    others: list[ThreadingHTTPServer] = []
+
+    class Green(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"status": "green"}')
+
+    def take_it(line: str) -> None:
+        if line == "Elasticsearch: starting":
+            others.append(ThreadingHTTPServer((LOOPBACK, port), Green))
+            threading.Thread(target=others[0].serve_forever).start()
+
+    watched = Stack(own.home, Settings(_env_file=None).jars_path, progress=take_it)
+    try:
+        with pytest.raises(
+            LocalStackError, match=f"Port {port} of Elasticsearch was taken by process {os.getpid()} "
+        ):
+            watched.up(only=[Elasticsearch])
+    finally:
+        own.down()
+        for other in others:
+            other.shutdown()
+            other.server_close()
+
+
+def test_what_is_to_listen_beside_the_servers_is_looked_at_before_one_starts(own):
+    own.down()
+    kafka = own.status()[0].port
+    with socket.create_server((LOOPBACK, 0)) as taken, socket.create_server((LOOPBACK, kafka)):
+        port = taken.getsockname()[1]
+        with pytest.raises(PortsTakenError) as error:
+            own.up(others=[Listener("Dagster", port, "set DAGSTER_PORT")])
+    assert [line.partition(" is taken")[0] for line in str(error.value).splitlines()] == [
+        f"Port {port} of Dagster",
+        f"Port {kafka} of Kafka",
+    ]
     assert [condition for _, condition in conditions(own)] == [Condition.STOPPED] * 3
 
 
