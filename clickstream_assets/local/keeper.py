@@ -60,13 +60,5 @@ class Keeper:
 def start_keeper(stack: Stack) -> None:
     """Start a keeper of a stack, which outlives this command and ends after the servers are stopped."""
     log = stack.home / "logs" / "keeper.log"
-    command = [
-        sys.executable,
-        "-m",
-        "clickstream_assets.commands.app",
-        "stack",
-        "keep",
-        "--home",
-        str(stack.home),
-    ]
+    command = [str(Path(sys.executable).with_name("clickstream")), "stack", "keep", "--home", str(stack.home)]
     processes.start(command, Path("/"), log)

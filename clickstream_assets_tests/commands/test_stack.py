@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,11 @@ def test_up_where_all_is_up_writes_the_env_file(run, stack, tmp_path):
     assert answer.returncode == 0, answer.stderr
     lines = (tmp_path / "here.env").read_text().splitlines()
     assert f"KAFKA_BOOTSTRAP_SERVERS={stack.env()['KAFKA_BOOTSTRAP_SERVERS']}" in lines
+    # The keeper that it leaves running.
+    deadline = time.monotonic() + 60
+    while not (stack.home / "keeper.lock").exists():
+        assert time.monotonic() < deadline, (stack.home / "logs" / "keeper.log").read_text()
+        time.sleep(0.05)
 
 
 def test_down_without_a_stack_succeeds(run, tmp_path):
