@@ -13,6 +13,7 @@ from clickstream_assets.stores.postgres import connection
 from clickstream_assets.stores.webhook import DeliveryError
 
 RETRYABLE = {
+    "DiskFullError",
     "EngineStorageError",
     "TopicError",
     "LakeConflictError",
@@ -21,6 +22,7 @@ RETRYABLE = {
     "ServerAwayError",
 }
 NOT_RETRYABLE = {
+    "DiskFullError",
     "BatchError",
     "CheckpointError",
     "DataLossError",
@@ -32,6 +34,7 @@ NOT_RETRYABLE = {
     "MailError",
     "NoReportError",
     "NotEnoughInteractions",
+    "PortsTakenError",
     "PublicationError",
     "RatingsError",
     "ServerError",
@@ -78,7 +81,11 @@ def test_every_class_says_whether_to_retry_and_shows_its_message_alone(
 @pytest.mark.parametrize(
     ("problems", "kind", "passing"),
     [
-        (connection.PostgresProblem, connection.PostgresError, {"UNREACHABLE", "SILENT", "BUSY", "TOO_SLOW"}),
+        (
+            connection.PostgresProblem,
+            connection.PostgresError,
+            {"UNREACHABLE", "SILENT", "BUSY", "DISK_FULL", "TOO_SLOW"},
+        ),
         (
             elasticsearch.ElasticsearchProblem,
             elasticsearch.ElasticsearchError,

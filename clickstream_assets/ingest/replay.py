@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from itertools import islice
+from datetime import UTC, date, datetime, timedelta
+from itertools import islice, pairwise
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -20,6 +20,7 @@ from clickstream_assets.stores.start_date import require_not_before_start
 
 FIRST_EVENTS = 1000
 """Events of a file that are looked at before it is sent."""
+_STRAY = timedelta(days=365)
 _LONGEST_NAP_SECONDS = 0.1
 _SECONDS_BETWEEN_FLUSHES = 1.0
 
@@ -85,17 +86,24 @@ def run_replay(
 
 
 def first_day(settings: Settings, events: Iterable[KeyedValue]) -> date | None:
-    """Return the earliest day of what is a valid event, were no event too early; None where nothing is."""
+    """Return the earliest day of what is a valid event, were no event too early; None where nothing is.
+
+    Up to one event in a hundred that lies more than a year before all others is of a wrong clock, and does not count.
+    Nor does what comes after a fault of the file, which whoever sends the events meets.
+    """
     rules = ValidationRules.of(
         settings.model_copy(update={"events_start_date": None, "max_event_age_days": None})
     )
     now = (datetime.now(UTC) - EPOCH) // MICROSECOND
     days = []
-    for _, value in events:
-        with suppress(Rejection):
-            event: Any = parse_event(value, now, rules)
-            days.append((EPOCH + event.event_time * MICROSECOND).date())
-    return min(days, default=None)
+    with suppress(InputError):
+        for _, value in events:
+            with suppress(Rejection):
+                event: Any = parse_event(value, now, rules)
+                days.append((EPOCH + event.event_time * MICROSECOND).date())
+    days.sort()
+    after_gaps = [later for day, later in pairwise(days[: len(days) // 100 + 1]) if later - day > _STRAY]
+    return max([*days[:1], *after_gaps], default=None)
 
 
 def send_records(

@@ -12,7 +12,7 @@ import pytest
 from clickstream_assets.catalogue import RAW_EVENTS
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.errors import InputError
-from clickstream_assets.ingest.replay import run_replay
+from clickstream_assets.ingest.replay import first_day, run_replay
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.simulator.run import SimulationOptions, run_simulation
 from clickstream_assets.stores import start_date as module
@@ -113,6 +113,17 @@ def test_a_file_of_older_events_is_refused_before_any_is_sent(
     assert "Set EVENTS_START_DATE=2019-10-01 for Dagster" in str(refused.value)
     # The daily files take any.
     assert run_replay(offline, file, kafka=False).sent == 2
+
+
+@pytest.mark.parametrize(("stray", "first"), [(2, "2025-03-01"), (3, "1999-12-31")])
+def test_one_wrong_clock_in_a_hundred_does_not_make_a_file_an_old_one(
+    offline: Settings, stray: int, first: str
+):
+    event = '{{"user_id": "u1", "product_id": "p1", "event_type": "view", "timestamp": "{}T00:00:00Z"}}'
+    days = ["1999-12-31"] * stray + ["2025-03-01", *["2025-03-02"] * 249]
+    assert first_day(offline, [(None, event.format(day).encode()) for day in days]) == date.fromisoformat(
+        first
+    )
 
 
 def test_a_simulated_span_of_older_days_is_refused(offline: Settings):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,8 @@ def indexed_alerts(settings: Settings) -> Rows:
     times = [column.name for column in FLASH_SALE_ALERTS.columns if column.type == TIMESTAMP]
     for row in rows:
         row |= {name: datetime.fromisoformat(row[name]) for name in times if row[name]}
+        # JSON has no exact numbers: 1.35 is the nearest that a float has.
+        row["conversion_rate"] = Decimal(str(row["conversion_rate"]))
     return settled(rows, FLASH_SALE_ALERTS)
 
 
