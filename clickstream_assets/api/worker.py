@@ -88,12 +88,12 @@ class _Channel(HTTPChannel):
 
     @property
     def is_answering(self) -> bool:
-        """Whether a thread has a request of it, or is about to."""
+        """True if a thread has a request of it, or is about to."""
         return bool(self.requests)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way: not even a part of a request has come in."""
+        """True if nothing is under way: not even a part of a request has come in."""
         return not (self.requests or self.request or self.total_outbufs_len)
 
     @property
@@ -179,7 +179,7 @@ class _Server(TcpWSGIServer):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request is under way, or an answer not sent."""
+        """True if a request is under way, or an answer not sent."""
         return any(channel.is_answering or channel.total_outbufs_len for channel in self._channels)
 
     @property

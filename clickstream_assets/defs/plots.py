@@ -13,7 +13,7 @@ _BAR_WIDTH = 320
 _ROW_HEIGHT = 22
 _HEAD_HEIGHT = 44
 _CHARACTER_WIDTH = 6.6
-"""Of the text at its size, about."""
+"""Width of the text at its size, about."""
 _LONGEST_NAME = 40
 _VALUE_WIDTH = 100
 

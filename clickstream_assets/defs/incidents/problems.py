@@ -1,4 +1,4 @@
-"""What is wrong now: failed runs, checks, sensors and schedules, overdue assets, and streams that stand still.
+"""Problems that there are now: failed runs, checks, sensors and schedules, overdue assets, standing streams.
 
 Each look asks for the state as it is, and not for what has happened since the last one: a look that is missed, or an
 event that is lost, leaves nothing unseen that is still wrong.
@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 
 class Look(NamedTuple):
-    """What is asked for problems: Dagster, the code location and the settings."""
+    """Sources that are asked for problems: Dagster, the code location and the settings."""
 
     instance: dg.DagsterInstance
     repository: dg.RepositoryDefinition

@@ -72,7 +72,7 @@ class Incident(BaseModel):
     """It has lasted long enough, without a silence, for people to be told."""
     ended: float | None = None
     told: dict[str, Told] = {}
-    """What each address has been told of it."""
+    """The last notification of it that each address has taken."""
 
     def announce(self, now: float, settings: Settings) -> None:
         """Have people told, if it has lasted long enough and is not silenced."""

@@ -1,4 +1,4 @@
-"""How many records are rejected, by hour, rule and field, and a check that warns of more than usual."""
+"""Counts of rejected records by hour, rule and field, and a check that warns of more than usual."""
 
 from dataclasses import asdict
 
