@@ -147,7 +147,7 @@ class Share:
 
     @property
     def is_unusual(self) -> bool:
-        """Whether the rule is broken more often than by chance, and by enough to look at."""
+        """True if the rule is broken more often than by chance, and by enough to look at."""
         usual = self.rejected_before / self.received_before if self.received_before else USUAL_SHARE
         return (
             self.rejected >= LEAST_RECORDS

@@ -53,7 +53,7 @@ class Snapshot:
     batch: int
     """Number of the last ingest batch that the table holds; 0 before the first."""
     marks: dict[str, int]
-    """What `Lake.mark` keeps with the table, of the names that were asked for and that there are."""
+    """Marks that `Lake.mark` keeps with the table, of the names that were asked for and that there are."""
     files: pa.Table
     """One row per data file: num_records, partition.…, min.… and max.… of the indexed columns."""
 

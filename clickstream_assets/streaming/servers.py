@@ -17,7 +17,7 @@ class Servers:
     """Answers of Kafka and Elasticsearch."""
 
     available: Mapping[int, Offsets] | None
-    """What each partition of the topic holds; None where Kafka did not say."""
+    """Offsets that each partition of the topic holds; None where Kafka did not say."""
     kafka_fault: str | None
     elasticsearch_fault: str | None
     """Why they cannot be used; None where they can."""

@@ -27,7 +27,7 @@ SLOW: dict[str, tuple[bytes, bytes]] = {
     "no second request": (REQUEST + b"\r\n", b""),
     "requests without reading answers": ((REQUEST + b"\r\n") * 200, b""),
 }
-"""What a client sends at first, and then every second."""
+"""Bytes that a client sends at first, and then every second."""
 
 
 class Crowd:

@@ -55,7 +55,7 @@ from clickstream_assets_tests.web import Answer, WebServer, web_server
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
 WRONG: dict[str, Exception | dg.AssetCheckResult] = {}
-"""What `sessions` raises, or its check returns, while it is there."""
+"""Failure that `sessions` raises, or its check returns, while it is there."""
 AWAY = ClickstreamError("KAFKA_BOOTSTRAP_SERVERS=<a&b>:9092 cannot be reached; start it")
 
 

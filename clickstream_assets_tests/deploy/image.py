@@ -217,7 +217,7 @@ def _say(text: str) -> None:
 
 
 class _Machine(NamedTuple):
-    """What this machine is set up with to fetch packages, which a build on it needs and an image must not hold."""
+    """Set-up of this machine for fetching packages, which a build on it needs and an image must not hold."""
 
     mirror: str
     """Address of Debian's packages."""

@@ -25,7 +25,7 @@ def alert_rules() -> list[dict[str, Any]]:
 
 
 def path_of(name: str) -> str:
-    """Where a program of Prometheus is, which `make prometheus` puts into the venv; skips the test without."""
+    """Return the path of a program of Prometheus that `make prometheus` puts into the venv; skip the test without."""
     found = shutil.which(name, path=str(Path(sys.prefix, "bin"))) or shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is missing, so the alerts are not tested; `make prometheus` says why")

@@ -86,7 +86,7 @@ class PodmanContainers(Containers):
         return json.loads(podman_says("container", "inspect", container, "--format", "{{json .State}}"))
 
     def restarts(self, container: str) -> int:
-        """How often a container was started again."""
+        """Return how often a container was started again."""
         return int(podman_says("container", "inspect", container, "--format", "{{.RestartCount}}"))
 
     def _start(self, name: str) -> None:
