@@ -59,6 +59,11 @@ class RefreshState(BaseModel):
     requested_at: float = 0
     """Seconds since 1970."""
 
+    @property
+    def begun(self) -> list[date]:
+        """The pending days that can be computed: not tomorrow, into which a visit of today can reach."""
+        return [day for day in self.pending if daily().has_partition_key(day.isoformat())]
+
     def put_behind(self, days: Iterable[date]) -> None:
         """Put days behind those that wait already."""
         self.pending = list(dict.fromkeys([*self.pending, *sorted(days)]))
@@ -130,10 +135,13 @@ def _look(context: dg.SensorEvaluationContext, state: RefreshState) -> dg.Sensor
         return dg.SensorResult(skip_reason=reason, cursor=state.model_dump_json())
 
     run_id = under_way(context.instance, refresh.name)
-    if not run_id and not state.pending:
+    if not run_id and not state.begun:
         _take_in_days_never_made(context, state)
     if not state.pending:
         return skip("every day is up to date")
+    possible = state.begun
+    if not possible:
+        return skip(f"{len(state.pending)} days wait for their time to come")
     if run_id:
         return skip(f"run {run_id} is under way; {len(state.pending)} days wait")
     for check, passed in blocking_checks(context, dg.AssetKey(EVENTS.name), state.seen).items():
@@ -145,9 +153,6 @@ def _look(context: dg.SensorEvaluationContext, state: RefreshState) -> dg.Sensor
     rest = state.requested_at + load_settings().refresh_interval_seconds - time.time()
     if rest > 0:
         return skip(f"REFRESH_INTERVAL_SECONDS leaves {rest:.0f} s; {len(state.pending)} days wait")
-    possible = [day for day in state.pending if daily().has_partition_key(day.isoformat())]
-    if not possible:
-        return skip(f"{len(state.pending)} days wait for their time to come")
 
     newest = state.newest_is_next and max(possible) >= state.newest
     ((first, last), *more) = next_days(possible, newest, state.ranges_at_once, state.failed)
