@@ -311,7 +311,7 @@ class Settings(BaseSettings):
     report_from: str | None = None
     """Sender address of the daily report."""
     report_to: str = ""
-    """Recipients of the daily report, comma separated."""
+    """Recipients of the daily report, comma separated; they may be left out where mail is for INCIDENT_TO alone."""
 
     incident_to: str = ""
     """Mail addresses that are told of incidents, comma separated (default: none)."""

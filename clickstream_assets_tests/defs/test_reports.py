@@ -273,6 +273,18 @@ def test_the_day_before_is_mailed_unless_days_are_named_and_a_busy_server_is_tri
     assert [to for _, to, _ in received.mails] == ["ann@example.com", busy, busy, "ann@example.com"]
 
 
+def test_no_report_is_mailed_where_the_mail_server_is_there_for_incidents_alone(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    with mails_to(monkeypatch) as received:
+        with pytest.raises(dg.Failure, match="SMTP_HOST is set and REPORT_TO is empty"):
+            report_mail(MailConfig(days=["2024-05-01"]), settings=SettingsResource())
+        monkeypatch.setenv("INCIDENT_TO", "ops@example.com")
+        asked = report_mail(MailConfig(days=["2024-05-01"]), settings=SettingsResource())
+    assert asked == {"mailed": "no: REPORT_TO is not set"}
+    assert received.mails == []
+
+
 def test_today_is_reported_too(pipeline: Pipeline):
     now = datetime.now(UTC) - timedelta(minutes=1)
     pipeline.ingest(event("05-01 10:00", "ann") | {"timestamp": now.isoformat()})

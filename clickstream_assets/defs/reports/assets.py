@@ -258,6 +258,9 @@ def report_mail(config: MailConfig, settings: Settings) -> Metadata:
     """The published report of the day before, mailed to each of REPORT_TO once; without SMTP_HOST to nobody."""
     if not settings.smtp_host:
         return {"mailed": "no: SMTP_HOST is not set"}
+    if settings.incident_to and not settings.report_to:
+        # The mail server is there for incidents alone.
+        return {"mailed": "no: REPORT_TO is not set"}
     try:
         days = [date.fromisoformat(day) for day in config.days]
     except ValueError as error:
