@@ -1,6 +1,8 @@
 """`clickstream demo`."""
 
 import json
+import shutil
+import textwrap
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -59,10 +61,8 @@ def demo(
                 # Before what is for people, which is to stand last on a terminal.
                 typer.echo(line)
                 _show([*found, *further])
-                say(
-                    f"all of it is up until Ctrl-C; its data stay in {home}, and the next demo adds to them",
-                    started,
-                )
+                say("all of it is up until Ctrl-C; its data stay, and the next demo adds to them:", started)
+                typer.echo(f"  {home}", err=True)
                 run.stay_up()
         # When the servers have stopped.
         typer.echo(line)
@@ -76,8 +76,10 @@ def demo(
 def _show(sights: "Iterable[Sight]", *, with_commands: bool = True) -> None:
     """Print on stderr what there is to see, and how."""
     typer.echo("\nWhat there is to see:\n", err=True)
+    width = shutil.get_terminal_size((120, 24)).columns
     for sight in sights:
-        typer.echo(f"{sight.title}: {sight.found}", err=True)
+        found = f"{sight.title}: {sight.found}"
+        typer.echo(textwrap.fill(found, width, subsequent_indent="  ", break_on_hyphens=False), err=True)
         for line in sight.show if with_commands else []:
             typer.echo(f"    {line}", err=True)
     typer.echo("", err=True)

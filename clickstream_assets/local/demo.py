@@ -49,6 +49,8 @@ from clickstream_assets.streaming.progress import progress_of
 PROJECT = Path(__file__).parents[2]
 # The simulated shop has one a day.
 FLASH_SALE_HOURS = 24
+# So long it says nothing, at most, while it waits.
+QUIET_SECONDS = 10
 # A demo's few events come before Java's better compiler would pay, which has a core to itself for half a minute.
 QUICK_JAVA = "-Dlog4j2.level=warn -Xss8m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
@@ -105,7 +107,7 @@ class Demo:
         self, home: Path, once: bool, stack: ExitStack, started: float, events: Path | None = None
     ) -> None:
 
-        self._started = started
+        self._started = self._said = started
         self._stack = stack
         self._children: list[Child] = []
         # Those that were seen to be what answers on their ports.
@@ -184,6 +186,7 @@ class Demo:
             child.ask_to_stop()
 
     def _say(self, line: str) -> None:
+        self._said = time.monotonic()
         say(line, self._started)
 
     def feed(
@@ -233,12 +236,15 @@ class Demo:
                 if run["status"] == "FAILURE":
                     raise LocalStackError(f"run {run['runId']} failed:\n{self._failure(run['runId'])}")
             waiting = {run["runId"] for run in runs if run["status"] != "SUCCESS"}
-            if unfinished is None and self._is_served(sent):
+            missing = self._missing(sent) if unfinished is None else None
+            if unfinished is None and not missing:
                 # The tables that nobody waits for come last in a run. Runs of days without events may follow.
                 unfinished = waiting
             if unfinished is not None and not unfinished & waiting:
                 self._say(f"all {sent:,} records are in every table")
                 return
+            if time.monotonic() - self._said > QUIET_SECONDS:
+                self._say(self._steps_done(runs) or f"waiting for {missing}")
             if time.monotonic() > deadline:
                 logs = "\n".join(f"The end of {child.log.name}:\n{child.tail()}" for child in self._children)
                 raise LocalStackError(f"not everything was served after {timeout:.0f} s. {logs}")
@@ -257,13 +263,15 @@ class Demo:
             ).fetchone()
         return trained_on == (f"events batch {events.batch}",)
 
-    def _is_served(self, sent: int) -> bool:
-        return (
-            self.are_recommendations_new(sent)
-            and self._are_days_published()
-            and self._is_streamed()
-            and self._ask_api("/health/ready") is not None
-        )
+    def _missing(self, sent: int) -> str | None:
+        """Return the first of the things that are still to be served; None when all are."""
+        parts = {
+            "recommendations of all events": lambda: self.are_recommendations_new(sent),
+            "sessions of all events": self._are_days_published,
+            "the streams": self._is_streamed,
+            "the API": lambda: self._ask_api("/health/ready") is not None,
+        }
+        return next((part for part, is_there in parts.items() if not is_there()), None)
 
     def _are_days_published(self) -> bool:
         """Return whether the last table that a refresh publishes has all events."""
@@ -355,6 +363,19 @@ class Demo:
     def _runs(self) -> list[dict[str, str]]:
         data = self._graphql("{ runsOrError { ... on Runs { results { runId jobName status } } } }")
         return list(reversed(data["runsOrError"]["results"])) if data else []
+
+    def _steps_done(self, runs: list[dict[str, str]]) -> str | None:
+        """Say how far the run that is under way has come; None where there is none."""
+        run_id = next((run["runId"] for run in runs if run["status"] == "STARTED"), None)
+        if not run_id:
+            return None
+        parts = "jobName executionPlan { steps { key } } stats { ... on RunStatsSnapshot { stepsSucceeded } }"
+        data = self._graphql(f'{{ runOrError(runId: "{run_id}") {{ ... on Run {{ {parts} }} }} }}')
+        if not data:
+            return None
+        run = data["runOrError"]
+        done, steps = run["stats"]["stepsSucceeded"], len(run["executionPlan"]["steps"])
+        return f"run {run_id[:8]} of {run['jobName']}: {done} of {steps} steps are done"
 
     def _failure(self, run_id: str) -> str:
         events = "events { ... on ErrorEvent { error { message causes { message } } } }"
