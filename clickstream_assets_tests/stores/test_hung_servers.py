@@ -10,11 +10,13 @@ from datetime import date
 from typing import Any
 
 import pytest
+from kafka import KafkaProducer
 
 from clickstream_assets.errors import ClickstreamError, InputError
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import ElasticsearchError, ElasticsearchProblem, LiveEvents
+from clickstream_assets.stores.kafka.client_private import close_producer
 from clickstream_assets.stores.kafka.producer import KafkaSink, ensure_topic
 from clickstream_assets.stores.kafka.topic import OffsetRange, Topic, TopicError
 from clickstream_assets.streaming.alert_index import AlertIndex
@@ -82,6 +84,20 @@ def test_calls_to_a_hung_kafka_end_and_another_try_succeeds(kafka: Settings, sta
     assert topic.offsets()[0].high >= 2
     with KafkaSink(settings) as another:
         another.send(None, b"four")
+
+
+def test_a_producer_is_closed_although_a_batch_never_ends(kafka: Settings, stack: Stack) -> None:
+    topic = new_topic(kafka).kafka_topic
+    # As the batch that the client forgets when its broker dies: it expires long after anybody waits for it.
+    producer = KafkaProducer(bootstrap_servers=kafka.kafka_bootstrap_servers, delivery_timeout_ms=600_000)
+    producer.send(topic, b"one").get(60)
+    with hung(stack, "Kafka"):
+        lost = producer.send(topic, b"two")
+        began = time.monotonic()
+        close_producer(producer, PATIENCE)
+        assert time.monotonic() - began < ENOUGH_SECONDS
+    assert lost.failed()
+    assert not producer._sender.is_alive()
 
 
 def test_calls_to_a_hung_elasticsearch_end_and_another_try_succeeds(

@@ -14,7 +14,12 @@ from weakref import WeakSet
 
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.consumer.fetcher import Fetcher
-from kafka.errors import CorruptRecordError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError
+from kafka.errors import (
+    CorruptRecordError,
+    KafkaTimeoutError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
 from kafka.net.compat import KafkaNetClient
 
 
@@ -60,9 +65,15 @@ class WatchedClient(KafkaNetClient):
 def close_producer(producer: KafkaProducer, seconds: float) -> None:
     """Close a producer, though its broker hangs.
 
-    Its own `close` waits for ever for the last answers, or with a limit leaves its thread at work on connections.
+    Its own `close` waits for ever for the last answers, or with a limit leaves its thread at work on connections. Of a
+    broker that died it may wait for a batch that it has forgotten, and that no time limit ends.
     """
-    producer.close(timeout=seconds)
+    try:
+        producer.close(timeout=seconds)
+    except KafkaTimeoutError:
+        producer._sender.force_close()
+        producer._sender.join(seconds)
+        producer.close(timeout=seconds)
     producer._sender.join(seconds)
 
 
