@@ -12,12 +12,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.definitions.freshness import FreshnessState, FreshnessStateRecord
+from dagster._core.definitions.freshness import (
+    FreshnessState,
+    FreshnessStateRecord,
+    TimeWindowFreshnessPolicy,
+)
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 from dagster._core.storage.event_log import SqlEventLogStorageTable
 from dagster._grpc.types import GetCurrentRunsResult
 from dagster._serdes import ConfigurableClassData, deserialize_value
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASSET_JOB",
+    "FINISHED",
     "FIRST_PARTITION_TAG",
     "LAST_PARTITION_TAG",
     "OVERDUE",
@@ -42,6 +47,7 @@ __all__ = [
     "ErrorInfo",
     "ListedDays",
     "WorkerStatus",
+    "freshness_seconds",
     "freshness_states",
     "is_run_by_its_server",
     "keep_text",
@@ -65,7 +71,7 @@ WILL_RETRY_TAG = "dagster/will_retry"
 ASSET_JOB = "__ASSET_JOB"
 """The job of runs of assets that a person chose, and of backfills."""
 
-UNFINISHED = list(NOT_FINISHED_STATUSES)
+FINISHED, UNFINISHED = list(FINISHED_STATUSES), list(NOT_FINISHED_STATUSES)
 
 _PASSED = {AssetCheckExecutionRecordStatus.SUCCEEDED}
 _EVALUATED = _PASSED | {AssetCheckExecutionRecordStatus.FAILED}
@@ -100,6 +106,13 @@ def freshness_states(
 ) -> Mapping[dg.AssetKey, FreshnessStateRecord]:
     """Return what Dagster's daemon last found of each asset's freshness, every 30 s."""
     return instance.get_freshness_state_records(assets)
+
+
+def freshness_seconds(policy: dg.FreshnessPolicy) -> float:
+    """Return how long a policy lets an asset be behind; 0 of one that names times of the day."""
+    if not isinstance(policy, TimeWindowFreshnessPolicy):
+        return 0.0
+    return policy.fail_window.to_timedelta().total_seconds()
 
 
 def newest_ticks(

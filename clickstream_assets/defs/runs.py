@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 import dagster as dg
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
-from clickstream_assets.defs.dagster_private import UNFINISHED, last_evaluation
+from clickstream_assets.defs.dagster_private import FINISHED, UNFINISHED, last_evaluation
 from clickstream_assets.settings import load_settings
 
 FIRST_WAIT_SECONDS = 10
@@ -47,17 +48,22 @@ def wait_after_failures(instance: DagsterInstance, job_name: str, now: float) ->
         job_name: the job.
         now: the current time, seconds since 1970.
     """
-    records = instance.get_run_records(RunsFilter(job_name=job_name), limit=10)
-    failures = 0
-    for record in records:
-        if record.dagster_run.status != DagsterRunStatus.FAILURE:
-            break
-        failures += 1
-    if not failures:
+    failed = failures_in_a_row(instance, job_name)
+    if not failed:
         return 0
-    ended = records[0].end_time or records[0].create_timestamp.timestamp()
-    wait = min(FIRST_WAIT_SECONDS * 2 ** (failures - 1), LONGEST_WAIT_SECONDS)
-    return max(0.0, ended + wait - now)
+    wait = min(FIRST_WAIT_SECONDS * 2 ** (len(failed) - 1), LONGEST_WAIT_SECONDS)
+    return max(0.0, end_of(failed[0]) + wait - now)
+
+
+def failures_in_a_row(instance: DagsterInstance, job_name: str) -> list[dg.RunRecord]:
+    """Return the last runs of a job that all failed, at most 10, newest first; none where the last one did not."""
+    ended = instance.get_run_records(RunsFilter(job_name=job_name, statuses=FINISHED), limit=10)
+    return list(takewhile(lambda record: record.dagster_run.status == DagsterRunStatus.FAILURE, ended))
+
+
+def end_of(record: dg.RunRecord) -> float:
+    """Return when a run ended, seconds since 1970; of one that never began, when it was made."""
+    return record.end_time or record.create_timestamp.timestamp()
 
 
 def blocking_checks(

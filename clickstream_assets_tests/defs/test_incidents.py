@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +44,7 @@ from clickstream_assets_tests.dagster_private import (
     SensorInstigatorData,
     TickData,
     TickStatus,
+    freeze_time,
     serializable_error_info_from_exc_info,
 )
 from clickstream_assets_tests.databases import environment, free_port, fresh_database
@@ -409,9 +410,17 @@ def change_freshness(shop: Shop, asset: str, before: FreshnessState, after: Fres
     )
 
 
+def report_at(shop: Shop, hours_ago: float, asset: str, **metadata: Any) -> None:
+    """An asset was brought up to date so long ago."""
+    with freeze_time(datetime.now(UTC) - timedelta(hours=hours_ago)):
+        materialize(shop.instance, asset, **metadata)
+
+
 def test_an_asset_that_is_overdue_is_told_until_it_is_up_to_date(shop: Shop):
-    shop.run("nightly")
-    materialize(shop.instance, "events", dirty_days=["2024-05-01"])
+    report_at(shop, 3, "sessions")
+    report_at(shop, 2, "events", dirty_days=["2024-05-01"])
+    # What follows does not begin the wait anew.
+    report_at(shop, 0.1, "events", dirty_days=["2024-05-01"])
     change_freshness(shop, "sessions", FreshnessState.PASS, FreshnessState.WARN)
     shop.look()
     assert shop.mails.mails == []
@@ -426,27 +435,44 @@ def test_an_asset_that_is_overdue_is_told_until_it_is_up_to_date(shop: Shop):
 
 
 def test_an_asset_that_has_nothing_to_do_is_not_overdue(shop: Shop):
-    materialize(shop.instance, "events", dirty_days=["2024-05-01"])
-    shop.run("nightly")
+    report_at(shop, 9, "events", dirty_days=["2024-05-01"])
+    report_at(shop, 8, "sessions")
     # Records that repeat others, as the last ones before the night.
-    materialize(shop.instance, "events", dirty_days=[])
+    report_at(shop, 7, "events", dirty_days=[])
     change_freshness(shop, "sessions", FreshnessState.PASS, FreshnessState.FAIL)
     shop.look()
     assert shop.mails.mails == []
 
 
+def test_nothing_is_overdue_at_the_first_event_after_a_quiet_night(shop: Shop):
+    report_at(shop, 8, "sessions")
+    change_freshness(shop, "sessions", FreshnessState.PASS, FreshnessState.FAIL)
+    report_at(shop, 0.1, "events", dirty_days=["2024-05-01"])
+    shop.look()
+    assert shop.mails.mails == []
+
+
 def test_ingest_is_overdue_while_records_wait(shop: Shop, kafka: Settings, monkeypatch: pytest.MonkeyPatch):
-    topic = new_topic(kafka)
+    topic = new_topic(kafka, partitions=2)
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka.kafka_bootstrap_servers)
     monkeypatch.setenv("KAFKA_TOPIC", topic.kafka_topic)
-    send(topic, {0: [b"{}", b"{}"]})
-    materialize(shop.instance, "raw_events", offsets={"0": 2})
+    two_hours_ago = datetime.now(UTC) - timedelta(hours=2)
+    send(topic, {0: [b"{}", b"{}"]}, sent_at=two_hours_ago)
+    report_at(shop, 9, "raw_events", offsets={"0": 2})
     change_freshness(shop, "raw_events", FreshnessState.PASS, FreshnessState.FAIL)
     shop.look()
     assert shop.mails.mails == []
-    send(topic, {0: [b"{}"]})
+    send(topic, {1: [b"{}"]})
+    shop.look()
+    assert shop.mails.mails == []
+    send(topic, {0: [b"{}"]}, sent_at=two_hours_ago)
     shop.look()
     assert shop.subjects() == ["[clickstream] asset raw_events is overdue"]
+    # What is not known while nobody can ask Kafka neither ends an incident nor opens one.
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("KAFKA_TIMEOUT_SECONDS", "1")
+    shop.look()
+    assert len(shop.mails.mails) == 1
 
 
 def test_a_stream_that_stands_still_is_told_until_it_goes_on(

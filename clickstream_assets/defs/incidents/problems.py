@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -23,6 +22,7 @@ from clickstream_assets.defs.dagster_private import (
     UNFINISHED,
     WILL_RETRY_TAG,
     ErrorInfo,
+    freshness_seconds,
     freshness_states,
     last_evaluation,
     newest_ticks,
@@ -30,11 +30,18 @@ from clickstream_assets.defs.dagster_private import (
 )
 from clickstream_assets.defs.incidents.record import Problem, Severity
 from clickstream_assets.defs.jobs import ingest, refresh, stream
-from clickstream_assets.defs.runs import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, metadata_value
+from clickstream_assets.defs.runs import (
+    FIRST_WAIT_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    end_of,
+    failures_in_a_row,
+    metadata_value,
+    under_way,
+)
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 from clickstream_assets.silences import Kind
-from clickstream_assets.stores.kafka.topic import Offsets, Topic
+from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.streaming.outages import standing_still
 from clickstream_assets.streaming.progress import progress_of
 
@@ -44,7 +51,6 @@ RETRY_SECONDS = 6 * FIRST_WAIT_SECONDS
 """They have begun again within this time after the first failure."""
 REMEMBERED_SECONDS = 24 * 3600
 """A failed run that a person started is a problem for so long: no later run is known to make up for it."""
-_RUNS_READ = 10
 _RUNS_BY_HAND_READ = 100
 _NAMES_SHOWN = 3
 _REPORTS_READ = 500
@@ -97,19 +103,13 @@ def _failed_runs(look: Look) -> Iterator[Problem]:
 
 def _failed_job(look: Look, job: str) -> Iterator[Problem]:
     """Find whether a job's last run failed: for good, and not only until its sensor asks for it again."""
-    records = look.instance.get_run_records(RunsFilter(job_name=job), limit=_RUNS_READ)
-    ended = [record for record in records if record.dagster_run.is_finished]
-    failures = 0
-    for record in ended:
-        if record.dagster_run.status != DagsterRunStatus.FAILURE:
-            break
-        failures += 1
-    if not failures:
+    failed = failures_in_a_row(look.instance, job)
+    if not failed:
         return
-    newest, first = ended[0], ended[failures - 1]
-    waits = job in RUN_AGAIN and time.time() - _end_of(newest) < RETRY_SECONDS
+    failures, newest = len(failed), failed[0]
+    waits = job in RUN_AGAIN and time.time() - end_of(newest) < RETRY_SECONDS
     is_retried = newest.dagster_run.tags.get(WILL_RETRY_TAG) == "true" or (
-        failures == 1 and (waits or len(ended) < len(records))
+        failures == 1 and (waits or under_way(look.instance, job) is not None)
     )
     run_id = newest.dagster_run.run_id
     yield Problem(
@@ -121,7 +121,7 @@ def _failed_job(look: Look, job: str) -> Iterator[Problem]:
         if job in RUN_AGAIN
         else "It is not run again before its next time, unless you do it from its page.",
         path=f"/runs/{run_id}",
-        since=_end_of(first),
+        since=end_of(failed[-1]),
         is_settled=not is_retried,
     )
 
@@ -130,7 +130,7 @@ def _runs_by_hand(look: Look) -> Iterator[Problem]:
     """Find failed runs of assets that a person chose, such as a backfill."""
     failed = RunsFilter(job_name=ASSET_JOB, statuses=[DagsterRunStatus.FAILURE])
     for record in look.instance.get_run_records(failed, limit=_RUNS_BY_HAND_READ):
-        run, end = record.dagster_run, _end_of(record)
+        run, end = record.dagster_run, end_of(record)
         if time.time() - end > REMEMBERED_SECONDS or run.tags.get(WILL_RETRY_TAG) == "true":
             continue
         assets = sorted(key.to_user_string() for key in run.asset_selection or ())
@@ -146,10 +146,6 @@ def _runs_by_hand(look: Look) -> Iterator[Problem]:
             since=end,
             has_end=False,
         )
-
-
-def _end_of(record: dg.RunRecord) -> float:
-    return record.end_time or record.create_timestamp.timestamp()
 
 
 def _reason_of_run(instance: dg.DagsterInstance, run_id: str) -> str:
@@ -232,66 +228,71 @@ def _failed_sensors(look: Look) -> Iterator[Problem]:
 
 
 def _overdue_assets(look: Look) -> Iterator[Problem]:
-    """Find assets that are overdue and have something to do: where nothing new comes, as at night, nothing is wrong."""
+    """Find assets that something new has waited for longer than their policy allows.
+
+    Dagster's own state counts from the last time that an asset was made: after a quiet night it says of each, at the
+    first event, that it is overdue.
+    """
     keys = list(look.graph.materializable_asset_keys)
-
-    @cache
-    def available() -> Mapping[int, Offsets]:
-        return Topic(look.settings).offsets()
-
     for key, state in freshness_states(look.instance, keys).items():
-        if state.freshness_state != OVERDUE or look.graph.get(key).freshness_policy is None:
-            continue
+        policy = look.graph.get(key).freshness_policy
         newest = look.instance.get_latest_materialization_event(key)
-        if newest is None or not _is_behind(look, key, newest, available):
+        if state.freshness_state != OVERDUE or policy is None or newest is None:
+            continue
+        try:
+            since = _waiting_since(look, key, newest)
+        except ClickstreamError:
+            # Not known while Kafka is away, which is an incident of its own.
+            since, is_known = newest.timestamp, False
+        else:
+            is_known = True
+        if since is None or time.time() - since < freshness_seconds(policy):
             continue
         asset = key.to_user_string()
         yield Problem(
             kind=Kind.ASSET_OVERDUE,
             subject=asset,
             summary=f"asset {asset} is overdue",
-            reason=f"It was last brought up to date at {_minute(newest.timestamp)}: longer ago than its freshness "
-            "policy allows, and there is something new for it",
+            reason=f"It was last brought up to date at {_minute(newest.timestamp)}, and there has been something new "
+            f"for it since {_minute(since)}: longer than its freshness policy allows",
             advice="See whether its job runs, and whether its sensor or schedule is on.",
             path=_asset_path(key),
-            since=state.updated_at.timestamp(),
+            since=since,
+            is_settled=is_known,
         )
 
 
-def _is_behind(
-    look: Look, key: dg.AssetKey, newest: dg.EventLogEntry, available: Callable[[], Mapping[int, Offsets]]
-) -> bool:
-    """Return whether what an asset is made from has changed since it was made."""
-    for parent in look.graph.get(key).parent_keys - {key}:
-        if not look.graph.get(parent).is_materializable:
-            if _records_wait(look, key, newest, available):
-                return True
-        elif parent == _EVENTS:
-            # Records that repeat others, or are rejected, make no day dirty.
-            since = dg.AssetRecordsFilter(asset_key=parent, after_timestamp=newest.timestamp)
-            reports = look.instance.fetch_materializations(since, limit=_REPORTS_READ).records
-            if any(metadata_value(report.event_log_entry, "dirty_days") for report in reports):
-                return True
-        else:
-            made = look.instance.get_latest_materialization_event(parent)
-            if made and made.timestamp > newest.timestamp:
-                return True
-    return False
+def _waiting_since(look: Look, key: dg.AssetKey, newest: dg.EventLogEntry) -> float | None:
+    """Return since when there is something that an asset was not made from, seconds since 1970; None where nothing is.
+
+    Raises:
+        ClickstreamError: what the topic or the stream has cannot be asked.
+    """
+    waiting = [_news_of(look, key, parent, newest) for parent in look.graph.get(key).parent_keys - {key}]
+    return min((since for since in waiting if since is not None), default=None)
 
 
-def _records_wait(
-    look: Look, key: dg.AssetKey, newest: dg.EventLogEntry, available: Callable[[], Mapping[int, Offsets]]
-) -> bool:
-    """Return whether Kafka has records that an asset straight from it has not read; True where that is not known."""
-    try:
-        if key == _RAW_EVENTS:
-            read = {int(p): offset for p, offset in (metadata_value(newest, "offsets") or {}).items()}
-        else:
-            progress = progress_of(look.settings)
-            read = progress.offsets if progress else {}
-        return any(o.high > max(o.low, read.get(partition, o.low)) for partition, o in available().items())
-    except ClickstreamError:
-        return True
+def _news_of(look: Look, key: dg.AssetKey, parent: dg.AssetKey, newest: dg.EventLogEntry) -> float | None:
+    if not look.graph.get(parent).is_materializable:
+        first = Topic(look.settings).first_time(_read_up_to(look, key, newest))
+        return first.timestamp() if first else None
+    since = dg.AssetRecordsFilter(asset_key=parent, after_timestamp=newest.timestamp)
+    reports = look.instance.fetch_materializations(since, limit=_REPORTS_READ, ascending=True).records
+    times = (
+        report.timestamp
+        for report in reports
+        # Records that repeat others, or are rejected, make no day dirty.
+        if parent != _EVENTS or metadata_value(report.event_log_entry, "dirty_days")
+    )
+    return next(times, None)
+
+
+def _read_up_to(look: Look, key: dg.AssetKey, newest: dg.EventLogEntry) -> Mapping[int, int]:
+    """Return the offsets up to which an asset straight from Kafka has read, by partition."""
+    if key == _RAW_EVENTS:
+        return {int(p): offset for p, offset in (metadata_value(newest, "offsets") or {}).items()}
+    progress = progress_of(look.settings)
+    return progress.offsets if progress else {}
 
 
 def _minute(seconds: float) -> str:

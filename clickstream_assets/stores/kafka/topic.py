@@ -35,6 +35,8 @@ _POLL_MILLISECONDS = 100
 # From here on worker processes read. Two of them, on a busy machine, take two thirds to nine tenths of the time for
 # 300,000 records.
 _PARALLEL_RECORDS = 100_000
+# So many offsets may be marks of transactions, that are no records.
+_FIRST_RECORDS = 100
 # Most that one of Spark's tasks reads.
 _TASK_RECORDS = 200_000
 
@@ -240,6 +242,25 @@ class Topic:
             low = consumer.beginning_offsets(partitions, timeout_ms)
             high = consumer.end_offsets(partitions, timeout_ms)
             return {p.partition: Offsets(low[p], high[p]) for p in sorted(partitions)}
+
+    def first_time(self, start: Mapping[int, int]) -> datetime | None:
+        """Return when the first record came from some offsets on, where there is one.
+
+        Args:
+            start: per partition the offset; a partition that is not there is read from its lowest.
+
+        Raises:
+            TopicError: as `offsets`, or the records cannot be read.
+        """
+        ranges = [
+            OffsetRange(partition, first, min(held.high, first + _FIRST_RECORDS))
+            for partition, held in self.offsets().items()
+            if (first := max(held.low, start.get(partition, 0))) < held.high
+        ]
+        if not ranges:
+            return None
+        times = (time for rows in self.read_here(ranges, 0, self._batch_bytes) for time in rows["kafka_time"])
+        return min((time.as_py() for time in times), default=None)
 
     def id(self) -> UUID | None:
         """Ask for Kafka's id of the topic: one that is deleted and made anew has another. None before Kafka 2.8.
