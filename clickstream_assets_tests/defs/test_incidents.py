@@ -26,11 +26,13 @@ from typer.testing import CliRunner, Result
 from clickstream_assets.commands.app import app
 from clickstream_assets.defs.incidents.delivery import addresses, deliver
 from clickstream_assets.defs.incidents.keeping import keep, kept
-from clickstream_assets.defs.incidents.record import Record
+from clickstream_assets.defs.incidents.messages import subject
+from clickstream_assets.defs.incidents.record import Incident, Message, Problem, Record
 from clickstream_assets.defs.incidents.sensors import incidents
 from clickstream_assets.defs.steps import step
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings, load_settings
+from clickstream_assets.silences import Kind
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets_tests.dagster_private import (
     FreshnessState,
@@ -551,6 +553,23 @@ def test_many_at_once_are_one_message(shop: Shop):
     assert "And 10 more: run_failed:asset_" in text
     (posted,) = shop.posted()
     assert len(posted["opened"]) == 30
+
+
+def test_a_subject_says_once_what_is_over():
+    first, second, third = (
+        Incident(
+            id=name,
+            problem=Problem(
+                kind=Kind.RUN_FAILED, subject=name, summary=f"job {name} failed", reason="", path="/"
+            ),
+            since=0,
+        )
+        for name in ("a", "b", "c")
+    )
+    over = Message(id="1", created=0, resolved=[first, second])
+    assert subject(over) == "[clickstream] 2 incidents resolved: job a failed; job b failed"
+    both = Message(id="2", created=0, opened=[third], resolved=[first, second])
+    assert subject(both) == ("[clickstream] 3 incidents: job c failed; resolved: job a failed; job b failed")
 
 
 def test_a_receiver_that_is_away_keeps_nobody_waiting_and_gets_the_message_later(

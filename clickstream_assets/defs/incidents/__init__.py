@@ -1,1 +1,1 @@
-"""Incidents: what is wrong with the pipeline, found by a sensor and told to people."""
+"""Incidents: what is wrong with the pipeline, found by a sensor, of which people are notified."""

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 def addresses(settings: Settings) -> list[str]:
-    """Return the names of all that are told, as people may read them: without what a webhook's address keeps secret."""
+    """Return the names of all that are notified, as people may read them: without the secret in a webhook's address."""
     return [*map(_webhook_name, settings.incident_webhooks), *map(_mail_name, settings.incident_recipients)]
 
 
@@ -75,9 +75,9 @@ def deliver(settings: Settings, record: Record, save: Callable[[], None]) -> Non
                 wait = waits.wait_after(route.attempts, waits.DELIVERY)
                 route.next_attempt = time.time() + wait
                 route.last_error = str(error)
-                told = "incidents not told to %s (attempt %d): %s; next attempt in %.0f s"
+                failed = "no notification of incidents to %s (attempt %d): %s; next attempt in %.0f s"
                 is_ours = not isinstance(error, ClickstreamError)
-                _log.warning(told, name, route.attempts, error, wait, exc_info=is_ours)
+                _log.warning(failed, name, route.attempts, error, wait, exc_info=is_ours)
             else:
                 record.note_taken(name, time.time())
             save()

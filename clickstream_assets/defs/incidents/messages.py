@@ -19,10 +19,16 @@ TEST = "A test message: here you are told what is wrong with the pipeline"
 
 def subject(message: Message) -> str:
     """Return a line that says what happened."""
-    news = [i.problem.summary for i in message.opened]
-    news += [f"resolved: {i.problem.summary}" for i in message.resolved]
-    count = f"{len(news)} incidents: " if len(news) > 1 else ""
-    return f"[clickstream] {_short(count + '; '.join(news) if news else TEST, _SUBJECT_LENGTH)}"
+    opened, resolved = ("; ".join(_summaries(part)) for part in (message.opened, message.resolved))
+    news = "; ".join(filter(None, [opened, resolved and f"resolved: {resolved}"]))
+    number = len(message.opened) + len(message.resolved)
+    if number > 1:
+        news = f"{number} incidents{':' if opened else ''} {news}"
+    return f"[clickstream] {_short(news or TEST, _SUBJECT_LENGTH)}"
+
+
+def _summaries(incidents: Iterable[Incident]) -> list[str]:
+    return [incident.problem.summary for incident in incidents]
 
 
 def mail(message: Message, recipient: str, settings: Settings) -> EmailMessage:

@@ -90,7 +90,7 @@ def find_problems(look: Look) -> tuple[list[Problem], dict[Kind, Exception]]:
         try:
             problems += find(look)
         except Exception as error:
-            # The others are told all the same; the sensor fails with it afterwards.
+            # People are notified of the others all the same; the sensor fails with it afterwards.
             _log.exception("incidents of kind %s were not looked for", kind)
             unknown[kind] = error
     return problems, unknown

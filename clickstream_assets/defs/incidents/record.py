@@ -1,4 +1,4 @@
-"""The record of incidents: which are open, and what each address has been told.
+"""The record of incidents: which are open, and what each address was notified of.
 
 Pure state. The sensor `incidents` changes it, and keeps it in Dagster's storage: that is there whenever a sensor runs,
 also while the served tables' database is not.
@@ -23,7 +23,7 @@ MOST_KEPT = 1000
 
 LONGEST_REASON = 1000
 """Characters. The page has what is longer, as a stack is."""
-Told: TypeAlias = Literal["opened", "resolved"]
+Notified: TypeAlias = Literal["opened", "resolved"]
 
 
 class Severity(StrEnum):
@@ -52,7 +52,7 @@ class Problem(BaseModel, frozen=True):
     is_settled: bool = True
     """False while it is tried again: it opens no incident, and ends none."""
     has_end: bool = True
-    """False where nobody can know when it is over: it is told, and no more is said."""
+    """False where nobody can know when it is over: people are notified of it, and not of its end."""
 
     @property
     def name(self) -> str:
@@ -69,23 +69,23 @@ class Incident(BaseModel):
     gone_since: float | None = None
     """The problem was not there at the last look, and not since then."""
     is_announced: bool = False
-    """It has lasted long enough, without a silence, for people to be told."""
+    """It has lasted long enough, without a silence, for people to be notified."""
     ended: float | None = None
-    told: dict[str, Told] = {}
+    notified: dict[str, Notified] = {}
     """The last notification of it that each address has taken."""
 
     def announce(self, now: float, settings: Settings) -> None:
-        """Have people told, if it has lasted long enough and is not silenced."""
+        """Have people notified, if it has lasted long enough and is not silenced."""
         if now - self.since >= settings.incident_after_seconds:
             self.is_announced |= not is_silenced(self.problem, now, settings)
 
-    def untold(self, name: str) -> Told | None:
-        """Return what an address is still to be told of it."""
+    def unnotified(self, name: str) -> Notified | None:
+        """Return what an address is still to be notified of."""
         if not self.is_announced:
             return None
         if self.ended is None or not self.problem.has_end:
-            return None if name in self.told else "opened"
-        return None if self.told.get(name) == "resolved" else "resolved"
+            return None if name in self.notified else "opened"
+        return None if self.notified.get(name) == "resolved" else "resolved"
 
 
 class Message(BaseModel):
@@ -98,7 +98,7 @@ class Message(BaseModel):
 
 
 class Route(BaseModel):
-    """An address that is told, and how that goes."""
+    """An address that is notified, and how that goes."""
 
     pending: Message | None = None
     attempts: int = 0
@@ -147,11 +147,11 @@ class Record(BaseModel):
                 self.incidents.append(found)
 
     def use_routes(self, names: Collection[str]) -> None:
-        """Tell these addresses and no others."""
+        """Notify these addresses and no others."""
         self.routes = {name: self.routes.get(name, Route()) for name in names}
 
     def compose(self, now: float, settings: Settings) -> bool:
-        """Make a message for each address that has something to be told and has taken the last one.
+        """Make a message for each address that is to be notified of something and has taken the last one.
 
         Returns:
             Whether there is a new message.
@@ -161,8 +161,8 @@ class Record(BaseModel):
             if route.pending or now - route.last_taken < settings.incident_pause_seconds:
                 continue
             news = [i for i in self.incidents if not is_silenced(i.problem, now, settings)]
-            opened = [i for i in news if i.untold(name) == "opened"]
-            resolved = [i for i in news if i.untold(name) == "resolved"]
+            opened = [i for i in news if i.unnotified(name) == "opened"]
+            resolved = [i for i in news if i.unnotified(name) == "resolved"]
             if opened or resolved:
                 route.pending = Message(id=uuid4().hex, created=now, opened=opened, resolved=resolved)
                 is_new = True
@@ -174,21 +174,21 @@ class Record(BaseModel):
         assert message
         self.routes[name] = Route(last_taken=now)
         by_id = {incident.id: incident for incident in self.incidents}
-        said: dict[Told, list[Incident]] = {"opened": message.opened, "resolved": message.resolved}
+        said: dict[Notified, list[Incident]] = {"opened": message.opened, "resolved": message.resolved}
         for what, incidents in said.items():
             for incident in incidents:
                 if incident.id in by_id:
-                    by_id[incident.id].told[name] = what
+                    by_id[incident.id].notified[name] = what
 
     def forget_settled(self) -> None:
-        """Forget what is over and was told, or that nobody is to be told of."""
-        kept = [i for i in self.incidents if i.ended is None or any(map(i.untold, self.routes))]
+        """Forget what is over and everybody was notified of, or nobody is to be notified of."""
+        kept = [i for i in self.incidents if i.ended is None or any(map(i.unnotified, self.routes))]
         over = sorted((i for i in kept if i.ended is not None), key=lambda i: i.ended or 0)
         too_many = {i.id for i in over[: max(0, len(kept) - MOST_KEPT)]}
         self.incidents = [i for i in kept if i.id not in too_many]
 
 
 def is_silenced(problem: Problem, now: float, settings: Settings) -> bool:
-    """Return whether nobody is to be told of a problem now."""
+    """Return whether nobody is to be notified of a problem now."""
     moment = datetime.fromtimestamp(now, settings.incident_zone)
     return any(s.covers(problem.kind, problem.subject) and s.is_active(moment) for s in settings.silences)

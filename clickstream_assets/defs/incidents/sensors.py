@@ -1,4 +1,4 @@
-"""The sensor that finds incidents and has people told, each once."""
+"""The sensor that finds incidents and has people notified, of each once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _looking = threading.Lock()
     description="Finds what is wrong, and tells people by mail and webhook: that it is, and when it is over.",
 )
 def incidents(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Compare what is wrong now with the record of incidents, and send what somebody has not been told.
+    """Compare what is wrong now with the record of incidents, and send what somebody was not notified of.
 
     The record is no cursor, which would be kept only after the evaluation: a message is kept before it is sent, and
     that it was taken right after. Whatever ends the evaluation in between, the message is sent again under the same
@@ -56,7 +56,7 @@ def incidents(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 
 
 def _status(record: Record, now: float, settings: Settings) -> str:
-    """Return a line on what is open, and on whom it could not be told."""
+    """Return a line on what is open, and on whom could not be notified."""
     opened = [
         incident.problem.name + (" (silenced)" if is_silenced(incident.problem, now, settings) else "")
         for incident in record.open()
