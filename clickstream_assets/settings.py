@@ -159,6 +159,10 @@ class Settings(BaseSettings):
     (default: 1 January of the year before the first ingest, kept with the lake from then on, as is an earlier day that
     is set).
     """
+    shop_time_zone: str = "UTC"
+    """Time zone of the shop, such as Europe/Berlin. Times without an offset are in it, and days begin and end at its
+    midnights. A lake keeps the zone that it was begun with.
+    """
     max_clock_skew_seconds: int = Field(3600, ge=0)
     """Seconds by which an event's time may be ahead of its arrival in Kafka."""
     max_event_age_days: int | None = Field(None, ge=1)
@@ -168,7 +172,7 @@ class Settings(BaseSettings):
     session_gap_minutes: int = Field(30, ge=1, le=720)
     """Inactivity that ends a session, in minutes."""
     session_cut_at_midnight: bool = False
-    """End a session that goes on at midnight (UTC) there, and begin a new one."""
+    """End a session that goes on at midnight (of SHOP_TIME_ZONE) there, and begin a new one."""
     session_cut_at_campaign: bool = False
     """Begin a new session at a campaign other than the visit's last one."""
     bot_views_per_minute: int = Field(60, ge=1)
@@ -424,6 +428,15 @@ class Settings(BaseSettings):
                     "`echo whsec_$(openssl rand -base64 32)`"
                 )
         return self
+
+    @field_validator("shop_time_zone")
+    @classmethod
+    def _is_a_time_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("is no time zone; write one such as UTC or Europe/Berlin") from None
+        return name
 
     @model_validator(mode="after")
     def _incidents_have_a_way(self) -> Self:

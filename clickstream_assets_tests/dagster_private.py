@@ -33,6 +33,7 @@ from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 from dagster._daemon.sensor import MIN_INTERVAL_LOOP_TIME
 from dagster._grpc.client import DagsterGrpcClient
 from dagster._utils.error import serializable_error_info_from_exc_info
+from dagster._utils.schedules import schedule_execution_time_iterator
 from dagster._utils.warnings import BetaWarning, PreviewWarning, SupersessionWarning
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "create_run_for_test",
     "freeze_time",
     "monitor_started_run",
+    "schedule_execution_time_iterator",
     "serializable_error_info_from_exc_info",
     "tags",
 ]

@@ -22,6 +22,7 @@ from clickstream_assets.analytics.customers import orders as orders_of
 from clickstream_assets.analytics.measures import UNITS_SUM, in_money
 from clickstream_assets.analytics.persons import between, persons_events
 from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION
+from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
 from clickstream_assets.catalogue.units import MICROSECOND, MONEY_UNITS
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
@@ -39,8 +40,8 @@ def campaign_attribution(
     Args:
         events: EVENTS rows, at least of the days and of the lookback before them.
         sessions: SESSIONS rows, at least of the days and of the SESSION_DAYS before.
-        first: first UTC day.
-        last: last UTC day.
+        first: first day.
+        last: last day.
         lookback: time before an order in which touches count.
         gap: inactivity that ends a session.
 
@@ -144,13 +145,23 @@ def _shares(orders: DataFrame, reached: DataFrame) -> DataFrame:
     )
 
 
-def attributed_days(new_events: DataFrame, events: DataFrame, lookback: timedelta) -> DataFrame:
+def attributed_days(
+    new_events: DataFrame,
+    events: DataFrame,
+    lookback: timedelta,
+    first: date,
+    last: date,
+    clock: ShopClock = UTC_CLOCK,
+) -> DataFrame:
     """Return the days with orders that new events can have a part in.
 
     Args:
         new_events: `user_id`, `event_date` and `campaign` of the new events.
         events: EVENTS rows, at least of the purchases of the days that the new events reach.
-        lookback: time before an order in which touches count.
+        lookback: time before an order in which touches count; whole days.
+        first: first day of the new events.
+        last: last one.
+        clock: says when days begin.
 
     Returns:
         `event_date`, one row per day on which a user purchased soon enough after a campaign's touch.
@@ -164,6 +175,11 @@ def attributed_days(new_events: DataFrame, events: DataFrame, lookback: timedelt
     purchases = as_view(
         events.where(F.col("event_type") == "purchase").select("user_id", "event_date").distinct()
     )
-    later = F.datediff("event_date", "touched_date")
-    soon = (F.col("user_id") == F.col("touched_id")) & (later >= 0) & (later <= lookback.days)
+    day, touched_day = F.col("event_date"), F.col("touched_date")
+    begin, touched_until = (
+        clock.begin_column(F, its, first, last + lookback + timedelta(days=2))
+        for its in (day, F.date_add(touched_day, 1))
+    )
+    in_time = (day >= touched_day) & (begin - touched_until < lookback // MICROSECOND)
+    soon = (F.col("user_id") == F.col("touched_id")) & in_time
     return purchases.join(touched, on=soon, how="inner").select("event_date").distinct()

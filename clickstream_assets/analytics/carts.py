@@ -27,7 +27,9 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickstream_assets.catalogue import CART_DAYS, CARTS, TIMESTAMP
+from clickstream_assets.catalogue import CART_DAYS, CARTS
+from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
+from clickstream_assets.catalogue.table import DATE, TIMESTAMP
 from clickstream_assets.catalogue.units import DAY, EPOCH, HOUR, MICROSECOND, MINUTE, MONEY_UNITS, SECOND
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 from clickstream_assets.settings import Settings
@@ -35,17 +37,29 @@ from clickstream_assets.settings import Settings
 ADD, REMOVE, PURCHASE = CART_EVENTS = ("add_to_cart", "remove_from_cart", "purchase")
 """The events that change carts, in the order in which those of one moment count."""
 
-STATES = pa.schema([*CARTS.arrow, pa.field("ended_at", TIMESTAMP), pa.field("is_last", pa.bool_())])
-"""CARTS rows as they are in the end (`is_last`), and as they were while abandoned, until `ended_at`."""
+_DATED = ("opened", "abandoned", "purchased", "ended")
+STATES = pa.schema(
+    [
+        *CARTS.arrow,
+        pa.field("ended_at", TIMESTAMP),
+        *(pa.field(f"{name}_date", DATE) for name in _DATED),
+        pa.field("is_last", pa.bool_()),
+    ]
+)
+"""CARTS rows as they are in the end (`is_last`), and as they were while abandoned, until `ended_at`; with the days."""
 
 
 @dataclass(frozen=True)
 class CartRules:
-    """Times without activity after which carts are abandoned and over, in microseconds; `as_of` since 1970 in UTC."""
+    """Times without activity after which carts are abandoned and over, in microseconds; `as_of` since 1970.
+
+    `clock` says which days the times are of.
+    """
 
     as_of: int
     abandoned_after: int
     lifetime: int
+    clock: ShopClock = UTC_CLOCK
 
     @classmethod
     def of(cls, settings: Settings, as_of: datetime) -> Self:
@@ -54,6 +68,7 @@ class CartRules:
             as_of=(as_of - EPOCH) // MICROSECOND,
             abandoned_after=settings.cart_abandoned_after_hours * HOUR,
             lifetime=settings.cart_lifetime_days * DAY,
+            clock=ShopClock(settings.shop_time_zone),
         )
 
 
@@ -95,9 +110,14 @@ def carts(states: DataFrame) -> DataFrame:
 
 
 def abandonments(states: DataFrame) -> DataFrame:
-    """Return from when (`abandoned_at`) to when (`ended_at`, null: still) carts were abandoned, and their value."""
+    """Return from when (`abandoned_at`, `abandoned_date`) to when (`ended_…`, null: still) carts were abandoned.
+
+    And their `value`.
+    """
     F, _ = functions_of(states)
-    return states.where(F.col("state") == "abandoned").select("user_id", "abandoned_at", "ended_at", "value")
+    return states.where(F.col("state") == "abandoned").select(
+        "user_id", "abandoned_at", "abandoned_date", "ended_at", "ended_date", "value"
+    )
 
 
 def cart_days(states: DataFrame) -> DataFrame:
@@ -108,20 +128,20 @@ def cart_days(states: DataFrame) -> DataFrame:
     """
     F, _ = functions_of(states)
     is_last = F.col("is_last")
-    moments = {
-        "opened": F.when(is_last, F.col("opened_at")),
-        "abandoned": F.when(F.col("state") == "abandoned", F.col("abandoned_at")),
-        "purchased": F.when(is_last, F.col("purchased_at")),
+    days = {
+        "opened": F.when(is_last, F.col("opened_date")),
+        "abandoned": F.when(F.col("state") == "abandoned", F.col("abandoned_date")),
+        "purchased": F.when(is_last, F.col("purchased_date")),
     }
     happened = [
-        states.where(moment.isNotNull()).select(
-            F.to_date(moment).alias("report_date"),
-            *(F.lit(int(other == name)).alias(other) for other in moments),
+        states.where(day.isNotNull()).select(
+            day.alias("report_date"),
+            *(F.lit(int(other == name)).alias(other) for other in days),
         )
-        for name, moment in moments.items()
+        for name, day in days.items()
     ]
     by_day = as_view(happened[0].unionByName(happened[1]).unionByName(happened[2])).groupBy("report_date")
-    return by_day.agg(*(F.sum(name).cast("long").alias(name) for name in moments)).select(
+    return by_day.agg(*(F.sum(name).cast("long").alias(name) for name in days)).select(
         *CART_DAYS.column_names
     )
 
@@ -248,7 +268,7 @@ class _Cart:
         products = sorted({product_id for product_id, _ in lines})
         currencies = {line.currency for _, line in lines}
         to_purchase = None if self._purchased_at is None else self._purchased_at - self._opened_at
-        row = {
+        row: dict[str, Any] = {
             "cart_id": sha256(f"{self._user_id}|{self._opened_at}".encode()).hexdigest()[:32],
             "user_id": self._user_id,
             "state": state,
@@ -266,4 +286,7 @@ class _Cart:
             "ended_at": ended_at,
             "is_last": is_last,
         }
+        for name in _DATED:
+            moment = row[f"{name}_at"]
+            row[f"{name}_date"] = None if moment is None else self._rules.clock.day_number(moment)
         return tuple(row[name] for name in STATES.names)

@@ -6,7 +6,7 @@ no other. That reach has no end, so a fingerprint of each day's input says which
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 from clickstream_assets.analytics.carts import CART_EVENTS
 from clickstream_assets.analytics.measures import MONEY_SUM, amount, count, order_key, total
 from clickstream_assets.catalogue import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
+from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS, SCORES
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 
@@ -79,8 +80,8 @@ def customer_segments(
     left = as_view(
         abandonments.select(
             "user_id",
-            F.to_date("abandoned_at").alias("left_date"),
-            F.to_date("ended_at").alias("taken_up_date"),
+            F.col("abandoned_date").alias("left_date"),
+            F.col("ended_date").alias("taken_up_date"),
             "value",
         )
     )
@@ -161,7 +162,9 @@ def customer_segments(
     return named.withColumn("rfm_segment", segment).select(*CUSTOMER_SEGMENTS.column_names)
 
 
-def segment_days(engine: Engine, events: DataFrame, as_of: datetime, settings_text: str) -> pa.Table:
+def segment_days(
+    engine: Engine, events: DataFrame, as_of: datetime, settings_text: str, clock: ShopClock = UTC_CLOCK
+) -> pa.Table:
     """Fingerprint the input of each day's snapshot, by which a later run finds the first day that has changed.
 
     Args:
@@ -169,6 +172,7 @@ def segment_days(engine: Engine, events: DataFrame, as_of: datetime, settings_te
         events: EVENTS rows, without bots.
         as_of: time of the newest event; its day is the last, and that of the first cart event the first.
         settings_text: the settings that the snapshots depend on.
+        clock: says when days begin.
 
     Returns:
         CUSTOMER_SEGMENT_DAYS rows, in order.
@@ -185,7 +189,7 @@ def segment_days(engine: Engine, events: DataFrame, as_of: datetime, settings_te
     known: dict[date, dict[str, Any]] = {
         row["event_date"]: row for row in engine.to_arrow(of_days).to_pylist()
     }
-    last = as_of.date()
+    last = clock.day_of(as_of)
     first = min(known, default=last + timedelta(days=1))
     rows = []
     for day in (first + timedelta(days=offset) for offset in range((last - first).days + 1)):
@@ -193,7 +197,7 @@ def segment_days(engine: Engine, events: DataFrame, as_of: datetime, settings_te
         rows.append(
             {
                 "report_date": day,
-                "as_of": min(as_of, datetime.combine(day + timedelta(days=1), time.min, UTC)),
+                "as_of": min(as_of, clock.begin(day + timedelta(days=1))),
                 "events": row["events"],
                 "fingerprint": sha256(f"{settings_text}|{row['ids_hash']}".encode()).hexdigest()[:32],
             }

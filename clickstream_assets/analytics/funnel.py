@@ -9,7 +9,8 @@ from clickstream_assets.analytics.measures import count, flag, percent, rows_of
 from clickstream_assets.analytics.persons import persons_events
 from clickstream_assets.analytics.products import NO_CATEGORY
 from clickstream_assets.catalogue import FUNNEL, FUNNEL_STEPS
-from clickstream_assets.catalogue.units import DAY, MICROSECOND
+from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
+from clickstream_assets.catalogue.units import MICROSECOND
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 FUNNEL_DAYS_AFTER = 1
@@ -25,6 +26,7 @@ def funnel(
     first: date,
     last: date,
     window: timedelta,
+    clock: ShopClock = UTC_CLOCK,
 ) -> DataFrame:
     """Follow the users who viewed on a day through the steps.
 
@@ -41,21 +43,23 @@ def funnel(
         sessions: SESSIONS rows, of at least these days, the SESSION_DAYS before and the FUNNEL_DAYS_AFTER.
         segments: USER_SEGMENTS rows, of at least these days.
         customers: CUSTOMER_SEGMENTS rows, of at least the days before these.
-        first: first UTC day.
-        last: last UTC day.
-        window: time from a view to the last step, at most a day.
+        first: first day.
+        last: last day.
+        window: time from a view to the last step, at most 12 hours.
+        clock: says when days begin.
 
     Returns:
         FUNNEL rows: three per day and group that has viewers.
     """
     latest = last + timedelta(days=FUNNEL_DAYS_AFTER)
-    steps = _steps(persons_events(events, sessions, first, latest), first, last, window)
+    steps = _steps(persons_events(events, sessions, first, latest), first, last, window, clock)
     return _as_rows(_counted(_reached(steps, window), segments, customers))
 
 
-def _steps(events: DataFrame, first: date, last: date, window: timedelta) -> DataFrame:
+def _steps(events: DataFrame, first: date, last: date, window: timedelta, clock: ShopClock) -> DataFrame:
     """Return the steps of each day, its own and those soon after its midnight; each overall and in its category."""
     F, _ = functions_of(events)
+    midnight = clock.begin_column(F, F.col("event_date"), first, last + timedelta(days=FUNNEL_DAYS_AFTER))
     steps = as_view(
         events.where(F.col("event_type").isin(*FUNNEL_STEPS)).select(
             "event_date",
@@ -63,11 +67,12 @@ def _steps(events: DataFrame, first: date, last: date, window: timedelta) -> Dat
             "event_type",
             F.coalesce(F.col("product_category"), F.lit(NO_CATEGORY)).alias("category"),
             F.unix_micros("event_time").alias("at"),
+            midnight.alias("midnight"),
             F.explode(F.array(F.lit(0), F.lit(1))).alias("days_back"),
         )
     )
     # A view in the day's last moment leaves just less than the window.
-    is_soon = F.col("at") % F.lit(DAY) < window // MICROSECOND
+    is_soon = F.col("at") - F.col("midnight") < window // MICROSECOND
     own = (F.col("days_back") == 0) & (F.col("event_date") <= F.lit(last))
     after = (F.col("days_back") == 1) & (F.col("event_date") > F.lit(first)) & is_soon
     counted = steps.where(own | (after & (F.col("event_type") != "view")))

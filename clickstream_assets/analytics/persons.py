@@ -46,8 +46,8 @@ def persons_events(events: DataFrame, sessions: DataFrame, first: date, last: da
     Args:
         events: EVENTS rows, of at least these days.
         sessions: SESSIONS rows, of at least these days and the SESSION_DAYS before.
-        first: first UTC day.
-        last: last UTC day.
+        first: first day.
+        last: last day.
     """
     # A bot's session can have begun on an earlier day than its events.
     around = between(sessions, "session_date", first - timedelta(days=SESSION_DAYS), last)

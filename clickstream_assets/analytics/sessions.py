@@ -1,10 +1,10 @@
 """Sessions: a user's events until they are inactive for longer than the gap.
 
-A session belongs to the UTC day on which it starts and is whole across midnight. What never ends is cut, at the
+A session belongs to the day on which it starts and is whole across midnight. What never ends is cut, at the
 first midnight that is a day or more after its start and at each one after, so that a day's sessions can be
 computed from the days around it, in any order, and never from all of history.
 
-Two further cuts can be asked for. At midnight: no session goes on into the next UTC day. At a campaign: an event
+Two further cuts can be asked for. At midnight: no session goes on into the next day. At a campaign: an event
 that carries a campaign other than the last one seen in the visit starts a new session, also where the visit had
 none so far; events without a campaign never cut. That is how Google's Universal Analytics cut sessions, at the end
 of the day and at each new campaign (Analytics Help, "How a web session is defined in Universal Analytics").
@@ -12,13 +12,14 @@ of the day and at each new campaign (Analytics Help, "How a web session is defin
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 from types import ModuleType
 from typing import Any
 
 from clickstream_assets.analytics.measures import amount, count, event_counts, flag, revenue, rows_of, total
 from clickstream_assets.catalogue import EVENT_COUNTS, SESSIONS
-from clickstream_assets.catalogue.units import DAY, EPOCH, MICROSECOND, MINUTE, SECOND
+from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
+from clickstream_assets.catalogue.units import DAY, MICROSECOND, MINUTE, SECOND
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 SESSION_DAYS = 2
@@ -27,18 +28,16 @@ before a day decide whether a session that goes on at its midnight is cut there.
 """
 
 
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time.min, UTC)
-
-
-def events_around(events: DataFrame, first: date, last: date, gap: timedelta) -> DataFrame:
+def events_around(
+    events: DataFrame, first: date, last: date, gap: timedelta, clock: ShopClock = UTC_CLOCK
+) -> DataFrame:
     """Return the events that can belong to, or decide about, a session that starts from `first` to `last`.
 
     Those are the events of these days, and of the days around them those of users who were active at the
     midnight in between.
     """
     F, _ = functions_of(events)
-    start, end = _midnight(first), _midnight(last + timedelta(days=1))
+    start, end = clock.begin(first), clock.begin(last + timedelta(days=1))
     day, moment = F.col("event_date"), F.col("event_time")
     # So many days before show whether a session that goes on at midnight has already lasted a day.
     earliest = first - timedelta(days=SESSION_DAYS)
@@ -79,17 +78,17 @@ def _cut(
         visits.select(
             *columns,
             lasts.alias("visit_us"),
-            F.lag("day").over(in_order).alias("day_before"),
+            F.lag("midnight_us").over(in_order).alias("midnight_before"),
             before.alias("seen_before"),
         )
     )
     cuts = F.lit(False)
     if midnight:
-        cuts = cuts | (F.col("day_before") < F.col("day"))
+        cuts = cuts | (F.col("midnight_before") < F.col("midnight_us"))
     if campaign:
         last_campaign = F.col("seen_before").getField("campaign")
         changes = last_campaign.isNull() | (last_campaign != F.col("campaign"))
-        cuts = cuts | (F.col("day_before").isNotNull() & F.col("campaign").isNotNull() & changes)
+        cuts = cuts | (F.col("midnight_before").isNotNull() & F.col("campaign").isNotNull() & changes)
     cut = as_view(marked.select(*columns, "visit_us", flag(F, cuts).alias("cuts")))
     return cut.select(*columns, "visit_us", F.sum("cuts").over(in_order).alias("part"))
 
@@ -103,16 +102,18 @@ def sessions(
     *,
     cut_at_midnight: bool = False,
     cut_at_campaign: bool = False,
+    clock: ShopClock = UTC_CLOCK,
 ) -> DataFrame:
     """Compute the sessions that start from day `first` to day `last`, both included.
 
     Args:
         events: EVENTS rows, of at least SESSION_DAYS before and one day after.
-        first: first UTC day.
-        last: last UTC day.
+        first: first day.
+        last: last day.
         gap: inactivity that a session survives; at most 12 hours.
         bot_views_per_minute: more views than this within 60 seconds are no person's.
-        cut_at_midnight: end sessions at midnight, UTC.
+        cut_at_midnight: end sessions at midnight.
+        clock: says when days begin.
         cut_at_campaign: begin a new session where the campaign changes.
 
     Returns:
@@ -123,6 +124,7 @@ def sessions(
         "user_id",
         "event_id",
         "event_type",
+        "event_date",
         "event_time",
         "event_us",
         "product_id",
@@ -132,7 +134,7 @@ def sessions(
         "client_id",
     ]
     rows = as_view(
-        events_around(events, first, last, gap)
+        events_around(events, first, last, gap, clock)
         .withColumn("event_us", F.unix_micros("event_time"))
         .withColumn("amount", amount(F))
         .withColumn("client_id", F.col("session_id"))
@@ -150,15 +152,22 @@ def sessions(
     )
 
     # Sorting is what costs, so a chain is known by its start: that is the latest start so far.
-    columns += ["number", "chain_us", "day"]
-    day = F.floor(F.col("event_us") / F.lit(DAY)).cast("long")
-    chains = as_view(
-        marked.select(*columns[:-2], F.max("starts_us").over(by_user).alias("chain_us"), day.alias("day"))
+    midnight = clock.begin_column(
+        F, F.col("event_date"), first - timedelta(days=SESSION_DAYS), last + timedelta(days=1)
     )
-    lasts_a_day = F.col("day") * F.lit(DAY) - F.col("chain_us") >= DAY
+    columns += ["number", "chain_us", "midnight_us"]
+    chains = as_view(
+        marked.select(
+            *columns[:-2],
+            F.max("starts_us").over(by_user).alias("chain_us"),
+            midnight.alias("midnight_us"),
+        )
+    )
+    lasts_a_day = F.col("midnight_us") - F.col("chain_us") >= DAY
     pieces = as_view(
         chains.select(
-            *columns, F.when(lasts_a_day, F.col("day")).otherwise(F.lit(0)).cast("long").alias("piece")
+            *columns,
+            F.when(lasts_a_day, F.col("midnight_us")).otherwise(F.lit(0)).cast("long").alias("piece"),
         )
     )
 
@@ -179,6 +188,7 @@ def sessions(
     paid = F.when(F.col("event_type") == "purchase", F.col("amount"))
     grouped = as_view(
         numbered.groupBy(*key).agg(
+            F.min("event_date").alias("session_date"),
             F.min("event_time").alias("start_time"),
             F.max("event_time").alias("end_time"),
             F.min("event_us").alias("start_us"),
@@ -206,8 +216,7 @@ def sessions(
         .when(F.col("too_fast") == 1, F.lit("view_rate"))
         .when(is_endless, F.lit("endless_session"))
     )
-    start, end = ((_midnight(day) - EPOCH) // MICROSECOND for day in (first, last + timedelta(days=1)))
-    starts_in_range = (F.col("start_us") >= start) & (F.col("start_us") < end)
+    starts_in_range = (F.col("session_date") >= F.lit(first)) & (F.col("session_date") <= F.lit(last))
     identity = [F.col("user_id"), F.col("start_us").cast("string")]
     if cut_at_campaign:
         # Only then can two sessions of a user start at the same moment.
@@ -220,7 +229,6 @@ def sessions(
     )
     computed = {
         "session_id": F.substring(F.sha2(F.concat_ws("|", *identity), 256), 1, 32),
-        "session_date": F.to_date("start_time"),
         "duration_seconds": F.floor((F.col("end_us") - F.col("start_us")) / F.lit(SECOND)).cast("long"),
         "is_bot": bot_reason.isNotNull(),
         "bot_reason": bot_reason,
@@ -230,7 +238,14 @@ def sessions(
     return rows_of(SESSIONS, grouped.where(starts_in_range), computed)
 
 
-def days_reached(new_events: DataFrame, events: DataFrame, gap: timedelta) -> DataFrame:
+def days_reached(
+    new_events: DataFrame,
+    events: DataFrame,
+    gap: timedelta,
+    first: date,
+    last: date,
+    clock: ShopClock = UTC_CLOCK,
+) -> DataFrame:
     """Return the days whose sessions new events can change.
 
     These are the day of each new event; the day before, where the user was active just before that midnight; and
@@ -240,24 +255,32 @@ def days_reached(new_events: DataFrame, events: DataFrame, gap: timedelta) -> Da
         new_events: `user_id` and `event_date` of the new events.
         events: EVENTS rows, at least of the days of the new events, and of those before and after them.
         gap: inactivity that a session survives.
+        first: first day of the new events.
+        last: last one.
+        clock: says when days begin.
 
     Returns:
         One row per day of new events: `event_date`, `day_before` and `days_after` (1 where those can change).
     """
     F, _ = functions_of(new_events)
     gap_us = gap // MICROSECOND
-    us_of_day = F.unix_micros("event_time") % F.lit(DAY)
+    us, day = F.unix_micros("event_time"), F.col("event_date")
+    begin, end = (
+        clock.begin_column(F, its, first - timedelta(days=1), last + timedelta(days=2))
+        for its in (day, F.date_add(day, 1))
+    )
     active = as_view(
         events.select(
             F.col("user_id").alias("active_id"),
-            F.col("event_date").alias("active_date"),
-            us_of_day.alias("at"),
-        ).where((F.col("at") >= DAY - gap_us) | (F.col("at") <= gap_us))
+            day.alias("active_date"),
+            (us - begin <= gap_us).alias("is_early"),
+            (end - us <= gap_us).alias("is_late"),
+        ).where(F.col("is_early") | F.col("is_late"))
     )
     distance = F.datediff("active_date", "event_date")
     near = (F.col("user_id") == F.col("active_id")) & ((distance == -1) | (distance == 1))
-    before = (distance == -1) & (F.col("at") >= DAY - gap_us)
-    after = (distance == 1) & (F.col("at") <= gap_us)
+    before = (distance == -1) & F.col("is_late")
+    after = (distance == 1) & F.col("is_early")
     return (
         new_events.select("user_id", "event_date")
         .distinct()
@@ -290,24 +313,25 @@ def _is_within(F: ModuleType) -> Any:
     )
 
 
-def spilled(events: DataFrame, sessions: DataFrame, first: date, last: date) -> DataFrame:
+def spilled(
+    events: DataFrame, sessions: DataFrame, first: date, last: date, clock: ShopClock = UTC_CLOCK
+) -> DataFrame:
     """Sum up the events of sessions that lie on days after the one on which the session began.
 
     Args:
         events: EVENTS rows, at least of the days and of the SESSION_DAYS after.
         sessions: SESSIONS rows.
-        first: first UTC day on which the sessions started.
+        first: first day on which the sessions started.
         last: last such day.
+        clock: says when days begin.
 
     Returns:
         session_date, event_date, events and revenue; one row per such pair of days.
     """
     F, _ = functions_of(events)
-    going_on = (
-        (F.col("session_date") >= F.lit(first))
-        & (F.col("session_date") <= F.lit(last))
-        & (F.to_date("end_time") > F.col("session_date"))
-    )
+    day = F.col("session_date")
+    next_day = clock.begin_column(F, F.date_add(day, 1), first, last + timedelta(days=1))
+    going_on = (day >= F.lit(first)) & (day <= F.lit(last)) & (F.unix_micros("end_time") >= next_day)
     long = as_view(sessions.where(going_on).select("session_date", *_span(F)))
     latest = last + timedelta(days=SESSION_DAYS)
     on_later_days = (F.col("event_date") > F.lit(first)) & (F.col("event_date") <= F.lit(latest))

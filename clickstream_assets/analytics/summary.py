@@ -32,8 +32,8 @@ def daily_summary(events: DataFrame, sessions: DataFrame, first: date, last: dat
     Args:
         events: EVENTS rows, of at least these days.
         sessions: SESSIONS rows, of at least these days and the SESSION_DAYS before.
-        first: first UTC day.
-        last: last UTC day.
+        first: first day.
+        last: last day.
 
     Returns:
         DAILY_SUMMARY rows, one per day that has events.

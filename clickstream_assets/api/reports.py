@@ -149,7 +149,7 @@ REPORT_SCHEMA = _object(
 
 
 class _Path(Schema):
-    date = Day(required=True, metadata={"description": "The UTC day"})
+    date = Day(required=True, metadata={"description": "The shop's day"})
 
 
 class _ReportQuery(QueryParameters):

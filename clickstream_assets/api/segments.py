@@ -60,7 +60,7 @@ def list_user_segments(asked: queries.Asked, user_id: str) -> dict[str, Any]:
 class SegmentCount(Schema):
     """The number of users in a segment."""
 
-    report_date = fields.Date(required=True, metadata={"description": "The UTC day"})
+    report_date = fields.Date(required=True, metadata={"description": "The shop's day"})
     kind = fields.String(
         required=True,
         validate=validators.OneOf(["activity", "rfm", "carts"]),
@@ -81,7 +81,7 @@ class DaySegments(Schema):
     """The answer: the segments of a day, or the users of one of them."""
 
     date = fields.Date(
-        required=True, allow_none=True, metadata={"description": "The UTC day; null if there is none yet"}
+        required=True, allow_none=True, metadata={"description": "The shop's day; null if there is none yet"}
     )
     segments = fields.List(
         fields.Nested(SegmentCount), metadata={"description": "Where no segment is asked for"}
@@ -94,7 +94,7 @@ class DaySegments(Schema):
     "/segments",
     DaySegments,
     parameters={
-        "date": Day(metadata={"description": "The UTC day; the newest one by default"}),
+        "date": Day(metadata={"description": "The shop's day; the newest one by default"}),
         "segment": Choice(
             *ACTIVITY_SEGMENTS,
             *RFM_SEGMENT_NAMES,

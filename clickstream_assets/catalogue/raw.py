@@ -67,7 +67,7 @@ RAW_EVENTS = Table(
 
 INGEST_RULES = Table(
     "ingest_rules",
-    "one ingest batch: the bounds that its records are checked against, as set when it was first classified",
+    "one ingest batch: what its records are read and checked by, as set when it was first classified",
     (
         Column("batch", LONG, "Number of the ingest batch"),
         Column("earliest", LONG, "Earliest time of an event, microseconds since 1970"),
@@ -76,6 +76,7 @@ INGEST_RULES = Table(
         Column(
             "max_age", LONG, "How far an event may be behind Kafka, microseconds; null is any", nullable=True
         ),
+        Column("time_zone", STRING, "SHOP_TIME_ZONE; null is UTC", nullable=True),
     ),
     key=("batch",),
 )
@@ -101,7 +102,7 @@ _EVENT = (
     Column("event_id", STRING, "The sender's id, or a hash of the canonical payload"),
     Column("event_type", STRING, ", ".join(EVENT_TYPES), values=EVENT_TYPES),
     Column("event_time", TIMESTAMP, "When it happened"),
-    Column("event_date", DATE, "UTC date of event_time"),
+    Column("event_date", DATE, "The shop's day of event_time"),
     *EVENT_FIELDS,
     Column("properties", STRING, "All other fields, as a JSON object", nullable=True),
     Column("is_bot", BOOL, "Whether the user agent is a known robot's; `sessions` labels more"),

@@ -25,7 +25,7 @@ from clickstream_assets.catalogue.table import (
 FUNNEL_STEPS = ("view", "add_to_cart", "purchase")
 FUNNEL_DIMENSIONS = ("overall", "category", "segment", "rfm")
 
-_DAY = Column("report_date", DATE, "The UTC day")
+_DAY = Column("report_date", DATE, "The shop's day")
 _LISTED_DAY = replace(_DAY, filter="date", range=True)
 
 PRODUCT_PERFORMANCE = Table(

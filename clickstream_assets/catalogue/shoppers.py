@@ -29,7 +29,7 @@ SESSIONS = Table(
     "one visit: a user's events with no gap longer than the inactivity gap",
     (
         Column("session_id", STRING, "Hash of user and start"),
-        Column("session_date", DATE, "UTC date of its start", filter="date", range=True),
+        Column("session_date", DATE, "The shop's day of its start", filter="date", range=True),
         Column("user_id", STRING, "The shopper", filter=True),
         Column("start_time", TIMESTAMP, "Time of the first event", sort=True),
         Column("end_time", TIMESTAMP, "Time of the last event"),
@@ -83,7 +83,7 @@ USER_SEGMENTS = Table(
     "user_segments",
     "one user on one day on which they were active",
     (
-        Column("report_date", DATE, "The UTC day", filter="date", range=True),
+        Column("report_date", DATE, "The shop's day", filter="date", range=True),
         Column("user_id", STRING, "The shopper"),
         Column(
             "segment",
@@ -154,7 +154,7 @@ CART_DAYS = Table(
     "cart_days",
     "one day on which something happened to some cart",
     (
-        Column("report_date", DATE, "The UTC day"),
+        Column("report_date", DATE, "The shop's day"),
         Column("opened", LONG, "Carts that were opened"),
         Column(
             "abandoned",
@@ -178,7 +178,7 @@ CUSTOMER_SEGMENTS = Table(
         Column(
             "report_date",
             DATE,
-            "The UTC day; all that happened up to its end counts",
+            "The shop's day; all that happened up to its end counts",
             filter="date",
             range=True,
         ),
@@ -225,7 +225,7 @@ CUSTOMER_SEGMENT_DAYS = Table(
     "customer_segment_days",
     "one day of customer_segments, and what it was computed from",
     (
-        Column("report_date", DATE, "The UTC day"),
+        Column("report_date", DATE, "The shop's day"),
         Column("as_of", TIMESTAMP, "Time up to which events count"),
         Column("events", LONG, "The day's cart and purchase events, without bots'"),
         Column("fingerprint", STRING, "Hash of these events' ids and of the settings"),
@@ -252,7 +252,7 @@ CAMPAIGN_ATTRIBUTION = Table(
     "campaign_attribution",
     "one campaign's share of one day's orders by one attribution model",
     (
-        Column("report_date", DATE, "The UTC day of the purchases", filter="date", range=True),
+        Column("report_date", DATE, "The shop's day of the purchases", filter="date", range=True),
         Column("model", STRING, "last_touch, first_touch or linear", values=ATTRIBUTION_MODELS, filter=True),
         Column("campaign", STRING, "The campaign; (direct) where no campaign reached the buyer", filter=True),
         Column("orders", MONEY_SUM, "Orders; the linear model has parts of orders"),

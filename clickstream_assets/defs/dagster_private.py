@@ -163,7 +163,7 @@ def last_evaluations(
 
 
 class ListedDays(dg.DailyPartitionsDefinition):
-    """UTC days, listed quickly: after each check over a range of days, Dagster lists all there ever were."""
+    """Days, listed quickly: after each check over a range of days, Dagster lists all there ever were."""
 
     def get_partition_keys(
         self, current_time: datetime | None = None, dynamic_partitions_store: Any = None

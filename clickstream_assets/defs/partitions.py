@@ -39,9 +39,10 @@ Range: TypeAlias = tuple[date, date]
 
 @cache
 def daily() -> dg.DailyPartitionsDefinition:
-    """UTC days by event time. Today is one of them: what is incomplete now is replaced when more arrives."""
-    first = start_date(load_settings())
-    return ListedDays(start_date=first.isoformat(), timezone="UTC", end_offset=1)
+    """The shop's days by event time. Today is one of them: what is incomplete now is replaced when more arrives."""
+    settings = load_settings()
+    first = start_date(settings)
+    return ListedDays(start_date=first.isoformat(), timezone=settings.shop_time_zone, end_offset=1)
 
 
 def _around(asset: str, before: int, after: int = 0) -> dg.AssetDep:

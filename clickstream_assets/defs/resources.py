@@ -13,6 +13,7 @@ from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.stores.postgres.publishing import Publication, publication
+from clickstream_assets.stores.time_zone import require_time_zone
 
 
 class SettingsResource(dg.ConfigurableResource):
@@ -62,8 +63,15 @@ class LakeResource(dg.ConfigurableResource):
     compute: ComputeResource
 
     def get(self) -> Lake:
-        """Return the lake that the settings name."""
-        return Lake(self.settings.get().lake, self.compute.engine())
+        """Return the lake that the settings name.
+
+        Raises:
+            InputError: it was begun with another SHOP_TIME_ZONE.
+        """
+        settings = self.settings.get()
+        lake = Lake(settings.lake, self.compute.engine())
+        require_time_zone(lake, settings)
+        return lake
 
 
 class PostgresResource(dg.ConfigurableResource):

@@ -1,7 +1,6 @@
 """Input of the assets on carts and customers: shoppers' cart events of all time, and the data's own clock."""
 
 from datetime import UTC, datetime, timedelta
-from math import ceil
 
 from clickstream_assets.analytics.carts import CART_EVENTS
 from clickstream_assets.analytics.sessions import without_bots
@@ -44,6 +43,6 @@ def newest_time(lake: Lake, events: Snapshot, rules: ValidationRules) -> datetim
     F, _ = functions_of(rows)
     # So far back can the newest be, as no event is further ahead of its arrival.
     ahead = timedelta(microseconds=rules.max_clock_skew)
-    since = max(days) - timedelta(days=ceil(ahead / timedelta(days=1)))
+    since = rules.clock.day_of(rules.clock.begin(max(days)) - ahead)
     newest = rows.where(F.col("event_date") >= F.lit(since)).agg(F.max(counted_time(F)).alias("newest"))
     return lake.engine.to_arrow(newest)["newest"][0].as_py().astimezone(UTC)

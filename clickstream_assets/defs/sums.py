@@ -12,6 +12,7 @@ import dagster as dg
 from clickstream_assets.analytics.measures import MONEY_SUM
 from clickstream_assets.analytics.sessions import spilled
 from clickstream_assets.catalogue import SESSIONS, Table
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.checks import SAMPLES
 from clickstream_assets.defs.partitions import Days
 from clickstream_assets.defs.scope import rows_of
@@ -64,7 +65,9 @@ def sums(
     }
 
 
-def sums_of_sessions(lake: Lake, events: DataFrame, days: Days | None, where: str | None = None) -> Sums:
+def sums_of_sessions(
+    lake: Lake, events: DataFrame, days: Days | None, clock: ShopClock, where: str | None = None
+) -> Sums:
     """Return `events` and `revenue` per day, as the sessions have them.
 
     What a session has after the midnight of its day is known from the events that lie within it.
@@ -73,6 +76,7 @@ def sums_of_sessions(lake: Lake, events: DataFrame, days: Days | None, where: st
         lake: where the sessions are.
         events: EVENTS rows, at least of the days and the two after.
         days: the days; None for all that sessions reach.
+        clock: says when days begin.
         where: an SQL condition on sessions.
     """
     there = lake.snapshot(SESSIONS).rows_by("session_date")
@@ -84,7 +88,9 @@ def sums_of_sessions(lake: Lake, events: DataFrame, days: Days | None, where: st
     found = sums(lake, SESSIONS, columns, begun, where)
     sessions = rows_of(lake, SESSIONS, begun)
     F, _ = functions_of(sessions)
-    moved = spilled(events, sessions.where(F.expr(where)) if where else sessions, begun.first, begun.last)
+    moved = spilled(
+        events, sessions.where(F.expr(where)) if where else sessions, begun.first, begun.last, clock
+    )
     for row in lake.engine.to_arrow(moved).to_pylist():
         into = found.setdefault(row["event_date"], {"events": 0, "revenue": Decimal(0)})
         for name in columns:

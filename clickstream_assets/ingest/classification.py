@@ -307,7 +307,8 @@ def _rules_of_batch(lake: Lake, batch: int, rules: ValidationRules) -> Validatio
     """Return the rules of a batch: these, unless an earlier run began it with others."""
     lake.append_rows(INGEST_RULES, pa.Table.from_pylist([{"batch": batch, **asdict(rules)}]), batch)
     (first,) = lake.rows_of_batch(INGEST_RULES, batch).drop_columns(["batch"]).to_pylist()
-    return ValidationRules(**first)
+    # Null in a lake from before there was a choice.
+    return ValidationRules(**{**first, "time_zone": first["time_zone"] or "UTC"})
 
 
 def counts_by_hour(lake: Lake, batch: int, first_batch: int = 1) -> list[dict[str, Any]]:

@@ -284,7 +284,7 @@ def _uci_event(row: Sequence[str]) -> _CsvEvent:
 
 
 def _uci_time(text: str) -> str:
-    """Return the shop's local time with no zone given, which the event contract takes for UTC.
+    """Return the shop's local time with no zone given, which is read by SHOP_TIME_ZONE.
 
     Copies of the data set have ISO 8601 times, or those of its first publication: month, day and year, 12/1/2010 8:26.
     """

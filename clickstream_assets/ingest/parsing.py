@@ -9,9 +9,9 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from hashlib import blake2b
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -31,6 +31,7 @@ from clickstream_assets.catalogue import (
     TYPES_WITHOUT_PRODUCT,
     Column,
 )
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.catalogue.units import DAY, EPOCH, MICROSECOND, SECOND
 from clickstream_assets.settings import Settings
 
@@ -57,22 +58,29 @@ _CENTS = Decimal("0.0001")
 
 @dataclass(frozen=True)
 class ValidationRules:
-    """Bounds that a valid event keeps; times in microseconds, `earliest` since 1970 in UTC."""
+    """Bounds that a valid event keeps, in microseconds, `earliest` since 1970; and the shop's time zone."""
 
     earliest: int
     max_clock_skew: int
     max_event_bytes: int
     max_age: int | None = None
+    time_zone: str = "UTC"
+
+    @cached_property
+    def clock(self) -> ShopClock:
+        """The clock that times without an offset are read by, and days."""
+        return ShopClock(self.time_zone)
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Take the bounds from the settings; without EVENTS_START_DATE no event is too early."""
-        start = datetime.combine(settings.events_start_date or date.min, time.min, UTC)
+        clock = ShopClock(settings.shop_time_zone)
         return cls(
-            earliest=(start - EPOCH) // MICROSECOND,
+            earliest=clock.begin_us(settings.events_start_date or date.min),
             max_clock_skew=settings.max_clock_skew_seconds * SECOND,
             max_event_bytes=settings.max_event_bytes,
             max_age=settings.max_event_age_days and settings.max_event_age_days * DAY,
+            time_zone=clock.zone,
         )
 
 
@@ -180,8 +188,8 @@ def _microseconds(name: str, value: str, kafka_time: int, rules: ValidationRules
         moment = datetime.fromisoformat(value) if len(value) > 10 else None
         if moment is None:
             raise Rejection(name, "not_iso_8601", value)
-        # Without an offset it is UTC.
-        since_epoch = (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment) - EPOCH
+        # Without an offset it is what the shop's clocks show.
+        since_epoch = (moment.replace(tzinfo=rules.clock.tzinfo) if moment.tzinfo is None else moment) - EPOCH
     except ValueError:
         raise Rejection(name, "not_iso_8601", value) from None
     return _in_bounds(name, value, since_epoch // MICROSECOND, kafka_time, rules)
@@ -348,6 +356,7 @@ def _usual_event(sent: Any, kafka_time: int, rules: ValidationRules) -> Event:
         event_type,
         event_id,
         event_time,
+        rules.clock.day_number(event_time),
         fields,
         None if text == b"null" else _properties(_decode(text), {}),
     )
@@ -399,11 +408,16 @@ def _any_event(value: bytes, kafka_time: int, rules: ValidationRules) -> Event:
     fields = [_FIELDS[name].read(name, given[name]) for name in _NAMES]
     # The fields that are left in the payload are unknown.
     properties = _properties(payload.pop("properties", None), payload)
-    return _event(event_type, event_id, event_time, fields, properties)
+    return _event(event_type, event_id, event_time, rules.clock.day_number(event_time), fields, properties)
 
 
 def _event(
-    sent_type: str, event_id: str | None, event_time: int, fields: list[Any], properties: str | None
+    sent_type: str,
+    event_id: str | None,
+    event_time: int,
+    event_date: int,
+    fields: list[Any],
+    properties: str | None,
 ) -> Event:
     """Make an event of its fields, in the order of EVENT_FIELDS."""
     event_type = _TYPE_AS_SENT.get(sent_type)
@@ -414,7 +428,7 @@ def _event(
     price, quantity, user_agent = fields[_PRICE], fields[_QUANTITY], fields[_USER_AGENT]
     if price is not None and quantity is not None and price * quantity >= MAX_AMOUNT:
         raise Rejection("price", "out_of_range", f"{price:f} times quantity {quantity}")
-    body = (event_type, event_time, event_time // DAY, *fields, properties)
+    body = (event_type, event_time, event_date, *fields, properties)
     # Canonical: field order, spelling of the type, zone of the time and writing of numbers do not matter. By name and
     # without nulls, so that a field which is added to the contract changes no hash of events that lack it.
     payload_hash = blake2b(_encoder.encode(_Body(*body)), digest_size=16).hexdigest()

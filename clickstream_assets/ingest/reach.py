@@ -17,6 +17,7 @@ from clickstream_assets.analytics.attribution import attributed_days
 from clickstream_assets.analytics.funnel import FUNNEL_DAYS_AFTER
 from clickstream_assets.analytics.sessions import SESSION_DAYS, days_reached
 from clickstream_assets.catalogue import EVENTS
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.engine import functions_of
 from clickstream_assets.reports.document import COMPARISONS
 from clickstream_assets.settings import Settings
@@ -48,14 +49,17 @@ def dirty_days(lake: Lake, after_batch: int, settings: Settings) -> list[date]:
         return []
     # Naming the days lets the engine skip the files of all others.
     around = sorted({day + timedelta(days=offset) for day in new_days for offset in (-1, 1)})
-    reached_per_day = engine.to_arrow(days_reached(new, events.where(F.col("event_date").isin(around)), gap))
+    first, last = min(new_days), max(new_days)
+    clock = ShopClock(settings.shop_time_zone)
+    nearby = events.where(F.col("event_date").isin(around))
+    reached_per_day = engine.to_arrow(days_reached(new, nearby, gap, first, last, clock))
     engine.release(new)
     days: set[date] = set()
     for row in reached_per_day.to_pylist():
-        first = -1 if row["day_before"] else 0
-        last = SESSION_DAYS if row["days_after"] else 0
-        days.update(row["event_date"] + timedelta(days=offset) for offset in range(first, last + 1))
-    reached = events.where(F.col("event_date").between(min(new_days), max(new_days) + lookback))
-    later = attributed_days(added, reached, lookback)
+        before = -1 if row["day_before"] else 0
+        after = SESSION_DAYS if row["days_after"] else 0
+        days.update(row["event_date"] + timedelta(days=offset) for offset in range(before, after + 1))
+    reached = events.where(F.col("event_date").between(first, last + lookback + timedelta(days=1)))
+    later = attributed_days(added, reached, lookback, first, last, clock)
     days.update(engine.to_arrow(later)["event_date"].to_pylist())
     return sorted(days)

@@ -100,7 +100,7 @@ def first_day(settings: Settings, events: Iterable[KeyedValue]) -> date | None:
         for _, value in events:
             with suppress(Rejection):
                 event: Any = parse_event(value, now, rules)
-                days.append((EPOCH + event.event_time * MICROSECOND).date())
+                days.append(rules.clock.day_of(EPOCH + event.event_time * MICROSECOND))
     days.sort()
     after_gaps = [later for day, later in pairwise(days[: len(days) // 100 + 1]) if later - day > _STRAY]
     return max([*days[:1], *after_gaps], default=None)

@@ -19,6 +19,7 @@ from clickstream_assets.catalogue import (
     USER_SEGMENTS,
     Table,
 )
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.reports.document import (
     COMPARISONS,
@@ -38,16 +39,22 @@ Rows: TypeAlias = Iterable[Mapping[str, Any]]
 
 
 def make_reports(
-    engine: Engine, read: Read, days: Collection[date], is_eventless: Callable[[date], bool], now: datetime
+    engine: Engine,
+    read: Read,
+    days: Collection[date],
+    is_eventless: Callable[[date], bool],
+    now: datetime,
+    clock: ShopClock,
 ) -> dict[date, Report]:
     """Make the reports of some days; all rows of these days' tables that reports name are collected at once.
 
     Args:
         engine: where the tables are.
         read: reads them.
-        days: UTC days.
+        days: the days.
         is_eventless: says of a day that is not before the first event of all whether it has no events.
         now: the current time, in UTC.
+        clock: says when a day is over.
     """
     first, last = min(days), max(days)
 
@@ -88,6 +95,7 @@ def make_reports(
             ),
             summaries,
             now,
+            clock,
         )
         for day in sorted(days)
     }
@@ -103,7 +111,7 @@ def input_hashes(
     compared with have no events changes with the first event of all.
 
     Args:
-        days: UTC days.
+        days: the days.
         customers: CUSTOMER_SEGMENT_DAYS rows, all of them.
         carts: CART_DAYS rows, at least those of the days.
         is_eventless: says of a day that is not before the first event of all whether it has no events.

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
 from clickstream_assets.catalogue.units import percent
 
 TOP_PRODUCTS = 5
@@ -61,7 +62,11 @@ class DayRows:
 
 
 def make_report(
-    day: date, rows: DayRows, summaries: Mapping[date, Row | None], generated_at: datetime
+    day: date,
+    rows: DayRows,
+    summaries: Mapping[date, Row | None],
+    generated_at: datetime,
+    clock: ShopClock = UTC_CLOCK,
 ) -> Report:
     """Make a day's report.
 
@@ -71,6 +76,7 @@ def make_report(
         summaries: DAILY_SUMMARY rows of the days that it is compared with; None for those without events. Where
             nothing is known of a day, it is not among them, and the report does not compare with it.
         generated_at: the current time, in UTC.
+        clock: says when the day is over.
     """
     figures = _figures(rows.summary)
     top = [row for row in sorted(rows.products, key=lambda row: row["rank"]) if row["view_count"]]
@@ -100,7 +106,7 @@ def make_report(
         "purchases": summary.get("purchases", 0),
         "buyer_rate": summary.get("buyer_rate", 0),
         "currencies": summary.get("currencies") or [],
-        "complete": generated_at >= datetime.combine(day + timedelta(days=1), time.min, UTC),
+        "complete": generated_at >= clock.begin(day + timedelta(days=1)),
         "bots": {"events": summary.get("bot_events", 0), "sessions": summary.get("bot_sessions", 0)},
         "funnel": _funnel(rows.funnel),
         "carts": dict(rows.carts) if rows.carts else None,

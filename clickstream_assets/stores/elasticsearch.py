@@ -1,4 +1,4 @@
-"""Elasticsearch: the live events, in an index per UTC day behind one alias; and what the alerts' index needs too.
+"""Elasticsearch: the live events, in an index per day behind one alias; and what the alerts' index needs too.
 
 An index of ours is called by the alias and a day; what others have put behind the alias is neither read nor written.
 One document per event id over all days: of the first record in Kafka's order, in whatever order and batches records

@@ -11,6 +11,7 @@ from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.errors import InputError
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, LakeConflictError
+from clickstream_assets.stores.time_zone import require_time_zone
 
 _MARK = "events_start_date"
 
@@ -29,7 +30,13 @@ def start_date(settings: Settings) -> date:
 
 
 def with_start_date(settings: Settings) -> Settings:
-    """Return the settings with the first day as EVENTS_START_DATE."""
+    """Return the settings with the first day as EVENTS_START_DATE.
+
+    Raises:
+        InputError: the lake was begun with another SHOP_TIME_ZONE.
+        LakeError: the lake cannot be read.
+    """
+    require_time_zone(Lake(settings.lake, DuckDBEngine(settings)), settings)
     return settings.model_copy(update={"events_start_date": start_date(settings)})
 
 

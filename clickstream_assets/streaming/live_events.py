@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickstream_assets.catalogue import LIVE_EVENTS, LONG, RECORD_KEY, REJECTED_EVENTS
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.engine import SparkEngine
 from clickstream_assets.engine.spark_private import QUERY_ID
 from clickstream_assets.ingest.parsing import ValidationRules
@@ -82,7 +83,7 @@ def drop_old_days(settings: Settings) -> None:
         return
     try:
         with closing(LiveEvents(settings, timeout=_LOOK_TIMEOUT_SECONDS)) as live:
-            dropped = live.drop_days(keep, datetime.now(UTC).date())
+            dropped = live.drop_days(keep, ShopClock(settings.shop_time_zone).today())
     except ElasticsearchError as error:
         # Nothing depends on it, and it is tried again: old days take space until then.
         _log.warning("live events older than LIVE_EVENTS_RETENTION_DAYS=%d stay for now: %s", keep, error)
@@ -202,7 +203,7 @@ def write_events(batches: Iterator[pa.RecordBatch], settings: Settings) -> Itera
     with closing(LiveEvents(settings)) as live:
         for events in valid_batches(batches, ValidationRules.of(settings), COLUMNS):
             firsts = _firsts(events)
-            kept = _kept(firsts, live, settings.live_events_retention_days)
+            kept = _kept(firsts, live, settings)
             documents = to_documents(kept)
             outcomes = live.write(documents)
             for number, outcome in enumerate(outcomes):
@@ -211,11 +212,12 @@ def write_events(batches: Iterator[pa.RecordBatch], settings: Settings) -> Itera
             yield _summary(documents, outcomes, too_old=firsts.num_rows - kept.num_rows)
 
 
-def _kept(events: pa.RecordBatch, live: LiveEvents, keep: int) -> pa.RecordBatch:
+def _kept(events: pa.RecordBatch, live: LiveEvents, settings: Settings) -> pa.RecordBatch:
     """Leave out events of days past their retention: each such day would be an index, of which a node bears 1,000."""
+    keep = settings.live_events_retention_days
     if not keep or not events.num_rows:
         return events
-    days, today = events.column("event_date"), datetime.now(UTC).date()
+    days, today = events.column("event_date"), ShopClock(settings.shop_time_zone).today()
     if pc.min(days).as_py() >= today - timedelta(days=keep):
         # Whatever the newest day is, these are kept: most batches need not ask.
         return events

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from clickstream_assets.catalogue import (
     RECORD_KEY,
     Table,
 )
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
@@ -150,7 +151,8 @@ def reconcile(settings: Settings, lake: Lake, days: int) -> Reconciliation:
             ),
         )
     streamed = lake.engine.from_arrow(windows)
-    events = _read_by_stream(lake, EVENTS, point, since - settings.window_duration)
+    first = ShopClock(settings.shop_time_zone).day_of(since - settings.window_duration)
+    events = _read_by_stream(lake, EVENTS, point, first)
     compared, different = _different_windows(lake, streamed, events, point.closed_until, since, settings)
     result = Reconciliation(compared=compared, closed_until=point.closed_until)
     if different:
@@ -229,16 +231,16 @@ def _different_windows(
     return number["windows"][0].as_py(), lake.engine.to_arrow(different).to_pylist()
 
 
-def _read_by_stream(lake: Lake, table: Table, point: _Point, since: datetime | None = None) -> DataFrame:
-    """Return the rows of a table whose records the stream had read."""
+def _read_by_stream(lake: Lake, table: Table, point: _Point, first: date | None = None) -> DataFrame:
+    """Return the rows of a table whose records the stream had read; of events from day `first` on."""
     rows = lake.read(table)
     F, _ = functions_of(rows)
     is_read = F.lit(False)
     for partition, offset in point.offsets.items():
         is_read = is_read | ((F.col("partition") == partition) & (F.col("offset") < offset))
-    if since is not None:
+    if first is not None:
         # The partition column first: it spares whole days.
-        rows = rows.where(F.col("event_date") >= F.lit(since.date()))
+        rows = rows.where(F.col("event_date") >= F.lit(first))
     return as_view(rows.where((F.col("topic") == point.topic) & is_read))
 
 

@@ -12,6 +12,7 @@ import msgspec
 import pyarrow as pa
 
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
+from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
 from clickstream_assets.engine import DataFrame, Engine
 from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
 from clickstream_assets.settings import Settings
@@ -58,8 +59,8 @@ def event(kind: str, time: str, user: str = "u", **more: Any) -> dict[str, Any]:
     return {"user_id": user, "event_time": at(time), "event_type": kind, **more}
 
 
-def event_table(events: Iterable[dict[str, Any]]) -> pa.Table:
-    """EVENTS rows from `user_id`, `event_time` and what else matters to a test."""
+def event_table(events: Iterable[dict[str, Any]], clock: ShopClock = UTC_CLOCK) -> pa.Table:
+    """EVENTS rows from `user_id`, `event_time` and what else matters to a test, of the days of a clock."""
     rows = []
     for number, event in enumerate(events):
         row: dict[str, Any] = dict.fromkeys(EVENTS.column_names)
@@ -76,7 +77,7 @@ def event_table(events: Iterable[dict[str, Any]]) -> pa.Table:
             "kafka_time": ARRIVED,
         }
         row |= event
-        row["event_date"] = row["event_time"].date()
+        row["event_date"] = clock.day_of(row["event_time"])
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=EVENTS.arrow)
 
@@ -108,3 +109,9 @@ def day(text: str) -> date:
 
 def money(text: str) -> Decimal:
     return Decimal(text).quantize(Decimal("0.0001"))
+
+
+def days_of(events: pa.Table) -> tuple[date, date]:
+    """The first and the last day of EVENTS rows."""
+    days = events["event_date"].to_pylist()
+    return min(days), max(days)

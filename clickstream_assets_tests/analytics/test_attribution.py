@@ -12,9 +12,10 @@ import pytest
 
 from clickstream_assets.analytics.attribution import attributed_days, campaign_attribution
 from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION, SESSIONS
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.engine import Engine
 from clickstream_assets_tests.analytics.days import FIRST, GAP, LAST, load, simulated_lines, table_of
-from clickstream_assets_tests.analytics.records import at, day, event_table
+from clickstream_assets_tests.analytics.records import at, day, days_of, event_table
 
 LOOKBACK = timedelta(days=30)
 DAY = timedelta(days=1)
@@ -236,7 +237,10 @@ def test_computing_the_attributed_days_again_brings_everything_up_to_date(duckdb
     known = attribute(engine, early, first, last)
     everything = attribute(engine, events, first, last)
     days = attributed_days(
-        engine.from_arrow(event_table(late)), engine.from_arrow(event_table(events)), LOOKBACK
+        engine.from_arrow(event_table(late)),
+        engine.from_arrow(event_table(events)),
+        LOOKBACK,
+        *days_of(event_table(late)),
     )
     again = set(engine.to_arrow(days)["event_date"].to_pylist())
     kept = {key: shares for key, shares in known.items() if key[0] not in again}
@@ -256,7 +260,21 @@ def test_attributed_days_are_those_of_the_users_purchases_within_the_lookback(en
     ]
     late = [touch("2024-05-10 10:00", "mail"), touch("2024-05-21 10:00", None, user="another")]
     days = attributed_days(
-        engine.from_arrow(event_table(late)), engine.from_arrow(event_table(events)), LOOKBACK
+        engine.from_arrow(event_table(late)),
+        engine.from_arrow(event_table(events)),
+        LOOKBACK,
+        *days_of(event_table(late)),
     )
     found = sorted(engine.to_arrow(days)["event_date"].to_pylist())
     assert found == [day("2024-05-10"), day("2024-05-20"), day("2024-06-09")]
+
+
+def test_a_lookback_over_a_day_of_23_hours_reaches_into_a_day_more(duckdb_engine: Engine):
+    clock = ShopClock("Europe/Berlin")
+    late = event_table([touch("2024-03-02 22:30", "mail")], clock)
+    orders = event_table([buy("2024-04-01 22:20", "1"), buy("2024-04-01 22:40", "1", user="v")], clock)
+    frames = (duckdb_engine.from_arrow(late), duckdb_engine.from_arrow(orders))
+    days = attributed_days(*frames, LOOKBACK, *days_of(late), clock)
+    # From 23:30 on 2 March to 00:20 on 2 April are 30 days, less ten minutes.
+    assert duckdb_engine.to_arrow(days)["event_date"].to_pylist() == [day("2024-04-02")]
+    assert clock.day_of(at("2024-03-02 22:30")) == day("2024-03-02")

@@ -6,23 +6,25 @@ import random
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from clickstream_assets.analytics.sessions import days_reached, sessions, spilled, without_bots
 from clickstream_assets.catalogue import SESSIONS
+from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
 from clickstream_assets.engine import Engine
 from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.analytics.days import visits_of
-from clickstream_assets_tests.analytics.records import at, day, event, event_table, money, rows_of
+from clickstream_assets_tests.analytics.records import at, day, days_of, event, event_table, money, rows_of
 
 GAP = timedelta(minutes=30)
 DAY = timedelta(days=1)
 
 
 def compute(
-    engine: Engine, events: list[dict], first: str, last: str, views: int = 60, **cuts: bool
+    engine: Engine, events: list[dict], first: str, last: str, views: int = 60, **cuts: Any
 ) -> list[dict]:
     df = sessions(engine.from_arrow(event_table(events)), day(first), day(last), GAP, views, **cuts)
     order = [("user_id", "ascending"), ("start_time", "ascending")]
@@ -33,8 +35,8 @@ def views(user: str, *times: str, **more) -> list[dict]:
     return [{"user_id": user, "event_time": at(time), **more} for time in times]
 
 
-def changed_days(engine: Engine, new: pa.Table, events: pa.Table) -> list[date]:
-    df = days_reached(engine.from_arrow(new), engine.from_arrow(events), GAP)
+def changed_days(engine: Engine, new: pa.Table, events: pa.Table, clock: ShopClock = UTC_CLOCK) -> list[date]:
+    df = days_reached(engine.from_arrow(new), engine.from_arrow(events), GAP, *days_of(new), clock)
     days = set()
     for row in engine.to_arrow(df).to_pylist():
         days.add(row["event_date"])
@@ -326,6 +328,20 @@ def test_days_reached_reach_over_midnight_only_where_somebody_was_active(engine:
         "2024-05-21",
         "2024-05-22",
     ]
+
+
+def test_the_midnights_that_days_reach_over_are_the_shops(engine: Engine):
+    clock = ShopClock("Europe/Berlin")
+    # The days around 31 March 2024, which begins at 23:00 UTC and ends at 22:00.
+    new = views("a", "2024-03-31 12:00") + views("b", "2024-03-31 12:00")
+    for near, reached in (
+        (views("a", "2024-03-30 22:40"), ["2024-03-30", "2024-03-31"]),
+        (views("b", "2024-03-31 22:20"), ["2024-03-31", "2024-04-01", "2024-04-02"]),
+        (views("a", "2024-03-30 22:20") + views("b", "2024-03-31 22:40"), ["2024-03-31"]),
+        (views("a", "2024-03-30 23:59") + views("b", "2024-04-01 00:01"), ["2024-03-31"]),
+    ):
+        days = changed_days(engine, event_table(new, clock), event_table(new + near, clock), clock)
+        assert [str(day) for day in days] == reached
 
 
 def test_events_in_a_bots_session_are_left_out_with_those_of_robots(engine: Engine):

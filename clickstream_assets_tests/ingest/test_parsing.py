@@ -3,6 +3,7 @@
 import random
 import re
 from collections import Counter
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from clickstream_assets.analytics.measures import revenue
 from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS
+from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.ingest.classification import Classified, classify
 from clickstream_assets.ingest.parsing import (
@@ -504,3 +506,36 @@ def test_conflict_says_which_record_came_first(engine: Engine):
     (conflict,) = engine.to_arrow(classified.conflicts).to_pylist()
     assert (conflict["offset"], conflict["first_offset"]) == (11, 10)
     assert conflict["first_payload_hash"] == parsed(VIEW).payload_hash != conflict["payload_hash"]
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "moment", "day"),
+    [
+        ("2024-03-30T23:30:00", "2024-03-30T22:30:00Z", "2024-03-30"),
+        ("2024-03-31 00:30:00", "2024-03-30T23:30:00Z", "2024-03-31"),
+        # Clocks pass over this time: it is read as if they had not been put forward yet.
+        ("2024-03-31T02:30:00", "2024-03-31T01:30:00Z", "2024-03-31"),
+        ("2024-04-01T00:00:00", "2024-03-31T22:00:00Z", "2024-04-01"),
+        # They show this one twice: it is the first.
+        ("2023-10-29T02:30:00", "2023-10-29T00:30:00Z", "2023-10-29"),
+        ("2023-10-29T23:59:59", "2023-10-29T22:59:59Z", "2023-10-29"),
+        # An offset wins, and so do seconds since 1970.
+        ("2024-03-31T23:30:00Z", "2024-03-31T23:30:00Z", "2024-04-01"),
+        ("2024-03-31T23:30:00-05:00", "2024-04-01T04:30:00Z", "2024-04-01"),
+        (1711924200, "2024-03-31T22:30:00Z", "2024-04-01"),
+    ],
+)
+def test_a_time_without_an_offset_and_the_day_are_those_of_the_shops_clock(timestamp, moment, day):
+    berlin = ValidationRules.of(Settings(_env_file=None, shop_time_zone="Europe/Berlin"))
+    event = parsed({**VIEW, "timestamp": timestamp}, berlin)
+    assert EPOCH + event.event_time * MICROSECOND == datetime.fromisoformat(moment)
+    assert EPOCH.date() + timedelta(days=event.event_date) == date.fromisoformat(day)
+
+
+def test_the_first_day_of_a_shop_begins_at_its_midnight():
+    rules = ValidationRules.of(
+        Settings(_env_file=None, shop_time_zone="America/New_York", events_start_date="2024-05-01")
+    )
+    assert parsed({**VIEW, "timestamp": "2024-05-01T04:00:00Z"}, rules)
+    with pytest.raises(Rejection, match="before_events_start_date"):
+        parsed({**VIEW, "timestamp": "2024-05-01T03:59:59Z"}, rules)

@@ -33,10 +33,11 @@ class Recomputation:
             `product_id`, `product_category`, `price`, `currency`, `quantity`, `order_id`, `campaign`, `user_agent`.
         first: first day that is reported on.
         last: last one.
+        zone: the shop's time zone.
     """
 
-    def __init__(self, raw: str, first: date, last: date) -> None:
-        self._duckdb = database()
+    def __init__(self, raw: str, first: date, last: date, zone: str = "UTC") -> None:
+        self._duckdb = database(zone)
         self._duckdb.execute(f"CREATE TABLE raw AS SELECT row_number() OVER () AS line, * FROM ({raw})")
         run_script(self._duckdb, "duplicates")
         create_expected(self._duckdb)

@@ -31,10 +31,10 @@ SCRIPTS = (
 """Names of the tables, each after those that its script reads."""
 
 
-def database(**config: str | int | bool) -> duckdb.DuckDBPyConnection:
-    """Return an empty DuckDB with two threads unless given, in which days are UTC's."""
+def database(zone: str = "UTC", **config: str | int | bool) -> duckdb.DuckDBPyConnection:
+    """Return an empty DuckDB with two threads unless given, in which days are those of a time zone."""
     connection = duckdb.connect(config={"threads": 2, **config})
-    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(f"SET TimeZone = '{zone}'")
     return connection
 
 

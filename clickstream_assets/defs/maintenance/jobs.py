@@ -8,7 +8,7 @@ from clickstream_assets.catalogue import TABLES
 from clickstream_assets.defs.jobs import ONE_AT_A_TIME
 from clickstream_assets.defs.plots import text_table
 from clickstream_assets.defs.steps import step
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.retention import delete_expired, update_old_copies
 
@@ -55,7 +55,7 @@ def lake_maintenance() -> None:
 nightly_maintenance = dg.ScheduleDefinition(
     job=lake_maintenance,
     cron_schedule="30 3 * * *",
-    execution_timezone="UTC",
+    execution_timezone=load_settings().shop_time_zone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Maintains the lake's tables at 03:30 UTC, after the report of the day before.",
+    description="Maintains the lake's tables at 03:30 of SHOP_TIME_ZONE, after the report of the day before.",
 )

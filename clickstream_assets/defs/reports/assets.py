@@ -22,6 +22,7 @@ from clickstream_assets.catalogue import (
     USER_SEGMENTS,
     Table,
 )
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.assets import FRESH_DAILY, ByDay, Metadata, in_postgres, table_asset
 from clickstream_assets.defs.partitions import (
     SESSIONS_AROUND,
@@ -107,7 +108,7 @@ def _plots(
 
 @table_asset(PRODUCT_PERFORMANCE, deps=["events", SESSIONS_BEFORE], is_daily=True)
 def product_performance(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
-    """One row per product and UTC day, ranked by views. No bots."""
+    """One row per product and day, ranked by views. No bots."""
     replace_days_of_persons(context, lake, PRODUCT_PERFORMANCE, compute_product_performance)
 
     def most_viewed(rows: list[dict]) -> dict[str, float]:
@@ -126,7 +127,7 @@ def product_performance(context: dg.AssetExecutionContext, lake: Lake) -> Metada
 
 @table_asset(CATEGORY_CONVERSION, deps=["events", SESSIONS_BEFORE], is_daily=True)
 def category_conversion(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
-    """One row per product category and UTC day: views, purchases and their rate. No bots."""
+    """One row per product category and day: views, purchases and their rate. No bots."""
     replace_days_of_persons(context, lake, CATEGORY_CONVERSION, compute_category_conversion)
     return _plots(
         context,
@@ -139,7 +140,7 @@ def category_conversion(context: dg.AssetExecutionContext, lake: Lake) -> Metada
 
 @table_asset(DAILY_SUMMARY, deps=["events", SESSIONS_BEFORE], is_daily=True)
 def daily_summary(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
-    """One row per UTC day with events: users, buyers, sessions, orders, revenue. Bots are counted apart.
+    """One row per day with events: users, buyers, sessions, orders, revenue. Bots are counted apart.
 
     A buyer is a user with a purchase that day, whatever they did before.
     """
@@ -182,6 +183,7 @@ def funnel(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
             first,
             last,
             timedelta(minutes=settings.funnel_window_minutes),
+            ShopClock(settings.shop_time_zone),
         ),
         more=days_of_outdated_reports(lake),
     )
@@ -216,14 +218,14 @@ def funnel(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
     is_daily=True,
     freshness_policy=FRESH_DAILY,
 )
-def daily_report(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
-    """One report per UTC day, as JSON; the API and the mail make text and HTML of it.
+def daily_report(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
+    """One report per day, as JSON; the API and the mail make text and HTML of it.
 
     The reports of other days that the run's days change are made again, where they exist: those that compare with
     them, and those whose carts and customer segments are no longer what they were made from.
     """
     days = days_of(context)
-    changed = update_reports(lake, days, datetime.now(UTC))
+    changed = update_reports(lake, days, datetime.now(UTC), ShopClock(settings.shop_time_zone))
     made = report_rows(lake, days.first, days.last)
     return {
         "changed_days": [day.isoformat() for day in changed],
@@ -242,7 +244,7 @@ class MailConfig(dg.Config):
 
     days: list[str] = Field(
         default=[],
-        description="Days whose reports are mailed, such as 2026-01-31 (default: the day before, in UTC).",
+        description="Days whose reports are mailed, such as 2026-01-31 (default: the day before).",
     )
 
 
@@ -266,7 +268,7 @@ def report_mail(config: MailConfig, settings: Settings) -> Metadata:
     except ValueError as error:
         raise InputError(f"days={config.days}: {error}; write each as 2026-01-31") from None
     try:
-        asked = days or [datetime.now(UTC).date() - timedelta(days=1)]
+        asked = days or [ShopClock(settings.shop_time_zone).today() - timedelta(days=1)]
         reports = {day: published_report(settings, day) for day in asked}
     except NoReportError as error:
         if days:

@@ -22,7 +22,7 @@ from clickstream_assets.stores.lake import Lake
 # Campaigns of ATTRIBUTION_DAYS before count too; the events are not partitioned.
 @table_asset(CAMPAIGN_ATTRIBUTION, deps=["events", SESSIONS_BEFORE], is_daily=True)
 def campaign_attribution(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
-    """One row per UTC day, model and campaign: the orders and the revenue owed to it. No bots.
+    """One row per day, model and campaign: the orders and the revenue owed to it. No bots.
 
     Each model shares out the whole of a day's revenue; what is owed to no campaign is `(direct)`.
     """

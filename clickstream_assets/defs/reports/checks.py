@@ -13,10 +13,12 @@ from clickstream_assets.catalogue import (
     PRODUCT_PERFORMANCE,
     USER_SEGMENTS,
 )
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.checks import SAMPLES, table_check
 from clickstream_assets.defs.scope import rows_of, run_days, run_events
 from clickstream_assets.defs.sums import Sums, compared, sums, sums_of_sessions
 from clickstream_assets.engine import functions_of
+from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
 
@@ -63,14 +65,16 @@ def users_are_those_of_the_segments(
 
 @table_check(DAILY_SUMMARY, deps=["sessions"])
 def revenue_is_that_of_the_sessions(
-    context: dg.AssetCheckExecutionContext, lake: Lake
+    context: dg.AssetCheckExecutionContext, settings: Settings, lake: Lake
 ) -> dg.AssetCheckResult:
     """A day's revenue is that of the sessions of persons, of which a session over midnight has a part on each day.
 
     Not blocking: the sessions of the days before may wait for being brought up to date themselves.
     """
     days = run_days(context)
-    of_sessions = sums_of_sessions(lake, run_events(context, lake), days, where="NOT is_bot")
+    of_sessions = sums_of_sessions(
+        lake, run_events(context, lake), days, ShopClock(settings.shop_time_zone), where="NOT is_bot"
+    )
     expected = {day: {"revenue": figures["revenue"]} for day, figures in of_sessions.items()}
     of_days = sums(lake, DAILY_SUMMARY, {"revenue": "revenue"}, days)
     return compared(expected, of_days, severity=dg.AssetCheckSeverity.WARN)

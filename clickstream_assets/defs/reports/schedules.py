@@ -1,12 +1,16 @@
 """The schedule of the report: in the morning, for the day before."""
 
-from datetime import UTC, timedelta
+from datetime import timedelta
 
 import dagster as dg
 
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.jobs import ONE_AT_A_TIME
 from clickstream_assets.defs.partitions import Days, daily
 from clickstream_assets.defs.reports.assets import MailConfig, report_mail
+from clickstream_assets.settings import load_settings
+
+_CLOCK = ShopClock(load_settings().shop_time_zone)
 
 morning_report_job = dg.define_asset_job(
     "morning_report_job",
@@ -32,13 +36,14 @@ report_mail_job = dg.define_asset_job(
 @dg.schedule(
     job=morning_report_job,
     cron_schedule="0 2 * * *",
-    execution_timezone="UTC",
+    execution_timezone=_CLOCK.zone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Brings the tables and the report of the day before up to date at 02:00 UTC; then it is mailed.",
+    description="Brings the tables and the report of the day before up to date, at 02:00 by the shop's clock; then it "
+    "is mailed.",
 )
 def morning_report(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Ask for the day before."""
-    day = (context.scheduled_execution_time.astimezone(UTC).date() - timedelta(days=1)).isoformat()
+    day = (_CLOCK.day_of(context.scheduled_execution_time) - timedelta(days=1)).isoformat()
     if not daily().has_partition_key(day):
         return dg.SkipReason(f"{day} is before EVENTS_START_DATE")
     return dg.RunRequest(run_key=day, partition_key=day)

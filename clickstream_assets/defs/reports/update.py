@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.catalogue import CART_DAYS, CUSTOMER_SEGMENT_DAYS, DAILY_REPORT, EVENTS, Table
+from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.reports.build import input_hashes, make_reports
 from clickstream_assets.reports.document import COMPARISONS, Report, without_time
@@ -22,7 +23,9 @@ from clickstream_assets.stores.lake import Lake
 DAYS_AT_ONCE = 31
 
 
-def update_reports(lake: Lake, days: Iterable[date], now: datetime) -> list[date]:
+def update_reports(
+    lake: Lake, days: Iterable[date], now: datetime, clock: ShopClock = UTC_CLOCK
+) -> list[date]:
     """Make the reports of days, and again those of other days that have become wrong.
 
     These are the later days that compare with them, and those whose carts or customers are no longer what the report
@@ -32,8 +35,9 @@ def update_reports(lake: Lake, days: Iterable[date], now: datetime) -> list[date
 
     Args:
         lake: where the tables are; `daily_report` is replaced in one commit.
-        days: UTC days.
+        days: the days.
         now: the current time, in UTC.
+        clock: says when a day is over.
 
     Returns:
         The days whose reports are new or changed, in order.
@@ -53,7 +57,7 @@ def update_reports(lake: Lake, days: Iterable[date], now: datetime) -> list[date
     after = dict(before)
     changed = []
     for chunk in _chunks(remade, with_events):
-        reports = make_reports(lake.engine, partial(_read, lake), chunk, is_eventless, now)
+        reports = make_reports(lake.engine, partial(_read, lake), chunk, is_eventless, now, clock)
         for day, report in reports.items():
             there = before.get(day)
             if there and without_time(json.loads(there["report"])) == without_time(report):

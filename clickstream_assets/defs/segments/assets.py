@@ -35,7 +35,7 @@ ORDERS_PER_CHUNK = 5_000_000
 
 @table_asset(USER_SEGMENTS, deps=["events", SESSIONS_BEFORE], is_daily=True)
 def user_segments(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
-    """One row per user and UTC day: buyer (purchased that day) or window shopper. No bots."""
+    """One row per user and day: buyer (purchased that day) or window shopper. No bots."""
     replace_days_of_persons(context, lake, USER_SEGMENTS, compute_user_segments)
     users = counts_by_day(lake, USER_SEGMENTS, days_of(context), "segment")
     return {
@@ -66,7 +66,7 @@ def customer_segments(settings: Settings, lake: Lake) -> Metadata:
     events = engine.persist(cart_events_without_bots(lake, newest))
     settings_text = f"{settings.rfm_days} {rules.abandoned_after} {rules.lifetime}"
     before = engine.to_arrow(lake.read(CUSTOMER_SEGMENT_DAYS))
-    after = segment_days(engine, events, as_of, settings_text)
+    after = segment_days(engine, events, as_of, settings_text, rules.clock)
     changed = first_changed(before, after)
     if changed:
         last = max(*before["report_date"].to_pylist(), *after["report_date"].to_pylist(), changed)
@@ -89,13 +89,14 @@ def customer_segments(settings: Settings, lake: Lake) -> Metadata:
     engine.release(events)
     rows = lake.read(CUSTOMER_SEGMENTS)
     F, _ = functions_of(rows)
-    of_newest = rows.where((F.col("report_date") == F.lit(as_of.date())) & F.col("rfm_segment").isNotNull())
+    newest_day = rules.clock.day_of(as_of)
+    of_newest = rows.where((F.col("report_date") == F.lit(newest_day)) & F.col("rfm_segment").isNotNull())
     return {
         "as_of": dg.MetadataValue.timestamp(as_of),
         "events_batch": newest.batch,
         REPLACED_FROM: str(changed) if changed else NO_DAY,
         "customers_by_segment": bar_plot(
-            f"Customers by RFM segment, as of {as_of:%Y-%m-%d}",
+            f"Customers by RFM segment, as of {newest_day}",
             "customers with a purchase within RFM_DAYS",
             counts_by(lake, of_newest, "rfm_segment"),
         ),

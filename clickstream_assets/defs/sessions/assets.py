@@ -8,6 +8,7 @@ from clickstream_assets.analytics.carts import CartRules, cart_days, cart_states
 from clickstream_assets.analytics.carts import carts as final_carts
 from clickstream_assets.analytics.sessions import sessions as compute_sessions
 from clickstream_assets.catalogue import CART_DAYS, CARTS, EVENTS, SESSIONS
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.assets import URGENT, ByDay, Metadata, table_asset
 from clickstream_assets.defs.partitions import days_of, replace_days
 from clickstream_assets.defs.plots import bar_plot
@@ -37,6 +38,7 @@ def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) 
             settings.bot_views_per_minute,
             cut_at_midnight=settings.session_cut_at_midnight,
             cut_at_campaign=settings.session_cut_at_campaign,
+            clock=ShopClock(settings.shop_time_zone),
         )
 
     replace_days(context, lake, SESSIONS, compute)

@@ -5,15 +5,19 @@ import dagster as dg
 from clickstream_assets.analytics.measures import revenue
 from clickstream_assets.analytics.persons import within
 from clickstream_assets.catalogue import CARTS, EVENTS, SESSIONS
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.checks import SAMPLES, table_check
 from clickstream_assets.defs.scope import run_days, run_events
 from clickstream_assets.defs.sums import compared, sums_of_sessions
 from clickstream_assets.engine import as_view, functions_of
+from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
 
 @table_check(SESSIONS)
-def sessions_hold_all_events(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.AssetCheckResult:
+def sessions_hold_all_events(
+    context: dg.AssetCheckExecutionContext, settings: Settings, lake: Lake
+) -> dg.AssetCheckResult:
     """The events and the revenue of a day's sessions are those of the day's events; bots' too.
 
     Not blocking: the sessions of the days before may wait for being brought up to date themselves.
@@ -26,7 +30,7 @@ def sessions_hold_all_events(context: dg.AssetCheckExecutionContext, lake: Lake)
         F.count(F.lit(1)).cast("long").alias("events"), revenue(F).alias("revenue")
     )
     expected = {row.pop("event_date"): row for row in lake.engine.to_arrow(counted).to_pylist()}
-    actual = sums_of_sessions(lake, events, days)
+    actual = sums_of_sessions(lake, events, days, ShopClock(settings.shop_time_zone))
     return compared(expected, actual, severity=dg.AssetCheckSeverity.WARN)
 
 

@@ -15,7 +15,7 @@ from clickstream_assets.streaming.status import metadata
 def live_events(context: dg.AssetExecutionContext, settings: Settings) -> Metadata | None:
     """Valid events in Elasticsearch, one document per event id: the first record of an id, straight from Kafka.
 
-    An index per UTC day behind one alias. What Elasticsearch refuses is in rejected_events.
+    An index per day behind one alias. What Elasticsearch refuses is in rejected_events.
     """
     try:
         status = run_live_events(settings, lambda: streaming_session(settings))

@@ -3,7 +3,7 @@
 INSERT INTO expected.customer_segment_days BY NAME
 SELECT
     day::DATE AS report_date,
-    least(day + INTERVAL 1 DAY, (SELECT max(event_time)::TIMESTAMP FROM events))::TIMESTAMPTZ AS as_of,
+    least((day + INTERVAL 1 DAY)::TIMESTAMPTZ, (SELECT max(event_time) FROM events)) AS as_of,
     (SELECT count(*) FROM persons WHERE event_date = day::DATE
         AND event_type IN ('add_to_cart', 'remove_from_cart', 'purchase')) AS events,
     '' AS fingerprint

@@ -12,6 +12,8 @@ SELECT
     *,
     event_time::DATE AS event_date,
     epoch_us(event_time) AS us,
+    -- Its day's midnight, by the clocks of the time zone that is set.
+    epoch_us(date_trunc('day', event_time)) AS midnight,
     (price * coalesce(quantity, 1))::DECIMAL(18, 4) AS amount,
     CASE
         WHEN order_id IS NOT NULL THEN 'order|' || order_id

@@ -3,7 +3,13 @@
 
 CREATE TABLE funnel_steps AS
 WITH steps AS (
-    SELECT event_date AS report_date, coalesce(product_category, 'unknown') AS category, user_id, event_type, us
+    SELECT
+        event_date AS report_date,
+        coalesce(product_category, 'unknown') AS category,
+        user_id,
+        event_type,
+        us,
+        midnight
     FROM persons
     WHERE event_type IN ('view', 'add_to_cart', 'purchase')
 ),
@@ -13,11 +19,11 @@ with_next_day AS (
     UNION ALL
     SELECT * REPLACE (report_date - 1 AS report_date)
     FROM steps
-    WHERE event_type <> 'view' AND us % 86400000000 < 3600000000
+    WHERE event_type <> 'view' AND us - midnight < 3600000000
 )
-SELECT * EXCLUDE (category), 'overall' AS dimension, 'all' AS value FROM with_next_day
+SELECT * EXCLUDE (category, midnight), 'overall' AS dimension, 'all' AS value FROM with_next_day
 UNION ALL
-SELECT * EXCLUDE (category), 'category', category FROM with_next_day;
+SELECT * EXCLUDE (category, midnight), 'category', category FROM with_next_day;
 
 INSERT INTO expected.funnel BY NAME
 WITH views AS (FROM funnel_steps WHERE event_type = 'view'),

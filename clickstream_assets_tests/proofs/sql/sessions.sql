@@ -23,7 +23,7 @@ chained AS (
 visits AS (
     SELECT
         user_id,
-        CASE WHEN us // 86400000000 * 86400000000 - chain_at >= 86400000000 THEN us // 86400000000 END AS piece,
+        CASE WHEN midnight - chain_at >= 86400000000 THEN midnight END AS piece,
         min(us) AS start_us,
         max(us) AS end_us,
         count(*) AS total_events,
@@ -41,7 +41,7 @@ visits AS (
             WHEN bool_or(is_robot) THEN 'user_agent'
             -- A pause that ends a session is longer than a minute; a midnight that cuts one is not.
             WHEN bool_or(us - sixty_views_ago < 60000000
-                AND (piece IS NULL OR us // 86400000000 = sixty_views_ago // 86400000000)) THEN 'view_rate'
+                AND (piece IS NULL OR midnight <= sixty_views_ago)) THEN 'view_rate'
             WHEN piece IS NOT NULL OR end_us - start_us >= 86400000000 THEN 'endless_session'
         END AS bot_reason,
         arg_min(campaign, number) AS campaign,
