@@ -1,5 +1,6 @@
 """The API under gunicorn: its worker processes, and what they are told."""
 
+import errno
 import logging
 import os
 import resource
@@ -16,6 +17,7 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from clickstream_assets.api import access_log
 from clickstream_assets.api.worker import Worker
 from clickstream_assets.errors import ClickstreamError
+from clickstream_assets.holders import holder
 from clickstream_assets.settings import Settings
 
 # Connections to PostgreSQL and Elasticsearch, files of metrics, logs.
@@ -61,9 +63,12 @@ def _listen(settings: Settings) -> socket.socket:
         family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server(address, family=family, backlog=128)
     except OSError as error:
+        reason = error.strerror
+        if error.errno == errno.EADDRINUSE:
+            reason = f"{os.strerror(error.errno)} by {holder(settings.api_port)}"
         raise ServerError(
             f"The API cannot listen on API_HOST={settings.api_host} API_PORT={settings.api_port}: "
-            f"{error.strerror}; stop what listens there, or set API_PORT to a free port"
+            f"{reason}; stop what listens there, or set API_PORT to a free port"
         ) from None
 
 

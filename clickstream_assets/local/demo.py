@@ -27,11 +27,12 @@ from clickstream_assets import catalogue
 from clickstream_assets.engine import DuckDBEngine, functions_of
 from clickstream_assets.errors import LocalStackError
 from clickstream_assets.files import writing
+from clickstream_assets.holders import holder
 from clickstream_assets.ingest.files import EventFile
 from clickstream_assets.ingest.replay import first_day, run_replay
 from clickstream_assets.local.children import Child, running
 from clickstream_assets.local.keeper import Keeper
-from clickstream_assets.local.ports import LOOPBACK, Listener, PortsTakenError, free_port, holder, is_others
+from clickstream_assets.local.ports import LOOPBACK, Listener, PortsTakenError, free_port, is_others
 from clickstream_assets.local.postgres import Postgres
 from clickstream_assets.local.server import Server
 from clickstream_assets.local.sights import Addresses, Sight, further, sights

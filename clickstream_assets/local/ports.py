@@ -1,16 +1,14 @@
-"""Ports: choosing free ones, seeing to it that ours are free before anything starts, and naming who has one."""
+"""Ports: choosing free ones, and seeing to it that ours are free before anything starts."""
 
 import errno
 import socket
 from collections.abc import Collection, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from clickstream_assets.errors import LocalStackError
-from clickstream_assets.local.state import STATE_FILE
+from clickstream_assets.holders import holder, listens
 
 LOOPBACK = "127.0.0.1"
 
@@ -108,43 +106,10 @@ def is_others(port: int, pid: int) -> bool:
         return True
     for member in family:
         try:
-            if _listens(member, port):
+            if listens(member, port):
                 return False
         except psutil.AccessDenied:
             return False
         except psutil.NoSuchProcess:
             continue
     return True
-
-
-def holder(port: int) -> str:
-    """Name the process that listens on a port, if the caller may see it: `process 123 (nginx)`.
-
-    Of a process of ours, also its home.
-    """
-    for process in psutil.process_iter(["name"]):
-        # Other users' processes are not shown to everybody, and some end meanwhile.
-        with suppress(psutil.Error):
-            if _listens(process, port):
-                home = _home_of(process)
-                of_ours = f" of the clickstream_assets that runs in {home}" if home else ""
-                return f"process {process.pid} ({process.info['name']}){of_ours}"
-    return "another program, which is not yours to see"
-
-
-def _listens(process: psutil.Process, port: int) -> bool:
-    return any(
-        connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-        for connection in process.net_connections(kind="tcp")
-    )
-
-
-def _home_of(process: psutil.Process) -> Path | None:
-    """Return the home that a process works for, if it is one of ours and the caller may see it."""
-    with suppress(psutil.Error):
-        folder = Path(process.cwd())
-        # A server works in a folder of its home; the others have the home in their environment.
-        named = process.environ().get("CLICKSTREAM_HOME")
-        homes = [*folder.parents, *([folder / named] if named else [])]
-        return next((home for home in homes if (home / STATE_FILE).exists()), None)
-    return None

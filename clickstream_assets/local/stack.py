@@ -16,15 +16,16 @@ from clickstream_assets.engine.jars import elasticsearch_home, fetch_jars, kafka
 from clickstream_assets.engine.java import find_java
 from clickstream_assets.errors import LocalStackError
 from clickstream_assets.files import NO_SPACE, Progress, exclusive, full_disk, silent, writing
+from clickstream_assets.holders import STATE_FILE, holder
 from clickstream_assets.local import processes
 from clickstream_assets.local.elasticsearch import Elasticsearch
 from clickstream_assets.local.env_file import update_env_file
 from clickstream_assets.local.identity import server_identity
 from clickstream_assets.local.kafka import Kafka
-from clickstream_assets.local.ports import LOOPBACK, Listener, free_port, holder, is_others, require_free
+from clickstream_assets.local.ports import LOOPBACK, Listener, free_port, is_others, require_free
 from clickstream_assets.local.postgres import OWNER, Postgres, installed_programs
 from clickstream_assets.local.server import Server, Tools, last_lines
-from clickstream_assets.local.state import STATE_FILE, ServerState, StateFile
+from clickstream_assets.local.state import ServerState, StateFile
 from clickstream_assets.settings import Settings
 
 START_TIMEOUT_SECONDS = 120

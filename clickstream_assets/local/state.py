@@ -12,8 +12,6 @@ from clickstream_assets.errors import LocalStackError
 from clickstream_assets.files import write_private
 from clickstream_assets.local.processes import find
 
-STATE_FILE = "stack.json"
-"""The file that makes a folder a home."""
 _RESTORE = "restore it, or remove the whole folder to start afresh"
 
 

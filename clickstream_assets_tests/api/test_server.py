@@ -1,3 +1,4 @@
+import os
 import socket
 import subprocess
 import threading
@@ -66,7 +67,7 @@ def test_taken_port_is_named(settings: Settings) -> None:
         )
     assert failed.returncode == 1
     assert f"API_PORT={port}" in failed.stderr
-    assert "Address already in use" in failed.stderr
+    assert f"Address already in use by process {os.getpid()} (" in failed.stderr
     assert "Traceback" not in failed.stderr
 
 

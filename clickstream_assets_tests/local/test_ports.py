@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from clickstream_assets.holders import holder
 from clickstream_assets.local.ports import (
     LOOPBACK,
     Listener,
     PortsTakenError,
     accepts_connections,
     free_port,
-    holder,
     is_free,
     is_others,
     require_free,
