@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 import pytest
 import requests
 import yaml
@@ -25,6 +23,7 @@ from clickstream_assets_tests.api.test_metrics import scraped
 from clickstream_assets_tests.api.test_server import served
 from clickstream_assets_tests.databases import free_port
 from clickstream_assets_tests.deploy.monitoring import PROMETHEUS, RULES, path_of
+from clickstream_assets_tests.outages import OUTAGES, outage
 from clickstream_assets_tests.streaming.streams import Shop, new_shop
 from clickstream_assets_tests.streaming.test_process import QUICK, running, traffic, wait_until
 
@@ -140,48 +139,24 @@ def monitored() -> Iterator[Monitored]:
             stack.down()
 
 
-def processes_of(stack: Stack, title: str) -> list[psutil.Process]:
-    """A server's process and those that it has started."""
-    (pid,) = [server.pid for server in stack.status() if server.title == title]
-    assert pid
-    process = psutil.Process(pid)
-    return [process, *process.children(recursive=True)]
-
-
 @pytest.mark.parametrize("title", CONCERNED)
-@pytest.mark.parametrize("how", ["killed", "hung"])
+@pytest.mark.parametrize("how", OUTAGES)
 def test_a_server_that_is_gone_or_hangs_is_seen_in_the_metrics_and_so_is_its_return(
     monitored: Monitored, title: str, how: str
 ):
-    number = {"killed": signal.SIGKILL, "hung": signal.SIGSTOP}[how]
     wait_until(lambda: not monitored.failing(), monitored.log)
-    stopped = processes_of(monitored.stack, title)
-    for process in stopped:
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
-    try:
+    with outage(monitored.stack, title, how):
         seen = monitored.seconds_until(lambda: monitored.failing() >= CONCERNED[title])
         assert monitored.failing() == CONCERNED[title]
-    finally:
-        for process in stopped:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGCONT)
-        began = time.monotonic()
-        monitored.stack.up()
-        started = time.monotonic() - began
     gone = monitored.seconds_until(lambda: not monitored.failing())
-    print(
-        f"{title} {how}: failing after {seen} s; up again in {started:.1f} s, and not failing {gone} s after that"
-    )
+    print(f"{title} {how}: failing after {seen} s, and not failing {gone} s after it was back")
     # It is said to be half a minute, on a machine that has time for it.
     assert seen < 60
 
 
 def test_alertmanager_has_an_alert_while_kafka_is_away(monitored: Monitored):
     wait_until(lambda: not monitored.failing() and not monitored.firing(), monitored.log)
-    (kafka, *_) = processes_of(monitored.stack, "Kafka")
-    kafka.kill()
-    fired = monitored.seconds_until(lambda: monitored.firing() == STREAMS)
-    monitored.stack.up()
+    with outage(monitored.stack, "Kafka", "killed"):
+        fired = monitored.seconds_until(lambda: monitored.firing() == STREAMS)
     resolved = monitored.seconds_until(lambda: not monitored.firing())
     print(f"Kafka killed: alerts fire after {fired} s, and are resolved {resolved} s after Kafka is healthy")
