@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from benchmarks.measure import say, temporary_home
 from clickstream_assets.analytics.carts import STATES as CART_STATES
-from clickstream_assets.analytics.customers import customer_segments, orders
+from clickstream_assets.analytics.customers import customer_segments, orders, refunds
 from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.sessions import sessions
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
@@ -101,14 +101,16 @@ def on_engine(engine: Engine, lake: Lake, first: date, last: date) -> dict[str, 
     def events() -> DataFrame:
         return lake.read(EVENTS)
 
-    columns = ("user_id", "abandoned_at", "ended_at", "value")
+    columns = ("user_id", "abandoned_date", "ended_date", "value")
     no_carts = engine.from_arrow(pa.schema([CART_STATES.field(name) for name in columns]).empty_table())
     last_day = engine.from_arrow(pa.table({"report_date": [last]}))
 
     return {
         "sessions": timed(lambda: rows(sessions(events(), first, last, GAP, 60))),
         "user_segments": timed(lambda: rows(user_segments(events()))),
-        "rfm": timed(lambda: rows(customer_segments(orders(events()), no_carts, last_day, 365))),
+        "rfm": timed(
+            lambda: rows(customer_segments(orders(events()), refunds(events()), no_carts, last_day, 365))
+        ),
         "interactions": timed(lambda: rows(interactions(events()))),
         "product_totals": timed(lambda: rows(rank_products(interactions(events())))),
     }

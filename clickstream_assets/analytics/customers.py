@@ -19,6 +19,8 @@ from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS, SCORES
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 
+CUSTOMER_EVENTS = (*CART_EVENTS, "refund")
+"""The events that customers are made from."""
 ABANDONED_CART_DAYS = 30
 """Days for which an abandoned cart is worth a reminder."""
 
@@ -49,8 +51,24 @@ def orders(events: DataFrame) -> DataFrame:
     )
 
 
+def refunds(events: DataFrame) -> DataFrame:
+    """Sum up refunds per user and day.
+
+    Args:
+        events: EVENTS rows, without bots.
+
+    Returns:
+        user_id, refund_date and amount.
+    """
+    F, _ = functions_of(events)
+    lines = events.where(F.col("event_type") == "refund").select(
+        "user_id", F.col("event_date").alias("refund_date"), amount(F).alias("refunded")
+    )
+    return as_view(lines).groupBy("user_id", "refund_date").agg(total(F, "refunded").alias("amount"))
+
+
 def customer_segments(
-    orders: DataFrame, abandonments: DataFrame, days: DataFrame, rfm_days: int
+    orders: DataFrame, refunds: DataFrame, abandonments: DataFrame, days: DataFrame, rfm_days: int
 ) -> DataFrame:
     """Describe the customers as of the end of each of some days.
 
@@ -59,6 +77,7 @@ def customer_segments(
 
     Args:
         orders: rows of `orders`.
+        refunds: rows of `refunds`.
         abandonments: rows of `carts.abandonments`.
         days: `report_date` of the days.
         rfm_days: days that orders count for, the day itself included.
@@ -74,6 +93,18 @@ def customer_segments(
         "order_key",
         "order_date",
         "amount",
+        F.lit(0).cast(MONEY_SUM).alias("refunded"),
+        F.lit(0).alias("carts"),
+        F.lit(0).cast(MONEY_SUM).alias("cart_value"),
+    )
+    refund_age = F.datediff("report_date", "refund_date")
+    returned = refunds.join(days, on=(refund_age >= 0) & (refund_age < rfm_days), how="inner").select(
+        "report_date",
+        "user_id",
+        F.lit(None).cast("string").alias("order_key"),
+        F.lit(None).cast("date").alias("order_date"),
+        F.lit(0).cast(MONEY_SUM).alias("amount"),
+        F.col("amount").alias("refunded"),
         F.lit(0).alias("carts"),
         F.lit(0).cast(MONEY_SUM).alias("cart_value"),
     )
@@ -94,25 +125,30 @@ def customer_segments(
         F.lit(None).cast("string").alias("order_key"),
         F.lit(None).cast("date").alias("order_date"),
         F.lit(0).cast(MONEY_SUM).alias("amount"),
+        F.lit(0).cast(MONEY_SUM).alias("refunded"),
         F.lit(1).alias("carts"),
         F.col("value").alias("cart_value"),
     )
     customers = as_view(
-        as_view(bought.unionByName(abandoned))
+        as_view(bought.unionByName(returned).unionByName(abandoned))
         .groupBy("report_date", "user_id")
         .agg(
             F.max("order_date").alias("last_order_date"),
             F.countDistinct("order_key").cast("long").alias("frequency"),
             F.sum("amount").cast(MONEY_SUM).alias("monetary"),
+            F.sum("refunded").cast(MONEY_SUM).alias("refunds"),
             F.sum("carts").cast("long").alias("abandoned_carts"),
             F.sum("cart_value").cast(MONEY_SUM).alias("abandoned_value"),
         )
         .withColumn("recency_days", F.datediff("report_date", "last_order_date").cast("long"))
+        .withColumn("net_monetary", (F.col("monetary") - F.col("refunds")).cast(MONEY_SUM))
         .withColumn("is_buyer", F.col("frequency") > 0)
+        # A refund of an older purchase makes nobody a customer again.
+        .where(F.col("is_buyer") | (F.col("abandoned_carts") > 0))
     )
 
     among = Window.partitionBy("report_date", "is_buyer")
-    measures = {"r_score": "recency_days", "f_score": "frequency", "m_score": "monetary"}
+    measures = {"r_score": "recency_days", "f_score": "frequency", "m_score": "net_monetary"}
     worst_first = {
         score: F.col(measure).desc() if score == "r_score" else F.col(measure)
         for score, measure in measures.items()
@@ -170,7 +206,8 @@ def segment_days(
     Args:
         engine: computes `events`.
         events: EVENTS rows, without bots.
-        as_of: time of the newest event; its day is the last, and that of the first cart event the first.
+        as_of: time of the newest event; its day is the last, and that of the first of CUSTOMER_EVENTS the
+            first.
         settings_text: the settings that the snapshots depend on.
         clock: says when days begin.
 
@@ -179,7 +216,7 @@ def segment_days(
     """
     F, _ = functions_of(events)
     of_days = (
-        events.where(F.col("event_type").isin(*CART_EVENTS))
+        events.where(F.col("event_type").isin(*CUSTOMER_EVENTS))
         .groupBy("event_date")
         .agg(
             count(F).alias("events"),

@@ -64,6 +64,16 @@ def revenue(F: ModuleType) -> Any:
     return total(F, F.when(F.col("event_type") == "purchase", amount(F)))
 
 
+def refunds(F: ModuleType) -> Any:
+    """Aggregate: sum of the refunds' amounts; 0 where there is none."""
+    return total(F, F.when(F.col("event_type") == "refund", amount(F)))
+
+
+def net(F: ModuleType) -> Any:
+    """Column: `revenue` less `refunds`."""
+    return (F.col("revenue") - F.col("refunds")).cast(MONEY_SUM)
+
+
 def in_money(F: ModuleType, units: Any) -> Any:
     """Column: MONEY_SUM of so many units."""
     # Not divided: DuckDB's division leaves decimals for floats.

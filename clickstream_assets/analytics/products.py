@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from clickstream_assets.analytics.measures import count_of, event_counts, percent, revenue, rows_of
+from clickstream_assets.analytics.measures import (
+    count_of,
+    event_counts,
+    net,
+    percent,
+    refunds,
+    revenue,
+    rows_of,
+)
 from clickstream_assets.catalogue import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
@@ -31,6 +39,7 @@ def product_performance(events: DataFrame) -> DataFrame:
             *event_counts(F, "add_to_carts", "purchases"),
             F.sum(sold).cast("long").alias("quantity"),
             revenue(F).alias("revenue"),
+            refunds(F).alias("refunds"),
             F.countDistinct("user_id").cast("long").alias("users"),
             F.countDistinct("buyer").cast("long").alias("buyers"),
             # Events of the same moment in two categories: the same one is chosen every time.
@@ -42,6 +51,7 @@ def product_performance(events: DataFrame) -> DataFrame:
         "report_date": F.col("event_date"),
         "rank": F.row_number().over(by_views).cast("long"),
         "product_category": F.col("latest").getField("product_category"),
+        "net_revenue": net(F),
         "conversion_rate": percent(F, F.col("purchases"), F.col("view_count")),
     }
     return rows_of(PRODUCT_PERFORMANCE, by_product, computed)
@@ -58,17 +68,20 @@ def category_conversion(events: DataFrame) -> DataFrame:
     """
     F, _ = functions_of(events)
     by_category = as_view(
-        events.where(F.col("event_type").isin("view", "add_to_cart", "purchase"))
+        events.where(F.col("event_type").isin("view", "add_to_cart", "purchase", "refund"))
         .withColumn("category", F.coalesce(F.col("product_category"), F.lit(NO_CATEGORY)))
+        .withColumn("shopper", F.when(F.col("event_type") != "refund", F.col("user_id")))
         .groupBy("event_date", "category")
         .agg(
             *event_counts(F, "views", "add_to_carts", "purchases"),
             revenue(F).alias("revenue"),
-            F.countDistinct("user_id").cast("long").alias("users"),
+            refunds(F).alias("refunds"),
+            F.countDistinct("shopper").cast("long").alias("users"),
         )
     )
     computed = {
         "report_date": F.col("event_date"),
+        "net_revenue": net(F),
         "conversion_rate": percent(F, F.col("purchases"), F.col("views")),
     }
     return rows_of(CATEGORY_CONVERSION, by_category, computed)

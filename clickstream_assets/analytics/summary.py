@@ -12,8 +12,10 @@ from clickstream_assets.analytics.measures import (
     event_counts,
     half_even,
     in_money,
+    net,
     order_key,
     percent,
+    refunds,
     revenue,
     rows_of,
 )
@@ -50,16 +52,17 @@ def daily_summary(events: DataFrame, sessions: DataFrame, first: date, last: dat
         )
     )
 
+    amounts = ("revenue", "refunds")
     known = {
         name: F.coalesce(F.col(name), F.lit(0)).cast("long").alias(name)
         for name in (*persons.columns, *visits.columns)
-        if name not in ("persons_date", "session_date", "revenue", "paid_in")
+        if name not in ("persons_date", "session_date", *amounts, "paid_in")
     }
     counts = as_view(
         joined.select(
             F.col("event_date").alias("report_date"),
             "all_events",
-            F.coalesce(F.col("revenue"), F.lit(0)).cast(MONEY_SUM).alias("revenue"),
+            *(F.coalesce(F.col(name), F.lit(0)).cast(MONEY_SUM).alias(name) for name in amounts),
             "paid_in",
             *known.values(),
         )
@@ -69,6 +72,7 @@ def daily_summary(events: DataFrame, sessions: DataFrame, first: date, last: dat
         "window_shopper_count": F.col("users") - F.col("buyer_count"),
         "buyer_rate": percent(F, F.col("buyer_count"), F.col("users")),
         "bounce_rate": percent(F, F.col("bounced_sessions"), F.col("sessions")),
+        "net_revenue": net(F),
         "average_order_value": in_money(F, order_units),
         "conversion_rate": percent(F, F.col("converted_sessions"), F.col("sessions")),
         "currencies": F.when(F.col("paid_in_some") > 0, F.sort_array(F.array_compact("paid_in"))),
@@ -95,6 +99,7 @@ def _of_persons(events: DataFrame) -> DataFrame:
             F.countDistinct("order_key").cast("long").alias("orders"),
             *event_counts(F, "views", "add_to_carts", "purchases"),
             revenue(F).alias("revenue"),
+            refunds(F).alias("refunds"),
             F.count("paid_in").alias("paid_in_some"),
             F.collect_set("paid_in").alias("paid_in"),
         )

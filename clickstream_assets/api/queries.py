@@ -22,7 +22,7 @@ from clickstream_assets.catalogue.units import percent
 
 SUMMARY_FIGURES = (
     *("total_events", "users", "buyer_count", "window_shopper_count", "buyer_rate", "sessions"),
-    *("orders", "revenue", "average_order_value", "conversion_rate"),
+    *("orders", "revenue", "refunds", "net_revenue", "average_order_value", "conversion_rate"),
 )
 """The columns of a day's summary that the list of reports shows."""
 
@@ -236,7 +236,10 @@ def _user_days(*conditions: Condition) -> sql.Composable:
     return sql.SQL(source).format(conditions=_all_of(conditions))
 
 
-PRODUCT_TOTALS = ("view_count", "add_to_carts", "purchases", "quantity", "revenue", "conversion_rate")
+PRODUCT_TOTALS = (
+    *("view_count", "add_to_carts", "purchases", "quantity", "revenue", "refunds", "net_revenue"),
+    "conversion_rate",
+)
 """The columns of a product's days that its totals have."""
 
 
@@ -255,7 +258,8 @@ def product(
             "SELECT count(*) AS days, coalesce(sum(view_count), 0)::bigint AS view_count, "
             "coalesce(sum(add_to_carts), 0)::bigint AS add_to_carts, "
             "coalesce(sum(purchases), 0)::bigint AS purchases, coalesce(sum(quantity), 0)::bigint AS quantity, "
-            "coalesce(sum(revenue), 0) AS revenue FROM product_performance WHERE {}"
+            "coalesce(sum(revenue), 0) AS revenue, coalesce(sum(refunds), 0) AS refunds, "
+            "coalesce(sum(net_revenue), 0) AS net_revenue FROM product_performance WHERE {}"
         ).format(_all_of(asked.conditions))
     ).fetchall()
     # Not in SQL: PostgreSQL rounds half up.

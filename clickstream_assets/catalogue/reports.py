@@ -47,6 +47,8 @@ PRODUCT_PERFORMANCE = Table(
         Column("purchases", LONG, "Events of type purchase", sort=True),
         Column("quantity", LONG, "Units purchased", sort=True),
         Column("revenue", MONEY_SUM, "Sum of price times quantity of the purchases", sort=True),
+        Column("refunds", MONEY_SUM, "Sum of price times quantity of the refunds", sort=True),
+        Column("net_revenue", MONEY_SUM, "revenue less refunds", sort=True),
         Column("users", LONG, "Different users with any event of it", sort=True),
         Column("buyers", LONG, "Different users who purchased it", sort=True),
         Column("conversion_rate", PERCENT, "Purchases per hundred views; 0 without views", sort=True),
@@ -64,7 +66,7 @@ PRODUCT_PERFORMANCE = Table(
 
 CATEGORY_CONVERSION = Table(
     "category_conversion",
-    "one product category on one day on which it was viewed, put into a cart or purchased",
+    "one product category on one day on which it was viewed, put into a cart, purchased or sent back",
     (
         _LISTED_DAY,
         Column("category", STRING, "The category that the events name; unknown where none", filter=True),
@@ -73,6 +75,8 @@ CATEGORY_CONVERSION = Table(
         Column("conversion_rate", PERCENT, "Purchases per hundred views; 0 without views", sort=True),
         Column("add_to_carts", LONG, "Events of type add_to_cart", sort=True),
         Column("revenue", MONEY_SUM, "Sum of price times quantity of the purchases", sort=True),
+        Column("refunds", MONEY_SUM, "Sum of price times quantity of the refunds", sort=True),
+        Column("net_revenue", MONEY_SUM, "revenue less refunds", sort=True),
         Column("users", LONG, "Different users who viewed, put into a cart or purchased", sort=True),
     ),
     key=("report_date", "category"),
@@ -107,6 +111,8 @@ DAILY_SUMMARY = Table(
             "Orders: a user's purchases with the same order id, or without one in the same minute",
         ),
         Column("revenue", MONEY_SUM, "Sum of price times quantity of the purchases"),
+        Column("refunds", MONEY_SUM, "Sum of price times quantity of the refunds"),
+        Column("net_revenue", MONEY_SUM, "revenue less refunds"),
         Column("average_order_value", MONEY_SUM, "Revenue per order; null without orders", nullable=True),
         Column("converted_sessions", LONG, "Sessions with a purchase"),
         Column("conversion_rate", PERCENT, "Converted per hundred sessions; 0 without sessions"),

@@ -200,6 +200,8 @@ CUSTOMER_SEGMENTS = Table(
         ),
         Column("frequency", LONG, "Different orders in RFM_DAYS"),
         Column("monetary", MONEY_SUM, "Sum of price times quantity of the purchases in RFM_DAYS"),
+        Column("refunds", MONEY_SUM, "Sum of price times quantity of the refunds in RFM_DAYS"),
+        Column("net_monetary", MONEY_SUM, "monetary less refunds"),
         Column(
             "r_score",
             LONG,
@@ -207,7 +209,7 @@ CUSTOMER_SEGMENTS = Table(
             nullable=True,
         ),
         Column("f_score", LONG, "The same by frequency", nullable=True),
-        Column("m_score", LONG, "The same by monetary", nullable=True),
+        Column("m_score", LONG, "The same by net_monetary", nullable=True),
         Column("abandoned_carts", LONG, "Carts abandoned in 30 days and not taken up since"),
         Column("abandoned_value", MONEY_SUM, "What is in them"),
     ),
@@ -227,7 +229,7 @@ CUSTOMER_SEGMENT_DAYS = Table(
     (
         Column("report_date", DATE, "The shop's day"),
         Column("as_of", TIMESTAMP, "Time up to which events count"),
-        Column("events", LONG, "The day's cart and purchase events, without bots'"),
+        Column("events", LONG, "The day's cart events, purchases and refunds, without bots'"),
         Column("fingerprint", STRING, "Hash of these events' ids and of the settings"),
     ),
     key=("report_date",),

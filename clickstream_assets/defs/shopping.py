@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from clickstream_assets.analytics.carts import CART_EVENTS
+from clickstream_assets.analytics.customers import CUSTOMER_EVENTS
 from clickstream_assets.analytics.sessions import without_bots
 from clickstream_assets.analytics.windows import counted_time
 from clickstream_assets.catalogue import EVENTS, SESSIONS
@@ -12,7 +12,7 @@ from clickstream_assets.stores.lake import Lake, Snapshot
 
 
 def cart_events_without_bots(lake: Lake, events: Snapshot) -> DataFrame:
-    """Return the additions to carts, removals and purchases of one version of the events, without bots'."""
+    """Return the additions to carts, removals, purchases and refunds of one version of the events, without bots'."""
     rows = lake.read(EVENTS, events.version)
     F, _ = functions_of(rows)
     columns = (
@@ -25,7 +25,7 @@ def cart_events_without_bots(lake: Lake, events: Snapshot) -> DataFrame:
         "product_id",
         "price",
     )
-    of_carts = rows.where(F.col("event_type").isin(*CART_EVENTS)).select(
+    of_carts = rows.where(F.col("event_type").isin(*CUSTOMER_EVENTS)).select(
         *columns, "currency", "quantity", "order_id"
     )
     return without_bots(of_carts, lake.read(SESSIONS))

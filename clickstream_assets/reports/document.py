@@ -27,6 +27,8 @@ COMPARED = (
     "sessions",
     "orders",
     "revenue",
+    "refunds",
+    "net_revenue",
     "average_order_value",
     "bounce_rate",
     "conversion_rate",

@@ -26,7 +26,7 @@ from clickstream_assets.reports.text import (
 )
 
 # Where less is better, a rise is not painted as good news.
-BETTER_LOW = {"bounce_rate"}
+BETTER_LOW = {"bounce_rate", "refunds"}
 CATEGORIES_SHOWN = 15
 
 

@@ -24,6 +24,8 @@ FIGURES = {
     "sessions": "Sessions",
     "orders": "Orders",
     "revenue": "Revenue",
+    "refunds": "Refunds",
+    "net_revenue": "Net revenue",
     "average_order_value": "Average order",
     "bounce_rate": "Bounce rate",
     "conversion_rate": "Conversion",
@@ -55,7 +57,11 @@ def shown(name: str, value: float | None) -> str:
         return "-"
     if name.endswith("_rate"):
         return f"{value:.2f}%"
-    return f"{value:,.2f}" if name in ("revenue", "average_order_value") else f"{value:,}"
+    return (
+        f"{value:,.2f}"
+        if name in ("revenue", "refunds", "net_revenue", "average_order_value")
+        else f"{value:,}"
+    )
 
 
 def change_shown(name: str, change: Report | None) -> str:

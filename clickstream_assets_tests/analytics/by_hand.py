@@ -34,6 +34,10 @@ class Line:
     def paid(self) -> Decimal:
         return (self.price or Decimal(0)) * self.quantity if self.kind == "purchase" else Decimal(0)
 
+    @property
+    def refunded(self) -> Decimal:
+        return (self.price or Decimal(0)) * self.quantity if self.kind == "refund" else Decimal(0)
+
 
 def read(lines: Iterable[bytes]) -> list[Line]:
     found = []
@@ -65,6 +69,17 @@ def money(value: Decimal) -> Decimal:
     return value.quantize(Decimal("0.0001"), ROUND_HALF_EVEN)
 
 
+def _sales(lines: list[Line]) -> dict[str, Decimal]:
+    revenue, refunds = (
+        sum((getattr(line, name) for line in lines), Decimal(0)) for name in ("paid", "refunded")
+    )
+    return {
+        "revenue": money(revenue),
+        "refunds": money(refunds),
+        "net_revenue": money(revenue - refunds),
+    }
+
+
 def _kinds(lines: list[Line], kind: str) -> int:
     return sum(1 for line in lines if line.kind == kind)
 
@@ -87,7 +102,7 @@ def products(lines: list[Line], day: date) -> list[dict[str, Any]]:
                 "add_to_carts": _kinds(its, "add_to_cart"),
                 "purchases": purchases,
                 "quantity": sum(line.quantity for line in its if line.kind == "purchase"),
-                "revenue": money(sum((line.paid for line in its), Decimal(0))),
+                **_sales(its),
                 "users": len({line.user for line in its}),
                 "buyers": len({line.user for line in its if line.kind == "purchase"}),
                 "conversion_rate": rate(purchases, views),
@@ -100,7 +115,7 @@ def products(lines: list[Line], day: date) -> list[dict[str, Any]]:
 def categories(lines: list[Line], day: date) -> list[dict[str, Any]]:
     of_category = defaultdict(list)
     for line in lines:
-        if line.day == day and line.kind in ("view", "add_to_cart", "purchase"):
+        if line.day == day and line.kind in ("view", "add_to_cart", "purchase", "refund"):
             of_category[line.category or "unknown"].append(line)
     return [
         {
@@ -110,8 +125,8 @@ def categories(lines: list[Line], day: date) -> list[dict[str, Any]]:
             "purchases": _kinds(its, "purchase"),
             "conversion_rate": rate(_kinds(its, "purchase"), _kinds(its, "view")),
             "add_to_carts": _kinds(its, "add_to_cart"),
-            "revenue": money(sum((line.paid for line in its), Decimal(0))),
-            "users": len({line.user for line in its}),
+            **_sales(its),
+            "users": len({line.user for line in its if line.kind != "refund"}),
         }
         for category, its in of_category.items()
     ]
@@ -127,7 +142,7 @@ def summary(lines: list[Line], day: date, gap: timedelta) -> dict[str, Any]:
         for line in todays
         if line.kind == "purchase"
     }
-    revenue = money(sum((line.paid for line in todays), Decimal(0)))
+    sales = _sales(todays)
     visits = [visit for visit in _visits(lines, gap) if visit[0].day == day]
     bounced = sum(1 for visit in visits if len(visit) == 1)
     converted = sum(1 for visit in visits if _kinds(visit, "purchase"))
@@ -145,8 +160,8 @@ def summary(lines: list[Line], day: date, gap: timedelta) -> dict[str, Any]:
         "add_to_carts": _kinds(todays, "add_to_cart"),
         "purchases": _kinds(todays, "purchase"),
         "orders": len(orders),
-        "revenue": revenue,
-        "average_order_value": money(revenue / len(orders)) if orders else None,
+        **sales,
+        "average_order_value": money(sales["revenue"] / len(orders)) if orders else None,
         "converted_sessions": converted,
         "conversion_rate": rate(converted, len(visits)),
     }

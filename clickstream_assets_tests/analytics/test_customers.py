@@ -17,6 +17,7 @@ from clickstream_assets.analytics.customers import (
     customer_segments,
     first_changed,
     orders,
+    refunds,
     segment_days,
 )
 from clickstream_assets.catalogue import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
@@ -24,7 +25,7 @@ from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
 from clickstream_assets.engine import Engine
 from clickstream_assets.ingest.event_frames import load_events
 from clickstream_assets_tests.analytics.days import table_of
-from clickstream_assets_tests.analytics.records import RULES, at, day, event_table, money
+from clickstream_assets_tests.analytics.records import RULES, at, day, event, event_table, money
 from clickstream_assets_tests.analytics.test_carts import DAY, add, purchase, random_history, rules
 from clickstream_assets_tests.conftest import DATA
 
@@ -36,7 +37,36 @@ def segments(
     df = engine.from_arrow(event_table(events))
     left = abandonments(engine.persist(cart_states(engine, df, rules(clock))))
     wanted = engine.from_arrow(pa.table({"report_date": days}))
-    return table_of(engine, customer_segments(orders(df), left, wanted, rfm_days), CUSTOMER_SEGMENTS)
+    return table_of(
+        engine, customer_segments(orders(df), refunds(df), left, wanted, rfm_days), CUSTOMER_SEGMENTS
+    )
+
+
+def test_what_was_sent_back_counts_against_what_was_bought(engine: Engine):
+    events = [
+        purchase("2024-05-01 10:00", price="20", quantity=3, order_id="a"),
+        purchase("2024-05-01 10:00", user="another", price="50"),
+        event("refund", "2024-05-03 10:00", price=Decimal(20), quantity=1, order_id="a"),
+        # Of a purchase that nobody has seen, it makes no customer.
+        event("refund", "2024-05-03 10:00", "stranger", price=Decimal(9)),
+    ]
+    rows = segments(engine, events, [day("2024-05-02"), day("2024-05-03"), day("2024-05-04")], rfm_days=3)
+    assert [
+        (
+            row["report_date"].day,
+            row["user_id"],
+            row["monetary"],
+            row["refunds"],
+            row["net_monetary"],
+            row["m_score"],
+        )
+        for row in rows
+    ] == [
+        (2, "another", money("50"), money("0"), money("50"), 2),
+        (2, "u", money("60"), money("0"), money("60"), 4),
+        (3, "another", money("50"), money("0"), money("50"), 4),
+        (3, "u", money("60"), money("20"), money("40"), 2),
+    ]
 
 
 def test_a_day_knows_what_was_bought_up_to_its_end(engine: Engine):
@@ -138,13 +168,11 @@ def by_definition(
     events: list[dict[str, Any]], left: list[dict[str, Any]], report_date: date, rfm_days: int
 ) -> list[dict[str, Any]]:
     """The customers of one day, one after another."""
-    found: dict[str, dict[str, Any]] = defaultdict(lambda: {"lines": [], "carts": []})
+    found: dict[str, dict[str, Any]] = defaultdict(lambda: {"lines": [], "returned": [], "carts": []})
     for one in events:
-        if (
-            one["event_type"] == "purchase"
-            and report_date - timedelta(days=rfm_days) < one["event_time"].date() <= report_date
-        ):
-            found[one["user_id"]]["lines"].append(one)
+        kind = {"purchase": "lines", "refund": "returned"}.get(one["event_type"])
+        if kind and report_date - timedelta(days=rfm_days) < one["event_time"].date() <= report_date:
+            found[one["user_id"]][kind].append(one)
     midnight = datetime.combine(report_date + DAY, datetime.min.time(), at("2024-01-01").tzinfo)
     for cart in left:
         begun = cart["abandoned_at"]
@@ -154,8 +182,13 @@ def by_definition(
     rows: dict[str, dict[str, Any]] = {}
     for user, its in found.items():
         lines = its["lines"]
+        if not lines and not its["carts"]:
+            continue
         last = max((one["event_time"].date() for one in lines), default=None)
-        paid = sum(((one["price"] or 0) * (one["quantity"] or 1) for one in lines), Decimal(0))
+        paid, refunded = (
+            sum(((one["price"] or 0) * (one["quantity"] or 1) for one in ones), Decimal(0))
+            for ones in (lines, its["returned"])
+        )
         rows[user] = {
             "report_date": report_date,
             "user_id": user,
@@ -165,6 +198,8 @@ def by_definition(
                 {one["order_id"] or one["event_time"].replace(second=0, microsecond=0) for one in lines}
             ),
             "monetary": money(str(paid)),
+            "refunds": money(str(refunded)),
+            "net_monetary": money(str(paid - refunded)),
             "r_score": None,
             "f_score": None,
             "m_score": None,
@@ -175,7 +210,7 @@ def by_definition(
     for score, goodness in (
         ("r_score", lambda row: -row["recency_days"]),
         ("f_score", lambda row: row["frequency"]),
-        ("m_score", lambda row: row["monetary"]),
+        ("m_score", lambda row: row["net_monetary"]),
     ):
         for row in buyers:
             worse = sum(goodness(other) < goodness(row) for other in buyers)
@@ -189,6 +224,12 @@ def by_definition(
 @pytest.mark.parametrize("seed", [1, 2])
 def test_segments_are_those_of_the_definition(engine: Engine, seed: int):
     events = random_history(seed)
+    # Some send back what they bought, in part, a week later.
+    events += [
+        {**one, "event_type": "refund", "event_time": one["event_time"] + 7 * DAY, "quantity": None}
+        for one in events[::5]
+        if one["event_type"] == "purchase"
+    ]
     clock = max(one["event_time"] for one in events)
     first = day("2024-01-01")
     days = [first + DAY * n for n in range(0, (clock.date() - first).days + 1, 9)]
@@ -249,7 +290,11 @@ def test_online_retail_has_as_many_customers_as_are_known_by_name(duckdb_engine:
     events = load_events(duckdb_engine, online_retail, RULES).events
     days = duckdb_engine.from_arrow(pa.table({"report_date": [day("2011-09-30")]}))
     nobody = abandonments(cart_states(duckdb_engine, events, rules(at("2011-10-01"))))
-    rows = table_of(duckdb_engine, customer_segments(orders(events), nobody, days, 365), CUSTOMER_SEGMENTS)
+    rows = table_of(
+        duckdb_engine,
+        customer_segments(orders(events), refunds(events), nobody, days, 365),
+        CUSTOMER_SEGMENTS,
+    )
     assert len(rows) == 3616
     assert {row["abandoned_carts"] for row in rows} == {0}
     # 1,445 of them have one invoice, which is two fifths: their middle is the end of the first.

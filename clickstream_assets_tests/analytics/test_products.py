@@ -123,3 +123,28 @@ def test_the_tables_say_what_plain_loops_find_in_the_lines(engine: Engine):
 def test_lines_that_come_late_twice_broken_or_in_another_order_make_the_same_tables(engine: Engine):
     clean = tables(engine, simulated_lines(4, bots=0.1))
     assert [tables(engine, arrived) for arrived in other_arrivals(4)] == [clean, clean]
+
+
+def test_what_is_sent_back_is_beside_what_was_sold(engine: Engine):
+    shoe: dict[str, Any] = {"product_id": "shoe", "product_category": "shoes", "price": Decimal(20)}
+    events = [
+        records.event("purchase", "2024-05-01 10:00", **shoe, quantity=3),
+        records.event("refund", "2024-05-01 12:00", "clerk", **shoe),
+        # Of no product, and of no category.
+        records.event("refund", "2024-05-01 12:00", product_id=None, price=Decimal(1)),
+    ]
+    df = engine.from_arrow(event_table(events))
+    (row,) = table_of(engine, product_performance(df), PRODUCT_PERFORMANCE)
+    sales = ("revenue", "refunds", "net_revenue")
+    assert [row[name] for name in ("purchases", "quantity", *sales)] == [
+        1,
+        3,
+        money("60"),
+        money("20"),
+        money("40"),
+    ]
+    rows = table_of(engine, category_conversion(df), CATEGORY_CONVERSION)
+    assert [[row[name] for name in ("category", "purchases", "users", *sales)] for row in rows] == [
+        ["shoes", 1, 1, money("60"), money("20"), money("40")],
+        ["unknown", 0, 0, money("0"), money("1"), money("-1")],
+    ]

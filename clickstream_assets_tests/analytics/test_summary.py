@@ -74,6 +74,8 @@ def test_a_day_is_summed_up_without_bots_who_are_counted_apart(engine: Engine):
         "purchases": 6,
         "orders": 4,
         "revenue": money("33.02"),
+        "refunds": money("0"),
+        "net_revenue": money("33.02"),
         "average_order_value": money("8.255"),
         "converted_sessions": 2,
         "conversion_rate": Decimal("50.00"),
@@ -81,6 +83,24 @@ def test_a_day_is_summed_up_without_bots_who_are_counted_apart(engine: Engine):
         "bot_sessions": 2,
         "currencies": ["EUR", "USD"],
     }
+
+
+def test_refunds_are_of_the_day_of_the_refund_and_leave_revenue_as_it_was(engine: Engine):
+    sold: dict[str, Any] = {"price": Decimal(20), "order_id": "R1"}
+    rows = summarise(
+        engine,
+        [
+            event("u", "1 10:00", event_type="purchase", quantity=3, **sold),
+            event("u", "3 10:00", event_type="refund", quantity=1, **sold),
+            event("v", "3 11:00", event_type="purchase", price=Decimal(5)),
+        ],
+        first="2024-05-01",
+        last="2024-05-03",
+    )
+    assert [
+        (row["report_date"].day, row["orders"], row["revenue"], row["refunds"], row["net_revenue"])
+        for row in rows
+    ] == [(1, 1, money("60"), money("0"), money("60")), (3, 1, money("5"), money("20"), money("-15"))]
 
 
 def test_a_day_without_events_has_no_row_and_one_of_bots_alone_is_all_zero(engine: Engine):

@@ -10,7 +10,7 @@ import pytest
 
 from clickstream_assets.analytics.attribution import campaign_attribution
 from clickstream_assets.analytics.carts import CartRules, abandonments, cart_states, carts
-from clickstream_assets.analytics.customers import customer_segments, orders
+from clickstream_assets.analytics.customers import customer_segments, orders, refunds
 from clickstream_assets.analytics.products import category_conversion, product_performance
 from clickstream_assets.analytics.summary import daily_summary
 from clickstream_assets.catalogue import (
@@ -77,5 +77,5 @@ def test_every_table_adds_them_up(engine: Engine, events: DataFrame):
     assert column(carts(states), CARTS, "value") == [of_order] * USERS
     F, _ = functions_of(events)
     days = events.select(F.col("event_date").alias("report_date")).distinct()
-    customers = customer_segments(orders(events), abandonments(states), days, 365)
+    customers = customer_segments(orders(events), refunds(events), abandonments(states), days, 365)
     assert column(customers, CUSTOMER_SEGMENTS, "monetary") == [of_order] * USERS

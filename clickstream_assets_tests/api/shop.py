@@ -63,6 +63,8 @@ def customer(day: date, user: str, rfm_segment: str | None, abandoned_carts: int
         "recency_days": 0 if rfm_segment else None,
         "frequency": 1 if rfm_segment else 0,
         "monetary": Decimal("19.9900") if rfm_segment else Decimal(0),
+        "refunds": Decimal("5.0000") if rfm_segment else Decimal(0),
+        "net_monetary": Decimal("14.9900") if rfm_segment else Decimal(0),
         **scores,
         "abandoned_carts": abandoned_carts,
         "abandoned_value": Decimal(10 * abandoned_carts),
@@ -96,6 +98,8 @@ def product_day(day: date, product: str, rank: int, views: int, purchases: int =
         "purchases": purchases,
         "quantity": 2 * purchases,
         "revenue": purchases * Decimal("0.1000"),
+        "refunds": Decimal("0.0500"),
+        "net_revenue": purchases * Decimal("0.1000") - Decimal("0.0500"),
         "users": views,
         "buyers": purchases,
         "conversion_rate": round(Decimal(100 * purchases) / views, 2),
@@ -111,6 +115,8 @@ def category_day(day: date, category: str, views: int, purchases: int) -> Row:
         "conversion_rate": round(Decimal(100 * purchases) / views, 2),
         "add_to_carts": purchases,
         "revenue": purchases * Decimal("0.1000"),
+        "refunds": Decimal(0),
+        "net_revenue": purchases * Decimal("0.1000"),
         "users": views,
     }
 

@@ -28,6 +28,8 @@ def test_history_has_the_days_newest_first_and_their_totals(client: FlaskClient)
         "purchases": 3,
         "quantity": 6,
         "revenue": 0.3,
+        "refunds": 0.1,
+        "net_revenue": 0.2,
         "conversion_rate": 7.5,
     }
 

@@ -87,6 +87,8 @@ def test_days_with_a_report_are_listed_newest_first_with_headline_figures(client
         "sessions": 4937,
         "orders": 612,
         "revenue": 47794.53,
+        "refunds": 794.53,
+        "net_revenue": 47000.0,
         "average_order_value": 78.0956,
         "conversion_rate": 10.37,
     }

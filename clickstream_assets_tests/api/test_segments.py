@@ -29,7 +29,8 @@ def test_history_has_what_the_user_did_and_was_newest_first(client: FlaskClient)
 def test_day_has_the_columns_of_both_tables(client: FlaskClient) -> None:
     [row] = asked(client, "/u2?since=2024-05-31")["segments"]
     assert list(row) == [*USER_SEGMENTS.column_names, *CUSTOMER_SEGMENTS.column_names[2:]]
-    assert (row["revenue"], row["monetary"], row["r_score"], row["abandoned_value"]) == (19.99, 19.99, 5, 0.0)
+    assert (row["revenue"], row["monetary"], row["net_monetary"], row["r_score"]) == (19.99, 19.99, 14.99, 5)
+    assert row["abandoned_value"] == 0.0
 
 
 def test_days_on_which_the_user_was_not_there_or_no_customer_are_listed_too(client: FlaskClient) -> None:

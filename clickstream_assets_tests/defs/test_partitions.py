@@ -82,6 +82,8 @@ def test_a_table_of_its_own_size_has_chunks_of_its_own(
             "user_id": f"u{number}",
             "frequency": 0,
             "monetary": 0,
+            "refunds": 0,
+            "net_monetary": 0,
             "abandoned_carts": 1,
             "abandoned_value": 0,
         }

@@ -62,8 +62,15 @@ def lines(day: date) -> list[bytes]:
     return [*(record.value for record in RecordStream(traffic, Faults())), *endless, *owls]
 
 
-@pytest.mark.long_on_spark
-@pytest.mark.parametrize(("day", "hours"), [(SPRING, 23), pytest.param(AUTUMN, 25, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("engine", "day", "hours"),
+    [
+        ("duckdb", SPRING, 23),
+        pytest.param("duckdb", AUTUMN, 25, marks=pytest.mark.long),
+        pytest.param("spark", AUTUMN, 25, marks=pytest.mark.long),
+    ],
+    indirect=["engine"],
+)
 def test_every_daily_table_over_a_change_of_clocks_equals_sql(
     engine: Engine,
     definitions: dg.Definitions,

@@ -309,7 +309,7 @@ def test_checks_name_what_is_wrong(pipeline: Pipeline, run_check: RunCheck):
     overwrite(pipeline, CUSTOMER_SEGMENTS, [*customers, customers[0]])
     assert not run_check("customer_segments", "keys_are_unique").passed
     twelfth = [row for row in customers if row["report_date"] == date(2024, 5, 12) and row["frequency"]]
-    (ann, cat) = sorted(twelfth, key=lambda row: row["monetary"])
+    (ann, cat) = sorted(twelfth, key=lambda row: row["net_monetary"])
     overwrite(pipeline, CUSTOMER_SEGMENTS, [ann, {**cat, "user_id": "dan", "rfm_segment": None}, cat])
     assert run_check("customer_segments", "scores_follow_behaviour").metadata["sample_keys"].value == [
         "2024-05-12: no segment"

@@ -29,6 +29,8 @@ def summary(**more: Any) -> dict[str, Any]:
         "purchases": 2310,
         "orders": 612,
         "revenue": Decimal("47794.5300"),
+        "refunds": Decimal("794.5300"),
+        "net_revenue": Decimal("47000.0000"),
         "average_order_value": Decimal("78.0956"),
         "converted_sessions": 512,
         "conversion_rate": Decimal("10.37"),

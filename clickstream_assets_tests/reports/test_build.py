@@ -52,6 +52,8 @@ def customer(day: date, user: str, segment: str | None) -> dict[str, Any]:
         "rfm_segment": segment,
         "frequency": 1,
         "monetary": money("1"),
+        "refunds": money("0"),
+        "net_monetary": money("1"),
         "abandoned_carts": 0,
         "abandoned_value": money("0"),
     }

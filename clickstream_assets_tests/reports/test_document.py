@@ -71,6 +71,8 @@ def test_it_compares_with_the_day_and_the_week_before_where_they_are():
             "sessions",
             "orders",
             "revenue",
+            "refunds",
+            "net_revenue",
             "average_order_value",
             "bounce_rate",
             "conversion_rate",

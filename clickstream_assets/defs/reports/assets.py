@@ -47,7 +47,15 @@ from clickstream_assets.stores.postgres.reports import NoReportError, published_
 FIGURES = {
     **{
         name: name
-        for name in ("revenue", "orders", "average_order_value", "sessions", "conversion_rate", "users")
+        for name in (
+            "revenue",
+            "net_revenue",
+            "orders",
+            "average_order_value",
+            "sessions",
+            "conversion_rate",
+            "users",
+        )
     },
     "buyers": "buyer_count",
 }

@@ -34,8 +34,8 @@ def products_add_up_to_the_day(context: dg.AssetCheckExecutionContext, lake: Lak
 
 @table_check(CATEGORY_CONVERSION, deps=["daily_summary"], is_blocking=True)
 def categories_add_up_to_the_day(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.AssetCheckResult:
-    """Views, additions to carts, purchases and revenue of a day's categories are those of the day."""
-    columns = {name: name for name in ("views", "add_to_carts", "purchases", "revenue")}
+    """Views, additions to carts, purchases, revenue and refunds of a day's categories are those of the day."""
+    columns = {name: name for name in ("views", "add_to_carts", "purchases", "revenue", "refunds")}
     expected, actual = (
         sums(lake, table, columns, run_days(context)) for table in (DAILY_SUMMARY, CATEGORY_CONVERSION)
     )

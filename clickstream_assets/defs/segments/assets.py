@@ -7,7 +7,7 @@ import dagster as dg
 from clickstream_assets.analytics.carts import CartRules, abandonments, cart_states
 from clickstream_assets.analytics.cohorts import cohort_retention as compute_cohort_retention
 from clickstream_assets.analytics.customers import customer_segments as compute_customer_segments
-from clickstream_assets.analytics.customers import first_changed, orders, segment_days
+from clickstream_assets.analytics.customers import first_changed, orders, refunds, segment_days
 from clickstream_assets.analytics.measures import percent
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.segments import user_segments as compute_user_segments
@@ -73,18 +73,21 @@ def customer_segments(settings: Settings, lake: Lake) -> Metadata:
         states = cart_states(engine, events, rules)
         left = engine.persist(abandonments(states))
         all_orders = engine.persist(orders(events))
+        all_refunds = engine.persist(refunds(events))
         F, _ = functions_of(all_orders)
         counted = engine.to_arrow(all_orders.agg(F.count(F.lit(1)).cast("long").alias("orders")))
         days_at_once = 1 + ORDERS_PER_CHUNK // max(1, counted["orders"][0].as_py())
         for offset in range(0, (last - changed).days + 1, days_at_once):
             start = changed + timedelta(days=offset)
             end = start + min(timedelta(days=days_at_once - 1), last - start)
-            its_orders = between(all_orders, "order_date", start - timedelta(days=settings.rfm_days), end)
+            since = start - timedelta(days=settings.rfm_days)
+            its_orders = between(all_orders, "order_date", since, end)
+            its_refunds = between(all_refunds, "refund_date", since, end)
             days = between(engine.from_arrow(after.select(["report_date"])), "report_date", start, end)
-            rows = compute_customer_segments(its_orders, left, days, settings.rfm_days)
+            rows = compute_customer_segments(its_orders, its_refunds, left, days, settings.rfm_days)
             lake.replace(CUSTOMER_SEGMENTS, rows, days=(start, end))
         lake.replace(CUSTOMER_SEGMENT_DAYS, engine.from_arrow(after))
-        for df in (all_orders, left, states):
+        for df in (all_orders, all_refunds, left, states):
             engine.release(df)
     engine.release(events)
     rows = lake.read(CUSTOMER_SEGMENTS)

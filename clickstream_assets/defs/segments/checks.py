@@ -8,7 +8,7 @@ from clickstream_assets.defs.scope import replaced_days, rows_of
 from clickstream_assets.engine import as_view, functions_of
 from clickstream_assets.stores.lake import Lake
 
-SCORED = {"r_score": "recency_days", "f_score": "frequency", "m_score": "monetary"}
+SCORED = {"r_score": "recency_days", "f_score": "frequency", "m_score": "net_monetary"}
 
 
 @table_check(CUSTOMER_SEGMENTS)

@@ -9,7 +9,9 @@ SELECT
     percent(purchases, views) AS conversion_rate,
     count(*) FILTER (event_type = 'add_to_cart') AS add_to_carts,
     coalesce(sum(amount) FILTER (event_type = 'purchase'), 0) AS revenue,
-    count(DISTINCT user_id) AS users
+    coalesce(sum(amount) FILTER (event_type = 'refund'), 0) AS refunds,
+    revenue - refunds AS net_revenue,
+    count(DISTINCT user_id) FILTER (event_type <> 'refund') AS users
 FROM persons
-WHERE event_type IN ('view', 'add_to_cart', 'purchase')
+WHERE event_type IN ('view', 'add_to_cart', 'purchase', 'refund')
 GROUP BY ALL;

@@ -5,11 +5,11 @@ SELECT
     day::DATE AS report_date,
     least((day + INTERVAL 1 DAY)::TIMESTAMPTZ, (SELECT max(event_time) FROM events)) AS as_of,
     (SELECT count(*) FROM persons WHERE event_date = day::DATE
-        AND event_type IN ('add_to_cart', 'remove_from_cart', 'purchase')) AS events,
+        AND event_type IN ('add_to_cart', 'remove_from_cart', 'purchase', 'refund')) AS events,
     '' AS fingerprint
 FROM (
     SELECT unnest(generate_series(min(event_date)::TIMESTAMP, (SELECT max(event_date) FROM events)::TIMESTAMP,
         INTERVAL 1 DAY)) AS day
     FROM persons
-    WHERE event_type IN ('add_to_cart', 'remove_from_cart', 'purchase')
+    WHERE event_type IN ('add_to_cart', 'remove_from_cart', 'purchase', 'refund')
 );

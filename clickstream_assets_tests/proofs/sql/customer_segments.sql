@@ -7,16 +7,26 @@ FROM persons
 WHERE event_type = 'purchase'
 GROUP BY user_id, order_key, event_date;
 
-CREATE TABLE customers AS
-SELECT
-    report_date,
-    user_id,
-    report_date - max(order_date) AS recency_days,
-    count(DISTINCT order_key) AS frequency,
-    sum(amount) AS monetary
+CREATE TABLE returns AS
+SELECT report_date, user_id, sum(amount) AS refunds
 FROM expected.customer_segment_days
-JOIN orders ON order_date <= report_date AND order_date > report_date - 365
+JOIN persons ON event_type = 'refund' AND event_date <= report_date AND event_date > report_date - 365
 GROUP BY report_date, user_id;
+
+CREATE TABLE customers AS
+SELECT *, coalesce(refunds, 0) AS refunded, monetary - refunded AS net_monetary
+FROM (
+    SELECT
+        report_date,
+        user_id,
+        report_date - max(order_date) AS recency_days,
+        count(DISTINCT order_key) AS frequency,
+        sum(amount) AS monetary
+    FROM expected.customer_segment_days
+    JOIN orders ON order_date <= report_date AND order_date > report_date - 365
+    GROUP BY report_date, user_id
+)
+LEFT JOIN returns USING (report_date, user_id);
 
 -- Scores: in which fifth of the day's buyers, 5 the best; equals are in the same, the one that the middle of them is in.
 CREATE MACRO fifth(rank, equals, buyers) AS 1 + (5 * (2 * rank + equals - 2)) // (2 * buyers);
@@ -36,8 +46,8 @@ SELECT
         count(*) OVER its_day
     ) AS f_score,
     fifth(
-        rank() OVER (PARTITION BY report_date ORDER BY monetary),
-        count(*) OVER (PARTITION BY report_date, monetary),
+        rank() OVER (PARTITION BY report_date ORDER BY net_monetary),
+        count(*) OVER (PARTITION BY report_date, net_monetary),
         count(*) OVER its_day
     ) AS m_score
 FROM customers
@@ -76,6 +86,8 @@ SELECT
     recency_days,
     coalesce(frequency, 0) AS frequency,
     coalesce(monetary, 0) AS monetary,
+    coalesce(returns.refunds, 0) AS refunds,
+    coalesce(monetary, 0) - coalesce(returns.refunds, 0) AS net_monetary,
     r_score,
     f_score,
     m_score,
@@ -85,4 +97,5 @@ FROM (FROM customers JOIN rfm_scores USING (report_date, user_id))
 LEFT JOIN segment_names ON r_score BETWEEN r_from AND r_to
     AND (f_score + m_score + 1) // 2 BETWEEN value_from AND value_to
     AND frequency BETWEEN orders_from AND orders_to
-FULL JOIN leavers USING (report_date, user_id);
+FULL JOIN leavers USING (report_date, user_id)
+LEFT JOIN returns USING (report_date, user_id);

@@ -29,6 +29,8 @@ CREATE MACRO compared(now, before, day) AS {
     'sessions': change(now.sessions, before.sessions),
     'orders': change(now.orders, before.orders),
     'revenue': change(now.revenue, before.revenue),
+    'refunds': change(now.refunds, before.refunds),
+    'net_revenue': change(now.net_revenue, before.net_revenue),
     'average_order_value': change(now.average_order_value, before.average_order_value),
     'bounce_rate': change(now.bounce_rate, before.bounce_rate),
     'conversion_rate': change(now.conversion_rate, before.conversion_rate)
@@ -63,6 +65,8 @@ SELECT
         'sessions', now.sessions,
         'orders', now.orders,
         'revenue', now.revenue,
+        'refunds', now.refunds,
+        'net_revenue', now.net_revenue,
         'average_order_value', now.average_order_value,
         'bounce_rate', now.bounce_rate,
         'conversion_rate', now.conversion_rate,

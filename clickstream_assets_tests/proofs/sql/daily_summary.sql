@@ -13,6 +13,7 @@ persons_days AS (
         count(*) FILTER (event_type = 'purchase') AS purchases,
         count(DISTINCT (user_id, order_key)) FILTER (event_type = 'purchase') AS orders,
         sum(amount) FILTER (event_type = 'purchase') AS revenue,
+        sum(amount) FILTER (event_type = 'refund') AS refunds,
         list_sort(list(DISTINCT currency) FILTER (event_type = 'purchase' AND currency IS NOT NULL)) AS currencies
     FROM persons
     GROUP BY event_date
@@ -38,6 +39,7 @@ filled AS (
 SELECT
     * EXCLUDE (event_date, all_events),
     event_date AS report_date,
+    revenue - refunds AS net_revenue,
     users - buyer_count AS window_shopper_count,
     percent(buyer_count, users) AS buyer_rate,
     percent(bounced_sessions, sessions) AS bounce_rate,

@@ -11,6 +11,8 @@ SELECT
     count(*) FILTER (event_type = 'purchase') AS purchases,
     coalesce(sum(coalesce(quantity, 1)) FILTER (event_type = 'purchase'), 0) AS quantity,
     coalesce(sum(amount) FILTER (event_type = 'purchase'), 0) AS revenue,
+    coalesce(sum(amount) FILTER (event_type = 'refund'), 0) AS refunds,
+    revenue - refunds AS net_revenue,
     count(DISTINCT user_id) AS users,
     count(DISTINCT user_id) FILTER (event_type = 'purchase') AS buyers,
     percent(purchases, view_count) AS conversion_rate
