@@ -142,20 +142,19 @@ def table_asset(
     op_tags: Mapping[str, str] | None = None,
     retry: Retry = SOON,
     **spec: Any,
-) -> Callable[[Callable[..., Metadata | None]], dg.AssetsDefinition]:
-    """Make an asset of a function that writes tables and returns metadata, or None where it did nothing.
+) -> Callable[[Callable[..., Metadata]], dg.AssetsDefinition]:
+    """Make an asset of a function that writes tables and returns metadata.
 
     The function's name is the asset's, its docstring the description. `spec` are arguments of `table_spec`, the others
     those of `table_assets`.
     """
 
-    def decorate(body: Callable[..., Metadata | None]) -> dg.AssetsDefinition:
+    def decorate(body: Callable[..., Metadata]) -> dg.AssetsDefinition:
         name = body.__name__
 
         @wraps(body)
         def reported(**given: Any) -> dict[str, Metadata]:
-            metadata = body(**given)
-            return {} if metadata is None else {name: metadata}
+            return {name: body(**given)}
 
         described = table_spec(*tables, name=name, description=getdoc(body), **spec)
         return table_assets(described, is_daily=is_daily, op_tags=op_tags, retry=retry)(reported)
@@ -196,8 +195,6 @@ def table_assets(
         def results(reported: Mapping[str, Metadata], given: Mapping[str, Any]) -> list[dg.MaterializeResult]:
             made: list[dg.MaterializeResult] = []
             for spec in specs:
-                if spec.key.path[-1] not in reported:
-                    continue
                 metadata: Metadata = {**_row_counts(spec, given, is_daily), **reported[spec.key.path[-1]]}
                 if is_daily:
                     metadata = _report_days(given["context"], spec.key, metadata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -122,10 +123,21 @@ def test_a_run_beside_an_owner_leaves_the_streams_to_it(pipeline: Pipeline, defi
     pipeline.ingest(click(NOON, 1))
     with ownership(pipeline.settings, "stream"):
         result = run(pipeline, definitions)
-    assert result.success
-    assert query(pipeline.settings, "SELECT FROM stream_progress") == []
-    for asset in ("product_windows", "flash_sale_alerts", "live_events"):
-        assert pipeline.instance.get_latest_materialization_event(dg.AssetKey(asset)) is None
+        assert result.success
+        assert query(pipeline.settings, "SELECT FROM stream_progress") == []
+        for asset in ("product_windows", "flash_sale_alerts", "live_events"):
+            owner = pipeline.reported(asset, "brought_up_to_date_by")
+            assert owner.startswith(f"the streams are run by clickstream stream, process {os.getpid()}")
+        # Where the owner brings nothing up to date, a run does not say so.
+        query(
+            pipeline.settings,
+            "INSERT INTO stream_status (query, owner, batch_id, rows, dropped_late, error) "
+            "VALUES ('live_events', 'clickstream stream', 1, 1, 0, 'Elasticsearch is full') RETURNING 1",
+        )
+        failed = pipeline.materialize("live_events")
+    assert not failed.success
+    (failure,) = (event for event in failed.all_events if event.is_step_failure)
+    assert "live_events stands still: Elasticsearch is full" in str(failure.step_failure_data.error)
 
 
 def unchecked(pipeline: Pipeline, definitions: dg.Definitions) -> str | int:
@@ -231,7 +243,7 @@ def test_a_run_gives_way_to_a_process_that_waits_and_takes_over_from_one_that_is
         patch.setattr(query_module, "WindowStore", Arriving)
         assert run(pipeline, definitions).success
     assert 0 < read()[0][0] < 20
-    assert pipeline.instance.get_latest_materialization_event(dg.AssetKey("product_windows")) is None
+    assert "clickstream stream, process" in pipeline.reported("product_windows", "brought_up_to_date_by")
     assert run(pipeline, definitions).success
     assert 0 < read()[0][0] < 20
     presence.close()

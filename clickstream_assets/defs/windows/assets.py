@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 
-import dagster as dg
-
 from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.defs.assets import Metadata, table_assets, table_spec
+from clickstream_assets.defs.windows.owned import left_to
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.owner import OwnedError
@@ -21,7 +20,6 @@ from clickstream_assets.streaming.status import metadata
             deps=[dep],
             kinds={"spark", "delta", "postgres"},
             description=description,
-            skippable=True,
         )
         for table, dep, description in (
             (
@@ -40,20 +38,20 @@ from clickstream_assets.streaming.status import metadata
     )
 )
 def product_windows(
-    context: dg.AssetExecutionContext,
     settings: Settings,
     lake: Lake,  # noqa: ARG001
 ) -> Mapping[str, Metadata]:
     """Go on from the query's checkpoint to the end of the topic, then update the copies.
 
     These are windows and alerts in the lake, and alerts in Elasticsearch; where that is away, the next run updates it.
-    While `clickstream stream` runs there is nothing to do here: it reports its own materializations.
+    While `clickstream stream` runs there is nothing to do here: it brings them up to date.
     """
     try:
         outcome = run_available(settings, lambda: streaming_session(settings))
     except OwnedError as error:
-        context.log.info(f"{error}; it brings the windows up to date")
-        return {}
+        return dict.fromkeys(
+            (PRODUCT_WINDOWS.name, FLASH_SALE_ALERTS.name), left_to(error, PRODUCT_WINDOWS, settings)
+        )
     values = metadata(outcome.status, outcome.open_alerts)
     values |= {"changed_windows": outcome.changed_windows}
     in_elasticsearch = {
