@@ -126,7 +126,7 @@ import json
 from datetime import datetime
 import dagster as dg
 from clickstream_assets.definitions import defs
-from clickstream_assets.defs.partitions import SESSIONS_AROUND, daily
+from clickstream_assets.defs.partitions import SESSIONS_BEFORE, daily
 from clickstream_assets_tests.dagster_private import schedule_execution_time_iterator
 
 repository = defs().get_repository_def()
@@ -136,7 +136,7 @@ found = {"zone": schedule.execution_timezone, "windows": {}, "reports": {}, "ups
 for day in ("2024-03-30", "2024-03-31", "2024-10-27", "2024-10-28"):
     window = days.time_window_for_partition_key(day)
     found["windows"][day] = (window.end.timestamp() - window.start.timestamp()) / 3600
-    mapped = SESSIONS_AROUND.partition_mapping.get_upstream_mapped_partitions_result_for_partitions(
+    mapped = SESSIONS_BEFORE.partition_mapping.get_upstream_mapped_partitions_result_for_partitions(
         days.empty_subset().with_partition_keys([day]), days, days
     )
     found["upstream"][day] = sorted(mapped.partitions_subset.get_partition_keys())
@@ -166,9 +166,9 @@ def test_partitions_and_the_report_follow_the_shops_clock(tmp_path: Path):
             "2024-10-28 02:00:00+01:00": "2024-10-27",
         },
         "upstream": {
-            "2024-03-30": ["2024-03-28", "2024-03-29", "2024-03-30", "2024-03-31"],
-            "2024-03-31": ["2024-03-29", "2024-03-30", "2024-03-31", "2024-04-01"],
-            "2024-10-27": ["2024-10-25", "2024-10-26", "2024-10-27", "2024-10-28"],
-            "2024-10-28": ["2024-10-26", "2024-10-27", "2024-10-28", "2024-10-29"],
+            "2024-03-30": ["2024-03-28", "2024-03-29", "2024-03-30"],
+            "2024-03-31": ["2024-03-29", "2024-03-30", "2024-03-31"],
+            "2024-10-27": ["2024-10-25", "2024-10-26", "2024-10-27"],
+            "2024-10-28": ["2024-10-26", "2024-10-27", "2024-10-28"],
         },
     }
