@@ -26,7 +26,8 @@ from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.sessions import sessions
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine, SparkEngine, spark_session
-from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
+from clickstream_assets.ingest.fields import ValidationRules
+from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.recommender.interactions import interactions
 from clickstream_assets.recommender.popularity import rank_products
 from clickstream_assets.settings import Settings, load_settings

@@ -21,7 +21,7 @@ def ingest() -> None:
     """Land and classify all records, in a process of its own; print what that took."""
     from clickstream_assets.defs.resources import ComputeResource, SettingsResource
     from clickstream_assets.ingest.classification import classify_records, land_records
-    from clickstream_assets.ingest.parsing import ValidationRules
+    from clickstream_assets.ingest.fields import ValidationRules
     from clickstream_assets.settings import load_settings
     from clickstream_assets.stores.kafka.topic import Topic
     from clickstream_assets.stores.lake import Lake

@@ -169,6 +169,17 @@ class Settings(BaseSettings):
     """Days by which an event's time may be before its arrival in Kafka. Unset: any, as for history that is replayed."""
     max_event_bytes: int = Field(1_000_000, ge=1)
     """Larger events are kept in raw_events and rejected."""
+    id_placeholders: str = (
+        "null, none, nan, undefined, (not set), [object Object], 00000000-0000-0000-0000-000000000000, "
+        "user_id=0, user_id=-1, order_id=0, order_id=-1"
+    )
+    """What senders write for an id that they do not have, in any case, separated by commas: in every field that is an
+    id, or after a field's name and `=` in that field alone.
+    """
+    decimal_comma: bool = False
+    """Prices and quantities that are sent as text have a comma before their fraction, and dots between thousands, as in
+    1.299,50. False: the other way round. JSON's own numbers always have a dot.
+    """
     session_gap_minutes: int = Field(30, ge=1, le=720)
     """Inactivity that ends a session, in minutes."""
     session_cut_at_midnight: bool = False

@@ -24,7 +24,7 @@ from clickstream_assets.catalogue import (
 )
 from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine
 from clickstream_assets.ingest.classification import Landing, classify_records, land_records
-from clickstream_assets.ingest.parsing import ValidationRules
+from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.simulator.run import SimulationOptions, run_simulation
 from clickstream_assets.simulator.stream import Faults, Made

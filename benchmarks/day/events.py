@@ -17,7 +17,8 @@ from deltalake import DeltaTable
 
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DuckDBEngine
-from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
+from clickstream_assets.ingest.fields import ValidationRules
+from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.settings import load_settings
 from clickstream_assets.simulator.stream import RecordStream
 from clickstream_assets.simulator.traffic import Traffic

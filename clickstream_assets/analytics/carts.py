@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from functools import partial
 from hashlib import sha256
 from itertools import islice
@@ -27,6 +27,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickstream_assets.analytics.measures import units
 from clickstream_assets.catalogue import CART_DAYS, CARTS
 from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
 from clickstream_assets.catalogue.table import DATE, TIMESTAMP
@@ -37,6 +38,7 @@ from clickstream_assets.settings import Settings
 ADD, REMOVE, PURCHASE = CART_EVENTS = ("add_to_cart", "remove_from_cart", "purchase")
 """The events that change carts, in the order in which those of one moment count."""
 
+_CENTS = Decimal("0.0001")
 _DATED = ("opened", "abandoned", "purchased", "ended")
 STATES = pa.schema(
     [
@@ -92,7 +94,7 @@ def cart_states(engine: Engine, events: DataFrame, rules: CartRules) -> DataFram
             turn.alias("turn"),
             F.col("event_id"),
             F.col("product_id"),
-            F.coalesce(F.col("quantity"), F.lit(1)).alias("quantity"),
+            (units(F) * F.lit(MONEY_UNITS)).cast("long").alias("quantity"),
             (F.col("price") * F.lit(MONEY_UNITS)).cast("long").alias("price"),
             F.col("currency"),
             F.col("order_id"),
@@ -197,11 +199,16 @@ def _follow(user_id: str, events: Iterable[tuple[Any, ...]], rules: CartRules) -
 
 @dataclass
 class _Line:
-    """Units of one product, at a price in MONEY_UNITS, if one is known."""
+    """Units of one product, in ten-thousandths, at a price in MONEY_UNITS, if one is known."""
 
     quantity: int
     price: int | None
     currency: str | None
+
+
+def _value(line: _Line) -> Decimal:
+    """Return price times quantity, rounded half up as `measures.amount` is."""
+    return Decimal(line.quantity * (line.price or 0)).scaleb(-8).quantize(_CENTS, ROUND_HALF_UP)
 
 
 class _Cart:
@@ -275,8 +282,8 @@ class _Cart:
             "opened_at": self._opened_at,
             "last_activity_at": self.last_at,
             "items": len(products),
-            "quantity": sum(line.quantity for _, line in lines),
-            "value": Decimal(sum(line.quantity * (line.price or 0) for _, line in lines)).scaleb(-4),
+            "quantity": Decimal(sum(line.quantity for _, line in lines)).scaleb(-4),
+            "value": sum((_value(line) for _, line in lines), Decimal(0)),
             "currency": currencies.pop() if len(currencies) == 1 else None,
             "product_ids": products,
             "abandoned_at": self._abandoned_at,

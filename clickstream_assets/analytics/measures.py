@@ -51,7 +51,12 @@ def event_counts(F: ModuleType, *names: str) -> list[Any]:
 
 def amount(F: ModuleType) -> Any:
     """Column: price times quantity; null without a price, and no quantity is one."""
-    return (F.col("price") * F.coalesce(F.col("quantity"), F.lit(1))).cast(MONEY)
+    return (F.col("price") * units(F)).cast(MONEY)
+
+
+def units(F: ModuleType) -> Any:
+    """Column: the quantity; where none is given, it is one."""
+    return F.coalesce(F.col("quantity"), F.lit(1).cast(MONEY))
 
 
 def total(F: ModuleType, amounts: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from clickstream_assets.analytics.measures import (
+    MONEY,
+    MONEY_SUM,
     count_of,
     event_counts,
     net,
@@ -10,6 +12,7 @@ from clickstream_assets.analytics.measures import (
     refunds,
     revenue,
     rows_of,
+    units,
 )
 from clickstream_assets.catalogue import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
 from clickstream_assets.engine import DataFrame, as_view, functions_of
@@ -28,7 +31,7 @@ def product_performance(events: DataFrame) -> DataFrame:
     """
     F, Window = functions_of(events)
     is_purchase = F.col("event_type") == "purchase"
-    sold = F.when(is_purchase, F.coalesce(F.col("quantity"), F.lit(1))).otherwise(F.lit(0))
+    sold = F.when(is_purchase, units(F)).otherwise(F.lit(0).cast(MONEY))
     named = F.col("product_category").isNotNull()
     by_product = as_view(
         events.where(F.col("product_id").isNotNull())
@@ -37,7 +40,7 @@ def product_performance(events: DataFrame) -> DataFrame:
         .agg(
             count_of(F, "view").alias("view_count"),
             *event_counts(F, "add_to_carts", "purchases"),
-            F.sum(sold).cast("long").alias("quantity"),
+            F.sum(sold).cast(MONEY_SUM).alias("quantity"),
             revenue(F).alias("revenue"),
             refunds(F).alias("refunds"),
             F.countDistinct("user_id").cast("long").alias("users"),

@@ -114,6 +114,7 @@ class _PostgresCollector(Collector):
                 status = queries.stream_status(connection)
                 published = queries.newest_published_event(connection)
                 rejected = queries.rejected_lately(connection)
+                left_out = queries.left_out_lately(connection)
                 measured, samples = read_measurements(connection)
         except PostgresError:
             # The streams cannot go on without it either, and their own reports cannot be read.
@@ -123,6 +124,9 @@ class _PostgresCollector(Collector):
         of_batch = [Sample(catalogue.MEASURED, (name,), at.timestamp()) for name, at in measured.items()]
         of_batch += [
             Sample(catalogue.REJECTED, (row["rule"], row["rejected_by"]), row["records"]) for row in rejected
+        ]
+        of_batch += [
+            Sample(catalogue.LEFT_OUT, (row["field"], row["rule"]), row["records"]) for row in left_out
         ]
         if published is not None:
             of_batch.append(Sample(catalogue.PUBLISHED_EVENT, (), published))

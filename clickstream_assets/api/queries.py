@@ -257,7 +257,7 @@ def product(
         sql.SQL(
             "SELECT count(*) AS days, coalesce(sum(view_count), 0)::bigint AS view_count, "
             "coalesce(sum(add_to_carts), 0)::bigint AS add_to_carts, "
-            "coalesce(sum(purchases), 0)::bigint AS purchases, coalesce(sum(quantity), 0)::bigint AS quantity, "
+            "coalesce(sum(purchases), 0)::bigint AS purchases, coalesce(sum(quantity), 0) AS quantity, "
             "coalesce(sum(revenue), 0) AS revenue, coalesce(sum(refunds), 0) AS refunds, "
             "coalesce(sum(net_revenue), 0) AS net_revenue FROM product_performance WHERE {}"
         ).format(_all_of(asked.conditions))
@@ -333,7 +333,15 @@ def rejected_lately(connection: Connection[DictRow]) -> list[dict[str, Any]]:
     # Elasticsearch's own words after the kind of its error are without end.
     return connection.execute(
         "SELECT split_part(rule, ':', 1) AS rule, rejected_by, sum(records)::bigint AS records FROM rejected_counts "
-        "WHERE hour > now() - interval '24 hours' GROUP BY 1, 2 ORDER BY 1, 2"
+        "WHERE rejected_by <> 'nobody' AND hour > now() - interval '24 hours' GROUP BY 1, 2 ORDER BY 1, 2"
+    ).fetchall()
+
+
+def left_out_lately(connection: Connection[DictRow]) -> list[dict[str, Any]]:
+    """Return of how many events that came within the last 24 hours each field was left out, by rule."""
+    return connection.execute(
+        "SELECT field, rule, sum(records)::bigint AS records FROM rejected_counts "
+        "WHERE rejected_by = 'nobody' AND hour > now() - interval '24 hours' GROUP BY 1, 2 ORDER BY 1, 2"
     ).fetchall()
 
 

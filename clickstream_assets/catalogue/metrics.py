@@ -143,6 +143,13 @@ INGEST_RECORDS = Metric(
     ("table",),
     age=MEASURED.name,
 )
+LEFT_OUT = Metric(
+    "clickstream_fields_left_out",
+    Kind.GAUGE,
+    "Events that came within the last 24 hours without a field that could not be read, by the field and the rule that "
+    "it breaks",
+    ("field", "rule"),
+)
 REJECTED = Metric(
     "clickstream_rejected_records",
     Kind.GAUGE,
@@ -199,6 +206,7 @@ SECTIONS = {
         INGEST_LAG,
         INGEST_RECORDS,
         REJECTED,
+        LEFT_OUT,
         INGESTED_EVENT,
         PUBLISHED_EVENT,
         JOB_SUCCESS,

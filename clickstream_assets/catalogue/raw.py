@@ -10,6 +10,8 @@ from clickstream_assets.catalogue.table import (
     LONG,
     MONEY,
     PERCENT,
+    PROBLEMS,
+    QUANTITY,
     STRING,
     TIMESTAMP,
     Column,
@@ -17,11 +19,44 @@ from clickstream_assets.catalogue.table import (
     Table,
 )
 
-EVENT_TYPES = ("view", "click", "add_to_cart", "remove_from_cart", "purchase", "search")
-OTHER_SPELLINGS = {"cart": "add_to_cart"}
+EVENT_TYPES = (
+    "page_view",
+    "view",
+    "click",
+    "impression",
+    "search",
+    "add_to_wishlist",
+    "add_to_cart",
+    "remove_from_cart",
+    "begin_checkout",
+    "purchase",
+    "refund",
+    "identify",
+    "custom",
+)
+OTHER_SPELLINGS = {
+    "pageview": "page_view",
+    "page": "page_view",
+    "pv": "view",
+    "product_view": "view",
+    "view_item": "view",
+    "list_view": "impression",
+    "view_item_list": "impression",
+    "fav": "add_to_wishlist",
+    "favorite": "add_to_wishlist",
+    "favourite": "add_to_wishlist",
+    "wishlist": "add_to_wishlist",
+    "cart": "add_to_cart",
+    "checkout": "begin_checkout",
+    "checkout_step": "begin_checkout",
+    "buy": "purchase",
+    "return": "refund",
+}
 """Event types as some senders spell them, and what they are."""
-TYPES_WITHOUT_PRODUCT = frozenset({"search"})
-"""Event types that need no `product_id`."""
+TYPES_OF_PRODUCTS = frozenset({"add_to_wishlist", "add_to_cart", "remove_from_cart", "purchase"})
+"""Event types that say nothing without a `product_id`; a `view` without one is a `page_view`."""
+MONEY_TYPES = frozenset({"purchase", "refund"})
+"""Event types whose price and quantity are money that was paid."""
 EVENT_COUNTS = {
     "views": "view",
     "clicks": "click",
@@ -29,10 +64,17 @@ EVENT_COUNTS = {
     "remove_from_carts": "remove_from_cart",
     "purchases": "purchase",
     "searches": "search",
+    "page_views": "page_view",
+    "impressions": "impression",
+    "add_to_wishlists": "add_to_wishlist",
+    "begin_checkouts": "begin_checkout",
+    "refunds": "refund",
 }
 """Columns that count the events of one type, and that type; `sessions` has them all."""
 
 RECORD_KEY = ("topic", "partition", "offset")
+ITEM_KEY = (*RECORD_KEY, "item")
+"""Key of what a record holds: an event, or several where it has `items`."""
 _RECORD = (
     Column("topic", STRING, "Kafka topic the record came from"),
     Column("partition", INT, "Kafka partition"),
@@ -50,6 +92,11 @@ _KAFKA_TIMESTAMP = Column(
     "The timestamp in Kafka, milliseconds since 1970, where it is no time at which the record can have come: after it "
     "was read, or before 2011. `kafka_time` is then when it was read",
     nullable=True,
+)
+
+_PLACE = (
+    Column("item", INT, "Place in the record's `items`, from 1; 1 where it has none"),
+    Column("items", INT, "How many items the record has; 1 where it names none"),
 )
 
 RAW_EVENTS = Table(
@@ -77,26 +124,45 @@ INGEST_RULES = Table(
             "max_age", LONG, "How far an event may be behind Kafka, microseconds; null is any", nullable=True
         ),
         Column("time_zone", STRING, "SHOP_TIME_ZONE; null is UTC", nullable=True),
+        Column("id_placeholders", STRING, "ID_PLACEHOLDERS"),
+        Column("decimal_comma", BOOL, "DECIMAL_COMMA"),
     ),
     key=("batch",),
 )
 
 EVENT_FIELDS = (
-    Column("user_id", STRING, "The shopper"),
-    Column("session_id", STRING, "The sender's own session id, if it sent one", nullable=True),
-    Column("product_id", STRING, "The product; null only for a search", nullable=True),
+    Column(
+        "user_id", STRING, "The shopper, as the shop knows them; null for one who has no name", nullable=True
+    ),
+    Column(
+        "anonymous_id",
+        STRING,
+        "The visitor, as their browser or device is known; null if unknown",
+        nullable=True,
+    ),
+    Column(
+        "session_id",
+        STRING,
+        "The sender's own session id, if it sent one; the visitor, where there is no other id",
+        nullable=True,
+    ),
+    Column("event_name", STRING, "What a custom event is", nullable=True),
+    Column("product_id", STRING, "The product; null where the event is of none", nullable=True),
     Column("product_category", STRING, "The product's category", nullable=True),
     Column("brand", STRING, "The product's brand", nullable=True),
     Column("price", MONEY, "Unit price in `currency`", nullable=True),
     Column("currency", STRING, "ISO 4217 code", nullable=True),
-    Column("quantity", LONG, "Units; null means one", nullable=True),
-    Column("order_id", STRING, "The order a purchase belongs to", nullable=True),
+    Column("quantity", QUANTITY, "Units, or parts of one; null means one", nullable=True),
+    Column("order_id", STRING, "The order that a purchase or a refund belongs to", nullable=True),
+    Column("order_line", STRING, "The line of the order, where the sender names lines", nullable=True),
     Column("query", STRING, "The words that were searched for", nullable=True),
     Column("user_agent", STRING, "HTTP user agent", nullable=True),
     Column("campaign", STRING, "Marketing campaign that brought the shopper", nullable=True),
     Column("consent", BOOL, "Whether the shopper agreed to being profiled; null is not asked", nullable=True),
 )
-"""Fields of an event besides its id, type, time and properties; `ingest/parsing.py` reads them by these names."""
+"""Fields of an event besides its id, type, time and properties; `ingest/fields.py` reads them by these names."""
+ID_FIELDS = ("event_id", "user_id", "anonymous_id", "session_id", "product_id", "order_id", "order_line")
+"""Fields that are ids, in which a placeholder stands for nothing."""
 
 _EVENT = (
     Column("event_id", STRING, "The sender's id, or a hash of the canonical payload"),
@@ -105,6 +171,12 @@ _EVENT = (
     Column("event_date", DATE, "The shop's day of event_time"),
     *EVENT_FIELDS,
     Column("properties", STRING, "All other fields, as a JSON object", nullable=True),
+    Column(
+        "field_problems",
+        PROBLEMS,
+        "Fields that could not be read and were left out: the field, the rule that it breaks, and its value as text",
+        nullable=True,
+    ),
     Column("is_bot", BOOL, "Whether the user agent is a known robot's; `sessions` labels more"),
     Column("payload_hash", STRING, "Hash of the canonical payload, without the id"),
 )
@@ -112,7 +184,7 @@ _EVENT = (
 EVENTS = Table(
     "events",
     "one event id, as first received",
-    (*_EVENT, *_RECORD),
+    (*_EVENT, *_RECORD, *_PLACE),
     key=("event_id",),
     partition_by=("event_date",),
 )
@@ -132,7 +204,7 @@ LIVE_EVENTS = Table(
 
 DUPLICATE_EVENTS = Table(
     "duplicate_events",
-    "one Kafka record that repeats an event already received",
+    "one Kafka record, or item of one, that repeats an event already received",
     (
         Column("event_id", STRING, "Id of the repeated record"),
         Column("payload_hash", STRING, "Hash of its canonical payload"),
@@ -143,29 +215,33 @@ DUPLICATE_EVENTS = Table(
             values=("same_event", "same_order_line"),
         ),
         *_RECORD,
+        *_PLACE,
     ),
-    key=RECORD_KEY,
+    key=ITEM_KEY,
 )
 
 CONFLICTING_EVENTS = Table(
     "conflicting_events",
-    "one Kafka record whose event id was already received with another payload",
+    "one Kafka record, or item of one, whose event id was already received with another payload",
     (
         *_EVENT,
         Column("first_payload_hash", STRING, "Hash of the payload that came first"),
         Column("first_topic", STRING, "Topic of the record that came first"),
         Column("first_partition", INT, "Partition of the record that came first"),
         Column("first_offset", LONG, "Offset of the record that came first"),
+        Column("first_item", INT, "Place of what came first in that record"),
         *_RECORD,
+        *_PLACE,
     ),
-    key=RECORD_KEY,
+    key=ITEM_KEY,
 )
 
 REJECTED_EVENTS = Table(
     "rejected_events",
-    "one Kafka record that the ingest did not take as an event, or Elasticsearch as a document",
+    "one Kafka record, or item of one, that the ingest did not take as an event, or Elasticsearch as a document",
     (
         *_RECORD,
+        *_PLACE,
         _KAFKA_TIMESTAMP,
         Column("key", BINARY, "Record key", nullable=True),
         Column("value", BINARY, "Record value, as it came", nullable=True),
@@ -181,11 +257,13 @@ REJECTED_EVENTS = Table(
             values=("ingest", "elasticsearch"),
         ),
     ),
-    key=(*RECORD_KEY, "rejected_by"),
+    key=(*ITEM_KEY, "rejected_by"),
 )
 
-OUTCOMES = ("event", "duplicate", "conflict", "rejected", "refused")
-"""The ends that a record can come to; of these all but the last are the ingest's, and a record comes to one."""
+OUTCOMES = ("event", "duplicate", "conflict", "rejected", "refused", "left_out")
+"""The ends that a record can come to, of which it comes to one of the first four; then events that Elasticsearch did
+not take, and fields that were left out of events, each counted once more.
+"""
 WHOLE_RECORD = "(record)"
 """The field of a rejected record that is wrong as a whole."""
 
@@ -200,7 +278,8 @@ RECORD_COUNTS = Table(
         Column(
             "outcome",
             STRING,
-            "What became of them; refused are events that Elasticsearch did not take as documents, counted once more",
+            "What became of them; refused are events that Elasticsearch did not take as documents, and left_out events "
+            "without a field that could not be read, both counted once more",
             values=OUTCOMES,
         ),
         Column("rule", STRING, "The rule that they break; empty where they break none"),
@@ -217,7 +296,7 @@ RECORD_COUNTS = Table(
 
 REJECTED_COUNTS = Table(
     "rejected_counts",
-    "the records of one hour of arrival, of the last 90 days, that were rejected for the same reason",
+    "the records of one hour of arrival, of the last 90 days, of which the same field breaks the same rule",
     (
         _HOUR,
         Column("rule", STRING, "The rule that they break", filter=True),
@@ -225,13 +304,14 @@ REJECTED_COUNTS = Table(
         Column(
             "rejected_by",
             STRING,
-            "ingest; or elasticsearch, of events that are no documents",
-            values=("ingest", "elasticsearch"),
+            "ingest; elasticsearch, of events that are no documents; or nobody, of events that were taken without the "
+            "field",
+            values=("ingest", "elasticsearch", "nobody"),
             filter=True,
         ),
-        Column("records", LONG, "How many were rejected", sort=True),
+        Column("records", LONG, "How many there are", sort=True),
         Column("received", LONG, "All records that came in that hour"),
-        Column("share", PERCENT, "Rejected per hundred received; 0 where the ingest has none yet", sort=True),
+        Column("share", PERCENT, "Of a hundred received; 0 where the ingest has none yet", sort=True),
     ),
     key=("hour", "rule", "field", "rejected_by"),
     served=Served(),

@@ -19,8 +19,13 @@ MONEY_SUM = pa.decimal128(28, 4)
 """A sum of any number of them."""
 # Wide, because purchases without a view before them make a rate of more than a hundred per cent.
 PERCENT = pa.decimal128(18, 2)
+QUANTITY = pa.decimal128(18, 4)
+"""Units of one event, of which there can be parts: 0.75 kg."""
+QUANTITY_SUM = pa.decimal128(28, 4)
+"""A sum of any number of them."""
 VECTOR = pa.list_(pa.float32())
 STRINGS = pa.list_(pa.string())
+PROBLEMS = pa.list_(pa.struct([("field", STRING), ("rule", STRING), ("value", STRING)]))
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def _report(settings: Settings, path: Path, split: SplitKind) -> dict[str, Any]:
     # Imported here, so that `clickstream --help` need not wait for numpy and DuckDB.
     from clickstream_assets.engine import DuckDBEngine
     from clickstream_assets.ingest.event_frames import load_events
-    from clickstream_assets.ingest.parsing import ValidationRules
+    from clickstream_assets.ingest.fields import ValidationRules
     from clickstream_assets.recommender.als import Parameters
     from clickstream_assets.recommender.evaluation import METRICS, choose, evaluate
 

@@ -38,7 +38,7 @@ def list_command(
 ) -> None:
     """Show the rejected records: counted by rule and field, and the newest."""
     # Imported here, so that `clickstream --help` need not wait for DuckDB.
-    from clickstream_assets.ingest.parsing import BEFORE_START
+    from clickstream_assets.ingest.fields import BEFORE_START
     from clickstream_assets.ingest.rejected import (
         Selection,
         all_rejected,
@@ -100,7 +100,7 @@ def replay_command(
     The last line on stdout is one JSON object of counts.
     """
     from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
-    from clickstream_assets.ingest.parsing import ValidationRules
+    from clickstream_assets.ingest.fields import ValidationRules
     from clickstream_assets.ingest.rejected import Selection, all_rejected, send_again
     from clickstream_assets.stores.kafka.producer import KafkaSink
     from clickstream_assets.stores.start_date import with_start_date

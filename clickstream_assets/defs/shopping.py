@@ -7,7 +7,7 @@ from clickstream_assets.analytics.sessions import without_bots
 from clickstream_assets.analytics.windows import counted_time
 from clickstream_assets.catalogue import EVENTS, SESSIONS
 from clickstream_assets.engine import DataFrame, functions_of
-from clickstream_assets.ingest.parsing import ValidationRules
+from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.stores.lake import Lake, Snapshot
 
 

@@ -21,13 +21,15 @@ from clickstream_assets.catalogue import (
     DUPLICATE_EVENTS,
     EVENTS,
     INGEST_RULES,
+    ITEM_KEY,
     RAW_EVENTS,
     RECORD_KEY,
     REJECTED_EVENTS,
 )
 from clickstream_assets.catalogue.units import HOUR
 from clickstream_assets.engine import DataFrame, as_view, functions_of
-from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
+from clickstream_assets.ingest.fields import ValidationRules
+from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.ingest.repetitions import find_repetitions
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import DataLossError, Offsets, Topic, deleted_records, plan_ranges
@@ -228,7 +230,7 @@ def classify(parsed: DataFrame, repetitions: DataFrame) -> Classified:
         repetitions: the rows of `find_repetitions` among them.
     """
     F, _ = functions_of(parsed)
-    with_reason = as_view(parsed.join(repetitions, on=list(RECORD_KEY), how="left"))
+    with_reason = as_view(parsed.join(repetitions, on=list(ITEM_KEY), how="left"))
     is_event = F.col("rule").isNull() & F.col("reason").isNull()
     return Classified(with_reason.where(is_event).select(*EVENTS.column_names), with_reason.where(~is_event))
 
@@ -312,11 +314,11 @@ def _rules_of_batch(lake: Lake, batch: int, rules: ValidationRules) -> Validatio
 
 
 def counts_by_hour(lake: Lake, batch: int, first_batch: int = 1) -> list[dict[str, Any]]:
-    """Count records per hour of arrival in Kafka, from the first to the last of some ingest batches.
+    """Count records, and their items, per hour of arrival in Kafka, from the first to the last of some ingest batches.
 
     Returns:
-        One dict per hour, in order: `hour` (UTC), and the number of rows under the names of RAW_EVENTS and of the
-        CLASSIFIED_TABLES.
+        One dict per hour, in order: `hour` (UTC), the number of rows under the names of RAW_EVENTS and of the
+        CLASSIFIED_TABLES, and `items`: how many the records say that they have.
     """
     engine = lake.engine
     tables = (RAW_EVENTS, *CLASSIFIED_TABLES)
@@ -326,18 +328,25 @@ def counts_by_hour(lake: Lake, batch: int, first_batch: int = 1) -> list[dict[st
         rows = lake.read(table, batches=(first_batch, batch))
         F, _ = functions_of(rows)
         hour = F.floor(F.unix_micros("kafka_time") / F.lit(HOUR)).cast("long")
-        counts = rows.groupBy(hour.alias("hour")).agg(F.count(F.lit(1)).cast("long").alias("records"))
+        # A record is one item, and what it says with the first to have besides.
+        items = (
+            F.lit(1) if table is RAW_EVENTS else F.when(F.col("item") == 1, F.col("items") - 1).otherwise(0)
+        )
+        counts = rows.groupBy(hour.alias("hour")).agg(
+            F.count(F.lit(1)).cast("long").alias("rows"), F.sum(items).cast("long").alias("items")
+        )
         for row in engine.to_arrow(counts).to_pylist():
             start = datetime.fromtimestamp(row["hour"] * 3600, UTC)
-            hours.setdefault(start, dict.fromkeys((t.name for t in tables), 0))
-            hours[start][table.name] = row["records"]
+            of_hour = hours.setdefault(start, dict.fromkeys((*(t.name for t in tables), "items"), 0))
+            of_hour[table.name] = row["rows"]
+            of_hour["items"] += row["items"]
     return [{"hour": hour, **counts} for hour, counts in sorted(hours.items())]
 
 
 def misclassified_records(
     lake: Lake, batch: int, limit: int = 5, first_batch: int | None = None
 ) -> list[dict[str, Any]]:
-    """Find records of an ingest batch, or of all from `first_batch` to it, that are not in exactly one table.
+    """Find records of an ingest batch, or of all from `first_batch` to it, of which not each item is in one table.
 
     Returns:
         At most `limit` dicts of RECORD_KEY and `tables`: the number of rows for the record.
@@ -345,16 +354,31 @@ def misclassified_records(
     batches = (batch if first_batch is None else first_batch, batch)
     records = lake.read(RAW_EVENTS, batches=batches)
     F, _ = functions_of(records)
-    rows = records.select(*RECORD_KEY, F.lit(0).alias("is_classified"))
+    nothing = F.lit(None).cast("int")
+    rows = records.select(*RECORD_KEY, nothing.alias("item"), nothing.alias("items"))
     for table in CLASSIFIED_TABLES:
-        classified = lake.read(table, batches=batches)
-        rows = rows.unionByName(classified.select(*RECORD_KEY, F.lit(1).alias("is_classified")))
+        rows = rows.unionByName(lake.read(table, batches=batches).select(*ITEM_KEY, "items"))
     wrong = (
         rows.groupBy(*RECORD_KEY)
         .agg(
-            F.sum("is_classified").cast("long").alias("tables"), F.count(F.lit(1)).cast("long").alias("rows")
+            F.count(F.lit(1)).cast("long").alias("rows"),
+            F.count("item").cast("long").alias("tables"),
+            # One row for each place from 1 to `items`, and one of the record itself.
+            F.countDistinct("item").cast("long").alias("places"),
+            F.min("item").alias("first"),
+            F.max("item").alias("last"),
+            F.min("items").alias("fewest"),
+            F.max("items").alias("most"),
         )
-        .where((F.col("tables") != 1) | (F.col("rows") != 2))
+        .where(
+            (F.col("tables") == 0)
+            | (F.col("rows") != F.col("tables") + 1)
+            | (F.col("tables") != F.col("places"))
+            | (F.col("tables") != F.col("most"))
+            | (F.col("fewest") != F.col("most"))
+            | (F.col("first") != 1)
+            | (F.col("last") != F.col("most"))
+        )
         .limit(limit)
     )
     return lake.engine.to_arrow(wrong.select(*RECORD_KEY, "tables")).to_pylist()

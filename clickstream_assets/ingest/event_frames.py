@@ -20,8 +20,9 @@ from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS, RAW_EVENTS, T
 from clickstream_assets.engine import DataFrame, Engine
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.ingest.classification import classify
+from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.files import EventFile, open_binary
-from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
+from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.ingest.repetitions import find_repetitions
 
 _RATING_COLUMNS = {

@@ -1,21 +1,22 @@
-"""From the bytes of a record to an event, or to the field and the rule that it breaks.
+"""From the bytes of a record to its events, or to the fields and the rules that are broken.
 
-`parse_batches` validates each record by itself, as a Python function over Arrow batches: in batch and stream the same.
+A record is one event, or has several in `items`: each of them is one event or one rejection. `parse_batches` judges
+each record by itself, as a Python function over Arrow batches: in batch and stream the same.
 """
 
 import gc
 import re
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
-from functools import cached_property, lru_cache, partial
+from functools import cache, lru_cache
 from hashlib import blake2b
-from typing import Annotated, Any, NamedTuple, Self
+from operator import itemgetter
+from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from crawlerdetect import CrawlerDetect
@@ -24,91 +25,56 @@ from clickstream_assets.catalogue import (
     EVENT_FIELDS,
     EVENT_TYPES,
     EVENTS,
+    MONEY_TYPES,
     OTHER_SPELLINGS,
     RAW_EVENTS,
     REJECTED_EVENTS,
-    STRING,
-    TYPES_WITHOUT_PRODUCT,
+    TYPES_OF_PRODUCTS,
     Column,
 )
-from clickstream_assets.catalogue.clock import ShopClock
-from clickstream_assets.catalogue.units import DAY, EPOCH, MICROSECOND, SECOND
-from clickstream_assets.settings import Settings
+from clickstream_assets.ingest.fields import (
+    FIELDS,
+    MAX_AMOUNT,
+    TIMESTAMP_FIELDS,
+    Id,
+    Rejection,
+    ValidationRules,
+    encoder,
+    in_bounds,
+    is_usual_text,
+    iso_8601,
+    placeholders_of,
+    read_id,
+    read_price,
+    read_properties,
+    read_text,
+    read_time,
+)
 
 _TYPE_AS_SENT = OTHER_SPELLINGS | {name: name for name in EVENT_TYPES}
-# One of the older projects also writes event_timestamp.
-TIMESTAMP_FIELDS = ("timestamp", "event_timestamp")
-# An id this long is no id; PostgreSQL cannot index much longer ones (2,704 bytes).
-MAX_ID_LENGTH = 256
-MAX_TEXT_LENGTH = 4096
-MAX_QUANTITY = 1_000_000_000
-# Of price times quantity. Amounts and their sums are decimals of 14 digits before the point: 10,000 events at the bound
-# still have a sum.
-MAX_AMOUNT = Decimal(10) ** 10
 # Of objects and lists in each other. JSON leaves the limit to its reader; ours is far below Python's, which moves with
 # the caller's stack, so that batch and stream agree.
 MAX_DEPTH = 100
-BEFORE_START = "before_events_start_date"
-"""Rule that an event before EVENTS_START_DATE breaks."""
-# A time that is a number is in seconds since 1970, as Python's is, or from here on in milliseconds, as JavaScript's.
-_LATEST_SECONDS = 10**11
-_LATEST_MILLISECONDS = 10**14
-_CENTS = Decimal("0.0001")
-
-
-@dataclass(frozen=True)
-class ValidationRules:
-    """Bounds that a valid event keeps, in microseconds, `earliest` since 1970; and the shop's time zone."""
-
-    earliest: int
-    max_clock_skew: int
-    max_event_bytes: int
-    max_age: int | None = None
-    time_zone: str = "UTC"
-
-    @cached_property
-    def clock(self) -> ShopClock:
-        """The clock that times without an offset are read by, and days."""
-        return ShopClock(self.time_zone)
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Take the bounds from the settings; without EVENTS_START_DATE no event is too early."""
-        clock = ShopClock(settings.shop_time_zone)
-        return cls(
-            earliest=clock.begin_us(settings.events_start_date or date.min),
-            max_clock_skew=settings.max_clock_skew_seconds * SECOND,
-            max_event_bytes=settings.max_event_bytes,
-            max_age=settings.max_event_age_days and settings.max_event_age_days * DAY,
-            time_zone=clock.zone,
-        )
-
-
-class Rejection(Exception):
-    """A record is no valid event: the field, the rule that it breaks, and the value."""
-
-    def __init__(self, field: str | None, rule: str, value: Any = None) -> None:
-        super().__init__(field, rule, value)
-        self.field = field
-        self.rule = rule
-        self.value = value
-
 
 _RECORD_COLUMNS = list(RAW_EVENTS.arrow)
+_PLACE_COLUMNS = [EVENTS.arrow.field(name) for name in ("item", "items")]
 _EVENT_COLUMNS = [
-    field.with_nullable(True) for field in EVENTS.arrow if field.name not in RAW_EVENTS.arrow.names
+    field.with_nullable(True) for field in EVENTS.arrow if field not in (*_RECORD_COLUMNS, *_PLACE_COLUMNS)
 ]
 _REJECTION_COLUMNS = [REJECTED_EVENTS.arrow.field(name) for name in ("field", "rule", "rejected_value")]
 PARSED = pa.schema(
-    [field.with_nullable(True) for field in (*_RECORD_COLUMNS, *_EVENT_COLUMNS, *_REJECTION_COLUMNS)]
+    [
+        *(field.with_nullable(True) for field in _RECORD_COLUMNS),
+        *_PLACE_COLUMNS,
+        *(field.with_nullable(True) for field in (*_EVENT_COLUMNS, *_REJECTION_COLUMNS)),
+    ]
 )
-"""Rows of `parse_batches`: the record, then the event's columns or, where `rule` is set, the rejection."""
+"""Rows of `parse_batches`: the record and the place in it, then the event's columns or, where `rule` is set, the
+rejection.
+"""
 
 # A valid event's own columns, in the order of the table.
 Event: Any = namedtuple("Event", [field.name for field in _EVENT_COLUMNS])  # type: ignore[misc]
-
-_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
-_LongText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_LENGTH)]
 
 
 def _number(text: str) -> Decimal:
@@ -120,9 +86,7 @@ def _number(text: str) -> Decimal:
 
 
 _decoder = msgspec.json.Decoder(float_hook=_number)
-_encoder = msgspec.json.Encoder(decimal_format="number", order="sorted")
 _crawlers = CrawlerDetect()
-_CURRENCY = re.compile("[A-Z]{3}")
 # One byte is looked for in a fifth of the time of six, and few values have it.
 _BACKSLASH = ord("\\")
 # A text, which may lack its end, or a bracket outside of one.
@@ -135,172 +99,22 @@ def is_robot(user_agent: str) -> bool:
     return _crawlers.isCrawler(user_agent)
 
 
-def _is_given(name: str, value: Any) -> bool:
-    """Return whether there is a text or a number; empty text is none."""
-    if value is None or value == "":
-        return False
-    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        raise Rejection(name, "wrong_type", value)
-    return True
-
-
-def _text(name: str, value: Any, limit: int = MAX_ID_LENGTH) -> str | None:
-    if not _is_given(name, value):
-        return None
-    value = str(value)
-    if len(value) > limit:
-        raise Rejection(name, "too_long", value)
-    if "\x00" in value:
-        raise Rejection(name, "nul_character", value)
-    return value
-
-
-_long_text = partial(_text, limit=MAX_TEXT_LENGTH)
-
-
-def _required(name: str, value: Any) -> str:
-    text = _text(name, value)
-    if text is None:
-        raise Rejection(name, "missing")
-    return text
-
-
-def _time(payload: dict[str, Any], kafka_time: int, rules: ValidationRules) -> int:
-    name = next((field for field in TIMESTAMP_FIELDS if payload.get(field) not in (None, "")), None)
-    if name is None:
-        raise Rejection("timestamp", "missing")
-    value = payload.pop(name)
-    if isinstance(value, str):
-        return _microseconds(name, value, kafka_time, rules)
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise Rejection(name, "wrong_type", value)
-    number = Decimal(value)
-    # Before any arithmetic, which an exponent may be too large for.
-    if not -_LATEST_MILLISECONDS < number < _LATEST_MILLISECONDS:
-        raise Rejection(name, BEFORE_START if number < 0 else "in_the_future", value)
-    unit = SECOND if abs(number) < _LATEST_SECONDS else SECOND // 1000
-    return _in_bounds(name, value, int(number * unit), kafka_time, rules)
-
-
-def _microseconds(name: str, value: str, kafka_time: int, rules: ValidationRules) -> int:
-    try:
-        # A bare date is ISO 8601 too, but no moment.
-        moment = datetime.fromisoformat(value) if len(value) > 10 else None
-        if moment is None:
-            raise Rejection(name, "not_iso_8601", value)
-        # Without an offset it is what the shop's clocks show.
-        since_epoch = (moment.replace(tzinfo=rules.clock.tzinfo) if moment.tzinfo is None else moment) - EPOCH
-    except ValueError:
-        raise Rejection(name, "not_iso_8601", value) from None
-    return _in_bounds(name, value, since_epoch // MICROSECOND, kafka_time, rules)
-
-
-def _in_bounds(name: str, value: Any, microseconds: int, kafka_time: int, rules: ValidationRules) -> int:
-    if microseconds < rules.earliest:
-        raise Rejection(name, BEFORE_START, value)
-    if microseconds > kafka_time + rules.max_clock_skew:
-        raise Rejection(name, "in_the_future", value)
-    if rules.max_age and microseconds < kafka_time - rules.max_age:
-        raise Rejection(name, "too_old", value)
-    return microseconds
-
-
-def _price(name: str, value: Any) -> Decimal | None:
-    if not _is_given(name, value):
-        return None
-    try:
-        price = Decimal(value)
-        if not 0 <= price < MAX_AMOUNT:
-            raise Rejection(name, "out_of_range", value)
-        return price.quantize(_CENTS)
-    except InvalidOperation:
-        raise Rejection(name, "not_a_number", value) from None
-
-
-@lru_cache(maxsize=65_536)
-def _price_of(text: bytes) -> Decimal | None:
-    return _price("price", _decode(text))
-
-
-def _quantity(name: str, value: Any) -> int | None:
-    if not _is_given(name, value):
-        return None
-    try:
-        quantity = Decimal(value)
-        if quantity != quantity.to_integral_value():
-            raise Rejection(name, "not_an_integer", value)
-    except InvalidOperation:
-        raise Rejection(name, "not_an_integer", value) from None
-    if not 1 <= quantity <= MAX_QUANTITY:
-        raise Rejection(name, "out_of_range", value)
-    return int(quantity)
-
-
-def _currency(name: str, value: Any) -> str | None:
-    text = _text(name, value)
-    if text is not None and not _CURRENCY.fullmatch(text):
-        raise Rejection(name, "not_iso_4217", text)
-    return text
-
-
-def _consent(name: str, value: Any) -> bool | None:
-    if value is not None and not isinstance(value, bool):
-        raise Rejection(name, "wrong_type", value)
-    return value
-
-
-def _properties(given: Any, unknown: dict[str, Any]) -> str | None:
-    if given is not None and not isinstance(given, dict):
-        raise Rejection("properties", "wrong_type", given)
-    properties = {**unknown, **(given or {})}
-    if not properties:
-        return None
-    text = _encoder.encode(properties).decode()
-    if "\\u0000" in text:
-        raise Rejection("properties", "nul_character", text)
-    return text
-
-
-class _Field(NamedTuple):
-    """Reading of one field of an event.
-
-    Attributes:
-        usual: its type as most senders write it, which msgspec checks while it decodes.
-        read: reads any other way of writing it, and rejects what is none.
-    """
-
-    usual: Any
-    read: Callable[[str, Any], Any]
-
-
-_ID = _Field(_Id, _text)
-_FIELDS = {column.name: _ID for column in EVENT_FIELDS if column.type == STRING} | {
-    "user_id": _Field(_Id, _required),
-    "price": _Field(msgspec.Raw, _price),
-    "currency": _Field(Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")], _currency),
-    "quantity": _Field(Annotated[int, msgspec.Meta(ge=1, le=MAX_QUANTITY)], _quantity),
-    "query": _Field(_LongText, _long_text),
-    "user_agent": _Field(_LongText, _long_text),
-    "consent": _Field(bool, _consent),
-}
-"""Fields by their names: one of another kind than an id needs a line here, an id only its column."""
 _NAMES = [column.name for column in EVENT_FIELDS]
-_PRODUCT_ID, _PRICE, _QUANTITY, _USER_AGENT = map(
-    _NAMES.index, ("product_id", "price", "quantity", "user_agent")
+_USER_ID, _ANONYMOUS_ID, _PRODUCT_ID, _PRICE, _QUANTITY, _USER_AGENT = map(
+    _NAMES.index, ("user_id", "anonymous_id", "product_id", "price", "quantity", "user_agent")
 )
+_VISITORS = ("user_id", "anonymous_id", "session_id")
 _Body = msgspec.defstruct(
     "_Body",
-    [(name, Any, None) for name in ("event_type", "event_time", "event_date", *_NAMES, "properties")],
+    [(name, Any, None) for name in ("event_type", "event_time", "event_date", *_NAMES, "properties", "item")],
     omit_defaults=True,
     gc=False,
 )
 _NULL = msgspec.Raw(b"null")
 
 
-def _usual_field(column: Column) -> tuple[str, Any] | tuple[str, Any, Any]:
-    usual = _FIELDS[column.name].usual
-    if not column.nullable:
-        return column.name, usual
+def _usual_field(column: Column) -> tuple[str, Any, Any]:
+    usual = FIELDS[column.name].usual
     return (column.name, usual, _NULL) if usual is msgspec.Raw else (column.name, usual | None, None)
 
 
@@ -308,9 +122,9 @@ def _usual_field(column: Column) -> tuple[str, Any] | tuple[str, Any, Any]:
 _Usual = msgspec.defstruct(
     "_Usual",
     [
-        ("event_type", _Id),
+        ("event_type", Id),
         ("timestamp", str),
-        ("event_id", _Id | None, None),
+        ("event_id", Id | None, None),
         ("properties", msgspec.Raw, _NULL),
         *map(_usual_field, EVENT_FIELDS),
     ],
@@ -319,47 +133,124 @@ _Usual = msgspec.defstruct(
     gc=False,
 )
 _usual_decoder = msgspec.json.Decoder(_Usual)
+_texts_of = itemgetter(
+    *(number for number, column in enumerate(EVENT_FIELDS) if pa.types.is_string(column.type))
+)
+# What was found to be usual is looked up in a fraction of the time, and most of it comes again.
+_MOST_KNOWN = 262_144
 
 
-def parse_event(value: bytes | None, kafka_time: int, rules: ValidationRules) -> Event:
-    """Read one record's value as an event.
+@cache
+def _usual_texts(id_placeholders: str) -> tuple[frozenset[str], set[str | None]]:
+    """Return the placeholders of whatever field, and a memory of texts that are usual in any."""
+    return frozenset().union(*placeholders_of(id_placeholders).values()), {None}
+
+
+def parse_record(value: bytes | None, kafka_time: int, rules: ValidationRules) -> list[Event | Rejection]:
+    """Read one record's value as an event, or as one for each of its `items`.
+
+    A field that cannot be read is left out and noted in `field_problems`, unless an event is none without it.
 
     Args:
         value: the bytes of a JSON object, as the README's section on events describes it.
-        kafka_time: the record's timestamp, microseconds since 1970; an event cannot be much later.
-        rules: the bounds to keep.
+        kafka_time: when the record came, microseconds since 1970; an event cannot be much later.
+        rules: the rules to read by, and the bounds to keep.
 
-    Raises:
-        Rejection: with the field, the rule it breaks and its value.
+    Returns:
+        For each item, the event or the reason that it is none; one for a record without items.
     """
-    if value is None:
-        raise Rejection(None, "tombstone")
-    if len(value) > rules.max_event_bytes:
-        raise Rejection(None, "too_large", f"{len(value)} bytes")
-    if not _is_too_deep(value) and (_BACKSLASH not in value or b"\\u0000" not in value):
-        # Checked while it is decoded, in C: a quarter of the time. A value that does not fit need not be wrong.
+    try:
+        if value is None:
+            raise Rejection(None, "tombstone")
+        if len(value) > rules.max_event_bytes:
+            raise Rejection(None, "too_large", f"{len(value)} bytes")
+        if not _is_too_deep(value) and (_BACKSLASH not in value or b"\\u0000" not in value):
+            # Checked while it is decoded, in C: a quarter of the time. A value that does not fit need not be wrong.
+            try:
+                usual = _usual_decoder.decode(value)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                pass
+            else:
+                if event := _usual_event(usual, kafka_time, rules):
+                    return [event]
+        payload = decode_payload(value)
+    except Rejection as rejection:
+        return [rejection]
+    found: list[Event | Rejection] = []
+    for place, item in enumerate(_items(payload), start=1):
         try:
-            usual = _usual_decoder.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            pass
-        else:
-            return _usual_event(usual, kafka_time, rules)
-    return _any_event(value, kafka_time, rules)
+            found.append(_any_event(item, place, kafka_time, rules))
+        except Rejection as rejection:
+            found.append(rejection)
+    return found
 
 
-def _usual_event(sent: Any, kafka_time: int, rules: ValidationRules) -> Event:
-    event_type, timestamp, event_id, properties, *fields = msgspec.structs.astuple(sent)
-    event_time = _microseconds("timestamp", timestamp, kafka_time, rules)
-    fields[_PRICE] = _price_of(bytes(fields[_PRICE]))
-    text = bytes(properties)
-    return _event(
-        event_type,
-        event_id,
-        event_time,
-        rules.clock.day_number(event_time),
-        fields,
-        None if text == b"null" else _properties(_decode(text), {}),
-    )
+def _items(payload: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the payload of each event of a record: an item's fields, and those of the record that it does not have."""
+    items = payload.get("items")
+    if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
+        # What is named so and is no list of objects is the sender's own field.
+        return [payload]
+    shared = {name: value for name, value in payload.items() if name != "items"}
+    return [{**shared, **item, "properties": _merged(shared, item)} for item in items]
+
+
+def _merged(*payloads: dict[str, Any]) -> Any:
+    """Put the properties of a record and of its item together; what is none is left to be noted."""
+    given = [payload["properties"] for payload in payloads if payload.get("properties") is not None]
+    if len(given) == 2 and all(isinstance(properties, dict) for properties in given):
+        return {**given[0], **given[1]}
+    return given[-1] if given else None
+
+
+def _usual_event(sent: Any, kafka_time: int, rules: ValidationRules) -> Event | None:
+    """Make an event of what is written as most are; None where it has to be looked at field by field."""
+    sent_type, timestamp, event_id, properties, *fields = msgspec.structs.astuple(sent)
+    event_type = _TYPE_AS_SENT.get(sent_type)
+    if event_type is None:
+        return None
+    placeholders, known = _usual_texts(rules.id_placeholders)
+    if event_id is not None and not is_usual_text(event_id, placeholders):
+        return None
+    texts = _texts_of(fields)
+    if not known.issuperset(texts):
+        if not all(text in known or is_usual_text(text, placeholders) for text in texts):
+            return None
+        if len(known) > _MOST_KNOWN:
+            known.clear()
+            known.add(None)
+        known.update(texts)
+    try:
+        event_time = in_bounds(
+            "timestamp", timestamp, iso_8601("timestamp", timestamp, rules), kafka_time, rules
+        )
+        price = _usual_price(bytes(fields[_PRICE]), rules.decimal_comma)
+        text = bytes(properties)
+        extra = None if text == b"null" else read_properties(_decode(text), {})
+    except Rejection:
+        return None
+    quantity = fields[_QUANTITY]
+    if (
+        (fields[_PRODUCT_ID] is None and event_type in _PRODUCT_SAYS)
+        or (fields[_USER_ID] is None and fields[_ANONYMOUS_ID] is None)
+        or (quantity is not None and price is not None and price * quantity >= MAX_AMOUNT)
+        or event_type == "custom"
+    ):
+        return None
+    fields[_PRICE] = price
+    return _event(event_type, event_id, event_time, rules.clock.day_number(event_time), fields, extra)
+
+
+# Event types that a product makes what they are.
+_PRODUCT_SAYS = TYPES_OF_PRODUCTS | {"view"}
+
+
+@lru_cache(maxsize=65_536)
+def _usual_price(text: bytes, decimal_comma: bool) -> Decimal | None:
+    price, currency = read_price(_decode(text), decimal_comma)
+    if currency or (price and price < 0):
+        raise Rejection("price", "unusual")
+    return price
 
 
 def _is_too_deep(value: bytes) -> bool:
@@ -398,49 +289,111 @@ def decode_payload(value: bytes) -> dict[str, Any]:
     return payload
 
 
-def _any_event(value: bytes, kafka_time: int, rules: ValidationRules) -> Event:
-    payload = decode_payload(value)
-    event_type = _required("event_type", payload.pop("event_type", None))
-    event_id = _text("event_id", payload.pop("event_id", None))
-    user_id = _required("user_id", payload.pop("user_id", None))
-    event_time = _time(payload, kafka_time, rules)
-    given = {"user_id": user_id} | {name: payload.pop(name, None) for name in _NAMES if name != "user_id"}
-    fields = [_FIELDS[name].read(name, given[name]) for name in _NAMES]
-    # The fields that are left in the payload are unknown.
-    properties = _properties(payload.pop("properties", None), payload)
-    return _event(event_type, event_id, event_time, rules.clock.day_number(event_time), fields, properties)
+def _any_event(payload: dict[str, Any], place: int, kafka_time: int, rules: ValidationRules) -> Event:
+    """Read an event field by field, whatever order they come in; those that are left are unknown."""
+    problems: dict[str, Rejection] = {}
+    left = dict(payload)
+    event_type = _event_type(left.pop("event_type", None))
+    event_time = _time(left, kafka_time, rules)
+
+    def read(name: str, reader: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return reader(*given)
+        except Rejection as rejection:
+            problems[name] = rejection
+            return None
+
+    event_id = read("event_id", read_id, "event_id", left.pop("event_id", None), rules)
+    if event_id is not None and place > 1:
+        event_id = f"{event_id}/{place}"
+    values = {name: read(name, FIELDS[name].read, name, left.pop(name, None), rules) for name in _NAMES}
+    values["price"], named = values["price"] or (None, None)
+    if named and values["currency"] not in (None, named):
+        problems["price"] = Rejection("price", "other_currency", payload["price"])
+        values["price"] = None
+    values["currency"] = values["currency"] or named
+    properties = read("properties", read_properties, left.pop("properties", None), left)
+    if all(values[name] is None for name in _VISITORS):
+        raise next(
+            (problems[name] for name in _VISITORS if name in problems), Rejection("user_id", "missing")
+        )
+    if values["product_id"] is None:
+        if event_type in TYPES_OF_PRODUCTS:
+            raise problems.get("product_id", Rejection("product_id", "missing"))
+        if event_type == "view":
+            event_type = "page_view"
+    if event_type == "custom" and values["event_name"] is None:
+        raise problems.get("event_name", Rejection("event_name", "missing"))
+    event_type = _settle_amounts(event_type, values, payload, problems)
+    noted = [problems[name] for name in sorted(problems)]
+    fields = [values[name] for name in _NAMES]
+    day = rules.clock.day_number(event_time)
+    return _event(event_type, event_id, event_time, day, fields, properties, noted, place)
+
+
+def _event_type(sent: Any) -> str:
+    text = read_text("event_type", sent)
+    if text is None:
+        raise Rejection("event_type", "missing")
+    event_type = _TYPE_AS_SENT.get(text) or _TYPE_AS_SENT.get(re.sub(r"[\s-]+", "_", text.lower()))
+    if event_type is None:
+        raise Rejection("event_type", "unknown", sent)
+    return event_type
+
+
+def _time(left: dict[str, Any], kafka_time: int, rules: ValidationRules) -> int:
+    name = next((field for field in TIMESTAMP_FIELDS if left.get(field) not in (None, "")), None)
+    if name is None:
+        raise Rejection("timestamp", "missing")
+    return read_time(name, left.pop(name), kafka_time, rules)
+
+
+def _settle_amounts(
+    event_type: str, values: dict[str, Any], payload: dict[str, Any], problems: dict[str, Rejection]
+) -> str:
+    """Return the type of an event, and leave out amounts that are none, of which money that was paid must not be.
+
+    A purchase of a negative price, or of negative units, is a refund.
+    """
+    price, quantity = values["price"], values["quantity"]
+    negative = [name for name in ("price", "quantity") if values[name] is not None and values[name] < 0]
+    if event_type == "refund" or (event_type == "purchase" and len(negative) == 1):
+        event_type = "refund" if negative else event_type
+        for name in negative:
+            values[name] = abs(values[name])
+    else:
+        problems |= {name: Rejection(name, "out_of_range", payload[name]) for name in negative}
+    if price is not None and quantity is not None and abs(price * quantity) >= MAX_AMOUNT:
+        problems["price"] = Rejection("price", "out_of_range", f"{price:f} times quantity {quantity}")
+    for name in ("price", "quantity"):
+        if name in problems:
+            if event_type in MONEY_TYPES:
+                raise problems[name]
+            values[name] = None
+    return event_type
 
 
 def _event(
-    sent_type: str,
+    event_type: str,
     event_id: str | None,
     event_time: int,
     event_date: int,
     fields: list[Any],
     properties: str | None,
+    problems: Sequence[Rejection] = (),
+    place: int = 1,
 ) -> Event:
     """Make an event of its fields, in the order of EVENT_FIELDS."""
-    event_type = _TYPE_AS_SENT.get(sent_type)
-    if event_type is None:
-        raise Rejection("event_type", "unknown", sent_type)
-    if fields[_PRODUCT_ID] is None and event_type not in TYPES_WITHOUT_PRODUCT:
-        raise Rejection("product_id", "missing")
-    price, quantity, user_agent = fields[_PRICE], fields[_QUANTITY], fields[_USER_AGENT]
-    if price is not None and quantity is not None and price * quantity >= MAX_AMOUNT:
-        raise Rejection("price", "out_of_range", f"{price:f} times quantity {quantity}")
     body = (event_type, event_time, event_date, *fields, properties)
     # Canonical: field order, spelling of the type, zone of the time and writing of numbers do not matter. By name and
     # without nulls, so that a field which is added to the contract changes no hash of events that lack it.
-    payload_hash = blake2b(_encoder.encode(_Body(*body)), digest_size=16).hexdigest()
+    payload_hash = blake2b(
+        encoder.encode(_Body(*body, place if place > 1 else None)), digest_size=16
+    ).hexdigest()
+    user_agent = fields[_USER_AGENT]
     is_bot = user_agent is not None and is_robot(user_agent)
-    return Event._make((event_id or payload_hash, *body, is_bot, payload_hash))
-
-
-def _shown(value: Any) -> str | None:
-    if value is None:
-        return None
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode(errors="replace")
-    return text.replace("\x00", "\ufffd")[:200]
+    noted = [(problem.field, problem.rule, problem.shown) for problem in problems] if problems else None
+    return Event._make((event_id or payload_hash, *body, noted, is_bot, payload_hash))
 
 
 @contextmanager
@@ -467,19 +420,24 @@ def parse_batches(
             carry between processes, and `classify` needs those of rejected records alone.
 
     Yields:
-        PARSED rows, one per record.
+        PARSED rows, one per record, or per item of one.
     """
     for batch in batches:
         if not batch.num_rows:
             continue
         with _collector_off():
-            events, rejections = _validate(batch, rules)
+            events, rejections, several = _judge(batch, rules)
+            places = [pa.repeat(pa.scalar(1, field.type), len(events)) for field in _PLACE_COLUMNS]
+            if several:
+                rows, *places = _places(batch.num_rows, several)
+                batch = batch.take(rows)
             columns = [batch.column(field.name) for field in _RECORD_COLUMNS]
             if not keep_bytes:
                 is_event = pa.array([event is not _NO_EVENT for event in events])
                 columns = [_without_bytes(column, is_event) for column in columns]
-            for rows, fields in ((events, _EVENT_COLUMNS), (rejections, _REJECTION_COLUMNS)):
-                columns.extend(pa.array(rows, pa.struct(fields)).flatten())
+            columns.extend(places)
+            for found, fields in ((events, _EVENT_COLUMNS), (rejections, _REJECTION_COLUMNS)):
+                columns.extend(pa.array(found, pa.struct(fields)).flatten())
         yield pa.RecordBatch.from_arrays(columns, schema=PARSED)
 
 
@@ -494,19 +452,37 @@ _NO_EVENT = (None,) * len(_EVENT_COLUMNS)
 _NO_REJECTION = (None,) * len(_REJECTION_COLUMNS)
 
 
-def _validate(
+def _judge(
     batch: pa.RecordBatch, rules: ValidationRules
-) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    """Return an event and a rejection for each record, one of them empty."""
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], dict[int, int]]:
+    """Return an event and a rejection for each item of each record, one of them empty; and how many items a record has.
+
+    The last is by the record's row, for those that have not one.
+    """
     events: list[tuple[Any, ...]] = []
     rejections: list[tuple[Any, ...]] = []
-    for value, kafka_time in zip(
-        batch.column("value").to_pylist(), batch.column("kafka_time").cast("int64").to_pylist(), strict=True
-    ):
-        try:
-            events.append(parse_event(value, kafka_time, rules))
-            rejections.append(_NO_REJECTION)
-        except Rejection as rejection:
-            events.append(_NO_EVENT)
-            rejections.append((rejection.field, rejection.rule, _shown(rejection.value)))
-    return events, rejections
+    several: dict[int, int] = {}
+    values = batch.column("value").to_pylist()
+    times = batch.column("kafka_time").cast("int64").to_pylist()
+    for row, (value, kafka_time) in enumerate(zip(values, times, strict=True)):
+        found = parse_record(value, kafka_time, rules)
+        if len(found) != 1:
+            several[row] = len(found)
+        for one in found:
+            if isinstance(one, Rejection):
+                events.append(_NO_EVENT)
+                rejections.append((one.field, one.rule, one.shown))
+            else:
+                events.append(one)
+                rejections.append(_NO_REJECTION)
+    return events, rejections, several
+
+
+def _places(records: int, several: Mapping[int, int]) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """Return for each item the row of its record, its place there, and how many there are."""
+    counts = np.ones(records, np.int32)
+    counts[list(several)] = list(several.values())
+    rows = np.repeat(np.arange(records), counts)
+    firsts = np.repeat(np.cumsum(counts) - counts, counts)
+    places = (np.arange(len(rows)) - firsts + 1).astype(np.int32)
+    return pa.array(rows), pa.array(places), pa.array(np.repeat(counts, counts))

@@ -23,7 +23,7 @@ from clickstream_assets.catalogue import (
     Table,
 )
 from clickstream_assets.catalogue.units import EPOCH, HOUR
-from clickstream_assets.engine import functions_of
+from clickstream_assets.engine import as_view, functions_of
 from clickstream_assets.stores.lake import Lake
 
 PUBLISHED = timedelta(days=90)
@@ -34,7 +34,8 @@ _OUTCOME_OF = {
     CONFLICTING_EVENTS: "conflict",
     REJECTED_EVENTS: "rejected",
 }
-_REJECTED_BY = {"rejected": "ingest", "refused": "elasticsearch"}
+_REJECTED_BY = {"rejected": "ingest", "refused": "elasticsearch", "left_out": "nobody"}
+_COUNTED_ONCE_MORE = {"refused", "left_out"}
 # What Elasticsearch rejected belongs to no ingest batch.
 _NO_BATCH = (0, 0)
 
@@ -70,6 +71,7 @@ def update_record_counts(lake: Lake) -> None:
     found: Counter[_Key] = Counter()
     for table, outcome in _OUTCOME_OF.items():
         found += _count(lake, table, (counted + 1, newest), outcome)
+    found += _count(lake, EVENTS, (counted + 1, newest), "left_out")
     found += _count(lake, REJECTED_EVENTS, _NO_BATCH, "refused")
     there = _there(lake, min(key.hour.date() for key in found)) if found else {}
     for key in found:
@@ -89,7 +91,7 @@ def rejected_counts(lake: Lake) -> pa.Table:
     counts = _newest(lake, PUBLISHED)
     received: Counter[datetime] = Counter()
     for key, records in counts.items():
-        if key.outcome != "refused":
+        if key.outcome not in _COUNTED_ONCE_MORE:
             received[key.hour] += records
     rows = [
         {
@@ -109,7 +111,10 @@ def rejected_counts(lake: Lake) -> pa.Table:
 
 @dataclass(frozen=True)
 class Share:
-    """The records that break a rule, among all that came: of the last day, and of the week before it."""
+    """The records that break a rule, among all that came: of the last day, and of the week before it.
+
+    Where nothing was rejected, the rule has the field that was left out before it.
+    """
 
     rule: str
     rejected_by: str
@@ -120,8 +125,8 @@ class Share:
 
     @property
     def name(self) -> str:
-        """The rule, and who rejected by it where that is not the ingest."""
-        return self.rule if self.rejected_by == "ingest" else f"{self.rule} ({self.rejected_by})"
+        """The rule, and Elasticsearch where that rejects by it."""
+        return f"{self.rule} (elasticsearch)" if self.rejected_by == "elasticsearch" else self.rule
 
     @property
     def percent(self) -> Decimal:
@@ -157,20 +162,32 @@ class Share:
 
 
 def rejected_shares(lake: Lake) -> list[Share]:
-    """Return the share of each rule that was broken lately or in the week before, the least probable first.
+    """Return the share of each rule that records were rejected by lately or in the week before.
+
+    The least probable comes first.
 
     Lately is in the 24 hours up to the newest record's, so that midnight does not begin them anew.
     """
+    return [share for share in _shares(lake) if share.rejected_by != "nobody"]
+
+
+def left_out_shares(lake: Lake) -> list[Share]:
+    """Return the same of each field and rule by which it was left out of events."""
+    return [share for share in _shares(lake) if share.rejected_by == "nobody"]
+
+
+def _shares(lake: Lake) -> list[Share]:
     counts = _newest(lake, LATELY + BEFORE)
     start = max((key.hour for key in counts), default=EPOCH) - LATELY
     received: Counter[bool] = Counter()
     rejected: Counter[tuple[str, str, bool]] = Counter()
     for key, records in counts.items():
         is_late = key.hour > start
-        if key.outcome != "refused":
+        if key.outcome not in _COUNTED_ONCE_MORE:
             received[is_late] += records
         if key.outcome in _REJECTED_BY:
-            rejected[key.rule, _REJECTED_BY[key.outcome], is_late] += records
+            rule = f"{key.field}: {key.rule}" if key.outcome == "left_out" else key.rule
+            rejected[rule, _REJECTED_BY[key.outcome], is_late] += records
     shares = [
         Share(
             rule=rule,
@@ -199,7 +216,11 @@ def _count(lake: Lake, table: Table, batches: tuple[int, int], outcome: str) -> 
     rows = lake.read(table, batches=batches)
     F, _ = functions_of(rows)
     rule, field = F.lit(""), F.lit("")
-    if outcome in _REJECTED_BY:
+    if outcome == "left_out":
+        problems = rows.where(F.col("field_problems").isNotNull())
+        rows = as_view(problems.select("kafka_time", F.explode("field_problems").alias("problem")))
+        rule, field = F.col("problem").getField("rule"), F.col("problem").getField("field")
+    elif outcome in _REJECTED_BY:
         rule, field = F.col("rule"), F.coalesce(F.col("field"), F.lit(WHOLE_RECORD))
     reasons = rows.select(
         F.floor(F.unix_micros("kafka_time") / F.lit(HOUR)).cast("long").alias("hour"),

@@ -7,13 +7,16 @@ accounted for, and one that is sent twice is a duplicate like any other, recogni
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
-from clickstream_assets.catalogue import RECORD_KEY, REJECTED_EVENTS
+from clickstream_assets.catalogue import ITEM_KEY, RECORD_KEY, REJECTED_EVENTS
 from clickstream_assets.engine import DataFrame, functions_of
-from clickstream_assets.ingest.parsing import Rejection, ValidationRules, decode_payload, parse_event
+from clickstream_assets.ingest.fields import Rejection, ValidationRules
+from clickstream_assets.ingest.parsing import decode_payload, parse_record
 from clickstream_assets.stores.lake import Lake
 
 RECENT_COMMITS = 5
@@ -65,7 +68,7 @@ def newest_rejected(lake: Lake, selection: Selection, limit: int) -> list[dict[s
     """Return the last of the selected records, at most `limit`, as REJECTED_EVENTS rows in the order they came in."""
     rows = _selected(lake, selection)
     F, _ = functions_of(rows)
-    backwards = rows.orderBy(*(F.col(name).desc() for name in ("kafka_time", *RECORD_KEY)))
+    backwards = rows.orderBy(*(F.col(name).desc() for name in ("kafka_time", *ITEM_KEY)))
     newest = lake.engine.to_arrow(backwards.limit(limit)).to_pylist()
     return newest[::-1]
 
@@ -81,9 +84,9 @@ def rejected_samples(lake: Lake, limit: int) -> list[dict[str, Any]]:
         return []
     rows = lake.read(REJECTED_EVENTS, batches=(batches[-RECENT_COMMITS:][0], batches[-1]))
     F, Window = functions_of(rows)
-    newest_first = [F.col(name).desc() for name in ("kafka_time", *RECORD_KEY)]
+    newest_first = [F.col(name).desc() for name in ("kafka_time", *ITEM_KEY)]
     numbered = rows.select(
-        *(*RECORD_KEY, "kafka_time", "rule", "field", "rejected_value", "rejected_by"),
+        *(*ITEM_KEY, "kafka_time", "rule", "field", "rejected_value", "rejected_by"),
         F.row_number().over(Window.partitionBy("rule", "field").orderBy(*newest_first)).alias("number"),
     )
     last = numbered.where(F.col("number") == 1).drop("number")
@@ -94,7 +97,7 @@ def all_rejected(lake: Lake, selection: Selection) -> Iterator[dict[str, Any]]:
     """Yield the selected records as REJECTED_EVENTS rows in the order of their offsets, an ingest batch at a time."""
     batches = lake.engine.to_arrow(_selected(lake, selection).select("batch").distinct())["batch"]
     for batch in sorted(batches.to_pylist()):
-        rows = _selected(lake, selection, (batch, batch)).orderBy(*RECORD_KEY)
+        rows = _selected(lake, selection, (batch, batch)).orderBy(*ITEM_KEY)
         yield from lake.engine.to_arrow(rows).to_pylist()
 
 
@@ -147,16 +150,19 @@ def send_again(
         drop: fields to drop.
     """
     resent = Resent()
-    for record in records:
+    # Each record once, however many of its items were rejected; they come one after the other.
+    for _, (record, *_) in groupby(records, key=itemgetter(*RECORD_KEY)):
         resent.selected += 1
         try:
             mended = mend(record["value"], changes, drop)
-            parse_event(mended, now, rules)
+            found = parse_record(mended, now, rules)
         except Rejection as rejection:
-            resent.still_rejected[rejection.rule] += 1
+            mended, found = None, [rejection]
+        if wrong := next((one for one in found if isinstance(one, Rejection)), None):
+            resent.still_rejected[wrong.rule] += 1
             resent.example = resent.example or (
                 f"partition {record['partition']}, offset {record['offset']}: "
-                f"{rejection.field or 'the record'}: {rejection.rule}"
+                f"{wrong.field or 'the record'}: {wrong.rule}"
             )
             continue
         assert mended is not None

@@ -11,8 +11,9 @@ from typing import Any
 
 from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
 from clickstream_assets.errors import InputError
+from clickstream_assets.ingest.fields import Rejection, ValidationRules
 from clickstream_assets.ingest.files import EventFile, KeyedValue
-from clickstream_assets.ingest.parsing import Rejection, ValidationRules, parse_event
+from clickstream_assets.ingest.parsing import parse_record
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.daily_files import DailyFiles, event_day
 from clickstream_assets.stores.kafka.producer import KafkaSink
@@ -95,12 +96,15 @@ def first_day(settings: Settings, events: Iterable[KeyedValue]) -> date | None:
         settings.model_copy(update={"events_start_date": None, "max_event_age_days": None})
     )
     now = (datetime.now(UTC) - EPOCH) // MICROSECOND
-    days = []
+    days: list[date] = []
     with suppress(InputError):
         for _, value in events:
-            with suppress(Rejection):
-                event: Any = parse_event(value, now, rules)
-                days.append(rules.clock.day_of(EPOCH + event.event_time * MICROSECOND))
+            found: Any = parse_record(value, now, rules)
+            days.extend(
+                rules.clock.day_of(EPOCH + event.event_time * MICROSECOND)
+                for event in found
+                if not isinstance(event, Rejection)
+            )
     days.sort()
     after_gaps = [later for day, later in pairwise(days[: len(days) // 100 + 1]) if later - day > _STRAY]
     return max([*days[:1], *after_gaps], default=None)

@@ -305,6 +305,14 @@ class Demo:
             (windows, alerts) = connection.execute(
                 "SELECT (SELECT count(*) FROM product_windows), (SELECT count(*) FROM flash_sale_alerts)"
             ).fetchone() or (0, 0)
+            (revenue,) = connection.execute("SELECT sum(revenue) FROM daily_summary").fetchone() or (None,)
+            carts = connection.execute(
+                "SELECT state, count(*) FROM carts GROUP BY state ORDER BY state"
+            ).fetchall()
+            funnel = connection.execute(
+                "SELECT step, sum(users)::bigint FROM funnel WHERE dimension = 'overall' GROUP BY step, step_number "
+                "ORDER BY step_number"
+            ).fetchall()
             user_ids = connection.execute(
                 "SELECT DISTINCT user_id FROM product_recommendations ORDER BY user_id"
             ).fetchall()
@@ -325,12 +333,17 @@ class Demo:
                 ("sessions", catalogue.SESSIONS),
             )
         }
+        rejections = rejected["rejected"][0].as_py()
         result = {
             "sent": sent,
             **rows,
-            "rejected": rejected["rejected"][0].as_py(),
+            "rejected": rejections,
+            "items": rows["events"] + rows["duplicates"] + rows["conflicts"] + rejections,
             "users": users["users"][0].as_py(),
             "buyers": buyers,
+            "revenue": float(revenue or 0),
+            "carts": dict(carts),
+            "funnel": dict(funnel),
             "windows": windows,
             "alerts": alerts,
             "users_with_recommendations": len(user_ids),

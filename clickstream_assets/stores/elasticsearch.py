@@ -688,7 +688,16 @@ def field_mapping(column: str, arrow: pa.DataType) -> dict[str, Any]:
     if column in _TRACES:
         # No more than shown: it would be a fifth of the fields to index.
         return {"type": "keyword", "index": False, "doc_values": False}
-    names = {pa.string(): "keyword", pa.bool_(): "boolean", pa.int64(): "long", pa.float64(): "double"}
+    if pa.types.is_list(arrow):
+        fields = {field.name: field_mapping(field.name, field.type) for field in arrow.value_type}
+        return {"properties": fields}
+    names = {
+        pa.string(): "keyword",
+        pa.bool_(): "boolean",
+        pa.int32(): "integer",
+        pa.int64(): "long",
+        pa.float64(): "double",
+    }
     return {"type": names[arrow]}
 
 

@@ -21,11 +21,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickstream_assets.catalogue import LIVE_EVENTS, LONG, RECORD_KEY, REJECTED_EVENTS
+from clickstream_assets.catalogue import ITEM_KEY, LIVE_EVENTS, LONG, RECORD_KEY, REJECTED_EVENTS
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.engine import SparkEngine
 from clickstream_assets.engine.spark_private import QUERY_ID
-from clickstream_assets.ingest.parsing import ValidationRules
+from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import (
     MAX_ID_BYTES,
@@ -193,7 +193,7 @@ def _keep(refused: DataFrame, batch_id: int, settings: Settings) -> None:
     lake = Lake(settings.lake, SparkEngine(lambda: session))
     # A checkpoint that is made anew begins with batch 0 and the first record again.
     kept = lake.read(REJECTED_EVENTS).where(F.col("rejected_by") == REJECTED_BY)
-    new = refused.join(kept.select(*RECORD_KEY), on=list(RECORD_KEY), how="left_anti")
+    new = refused.join(kept.select(*ITEM_KEY), on=list(ITEM_KEY), how="left_anti")
     query_id = session.sparkContext.getLocalProperty(QUERY_ID)
     lake.append_batch(REJECTED_EVENTS, new, batch_id + 1, app=f"{QUERY} {query_id}")
 
@@ -235,7 +235,9 @@ def _firsts(events: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _refusal(event: pa.RecordBatch, outcome: Outcome) -> pa.RecordBatch:
-    (record,) = event.select([*RECORD_KEY, "kafka_time", "kafka_timestamp", "key", "value"]).to_pylist()
+    (record,) = event.select(
+        [*ITEM_KEY, "items", "kafka_time", "kafka_timestamp", "key", "value"]
+    ).to_pylist()
     rule = f"{outcome.error}: {outcome.reason}"[:_MAX_REASON]
     return _results({"batch": 0, **record, "rule": rule, "rejected_by": REJECTED_BY})
 

@@ -17,6 +17,7 @@ from clickstream_assets.catalogue import (
     DUPLICATE_EVENTS,
     EVENTS,
     FLASH_SALE_ALERTS,
+    ITEM_KEY,
     PRODUCT_WINDOWS,
     RAW_EVENTS,
     RECORD_KEY,
@@ -25,7 +26,8 @@ from clickstream_assets.catalogue import (
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
 from clickstream_assets.engine import DataFrame, as_view, functions_of
-from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
+from clickstream_assets.ingest.fields import ValidationRules
+from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.ingest.repetitions import order_line
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
@@ -39,7 +41,7 @@ EXACT = ("views", "add_to_carts", "purchases", "total_events", "first_event_time
 """Columns that have to be equal; users are estimated by the stream and counted by the batch."""
 _COLUMNS = (
     *("event_id", "event_type", "event_time", "user_id", "product_id", "product_category", "is_bot"),
-    *("price", "quantity", "order_id", "kafka_time", *RECORD_KEY),
+    *("anonymous_id", "session_id", "price", "quantity", "order_id", "order_line", "kafka_time", *ITEM_KEY),
 )
 
 
@@ -246,11 +248,12 @@ def _read_by_stream(lake: Lake, table: Table, point: _Point, first: date | None 
 
 def _duplicates(lake: Lake, settings: Settings, point: _Point) -> DataFrame:
     """Parse the records of duplicates and conflicts again: the lake does not keep all of their fields."""
-    keys = _read_by_stream(lake, DUPLICATE_EVENTS, point).select(*RECORD_KEY)
-    keys = keys.unionByName(_read_by_stream(lake, CONFLICTING_EVENTS, point).select(*RECORD_KEY))
-    records = lake.read(RAW_EVENTS).join(keys, on=list(RECORD_KEY), how="left_semi")
+    keys = _read_by_stream(lake, DUPLICATE_EVENTS, point).select(*ITEM_KEY)
+    keys = keys.unionByName(_read_by_stream(lake, CONFLICTING_EVENTS, point).select(*ITEM_KEY))
+    records = lake.read(RAW_EVENTS).join(keys.select(*RECORD_KEY), on=list(RECORD_KEY), how="left_semi")
     parse = partial(parse_batches, rules=ValidationRules.of(settings))
-    return lake.engine.persist(lake.engine.map_arrow(records.select(*RAW_EVENTS.column_names), parse, PARSED))
+    parsed = lake.engine.map_arrow(records.select(*RAW_EVENTS.column_names), parse, PARSED)
+    return lake.engine.persist(parsed.join(keys, on=list(ITEM_KEY), how="left_semi"))
 
 
 def _differences(
@@ -312,7 +315,7 @@ def _arrivals(events: DataFrame, duplicates: DataFrame, delay: timedelta) -> Dat
     timed = as_view(
         together.withColumn("at", F.unix_micros(counted_time(F))).withColumn("line", F.when(is_line, line))
     )
-    before = Window.orderBy("kafka_time", *RECORD_KEY).rowsBetween(Window.unboundedPreceding, -1)
+    before = Window.orderBy("kafka_time", *ITEM_KEY).rowsBetween(Window.unboundedPreceding, -1)
     behind = as_view(timed.withColumn("newest", F.max("at").over(before)))
     for key in ("event_id", "line"):
         groups = as_view(

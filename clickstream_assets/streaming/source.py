@@ -3,15 +3,18 @@
 import gc
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache, partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
+from clickstream_assets.catalogue import EVENTS, MONEY_TYPES, RAW_EVENTS
 from clickstream_assets.engine import DataFrame, SparkEngine, SparkSession
-from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
+from clickstream_assets.ingest.fields import ValidationRules
+from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import arrival_columns
 from clickstream_assets.stores.lake import Lake
@@ -78,11 +81,45 @@ def valid_batches(
     Args:
         batches: RAW_EVENTS rows.
         rules: of valid events.
-        columns: which of PARSED; fewer are faster.
+        columns: which of PARSED, and LINE_COPY; fewer are faster.
     """
     _spare_the_collector()
+    lines: Counter[tuple[Any, ...]] = Counter()
     for batch in parse_batches(batches, rules):
-        yield batch.filter(pc.is_null(batch.column("rule"))).select(list(columns))
+        events = batch.filter(pc.is_null(batch.column("rule")))
+        if LINE_COPY in columns:
+            events = events.append_column(_LINE_COPY_FIELD, _line_copies(events, lines))
+        yield events.select(list(columns))
+
+
+LINE_COPY = "line_copy"
+"""Number, from 1, of an order line among those that are the same and of the same moment, in the order that they come.
+
+By it the stream tells the units of an order, sent in a record each, from a thank-you page that is loaded again, as the
+batch does by their time: what is sent again at another time has the numbers of the first ones.
+"""
+_LINE_COPY_FIELD = pa.field(LINE_COPY, pa.int64())
+_SAME_LINE = (
+    *("event_type", "user_id", "anonymous_id", "session_id", "order_id", "order_line"),
+    *("product_id", "price", "event_time"),
+)
+
+
+def _line_copies(events: pa.RecordBatch, lines: Counter[tuple[Any, ...]]) -> pa.Array:
+    copies = [1] * events.num_rows
+    is_line = pc.and_(
+        pc.is_in(events.column("event_type"), pa.array(sorted(MONEY_TYPES))),
+        pc.is_valid(events.column("order_id")),
+    )
+    rows = pc.indices_nonzero(is_line)
+    sent = events.take(rows)
+    columns = [sent.column(name).to_pylist() for name in _SAME_LINE]
+    # A missing quantity is one.
+    columns.append(pc.fill_null(sent.column("quantity"), 1).to_pylist())
+    for row, line in zip(rows.to_pylist(), zip(*columns, strict=True), strict=True):
+        lines[line] += 1
+        copies[row] = lines[line]
+    return pa.array(copies, pa.int64())
 
 
 def classified_offsets(lake: Lake, topic: str) -> dict[int, int]:
@@ -155,7 +192,8 @@ def valid_events(
     """
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    schema = pa.schema([PARSED.field(name) for name in columns])
+    parsed = PARSED.append(_LINE_COPY_FIELD)
+    schema = pa.schema([parsed.field(name) for name in columns])
     return topic_records(session, settings, starting_offsets).mapInArrow(
         partial(valid_batches, rules=ValidationRules.of(settings), columns=columns), from_arrow_schema(schema)
     )

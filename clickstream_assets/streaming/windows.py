@@ -6,6 +6,7 @@ from clickstream_assets.analytics.windows import COUNTS, counted_time, counts, i
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.ingest.repetitions import order_line
 from clickstream_assets.settings import Settings
+from clickstream_assets.streaming.source import LINE_COPY
 
 QUERY = "product_windows"
 COLUMNS = (
@@ -14,16 +15,20 @@ COLUMNS = (
     "event_time",
     "kafka_time",
     "user_id",
+    "anonymous_id",
+    "session_id",
     "product_id",
     "product_category",
     "price",
     "quantity",
     "order_id",
+    "order_line",
+    LINE_COPY,
     "is_bot",
 )
 """Columns that the query needs of an event."""
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 """To be raised with every change of the query that its checkpoints do not survive."""
 
 
@@ -58,7 +63,7 @@ def windowed(events: DataFrame, settings: Settings) -> DataFrame:
         return f"{interval.total_seconds():g} seconds"
 
     is_line, columns = order_line(F)
-    line = F.to_json(F.array(*(column.cast("string") for column in columns)))
+    line = F.to_json(F.array(*(column.cast("string") for column in (*columns, F.col(LINE_COPY)))))
     once = (
         events.withColumn("counted_time", counted_time(F))
         .withColumn("line", F.when(is_line, line).otherwise(F.to_json(F.array("event_id"))))

@@ -14,7 +14,8 @@ import pyarrow as pa
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
 from clickstream_assets.engine import DataFrame, Engine
-from clickstream_assets.ingest.parsing import PARSED, ValidationRules, parse_batches
+from clickstream_assets.ingest.fields import ValidationRules
+from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.settings import Settings
 
 RULES = ValidationRules.of(Settings(_env_file=None))
@@ -73,6 +74,8 @@ def event_table(events: Iterable[dict[str, Any]], clock: ShopClock = UTC_CLOCK) 
             "topic": "events",
             "partition": 0,
             "offset": number,
+            "item": 1,
+            "items": 1,
             "batch": 1,
             "kafka_time": ARRIVED,
         }

@@ -433,7 +433,7 @@ def test_users_may_be_spread_over_any_batches():
         ]
     )
     histories = [
-        (f"u{n}", [(60_000_000 * n + m, 0, f"{m}", "p", 1, 5, None, None) for m in range(n)])
+        (f"u{n}", [(60_000_000 * n + m, 0, f"{m}", "p", 10_000, 5, None, None) for m in range(n)])
         for n in range(9)
     ]
     table = pa.table(

@@ -33,6 +33,8 @@ def document(number: int, words: str = "", **fields: Any) -> Document:
         "topic": "t",
         "partition": 0,
         "offset": number,
+        "item": 1,
+        "items": 1,
         "kafka_time": f"{time.isoformat()}Z",
         "words": words,
     }

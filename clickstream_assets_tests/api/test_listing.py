@@ -222,7 +222,7 @@ def test_unusable_parameter_of_every_list_is_named(
         ("/api/reports/2024-05-08?format=csv", "format='csv': must be one of json, text, html"),
         ("/real-time-events?offset=9001", "offset='9001': must be a whole number from 0 to 9000"),
         ("/real-time-events?n=0", "n='0': must be a whole number from 1 to 1000"),
-        ("/real-time-events?event_type=cart", "event_type='cart': must be one of view, click"),
+        ("/real-time-events?event_type=cart", "event_type='cart': must be one of page_view, view, click"),
         (
             "/real-time-events?since=2024-05-31",
             "since='2024-05-31': must be a time such as 2024-05-31T12:00:00Z",

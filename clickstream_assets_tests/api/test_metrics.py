@@ -180,7 +180,10 @@ def test_every_metric_of_the_catalogue_is_shown_with_its_labels(client: FlaskCli
     write_measurements(database, "dagster", [Sample(m, tuple(m.labels), 1) for m in elsewhere])
     with publication(database) as transaction:
         transaction.publish(SESSIONS, sessions(session("a")))
-        transaction.publish(REJECTED_COUNTS, rejected_counts((0, "unknown", "event_type", "ingest", 3)))
+        counts = rejected_counts(
+            (0, "unknown", "event_type", "ingest", 3), (0, "not_a_number", "price", "nobody", 1)
+        )
+        transaction.publish(REJECTED_COUNTS, counts)
     client.get("/health/live")
     shown: dict[str, tuple[str, set[str]]] = {}
     for family in text_string_to_metric_families(client.get("/metrics").text):

@@ -57,13 +57,13 @@ def test_what_is_mended_becomes_an_event_once(shop: Settings, duckdb_engine: Duc
         shop,
         duckdb_engine,
         event(),
-        event(event_type="page_view", n=1),
-        event(event_type="page_view", n=2),
+        event(event_type="product_seen", n=1),
+        event(event_type="product_seen", n=2),
         b"{",
     )
     assert counts(ingestion) == (4, 3, 0, 1)
 
-    mending = ("replay", "--rule", "unknown", "--value", "page_view", "--set", "event_type=view")
+    mending = ("replay", "--rule", "unknown", "--value", "product_seen", "--set", "event_type=view")
     dry = run(*mending, "--dry-run")
     assert json.loads(dry.stdout) == {"selected": 2, "would_be_sent": 2, "still_rejected": {}}
     ingestion.run()
@@ -104,7 +104,7 @@ def test_a_changed_setting_lets_in_what_it_allows(
 
 
 def test_the_list_counts_by_rule_and_shows_the_newest(shop: Settings, duckdb_engine: DuckDBEngine):
-    ingested(shop, duckdb_engine, event(user_id=None), event(event_type="page_view"), NOT_UTF8, None)
+    ingested(shop, duckdb_engine, event(user_id=None), event(event_type="product_seen"), NOT_UTF8, None)
     text = run("list", "--limit", "2")
     assert text.exit_code == 0, text.output
     lines = text.stdout.splitlines()
@@ -124,7 +124,7 @@ def test_the_list_counts_by_rule_and_shows_the_newest(shop: Settings, duckdb_eng
     records = [json.loads(line) for line in run("list", "--format", "json").stdout.splitlines()]
     assert [record["rule"] for record in records] == ["missing", "unknown", "not_json", "tombstone"]
     assert [record["offset"] for record in records] == [0, 1, 2, 3]
-    assert json.loads(records[1]["value"])["event_type"] == "page_view"
+    assert json.loads(records[1]["value"])["event_type"] == "product_seen"
     assert records[1]["key"] == "key"
     assert records[2]["value_base64"] == "/xtbMzFt"
     assert records[3]["value"] is None

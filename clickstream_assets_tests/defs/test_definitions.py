@@ -295,6 +295,7 @@ def test_what_stops_a_run_is_checked_before_anything_rests_on_it(graph: AssetGra
         ("events", "event_ids_are_unique"): True,
         # One who sends rubbish stops nobody else's events.
         ("rejected_events", "rejected_shares_are_usual"): False,
+        ("events", "left_out_shares_are_usual"): False,
         ("sessions", "session_ids_are_unique"): True,
         # A session of a day before, which may be brought up to date later, can go on into the run's days.
         ("sessions", "sessions_hold_all_events"): False,

@@ -55,8 +55,14 @@ def double(pipeline: Pipeline, kept: dict[str, Any], batch: int) -> None:
 
 def test_an_ingest_says_of_its_records_why_they_are_no_events(pipeline: Pipeline):
     line = event("05-01 10:00", "ann", event_type="purchase", price="2.50", order_id="o1")
+    again = line | {"event_id": "again", "timestamp": "2024-05-01T10:01:00Z"}
     pipeline.ingest(line)
-    pipeline.ingest(line, line | {"event_id": "again"}, line | {"price": "3.00"}, {"broken": True})
+    pipeline.ingest(
+        line,
+        again,
+        line | {"price": "3.00"},
+        {"broken": True},
+    )
     assert pipeline.reported("events", "new_events") == 0
     duplicates = {
         name: pipeline.reported("duplicate_events", name)
@@ -80,6 +86,7 @@ def test_each_ingest_is_checked_by_what_is_new_and_all_of_it_once_a_day(
     assert second["audited_at"] == first["audited_at"]
     assert second["counts"] == {
         "raw_events": 3,
+        "items": 3,
         "events": 2,
         "duplicate_events": 0,
         "conflicting_events": 0,

@@ -103,6 +103,7 @@ def _ingest(
             {
                 **dict.fromkeys(RAW_EVENTS.column_names),
                 **{"topic": "events", "partition": 0, "offset": 1000 * batch + number, "batch": batch},
+                **{"item": 1, "items": 1},
                 **{"kafka_time": time, "value": json.dumps(payload).encode()},
             }
             for number, payload in enumerate(payloads)

@@ -17,7 +17,7 @@ from clickstream_assets.catalogue import EVENTS
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.engine import Engine, SparkEngine
 from clickstream_assets.ingest.event_frames import load_events
-from clickstream_assets.ingest.parsing import ValidationRules
+from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.settings import Settings
 from clickstream_assets.simulator.stream import Faults, RecordStream
 from clickstream_assets.simulator.traffic import Traffic

@@ -272,7 +272,7 @@ def test_a_lost_record_that_a_doubled_one_makes_up_for_is_found(copy_of_two_hour
 
 def test_rejected_records_keep_their_bytes(shop: Settings, duckdb_engine: DuckDBEngine):
     large = os.urandom(5_000_000)
-    nul = event("u", "2024-05-01T00:00:00Z", product_id={"a": "\x00"})
+    nul = event("u", "2024-05-01T00:00:00Z", event_type="cart", product_id={"a": "\x00"})
     bad = [None, b"", b"\xff\x00", b"[1]", event("u", "yesterday"), nul, large]
     send(shop, {1: [event("u", "2024-05-01T00:00:00Z"), *bad]}, key=b"\x00\xff")
     ingestion = Ingestion.of(shop, duckdb_engine)

@@ -16,6 +16,7 @@ from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS, RECORD_COUNTS
 from clickstream_assets.engine import Engine
 from clickstream_assets.ingest.record_counts import (
     Share,
+    left_out_shares,
     rejected_counts,
     rejected_shares,
     update_record_counts,
@@ -52,6 +53,7 @@ def rejected(lake: Lake, batch: int, *records: tuple[datetime, str, str | None],
     rows = [
         {
             **{"topic": "events", "partition": 0, "offset": 500 + 1000 * batch + number, "batch": batch},
+            **{"item": 1, "items": 1},
             **{"kafka_time": time, "rule": rule, "field": field, "rejected_value": f"value {number}"},
             "rejected_by": by,
         }
@@ -85,7 +87,12 @@ def test_each_record_is_counted_once_in_the_hour_in_which_it_came(lake: Lake):
         "topic": "events",
         "partition": 0,
     }
-    append(lake, DUPLICATE_EVENTS, [duplicate | {"offset": 9, "batch": 1, "kafka_time": TEN}], 1)
+    append(
+        lake,
+        DUPLICATE_EVENTS,
+        [duplicate | {"offset": 9, "item": 1, "items": 1, "batch": 1, "kafka_time": TEN}],
+        1,
+    )
     came(lake, 1, TEN, TEN + timedelta(minutes=59), ELEVEN)
     first = {
         (10, "event", "", "", 2),
@@ -208,3 +215,29 @@ def test_chance_alone_warns_in_none_of_many_days():
             for now, then in zip(lately, before, strict=True)
         ]
         assert not any(share.is_unusual for share in shares)
+
+
+def test_fields_that_were_left_out_are_counted_beside_the_events(lake: Lake):
+    price = {"field": "price", "rule": "not_a_number", "value": "cheap"}
+    consent = {"field": "consent", "rule": "wrong_type", "value": "{}"}
+    event = {"user_id": "u", "event_time": TEN, "kafka_time": TEN}
+    rows = event_table(
+        [event, event | {"field_problems": [price]}, event | {"field_problems": [price, consent]}]
+    )
+    lake.append_batch(EVENTS, lake.engine.from_arrow(rows), 1)
+    rejected(lake, 1, (TEN, "missing", "user_id"))
+    update_record_counts(lake)
+    counts = {
+        (row["field"], row["rule"], row["rejected_by"]): (row["records"], row["received"])
+        for row in rejected_counts(lake).to_pylist()
+    }
+    assert counts == {
+        ("price", "not_a_number", "nobody"): (2, 4),
+        ("consent", "wrong_type", "nobody"): (1, 4),
+        ("user_id", "missing", "ingest"): (1, 4),
+    }
+    assert {share.name: share.rejected for share in left_out_shares(lake)} == {
+        "price: not_a_number": 2,
+        "consent: wrong_type": 1,
+    }
+    assert [share.name for share in rejected_shares(lake)] == ["missing"]

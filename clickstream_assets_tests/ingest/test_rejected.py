@@ -3,7 +3,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from clickstream_assets.ingest.parsing import Rejection
+from clickstream_assets.ingest.fields import Rejection
 from clickstream_assets.ingest.rejected import mend, send_again
 from clickstream_assets_tests.analytics.records import ARRIVED, RULES, VIEW, encode
 
@@ -16,7 +16,7 @@ def test_without_changes_a_record_stays_byte_for_byte():
 
 def test_mending_sets_and_takes_out_fields_and_leaves_the_others_as_they_are_written():
     value = (
-        b'{"price":1.50,"big":123456789012345678901234567890,"bad":true,"name":"\\u00e9","type":"page_view"}'
+        b'{"price":1.50,"big":123456789012345678901234567890,"bad":true,"name":"\\u00e9","type":"teleport"}'
     )
     assert mend(value, {"type": "view", "quantity": 2}, ["bad"]) == (
         '{"price":1.50,"big":123456789012345678901234567890,"name":"é","type":"view","quantity":2}'.encode()
@@ -33,10 +33,10 @@ def test_what_has_no_fields_cannot_be_mended(value: bytes | None, rule: str):
 
 
 def test_only_valid_events_are_sent_and_the_others_are_counted_by_rule():
-    typed = VIEW | {"event_type": "page_view"}
+    typed = VIEW | {"event_type": "teleport"}
     values = [encode(typed), encode(typed | {"user_id": None}), b"no json", encode(VIEW)]
     records = [
-        {"partition": 0, "offset": offset, "key": str(offset).encode(), "value": value}
+        {"topic": "events", "partition": 0, "offset": offset, "key": str(offset).encode(), "value": value}
         for offset, value in enumerate(values)
     ]
     sent: list[tuple[bytes | None, bytes]] = []

@@ -11,7 +11,7 @@ from clickstream_assets.catalogue import EVENTS, INGEST_RULES, RAW_EVENTS
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.errors import InputError
 from clickstream_assets.ingest.classification import classify_records
-from clickstream_assets.ingest.parsing import ValidationRules
+from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.start_date import with_start_date

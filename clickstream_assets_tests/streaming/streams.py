@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, TIMESTAMP, Table
 from clickstream_assets.engine import DuckDBEngine, SparkSession
 from clickstream_assets.ingest.classification import classify_records, land_records
-from clickstream_assets.ingest.parsing import ValidationRules
+from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import RESULT_WINDOW
 from clickstream_assets.stores.kafka.topic import Topic

@@ -23,7 +23,7 @@ from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import PUT_BACK_AT
 from clickstream_assets.defs.shopping import newest_time
 from clickstream_assets.ingest.classification import classify_records, land_records
-from clickstream_assets.ingest.parsing import ValidationRules
+from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.reach import dirty_days
 from clickstream_assets.ingest.rejected import rejected_samples
 from clickstream_assets.settings import Settings, load_settings

@@ -4,14 +4,14 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from clickstream_assets.catalogue import REJECTED_COUNTS, REJECTED_EVENTS
+from clickstream_assets.catalogue import EVENTS, REJECTED_COUNTS, REJECTED_EVENTS
 from clickstream_assets.defs.assets import LAST, Metadata, table_asset
 from clickstream_assets.defs.checks import SAMPLES, table_check
 from clickstream_assets.defs.plots import bar_plot, text_table
 from clickstream_assets.defs.put_back import STAMP
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.ingest import record_counts
-from clickstream_assets.ingest.record_counts import Share, rejected_shares
+from clickstream_assets.ingest.record_counts import Share, left_out_shares, rejected_shares
 from clickstream_assets.stores.lake import Lake
 
 
@@ -22,7 +22,7 @@ from clickstream_assets.stores.lake import Lake
     op_tags=LAST,
 )
 def rejected_counts(lake: Lake, postgres: PostgresResource) -> Metadata:
-    """One row per hour of arrival, rule and field: how many records were rejected, of how many that came.
+    """One row per hour of arrival, rule and field: how many records were rejected, or taken without the field.
 
     Of the last 90 days, for `GET /api/rejected`. The lake's `record_counts` has all hours, and counts each ingest batch
     once.
@@ -38,6 +38,7 @@ def rejected_counts(lake: Lake, postgres: PostgresResource) -> Metadata:
         "changes": changes,
         "dagster/row_count": changes["rows"],
         "rejected_in_24_hours": sum(share.rejected for share in shares),
+        "fields_left_out_in_24_hours": sum(share.rejected for share in left_out_shares(lake)),
         "rejected_by_rule": bar_plot(
             "Rejected records of the last 24 hours, by rule",
             "records",
@@ -53,12 +54,24 @@ def rejected_shares_are_usual(lake: Lake) -> dg.AssetCheckResult:
     Warns where that is hardly chance (one in a million), and at least ten records and twice the usual share. A rule
     that was not broken in the week before has a usual share of 0; if no record came then, 5 % is taken as usual.
     """
-    shares = rejected_shares(lake)
+    return _verdict(rejected_shares(lake), "rejected", "`clickstream rejected list --rule {rule}` shows them")
+
+
+@table_check(EVENTS, deps=[REJECTED_COUNTS.name], op_tags=LAST)
+def left_out_shares_are_usual(lake: Lake) -> dg.AssetCheckResult:
+    """No field is left out of a larger share of the last 24 hours' events than of the week's before.
+
+    Warns as `rejected_shares_are_usual` does.
+    """
+    return _verdict(left_out_shares(lake), "left out", "`field_problems` of `events` has the values")
+
+
+def _verdict(shares: list[Share], what: str, where: str) -> dg.AssetCheckResult:
     unusual = [share for share in shares if share.is_unusual]
     return dg.AssetCheckResult(
         passed=not unusual,
         severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(_in_words(share) for share in unusual[:SAMPLES]) or None,
+        description="; ".join(_in_words(share, where) for share in unusual[:SAMPLES]) or None,
         metadata={
             "expected": "each rule broken about as often as in the 7 days before",
             "actual": ", ".join(share.name for share in unusual) + " more often"
@@ -67,9 +80,9 @@ def rejected_shares_are_usual(lake: Lake) -> dg.AssetCheckResult:
             "shares": text_table(
                 [
                     "rule",
-                    "rejected, 24 hours",
+                    f"{what}, 24 hours",
                     "of 100",
-                    "rejected, 7 days before",
+                    f"{what}, 7 days before",
                     "of 100",
                     "chance",
                     "unusual",
@@ -90,7 +103,7 @@ def rejected_shares_are_usual(lake: Lake) -> dg.AssetCheckResult:
     )
 
 
-def _in_words(share: Share) -> str:
+def _in_words(share: Share, where: str) -> str:
     before = (
         f"before {share.percent_before} %"
         if share.percent_before is not None
@@ -98,5 +111,5 @@ def _in_words(share: Share) -> str:
     )
     return (
         f"{share.name}: {share.rejected:,} of {share.received:,} records in 24 hours, {share.percent} %, {before}. "
-        f"`clickstream rejected list --rule {share.rule}` shows them"
+        + where.format(rule=share.rule)
     )

@@ -25,7 +25,7 @@ from clickstream_assets.defs.scope import NO_DAY, REPLACED_FROM, replace_days_of
 from clickstream_assets.defs.shopping import cart_events_without_bots, newest_time
 from clickstream_assets.defs.sums import counts_by, counts_by_day
 from clickstream_assets.engine import functions_of
-from clickstream_assets.ingest.parsing import ValidationRules
+from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 

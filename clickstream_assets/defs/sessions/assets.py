@@ -16,7 +16,7 @@ from clickstream_assets.defs.scope import EVENTS_VERSION
 from clickstream_assets.defs.shopping import cart_events_without_bots, newest_time
 from clickstream_assets.defs.sums import counts_by, counts_by_day
 from clickstream_assets.engine import DataFrame
-from clickstream_assets.ingest.parsing import ValidationRules
+from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 

@@ -64,8 +64,8 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
         "carts": [
             *_required(sa.Text, "cart_id", "user_id", "state"),
             *_required(_TIME, "opened_at", "last_activity_at"),
-            *_required(sa.BigInteger, "items", "quantity"),
-            *_required(_MONEY, "value"),
+            *_required(sa.BigInteger, "items"),
+            *_required(_MONEY, "quantity", "value"),
             *_columns(sa.Text, "currency"),
             *_required(ARRAY(sa.Text), "product_ids"),
             *_columns(_TIME, "abandoned_at", "purchased_at"),
@@ -93,7 +93,10 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_required(sa.Text, "user_id"),
             *_required(_TIME, "start_time", "end_time"),
             *_required(sa.BigInteger, "duration_seconds", "views", "clicks", "add_to_carts"),
-            *_required(sa.BigInteger, "remove_from_carts", "purchases", "searches", "distinct_products"),
+            *_required(
+                sa.BigInteger, "remove_from_carts", "purchases", "searches", "page_views", "impressions"
+            ),
+            *_required(sa.BigInteger, "add_to_wishlists", "begin_checkouts", "refunds", "distinct_products"),
             *_columns(sa.Text, "entry_product_id", "exit_product_id"),
             *_required(_MONEY, "revenue"),
             *_required(sa.Boolean, "is_bot"),
@@ -215,8 +218,8 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_zero(sa.BigInteger, "view_count", "rank"),
             *_now("created_at"),
             *_columns(sa.Text, "product_category"),
-            *_zero(sa.BigInteger, "add_to_carts", "purchases", "quantity"),
-            *_zero(_MONEY, "revenue", "refunds", "net_revenue"),
+            *_zero(sa.BigInteger, "add_to_carts", "purchases"),
+            *_zero(_MONEY, "quantity", "revenue", "refunds", "net_revenue"),
             *_zero(sa.BigInteger, "users", "buyers"),
             *_zero(_PERCENT, "conversion_rate"),
             sa.PrimaryKeyConstraint("id"),
