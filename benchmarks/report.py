@@ -31,10 +31,11 @@ def peak_mb() -> float:
 
 
 def write_day(folder: Path, count: int) -> None:
-    """Simulate a day's events into `lines.jsonl` and, with its sessions, into the lake."""
+    """Simulate a day's events into `lines.jsonl` and, with its sessions and shoppers' events, into the lake."""
     from benchmarks.day.events import BATCH_RECORDS, parsed
+    from clickstream_assets.analytics.persons import shopper_events
     from clickstream_assets.analytics.sessions import sessions
-    from clickstream_assets.catalogue import EVENTS, SESSIONS
+    from clickstream_assets.catalogue import EVENTS, SESSIONS, SHOPPER_EVENTS
     from clickstream_assets.engine import DuckDBEngine
     from clickstream_assets.settings import load_settings
     from clickstream_assets.simulator.stream import RecordStream
@@ -59,6 +60,9 @@ def write_day(folder: Path, count: int) -> None:
     gap = timedelta(minutes=settings.session_gap_minutes)
     visits = sessions(lake.read(EVENTS), DAY, DAY, gap, settings.bot_views_per_minute)
     lake.replace(SESSIONS, visits, days=(DAY, DAY))
+    # Each event of the simulator's has a user id, which is its person.
+    shoppers = shopper_events(lake.read(EVENTS), lake.read(SESSIONS), DAY, DAY)
+    lake.replace(SHOPPER_EVENTS, shoppers, days=(DAY, DAY))
 
 
 def by_loop(folder: Path) -> dict[str, Any]:
@@ -94,11 +98,9 @@ def _lake(folder: Path) -> Any:
 
 
 def _persons(lake: Any) -> Any:
-    from clickstream_assets.analytics.persons import EVENT_COLUMNS, SESSION_COLUMNS, persons_events
-    from clickstream_assets.catalogue import EVENTS, SESSIONS
+    from clickstream_assets.catalogue import SHOPPER_EVENTS
 
-    events, sessions = lake.read(EVENTS, columns=EVENT_COLUMNS), lake.read(SESSIONS, columns=SESSION_COLUMNS)
-    return persons_events(events, sessions, DAY, DAY)
+    return lake.read(SHOPPER_EVENTS)
 
 
 def _warm_up(folder: Path) -> None:
@@ -116,7 +118,7 @@ def _warm_up(folder: Path) -> None:
 
 
 def by_lake(folder: Path) -> dict[str, Any]:
-    """Compute the loop's figures, and no more, from the lake: bots left out, in the pipeline's DataFrame API."""
+    """Compute the loop's figures, and no more, from the lake, in the pipeline's DataFrame API."""
     import pyarrow.compute as pc
 
     from clickstream_assets.analytics.measures import count_of

@@ -180,6 +180,10 @@ class Settings(BaseSettings):
     """Prices and quantities that are sent as text have a comma before their fraction, and dots between thousands, as in
     1.299,50. False: the other way round. JSON's own numbers always have a dot.
     """
+    identity_lookback_days: int = Field(30, ge=0)
+    """Days before an anonymous id first came with a user id in which its events are that user's."""
+    identity_max_users: int = Field(10, ge=1)
+    """An anonymous id that came with more users than this is a shared device's: it ties nobody."""
     session_gap_minutes: int = Field(30, ge=1, le=720)
     """Inactivity that ends a session, in minutes."""
     session_cut_at_midnight: bool = False

@@ -48,6 +48,7 @@ def run(module: str, lake: Path, engine: str, *arguments: str) -> str:
         "CLICKSTREAM_HOME": str(lake.parent),
         "COMPUTE_ENGINE": engine,
         "DUCKDB_THREADS": "2",
+        "EVENTS_START_DATE": "2024-01-01",
     }
     # Dagster warns of this at every asset.
     quietly = ("-W", "ignore:Parameter `backfill_policy`")

@@ -24,6 +24,7 @@ from clickstream_assets_tests.proofs.scripts import create_expected, database, r
 
 ORDER = (
     "sessions",
+    "shopper_events",
     "carts",
     "user_segments",
     "customer_segments",

@@ -20,7 +20,7 @@ from typing import Any
 
 from clickstream_assets.analytics.customers import orders as orders_of
 from clickstream_assets.analytics.measures import UNITS_SUM, in_money
-from clickstream_assets.analytics.persons import between, persons_events
+from clickstream_assets.analytics.persons import between
 from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION
 from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
 from clickstream_assets.catalogue.units import MICROSECOND, MONEY_UNITS
@@ -30,16 +30,15 @@ DIRECT = "(direct)"
 
 
 def campaign_attribution(
-    events: DataFrame, sessions: DataFrame, first: date, last: date, lookback: timedelta, gap: timedelta
+    shoppers: DataFrame, first: date, last: date, lookback: timedelta, gap: timedelta
 ) -> DataFrame:
     """Share out the orders from day `first` to day `last`, both included.
 
     An order is a user's purchases of one day with the same order_id, or without one of the same minute; the touches
-    up to its last line count. Bots' purchases are left out, and touches of robots too.
+    up to its last line count.
 
     Args:
-        events: EVENTS rows, at least of the days and of the lookback before them.
-        sessions: SESSIONS rows, at least of the days and of the SESSION_DAYS before.
+        shoppers: SHOPPER_EVENTS rows, at least of the days and of the lookback before them.
         first: first day.
         last: last day.
         lookback: time before an order in which touches count.
@@ -48,9 +47,9 @@ def campaign_attribution(
     Returns:
         CAMPAIGN_ATTRIBUTION rows.
     """
-    F, _ = functions_of(events)
+    F, _ = functions_of(shoppers)
     orders = as_view(
-        orders_of(persons_events(events, sessions, first, last)).select(
+        orders_of(between(shoppers, "event_date", first, last)).select(
             "user_id",
             "order_key",
             F.col("order_date").alias("report_date"),
@@ -58,7 +57,7 @@ def campaign_attribution(
             (F.col("amount") * F.lit(MONEY_UNITS)).cast(UNITS_SUM).alias("units"),
         )
     )
-    touches = _touches(between(events, "event_date", first - lookback - timedelta(days=1), last), gap)
+    touches = _touches(between(shoppers, "event_date", first - lookback - timedelta(days=1), last), gap)
     since = F.col("order_us") - F.col("touch_us")
     before = (F.col("user_id") == F.col("touched_id")) & (since >= 0) & (since <= lookback // MICROSECOND)
     # If a touch began before the lookback, its events within it count.
@@ -75,7 +74,7 @@ def _touches(events: DataFrame, gap: timedelta) -> DataFrame:
     F, Window = functions_of(events)
     in_order = Window.partitionBy("touched_id").orderBy("touch_us", "event_id")
     rows = as_view(
-        events.where(F.col("campaign").isNotNull() & ~F.col("is_bot")).select(
+        events.where(F.col("campaign").isNotNull()).select(
             F.col("user_id").alias("touched_id"),
             F.unix_micros("event_time").alias("touch_us"),
             "event_id",
@@ -157,7 +156,7 @@ def attributed_days(
 
     Args:
         new_events: `user_id`, `event_date` and `campaign` of the new events.
-        events: EVENTS rows, at least of the purchases of the days that the new events reach.
+        events: rows with persons, at least of the purchases of the days that the new events reach.
         lookback: time before an order in which touches count; whole days.
         first: first day of the new events.
         last: last one.

@@ -79,7 +79,7 @@ def cart_states(engine: Engine, events: DataFrame, rules: CartRules) -> DataFram
 
     Args:
         engine: computes.
-        events: EVENTS rows of all time, without bots; only CART_EVENTS count.
+        events: SHOPPER_EVENTS rows of all time; only CART_EVENTS count.
         rules: say when carts are abandoned and over.
 
     Returns:

@@ -29,7 +29,7 @@ def orders(events: DataFrame) -> DataFrame:
     """Sum up purchases per order and day.
 
     Args:
-        events: EVENTS rows, without bots.
+        events: SHOPPER_EVENTS rows.
 
     Returns:
         user_id, order_key (unique within the user), order_date, amount and last_line_at. An order whose lines are of
@@ -205,7 +205,7 @@ def segment_days(
 
     Args:
         engine: computes `events`.
-        events: EVENTS rows, without bots.
+        events: SHOPPER_EVENTS rows.
         as_of: time of the newest event; its day is the last, and that of the first of CUSTOMER_EVENTS the
             first.
         settings_text: the settings that the snapshots depend on.
@@ -215,12 +215,14 @@ def segment_days(
         CUSTOMER_SEGMENT_DAYS rows, in order.
     """
     F, _ = functions_of(events)
+    # The same event can have another person later.
+    whose = F.concat_ws("|", "event_id", "user_id")
     of_days = (
         events.where(F.col("event_type").isin(*CUSTOMER_EVENTS))
         .groupBy("event_date")
         .agg(
             count(F).alias("events"),
-            F.md5(F.concat_ws(",", F.sort_array(F.collect_list("event_id")))).alias("ids_hash"),
+            F.md5(F.concat_ws(",", F.sort_array(F.collect_list(whose)))).alias("ids_hash"),
         )
     )
     known: dict[date, dict[str, Any]] = {

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from clickstream_assets.analytics.measures import count, flag, percent, rows_of
-from clickstream_assets.analytics.persons import persons_events
+from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.products import NO_CATEGORY
 from clickstream_assets.catalogue import FUNNEL, FUNNEL_STEPS
 from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
@@ -19,8 +19,7 @@ NO_CUSTOMER = "not_a_customer"
 
 
 def funnel(
-    events: DataFrame,
-    sessions: DataFrame,
+    shoppers: DataFrame,
     segments: DataFrame,
     customers: DataFrame,
     first: date,
@@ -39,8 +38,7 @@ def funnel(
     `rfm` do not know how the day ends: they are the customers' segments as of the end of the day before.
 
     Args:
-        events: EVENTS rows, of at least these days and the FUNNEL_DAYS_AFTER.
-        sessions: SESSIONS rows, of at least these days, the SESSION_DAYS before and the FUNNEL_DAYS_AFTER.
+        shoppers: SHOPPER_EVENTS rows, of at least these days and the FUNNEL_DAYS_AFTER.
         segments: USER_SEGMENTS rows, of at least these days.
         customers: CUSTOMER_SEGMENTS rows, of at least the days before these.
         first: first day.
@@ -52,7 +50,7 @@ def funnel(
         FUNNEL rows: three per day and group that has viewers.
     """
     latest = last + timedelta(days=FUNNEL_DAYS_AFTER)
-    steps = _steps(persons_events(events, sessions, first, latest), first, last, window, clock)
+    steps = _steps(between(shoppers, "event_date", first, latest), first, last, window, clock)
     return _as_rows(_counted(_reached(steps, window), segments, customers))
 
 

@@ -24,7 +24,7 @@ def product_performance(events: DataFrame) -> DataFrame:
     """Sum up each product's events of a day, and rank the day's products by views.
 
     Args:
-        events: EVENTS rows of whole days, without bots.
+        events: SHOPPER_EVENTS rows of whole days.
 
     Returns:
         PRODUCT_PERFORMANCE rows, one per day and product that has events.
@@ -64,7 +64,7 @@ def category_conversion(events: DataFrame) -> DataFrame:
     """Count views and purchases per category, as the events name it.
 
     Args:
-        events: EVENTS rows of whole days, without bots.
+        events: SHOPPER_EVENTS rows of whole days.
 
     Returns:
         CATEGORY_CONVERSION rows, one per day and category; what has none counts as `unknown`.

@@ -11,7 +11,7 @@ def user_segments(events: DataFrame) -> DataFrame:
     """Label each user of a day a buyer (a purchase that day) or a window shopper (events, and no purchase).
 
     Args:
-        events: EVENTS rows of whole days, without bots.
+        events: SHOPPER_EVENTS rows of whole days.
 
     Returns:
         USER_SEGMENTS rows, one per user and day.

@@ -107,7 +107,7 @@ def sessions(
     """Compute the sessions that start from day `first` to day `last`, both included.
 
     Args:
-        events: EVENTS rows, of at least SESSION_DAYS before and one day after.
+        events: EVENTS rows with persons, of at least SESSION_DAYS before and one day after.
         first: first day.
         last: last day.
         gap: inactivity that a session survives; at most 12 hours.
@@ -252,8 +252,8 @@ def days_reached(
     the SESSION_DAYS after, where they were active just after it (not one, because what goes on may now be cut).
 
     Args:
-        new_events: `user_id` and `event_date` of the new events.
-        events: EVENTS rows, at least of the days of the new events, and of those before and after them.
+        new_events: `user_id` (person) and `event_date` of the new events.
+        events: EVENTS rows with persons, at least of the days of the new events, and of those before and after them.
         gap: inactivity that a session survives.
         first: first day of the new events.
         last: last one.
@@ -319,7 +319,7 @@ def spilled(
     """Sum up the events of sessions that lie on days after the one on which the session began.
 
     Args:
-        events: EVENTS rows, at least of the days and of the SESSION_DAYS after.
+        events: rows with persons, at least of the days and of the SESSION_DAYS after.
         sessions: SESSIONS rows.
         first: first day on which the sessions started.
         last: last such day.

@@ -19,21 +19,24 @@ from clickstream_assets.analytics.measures import (
     revenue,
     rows_of,
 )
-from clickstream_assets.analytics.persons import between, persons_events
+from clickstream_assets.analytics.persons import between
 from clickstream_assets.catalogue import DAILY_SUMMARY
 from clickstream_assets.catalogue.units import MONEY_UNITS
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 
-def daily_summary(events: DataFrame, sessions: DataFrame, first: date, last: date) -> DataFrame:
-    """Sum up days: their events and users from the events, their sessions from the sessions that started.
+def daily_summary(
+    shoppers: DataFrame, events: DataFrame, sessions: DataFrame, first: date, last: date
+) -> DataFrame:
+    """Sum up days: their events and users from shoppers' events, their sessions from the sessions that started.
 
-    Bots are left out and counted apart. `total_events` counts each event once, where older reports counted the
+    Bots are counted apart. `total_events` counts each event once, where older reports counted the
     lines of a log: those of bots and repetitions too.
 
     Args:
-        events: EVENTS rows, of at least these days.
-        sessions: SESSIONS rows, of at least these days and the SESSION_DAYS before.
+        shoppers: SHOPPER_EVENTS rows, of at least these days.
+        events: EVENTS rows, of at least these days: they say which days have events, and how many are bots'.
+        sessions: SESSIONS rows, of at least these days.
         first: first day.
         last: last day.
 
@@ -44,7 +47,7 @@ def daily_summary(events: DataFrame, sessions: DataFrame, first: date, last: dat
     all_events = as_view(
         between(events, "event_date", first, last).groupBy("event_date").agg(count(F).alias("all_events"))
     )
-    persons = _of_persons(persons_events(events, sessions, first, last))
+    persons = _of_persons(between(shoppers, "event_date", first, last))
     visits = _of_sessions(between(sessions, "session_date", first, last))
     joined = as_view(
         all_events.join(persons, on=F.col("event_date") == F.col("persons_date"), how="left").join(

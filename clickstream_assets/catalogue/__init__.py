@@ -6,18 +6,19 @@ one of them is exported from here, and is one of `TABLES`.
 """
 
 # ruff: noqa: F403
-from clickstream_assets.catalogue import models, raw, reports, shoppers, windows
+from clickstream_assets.catalogue import models, raw, reports, shoppers, who, windows
 from clickstream_assets.catalogue.models import *
 from clickstream_assets.catalogue.raw import *
 from clickstream_assets.catalogue.reports import *
 from clickstream_assets.catalogue.shoppers import *
 from clickstream_assets.catalogue.table import *
 from clickstream_assets.catalogue.table import Table
+from clickstream_assets.catalogue.who import *
 from clickstream_assets.catalogue.windows import *
 
 TABLES = {
     table.name: table
-    for module in (raw, shoppers, windows, reports, models)
+    for module in (raw, who, shoppers, windows, reports, models)
     for table in vars(module).values()
     if isinstance(table, Table)
 }

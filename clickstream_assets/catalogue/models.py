@@ -13,6 +13,7 @@ from clickstream_assets.catalogue.table import (
     Served,
     Table,
 )
+from clickstream_assets.catalogue.who import PERSON
 
 ALGORITHM_NAMES = ("als", "item_knn", "popularity")
 
@@ -20,7 +21,7 @@ INTERACTIONS = Table(
     "interactions",
     "one user and product that met",
     (
-        Column("user_id", STRING, "The shopper"),
+        Column("user_id", STRING, PERSON),
         Column("product_id", STRING, "The product"),
         Column("strength", DOUBLE, "Sum of the events' weights: how much this says of taste"),
         Column("views", LONG, "Events of type view or click"),
@@ -36,7 +37,7 @@ USER_FACTORS = Table(
     "als_user_factors",
     "one user's vector in the factor model",
     (
-        Column("user_id", STRING, "The shopper"),
+        Column("user_id", STRING, PERSON),
         Column("factors", VECTOR, "The vector"),
     ),
     key=("user_id",),
@@ -106,7 +107,7 @@ PRODUCT_RECOMMENDATIONS = Table(
     "product_recommendations",
     "one product recommended to one user",
     (
-        Column("user_id", STRING, "The shopper"),
+        Column("user_id", STRING, PERSON),
         Column("product_id", STRING, "The recommended product"),
         Column("rank", LONG, "Rank in the user's list, from 1"),
         Column(
@@ -133,7 +134,7 @@ MET_PRODUCTS = Table(
     "met_products",
     "one user with an interaction",
     (
-        Column("user_id", STRING, "The shopper"),
+        Column("user_id", STRING, PERSON),
         Column("product_ids", STRINGS, "All products that they have met, in order"),
     ),
     key=("user_id",),

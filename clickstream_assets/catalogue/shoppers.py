@@ -1,6 +1,6 @@
 """Tables of what shoppers do: visits, carts, segments, and what brought them."""
 
-from clickstream_assets.catalogue.raw import EVENT_COUNTS
+from clickstream_assets.catalogue.raw import EVENT_COUNTS, EVENTS
 from clickstream_assets.catalogue.rfm import DEFINITIONS, RFM_SEGMENT_NAMES
 from clickstream_assets.catalogue.table import (
     BOOL,
@@ -18,6 +18,7 @@ from clickstream_assets.catalogue.table import (
     Served,
     Table,
 )
+from clickstream_assets.catalogue.who import PERSON
 
 FURTHEST_STEPS = ("none", "view", "add_to_cart", "purchase")
 BOT_REASONS = ("user_agent", "view_rate", "endless_session")
@@ -31,7 +32,7 @@ SESSIONS = Table(
     (
         Column("session_id", STRING, "Hash of user and start"),
         Column("session_date", DATE, "The shop's day of its start", filter="date", range=True),
-        Column("user_id", STRING, "The shopper", filter=True),
+        Column("user_id", STRING, PERSON, filter=True),
         Column("start_time", TIMESTAMP, "Time of the first event", sort=True),
         Column("end_time", TIMESTAMP, "Time of the last event"),
         Column("duration_seconds", LONG, "Whole seconds from start to end", sort=True),
@@ -80,12 +81,27 @@ SESSIONS = Table(
     ),
 )
 
+SHOPPER_EVENTS = Table(
+    "shopper_events",
+    "one event of a person, who is no bot",
+    tuple(
+        Column("user_id", STRING, PERSON) if name == "user_id" else EVENTS.by_name[name]
+        for name in (
+            *("event_id", "event_type", "event_name", "event_time", "event_date", "user_id"),
+            *("product_id", "product_category", "price", "currency", "quantity", "order_id"),
+            *("query", "campaign", "consent"),
+        )
+    ),
+    key=("event_id",),
+    partition_by=("event_date",),
+)
+
 USER_SEGMENTS = Table(
     "user_segments",
     "one user on one day on which they were active",
     (
         Column("report_date", DATE, "The shop's day", filter="date", range=True),
-        Column("user_id", STRING, "The shopper"),
+        Column("user_id", STRING, PERSON),
         Column(
             "segment",
             STRING,
@@ -116,7 +132,7 @@ CARTS = Table(
     "one cart: from a product put in while there is none, across sessions, to its purchase or end",
     (
         Column("cart_id", STRING, "Hash of user and opening event"),
-        Column("user_id", STRING, "The shopper", filter=True),
+        Column("user_id", STRING, PERSON, filter=True),
         Column(
             "state",
             STRING,
@@ -183,7 +199,7 @@ CUSTOMER_SEGMENTS = Table(
             filter="date",
             range=True,
         ),
-        Column("user_id", STRING, "The shopper"),
+        Column("user_id", STRING, PERSON),
         Column(
             "rfm_segment",
             STRING,
@@ -231,7 +247,7 @@ CUSTOMER_SEGMENT_DAYS = Table(
         Column("report_date", DATE, "The shop's day"),
         Column("as_of", TIMESTAMP, "Time up to which events count"),
         Column("events", LONG, "The day's cart events, purchases and refunds, without bots'"),
-        Column("fingerprint", STRING, "Hash of these events' ids and of the settings"),
+        Column("fingerprint", STRING, "Hash of these events' ids, their persons, and the settings"),
     ),
     key=("report_date",),
     served=Served(),

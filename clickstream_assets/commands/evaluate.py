@@ -50,8 +50,9 @@ def evaluate(
 
 def _report(settings: Settings, path: Path, split: SplitKind) -> dict[str, Any]:
     # Imported here, so that `clickstream --help` need not wait for numpy and DuckDB.
+    from clickstream_assets.analytics.identity import IdentityRules
     from clickstream_assets.engine import DuckDBEngine
-    from clickstream_assets.ingest.event_frames import load_events
+    from clickstream_assets.ingest.event_frames import load_events, shoppers_of
     from clickstream_assets.ingest.fields import ValidationRules
     from clickstream_assets.recommender.als import Parameters
     from clickstream_assets.recommender.evaluation import METRICS, choose, evaluate
@@ -61,7 +62,7 @@ def _report(settings: Settings, path: Path, split: SplitKind) -> dict[str, Any]:
     if loaded.left_out:
         details = ", ".join(f"{count:,} {reason}" for reason, count in loaded.left_out.items())
         typer.echo(f"Left out of {path}: {details}", err=True)
-    train, test = _split(engine, loaded.events, settings, split)
+    train, test = _split(engine, shoppers_of(loaded.events, IdentityRules.of(settings)), settings, split)
     evaluations = evaluate(engine, train, test, Parameters.of(settings), settings.evaluation_k)
     choice = choose(evaluations)
     size = _size(engine, train)

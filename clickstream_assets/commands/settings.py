@@ -20,7 +20,7 @@ SECTIONS = {
     "compute_engine": "Engines",
     "kafka_bootstrap_servers": "Kafka and ingest",
     "events_start_date": "Events",
-    "session_gap_minutes": "Sessions, carts and customers",
+    "identity_lookback_days": "Persons, sessions, carts and customers",
     "als_factors": "Recommendations",
     "window_duration": "Windows, alerts and streams",
     "postgres_host": "PostgreSQL",

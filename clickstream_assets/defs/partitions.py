@@ -53,8 +53,10 @@ def _around(asset: str, before: int, after: int = 0) -> dg.AssetDep:
 
 SESSIONS_BEFORE = _around("sessions", SESSION_DAYS)
 """The sessions that a day's events can be in, without which a bot's would not be left out."""
-SESSIONS_AROUND = _around("sessions", SESSION_DAYS, FUNNEL_DAYS_AFTER)
-"""Those, and the sessions that a day's funnel goes on in."""
+SHOPPERS_AFTER = _around("shopper_events", 0, FUNNEL_DAYS_AFTER)
+"""The events that a day's funnel goes on in."""
+SHOPPERS_BEFORE = _around("shopper_events", load_settings().attribution_days)
+"""The events whose campaigns a day's orders can be owed to."""
 SUMMARIES_BEFORE = _around("daily_summary", REPORT_COMPARISON_DAYS)
 """The days that a day's report compares it with."""
 

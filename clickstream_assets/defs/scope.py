@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Self, TypeAlias
 
 import dagster as dg
 
-from clickstream_assets.analytics.persons import EVENT_COLUMNS, SESSION_COLUMNS, persons_events, within
-from clickstream_assets.catalogue import EVENTS, SESSIONS, Table
+from clickstream_assets.analytics.identity import IdentityRules
+from clickstream_assets.analytics.persons import between, within
+from clickstream_assets.catalogue import EVENTS, SESSIONS, SHOPPER_EVENTS, Table
 from clickstream_assets.defs.dagster_private import last_evaluation
 from clickstream_assets.defs.partitions import Days, days_of, replace_days
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.engine import DataFrame
+from clickstream_assets.ingest.ties import persons_of
+from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
 Context: TypeAlias = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 EVENTS_VERSION = "events_version"
-"""Metadata of `sessions`: the version of `events` that they were made from."""
+TIES_VERSION = "identity_ties_version"
+"""Metadata of `sessions`: the versions of `events` and `identity_ties` that they were made from."""
 REPLACED_FROM = "replaced_from"
 """Metadata of a table of days that has no partitions: the first day that was replaced, or NO_DAY."""
 NO_DAY = "no day has changed"
@@ -50,31 +54,37 @@ def rows_of(lake: Lake, table: Table, days: Days | None) -> DataFrame:
     return within(rows, table.day, days.ranges) if table.day and days else rows
 
 
-def run_events(context: Context, lake: Lake, columns: Iterable[str] | None = None) -> DataFrame:
+def run_events(context: Context, lake: Lake) -> DataFrame:
     """Return the events that the run's tables are made from: those that its sessions, if it made any, were made from.
 
     Events come in while a run is under way. Were each of its tables made from the newest, their sums would differ
     though nothing is wrong; what came in later is reported, and asked for by another run.
     """
+    return lake.read(EVENTS, _version_of_run(context, EVENTS_VERSION))
+
+
+def run_persons(context: Context, lake: Lake, settings: Settings, days: Days | None) -> DataFrame:
+    """Return the rows of `run_events` of some days, or of all, with persons: by the ties that its sessions have."""
+    events = run_events(context, lake)
+    of_days = within(events, "event_date", days.ranges) if days else events
+    return persons_of(lake, of_days, IdentityRules.of(settings), _version_of_run(context, TIES_VERSION))
+
+
+def _version_of_run(context: Context, name: str) -> int | None:
     event = context.instance.get_latest_materialization_event(dg.AssetKey(SESSIONS.name))
     is_of_run = event is not None and event.run_id == context.run.run_id
-    return lake.read(EVENTS, metadata_value(event, EVENTS_VERSION) if is_of_run else None, columns)
+    return metadata_value(event, name) if is_of_run else None
 
 
-def events_and_sessions(context: Context, lake: Lake, *more: str) -> tuple[DataFrame, DataFrame]:
-    """Return what a day's tables are made from: EVENT_COLUMNS and `more` of the events, SESSION_COLUMNS."""
-    return run_events(context, lake, (*EVENT_COLUMNS, *more)), lake.read(SESSIONS, columns=SESSION_COLUMNS)
-
-
-def replace_days_of_persons(
+def replace_days_of_shoppers(
     context: dg.AssetExecutionContext, lake: Lake, table: Table, compute: Callable[[DataFrame], DataFrame]
 ) -> None:
-    """Replace the rows of the run's days by those that `compute` makes of these days' events without bots'."""
+    """Replace the rows of the run's days by those that `compute` makes of these days' shopper_events."""
     replace_days(
         context,
         lake,
         table,
-        lambda first, last: compute(persons_events(*events_and_sessions(context, lake), first, last)),
+        lambda first, last: compute(between(lake.read(SHOPPER_EVENTS), "event_date", first, last)),
     )
 
 

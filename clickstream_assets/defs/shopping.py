@@ -3,32 +3,18 @@
 from datetime import UTC, datetime, timedelta
 
 from clickstream_assets.analytics.customers import CUSTOMER_EVENTS
-from clickstream_assets.analytics.sessions import without_bots
 from clickstream_assets.analytics.windows import counted_time
-from clickstream_assets.catalogue import EVENTS, SESSIONS
+from clickstream_assets.catalogue import EVENTS, SHOPPER_EVENTS
 from clickstream_assets.engine import DataFrame, functions_of
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.stores.lake import Lake, Snapshot
 
 
-def cart_events_without_bots(lake: Lake, events: Snapshot) -> DataFrame:
-    """Return the additions to carts, removals, purchases and refunds of one version of the events, without bots'."""
-    rows = lake.read(EVENTS, events.version)
+def cart_events(lake: Lake) -> DataFrame:
+    """Return shoppers' additions to carts, removals, purchases and refunds of all time."""
+    rows = lake.read(SHOPPER_EVENTS)
     F, _ = functions_of(rows)
-    columns = (
-        "event_id",
-        "event_type",
-        "event_time",
-        "event_date",
-        "user_id",
-        "is_bot",
-        "product_id",
-        "price",
-    )
-    of_carts = rows.where(F.col("event_type").isin(*CUSTOMER_EVENTS)).select(
-        *columns, "currency", "quantity", "order_id"
-    )
-    return without_bots(of_carts, lake.read(SESSIONS))
+    return rows.where(F.col("event_type").isin(*CUSTOMER_EVENTS))
 
 
 def newest_time(lake: Lake, events: Snapshot, rules: ValidationRules) -> datetime:

@@ -1,4 +1,4 @@
-"""The events of a file as EVENTS rows, for `clickstream evaluate`.
+"""The events of a file as EVENTS rows and of their shoppers, for `clickstream evaluate`.
 
 Events of JSON lines, REES46 and UCI files are parsed and classified as those of the topic are. Ratings (MovieLens, or
 any table of user, product and time) become views.
@@ -16,8 +16,9 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
-from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS, RAW_EVENTS, TIMESTAMP
-from clickstream_assets.engine import DataFrame, Engine
+from clickstream_assets.analytics.identity import IdentityRules, owners, ties, with_persons
+from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS, RAW_EVENTS, SHOPPER_EVENTS, TIMESTAMP
+from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.ingest.classification import classify
 from clickstream_assets.ingest.fields import ValidationRules
@@ -72,6 +73,13 @@ def load_events(engine: Engine, path: Path, rules: ValidationRules) -> LoadedEve
     return LoadedEvents(
         classified.events, {reason: n for reason, n in {**file.skipped, **counts}.items() if n}
     )
+
+
+def shoppers_of(events: DataFrame, rules: IdentityRules) -> DataFrame:
+    """Return SHOPPER_EVENTS rows of EVENTS rows alone: without sessions, robots are known by their user agent only."""
+    F, _ = functions_of(events)
+    persons = with_persons(events, owners(events, ties(events), rules))
+    return persons.where(~F.col("is_bot")).select(*SHOPPER_EVENTS.column_names)
 
 
 def _raw_batches(file: EventFile) -> Iterator[pa.RecordBatch]:

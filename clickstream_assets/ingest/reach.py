@@ -2,23 +2,27 @@
 
 Partition mappings, dirty days and checks derive from here. An event reaches
 
-- the sessions of its day, and where its user was active around a midnight those of the day before or of the
+- the sessions of its day, and where its person was active around a midnight those of the day before or of the
   SESSION_DAYS after;
 - the funnel of its day and of the FUNNEL_DAYS_AFTER before;
-- if it has a campaign, the attribution of its user's orders of the next ATTRIBUTION_DAYS;
+- if its person came by a campaign on these days, the attribution of their orders of the next ATTRIBUTION_DAYS;
 - the reports of REPORT_COMPARISON_DAYS after a day that is computed anew;
 - carts and customer segments of every later day: there fingerprints of the input, `customers.segment_days` and
   `made_from` of a report, say what is out of date.
+
+An event with both ids can change the person of others: those reach what a new event of either person would.
 """
 
 from datetime import date, timedelta
 
 from clickstream_assets.analytics.attribution import attributed_days
 from clickstream_assets.analytics.funnel import FUNNEL_DAYS_AFTER
+from clickstream_assets.analytics.identity import WITHOUT_END, IdentityRules, owners, person, with_persons
+from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.sessions import SESSION_DAYS, days_reached
-from clickstream_assets.catalogue import EVENTS
+from clickstream_assets.catalogue import EVENTS, IDENTITY_CHANGES, IDENTITY_TIES
 from clickstream_assets.catalogue.clock import ShopClock
-from clickstream_assets.engine import functions_of
+from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.reports.document import COMPARISONS
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
@@ -27,39 +31,102 @@ __all__ = ["FUNNEL_DAYS_AFTER", "REPORT_COMPARISON_DAYS", "SESSION_DAYS", "dirty
 
 REPORT_COMPARISON_DAYS = max(COMPARISONS.values()).days
 """A day's report compares it with days up to this many before it."""
+DAY = timedelta(days=1)
+_COLUMNS = ("event_date", "event_time", "event_type", "user_id", "anonymous_id", "session_id", "campaign")
 
 
 def dirty_days(lake: Lake, after_batch: int, settings: Settings) -> list[date]:
     """Return the days that the events of the batches after `after_batch` make dirty, in order.
 
     Args:
-        lake: has the events.
+        lake: has the events, their ties, and what new ties have changed.
         after_batch: the last batch whose days were reported.
-        settings: say how long sessions and funnels go on after midnight, and how far attribution looks back.
+        settings: say how long sessions and funnels go on after midnight, how far attribution looks back, and how ties
+            are read.
     """
     gap = timedelta(minutes=max(settings.session_gap_minutes, settings.funnel_window_minutes))
     lookback = timedelta(days=settings.attribution_days)
+    rules = IdentityRules.of(settings)
     engine = lake.engine
-    events = lake.read(EVENTS)
+    events = lake.read(EVENTS, columns=_COLUMNS)
     F, _ = functions_of(events)
-    added = lake.read(EVENTS, batches=(after_batch + 1, lake.snapshot(EVENTS).batch))
-    new = engine.persist(added.select("user_id", "event_date").distinct())
-    new_days = engine.to_arrow(new.select("event_date").distinct())["event_date"].to_pylist()
+    newest = lake.snapshot(EVENTS)
+    added = lake.read(EVENTS, columns=(*_COLUMNS, "batch"), batches=(after_batch + 1, newest.batch))
+    moved = _moved(lake, after_batch)
+    dates = added.select("event_date")
+    if moved is not None:
+        dates = as_view(dates.unionByName(moved.select("event_date")))
+    new_days = engine.to_arrow(dates.distinct())["event_date"].to_pylist()
     if not new_days:
         return []
+    whose = None
+    if lake.snapshot(IDENTITY_TIES).rows:
+        nearby = between(
+            events, "event_date", min(new_days) - DAY, max(new_days) + lookback + SESSION_DAYS * DAY
+        )
+        whose = engine.persist(owners(nearby, lake.read(IDENTITY_TIES), rules))
+    new = with_persons(added, whose).select("user_id", "event_date")
+    if moved is not None:
+        new = as_view(new.unionByName(moved.select("user_id", "event_date")))
+    new = engine.persist(new.distinct())
     # Naming the days lets the engine skip the files of all others.
     around = sorted({day + timedelta(days=offset) for day in new_days for offset in (-1, 1)})
     first, last = min(new_days), max(new_days)
     clock = ShopClock(settings.shop_time_zone)
-    nearby = events.where(F.col("event_date").isin(around))
-    reached_per_day = engine.to_arrow(days_reached(new, nearby, gap, first, last, clock))
-    engine.release(new)
+    near = with_persons(events.where(F.col("event_date").isin(around)), whose)
     days: set[date] = set()
-    for row in reached_per_day.to_pylist():
+    for row in engine.to_arrow(days_reached(new, near, gap, first, last, clock)).to_pylist():
         before = -1 if row["day_before"] else 0
         after = SESSION_DAYS if row["days_after"] else 0
         days.update(row["event_date"] + timedelta(days=offset) for offset in range(before, after + 1))
-    reached = events.where(F.col("event_date").between(first, last + lookback + timedelta(days=1)))
-    later = attributed_days(added, reached, lookback, first, last, clock)
+    # What labels a session a bot's takes its campaigns away from orders, too.
+    of_campaigns = events.where(F.col("event_date").isin(sorted(days)) & F.col("campaign").isNotNull())
+    touched = ("user_id", "event_date", "campaign")
+    who_is_new = new.select("user_id").distinct()
+    touches = with_persons(of_campaigns, whose).join(who_is_new, on="user_id", how="left_semi")
+    touches = as_view(touches.select(*touched))
+    if moved is not None:
+        touches = as_view(touches.unionByName(moved.select(*touched)))
+    first, last = min(days), max(days)
+    purchases = events.where(
+        F.col("event_date").between(first, last + lookback + DAY) & (F.col("event_type") == "purchase")
+    )
+    later = attributed_days(touches, with_persons(purchases, whose), lookback, first, last, clock)
     days.update(engine.to_arrow(later)["event_date"].to_pylist())
+    engine.release(new)
+    if whose is not None:
+        engine.release(whose)
     return sorted(days)
+
+
+def _moved(lake: Lake, after_batch: int) -> DataFrame | None:
+    """Return the events that have another person since a batch, once for each of both: None where there are none.
+
+    `user_id` (person), `event_date` and `campaign`.
+    """
+    newest = lake.snapshot(IDENTITY_CHANGES).batch
+    if newest <= after_batch:
+        return None
+    changes = lake.read(IDENTITY_CHANGES, batches=(after_batch + 1, newest))
+    F, _ = functions_of(changes)
+    first = lake.engine.to_arrow(changes.agg(F.min("since").alias("first")))["first"][0].as_py()
+    if first is None:
+        return None
+    events = lake.read(EVENTS, columns=_COLUMNS)
+    spans = changes.select(
+        F.col("anonymous_id").alias("changed_id"),
+        "since",
+        F.coalesce(F.col("until"), F.lit(WITHOUT_END)).alias("until"),
+        F.array("user_before", "user_after").alias("users"),
+    )
+    # A day more: days are the shop's.
+    of_days = events.where((F.col("event_date") >= F.lit(first.date() - DAY)) & F.col("user_id").isNull())
+    at = F.col("event_time")
+    is_changed = (
+        (F.col("anonymous_id") == F.col("changed_id")) & (at >= F.col("since")) & (at < F.col("until"))
+    )
+    changed = as_view(of_days.join(spans, on=is_changed, how="inner"))
+    each = F.explode("users").alias("user")
+    of_both = as_view(changed.select("event_date", "campaign", "anonymous_id", each))
+    whose = person(F, F.col("user")).alias("user_id")
+    return as_view(of_both.select(whose, "event_date", "campaign").distinct())

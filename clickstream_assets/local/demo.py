@@ -292,9 +292,10 @@ class Demo:
         """Count what came out, and look one recommendation up."""
 
         lake = self._lake()
-        events = lake.read(catalogue.EVENTS)
-        F, _ = functions_of(events)
-        users = lake.engine.to_arrow(events.agg(F.countDistinct("user_id").cast("long").alias("users")))
+        # Persons, bots too: each event is in some session.
+        sessions = lake.read(catalogue.SESSIONS)
+        F, _ = functions_of(sessions)
+        users = lake.engine.to_arrow(sessions.agg(F.countDistinct("user_id").cast("long").alias("users")))
         # Elasticsearch's rejections have batch 0, and are of records that are events.
         not_events = lake.read(catalogue.REJECTED_EVENTS).where(F.col("batch") > 0)
         rejected = lake.engine.to_arrow(not_events.agg(F.count(F.lit(1)).cast("long").alias("rejected")))

@@ -141,7 +141,7 @@ def judge(
 
     Args:
         engine, parameters, k: as for `evaluate`.
-        events: EVENTS rows, without bots.
+        events: SHOPPER_EVENTS rows.
         test_fraction: share of the product events, the latest, to judge by.
         serving: name of the algorithm being served now, if any.
     """
@@ -153,7 +153,7 @@ def judge(
                 held.callback(engine.release, persisted)
                 return persisted
 
-            # The split reads the events four times, and what leaves bots out is the dearest part of each.
+            # The split reads the events four times.
             counted = persist(product_events(events).select(*_COUNTED_COLUMNS))
             past, future = split_by_time(engine, counted, test_fraction)
             train, test = persist(interactions_of(past)), persist(interactions_of(future))

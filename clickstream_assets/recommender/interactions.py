@@ -1,7 +1,6 @@
 """Interactions of shoppers with products, their strength, and the two ways to hide a part of it from training.
 
-Robots by their user agent and shoppers who refused consent are left out here, once, for every model; the caller leaves
-out those that are bots by what they did.
+Shoppers who refused consent are left out here, once, for every model.
 """
 
 import numpy as np
@@ -28,16 +27,14 @@ class NotEnoughInteractions(ClickstreamError):
 def product_events(events: DataFrame) -> DataFrame:
     """Keep the events that say something of taste: views, clicks, additions to the cart and purchases.
 
-    Left out: robots' events, and all events of shoppers who do not agree to being profiled. The latest event of a
-    shopper that states a `consent`, whatever its type, decides for all of theirs; who never stated any is not
-    left out.
+    Left out are all events of shoppers who do not agree to being profiled. The latest event of a shopper that states a
+    `consent`, whatever its type, decides for all of theirs; who never stated any is not left out.
     """
     functions, _ = functions_of(events)
     column = functions.col
     counted = events.where(
         column("event_type").isin(*(name for names in _COUNTED.values() for name in names))
         & column("product_id").isNotNull()
-        & ~column("is_bot")
     )
     return counted.join(_refusers(events), "user_id", "left_anti")
 
@@ -60,7 +57,7 @@ def interactions(events: DataFrame) -> DataFrame:
     """Sum up each shopper's events with each product; only `product_events` count.
 
     Args:
-        events: EVENTS rows without bots', all that state a consent among them.
+        events: SHOPPER_EVENTS rows, all that state a consent among them.
 
     Returns:
         INTERACTIONS, one row per shopper and product.

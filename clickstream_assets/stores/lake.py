@@ -5,7 +5,7 @@ metadata alone. Data is written by the engine that computed it.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -343,6 +343,28 @@ class Lake:
         data = conform(self.engine.to_arrow(df), table)
         with self._explained(table):
             write_deltalake(delta, data, mode="overwrite", predicate=where)
+
+    def replace_days(self, table: Table, df: DataFrame, days: Collection[date], batch: int) -> None:
+        """Replace the rows of some days by those that they have as of a batch, once, however often it is tried.
+
+        As `append_batch`, the commit carries the batch's number. The table is partitioned by a date.
+        """
+        (column,) = table.partition_by
+        where = f"{column} IN ({', '.join(repr(day.isoformat()) for day in sorted(days))})"
+        delta = self._open(table)
+        if _last_batch(delta, table.name) >= batch:
+            return
+        if isinstance(self.engine, SparkEngine):
+            writer = (
+                df.select(*table.column_names).repartition(column).write.format("delta").mode("overwrite")
+            )
+            numbered = writer.option("txnAppId", table.name).option("txnVersion", batch)
+            with self._once(table, batch, table.name), self._explained_spark(table):
+                numbered.option("replaceWhere", where).save(self.path(table))
+            return
+        data, commit = conform(self.engine.to_arrow(df), table), _commit_of(batch, table.name)
+        with self._once(table, batch, table.name), self._explained(table):
+            write_deltalake(delta, data, mode="overwrite", predicate=where, commit_properties=commit)
 
     def merge(self, table: Table, data: pa.Table, batch: int) -> None:
         """Insert rows or, where the key is there, replace them, once, however often the batch is tried.

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from clickstream_assets.analytics.attribution import attributed_days, campaign_attribution
+from clickstream_assets.analytics.persons import shopper_events
 from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION, SESSIONS
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.engine import Engine
@@ -42,7 +43,9 @@ def shares_of(rows: list[dict[str, Any]]) -> Shares:
 def attribute(engine: Engine, events: list[dict[str, Any]], first: str, last: str = "") -> Shares:
     df = engine.from_arrow(event_table(events))
     nobody = engine.from_arrow(SESSIONS.arrow.empty_table())
-    rows = campaign_attribution(df, nobody, day(first), day(last or first), LOOKBACK, GAP)
+    days = day(first), day(last or first)
+    shoppers = shopper_events(df, nobody, days[0] - LOOKBACK - DAY, days[1])
+    rows = campaign_attribution(shoppers, *days, LOOKBACK, GAP)
     return shares_of(table_of(engine, rows, CAMPAIGN_ATTRIBUTION))
 
 
@@ -208,7 +211,7 @@ def test_simulated_orders_are_shared_out_to_the_last_unit(engine: Engine):
     events, sessions = load(engine, simulated_lines(3, bots=0.2))
     rows = table_of(
         engine,
-        campaign_attribution(events, sessions, FIRST, LAST, LOOKBACK, GAP),
+        campaign_attribution(shopper_events(events, sessions, FIRST, LAST), FIRST, LAST, LOOKBACK, GAP),
         CAMPAIGN_ATTRIBUTION,
     )
     persons = engine.to_arrow(sessions).to_pylist()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from clickstream_assets.analytics.funnel import funnel
-from clickstream_assets.analytics.persons import persons_events
+from clickstream_assets.analytics.persons import shopper_events
 from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.catalogue import FUNNEL
 from clickstream_assets.engine import DataFrame, Engine
@@ -54,9 +54,10 @@ def follow(
     window: timedelta,
     customers: Customers | None = None,
 ) -> Rows:
-    segments = user_segments(persons_events(events, visits, first, last))
+    shoppers = shopper_events(events, visits, first, last + timedelta(days=1))
+    segments = user_segments(shoppers)
     known = customers_of(engine, customers or {})
-    return table_of(engine, funnel(events, visits, segments, known, first, last, window), FUNNEL)
+    return table_of(engine, funnel(shoppers, segments, known, first, last, window), FUNNEL)
 
 
 def of_day(engine: Engine, events: Rows, date_text: str = "2024-05-01") -> Rows:

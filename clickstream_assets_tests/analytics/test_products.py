@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clickstream_assets.analytics.persons import persons_events
+from clickstream_assets.analytics.persons import shopper_events
 from clickstream_assets.analytics.products import category_conversion, product_performance
 from clickstream_assets.catalogue import CATEGORY_CONVERSION, PRODUCT_PERFORMANCE
 from clickstream_assets.engine import Engine
@@ -99,7 +99,7 @@ def test_a_rate_rounds_halves_to_even_and_may_be_any_number_of_per_cent(engine: 
 
 
 def tables(engine: Engine, lines: list[bytes]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    events = persons_events(*load(engine, lines), FIRST, LAST)
+    events = shopper_events(*load(engine, lines), FIRST, LAST)
     return (
         table_of(engine, product_performance(events), PRODUCT_PERFORMANCE),
         table_of(engine, category_conversion(events), CATEGORY_CONVERSION),

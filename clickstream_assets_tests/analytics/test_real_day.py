@@ -11,7 +11,7 @@ from decimal import Decimal
 import pytest
 
 from clickstream_assets.analytics.funnel import funnel
-from clickstream_assets.analytics.persons import persons_events
+from clickstream_assets.analytics.persons import shopper_events
 from clickstream_assets.analytics.products import category_conversion, product_performance
 from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.summary import daily_summary
@@ -48,9 +48,9 @@ def test_the_tables_of_a_real_day_say_what_is_in_its_file(engine: Engine):
     rows = read()
     events = engine.persist(load_events(engine, FILE, RULES).events)
     kept = visits_of(engine, events, DAY, DAY, NO_BOTS)
-    persons = persons_events(events, kept, DAY, DAY)
+    persons = shopper_events(events, kept, DAY, DAY)
 
-    (summary,) = table_of(engine, daily_summary(events, kept, DAY, DAY), DAILY_SUMMARY)
+    (summary,) = table_of(engine, daily_summary(persons, events, kept, DAY, DAY), DAILY_SUMMARY)
     users = {row["user_id"] for row in rows}
     buyers = {row["user_id"] for row in rows if row["event_type"] == "purchase"}
     paid = sum((Decimal(row["price"]) for row in rows if row["event_type"] == "purchase"), Decimal(0))
@@ -92,7 +92,7 @@ def test_the_tables_of_a_real_day_say_what_is_in_its_file(engine: Engine):
     nobody = engine.from_arrow(CUSTOMER_SEGMENTS.arrow.empty_table())
     steps = table_of(
         engine,
-        funnel(events, kept, user_segments(persons), nobody, DAY, DAY, timedelta(hours=12)),
+        funnel(persons, user_segments(persons), nobody, DAY, DAY, timedelta(hours=12)),
         FUNNEL,
     )
     overall = {row["step"]: row["users"] for row in steps if row["dimension"] == "overall"}

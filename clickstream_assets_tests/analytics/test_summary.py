@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
+from clickstream_assets.analytics.persons import shopper_events
 from clickstream_assets.analytics.summary import daily_summary
 from clickstream_assets.catalogue import DAILY_SUMMARY
-from clickstream_assets.engine import Engine
+from clickstream_assets.engine import DataFrame, Engine
 from clickstream_assets_tests.analytics import by_hand, records
 from clickstream_assets_tests.analytics.days import (
     FIRST,
@@ -26,7 +27,14 @@ from clickstream_assets_tests.analytics.records import at, day, event_table, mon
 def summarise(engine: Engine, events: list[dict[str, Any]], first: str, last: str) -> list[dict[str, Any]]:
     df = engine.from_arrow(event_table(events))
     visits = visits_of(engine, df, day(first), day(last))
-    return table_of(engine, daily_summary(df, visits, day(first), day(last)), DAILY_SUMMARY)
+    return summaries(engine, df, visits, day(first), day(last))
+
+
+def summaries(
+    engine: Engine, events: DataFrame, visits: DataFrame, first: date = FIRST, last: date = LAST
+) -> list[dict[str, Any]]:
+    shoppers = shopper_events(events, visits, first, last)
+    return table_of(engine, daily_summary(shoppers, events, visits, first, last), DAILY_SUMMARY)
 
 
 def event(user: str, time: str, kind: str = "view", **more: Any) -> dict[str, Any]:
@@ -115,7 +123,7 @@ def test_the_summary_says_what_plain_loops_find_in_the_lines(engine: Engine):
     lines = simulated_lines(seed=3)
     read = by_hand.read(lines)
     events, visits = load(engine, lines)
-    rows = table_of(engine, daily_summary(events, visits, FIRST, LAST), DAILY_SUMMARY)
+    rows = summaries(engine, events, visits)
     expected = [by_hand.summary(read, FIRST + timedelta(days=number), GAP) for number in range(3)]
     assert [{name: row[name] for name in expected[0]} for row in rows] == expected
     assert [row["bot_events"] + row["bot_sessions"] for row in rows] == [0, 0, 0]
@@ -123,7 +131,7 @@ def test_the_summary_says_what_plain_loops_find_in_the_lines(engine: Engine):
 
 def test_lines_that_come_late_twice_broken_or_in_another_order_make_the_same_summary(engine: Engine):
     clean, *others = (
-        table_of(engine, daily_summary(*load(engine, arrived), FIRST, LAST), DAILY_SUMMARY)
+        summaries(engine, *load(engine, arrived))
         for arrived in (simulated_lines(4, bots=0.1), *other_arrivals(4))
     )
     assert all(row["bot_events"] for row in clean)

@@ -63,14 +63,14 @@ def test_every_table_adds_them_up(engine: Engine, events: DataFrame):
         return [row[name] for row in table_of(engine, df, table)]
 
     assert column(visits, SESSIONS, "revenue") == [of_order] * USERS
-    summary = daily_summary(events, visits, DAY, DAY)
+    summary = daily_summary(events, events, visits, DAY, DAY)
     assert column(summary, DAILY_SUMMARY, "revenue") == [of_all]
     (average,) = column(summary, DAILY_SUMMARY, "average_order_value")
     # A division of whole numbers that DuckDB does in floats: good to fifteen digits.
     assert abs(average - of_order) / of_order < Decimal("1e-15")
     assert column(product_performance(events), PRODUCT_PERFORMANCE, "revenue") == [of_all]
     assert column(category_conversion(events), CATEGORY_CONVERSION, "revenue") == [of_all]
-    shared = campaign_attribution(events, visits, DAY, DAY, timedelta(days=30), GAP)
+    shared = campaign_attribution(events, DAY, DAY, timedelta(days=30), GAP)
     assert column(shared, CAMPAIGN_ATTRIBUTION, "revenue") == [of_all] * 3
 
     states = cart_states(engine, events, CartRules.of(Settings(_env_file=None), at("2024-05-20 10:00")))

@@ -45,7 +45,7 @@ def test_a_served_table_says_its_name_there_and_how_its_list_is_asked_for():
         "",
     ]
     assert (
-        "| `session_date` | `date32[day]` | no |  | UTC date of its start | `date`, `since`, `until` |"
+        "| `session_date` | `date32[day]` | no |  | The shop's day of its start | `date`, `since`, `until` |"
         in lines
     )
     steps = "`none`, `view`, `add_to_cart`, `purchase`"

@@ -31,6 +31,7 @@ from clickstream_assets.catalogue import (
     PUBLISHED_MODELS,
     SERVED_MODELS,
     SESSIONS,
+    SHOPPER_EVENTS,
     USER_SEGMENTS,
 )
 from clickstream_assets.defs import partitions
@@ -56,11 +57,15 @@ DAILY = (
     FUNNEL,
     CAMPAIGN_ATTRIBUTION,
 )
-DAILY_ASSETS = [*(dg.AssetKey(table.name) for table in DAILY), dg.AssetKey("published_days")]
+DAILY_ASSETS = [
+    *(dg.AssetKey(table.name) for table in (*DAILY, SHOPPER_EVENTS)),
+    dg.AssetKey("published_days"),
+]
 MODEL_ASSETS = [
     dg.AssetKey(name)
     for name in (
         "sessions",
+        "shopper_events",
         "interactions",
         "popular_products",
         "als_model",
@@ -152,7 +157,7 @@ def test_a_range_in_one_run_is_the_same_as_parts_of_it_in_any_order(
         (date(2024, 5, 3), "owl"),
     ]
 
-    for table in DAILY:
+    for table in (*DAILY, SHOPPER_EVENTS):
         shutil.rmtree(Path(pipeline.settings.lake) / table.name)
     for first, last in ((DAYS[2], DAYS[3]), (DAYS[0], DAYS[0]), (DAYS[1], DAYS[1])):
         pipeline.refresh(first, last, DAILY_ASSETS)

@@ -10,8 +10,9 @@ import pytest
 from clickstream_assets.catalogue import CUSTOMER_SEGMENTS, EVENTS
 from clickstream_assets.defs import partitions
 from clickstream_assets.defs.partitions import (
-    SESSIONS_AROUND,
     SESSIONS_BEFORE,
+    SHOPPERS_AFTER,
+    SHOPPERS_BEFORE,
     SUMMARIES_BEFORE,
     Days,
     chunks,
@@ -185,8 +186,8 @@ def test_today_can_be_materialized_and_tomorrow_cannot():
 
 def test_a_table_reads_as_many_days_around_as_an_event_reaches():
     offsets = []
-    for dep in (SESSIONS_BEFORE, SESSIONS_AROUND, SUMMARIES_BEFORE):
+    for dep in (SESSIONS_BEFORE, SHOPPERS_AFTER, SHOPPERS_BEFORE, SUMMARIES_BEFORE):
         mapping = dep.partition_mapping
         assert isinstance(mapping, dg.TimeWindowPartitionMapping)
         offsets.append((mapping.start_offset, mapping.end_offset))
-    assert offsets == [(-2, 0), (-2, 1), (-max(COMPARISONS.values()).days, 0)]
+    assert offsets == [(-2, 0), (0, 1), (-30, 0), (-max(COMPARISONS.values()).days, 0)]

@@ -35,6 +35,7 @@ OURS = [
     dg.AssetKey(name)
     for name in (
         "sessions",
+        "shopper_events",
         "carts",
         "user_segments",
         "customer_segments",
@@ -233,7 +234,7 @@ class RunCheck:
                 [of_key],
                 selection=dg.AssetSelection.checks(key),
                 instance=instance,
-                resources={"lake": self._lake},
+                resources={"settings": self._lake.settings, "lake": self._lake},
                 tags=dict(zip(names, days, strict=False)),
                 raise_on_error=False,
             )

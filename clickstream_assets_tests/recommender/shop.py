@@ -13,7 +13,9 @@ PARAMETERS = Parameters(factors=8, iterations=10, regularization=0.1, alpha=5.0,
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)
 
 
-def event(user: str, product: str | None, kind: str = "view", at: float = 0, **fields: Any) -> dict[str, Any]:
+def event(
+    user: str | None, product: str | None, kind: str = "view", at: float = 0, **fields: Any
+) -> dict[str, Any]:
     """An event `at` seconds after START, with what these tests look at."""
     return {
         "user_id": user,
@@ -42,7 +44,6 @@ def random_events(count: int = 3000, seed: int = 7) -> pa.Table:
                 None if kind == "search" else f"p{min(random.geometric(0.1), 40)}",
                 kind,
                 at=int(random.integers(7200)) / 2,
-                is_bot=bool(random.random() < 0.1),
                 # Seldom a no: a shopper's latest statement decides for all of their events.
                 consent=[None, None, *[True] * 8, False][random.integers(11)],
                 product_category=[None, "toys", "books"][random.integers(3)],

@@ -6,7 +6,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from clickstream_assets.analytics.identity import IdentityRules
 from clickstream_assets.catalogue import INTERACTIONS
+from clickstream_assets.ingest.event_frames import shoppers_of
 from clickstream_assets.recommender.interactions import (
     NotEnoughInteractions,
     interactions,
@@ -59,12 +61,11 @@ def test_events_add_up_to_one_row_per_shopper_and_product(engine):
 @pytest.mark.parametrize(
     "silent",
     [
-        event("ann", "pen", is_bot=True),
         event("ann", "pen", consent=False),
         event("ann", None, "search"),
         event("ann", "pen", "remove_from_cart"),
     ],
-    ids=["robot", "refused consent", "search", "removal from the cart"],
+    ids=["refused consent", "search", "removal from the cart"],
 )
 def test_what_says_nothing_of_taste_leaves_no_interaction(engine, silent):
     events = events_table(silent, event("bob", "cup", consent=True))
@@ -72,6 +73,21 @@ def test_what_says_nothing_of_taste_leaves_no_interaction(engine, silent):
     found = engine.to_arrow(interactions(engine.from_arrow(events)))
 
     assert [(row["user_id"], row["product_id"]) for row in found.to_pylist()] == [("bob", "cup")]
+
+
+def test_robots_leave_none_and_a_visitor_who_logs_in_those_of_the_user(engine):
+    tied: dict[str, Any] = {"anonymous_id": "x", "event_date": START.date()}
+    events = events_table(
+        event("ann", "pen", is_bot=True, event_date=START.date()),
+        event(None, "cup", **tied),
+        event("bob", "pen", at=60, event_id="e", **tied),
+    )
+
+    shoppers = shoppers_of(engine.from_arrow(events), IdentityRules(timedelta(days=1), 1))
+    found = engine.to_arrow(interactions(shoppers))
+
+    met = [(row["user_id"], row["product_id"]) for row in rows(found, "product_id")]
+    assert met == [("bob", "cup"), ("bob", "pen")]
 
 
 YES: dict[str, Any] = {"consent": True}

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from clickstream_assets.analytics.funnel import funnel
-from clickstream_assets.analytics.persons import persons_events
+from clickstream_assets.analytics.persons import shopper_events
 from clickstream_assets.analytics.products import category_conversion, product_performance
 from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.summary import daily_summary
@@ -77,15 +77,15 @@ def write_tables(lake: Lake, lines: list[bytes]) -> None:
     engine = lake.engine
     events, visits = load(engine, lines)
     lake.append_batch(EVENTS, events, 1)
-    persons = persons_events(events, visits, FIRST, LAST)
+    persons = shopper_events(events, visits, FIRST, LAST)
     segments = user_segments(persons)
     days = (FIRST, LAST)
     lake.replace(USER_SEGMENTS, segments, days)
     lake.replace(PRODUCT_PERFORMANCE, product_performance(persons), days)
     lake.replace(CATEGORY_CONVERSION, category_conversion(persons), days)
-    lake.replace(DAILY_SUMMARY, daily_summary(events, visits, *days), days)
+    lake.replace(DAILY_SUMMARY, daily_summary(persons, events, visits, *days), days)
     nobody = lake.engine.from_arrow(CUSTOMER_SEGMENTS.arrow.empty_table())
-    lake.replace(FUNNEL, funnel(events, visits, segments, nobody, *days, HOUR), days)
+    lake.replace(FUNNEL, funnel(persons, segments, nobody, *days, HOUR), days)
     carts = [
         {"report_date": day, "opened": 1, "abandoned": sold, "purchased": sold}
         for day, sold in ((FIRST, 0), (FIRST + timedelta(days=1), 1), (LAST, 0))

@@ -5,21 +5,19 @@ Not partitioned: a model learns from all days. Each asset is replaced whole.
 
 import dagster as dg
 
-from clickstream_assets.analytics.sessions import without_bots
 from clickstream_assets.catalogue import (
     EVENTS,
     INTERACTIONS,
     ITEM_FACTORS,
     MODEL_EVALUATION,
     POPULAR_PRODUCTS,
-    SESSIONS,
+    SHOPPER_EVENTS,
     USER_FACTORS,
 )
 from clickstream_assets.defs.assets import URGENT, Metadata, table_asset
 from clickstream_assets.defs.plots import text_table
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.defs.runs import metadata_value
-from clickstream_assets.engine import DataFrame
 from clickstream_assets.recommender import als
 from clickstream_assets.recommender.evaluation import evaluation_table, judge
 from clickstream_assets.recommender.interactions import interactions as compute_interactions
@@ -29,26 +27,21 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
 
-def events_without_bots(lake: Lake, version: int | None = None) -> DataFrame:
-    """Return all events without those of bots."""
-    return without_bots(lake.read(EVENTS, version), lake.read(SESSIONS))
-
-
-@table_asset(INTERACTIONS, deps=["events", "sessions"], op_tags=URGENT)
+@table_asset(INTERACTIONS, deps=["events", "shopper_events"], op_tags=URGENT)
 def interactions(lake: Lake) -> Metadata:
-    """One row per user and product that met: how often, and how much it says of taste. No bots.
+    """One row per person and product that met: how often, and how much it says of taste.
 
     Shoppers who refused consent are left out.
     """
     events = lake.snapshot(EVENTS)
-    lake.replace(INTERACTIONS, compute_interactions(events_without_bots(lake, events.version)))
-    return {"events_batch": events.batch, "events_version": events.version}
+    lake.replace(INTERACTIONS, compute_interactions(lake.read(SHOPPER_EVENTS)))
+    return {"events_batch": events.batch}
 
 
-@table_asset(POPULAR_PRODUCTS, deps=["events", "interactions"], op_tags=URGENT)
+@table_asset(POPULAR_PRODUCTS, deps=["shopper_events", "interactions"], op_tags=URGENT)
 def popular_products(lake: Lake) -> Metadata:
     """One row per product, by how much shoppers met it: the baseline, and what new shoppers are shown."""
-    lake.replace(POPULAR_PRODUCTS, rank_popular_products(lake.read(INTERACTIONS), lake.read(EVENTS)))
+    lake.replace(POPULAR_PRODUCTS, rank_popular_products(lake.read(INTERACTIONS), lake.read(SHOPPER_EVENTS)))
     return {}
 
 
@@ -78,7 +71,7 @@ def als_model(context: dg.AssetExecutionContext, settings: Settings, lake: Lake)
     }
 
 
-@table_asset(MODEL_EVALUATION, deps=["events", "sessions", "als_model"], op_tags=URGENT)
+@table_asset(MODEL_EVALUATION, deps=["shopper_events", "als_model"], op_tags=URGENT)
 def model_evaluation(
     context: dg.AssetExecutionContext, settings: Settings, lake: Lake, postgres: PostgresResource
 ) -> Metadata:
@@ -90,7 +83,7 @@ def model_evaluation(
     model = context.instance.get_latest_materialization_event(dg.AssetKey("als_model"))
     evaluations, choice = judge(
         lake.engine,
-        events_without_bots(lake),
+        lake.read(SHOPPER_EVENTS),
         als.Parameters.of(settings),
         settings.evaluation_test_fraction,
         settings.evaluation_k,

@@ -6,10 +6,13 @@ from datetime import UTC
 
 import dagster as dg
 
+from clickstream_assets.analytics.identity import IdentityRules
 from clickstream_assets.catalogue import (
     CONFLICTING_EVENTS,
     DUPLICATE_EVENTS,
     EVENTS,
+    IDENTITY_CHANGES,
+    IDENTITY_TIES,
     RAW_EVENTS,
     REJECTED_EVENTS,
     WHOLE_RECORD,
@@ -20,12 +23,13 @@ from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.plots import shortened, text_list
 from clickstream_assets.defs.put_back import older_tables
 from clickstream_assets.defs.runs import metadata_value
-from clickstream_assets.defs.scope import PUT_BACK_AT
+from clickstream_assets.defs.scope import NO_DAY, PUT_BACK_AT, REPLACED_FROM
 from clickstream_assets.defs.shopping import newest_time
 from clickstream_assets.ingest.classification import classify_records, land_records
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.reach import dirty_days
 from clickstream_assets.ingest.rejected import rejected_samples
+from clickstream_assets.ingest.ties import update_ties
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.stores.lake import Lake
@@ -83,10 +87,16 @@ def raw_events(settings: Settings, lake: Lake, kafka: Topic) -> Metadata:
             ),
             (REJECTED_EVENTS, "Records that are no valid event: their bytes, and the field, rule and value."),
         )
-    )
+    ),
+    table_spec(
+        *(IDENTITY_TIES, IDENTITY_CHANGES),
+        deps=["events"],
+        description="From when on an anonymous id is a user's: by the events that have both, in whatever order they "
+        "came. `identity_changes` says which events have another person since.",
+    ),
 )
 def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Mapping[str, Metadata]:
-    """Put each new raw record into exactly one of four tables.
+    """Put each new raw record into exactly one of four tables, and keep which ids are one person.
 
     Reports the days that the new events make dirty, counted from the last materialization: days that a killed run did
     not come to report are reported by the next.
@@ -100,6 +110,7 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
     rules = ValidationRules.of(settings)
     keep_start_date(lake, daily().start.date())
     counts = classify_records(lake, rules)
+    tied = update_ties(lake, IdentityRules.of(settings))
     batch = lake.snapshot(EVENTS).batch
     days = dirty_days(lake, since, settings)
     samples = _rejected_samples(context, lake, counts["rejected"])
@@ -115,6 +126,7 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
         DUPLICATE_EVENTS.name: {"new_records": sum(repeated.values()), **repeated},
         CONFLICTING_EVENTS.name: {"new_records": counts["other_payload"]},
         REJECTED_EVENTS.name: {"new_records": counts["rejected"], "samples": samples},
+        IDENTITY_TIES.name: {"batch": batch, REPLACED_FROM: str(tied[0]) if tied else NO_DAY},
     }
 
 

@@ -19,14 +19,15 @@ from clickstream_assets.catalogue import (
     DAILY_SUMMARY,
     FUNNEL,
     PRODUCT_PERFORMANCE,
+    SESSIONS,
+    SHOPPER_EVENTS,
     USER_SEGMENTS,
     Table,
 )
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.assets import FRESH_DAILY, ByDay, Metadata, in_postgres, table_asset
 from clickstream_assets.defs.partitions import (
-    SESSIONS_AROUND,
-    SESSIONS_BEFORE,
+    SHOPPERS_AFTER,
     SUMMARIES_BEFORE,
     Days,
     days_of,
@@ -35,7 +36,7 @@ from clickstream_assets.defs.partitions import (
 from clickstream_assets.defs.plots import bar_plot
 from clickstream_assets.defs.reports.mail import mail_reports
 from clickstream_assets.defs.reports.update import days_of_outdated_reports, report_rows, update_reports
-from clickstream_assets.defs.scope import events_and_sessions, replace_days_of_persons, rows_of
+from clickstream_assets.defs.scope import replace_days_of_shoppers, rows_of, run_events
 from clickstream_assets.defs.steps import Retry
 from clickstream_assets.engine import functions_of
 from clickstream_assets.errors import InputError
@@ -114,10 +115,10 @@ def _plots(
     return {key: ByDay(plots), **{name: ByDay(values) for name, values in numbers.items()}}
 
 
-@table_asset(PRODUCT_PERFORMANCE, deps=["events", SESSIONS_BEFORE], is_daily=True)
+@table_asset(PRODUCT_PERFORMANCE, deps=["shopper_events"], is_daily=True)
 def product_performance(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
-    """One row per product and day, ranked by views. No bots."""
-    replace_days_of_persons(context, lake, PRODUCT_PERFORMANCE, compute_product_performance)
+    """One row per product and day, ranked by views."""
+    replace_days_of_shoppers(context, lake, PRODUCT_PERFORMANCE, compute_product_performance)
 
     def most_viewed(rows: list[dict]) -> dict[str, float]:
         ranked = sorted(rows, key=lambda row: row["rank"])
@@ -133,10 +134,10 @@ def product_performance(context: dg.AssetExecutionContext, lake: Lake) -> Metada
     )
 
 
-@table_asset(CATEGORY_CONVERSION, deps=["events", SESSIONS_BEFORE], is_daily=True)
+@table_asset(CATEGORY_CONVERSION, deps=["shopper_events"], is_daily=True)
 def category_conversion(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
-    """One row per product category and day: views, purchases and their rate. No bots."""
-    replace_days_of_persons(context, lake, CATEGORY_CONVERSION, compute_category_conversion)
+    """One row per product category and day: views, purchases and their rate."""
+    replace_days_of_shoppers(context, lake, CATEGORY_CONVERSION, compute_category_conversion)
     return _plots(
         context,
         lake,
@@ -146,7 +147,7 @@ def category_conversion(context: dg.AssetExecutionContext, lake: Lake) -> Metada
     )
 
 
-@table_asset(DAILY_SUMMARY, deps=["events", SESSIONS_BEFORE], is_daily=True)
+@table_asset(DAILY_SUMMARY, deps=["events", "sessions", "shopper_events"], is_daily=True)
 def daily_summary(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     """One row per day with events: users, buyers, sessions, orders, revenue. Bots are counted apart.
 
@@ -157,7 +158,7 @@ def daily_summary(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
         lake,
         DAILY_SUMMARY,
         lambda first, last: compute_daily_summary(
-            *events_and_sessions(context, lake, "currency"), first, last
+            lake.read(SHOPPER_EVENTS), run_events(context, lake), lake.read(SESSIONS), first, last
         ),
     )
     return _plots(
@@ -172,7 +173,7 @@ def daily_summary(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
 
 
 # The customer segments are those of the day before; they have no partitions.
-@table_asset(FUNNEL, deps=["events", "user_segments", "customer_segments", SESSIONS_AROUND], is_daily=True)
+@table_asset(FUNNEL, deps=["user_segments", "customer_segments", SHOPPERS_AFTER], is_daily=True)
 def funnel(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
     """From view to cart to purchase within FUNNEL_WINDOW_MINUTES: users per step, overall, by category and segment.
 
@@ -185,7 +186,7 @@ def funnel(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
         lake,
         FUNNEL,
         lambda first, last: compute_funnel(
-            *events_and_sessions(context, lake),
+            lake.read(SHOPPER_EVENTS),
             lake.read(USER_SEGMENTS),
             between(lake.read(CUSTOMER_SEGMENTS), "report_date", first - timedelta(days=1), last),
             first,

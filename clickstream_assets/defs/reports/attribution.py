@@ -6,23 +6,27 @@ import dagster as dg
 
 from clickstream_assets.analytics.attribution import campaign_attribution as compute_campaign_attribution
 from clickstream_assets.analytics.measures import revenue
-from clickstream_assets.analytics.persons import persons_events, within
-from clickstream_assets.catalogue import ATTRIBUTION_MODELS, CAMPAIGN_ATTRIBUTION, DAILY_SUMMARY, SESSIONS
+from clickstream_assets.analytics.persons import within
+from clickstream_assets.catalogue import (
+    ATTRIBUTION_MODELS,
+    CAMPAIGN_ATTRIBUTION,
+    DAILY_SUMMARY,
+    SHOPPER_EVENTS,
+)
 from clickstream_assets.defs.assets import ByDay, Metadata, table_asset
 from clickstream_assets.defs.checks import table_check
-from clickstream_assets.defs.partitions import SESSIONS_BEFORE, Days, days_of, replace_days
+from clickstream_assets.defs.partitions import SHOPPERS_BEFORE, Days, days_of, replace_days
 from clickstream_assets.defs.plots import bar_plot
-from clickstream_assets.defs.scope import rows_of, run_days, run_events
+from clickstream_assets.defs.scope import rows_of, run_days
 from clickstream_assets.defs.sums import Sums, compared, sums
 from clickstream_assets.engine import functions_of
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
 
-# Campaigns of ATTRIBUTION_DAYS before count too; the events are not partitioned.
-@table_asset(CAMPAIGN_ATTRIBUTION, deps=["events", SESSIONS_BEFORE], is_daily=True)
+@table_asset(CAMPAIGN_ATTRIBUTION, deps=[SHOPPERS_BEFORE], is_daily=True)
 def campaign_attribution(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
-    """One row per day, model and campaign: the orders and the revenue owed to it. No bots.
+    """One row per day, model and campaign: the orders and the revenue owed to it.
 
     Each model shares out the whole of a day's revenue; what is owed to no campaign is `(direct)`.
     """
@@ -31,8 +35,7 @@ def campaign_attribution(context: dg.AssetExecutionContext, settings: Settings, 
         lake,
         CAMPAIGN_ATTRIBUTION,
         lambda first, last: compute_campaign_attribution(
-            run_events(context, lake),
-            lake.read(SESSIONS),
+            lake.read(SHOPPER_EVENTS),
             first,
             last,
             timedelta(days=settings.attribution_days),
@@ -59,18 +62,17 @@ def campaign_attribution(context: dg.AssetExecutionContext, settings: Settings, 
 def each_model_shares_out_all_revenue(
     context: dg.AssetCheckExecutionContext, lake: Lake
 ) -> dg.AssetCheckResult:
-    """Each model's shares of a day add up to the purchases of the day without bots'."""
+    """Each model's shares of a day add up to shoppers' purchases of the day."""
     days = run_days(context)
-    purchases = run_events(context, lake)
-    F, _ = functions_of(purchases)
-    purchases = purchases.where(F.col("event_type") == "purchase")
+    shoppers = lake.read(SHOPPER_EVENTS)
+    F, _ = functions_of(shoppers)
+    purchases = shoppers.where(F.col("event_type") == "purchase")
     attributed = lake.snapshot(CAMPAIGN_ATTRIBUTION).rows_by("report_date")
     span = days or (Days(((min(attributed), max(attributed)),)) if attributed else None)
     expected: Sums = {}
     if span:
-        purchases = within(purchases, "event_date", span.ranges)
-        persons = persons_events(purchases, lake.read(SESSIONS), span.first, span.last)
-        paid = persons.groupBy("event_date").agg(revenue(F).alias("paid"))
+        of_days = within(purchases, "event_date", span.ranges)
+        paid = of_days.groupBy("event_date").agg(revenue(F).alias("paid"))
         for row in lake.engine.to_arrow(paid).to_pylist():
             expected[row["event_date"]] = dict.fromkeys(ATTRIBUTION_MODELS, row["paid"])
     return compared(expected, _by_model(lake, days, "revenue"))

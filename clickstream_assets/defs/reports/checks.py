@@ -11,11 +11,12 @@ from clickstream_assets.catalogue import (
     DAILY_SUMMARY,
     FUNNEL,
     PRODUCT_PERFORMANCE,
+    SHOPPER_EVENTS,
     USER_SEGMENTS,
 )
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.checks import SAMPLES, table_check
-from clickstream_assets.defs.scope import rows_of, run_days, run_events
+from clickstream_assets.defs.scope import rows_of, run_days
 from clickstream_assets.defs.sums import Sums, compared, sums, sums_of_sessions
 from clickstream_assets.engine import functions_of
 from clickstream_assets.settings import Settings
@@ -73,7 +74,7 @@ def revenue_is_that_of_the_sessions(
     """
     days = run_days(context)
     of_sessions = sums_of_sessions(
-        lake, run_events(context, lake), days, ShopClock(settings.shop_time_zone), where="NOT is_bot"
+        lake, lake.read(SHOPPER_EVENTS), days, ShopClock(settings.shop_time_zone), where="NOT is_bot"
     )
     expected = {day: {"revenue": figures["revenue"]} for day, figures in of_sessions.items()}
     of_days = sums(lake, DAILY_SUMMARY, {"revenue": "revenue"}, days)

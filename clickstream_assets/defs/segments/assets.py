@@ -19,10 +19,10 @@ from clickstream_assets.catalogue import (
     USER_SEGMENTS,
 )
 from clickstream_assets.defs.assets import ByDay, Metadata, table_asset
-from clickstream_assets.defs.partitions import SESSIONS_BEFORE, days_of
+from clickstream_assets.defs.partitions import days_of
 from clickstream_assets.defs.plots import bar_plot
-from clickstream_assets.defs.scope import NO_DAY, REPLACED_FROM, replace_days_of_persons
-from clickstream_assets.defs.shopping import cart_events_without_bots, newest_time
+from clickstream_assets.defs.scope import NO_DAY, REPLACED_FROM, replace_days_of_shoppers
+from clickstream_assets.defs.shopping import cart_events, newest_time
 from clickstream_assets.defs.sums import counts_by, counts_by_day
 from clickstream_assets.engine import functions_of
 from clickstream_assets.ingest.fields import ValidationRules
@@ -33,10 +33,10 @@ from clickstream_assets.stores.lake import Lake
 ORDERS_PER_CHUNK = 5_000_000
 
 
-@table_asset(USER_SEGMENTS, deps=["events", SESSIONS_BEFORE], is_daily=True)
+@table_asset(USER_SEGMENTS, deps=["shopper_events"], is_daily=True)
 def user_segments(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
-    """One row per user and day: buyer (purchased that day) or window shopper. No bots."""
-    replace_days_of_persons(context, lake, USER_SEGMENTS, compute_user_segments)
+    """One row per person and day: buyer (purchased that day) or window shopper."""
+    replace_days_of_shoppers(context, lake, USER_SEGMENTS, compute_user_segments)
     users = counts_by_day(lake, USER_SEGMENTS, days_of(context), "segment")
     return {
         "users_by_segment": ByDay(
@@ -52,9 +52,9 @@ def user_segments(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     }
 
 
-@table_asset(CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, deps=["events", "sessions"])
+@table_asset(CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, deps=["events", "shopper_events"])
 def customer_segments(settings: Settings, lake: Lake) -> Metadata:
-    """One row per customer as of the end of each day: RFM scores, named segment, and abandoned carts. No bots.
+    """One row per customer as of the end of each day: RFM scores, named segment, and abandoned carts.
 
     An event changes its own day and the days after it. `customer_segment_days` says what each day was made from; the
     days from the first one whose inputs changed are replaced, whatever it was that changed.
@@ -63,7 +63,7 @@ def customer_segments(settings: Settings, lake: Lake) -> Metadata:
     newest = lake.snapshot(EVENTS)
     as_of = newest_time(lake, newest, ValidationRules.of(settings))
     rules = CartRules.of(settings, as_of)
-    events = engine.persist(cart_events_without_bots(lake, newest))
+    events = engine.persist(cart_events(lake))
     settings_text = f"{settings.rfm_days} {rules.abandoned_after} {rules.lifetime}"
     before = engine.to_arrow(lake.read(CUSTOMER_SEGMENT_DAYS))
     after = segment_days(engine, events, as_of, settings_text, rules.clock)
@@ -108,7 +108,7 @@ def customer_segments(settings: Settings, lake: Lake) -> Metadata:
 
 @table_asset(COHORT_RETENTION, deps=["user_segments"])
 def cohort_retention(lake: Lake) -> Metadata:
-    """One row per ISO week of first appearance and week since then: how many of those users were there. No bots."""
+    """One row per ISO week of first appearance and week since then: how many of those users were there."""
     lake.replace(COHORT_RETENTION, compute_cohort_retention(lake.read(USER_SEGMENTS)))
     rows = lake.read(COHORT_RETENTION)
     F, _ = functions_of(rows)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickstream_assets.analytics.customers import first_changed
+from clickstream_assets.analytics.identity import IdentityRules, identities
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.catalogue import (
     CARTS,
@@ -18,6 +19,8 @@ from clickstream_assets.catalogue import (
     CUSTOMER_SEGMENTS,
     DAILY_REPORT,
     FUNNEL,
+    IDENTITIES,
+    IDENTITY_TIES,
     INTERACTIONS,
     ITEM_FACTORS,
     MET_PRODUCTS,
@@ -116,12 +119,12 @@ def published_days(context: dg.AssetExecutionContext, lake: Lake, postgres: Post
 
 
 @table_asset(
-    *(CARTS, CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION),
-    deps=["carts", "customer_segments", "cohort_retention"],
+    *(CARTS, CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION, IDENTITIES),
+    deps=["carts", "customer_segments", "cohort_retention", "identity_ties"],
     kinds={"postgres"},
 )
-def published_shoppers(lake: Lake, postgres: PostgresResource) -> Metadata:
-    """PostgreSQL's `carts`, `customer_segments` and `cohort_retention`, equal to the lake's.
+def published_shoppers(settings: Settings, lake: Lake, postgres: PostgresResource) -> Metadata:
+    """PostgreSQL's `carts`, `customer_segments` and `cohort_retention`, equal to the lake's, and which ids are whose.
 
     All change in one transaction. Publishes only the customers' days whose inputs changed since they were last
     published, so a publication that failed is made up for by the next.
@@ -129,6 +132,8 @@ def published_shoppers(lake: Lake, postgres: PostgresResource) -> Metadata:
     engine = lake.engine
     changes = {}
     rows = {table: conform(engine.to_arrow(lake.read(table)), table) for table in SHOPPER_TABLES}
+    whose = identities(lake.read(IDENTITY_TIES), IdentityRules.of(settings))
+    rows[IDENTITIES] = conform(engine.to_arrow(whose), IDENTITIES)
     days = rows[CUSTOMER_SEGMENT_DAYS]
     with postgres.publication() as publication:
         before = publication.read(CUSTOMER_SEGMENT_DAYS)

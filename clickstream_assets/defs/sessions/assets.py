@@ -6,32 +6,43 @@ import dagster as dg
 
 from clickstream_assets.analytics.carts import CartRules, cart_days, cart_states
 from clickstream_assets.analytics.carts import carts as final_carts
+from clickstream_assets.analytics.identity import IdentityRules
+from clickstream_assets.analytics.persons import between
+from clickstream_assets.analytics.persons import shopper_events as compute_shopper_events
+from clickstream_assets.analytics.sessions import SESSION_DAYS
 from clickstream_assets.analytics.sessions import sessions as compute_sessions
-from clickstream_assets.catalogue import CART_DAYS, CARTS, EVENTS, SESSIONS
+from clickstream_assets.catalogue import CART_DAYS, CARTS, EVENTS, IDENTITY_TIES, SESSIONS, SHOPPER_EVENTS
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.assets import URGENT, ByDay, Metadata, table_asset
-from clickstream_assets.defs.partitions import days_of, replace_days
+from clickstream_assets.defs.partitions import SESSIONS_BEFORE, Days, days_of, replace_days
 from clickstream_assets.defs.plots import bar_plot
-from clickstream_assets.defs.scope import EVENTS_VERSION
-from clickstream_assets.defs.shopping import cart_events_without_bots, newest_time
+from clickstream_assets.defs.scope import EVENTS_VERSION, TIES_VERSION, run_persons
+from clickstream_assets.defs.shopping import cart_events, newest_time
 from clickstream_assets.defs.sums import counts_by, counts_by_day
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.ingest.fields import ValidationRules
+from clickstream_assets.ingest.ties import persons_of
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
 
-@table_asset(SESSIONS, deps=["events"], is_daily=True, op_tags=URGENT)
+@table_asset(SESSIONS, deps=["events", "identity_ties"], is_daily=True, op_tags=URGENT)
 def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
-    """One row per visit, on the day it started and whole across midnight. Bots' are labelled.
+    """One row per visit of a person, on the day it started and whole across midnight. Bots' are labelled.
 
     A day is replaced in one commit, so computing it again, in any order, gives the same table.
     """
-    version = lake.snapshot(EVENTS).version
+    versions = {
+        EVENTS_VERSION: lake.snapshot(EVENTS).version,
+        TIES_VERSION: lake.snapshot(IDENTITY_TIES).version,
+    }
+    rules = IdentityRules.of(settings)
 
     def compute(first: date, last: date) -> DataFrame:
+        around = first - timedelta(days=SESSION_DAYS), last + timedelta(days=1)
+        events = between(lake.read(EVENTS, versions[EVENTS_VERSION]), "event_date", *around)
         return compute_sessions(
-            lake.read(EVENTS, version),
+            persons_of(lake, events, rules, versions[TIES_VERSION]),
             first,
             last,
             timedelta(minutes=settings.session_gap_minutes),
@@ -44,7 +55,7 @@ def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) 
     replace_days(context, lake, SESSIONS, compute)
     steps = counts_by_day(lake, SESSIONS, days_of(context), "furthest_step", where="NOT is_bot")
     return {
-        EVENTS_VERSION: version,
+        **versions,
         "sessions_by_step": ByDay(
             {
                 day: bar_plot(
@@ -58,9 +69,24 @@ def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) 
     }
 
 
-@table_asset(CARTS, CART_DAYS, deps=["events", "sessions"])
+@table_asset(SHOPPER_EVENTS, deps=["events", "identity_ties", SESSIONS_BEFORE], is_daily=True, op_tags=URGENT)
+def shopper_events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
+    """One row per event of a person, by day: what all tables of business are made from.
+
+    Whose an event is, and whether a bot did it, is settled here, once for all of them.
+    """
+
+    def compute(first: date, last: date) -> DataFrame:
+        events = run_persons(context, lake, settings, Days(((first, last),)))
+        return compute_shopper_events(events, lake.read(SESSIONS), first, last)
+
+    replace_days(context, lake, SHOPPER_EVENTS, compute)
+    return {}
+
+
+@table_asset(CARTS, CART_DAYS, deps=["events", "shopper_events"])
 def carts(settings: Settings, lake: Lake) -> Metadata:
-    """One row per cart, across sessions: open, abandoned, emptied, converted or recovered. No bots.
+    """One row per cart of a person, across sessions: open, abandoned, emptied, converted or recovered.
 
     Computed from all additions, removals and purchases each time, so a late event repairs the carts it concerns.
     A cart is abandoned as of the newest event of all. `cart_days` counts what happened on each day: carts, of which a
@@ -68,7 +94,7 @@ def carts(settings: Settings, lake: Lake) -> Metadata:
     """
     events = lake.snapshot(EVENTS)
     as_of = newest_time(lake, events, ValidationRules.of(settings))
-    states = cart_states(lake.engine, cart_events_without_bots(lake, events), CartRules.of(settings, as_of))
+    states = cart_states(lake.engine, cart_events(lake), CartRules.of(settings, as_of))
     lake.replace(CARTS, final_carts(states))
     lake.replace(CART_DAYS, cart_days(states))
     lake.engine.release(states)

@@ -2,7 +2,7 @@
 -- campaign with no other between them and no pause of more than 30 minutes are one touch.
 
 CREATE TABLE touches AS
-WITH brought AS (SELECT * FROM events WHERE campaign IS NOT NULL AND NOT is_robot),
+WITH brought AS (SELECT * FROM persons WHERE campaign IS NOT NULL),
 marked AS (
     SELECT
         *,

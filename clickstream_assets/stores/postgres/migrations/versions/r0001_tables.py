@@ -184,6 +184,12 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_zero(_PERCENT, "conversion_from_first"),
             sa.PrimaryKeyConstraint("report_date", "dimension", "value", "step"),
         ],
+        "identities": [
+            *_required(sa.Text, "anonymous_id", "user_id"),
+            *_required(_TIME, "first_tied_at"),
+            *_required(sa.Boolean, "is_latest"),
+            sa.PrimaryKeyConstraint("anonymous_id", "user_id"),
+        ],
         "measurements": [
             *_required(sa.Text, "source"),
             *_required(JSONB, "samples"),
@@ -344,6 +350,7 @@ _INDEXES: tuple[tuple[str, str, tuple[str, ...], str | None], ...] = (
     ("flash_sale_alerts", "first_window_start", ("first_window_start",), None),
     ("flash_sale_alerts", "open", ("last_window_end",), "state = 'open'"),
     ("flash_sale_alerts", "product_id", ("product_id", "first_window_start"), None),
+    ("identities", "user_id", ("user_id",), None),
     ("popular_products", "rank", ("rank",), None),
     ("product_performance", "product_id", ("product_id",), None),
     ("product_performance", "report_date_rank", ("report_date", "rank"), None),
