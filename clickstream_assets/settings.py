@@ -163,6 +163,14 @@ class Settings(BaseSettings):
     """Time zone of the shop, such as Europe/Berlin. Times without an offset are in it, and days begin and end at its
     midnights. A lake keeps the zone that it was begun with.
     """
+    shop_currency: str | None = None
+    """Currency of the shop's figures, such as EUR, and of amounts that name none (default: that of the first purchase
+    that names one, kept with the lake).
+    """
+    exchange_rates: Path | None = None
+    """CSV file of date, currency, rate: units of the shop's currency per unit of that one, from that day on. Amounts in
+    a currency without a rate are kept apart and counted, never added.
+    """
     max_clock_skew_seconds: int = Field(3600, ge=0)
     """Seconds by which an event's time may be ahead of its arrival in Kafka."""
     max_event_age_days: int | None = Field(None, ge=1)
@@ -452,6 +460,13 @@ class Settings(BaseSettings):
         except (KeyError, ValueError, OSError):
             raise ValueError("is no time zone; write one such as UTC or Europe/Berlin") from None
         return name
+
+    @field_validator("shop_currency")
+    @classmethod
+    def _is_a_currency(cls, code: str | None) -> str | None:
+        if code is not None and not re.fullmatch("[A-Z]{3}", code):
+            raise ValueError("is no currency's code; write one such as EUR")
+        return code
 
     @model_validator(mode="after")
     def _incidents_have_a_way(self) -> Self:

@@ -215,8 +215,8 @@ def segment_days(
         CUSTOMER_SEGMENT_DAYS rows, in order.
     """
     F, _ = functions_of(events)
-    # The same event can have another person later.
-    whose = F.concat_ws("|", "event_id", "user_id")
+    # The same event can have another person later, and by another exchange rate another price.
+    whose = F.concat_ws("|", F.col("event_id"), F.col("user_id"), F.col("price").cast("string"))
     of_days = (
         events.where(F.col("event_type").isin(*CUSTOMER_EVENTS))
         .groupBy("event_date")

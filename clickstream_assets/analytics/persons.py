@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from functools import reduce
 from operator import or_
 
+from clickstream_assets.analytics.money import SENT, as_sent
 from clickstream_assets.analytics.sessions import SESSION_DAYS, without_bots
 from clickstream_assets.catalogue import SHOPPER_EVENTS
 from clickstream_assets.engine import DataFrame, as_view, functions_of
@@ -29,7 +30,7 @@ def shopper_events(events: DataFrame, sessions: DataFrame, first: date, last: da
     """Return the events of the days from `first` to `last` without those of bots.
 
     Args:
-        events: EVENTS rows with persons, of at least these days.
+        events: EVENTS rows with persons, of at least these days, and in the shop's money if it is not that of all.
         sessions: SESSIONS rows, of at least these days and the SESSION_DAYS before.
         first: first day.
         last: last day.
@@ -39,5 +40,6 @@ def shopper_events(events: DataFrame, sessions: DataFrame, first: date, last: da
     """
     # A bot's session can have begun on an earlier day than its events.
     around = between(sessions, "session_date", first - timedelta(days=SESSION_DAYS), last)
-    of_persons = without_bots(between(events, "event_date", first, last), around)
+    priced = events if set(SENT) <= set(events.columns) else as_sent(events)
+    of_persons = without_bots(between(priced, "event_date", first, last), around)
     return as_view(of_persons.select(*SHOPPER_EVENTS.column_names))

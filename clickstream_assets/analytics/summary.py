@@ -55,18 +55,18 @@ def daily_summary(
         )
     )
 
-    amounts = ("revenue", "refunds")
+    amounts, names = ("revenue", "refunds"), ("currency", "paid_in")
     known = {
         name: F.coalesce(F.col(name), F.lit(0)).cast("long").alias(name)
         for name in (*persons.columns, *visits.columns)
-        if name not in ("persons_date", "session_date", *amounts, "paid_in")
+        if name not in ("persons_date", "session_date", *amounts, *names)
     }
     counts = as_view(
         joined.select(
             F.col("event_date").alias("report_date"),
             "all_events",
             *(F.coalesce(F.col(name), F.lit(0)).cast(MONEY_SUM).alias(name) for name in amounts),
-            "paid_in",
+            *names,
             *known.values(),
         )
     )
@@ -87,12 +87,15 @@ def daily_summary(
 def _of_persons(events: DataFrame) -> DataFrame:
     F, _ = functions_of(events)
     is_purchase = F.col("event_type") == "purchase"
+    is_money = F.col("event_type").isin("purchase", "refund")
+    is_apart = is_money & F.col("price").isNull() & F.col("sent_price").isNotNull()
     # The length, so that no id reads on into the key.
     order = F.concat_ws("|", F.length("user_id").cast("string"), F.col("user_id"), order_key(F))
     return as_view(
         events.withColumn("buyer", F.when(is_purchase, F.col("user_id")))
         .withColumn("order_key", F.when(is_purchase, order))
-        .withColumn("paid_in", F.when(is_purchase, F.col("currency")))
+        .withColumn("paid_in", F.when(is_purchase, F.col("sent_currency")))
+        .withColumn("money_currency", F.when(is_money & F.col("price").isNotNull(), F.col("currency")))
         .withColumn("persons_date", F.col("event_date"))
         .groupBy("persons_date")
         .agg(
@@ -103,6 +106,8 @@ def _of_persons(events: DataFrame) -> DataFrame:
             *event_counts(F, "views", "add_to_carts", "purchases"),
             revenue(F).alias("revenue"),
             refunds(F).alias("refunds"),
+            F.max("money_currency").alias("currency"),
+            count_where(F, is_apart).alias("unconverted"),
             F.count("paid_in").alias("paid_in_some"),
             F.collect_set("paid_in").alias("paid_in"),
         )

@@ -88,7 +88,7 @@ _CHANGE = _or_null(
 )
 # OpenAPI's own form rather than a marshmallow schema: the report is stored as JSON and answered as it is.
 REPORT_SCHEMA = _object(
-    "A day's report. Rates are per cent, money is in the events' own currencies, added up as they are.",
+    "A day's report. Rates are per cent, money is in the shop's currency.",
     date={"type": "string", "format": "date"},
     total_events=_COUNT,
     window_shoppers=_object("Users who were there and did not purchase", **_USERS),
@@ -115,7 +115,12 @@ REPORT_SCHEMA = _object(
     add_to_carts=_COUNT,
     purchases=_COUNT,
     buyer_rate=_NUMBER,
+    currency=_or_null(_TEXT),
     currencies={"type": "array", "items": _TEXT, "description": "What the purchases were paid in"},
+    unconverted={
+        **_COUNT,
+        "description": "Purchases and refunds in a currency without an exchange rate: they are in no amount",
+    },
     complete={"type": "boolean", "description": "Whether the day was over when the report was made"},
     bots=_object("What was left out as bots'", events=_COUNT, sessions=_COUNT),
     funnel=_list(

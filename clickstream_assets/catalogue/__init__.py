@@ -6,8 +6,9 @@ one of them is exported from here, and is one of `TABLES`.
 """
 
 # ruff: noqa: F403
-from clickstream_assets.catalogue import models, raw, reports, shoppers, who, windows
+from clickstream_assets.catalogue import models, money, raw, reports, shoppers, who, windows
 from clickstream_assets.catalogue.models import *
+from clickstream_assets.catalogue.money import *
 from clickstream_assets.catalogue.raw import *
 from clickstream_assets.catalogue.reports import *
 from clickstream_assets.catalogue.shoppers import *
@@ -18,7 +19,7 @@ from clickstream_assets.catalogue.windows import *
 
 TABLES = {
     table.name: table
-    for module in (raw, who, shoppers, windows, reports, models)
+    for module in (raw, who, money, shoppers, windows, reports, models)
     for table in vars(module).values()
     if isinstance(table, Table)
 }

@@ -122,9 +122,19 @@ DAILY_SUMMARY = Table(
         Column(
             "currencies",
             STRINGS,
-            "The purchases' currencies, sorted; where there are several, revenue adds up amounts of all of them; null "
-            "where none is named",
+            "The currencies that purchases were paid in, sorted; null where none is named",
             nullable=True,
+        ),
+        Column(
+            "currency",
+            STRING,
+            "The shop's currency, which amounts are in; null where none of the day's names one",
+            nullable=True,
+        ),
+        Column(
+            "unconverted",
+            LONG,
+            "Purchases and refunds in a currency without an exchange rate: their amounts are in no sum",
         ),
     ),
     key=("report_date",),

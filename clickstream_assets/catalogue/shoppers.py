@@ -7,6 +7,7 @@ from clickstream_assets.catalogue.table import (
     CREATED_AT,
     DATE,
     LONG,
+    MONEY,
     MONEY_SUM,
     PERCENT,
     QUANTITY_SUM,
@@ -81,15 +82,30 @@ SESSIONS = Table(
     ),
 )
 
+_SETTLED = {
+    column.name: column
+    for column in (
+        Column("user_id", STRING, PERSON),
+        Column(
+            "price",
+            MONEY,
+            "Unit price in the shop's currency; null where it was sent in one that has no exchange rate",
+            nullable=True,
+        ),
+        Column("currency", STRING, "The shop's currency, where the sender names one", nullable=True),
+        Column("sent_price", MONEY, "Unit price as sent, in `sent_currency`", nullable=True),
+        Column("sent_currency", STRING, "ISO 4217 code as sent", nullable=True),
+    )
+}
 SHOPPER_EVENTS = Table(
     "shopper_events",
     "one event of a person, who is no bot",
     tuple(
-        Column("user_id", STRING, PERSON) if name == "user_id" else EVENTS.by_name[name]
+        _SETTLED.get(name) or EVENTS.by_name[name]
         for name in (
             *("event_id", "event_type", "event_name", "event_time", "event_date", "user_id"),
             *("product_id", "product_category", "price", "currency", "quantity", "order_id"),
-            *("query", "campaign", "consent"),
+            *("query", "campaign", "consent", "sent_price", "sent_currency"),
         )
     ),
     key=("event_id",),
@@ -247,7 +263,7 @@ CUSTOMER_SEGMENT_DAYS = Table(
         Column("report_date", DATE, "The shop's day"),
         Column("as_of", TIMESTAMP, "Time up to which events count"),
         Column("events", LONG, "The day's cart events, purchases and refunds, without bots'"),
-        Column("fingerprint", STRING, "Hash of these events' ids, their persons, and the settings"),
+        Column("fingerprint", STRING, "Hash of these events' ids, persons and prices, and of the settings"),
     ),
     key=("report_date",),
     served=Served(),

@@ -9,7 +9,7 @@ ingest = dg.define_asset_job(
     "ingest",
     selection=dg.AssetSelection.assets(
         *("raw_events", "events", "duplicate_events", "conflicting_events", "rejected_events"),
-        *("identity_ties", "rejected_counts"),
+        *("identity_ties", "exchange_rates", "rejected_counts"),
     ),
     tags={ONE_AT_A_TIME: "ingest"},
     description="What is new in Kafka, down to `events`, and how much of it was rejected.",

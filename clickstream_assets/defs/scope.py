@@ -17,6 +17,7 @@ from clickstream_assets.defs.dagster_private import last_evaluation
 from clickstream_assets.defs.partitions import Days, days_of, replace_days
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.engine import DataFrame
+from clickstream_assets.ingest.money import priced
 from clickstream_assets.ingest.ties import persons_of
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
@@ -24,7 +25,8 @@ from clickstream_assets.stores.lake import Lake
 Context: TypeAlias = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 EVENTS_VERSION = "events_version"
 TIES_VERSION = "identity_ties_version"
-"""Metadata of `sessions`: the versions of `events` and `identity_ties` that they were made from."""
+MONEY_VERSION = "exchange_rates_version"
+"""Metadata of `sessions`: the versions of `events`, `identity_ties` and `exchange_rates` that they were made from."""
 REPLACED_FROM = "replaced_from"
 """Metadata of a table of days that has no partitions: the first day that was replaced, or NO_DAY."""
 NO_DAY = "no day has changed"
@@ -55,12 +57,15 @@ def rows_of(lake: Lake, table: Table, days: Days | None) -> DataFrame:
 
 
 def run_events(context: Context, lake: Lake) -> DataFrame:
-    """Return the events that the run's tables are made from: those that its sessions, if it made any, were made from.
+    """Return the events that the run's tables are made from, in the shop's money.
+
+    They are those that its sessions, if it made any, were made from.
 
     Events come in while a run is under way. Were each of its tables made from the newest, their sums would differ
     though nothing is wrong; what came in later is reported, and asked for by another run.
     """
-    return lake.read(EVENTS, _version_of_run(context, EVENTS_VERSION))
+    events = lake.read(EVENTS, _version_of_run(context, EVENTS_VERSION))
+    return priced(lake, events, _version_of_run(context, MONEY_VERSION))
 
 
 def run_persons(context: Context, lake: Lake, settings: Settings, days: Days | None) -> DataFrame:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from clickstream_assets.analytics.identity import IdentityRules, owners, ties, with_persons
+from clickstream_assets.analytics.money import as_sent
 from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS, RAW_EVENTS, SHOPPER_EVENTS, TIMESTAMP
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.errors import ClickstreamError
@@ -79,7 +80,7 @@ def shoppers_of(events: DataFrame, rules: IdentityRules) -> DataFrame:
     """Return SHOPPER_EVENTS rows of EVENTS rows alone: without sessions, robots are known by their user agent only."""
     F, _ = functions_of(events)
     persons = with_persons(events, owners(events, ties(events), rules))
-    return persons.where(~F.col("is_bot")).select(*SHOPPER_EVENTS.column_names)
+    return as_sent(persons.where(~F.col("is_bot"))).select(*SHOPPER_EVENTS.column_names)
 
 
 def _raw_batches(file: EventFile) -> Iterator[pa.RecordBatch]:

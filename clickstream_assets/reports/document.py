@@ -1,7 +1,8 @@
 """The content of the daily report: one JSON object, from which alone text and HTML are made.
 
 It starts with what older reports of this shape hold, under the same names; the rest follows. Rates are per cent,
-money is in the events' own currencies, added up as they are: `currencies` names them. `complete` says whether the
+money is in the shop's currency, `currency`: what is in another one without an exchange rate is counted as
+`unconverted`, and is in no amount. `complete` says whether the
 day was over when the report was made; until then its figures are those so far, and what it compares with whole days.
 """
 
@@ -107,7 +108,9 @@ def make_report(
         "add_to_carts": summary.get("add_to_carts", 0),
         "purchases": summary.get("purchases", 0),
         "buyer_rate": summary.get("buyer_rate", 0),
+        "currency": summary.get("currency"),
         "currencies": summary.get("currencies") or [],
+        "unconverted": summary.get("unconverted", 0),
         "complete": generated_at >= clock.begin(day + timedelta(days=1)),
         "bots": {"events": summary.get("bot_events", 0), "sessions": summary.get("bot_sessions", 0)},
         "funnel": _funnel(rows.funnel),

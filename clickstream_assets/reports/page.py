@@ -52,7 +52,7 @@ def render_html(report: Report) -> str:
         buyers_are=BUYERS_ARE,
         steps_are=STEPS_ARE,
         carts_are=CARTS_ARE,
-        amounts=amounts_shown(report) if report["currencies"] else "",
+        amounts=amounts_shown(report),
         figures=[_figure(report, name, label) for name, label in FIGURES.items()],
         products=_bars(report["top_5_viewed_products"], "views"),
         categories=_bars(_categories(report), "conversion_rate"),

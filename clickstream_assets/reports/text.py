@@ -74,11 +74,15 @@ def change_shown(name: str, change: Report | None) -> str:
 
 
 def amounts_shown(report: Report) -> str:
-    """Name the currency of the amounts."""
-    names = ", ".join(report["currencies"])
-    if len(report["currencies"]) == 1:
-        return f"Amounts are in {names}."
-    return f"Amounts of several currencies are added up as they are: {names}."
+    """Name the currency of the amounts, and what is in none of them; empty where there is nothing to say."""
+    sentences = [f"Amounts are in {report['currency']}."] if report["currency"] else []
+    if report["unconverted"]:
+        names = ", ".join(name for name in report["currencies"] if name != report["currency"])
+        sentences.append(
+            f"{report['unconverted']:,} purchases and refunds in another currency{f' ({names})' if names else ''} have "
+            "no exchange rate, and are in no amount."
+        )
+    return " ".join(sentences)
 
 
 def shortened_campaigns(report: Report) -> list[dict[str, Any]]:
@@ -142,7 +146,7 @@ def _more(report: Report) -> Iterator[str]:
     for name, label in FIGURES.items():
         changes = "".join(f" {change_shown(name, report['comparison'][c][name]):>12}" for c in COMPARISONS)
         yield f"{label:<15} {shown(name, figure(report, name)):>14}{changes}"
-    if report["currencies"]:
+    if amounts_shown(report):
         yield from ("", amounts_shown(report))
     yield from ("", *wrap(BUYERS_ARE, len(RULE)))
     if report["funnel"]:

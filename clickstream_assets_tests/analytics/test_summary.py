@@ -90,6 +90,8 @@ def test_a_day_is_summed_up_without_bots_who_are_counted_apart(engine: Engine):
         "bot_events": 101,
         "bot_sessions": 2,
         "currencies": ["EUR", "USD"],
+        "currency": "USD",
+        "unconverted": 0,
     }
 
 

@@ -34,7 +34,7 @@ CHECKS = {
     ("category_conversion", "categories_add_up_to_the_day"),
     ("daily_summary", "users_are_those_of_the_segments"),
     ("daily_summary", "revenue_is_that_of_the_sessions"),
-    ("daily_summary", "a_day_has_one_currency"),
+    ("daily_summary", "amounts_are_in_the_shops_currency"),
     ("funnel", "funnel_starts_with_all_viewers"),
     ("daily_report", "reports_say_what_the_summary_says"),
     *(

@@ -18,6 +18,7 @@ from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.engine import Engine, SparkEngine
 from clickstream_assets.ingest.event_frames import load_events
 from clickstream_assets.ingest.fields import ValidationRules
+from clickstream_assets.ingest.money import update_money
 from clickstream_assets.settings import Settings
 from clickstream_assets.simulator.stream import Faults, RecordStream
 from clickstream_assets.simulator.traffic import Traffic
@@ -91,6 +92,7 @@ def test_every_daily_table_over_a_change_of_clocks_equals_sql(
     rules = ValidationRules.of(Settings(_env_file=None))
     lake = Lake(str(tmp_path / "lake"), engine)
     lake.replace(EVENTS, load_events(engine, file, rules).events)
+    update_money(lake, 0, Settings(_env_file=None, shop_currency="EUR"))
     days = sorted(lake.snapshot(EVENTS).rows_by("event_date"))
     definitions.resolve_job_def("refresh").execute_in_process(
         instance=instance,

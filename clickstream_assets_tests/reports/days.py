@@ -37,6 +37,8 @@ def summary(**more: Any) -> dict[str, Any]:
         "bot_events": 1931,
         "bot_sessions": 31,
         "currencies": ["EUR"],
+        "currency": "EUR",
+        "unconverted": 0,
         **more,
     }
 

@@ -167,9 +167,9 @@ def test_the_longest_bar_is_whole_and_the_smallest_can_be_seen():
 
 
 def a_large_shop() -> Report:
-    """A report of 114 categories and 200 campaigns with long names, in two currencies, while the day goes on."""
+    """A report of 114 categories and 200 campaigns with long names, in three currencies, while the day goes on."""
     rows = DayRows(
-        summary=summary(currencies=["EUR", "USD"], revenue=Decimal("11223344.5500")),
+        summary=summary(currencies=["EUR", "JPY", "USD"], unconverted=1234, revenue=Decimal("11223344.5500")),
         products=ROWS.products,
         categories=[
             category(
@@ -200,7 +200,10 @@ def test_a_large_shops_mail_is_not_cut_off_and_says_what_it_leaves_out():
     views, purchases = sum(range(1000, 1099)), sum(range(99))
     assert f"99 more {purchases:,} of {views:,} {100 * purchases / views:.2f}%" in text
     assert f"185 more 1,850 orders {sum(range(801, 986)):,}.00" in text
-    assert "Amounts of several currencies are added up as they are: EUR, USD." in text
+    assert (
+        "Amounts are in EUR. 1,234 purchases and refunds in another currency (JPY, USD) have no exchange rate"
+        in text
+    )
     assert "Amounts are in EUR." in words(Page(render_html(report())).text)
 
 

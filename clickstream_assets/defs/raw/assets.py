@@ -11,6 +11,7 @@ from clickstream_assets.catalogue import (
     CONFLICTING_EVENTS,
     DUPLICATE_EVENTS,
     EVENTS,
+    EXCHANGE_RATES,
     IDENTITY_CHANGES,
     IDENTITY_TIES,
     RAW_EVENTS,
@@ -23,10 +24,11 @@ from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.plots import shortened, text_list
 from clickstream_assets.defs.put_back import older_tables
 from clickstream_assets.defs.runs import metadata_value
-from clickstream_assets.defs.scope import NO_DAY, PUT_BACK_AT, REPLACED_FROM
+from clickstream_assets.defs.scope import MONEY_VERSION, NO_DAY, PUT_BACK_AT, REPLACED_FROM
 from clickstream_assets.defs.shopping import newest_time
 from clickstream_assets.ingest.classification import classify_records, land_records
 from clickstream_assets.ingest.fields import ValidationRules
+from clickstream_assets.ingest.money import days_of_other_money, update_money
 from clickstream_assets.ingest.reach import dirty_days
 from clickstream_assets.ingest.rejected import rejected_samples
 from clickstream_assets.ingest.ties import update_ties
@@ -89,6 +91,12 @@ def raw_events(settings: Settings, lake: Lake, kafka: Topic) -> Metadata:
         )
     ),
     table_spec(
+        EXCHANGE_RATES,
+        deps=["events"],
+        description="The shop's currency, and what others are worth in it from a day on: as SHOP_CURRENCY and "
+        "EXCHANGE_RATES say.",
+    ),
+    table_spec(
         *(IDENTITY_TIES, IDENTITY_CHANGES),
         deps=["events"],
         description="From when on an anonymous id is a user's: by the events that have both, in whatever order they "
@@ -112,7 +120,10 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
     counts = classify_records(lake, rules)
     tied = update_ties(lake, IdentityRules.of(settings))
     batch = lake.snapshot(EVENTS).batch
-    days = dirty_days(lake, since, settings)
+    money = update_money(lake, since, settings)
+    # Where nothing has been reported of this lake, all days are.
+    before = metadata_value(reported, MONEY_VERSION) if since else None
+    days = sorted({*dirty_days(lake, since, settings), *days_of_other_money(lake, before, money)})
     samples = _rejected_samples(context, lake, counts["rejected"])
     repeated = {reason: counts[reason] for reason in ("same_event", "same_order_line")}
     return {
@@ -121,11 +132,16 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
             PUT_BACK_AT: put_back_at,
             "new_events": counts["events"],
             NEWEST_EVENT: dg.MetadataValue.timestamp(newest_time(lake, lake.snapshot(EVENTS), rules)),
+            MONEY_VERSION: lake.snapshot(EXCHANGE_RATES).version,
             "dirty_days": [day.isoformat() for day in days],
         },
         DUPLICATE_EVENTS.name: {"new_records": sum(repeated.values()), **repeated},
         CONFLICTING_EVENTS.name: {"new_records": counts["other_payload"]},
         REJECTED_EVENTS.name: {"new_records": counts["rejected"], "samples": samples},
+        EXCHANGE_RATES.name: {
+            "shop_currency": money.currency or "none is known yet",
+            "rates": len(money.rates),
+        },
         IDENTITY_TIES.name: {"batch": batch, REPLACED_FROM: str(tied[0]) if tied else NO_DAY},
     }
 

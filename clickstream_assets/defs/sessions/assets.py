@@ -11,22 +11,31 @@ from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.persons import shopper_events as compute_shopper_events
 from clickstream_assets.analytics.sessions import SESSION_DAYS
 from clickstream_assets.analytics.sessions import sessions as compute_sessions
-from clickstream_assets.catalogue import CART_DAYS, CARTS, EVENTS, IDENTITY_TIES, SESSIONS, SHOPPER_EVENTS
+from clickstream_assets.catalogue import (
+    CART_DAYS,
+    CARTS,
+    EVENTS,
+    EXCHANGE_RATES,
+    IDENTITY_TIES,
+    SESSIONS,
+    SHOPPER_EVENTS,
+)
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.assets import URGENT, ByDay, Metadata, table_asset
 from clickstream_assets.defs.partitions import SESSIONS_BEFORE, Days, days_of, replace_days
 from clickstream_assets.defs.plots import bar_plot
-from clickstream_assets.defs.scope import EVENTS_VERSION, TIES_VERSION, run_persons
+from clickstream_assets.defs.scope import EVENTS_VERSION, MONEY_VERSION, TIES_VERSION, run_persons
 from clickstream_assets.defs.shopping import cart_events, newest_time
 from clickstream_assets.defs.sums import counts_by, counts_by_day
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.ingest.fields import ValidationRules
+from clickstream_assets.ingest.money import priced
 from clickstream_assets.ingest.ties import persons_of
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
 
-@table_asset(SESSIONS, deps=["events", "identity_ties"], is_daily=True, op_tags=URGENT)
+@table_asset(SESSIONS, deps=["events", "identity_ties", "exchange_rates"], is_daily=True, op_tags=URGENT)
 def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
     """One row per visit of a person, on the day it started and whole across midnight. Bots' are labelled.
 
@@ -35,6 +44,7 @@ def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) 
     versions = {
         EVENTS_VERSION: lake.snapshot(EVENTS).version,
         TIES_VERSION: lake.snapshot(IDENTITY_TIES).version,
+        MONEY_VERSION: lake.snapshot(EXCHANGE_RATES).version,
     }
     rules = IdentityRules.of(settings)
 
@@ -42,7 +52,7 @@ def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) 
         around = first - timedelta(days=SESSION_DAYS), last + timedelta(days=1)
         events = between(lake.read(EVENTS, versions[EVENTS_VERSION]), "event_date", *around)
         return compute_sessions(
-            persons_of(lake, events, rules, versions[TIES_VERSION]),
+            persons_of(lake, priced(lake, events, versions[MONEY_VERSION]), rules, versions[TIES_VERSION]),
             first,
             last,
             timedelta(minutes=settings.session_gap_minutes),
@@ -69,11 +79,17 @@ def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) 
     }
 
 
-@table_asset(SHOPPER_EVENTS, deps=["events", "identity_ties", SESSIONS_BEFORE], is_daily=True, op_tags=URGENT)
+@table_asset(
+    SHOPPER_EVENTS,
+    deps=["events", "identity_ties", "exchange_rates", SESSIONS_BEFORE],
+    is_daily=True,
+    op_tags=URGENT,
+)
 def shopper_events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
     """One row per event of a person, by day: what all tables of business are made from.
 
-    Whose an event is, and whether a bot did it, is settled here, once for all of them.
+    Whose an event is, whether a bot did it, and what it is worth in the shop's currency, is settled here, once for all
+    of them.
     """
 
     def compute(first: date, last: date) -> DataFrame:

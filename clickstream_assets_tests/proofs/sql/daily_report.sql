@@ -18,7 +18,8 @@ SELECT
     report_date >= (SELECT min(event_date) FROM events) AS is_known,
     average_order_value,
     coalesce(currencies, []) AS currencies,
-    coalesce(columns(* EXCLUDE (report_date, average_order_value, currencies)), 0)
+    currency,
+    coalesce(columns(* EXCLUDE (report_date, average_order_value, currencies, currency)), 0)
 FROM days LEFT JOIN expected.daily_summary AS summary USING (report_date);
 
 CREATE MACRO compared(now, before, day) AS {
@@ -74,7 +75,9 @@ SELECT
         'add_to_carts', now.add_to_carts,
         'purchases', now.purchases,
         'buyer_rate', now.buyer_rate,
+        'currency', now.currency,
         'currencies', now.currencies,
+        'unconverted', now.unconverted,
         'complete', true,
         'bots', json_object('events', now.bot_events, 'sessions', now.bot_sessions),
         'funnel', coalesce(

@@ -14,7 +14,9 @@ persons_days AS (
         count(DISTINCT (user_id, order_key)) FILTER (event_type = 'purchase') AS orders,
         sum(amount) FILTER (event_type = 'purchase') AS revenue,
         sum(amount) FILTER (event_type = 'refund') AS refunds,
-        list_sort(list(DISTINCT currency) FILTER (event_type = 'purchase' AND currency IS NOT NULL)) AS currencies
+        list_sort(list(DISTINCT currency) FILTER (event_type = 'purchase' AND currency IS NOT NULL)) AS currencies,
+        -- The shops of the proofs have one currency.
+        max(currency) FILTER (event_type IN ('purchase', 'refund') AND price IS NOT NULL) AS currency
     FROM persons
     GROUP BY event_date
 ),
@@ -33,7 +35,9 @@ filled AS (
         event_date,
         all_events,
         currencies,
-        coalesce(columns(* EXCLUDE (event_date, all_events, currencies)), 0)
+        currency,
+        0 AS unconverted,
+        coalesce(columns(* EXCLUDE (event_date, all_events, currencies, currency)), 0)
     FROM every_day LEFT JOIN persons_days USING (event_date) LEFT JOIN session_days USING (event_date)
 )
 SELECT

@@ -16,5 +16,7 @@ SELECT
     order_id,
     query,
     campaign,
-    consent
+    consent,
+    price AS sent_price,
+    currency AS sent_currency
 FROM persons;

@@ -153,6 +153,8 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_zero(_PERCENT, "conversion_rate"),
             *_zero(sa.BigInteger, "bot_events", "bot_sessions"),
             *_columns(ARRAY(sa.Text), "currencies"),
+            *_columns(sa.Text, "currency"),
+            *_zero(sa.BigInteger, "unconverted"),
             sa.PrimaryKeyConstraint("id"),
             sa.UniqueConstraint("report_date"),
         ],
