@@ -37,6 +37,16 @@ def counted_time(F: ModuleType) -> Any:
     return F.when(is_ahead, F.col("kafka_time")).otherwise(F.col("event_time"))
 
 
+def visitor(F: ModuleType) -> Any:
+    """Column of EVENTS rows: who did it, as far as the event itself says; the first of its ids, and which that is."""
+    return F.coalesce(
+        *(
+            F.when(F.col(name).isNotNull(), F.concat_ws("|", F.lit(name), F.col(name)))
+            for name in ("user_id", "anonymous_id", "session_id")
+        )
+    )
+
+
 def is_counted(F: ModuleType) -> Any:
     """Column of EVENTS rows: whether an event counts at all; bots and events without a product do not."""
     return (~F.col("is_bot")) & F.col("product_id").isNotNull()
@@ -82,7 +92,7 @@ def product_windows(events: DataFrame, duration: timedelta, slide: timedelta) ->
         events.where(is_counted(F)).select(
             "event_id",
             "event_type",
-            "user_id",
+            visitor(F).alias("visitor"),
             "product_id",
             "product_category",
             counted_time(F).alias("counted_time"),
@@ -93,9 +103,7 @@ def product_windows(events: DataFrame, duration: timedelta, slide: timedelta) ->
     starts = F.array(*(last_start - F.lit(back * step) for back in range(per_event)))
     in_windows = as_view(counted.withColumn("start", F.explode(starts)))
     in_windows = in_windows.where(F.unix_micros("counted_time") < F.col("start") + F.lit(length))
-    totals = as_view(
-        in_windows.groupBy("start", "product_id").agg(*counts(F, F.countDistinct(F.col("user_id"))))
-    )
+    totals = as_view(in_windows.groupBy("start", "product_id").agg(*counts(F, F.countDistinct("visitor"))))
     start = F.timestamp_seconds(F.col("start") / F.lit(SECOND))
     return totals.select(
         start.alias("window_start"),

@@ -39,7 +39,7 @@ PRODUCT_WINDOWS = Table(
         Column(
             "distinct_users",
             LONG,
-            "Different users, estimated (HyperLogLog++, standard error 5 %)",
+            "Different visitors, estimated (HyperLogLog++, standard error 5 %): a user, or else an anonymous id",
             sort=True,
         ),
         Column("first_event_time", TIMESTAMP, "Time of the first event"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from clickstream_assets.analytics.windows import visitor
 from clickstream_assets.catalogue import CONFLICTING_EVENTS, DUPLICATE_EVENTS, ITEM_KEY, MONEY_TYPES
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 
@@ -84,15 +85,9 @@ def order_line(F: Any) -> tuple[Any, list[Any]]:
     is_line = F.col("event_type").isin(*MONEY_TYPES) & F.col("order_id").isNotNull()
     quantity = F.coalesce(F.col("quantity"), F.lit(1).cast("decimal(18,4)"))
     price = F.coalesce(F.col("price"), F.lit(-1).cast("decimal(18,4)"))
-    visitor = F.coalesce(
-        *(
-            F.when(F.col(name).isNotNull(), F.concat_ws("|", F.lit(name), F.col(name)))
-            for name in ("user_id", "anonymous_id", "session_id")
-        )
-    )
     line = F.concat_ws("|", F.col("event_type"), F.col("order_line"))
     return is_line, [
-        visitor,
+        visitor(F),
         F.col("order_id"),
         line,
         F.coalesce(F.col("product_id"), F.lit("")),

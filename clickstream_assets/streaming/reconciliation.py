@@ -49,7 +49,9 @@ class Reason(StrEnum):
     """Reason that a window's counts differ for."""
 
     LATE = "late"
-    """The batch has events that came later than WATERMARK_DELAY allows; the stream dropped them."""
+    """The batch has events that came later than WATERMARK_DELAY allows; the stream dropped them. Or it has equal lines
+    of one order and moment that came in several micro-batches; the stream took the later ones for repetitions.
+    """
     REPEATED = "repeated later"
     """The stream counted a duplicate: it came later than the stream remembers; or the two came in different partitions,
     which have no common order, and the stream took the other."""
@@ -330,6 +332,13 @@ def _arrivals(events: DataFrame, duplicates: DataFrame, delay: timedelta) -> Dat
             .select(key, f"{key}_first", f"{key}_spread")
         )
         behind = as_view(behind.join(groups, on=key, how="left"))
+    twins = as_view(
+        timed.where(F.col("line").isNotNull() & F.col("is_event"))
+        .groupBy("line", "event_time")
+        .agg(F.count(F.lit(1)).alias("twins"))
+        .where(F.col("twins") > 1)
+    )
+    behind = as_view(behind.join(twins, on=["line", "event_time"], how="left"))
     wait = F.lit(delay // MICROSECOND)
     first = F.least(
         F.coalesce(F.col("event_id_first"), F.col("at")), F.coalesce(F.col("line_first"), F.col("at"))
@@ -339,7 +348,7 @@ def _arrivals(events: DataFrame, duplicates: DataFrame, delay: timedelta) -> Dat
     is_spread = F.coalesce(F.col("event_id_spread"), F.lit(False)) | F.coalesce(
         F.col("line_spread"), F.lit(False)
     )
-    may_differ = F.when(F.col("is_event"), is_late).otherwise(is_forgotten)
+    may_differ = F.when(F.col("is_event"), is_late | F.col("twins").isNotNull()).otherwise(is_forgotten)
     return as_view(
         behind.select(
             *_COLUMNS, "is_event", (F.coalesce(may_differ, F.lit(False)) | is_spread).alias("may_differ")

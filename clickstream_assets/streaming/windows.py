@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clickstream_assets.analytics.windows import COUNTS, counted_time, counts, is_counted
+from clickstream_assets.analytics.windows import COUNTS, counted_time, counts, is_counted, visitor
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.ingest.repetitions import order_line
 from clickstream_assets.settings import Settings
@@ -75,7 +75,7 @@ def windowed(events: DataFrame, settings: Settings) -> DataFrame:
     return (
         once.where(is_counted(F))
         .groupBy(window, "product_id")
-        .agg(*counts(F, F.approx_count_distinct("user_id", rsd=0.05)))
+        .agg(*counts(F, F.approx_count_distinct(visitor(F), rsd=0.05)))
         .select(
             F.col("window.start").alias("window_start"),
             F.col("window.end").alias("window_end"),

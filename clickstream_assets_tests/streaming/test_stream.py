@@ -257,6 +257,23 @@ def test_an_order_that_comes_again_after_the_watermark_is_not_taken_for_lost_sta
     assert {reason for *_, reason in compared(shop)} == {Reason.UNEXPLAINED}
 
 
+def test_each_unit_of_an_order_counts_and_the_same_later_does_not(shop: Shop):
+    order = {"event_type": "purchase", "order_id": "o1"}
+    # Three units, a record each; then the thank-you page once more; another visitor's order has the same id.
+    shop.stream(
+        [
+            *(click(NOON, n, **order) for n in (1, 2, 3)),
+            *(click(NOON + MINUTE, n, **order) for n in (4, 5, 6)),
+            click(NOON + MINUTE, 7, **order, user_id=None, anonymous_id="u1"),
+        ]
+    )
+    assert [(row["purchases"], row["distinct_users"]) for row in shop.windows()] == [(4, 2), (4, 2)]
+    # A unit that comes in a micro-batch of its own is taken for a repetition.
+    shop.stream([click(NOON, 8, **order), click(NOON + 30 * MINUTE, 9)])
+    shop.ingest()
+    assert compared(shop) == [(start, 4, 5, 4, 0, Reason.LATE) for start in (NOON - FIVE, NOON)]
+
+
 def test_stream_and_batch_are_compared_only_where_both_have_been(shop: Shop):
     assert reconcile(shop.settings, shop.lake, days=7).waiting == "no window is closed yet"
     shop.stream([click(NOON, 1), click(NOON + 30 * MINUTE, 2)])
