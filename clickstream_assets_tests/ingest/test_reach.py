@@ -90,20 +90,27 @@ def ingest(lake: Lake, *batches: list[Event]) -> None:
 
 
 @pytest.mark.parametrize(
-    "seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 13, 2))]
+    "seed", [7, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 3, 5, 9, 11))]
 )
 def test_recomputing_the_dirty_days_brings_every_table_up_to_date(
     duckdb_engine: DuckDBEngine, tmp_path: Path, seed: int
 ):
     events = shop(seed)
-    late = random.Random(seed).sample(events, 4)
+    # The first logins of some devices, which change what these did before and after, and others.
+    logins = {
+        event["anonymous_id"]: event
+        for event in sorted(events, key=lambda event: event["event_time"], reverse=True)
+        if event["user_id"] and event["anonymous_id"] in (f"x{seed}", f"shared{seed}")
+    }
+    late = [*logins.values(), *random.Random(seed).sample(events, 2)]
     tables = Tables(Lake(str(tmp_path / "lake"), duckdb_engine))
     ingest(tables.lake, [event for event in events if event not in late])
     tables.refresh(FIRST, LAST)
     # In two batches that are reported at once.
     ingest(tables.lake, late[:1], late[1:])
     dirty = [day for day in dirty_days(tables.lake, 1, SETTINGS) if FIRST <= day <= LAST]
-    assert set(dirty) < {START.date() + timedelta(days=number) for number in range(-3, 12)}
+    # Not all, of which one would know nothing.
+    assert len(dirty) < (LAST - FIRST).days
     for first, last in Days.of(dirty).ranges:
         tables.refresh(first, last)
 
