@@ -17,9 +17,9 @@ from flask import Response, request
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.formats import CSV, chosen_format, csv_of
-from clickstream_assets.api.parameters import Choice, QueryParameters, WholeNumber, parameter_of
+from clickstream_assets.api.parameters import Choice, QueryParameters, Text, WholeNumber, parameter_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
-from clickstream_assets.api.queries import Asked, Condition, Page, newest, page_of
+from clickstream_assets.api.queries import Asked, Condition, Page, newest, page_of, person_of_visitor
 from clickstream_assets.catalogue import Table
 
 FORMATS = {"json": "application/json", "csv": "text/csv"}
@@ -75,6 +75,15 @@ class Filter:
         return None if value is None else Condition(self.column, self.comparison, value)
 
 
+@dataclass(frozen=True)
+class VisitorFilter(Filter):
+    """A parameter that is an anonymous id, and a condition on the person that it is now."""
+
+    def condition(self, asked: object) -> Condition | None:
+        """Return the condition for an anonymous id."""
+        return Condition(self.column, self.comparison, person_of_visitor(str(asked)))
+
+
 def filters_of(table: Table, *, newest_day: bool = False) -> dict[str, Filter]:
     """Return the filters of a table by their parameters, as the catalogue has them.
 
@@ -88,6 +97,9 @@ def filters_of(table: Table, *, newest_day: bool = False) -> dict[str, Filter]:
             default = "; the newest day by default" if newest_day and column.name == table.day else ""
             about = f"Only rows with this {column.name}{default}. {column.description}"
             filters[column.parameter] = Filter(column.name, parameter_of(column, about))
+        if column.parameter == "user_id" and "anonymous_id" not in table.by_name:
+            visitor = Text(metadata={"description": "Only rows of the person that this anonymous id is now"})
+            filters["anonymous_id"] = VisitorFilter(column.name, visitor)
     return filters | range_of(table)
 
 

@@ -17,6 +17,7 @@ from clickstream_assets.catalogue import (
     PRODUCT_PERFORMANCE,
     SERVED_TABLES,
     USER_SEGMENTS,
+    who,
 )
 from clickstream_assets.catalogue.units import percent
 
@@ -179,13 +180,44 @@ def recommendations(
     )
 
 
+def person_of_visitor(anonymous_id: str) -> sql.Composable:
+    """Return the SQL of the person that a visitor is now: the user that the id is tied to, or the visitor itself."""
+    return sql.SQL(
+        "coalesce((SELECT user_id FROM identities WHERE anonymous_id = {} AND is_latest), {})"
+    ).format(sql.Literal(anonymous_id), sql.Literal(who.person_of_visitor(anonymous_id)))
+
+
+def resolved_visitor(connection: Connection[DictRow], anonymous_id: str) -> str:
+    """Return the person that a visitor is now."""
+    row = connection.execute(
+        sql.SQL("SELECT {} AS person").format(person_of_visitor(anonymous_id))
+    ).fetchone()
+    return str(row["person"]) if row else who.person_of_visitor(anonymous_id)
+
+
+def person(connection: Connection[DictRow], person_id: str) -> dict[str, Any] | None:
+    """Return a person with their anonymous ids; None of whom there is neither an id nor a session."""
+    if person_id.startswith(who.VISITOR):
+        person_id = resolved_visitor(connection, person_id.removeprefix(who.VISITOR))
+    tied = connection.execute(
+        "SELECT anonymous_id, first_tied_at, is_latest FROM identities WHERE user_id = %s "
+        "ORDER BY first_tied_at, anonymous_id",
+        [person_id],
+    ).fetchall()
+    if not tied and not _exists(connection, "clickstream_sessions", Condition("user_id", "=", person_id)):
+        return None
+    if person_id.startswith(who.VISITOR):
+        own = {"anonymous_id": person_id.removeprefix(who.VISITOR), "first_tied_at": None, "is_latest": True}
+        tied = [own, *tied]
+    return {"person_id": person_id, "anonymous_ids": tied}
+
+
 def user_segments(connection: Connection[DictRow], user_id: str, asked: Asked) -> Page | None:
     """Return days of a user with USER_DAY_COLUMNS, the newest first; None for a user without any day at all."""
     user = Condition("user_id", "=", user_id)
     if not any(_exists(connection, table, user) for table in ("user_segments", "customer_segments")):
         return None
-    source = _user_days(user, *asked.conditions)
-    return page_of(connection, source, USER_DAY_COLUMNS, ["report_date DESC"], asked)
+    return user_days(connection, user_id, asked)
 
 
 def newest_segment_day(connection: Connection[DictRow]) -> date | None:
@@ -212,6 +244,12 @@ def segment_counts(connection: Connection[DictRow], day: date | None, asked: Ask
     columns = ["report_date", "kind", "segment", "users"]
     on_day = asked.where(Condition("report_date", "=", day))
     return page_of(connection, counts, columns, ["kind", "users DESC", "segment"], on_day)
+
+
+def user_days(connection: Connection[DictRow], user_id: str, asked: Asked) -> Page:
+    """Return days of a user with USER_DAY_COLUMNS, the newest first."""
+    source = _user_days(Condition("user_id", "=", user_id), *asked.conditions)
+    return page_of(connection, source, USER_DAY_COLUMNS, ["report_date DESC"], asked)
 
 
 def segment_users(connection: Connection[DictRow], day: date | None, segment: str, asked: Asked) -> Page:

@@ -73,6 +73,23 @@ class Recommendations(Schema):
     )
 
 
+class _OfVisitor(_Query):
+    anonymous_id = Text(
+        required=True,
+        min_length=1,
+        metadata={"description": "The visitor; once they are tied to a user, that user's products are given"},
+    )
+
+
+@blueprint.get("/recommend")
+@blueprint.input(_OfVisitor, location="query", unknown="raise")
+@blueprint.output(Recommendations)
+@blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))
+def recommend_to_visitor(query_data: dict[str, Any], **_: object) -> dict[str, Any]:
+    """Recommend products to a visitor, as to the person that they are now."""
+    return _answer(query_data, anonymous_id=query_data["anonymous_id"])
+
+
 @blueprint.get("/recommend/<any_text:user_id>")
 @blueprint.input(path_of(user_id="The shopper"), location="path")
 @blueprint.input(_Query, location="query", unknown="raise")
@@ -85,8 +102,16 @@ def recommend(user_id: str, query_data: dict[str, Any], **_: object) -> dict[str
     that the shopper has not met fill the list up to `n`. A shopper who has met nearly everything gets fewer than
     `n`. A shopper who is not known gets popular products only, and `fallback` is true.
     """
+    return _answer(query_data, user_id)
+
+
+def _answer(
+    query_data: dict[str, Any], user_id: str = "", *, anonymous_id: str | None = None
+) -> dict[str, Any]:
     excluded = {part for value in query_data["exclude"] for part in (value, *value.split(","))}
     with database().snapshot() as connection:
+        if anonymous_id is not None:
+            user_id = queries.resolved_visitor(connection, anonymous_id)
         found = queries.recommendations(connection, user_id, query_data["n"], excluded)
     if not found.anything_published:
         raise ApiError(

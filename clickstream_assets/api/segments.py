@@ -11,7 +11,7 @@ from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.listing import list_route, range_of
-from clickstream_assets.api.parameters import Choice, Day, path_of
+from clickstream_assets.api.parameters import Choice, Day, Text, path_of
 from clickstream_assets.api.problems import ApiError
 from clickstream_assets.catalogue import ACTIVITY_SEGMENTS, CUSTOMER_SEGMENTS, USER_SEGMENTS
 from clickstream_assets.catalogue.rfm import DEFINITIONS, RFM_SEGMENT_NAMES
@@ -86,7 +86,9 @@ class DaySegments(Schema):
     segments = fields.List(
         fields.Nested(SegmentCount), metadata={"description": "Where no segment is asked for"}
     )
-    users = fields.List(fields.Nested(UserDay), metadata={"description": "Where a segment is asked for"})
+    users = fields.List(
+        fields.Nested(UserDay), metadata={"description": "Where a segment or a visitor is asked for"}
+    )
 
 
 @list_route(
@@ -101,11 +103,20 @@ class DaySegments(Schema):
             queries.CART_ABANDONER,
             metadata={"description": "List the users of this segment, instead of how many there are in each"},
         ),
+        "anonymous_id": Text(
+            min_length=1,
+            metadata={
+                "description": "List the days of the person that this anonymous id is now, the newest first, instead"
+            },
+        ),
     },
     limit=100,
 )
 def list_day_segments(
-    asked: queries.Asked, date: date | None = None, segment: str | None = None
+    asked: queries.Asked,
+    date: date | None = None,
+    segment: str | None = None,
+    anonymous_id: str | None = None,
 ) -> dict[str, Any]:
     """Count a day's users by segment, or list the users of a segment by user id.
 
@@ -113,6 +124,11 @@ def list_day_segments(
     frequency and monetary value, and `cart_abandoner`, who has left a cart in the last 30 days.
     """
     with database().snapshot() as connection:
+        if anonymous_id:
+            if date:
+                asked = asked.where(queries.Condition("report_date", "=", date))
+            person = queries.resolved_visitor(connection, anonymous_id)
+            return {"date": date, "users": queries.user_days(connection, person, asked)}
         day = date or queries.newest_segment_day(connection)
         if segment:
             return {"date": day, "users": queries.segment_users(connection, day, segment, asked)}

@@ -194,7 +194,11 @@ LIVE_EVENTS = Table(
     "one event id, as the stream first received it, as a document in Elasticsearch",
     # The stream knows nothing of ingest batches.
     tuple(
-        replace(column, filter=column.name in ("user_id", "event_type"), range=column.name == "event_time")
+        replace(
+            column,
+            filter=column.name in ("user_id", "anonymous_id", "event_type"),
+            range=column.name == "event_time",
+        )
         for column in EVENTS.columns
         if column.name != "batch"
     ),

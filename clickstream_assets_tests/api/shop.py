@@ -17,6 +17,7 @@ from clickstream_assets.catalogue import (
     DAILY_SUMMARY,
     FLASH_SALE_ALERTS,
     FUNNEL,
+    IDENTITIES,
     PRODUCT_PERFORMANCE,
     PRODUCT_WINDOWS,
     REJECTED_COUNTS,
@@ -208,6 +209,15 @@ def rejected_hour(number: int, rule: str, field: str, records: int, by: str = "i
     }
 
 
+def identity(anonymous_id: str, user: str, hour: int, *, is_latest: bool) -> Row:
+    return {
+        "anonymous_id": anonymous_id,
+        "user_id": user,
+        "first_tied_at": NOON + timedelta(hours=hour),
+        "is_latest": is_latest,
+    }
+
+
 def report_day(day: date, content: Row) -> Row:
     return {"report_date": day, "generated_at": REPORT_TIME, "report": json.dumps(content)}
 
@@ -226,6 +236,7 @@ ROWS: dict[Table, list[Row]] = {
             for n in range(1, 15)
         ),
         session("other-day", session_date=DAY.replace(month=6, day=1), total_events=50),
+        session("visit", user_id="anonymous:stranger", total_events=1),
         session("robot", is_bot=True, bot_reason="view_rate", total_events=9000),
     ],
     PRODUCT_WINDOWS: [window(n, f"p{p}", 100 * p) for n in range(5) for p in (1, 2)],
@@ -285,6 +296,11 @@ ROWS: dict[Table, list[Row]] = {
         rejected_hour(1, "missing", "product_id", 5),
         rejected_hour(1, "not_json", "(record)", 2),
         rejected_hour(1, "mapper_parsing_exception", "price", 1, by="elasticsearch"),
+    ],
+    IDENTITIES: [
+        identity("phone", "u1", 0, is_latest=True),
+        identity("laptop", "u1", 2, is_latest=False),
+        identity("laptop", "u2", 3, is_latest=True),
     ],
     DAILY_SUMMARY: [summary()],
     DAILY_REPORT: [
