@@ -38,7 +38,8 @@ def visits(users: int = 80, products: int = 40, per_user: int = 12) -> list[tupl
     """User, product and seconds since 1970; two kinds of shoppers, each with their half of the products."""
     random = np.random.default_rng(4)
     found = []
-    for user in range(users):
+    # From 1: a user whose id is 0 is a guest.
+    for user in range(1, users + 1):
         own = random.choice(products // 2, per_user, replace=False) + (user % 2) * (products // 2)
         found += [(str(user), str(product), 1_700_000_000 + 60 * order) for order, product in enumerate(own)]
     return found
