@@ -30,7 +30,7 @@ def as_csv(client: FlaskClient, path: str) -> Rows:
 @pytest.mark.parametrize(
     ("path", "name", "count"),
     [
-        ("/sessions?include_bots=true&sort=start_time", "sessions", 16),
+        ("/sessions?include_bots=true&sort=start_time", "sessions", 17),
         ("/api/carts", "carts", 5),
         ("/api/windows?sort=views", "windows", 10),
         ("/api/alerts", "alerts", 3),
