@@ -128,6 +128,8 @@ def test_event_is_a_document_with_every_column(settings: Settings, spark_engine:
         "topic": settings.kafka_topic,
         "partition": 0,
         "offset": 0,
+        "item": 1,
+        "items": 1,
     }
     live = LiveEvents(settings)
     for asked in (

@@ -47,6 +47,13 @@ class WatchedClient(KafkaNetClient):
                 close(error)
 
             connection.close = note_and_close
+            made = connection.connection_made
+
+            def made_and_heard_out(transport: Any) -> None:
+                _hear_out(transport)
+                made(transport)
+
+            connection.connection_made = made_and_heard_out
             return connection
 
         self._manager.get_connection = connect_and_watch
@@ -60,6 +67,21 @@ class WatchedClient(KafkaNetClient):
         # The client tries again until its time is up, and the last attempt is cut short.
         if error and not self.refused:
             self.failure = error
+
+
+def _hear_out(transport: Any) -> None:
+    """Have a transport hand on what came together with the end of its connection: it would drop that.
+
+    Such is the refusal of a login, on a machine that is too busy to read it before the broker hangs up.
+    """
+    receive = transport._sock_recv
+
+    def receive_all() -> tuple[bytes, BaseException | None]:
+        received, error = receive()
+        # The end is still there for the next time.
+        return received, None if received else error
+
+    transport._sock_recv = receive_all
 
 
 def close_producer(producer: KafkaProducer, seconds: float) -> None:
