@@ -181,8 +181,8 @@ class Settings(BaseSettings):
         "null, none, nan, undefined, (not set), [object Object], 00000000-0000-0000-0000-000000000000, "
         "user_id=0, user_id=-1, order_id=0, order_id=-1"
     )
-    """What senders write for an id that they do not have, in any case, separated by commas: in every field that is an
-    id, or after a field's name and `=` in that field alone.
+    """Words that senders write for an id that they do not have, in any case, separated by commas: in every field that
+    is an id, or after a field's name and `=` in that field alone.
     """
     decimal_comma: bool = False
     """Prices and quantities that are sent as text have a comma before their fraction, and dots between thousands, as in

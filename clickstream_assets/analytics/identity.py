@@ -1,4 +1,4 @@
-"""Who is who: the persons of events, by the ties between anonymous ids and users.
+"""Persons of events, by the ties between anonymous ids and users.
 
 An event with both ids ties the anonymous id to the user from its time on. The person of an event is
 
@@ -29,7 +29,7 @@ WITHOUT_END = datetime(9999, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class IdentityRules:
-    """How long before its first tie an anonymous id is its user's, and how many users a person's can have."""
+    """Time before its first tie that an anonymous id is its user's, and number of users that a person's can have."""
 
     lookback: timedelta
     max_users: int

@@ -189,10 +189,7 @@ def person_of_visitor(anonymous_id: str) -> sql.Composable:
 
 def resolved_visitor(connection: Connection[DictRow], anonymous_id: str) -> str:
     """Return the person that a visitor is now."""
-    row = connection.execute(
-        sql.SQL("SELECT {} AS person").format(person_of_visitor(anonymous_id))
-    ).fetchone()
-    return str(row["person"]) if row else who.person_of_visitor(anonymous_id)
+    return _value(connection, sql.SQL("SELECT {}").format(person_of_visitor(anonymous_id)))
 
 
 def person(connection: Connection[DictRow], person_id: str) -> dict[str, Any] | None:

@@ -129,6 +129,11 @@ class Share:
         return f"{self.rule} (elasticsearch)" if self.rejected_by == "elasticsearch" else self.rule
 
     @property
+    def is_left_out(self) -> bool:
+        """True if the field was left out and nothing was rejected."""
+        return self.rejected_by == "nobody"
+
+    @property
     def percent(self) -> Decimal:
         """Rejected per hundred received, of the last day."""
         return _percent(self.rejected, self.received)
@@ -168,15 +173,16 @@ def rejected_shares(lake: Lake) -> list[Share]:
 
     Lately is in the 24 hours up to the newest record's, so that midnight does not begin them anew.
     """
-    return [share for share in _shares(lake) if share.rejected_by != "nobody"]
+    return [share for share in shares(lake) if not share.is_left_out]
 
 
 def left_out_shares(lake: Lake) -> list[Share]:
     """Return the same of each field and rule by which it was left out of events."""
-    return [share for share in _shares(lake) if share.rejected_by == "nobody"]
+    return [share for share in shares(lake) if share.is_left_out]
 
 
-def _shares(lake: Lake) -> list[Share]:
+def shares(lake: Lake) -> list[Share]:
+    """Return both."""
     counts = _newest(lake, LATELY + BEFORE)
     start = max((key.hour for key in counts), default=EPOCH) - LATELY
     received: Counter[bool] = Counter()
@@ -188,7 +194,7 @@ def _shares(lake: Lake) -> list[Share]:
         if key.outcome in _REJECTED_BY:
             rule = f"{key.field}: {key.rule}" if key.outcome == "left_out" else key.rule
             rejected[rule, _REJECTED_BY[key.outcome], is_late] += records
-    shares = [
+    found = [
         Share(
             rule=rule,
             rejected_by=by,
@@ -199,7 +205,7 @@ def _shares(lake: Lake) -> list[Share]:
         )
         for rule, by in sorted({(rule, by) for rule, by, _ in rejected})
     ]
-    return sorted(shares, key=lambda share: (not share.is_unusual, share.chance))
+    return sorted(found, key=lambda share: (not share.is_unusual, share.chance))
 
 
 def _count(lake: Lake, table: Table, batches: tuple[int, int], outcome: str) -> Counter[_Key]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from clickstream_assets.analytics.measures import units
 from clickstream_assets.analytics.windows import visitor
 from clickstream_assets.catalogue import CONFLICTING_EVENTS, DUPLICATE_EVENTS, ITEM_KEY, MONEY_TYPES
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
@@ -83,7 +84,6 @@ def order_line(F: Any) -> tuple[Any, list[Any]]:
     ids are the same for many, or counters that begin anew.
     """
     is_line = F.col("event_type").isin(*MONEY_TYPES) & F.col("order_id").isNotNull()
-    quantity = F.coalesce(F.col("quantity"), F.lit(1).cast("decimal(18,4)"))
     price = F.coalesce(F.col("price"), F.lit(-1).cast("decimal(18,4)"))
     line = F.concat_ws("|", F.col("event_type"), F.col("order_line"))
     return is_line, [
@@ -91,7 +91,7 @@ def order_line(F: Any) -> tuple[Any, list[Any]]:
         F.col("order_id"),
         line,
         F.coalesce(F.col("product_id"), F.lit("")),
-        quantity,
+        units(F),
         price,
     ]
 

@@ -1,4 +1,4 @@
-"""Who is who, against the rule event by event."""
+"""Persons, against the rule event by event."""
 
 from __future__ import annotations
 

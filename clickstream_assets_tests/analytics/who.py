@@ -1,4 +1,4 @@
-"""Who is who, event by event in plain loops: the rule, and random histories to try it on."""
+"""Rule of persons, event by event in plain loops, and random histories to try it on."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,7 +35,7 @@ from clickstream_assets.stores.prepare import prepare_servers
 from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets.streaming.reconciliation import reconcile
 from clickstream_assets_tests.databases import query
-from clickstream_assets_tests.outages import OUTAGES, outage
+from clickstream_assets_tests.outages import OUTAGES, outage, stack_of_its_own
 from clickstream_assets_tests.streaming.streams import Shop, new_shop
 from clickstream_assets_tests.streaming.test_process import (
     QUICK,
@@ -69,13 +68,8 @@ NEEDS = {"Kafka": "KAFKA_BOOTSTRAP_SERVERS=", "PostgreSQL": "POSTGRES_HOST=", "E
 
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[Stack]:
-    with tempfile.TemporaryDirectory(prefix="clickstream-outages-") as home:
-        stack = Stack(Path(home), Settings(_env_file=None).jars_path)
-        try:
-            stack.up()
-            yield stack
-        finally:
-            stack.down()
+    with stack_of_its_own() as stack:
+        yield stack
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -49,6 +48,7 @@ from clickstream_assets.streaming.status import last_owner
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
 from clickstream_assets_tests.databases import fresh_database, query, with_settings
+from clickstream_assets_tests.outages import stack_of_its_own
 from clickstream_assets_tests.streaming.streams import Shop, click, indexed_alerts, new_shop
 
 COMMAND = [str(Path(sys.executable).with_name("clickstream")), "stream"]
@@ -450,13 +450,8 @@ def test_an_always_on_stream_ends_where_a_person_has_to_do_something(
 
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[Stack]:
-    with tempfile.TemporaryDirectory(prefix="clickstream-outages-") as home:
-        stack = Stack(Path(home), Settings(_env_file=None).jars_path)
-        try:
-            stack.up()
-            yield stack
-        finally:
-            stack.down()
+    with stack_of_its_own() as stack:
+        yield stack
 
 
 def stop_server(stack: Stack, title: str) -> None:

@@ -32,13 +32,14 @@ def rejected_counts(lake: Lake, postgres: PostgresResource) -> Metadata:
     with postgres.publication() as publication:
         changes = asdict(publication.publish(REJECTED_COUNTS, rows))
         stamp = publication.renew_stamp(REJECTED_COUNTS.name)
-    shares = [share for share in rejected_shares(lake) if share.rejected]
+    lately = record_counts.shares(lake)
+    shares = [share for share in lately if share.rejected and not share.is_left_out]
     return {
         STAMP: stamp,
         "changes": changes,
         "dagster/row_count": changes["rows"],
         "rejected_in_24_hours": sum(share.rejected for share in shares),
-        "fields_left_out_in_24_hours": sum(share.rejected for share in left_out_shares(lake)),
+        "fields_left_out_in_24_hours": sum(share.rejected for share in lately if share.is_left_out),
         "rejected_by_rule": bar_plot(
             "Rejected records of the last 24 hours, by rule",
             "records",
