@@ -117,9 +117,15 @@ def _by(term: str) -> sql.Composable:
 
 
 def _value(
-    connection: Connection[DictRow], statement: LiteralString | sql.Composed, parameters: Sequence[Any] = ()
+    connection: Connection[DictRow],
+    statement: LiteralString | sql.Composed,
+    parameters: Sequence[Any] | None = None,
 ) -> Any:
-    """Return the one column of a query's first row; None without a row."""
+    """Return the one column of a query's first row; None without a row.
+
+    A statement with literals of a request takes no parameters: with any, even none of them, a `%` in a literal would
+    be read as the place of one.
+    """
     row = connection.execute(statement, parameters).fetchone()
     return next(iter(row.values())) if row else None
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import schemathesis
@@ -43,6 +44,24 @@ def test_every_answer_is_as_the_openapi_document_says(
         case.call_and_validate()
 
     ask()
+
+
+@pytest.mark.parametrize("text", ["%s", "100 %", "%Y-%m", "%(a)s", "'; --", "\\"])
+def test_no_text_of_a_request_is_read_as_sql(client: FlaskClient, text: str) -> None:
+    document = client.get("/openapi.json").json
+    for path in PATHS:
+        free = [
+            parameter
+            for parameter in document["paths"][path]["get"]["parameters"]
+            if parameter["schema"].get("type") == "string"
+            and not {"enum", "format"} & parameter["schema"].keys()
+        ]
+        filled = path
+        for parameter in free:
+            filled = filled.replace(f"{{{parameter['name']}}}", quote(text, safe=""))
+        for parameter in [*free, None]:
+            query = {parameter["name"]: text} if parameter and parameter["in"] == "query" else {}
+            assert client.get(filled, query_string=query).status_code < 500, (filled, query)
 
 
 def put_in_order(query: dict[str, Any]) -> None:
