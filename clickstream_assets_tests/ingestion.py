@@ -26,8 +26,9 @@ from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine
 from clickstream_assets.ingest.classification import Landing, classify_records, land_records
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.settings import Settings, load_settings
+from clickstream_assets.simulator.made import Made
 from clickstream_assets.simulator.run import SimulationOptions, run_simulation
-from clickstream_assets.simulator.stream import Faults, Made
+from clickstream_assets.simulator.stream import Faults
 from clickstream_assets.stores.kafka.topic import Topic
 from clickstream_assets.stores.lake import Lake, conform
 

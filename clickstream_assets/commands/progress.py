@@ -18,15 +18,16 @@ _BAR_SECONDS = 0.1
 
 
 @contextmanager
-def counting(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Yield a function that is given the number of records so far; their rate is shown with it.
+def counting(description: str, total: int | None, of: str = "records") -> Iterator[Callable[[int], None]]:
+    """Yield a function that is given the number of records, or of whatever else, so far; their rate is shown with it.
 
     Args:
-        description: What is done to the records.
+        description: What is done to them.
         total: How many there will be, if that is known.
+        of: What they are.
     """
     if not sys.stderr.isatty():
-        yield _at_most_every(LINE_SECONDS, _Lines(description, total))
+        yield _at_most_every(LINE_SECONDS, _Lines(description, total, of))
         return
     from rich.console import Console
     from rich.progress import (
@@ -79,18 +80,18 @@ def fetching() -> Iterator[tuple[Callable[[str], None], "Watch | None"]]:
 
 
 class _Lines:
-    """Says how many records there are by now, and their rate since the last line."""
+    """Says how many there are by now, and their rate since the last line."""
 
-    def __init__(self, description: str, total: int | None) -> None:
+    def __init__(self, description: str, total: int | None, of: str) -> None:
         self._description = description
-        self._of = "" if total is None else f" of {total:,}"
+        self._of = of if total is None else f"of {total:,} {of}"
         self._count = 0
         self._at = monotonic()
 
     def __call__(self, count: int) -> None:
         now = monotonic()
         rate = (count - self._count) / (now - self._at)
-        typer.echo(f"{self._description}: {count:,}{self._of} records, {rate:,.1f}/s", err=True)
+        typer.echo(f"{self._description}: {count:,} {self._of}, {rate:,.1f}/s", err=True)
         self._count, self._at = count, now
 
 

@@ -19,6 +19,7 @@ import typer
 from clickstream_assets.commands.progress import counting
 from clickstream_assets.errors import InputError
 from clickstream_assets.settings import load_settings
+from clickstream_assets.simulator.habits import USUAL, Habits
 
 if TYPE_CHECKING:
     from clickstream_assets.ingest.replay import Stop
@@ -30,6 +31,10 @@ _NoFiles = Annotated[
     bool, typer.Option("--no-files", help="Do not append to the daily files in RAW_LOGS_PATH.")
 ]
 _Rate = Annotated[float | None, typer.Option(help="Records per second.")]
+
+
+def _shopping(help_: str) -> Any:
+    return typer.Option(help=help_, rich_help_panel="Shopping")
 
 
 def simulate(
@@ -64,6 +69,48 @@ def simulate(
             help="Hours from one flash sale to the next: many look at a product of which there are few."
         ),
     ] = None,
+    anonymous: Annotated[
+        float, _shopping("Share of the shoppers who have an anonymous id for each device.")
+    ] = USUAL.anonymous,
+    late_login: Annotated[
+        float, _shopping("Share of those who log in within a visit, or days later.")
+    ] = USUAL.late_login,
+    never_login: Annotated[float, _shopping("Share of those who never log in.")] = USUAL.never_login,
+    second_device: Annotated[float, _shopping("Share of those who have two devices.")] = USUAL.second_device,
+    shared_device: Annotated[
+        float, _shopping("Share of those who share a device with somebody.")
+    ] = USUAL.shared_device,
+    guest_checkout: Annotated[
+        float, _shopping("Share of the orders without a login that are a guest's; the rest need one.")
+    ] = USUAL.guest_checkout,
+    identify: Annotated[
+        float, _shopping("Share of the logins that an identify event announces.")
+    ] = USUAL.identify,
+    refunds: Annotated[
+        float, _shopping("Share of what is ordered that is sent back days later, whole or in part.")
+    ] = USUAL.refunds,
+    page_views: Annotated[
+        float, _shopping("Share of the visits that begin on a page without a product.")
+    ] = USUAL.page_views,
+    impressions: Annotated[
+        float, _shopping("Share of the looks at a product after it was shown in a list.")
+    ] = USUAL.impressions,
+    wishlists: Annotated[float, _shopping("Share of the looks that end on the wish list.")] = USUAL.wishlists,
+    searches: Annotated[float, _shopping("Share of the looks after a search.")] = USUAL.searches,
+    checkouts: Annotated[
+        float, _shopping("Share of the orders that begin with begin_checkout.")
+    ] = USUAL.checkouts,
+    custom: Annotated[float, _shopping("Share of the visits with a custom event.")] = USUAL.custom,
+    items: Annotated[
+        float, _shopping("Share of lists, checkouts and orders of several products that are one record.")
+    ] = USUAL.items,
+    unit_rows: Annotated[float, _shopping("Share of the orders with a row for each unit.")] = USUAL.unit_rows,
+    foreign_currency: Annotated[
+        float, _shopping("Share of the orders in another currency.")
+    ] = USUAL.foreign_currency,
+    local_times: Annotated[
+        float, _shopping("Share of the visits whose times are by SHOP_TIME_ZONE's clock.")
+    ] = USUAL.local_times,
     plain: Annotated[bool, typer.Option("--plain", help="Flat events, without sessions and ids.")] = False,
     no_kafka: _NoKafka = False,
     no_files: _NoFiles = False,
@@ -78,13 +125,34 @@ def simulate(
     possible, or at --rate.
 
     --late, --duplicate, --conflicting and --malformed are shares of the
-    events; repeated and broken records come on top of --events.
+    events; repeated and broken records come on top of --events. What the
+    shop's people do is as in a usual shop, or by the shares below "Shopping".
     """
     with _stoppable() as stop:
         # Imported here, so that `clickstream --help` need not wait for the Kafka client.
         from clickstream_assets.simulator.run import SimulationOptions, run_simulation
         from clickstream_assets.simulator.stream import Faults
 
+        habits = Habits(
+            anonymous=anonymous,
+            late_login=late_login,
+            never_login=never_login,
+            second_device=second_device,
+            shared_device=shared_device,
+            guest_checkout=guest_checkout,
+            identify=identify,
+            refunds=refunds,
+            page_views=page_views,
+            impressions=impressions,
+            wishlists=wishlists,
+            searches=searches,
+            checkouts=checkouts,
+            custom=custom,
+            items=items,
+            unit_rows=unit_rows,
+            foreign_currency=foreign_currency,
+            local_times=local_times,
+        )
         options = SimulationOptions(
             events=events,
             rate=rate,
@@ -95,6 +163,8 @@ def simulate(
             products=products,
             bots=bots,
             flash_sale_hours=flash_sale_hours,
+            # Nobody has to say that flat events have none.
+            habits=Habits() if plain and habits == USUAL else habits,
             plain=plain,
             faults=Faults(
                 late=late,
@@ -108,7 +178,7 @@ def simulate(
         )
         expected = None if events is None else round(events * (1 + duplicate + conflicting + malformed))
         started = monotonic()
-        with counting("Simulating", expected) as progress:
+        with counting("Simulating", expected, "events") as progress:
             made = run_simulation(load_settings(), options, stop=stop, progress=progress)
         counts = asdict(made) | {"start": made.start.isoformat()}
         _conclude(counts, monotonic() - started, was_cut_short=stop() and events is not None)

@@ -38,6 +38,8 @@ from clickstream_assets.local.server import Server
 from clickstream_assets.local.sights import Addresses, Sight, further, sights
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings, load_settings
+from clickstream_assets.simulator.catalogue import CURRENCY, write_rates
+from clickstream_assets.simulator.habits import USUAL, Habits
 from clickstream_assets.simulator.run import SimulationOptions, latest_start, run_simulation
 from clickstream_assets.simulator.stream import Faults
 from clickstream_assets.stores.kafka.topic import Topic
@@ -50,6 +52,9 @@ from clickstream_assets.streaming.progress import progress_of
 PROJECT = Path(__file__).parents[2]
 # The simulated shop has one a day.
 FLASH_SALE_HOURS = 24
+# Of the orders, and of the visits, of the simulated shop.
+FOREIGN_CURRENCY = 0.03
+LOCAL_TIMES = 0.2
 # So long it says nothing, at most, while it waits.
 QUIET_SECONDS = 10
 # A demo's few events come before Java's better compiler would pay, which has a core to itself for half a minute.
@@ -127,6 +132,10 @@ class Demo:
             # The lake and the files of a temporary home are in it, whatever the user's own settings say.
             own |= {"LAKE_PATH": str(home / "lake"), "RAW_LOGS_PATH": str(home / "raw_logs")}
         own |= self._start_date(events, own.get("LAKE_PATH"))
+        self._rates = home / "exchange_rates.csv"
+        if not (events or given.shop_currency or given.exchange_rates):
+            own |= {"SHOP_CURRENCY": CURRENCY, "EXCHANGE_RATES": str(self._rates)}
+            write_rates(self._rates)
         programs = Path(sys.executable).parent
         clickstream = str(programs / "clickstream")
         dagster = [str(programs / "dagster"), "dev", "-w", "workspace.yaml", "-h", LOOPBACK]
@@ -206,6 +215,7 @@ class Demo:
             events=count,
             seed=seed,
             flash_sale_hours=FLASH_SALE_HOURS,
+            habits=self._habits(),
             faults=Faults(late=faults, duplicate=faults, conflicting=faults, malformed=faults),
         )
         # Recent ones, so that the live views have something to show.
@@ -213,6 +223,11 @@ class Demo:
         made = run_simulation(self.settings, options)
         self._say(f"sent {made.sent:,} simulated records")
         return made.sent, asdict(made)
+
+    def _habits(self) -> Habits:
+        """Return a usual shop's, with a second currency where the demo's own settings say what it is worth."""
+        is_rated = self.settings.exchange_rates == self._rates
+        return replace(USUAL, foreign_currency=FOREIGN_CURRENCY if is_rated else 0, local_times=LOCAL_TIMES)
 
     def wait(self, sent: int, timeout: float) -> None:
         """Wait until all that was sent is in the served tables, the streams' too, and the API is ready.
@@ -306,7 +321,9 @@ class Demo:
             (windows, alerts) = connection.execute(
                 "SELECT (SELECT count(*) FROM product_windows), (SELECT count(*) FROM flash_sale_alerts)"
             ).fetchone() or (0, 0)
-            (revenue,) = connection.execute("SELECT sum(revenue) FROM daily_summary").fetchone() or (None,)
+            (revenue, refunds) = connection.execute(
+                "SELECT sum(revenue), sum(refunds) FROM daily_summary"
+            ).fetchone() or (None, None)
             carts = connection.execute(
                 "SELECT state, count(*) FROM carts GROUP BY state ORDER BY state"
             ).fetchall()
@@ -343,6 +360,7 @@ class Demo:
             "users": users["users"][0].as_py(),
             "buyers": buyers,
             "revenue": float(revenue or 0),
+            "refunds": float(refunds or 0),
             "carts": dict(carts),
             "funnel": dict(funnel),
             "windows": windows,

@@ -5,12 +5,17 @@ the same in every run, so that runs can follow one another.
 """
 
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from itertools import accumulate
+from pathlib import Path
 from random import Random
 
 import msgspec
 
 CURRENCY = "EUR"
+RATES = {"USD": Decimal("0.92"), "GBP": Decimal("1.17"), "PLN": Decimal("0.23")}
+"""Worth of a unit of the other currencies that orders can be in, in `CURRENCY`."""
 
 _CATEGORIES = {
     "smartphones": ((149, 1299), ("Norvo", "Kestrel", "Lumio", "Hanari")),
@@ -53,12 +58,13 @@ _REFUSES_CONSENT = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product as its events show it; `price` is JSON with two decimals, in `CURRENCY`."""
+    """A product as its events show it; `price` is JSON with two decimals, in `CURRENCY`, and `cents` is the same."""
 
     product_id: str
     category: str
     brand: str
     price: msgspec.Raw
+    cents: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,5 +128,22 @@ def _product(number: int) -> Product:
     product_id, category = plain_product(number)
     (low, high), brands = _CATEGORIES[category]
     # Cubed, because a range has many cheap products and few dear ones.
-    price = int(low + (high - low) * random.random() ** 3) + random.choice((0.99, 0.90, 0.49, 0.00))
-    return Product(product_id, category, random.choice(brands), msgspec.Raw(f"{price:.2f}".encode()))
+    cents = 100 * int(low + (high - low) * random.random() ** 3) + random.choice((99, 90, 49, 0))
+    return Product(product_id, category, random.choice(brands), price_of(cents), cents)
+
+
+def price_of(cents: int) -> msgspec.Raw:
+    """Return a price as JSON, with two decimals."""
+    sign, cents = "-" if cents < 0 else "", abs(cents)
+    return msgspec.Raw(f"{sign}{cents // 100}.{cents % 100:02}".encode())
+
+
+def write_rates(path: Path) -> None:
+    """Write the file of `RATES` that EXCHANGE_RATES can name."""
+    lines = (f"{date(2000, 1, 1)},{currency},{rate}" for currency, rate in RATES.items())
+    path.write_text("\n".join(["date,currency,rate", *lines]) + "\n")
+
+
+def cents_in(currency: str, cents: int) -> int:
+    """Return a price of the shop's in another currency, in hundredths of it."""
+    return cents if currency == CURRENCY else round(cents / RATES[currency])

@@ -36,7 +36,7 @@ def _invalid_utf8(event: Fields) -> bytes:
 KINDS: dict[str, Callable[[Fields], bytes]] = {
     "not_json": _not_json,
     "not_an_object": _not_an_object,
-    "no_user_id": _without("user_id", "session_id"),
+    "no_user_id": _without("user_id", "anonymous_id", "session_id"),
     "no_timestamp": _without("timestamp"),
     "unknown_event_type": _with(event_type="teleport"),
     "product_id_is_an_object": _with(event_type="add_to_cart", product_id={"id": "product_1"}),

@@ -8,6 +8,7 @@ import msgspec
 from clickstream_assets.catalogue.units import SECOND
 from clickstream_assets.errors import InputError
 from clickstream_assets.simulator.catalogue import plain_product
+from clickstream_assets.simulator.habits import Habits
 from clickstream_assets.simulator.traffic import Clock, Occurrence, Traffic, to_datetime
 
 EVENT_TYPES = ("view", "add_to_cart", "purchase")
@@ -31,6 +32,10 @@ def plain_events(traffic: Traffic, clock: Clock | None = None) -> Iterator[Occur
             f"flash_sale_hours={traffic.flash_sale_hours}: plain events are of no visits, so nobody comes for a sale; "
             "leave one of the two out"
         )
+    if traffic.habits != Habits():
+        raise InputError(
+            "plain events are of nobody in particular, who has no habits; leave one of the two out"
+        )
     random = Random(f"{traffic.seed}:plain")
     products = [plain_product(number) for number in range(1, traffic.products + 1)]
     step = _microseconds_between(traffic)
@@ -40,14 +45,15 @@ def plain_events(traffic: Traffic, clock: Clock | None = None) -> Iterator[Occur
     while traffic.events is None or made < traffic.events:
         product_id, category = products[int(random.random() * traffic.products)]
         stamp = clock() if clock else at
+        number = 1 + int(random.random() * traffic.users)
         event = PlainEvent(
-            user_id=f"user_{1 + int(random.random() * traffic.users)}",
+            user_id=f"user_{number}",
             product_id=product_id,
             product_category=category,
             event_type=random.choices(EVENT_TYPES, EVENT_TYPE_WEIGHTS)[0],
             timestamp=to_datetime(stamp).isoformat(timespec="microseconds"),
         )
-        yield Occurrence(at, stamp, event)
+        yield Occurrence(at, stamp, event, number)
         made += 1
         at += step
 

@@ -9,8 +9,10 @@ from time import time_ns
 from clickstream_assets.errors import InputError
 from clickstream_assets.ingest.replay import Progress, Stop, require_positive, send_records
 from clickstream_assets.settings import Settings
+from clickstream_assets.simulator.habits import Habits
+from clickstream_assets.simulator.made import Made
 from clickstream_assets.simulator.shoppers import PERSON_SECONDS_PER_EVENT
-from clickstream_assets.simulator.stream import Faults, Made, RecordStream
+from clickstream_assets.simulator.stream import Faults, RecordStream
 from clickstream_assets.simulator.traffic import Clock, Traffic
 from clickstream_assets.stores.start_date import require_not_before_start
 
@@ -43,7 +45,9 @@ class SimulationOptions:
         bots: Share of the visits that are a robot's.
         flash_sale_hours: Hours from one flash sale to the next, the first after half of them: for minutes many look
             at one product, of which there are few. None makes none.
-        plain: Flat events of independent users, without sessions and ids.
+        habits: What the shop's people do besides, and how the shop writes it; its own clock is that of
+            `shop_time_zone`. Without any, all events have a user id.
+        plain: Flat events of independent users, without sessions and ids; they have no habits.
         faults: Shares of late, repeated, contradicting and broken records.
         kafka: Whether to send to the topic.
         files: Whether to append to the daily files.
@@ -58,6 +62,7 @@ class SimulationOptions:
     products: int | None = None
     bots: float = 0.01
     flash_sale_hours: float | None = None
+    habits: Habits = field(default_factory=Habits)
     plain: bool = False
     faults: Faults = field(default_factory=Faults)
     kafka: bool = True
@@ -82,7 +87,7 @@ def run_simulation(
         settings: Where to, and the shop's default size.
         options: What to make.
         stop: Ends the run early; everything made until then is delivered.
-        progress: Learns how far the run is.
+        progress: Learns how many events, repeated and broken ones too, there are so far.
 
     Raises:
         InputError: an option cannot be used, or a record could not be delivered or written.
@@ -91,7 +96,14 @@ def run_simulation(
     if options.kafka and not options.is_live:
         require_not_before_start(settings, traffic.start.date(), "the simulated span")
     clock = _increasing_clock() if options.is_live else None
-    stream = RecordStream(traffic, options.faults, plain=options.plain, clock=clock)
+    stream = RecordStream(
+        traffic,
+        options.faults,
+        plain=options.plain,
+        clock=clock,
+        lookback=timedelta(days=settings.identity_lookback_days),
+        max_users=settings.identity_max_users,
+    )
     rate = options.rate
     if rate is None and options.is_live and settings.simulator_interval:
         rate = 1 / settings.simulator_interval
@@ -102,7 +114,7 @@ def run_simulation(
         kafka=options.kafka,
         files=options.files,
         stop=stop,
-        progress=progress,
+        progress=lambda _: progress(stream.items),
     )
     return stream.made
 
@@ -130,6 +142,8 @@ def plan_traffic(settings: Settings, options: SimulationOptions) -> Traffic:
         rate=rate,
         bots=options.bots,
         flash_sale_hours=options.flash_sale_hours,
+        habits=options.habits,
+        time_zone=settings.shop_time_zone,
     )
 
 

@@ -1,25 +1,25 @@
 """Records as a sender on a bad day sends them: late, doubled, contradicted, broken; and what was made.
 
-Every record of a user has the user's id for its key, and what repeats or contradicts an event comes after
-it. So the counts here are what a pipeline must find, however Kafka's partitions are interleaved.
+Every record of a user, or of a visitor without a name, has that id for its key, and what repeats or contradicts an
+event comes after it. So the counts here are what a pipeline must find, however Kafka's partitions are interleaved.
 """
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import date, timedelta
 from functools import cache
 from heapq import heappop, heappush
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from clickstream_assets.catalogue.units import DAY, EPOCH, SECOND
 from clickstream_assets.errors import InputError
+from clickstream_assets.simulator.made import Made, Tally
 from clickstream_assets.simulator.malformed import KINDS
 from clickstream_assets.simulator.plain import plain_events
-from clickstream_assets.simulator.shoppers import ShopEvent, shop_events
+from clickstream_assets.simulator.shoppers import Item, ShopEvent, shop_events
 from clickstream_assets.simulator.traffic import Clock, Event, Occurrence, Traffic
 
 _LONGEST_RESEND_SECONDS = 600
@@ -67,37 +67,15 @@ class Record(NamedTuple):
     day: date
 
 
-@dataclass
-class Made:
-    """Counts of the records made so far; `sent` = `events` + `duplicates` + `conflicts` + `rejected`.
-
-    `late`, `by_type`, `users` and `buyers` (users who purchased) are of the events alone. With `seed` and
-    `start` and the same options the same is made again.
-    """
-
-    seed: int
-    start: datetime
-    sent: int = 0
-    events: int = 0
-    duplicates: int = 0
-    conflicts: int = 0
-    rejected: int = 0
-    late: int = 0
-    users: int = 0
-    buyers: int = 0
-    by_type: dict[str, int] = field(default_factory=dict)
-    rejected_by_kind: dict[str, int] = field(default_factory=dict)
-
-
 class _Held(NamedTuple):
-    """A record to be sent later; `event` is None for one that is no new event."""
+    """A record to be sent later; `occurrence` is that of a new event, and None of one that is none."""
 
     due: int
     order: int
     record: Record
     count_as: str
-    event: Event | None = None
-    stamp: int = 0
+    events: int
+    occurrence: Occurrence | None = None
 
 
 class RecordStream:
@@ -111,9 +89,11 @@ class RecordStream:
         faults: What goes wrong with them.
         plain: Flat events of independent users instead of the shop's.
         clock: Stamps events with the current time instead of stream time; it must never go back.
+        lookback: Time before its first login that a visitor is counted as the user.
+        max_users: The most users that an anonymous id can have and be counted as theirs.
 
     Raises:
-        InputError: `conflicting` is asked of plain events, which have no event id.
+        InputError: `conflicting` is asked of plain events, which have no event id, or habits of their users.
     """
 
     def __init__(
@@ -123,6 +103,8 @@ class RecordStream:
         *,
         plain: bool = False,
         clock: Clock | None = None,
+        lookback: timedelta = timedelta(days=30),
+        max_users: int = 10,
     ) -> None:
         self._faults = faults or Faults()
         if plain and self._faults.conflicting:
@@ -136,34 +118,29 @@ class RecordStream:
         self._encode = msgspec.json.Encoder().encode
         self._held: list[_Held] = []
         self._held_so_far = 0
-        self._counts: Counter[str] = Counter()
-        self._types: Counter[str] = Counter()
-        self._kinds: Counter[str] = Counter()
-        self._users: set[str] = set()
-        self._buyers: set[str] = set()
+        self._tally = Tally(traffic, lookback, max_users)
         self._latest_stamp = -(2**63)
 
     @property
     def made(self) -> Made:
         """The counts of what was handed out so far."""
-        return Made(
-            seed=self._traffic.seed,
-            start=self._traffic.start,
-            sent=self._counts.total() - self._counts["late"],
-            **self._counts,
-            users=len(self._users),
-            buyers=len(self._buyers),
-            by_type=dict(sorted(self._types.items())),
-            rejected_by_kind=dict(sorted(self._kinds.items())),
-        )
+        return self._tally.made()
+
+    @property
+    def items(self) -> int:
+        """Number of events, repeated, contradicting and broken ones too, that were handed out so far."""
+        return self._tally.items
 
     def __iter__(self) -> Iterator[Record]:
         """The records in the order in which they are to be sent."""
-        for number, occurrence in enumerate(self._occurrences, start=1):
+        events = 0
+        for occurrence in self._occurrences:
             event = occurrence.event
-            record = Record(event.user_id.encode(), self._encode(event), _date(occurrence.stamp // DAY))
-            if not self._go_wrong(occurrence, record, is_last=number == self._traffic.events):
-                self._count_event(event, occurrence.stamp)
+            events += _events_in(event)
+            key = event.user_id or event.anonymous_id  # type: ignore[attr-defined]
+            record = Record(key.encode(), self._encode(event), _date(occurrence.stamp // DAY))
+            if not self._go_wrong(occurrence, record, is_last=events == self._traffic.events):
+                self._count_event(occurrence)
                 yield record
             # After the event of this moment: what was held back is then late for sure.
             yield from self._release(occurrence.at)
@@ -185,7 +162,7 @@ class RecordStream:
             self._hold(occurrence, resend_after, self._conflict(occurrence, record), "conflicts")
         elif draw - faults.duplicate - faults.conflicting < faults.malformed:
             kind = self._random.choice(tuple(KINDS))
-            value = KINDS[kind](msgspec.json.decode(record.value))
+            value = KINDS[kind](_first_event(msgspec.json.decode(record.value)))
             self._hold(occurrence, resend_after, record._replace(value=value), kind)
         return False
 
@@ -206,42 +183,58 @@ class RecordStream:
     def _conflict(self, occurrence: Occurrence, record: Record) -> Record:
         event = occurrence.event
         assert isinstance(event, ShopEvent)
+        other = msgspec.structs.replace(
+            event, items=[_contradicted(item) for item in event.items or ()] or None
+        )
         if event.event_type == "search":
-            other = msgspec.structs.replace(event, query=f"{event.query} sale")
-        else:
-            other = msgspec.structs.replace(event, quantity=(event.quantity or 1) + 1)
+            other.query = f"{event.query} sale"
+        elif not event.items:
+            other = _contradicted(event)
         return record._replace(value=self._encode(other))
 
     def _hold(self, occurrence: Occurrence, seconds: float, record: Record, count_as: str) -> None:
         self._held_so_far += 1
-        event = occurrence.event if count_as == "late" else None
         due = occurrence.at + int(seconds * SECOND)
-        heappush(self._held, _Held(due, self._held_so_far, record, count_as, event, occurrence.stamp))
+        events = 1 if count_as in KINDS else _events_in(occurrence.event)
+        of = occurrence if count_as == "late" else None
+        heappush(self._held, _Held(due, self._held_so_far, record, count_as, events, of))
 
     def _release(self, until: int | None) -> Iterator[Record]:
         while self._held and (until is None or self._held[0].due <= until):
             held = heappop(self._held)
-            if held.event is not None:
-                self._count_event(held.event, held.stamp)
+            if held.occurrence is not None:
+                self._count_event(held.occurrence)
                 yield held.record
             elif held.count_as in KINDS:
-                self._counts["rejected"] += 1
-                self._kinds[held.count_as] += 1
+                self._tally.count_rejected(held.count_as)
                 yield held.record._replace(day=_date(self._latest_stamp // DAY))
             else:
-                self._counts[held.count_as] += 1
+                self._tally.count_again(held.count_as, held.events)
                 yield held.record
 
-    def _count_event(self, event: Event, stamp: int) -> None:
-        self._counts["events"] += 1
-        self._types[event.event_type] += 1
-        self._users.add(event.user_id)
-        if event.event_type == "purchase":
-            self._buyers.add(event.user_id)
-        if stamp < self._latest_stamp:
-            self._counts["late"] += 1
-        else:
-            self._latest_stamp = stamp
+    def _count_event(self, occurrence: Occurrence) -> None:
+        is_late = occurrence.stamp < self._latest_stamp
+        if not is_late:
+            self._latest_stamp = occurrence.stamp
+        self._tally.count(occurrence, is_late=is_late)
+
+
+def _events_in(event: Event) -> int:
+    return event.events if isinstance(event, ShopEvent) else 1
+
+
+_Counted = TypeVar("_Counted", ShopEvent, Item)
+
+
+def _contradicted(event: _Counted) -> _Counted:
+    """Return the event with a unit more, or a unit more that goes back."""
+    quantity = 1 if event.quantity is None else event.quantity
+    return msgspec.structs.replace(event, quantity=quantity + (1 if quantity > 0 else -1))
+
+
+def _first_event(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a record's first event as a record of its own, of which one can be broken and no other."""
+    return {name: fields[name] for name in fields if name != "items"} | (fields.get("items") or [{}])[0]
 
 
 @cache

@@ -1,13 +1,15 @@
 """Traffic to make, and the form in which its makers hand events over."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+from zoneinfo import ZoneInfo
 
-from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
+from clickstream_assets.catalogue.units import EPOCH, MICROSECOND, SECOND
 from clickstream_assets.errors import InputError
+from clickstream_assets.simulator.habits import Habits
 
 Clock = Callable[[], int]
 """The current time in microseconds since 1970 UTC."""
@@ -17,18 +19,21 @@ class Event(Protocol):
     """The fields that every made event has."""
 
     event_type: str
-    user_id: str
+    user_id: Any
 
 
 class Occurrence(NamedTuple):
-    """An event, its moment in stream time, and its timestamp, both in microseconds.
+    """A record of one event or of several, its moment in stream time, and its timestamp, both in microseconds.
 
-    They are the same unless events are stamped by a clock.
+    They are the same unless events are stamped by a clock. `person` is the number of the shopper who did it, whatever
+    ids the record has, None of a robot; `shares_device` if somebody else uses the device as well.
     """
 
     at: int
     stamp: int
     event: Event
+    person: int | None
+    shares_device: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class Traffic:
     rate: float = 10.0
     bots: float = 0.01
     flash_sale_hours: float | None = None
+    habits: Habits = field(default_factory=Habits)
+    time_zone: str = "UTC"
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be."""
@@ -76,6 +83,16 @@ class Traffic:
         """`start` as microseconds since 1970 UTC."""
         start = self.start if self.start.tzinfo else self.start.replace(tzinfo=UTC)
         return (start - EPOCH) // MICROSECOND
+
+    @property
+    def end_microseconds(self) -> int | None:
+        """End of the time that the events are spread over, as microseconds since 1970 UTC; None without end."""
+        return None if self.events is None else self.start_microseconds + int(self.seconds * SECOND)
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """`time_zone`, to convert times to."""
+        return ZoneInfo(self.time_zone)
 
     @property
     def run_id(self) -> str:
