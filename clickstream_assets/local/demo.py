@@ -334,9 +334,13 @@ class Demo:
             user_ids = connection.execute(
                 "SELECT DISTINCT user_id FROM product_recommendations ORDER BY user_id"
             ).fetchall()
+            persons = connection.execute(
+                "SELECT user_id FROM identities GROUP BY user_id ORDER BY count(*) DESC, user_id LIMIT 1"
+            ).fetchall()
         if not user_ids:
             raise LocalStackError("there is nobody to recommend anything to: no event has a product")
-        user_id = user_ids[0][0]
+        # A user, if there is one, before a visitor without a name.
+        user_id = min((user_id for (user_id,) in user_ids), key=lambda one: (":" in one, one))
         path = f"/api/recommend/{quote(user_id, safe='')}?n=5"
         answer = self._answer(path)
         if not answer["items"]:
@@ -367,6 +371,7 @@ class Demo:
             "alerts": alerts,
             "users_with_recommendations": len(user_ids),
             "sample": {"user_id": user_id, "path": path, "items": answer["items"]},
+            "person": persons[0][0] if persons else None,
             "seconds": round(time.monotonic() - self._started, 1),
         }
         return result | ({"made": made} if made else {})

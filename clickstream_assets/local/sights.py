@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from clickstream_assets.settings import Settings
 
@@ -50,6 +51,10 @@ def sights(result: dict[str, Any], ask: Ask, at: Addresses, settings: Settings) 
         f"{item['algorithm']}: {item['reason']}",
         [at.curl(result["sample"]["path"])],
     )
+    if result["person"]:
+        path = f"/api/persons/{quote(result['person'], safe='')}"
+        ids = ", ".join(tied["anonymous_id"] for tied in ask(path)["anonymous_ids"])
+        yield Sight("Persons", f"{result['users']:,}; {result['person']} came as {ids} too", [at.curl(path)])
     yield Sight("Flash-sale alerts", _alerts(result["alerts"], ask, settings), [at.curl("/api/alerts")])
     rejected = f"{result['rejected']:,} of {result['raw']:,}, with the rule that each broke"
     yield Sight("Rejected records", rejected, [f"{at.program} rejected list"])
@@ -91,6 +96,8 @@ def _report(ask: Ask) -> tuple[str | None, str]:
     figures = ", ".join(
         f"{row[name] or 0:,} {name.split('_')[-1]}" for name in ("total_events", "sessions", "orders")
     )
+    if row["refunds"]:
+        figures += f", {row['refunds']:,.2f} of {row['revenue']:,.2f} given back"
     return row["report_date"], figures
 
 

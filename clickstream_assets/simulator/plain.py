@@ -8,7 +8,6 @@ import msgspec
 from clickstream_assets.catalogue.units import SECOND
 from clickstream_assets.errors import InputError
 from clickstream_assets.simulator.catalogue import plain_product
-from clickstream_assets.simulator.habits import Habits
 from clickstream_assets.simulator.traffic import Clock, Occurrence, Traffic, to_datetime
 
 EVENT_TYPES = ("view", "add_to_cart", "purchase")
@@ -31,10 +30,6 @@ def plain_events(traffic: Traffic, clock: Clock | None = None) -> Iterator[Occur
         raise InputError(
             f"flash_sale_hours={traffic.flash_sale_hours}: plain events are of no visits, so nobody comes for a sale; "
             "leave one of the two out"
-        )
-    if traffic.habits != Habits():
-        raise InputError(
-            "plain events are of nobody in particular, who has no habits; leave one of the two out"
         )
     random = Random(f"{traffic.seed}:plain")
     products = [plain_product(number) for number in range(1, traffic.products + 1)]

@@ -16,6 +16,7 @@ import msgspec
 
 from clickstream_assets.catalogue.units import DAY, EPOCH, SECOND
 from clickstream_assets.errors import InputError
+from clickstream_assets.simulator.habits import Habits
 from clickstream_assets.simulator.made import Made, Tally
 from clickstream_assets.simulator.malformed import KINDS
 from clickstream_assets.simulator.plain import plain_events
@@ -111,6 +112,10 @@ class RecordStream:
             raise InputError(
                 f"conflicting={self._faults.conflicting}: plain events have no event id to conflict over; "
                 "leave one of the two out"
+            )
+        if plain and traffic.habits != Habits():
+            raise InputError(
+                "plain events are of nobody in particular, who has no habits; leave one of the two out"
             )
         self._traffic = traffic
         self._occurrences = (plain_events if plain else shop_events)(traffic, clock)

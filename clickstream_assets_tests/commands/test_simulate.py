@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from clickstream_assets.commands import progress
 from clickstream_assets.commands.app import app
+from clickstream_assets.simulator.habits import Habits
 from clickstream_assets_tests.terminal import on_a_terminal
 
 CLICKSTREAM = Path(sys.executable).with_name("clickstream")
@@ -40,7 +42,11 @@ def test_simulate_ends_with_one_json_object_of_its_counts(run, tmp_path):
     lines = [line for path in (tmp_path / "raw_logs").iterdir() for line in path.read_bytes().splitlines()]
     assert counts["sent"] == len(lines)
     assert counts["events"] == 2_000
-    assert counts["sent"] == 2_000 + counts["duplicates"] + counts["conflicts"] + counts["rejected"]
+    assert counts["items"] == 2_000 + counts["duplicates"] + counts["conflicts"] + counts["rejected"]
+    assert len(lines) < counts["items"]
+    # As in a usual shop.
+    assert counts["guest_orders"]
+    assert all(counts["logins"].values())
     assert counts["seed"] == 3
     assert counts["start"].startswith("2026-01-01T00:00:00")
     assert f"{counts['sent']:,} records" in result.stderr
@@ -48,12 +54,12 @@ def test_simulate_ends_with_one_json_object_of_its_counts(run, tmp_path):
 
 def test_a_simulation_says_now_and_then_how_far_it_is_and_how_fast(run, monkeypatch):
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.2)
-    result = run("simulate", "-n", "200", "--rate", "200", "--no-kafka")
+    result = run("simulate", "-n", "200", "--rate", "200", "--items", "0", "--no-kafka")
     assert result.exit_code == 0, result.output
     *lines, last = result.stderr.splitlines()
     assert len(lines) >= 2
     for line in lines:
-        said = re.fullmatch(r"Simulating: (\d+) of 200 records, ([\d.]+)/s", line)
+        said = re.fullmatch(r"Simulating: (\d+) of 200 events, ([\d.]+)/s", line)
         assert said
         assert 50 < float(said[2]) < 400
     assert last.startswith("Sent 200 records")
@@ -80,6 +86,28 @@ def test_simulate_plain_makes_flat_events(run, tmp_path):
     }
 
 
+def test_each_share_of_a_shop_s_habits_is_an_option(run, tmp_path):
+    shares = {
+        "anonymous": 1,
+        "never-login": 1,
+        "late-login": 0,
+        "guest-checkout": 1,
+        "items": 0,
+        "refunds": 0,
+    }
+    options = [word for name, share in shares.items() for word in (f"--{name}", str(share))]
+    result = run("simulate", "-n", "500", "--seed", "1", "--no-kafka", *options)
+    assert result.exit_code == 0, result.output
+    lines = [line for path in (tmp_path / "raw_logs").iterdir() for line in path.read_bytes().splitlines()]
+    assert not any("user_id" in json.loads(line) for line in lines)
+    counts = json.loads(result.stdout.splitlines()[-1])
+    assert counts["orders"] == counts["guest_orders"] > 0
+    assert (counts["sent"], counts["refunds"]) == (500, 0.0)
+    known = {field.name.replace("_", "-") for field in fields(Habits)}
+    shown = re.findall(r"--([a-z-]+)", run("simulate", "--help").stdout)
+    assert known <= set(shown)
+
+
 def test_replay_ends_with_one_json_object_of_what_was_sent_and_skipped(run, tmp_path):
     path = tmp_path / "retail.csv"
     path.write_text(
@@ -102,6 +130,8 @@ def test_replay_ends_with_one_json_object_of_what_was_sent_and_skipped(run, tmp_
     [
         (["simulate", "-n", "5"], "KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1"),
         (["simulate", "-n", "5", "--late", "2"], "late=2.0: a share must be between 0 and 1"),
+        (["simulate", "-n", "5", "--refunds", "2"], "refunds=2.0: a share must be between 0 and 1"),
+        (["simulate", "-n", "5", "--plain", "--refunds", "0.1"], "plain events are of nobody"),
         (["simulate", "-n", "5", "--start", "soon"], "--start=soon"),
         (["simulate", "-n", "5", "--no-kafka", "--no-files"], "leave out --no-kafka or --no-files"),
         (["replay", "missing.csv"], "missing.csv does not exist"),

@@ -82,9 +82,16 @@ def test_simulated_events_come_out_as_what_they_were_made_and_each_command_that_
         assert made["conflicts"] > 20
         assert made["rejected"] > 20
         assert made["late"] > 20
-        counts = ("sent", "events", "duplicates", "conflicts", "rejected", "users", "buyers")
+        counts = ("sent", "items", "events", "duplicates", "conflicts", "rejected", "users", "buyers")
         assert {name: result[name] for name in counts} == {name: made[name] for name in counts}
-        assert result["raw"] == made["sent"]
+        assert result["raw"] == made["sent"] < made["items"]
+        # Persons by all ids of theirs, and money of two currencies, some of it given back.
+        assert min(made["logins"].values()) > 20
+        assert made["shared_devices"]
+        assert made["guest_orders"]
+        assert made["foreign_orders"]
+        assert (result["revenue"], result["refunds"]) == (made["revenue"], made["refunds"])
+        assert made["refunds"] > 0
         assert result["sample"]["items"]
         assert {"rank", "score", "reason", "algorithm", "product_id"} <= set(result["sample"]["items"][0])
         # A flash sale a day, each an alert.
@@ -93,9 +100,11 @@ def test_simulated_events_come_out_as_what_they_were_made_and_each_command_that_
         shown = [line.strip() for line in said.splitlines() if line.startswith("    ")]
         *commands, simulate = [f"curl {line}" if line.startswith("http") else line for line in shown]
         answers = {command: _typed(command, tmp_path) for command in commands}
-        graph, recommendation, alerts, rejected, report, page, funnel, routes = answers.values()
+        graph, recommendation, person, alerts, rejected, report, page, funnel, routes = answers.values()
         assert 'id="initialization-data"' in graph
         assert json.loads(recommendation)["items"] == result["sample"]["items"]
+        assert json.loads(person)["person_id"] == result["person"]
+        assert len(json.loads(person)["anonymous_ids"]) > 1
         assert len(json.loads(alerts)["alerts"]) == result["alerts"]
         assert f"{result['rejected']} records are rejected." in rejected
         assert "Conversion" in report

@@ -9,7 +9,9 @@ RESULT: dict[str, Any] = {
     "raw": 1_200,
     "rejected": 0,
     "alerts": 0,
+    "users": 3,
     "users_with_recommendations": 3,
+    "person": None,
     "sample": {
         "user_id": "u",
         "path": "/api/recommend/u?n=5",
@@ -20,7 +22,8 @@ AT = Addresses("http://127.0.0.1:3000", "http://127.0.0.1:8000", ".venv/bin/clic
 
 
 def test_a_file_of_orders_alone_says_that_there_is_no_alert_and_nothing_was_viewed():
-    days = [{"report_date": "2010-12-01", "total_events": 7, "sessions": None, "orders": 2}]
+    figures = {"total_events": 7, "sessions": None, "orders": 2, "revenue": 9.5, "refunds": 0.0}
+    days = [{"report_date": "2010-12-01", **figures}]
     answers: dict[str, dict[str, Any]] = {
         "/api/reports?limit=2": {"reports": days},
         "/api/funnel?date=2010-12-01&dimension=overall": {"funnel": []},
@@ -33,6 +36,21 @@ def test_a_file_of_orders_alone_says_that_there_is_no_alert_and_nothing_was_view
     assert found["Report of 2010-12-01"].found == "7 events, 0 sessions, 2 orders"
     assert found["Conversion on 2010-12-01"].found == "nobody viewed anything"
     assert found["Rejected records"].show == [".venv/bin/clickstream rejected list"]
+
+
+def test_who_is_who_and_what_was_given_back_are_shown():
+    figures = {"total_events": 7, "sessions": 3, "orders": 2, "revenue": 1234.5, "refunds": 20.0}
+    tied = [{"anonymous_id": "laptop"}, {"anonymous_id": "phone"}]
+    answers: dict[str, dict[str, Any]] = {
+        "/api/reports?limit=2": {"reports": [{"report_date": "2010-12-01", **figures}]},
+        "/api/funnel?date=2010-12-01&dimension=overall": {"funnel": []},
+        "/api/persons/a%2Fb": {"person_id": "a/b", "anonymous_ids": tied},
+    }
+    shown = sights(RESULT | {"person": "a/b"}, answers.__getitem__, AT, Settings(_env_file=None))
+    found = {sight.title: sight for sight in shown}
+    assert found["Persons"].found == "3; a/b came as laptop, phone too"
+    assert found["Persons"].show == ["curl 'http://127.0.0.1:8000/api/persons/a%2Fb'"]
+    assert found["Report of 2010-12-01"].found.endswith("2 orders, 20.00 of 1,234.50 given back")
 
 
 def test_without_a_report_nothing_is_said_of_one():

@@ -407,6 +407,7 @@ def test_every_record_is_valid_by_the_contract_and_nothing_of_it_is_left_out():
     types: Counter[str] = Counter()
     for record in stream:
         assert problem(record.value) is None
+        event: Any
         for event in parse_record(record.value, later, rules):
             assert not isinstance(event, Rejection), event.shown
             assert event.field_problems is None
