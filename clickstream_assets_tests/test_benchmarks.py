@@ -20,6 +20,7 @@ PROJECT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 300
 
 
+@pytest.mark.long
 @pytest.mark.server
 @pytest.mark.parametrize(
     ("arguments", "children"),
@@ -33,7 +34,6 @@ PATIENCE_SECONDS = 300
             ["benchmarks.latency"],
             ["clickstream stream", "clickstream api"],
             id="latency",
-            marks=pytest.mark.long,
         ),
     ],
 )

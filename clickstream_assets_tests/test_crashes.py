@@ -80,7 +80,14 @@ def start(ingestion: Ingestion, *arguments: str) -> subprocess.Popen[bytes]:
 
 # Before the write to a table is after the write to the one before.
 @pytest.mark.parametrize(
-    ("table", "moment"), [(RAW_EVENTS.name, "before"), *((table.name, "after") for table in WRITES)]
+    ("table", "moment"),
+    [
+        (RAW_EVENTS.name, "before"),
+        *(
+            pytest.param(table.name, "after", marks=() if table in (RAW_EVENTS, EVENTS) else pytest.mark.long)
+            for table in WRITES
+        ),
+    ],
 )
 def test_ingest_killed_right_before_or_after_a_write_is_made_good_by_the_next(
     shop: Settings,
@@ -102,6 +109,7 @@ def test_ingest_killed_right_before_or_after_a_write_is_made_good_by_the_next(
     assert ingestion.misclassified() == {}
 
 
+@pytest.mark.long
 def test_rules_that_change_after_a_kill_put_no_record_into_two_tables(
     kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path
 ):
@@ -123,6 +131,7 @@ def test_rules_that_change_after_a_kill_put_no_record_into_two_tables(
     assert stricter.run()[1] == {"rejected": more.sent}
 
 
+@pytest.mark.long
 def test_records_that_arrive_while_nothing_runs_are_taken_by_the_next(
     kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path
 ):
@@ -166,7 +175,9 @@ def kill_when(process: subprocess.Popen[bytes], is_time: Callable[[], bool]) -> 
     return False
 
 
-@pytest.mark.parametrize("table", [RAW_EVENTS, REJECTED_EVENTS], ids=lambda table: table.name)
+@pytest.mark.parametrize(
+    "table", [RAW_EVENTS, pytest.param(REJECTED_EVENTS, marks=pytest.mark.long)], ids=lambda table: table.name
+)
 def test_ingest_killed_in_the_middle_of_a_write_is_made_good_by_the_next(
     kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path, table: Table
 ):

@@ -444,6 +444,7 @@ def test_the_tutorials_work_without_a_server(extended: Path):
     assert "is_bounce" in (extended / "docs" / "tables.md").read_text()
 
 
+@pytest.mark.long
 def test_the_tutorials_work_with_servers(extended: Path, stack: Stack, servers: Settings):
     run_commands(extended, "server", environment(servers) | {"CLICKSTREAM_TEST_HOME": str(stack.home)})
     # The copy has all the changes from the start, so the first one that is written has them all.

@@ -163,6 +163,7 @@ def test_an_application_goes_on_with_a_master_that_is_started_again(tmp_path: Pa
             assert application.wait(60) == 0
 
 
+@pytest.mark.long
 def test_nothing_is_left_when_a_cluster_ends(tmp_path: Path):
     with standalone_cluster(Settings(_env_file=None), tmp_path / "cluster", workers=1, cores=1) as running:
         ports = [int(address.rsplit(":", 1)[1]) for address in (running.master, running.page)]

@@ -167,7 +167,7 @@ def test_a_category_needs_all_its_steps_and_segments_are_those_of_the_day(engine
     assert [row["conversion_from_previous"] for row in shoes] == [Decimal("0.00")]
 
 
-@pytest.mark.parametrize("minutes", [5, 60, 1440])
+@pytest.mark.parametrize("minutes", [pytest.param(5, marks=pytest.mark.long_on_spark), 60, 1440])
 def test_the_funnel_is_that_of_every_view_tried_with_every_later_step(engine: Engine, minutes: int):
     lines = simulated_lines(seed=3)
     window = timedelta(minutes=minutes)
@@ -193,7 +193,7 @@ def test_the_funnel_is_that_of_every_view_tried_with_every_later_step(engine: En
     }
 
 
-@pytest.mark.long_on_spark
+@pytest.mark.long
 def test_days_one_by_one_or_from_lines_in_another_order_have_the_same_funnels(engine: Engine):
     events, visits = load(engine, simulated_lines(4, bots=0.1))
     whole = follow(engine, events, visits, FIRST, LAST, HOUR)

@@ -6,6 +6,8 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from clickstream_assets.analytics.persons import shopper_events
 from clickstream_assets.analytics.summary import daily_summary
 from clickstream_assets.catalogue import DAILY_SUMMARY
@@ -131,6 +133,7 @@ def test_the_summary_says_what_plain_loops_find_in_the_lines(engine: Engine):
     assert [row["bot_events"] + row["bot_sessions"] for row in rows] == [0, 0, 0]
 
 
+@pytest.mark.long_on_spark
 def test_lines_that_come_late_twice_broken_or_in_another_order_make_the_same_summary(engine: Engine):
     clean, *others = (
         summaries(engine, *load(engine, arrived))

@@ -160,6 +160,7 @@ def test_a_second_demo_in_a_home_is_refused_and_leaves_the_first_alone(run, tmp_
     assert [path.name for path in home.iterdir()] == ["demo.lock"]
 
 
+@pytest.mark.long
 @pytest.mark.server
 def test_ctrl_c_in_a_demo_that_was_to_give_a_result_fails(tmp_path):
     process = subprocess.Popen(

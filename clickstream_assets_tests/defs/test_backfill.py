@@ -142,6 +142,7 @@ def summed(changes: dict[str, dict[str, dict[str, int]]]) -> dict[str, dict[str,
     return {table: dict(counts) for table, counts in totals.items()}
 
 
+@pytest.mark.long
 def test_a_range_in_one_run_is_the_same_as_parts_of_it_in_any_order(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):
@@ -164,6 +165,7 @@ def test_a_range_in_one_run_is_the_same_as_parts_of_it_in_any_order(
     assert daily_tables(pipeline) == at_once
 
 
+@pytest.mark.long
 def test_new_events_are_served_a_late_one_repairs_them_and_running_again_changes_no_row(pipeline: Pipeline):
     pipeline.ingest(*FOUR_DAYS)
     assert pipeline.catch_up() == [(FIRST, LAST)]
@@ -216,6 +218,7 @@ def test_new_events_are_served_a_late_one_repairs_them_and_running_again_changes
         assert changes == {"inserted": 0, "updated": 0, "deleted": 0}
 
 
+@pytest.mark.long
 def test_metadata_of_a_range_says_for_each_day_what_is_that_days(pipeline: Pipeline):
     pipeline.ingest(*FOUR_DAYS)
     pipeline.refresh(FIRST, LAST)
@@ -258,6 +261,7 @@ def test_metadata_of_a_range_says_for_each_day_what_is_that_days(pipeline: Pipel
     assert list(pipeline.reported_by_day("campaign_attribution", "revenue_by_campaign")) == DAYS[1:3]
 
 
+@pytest.mark.long
 def test_days_far_apart_are_one_run_which_touches_none_between(pipeline: Pipeline):
     strays = ["2024-03-01", "2024-04-10", "2024-05-20"]
     pipeline.ingest(*(event(f"{day[5:]} 10:00", "ann") for day in [*strays, "2024-06-20"]))
@@ -271,6 +275,7 @@ def test_days_far_apart_are_one_run_which_touches_none_between(pipeline: Pipelin
     assert pipeline.reported_by_day("sessions", "dagster/partition_row_count") == dict.fromkeys(strays, 1)
 
 
+@pytest.mark.long
 def test_a_model_that_is_served_again_is_the_one_that_is_served(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):
@@ -292,6 +297,7 @@ def test_a_model_that_is_served_again_is_the_one_that_is_served(
     ]
 
 
+@pytest.mark.long
 def test_days_far_apart_are_all_served_with_what_rests_on_them(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):
@@ -309,6 +315,7 @@ def test_days_far_apart_are_all_served_with_what_rests_on_them(
     assert (model["users"], model["rows"]) == (2, 2)
 
 
+@pytest.mark.long
 def test_days_of_a_lake_that_was_made_anew_are_reported_again(pipeline: Pipeline):
     pipeline.ingest(event("05-01 10:00", "ann"))
     shutil.rmtree(pipeline.settings.lake)
@@ -327,6 +334,7 @@ def test_days_that_a_killed_run_did_not_report_are_reported_by_the_next(
     assert pipeline.reported("events", "dirty_days") == ["2024-05-01"]
 
 
+@pytest.mark.long
 def test_a_model_that_is_worse_than_popularity_is_not_published(pipeline: Pipeline):
     pipeline.ingest(*FOUR_DAYS)
     pipeline.refresh(FIRST, LAST)

@@ -114,6 +114,7 @@ def test_amounts_of_another_currency_are_kept_apart_until_there_is_a_rate(
     assert pipeline.catch_up() == []
 
 
+@pytest.mark.long
 def test_what_is_sent_back_is_refunded_however_it_is_spelt(pipeline: Pipeline):
     bought = {"price": 20, "order_id": "R1"}
     pipeline.ingest(

@@ -59,6 +59,7 @@ WHO = {"anonymous_id": "anon-7c1", "user_id": "u-55"}
 LOGIN = sent("l3", "02 10:05", "purchase", **WHO, session_id="s1", quantity=2, order_id="O-1")
 
 
+@pytest.mark.long
 def test_a_visit_with_a_login_in_the_middle_is_one_visit_of_one_buyer(pipeline: Pipeline):
     pipeline.ingest(*VISIT, LOGIN)
     pipeline.catch_up()

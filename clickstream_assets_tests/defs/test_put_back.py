@@ -46,6 +46,7 @@ def purchase(day: str) -> dict[str, Any]:
     return click(at(f"{day} 10:00"), 1, event_id=day, event_type="purchase", price="5.00", order_id=day)
 
 
+@pytest.mark.long
 def test_an_older_lake_or_database_is_noticed_and_every_day_brought_back(
     pipeline: Pipeline, definitions: dg.Definitions, tmp_path: Path
 ):

@@ -73,6 +73,7 @@ def test_an_ingest_says_of_its_records_why_they_are_no_events(pipeline: Pipeline
     assert pipeline.reported("rejected_events", "new_records") == 1
 
 
+@pytest.mark.long
 def test_each_ingest_is_checked_by_what_is_new_and_all_of_it_once_a_day(
     pipeline: Pipeline, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
 ):

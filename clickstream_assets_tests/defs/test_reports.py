@@ -68,6 +68,7 @@ def outcomes(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str], bool]:
     return {name: passed for name, passed in found.items() if name in CHECKS}
 
 
+@pytest.mark.long
 def test_reports_are_made_and_those_that_compare_with_a_late_event_are_made_again(pipeline: Pipeline):
     days = [date(2024, 5, 1), date(2024, 5, 2), date(2024, 5, 8), date(2024, 5, 9)]
     pipeline.ingest(*(event(f"{day:%m-%d} 10:00", "ann") for day in days))
@@ -106,6 +107,7 @@ def test_reports_are_made_and_those_that_compare_with_a_late_event_are_made_agai
     assert outcomes(result) == dict.fromkeys(CHECKS, True)
 
 
+@pytest.mark.long
 def test_what_comes_in_while_a_run_is_under_way_is_in_none_of_its_tables(
     pipeline: Pipeline, definitions: dg.Definitions
 ):
@@ -130,6 +132,7 @@ def test_what_comes_in_while_a_run_is_under_way_is_in_none_of_its_tables(
     assert reports(pipeline)[date(2024, 5, 1)]["revenue"] == 7.0
 
 
+@pytest.mark.long
 def test_sums_that_differ_keep_a_day_from_being_published(pipeline: Pipeline, definitions: dg.Definitions):
     pipeline.ingest(event("05-01 10:00", "ann"), event("05-01 10:05", "ann", "p2", "purchase", price="2.00"))
     pipeline.catch_up()
@@ -149,6 +152,7 @@ def test_sums_that_differ_keep_a_day_from_being_published(pipeline: Pipeline, de
     assert [row["revenue"] for row in pipeline.served(PRODUCT_PERFORMANCE) if row["purchases"]] == [2]
 
 
+@pytest.mark.long
 def test_a_purchase_after_midnight_is_in_the_funnel_of_the_day_before(pipeline: Pipeline):
     pipeline.ingest(
         event("05-01 23:20", "owl"),
@@ -288,6 +292,7 @@ def test_no_report_is_mailed_where_the_mail_server_is_there_for_incidents_alone(
     assert received.mails == []
 
 
+@pytest.mark.long
 def test_today_is_reported_too(pipeline: Pipeline):
     now = datetime.now(UTC) - timedelta(minutes=1)
     pipeline.ingest(event("05-01 10:00", "ann") | {"timestamp": now.isoformat()})

@@ -146,12 +146,14 @@ def test_late_events_repair_carts_customers_and_attribution(pipeline: Pipeline):
     assert [pipeline.lake(table) for table in (CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS)] == repaired
 
 
+@pytest.mark.long
 def test_a_late_campaign_reaches_the_orders_of_the_thirty_days_after_it(pipeline: Pipeline):
     pipeline.ingest(*MAY)
     pipeline.ingest(event("04-20 10:00", "cat", campaign="radio"), event("04-10 10:00", "cat", campaign="tv"))
     assert pipeline.reported("events", "dirty_days") == ["2024-04-10", "2024-04-20", "2024-05-12"]
 
 
+@pytest.mark.long
 def test_customers_of_some_days_at_a_time_are_those_of_all_at_once(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):
@@ -165,6 +167,7 @@ def test_customers_of_some_days_at_a_time_are_those_of_all_at_once(
     assert len({row["report_date"] for row in at_once}) == 11
 
 
+@pytest.mark.long
 def test_another_setting_changes_every_day(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     pipeline.ingest(*MAY)
     refresh(pipeline)
@@ -176,6 +179,7 @@ def test_another_setting_changes_every_day(pipeline: Pipeline, monkeypatch: pyte
     assert {row["recency_days"] for row in pipeline.lake(CUSTOMER_SEGMENTS)} == {None, 0, 1}
 
 
+@pytest.mark.long
 def test_a_publication_makes_up_for_one_that_failed(pipeline: Pipeline):
     pipeline.ingest(*MAY)
     refresh(pipeline)
@@ -194,6 +198,7 @@ def test_without_events_the_tables_are_empty(pipeline: Pipeline):
     assert [pipeline.served(table) for table in SERVED] == [[]] * len(SERVED)
 
 
+@pytest.mark.long
 def test_settings_cut_sessions_at_midnight_and_at_campaigns(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):
@@ -332,6 +337,7 @@ def test_checks_name_what_is_wrong(pipeline: Pipeline, run_check: RunCheck):
     assert (lost.metadata["expected"].value, lost.metadata["actual"].value) == (3, 0)
 
 
+@pytest.mark.long
 def test_a_plot_is_a_picture_of_its_figures(pipeline: Pipeline):
     pipeline.ingest(*MAY)
     refresh(pipeline)

@@ -111,6 +111,7 @@ def checked(
     }
 
 
+@pytest.mark.long_on_spark
 def test_rows_as_the_catalogue_wants_them_hold_nothing_up(resources: dict[str, Any], tmp_path: Path):
     write(tmp_path, CARTS, CART, CART | {"cart_id": "c2", "state": "recovered"})
     assert checked(resources, carts, next_asset) == {
@@ -122,6 +123,7 @@ def test_rows_as_the_catalogue_wants_them_hold_nothing_up(resources: dict[str, A
     }
 
 
+@pytest.mark.long_on_spark
 def test_repeated_keys_nulls_and_other_values_are_named_and_hold_up_what_comes_next(
     resources: dict[str, Any], tmp_path: Path
 ):
@@ -155,6 +157,7 @@ def test_an_asset_that_says_which_days_it_replaced_has_these_looked_at(
     assert found["keys_are_unique"] == (True, {"expected": 2, "actual": 2, "sample_keys": []})
 
 
+@pytest.mark.long_on_spark
 def test_of_what_is_ingested_only_new_batches_are_looked_at(
     resources: dict[str, Any], tmp_path: Path, engine: Engine, instance: dg.DagsterInstance
 ):

@@ -96,6 +96,7 @@ def test_a_run_reports_what_it_did_and_its_checks_agree(pipeline: Pipeline, defi
     assert indexed_alerts(load_settings()) == [alert]
 
 
+@pytest.mark.long
 def test_checks_find_lost_state_and_alerts_that_do_not_follow(
     pipeline: Pipeline, definitions: dg.Definitions
 ):
@@ -146,6 +147,7 @@ def unchecked(pipeline: Pipeline, definitions: dg.Definitions) -> str | int:
     return len(result.run_requests) if result.run_requests else str(result.skip_message)
 
 
+@pytest.mark.long
 def test_checks_run_by_themselves_while_a_process_owns_the_streams(
     pipeline: Pipeline, definitions: dg.Definitions
 ):
@@ -188,6 +190,7 @@ def ask(pipeline: Pipeline, definitions: dg.Definitions) -> str | list[dict[str,
     return str(result.skip_message)
 
 
+@pytest.mark.long
 def test_sensor_asks_for_a_run_when_there_is_more_than_the_stream_has_read(
     pipeline: Pipeline, definitions: dg.Definitions
 ):
@@ -220,6 +223,7 @@ def test_sensor_leaves_the_streams_to_who_runs_them(pipeline: Pipeline, definiti
     assert isinstance(ask(pipeline, definitions), list)
 
 
+@pytest.mark.long
 def test_a_run_gives_way_to_a_process_that_waits_and_takes_over_from_one_that_is_gone(
     pipeline: Pipeline, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
 ):

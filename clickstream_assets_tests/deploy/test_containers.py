@@ -124,6 +124,7 @@ def latest_events(api: str) -> list[dict[str, Any]]:
         raise
 
 
+@pytest.mark.long
 def test_all_containers_of_ours_become_healthy_in_the_files_order(containers: Containers):
     assert containers.up == SERVERS | set(OURS) - {"simulator"}
 
@@ -162,6 +163,7 @@ def test_the_streams_run_on_the_cluster(containers: Containers, ports: dict[int,
     assert application["cores"] == int(SERVICES["stream"]["environment"]["STREAM_CORES_MAX"])
 
 
+@pytest.mark.long
 def test_simulated_events_come_out_of_the_api(
     containers: Containers, ports: dict[int, int], own_settings: Settings
 ):
@@ -176,6 +178,7 @@ def test_simulated_events_come_out_of_the_api(
     }
 
 
+@pytest.mark.long
 def test_a_run_brings_what_was_simulated_into_the_lake(
     containers: Containers, ports: dict[int, int], own_settings: Settings
 ):

@@ -423,6 +423,7 @@ def outcome(value: bytes, rules: ValidationRules = RULES) -> str:
     return last.rule if isinstance(last, Rejection) else "event"
 
 
+@pytest.mark.long_on_spark
 def test_the_largest_amounts_have_a_sum(engine: Engine):
     purchase = VIEW | {"event_type": "purchase", "price": "9999999.9999", "quantity": 1000}
     df = parse(engine, raw_table([encode(purchase | {"event_id": str(n)}) for n in range(9)]))
@@ -620,7 +621,14 @@ def _random_records(seed: int, count: int) -> list[bytes]:
     return records
 
 
-@pytest.mark.parametrize("batch_sizes", [[120], [40, 40, 40], [1, 7, 50, 2, 60]])
+@pytest.mark.parametrize(
+    "batch_sizes",
+    [
+        [120],
+        pytest.param([40, 40, 40], marks=pytest.mark.long_on_spark),
+        pytest.param([1, 7, 50, 2, 60], marks=pytest.mark.long),
+    ],
+)
 def test_each_record_is_in_the_one_table_that_judging_one_by_one_gives(engine: Engine, batch_sizes):
     records = _random_records(seed=7, count=120)
     expected = [verdict for verdict, _ in verdicts(records)]

@@ -76,6 +76,7 @@ def counted(lake: Lake) -> set[tuple[Any, ...]]:
     return {(row["hour"].astimezone(UTC).hour, *(row[name] for name in names[1:])) for row in rows}
 
 
+@pytest.mark.long_on_spark
 def test_each_record_is_counted_once_in_the_hour_in_which_it_came(lake: Lake):
     rejected(
         lake, 1, (TEN, "unknown", "event_type"), (TEN, "unknown", "event_type"), (ELEVEN, "not_json", None)
@@ -145,6 +146,7 @@ def test_samples_are_the_last_record_of_each_rule_and_field_without_its_bytes(la
     assert len(rejected_samples(lake, 2)) == 2
 
 
+@pytest.mark.long_on_spark
 def test_the_last_day_is_compared_with_the_week_before_it(lake: Lake):
     newest = at("2024-05-20 00:10")
     week = [newest - timedelta(hours=24 * day + 1) for day in range(1, 8)]

@@ -102,6 +102,7 @@ def test_a_run_that_was_killed_between_changes_and_ties_is_made_up_for(
     assert not unreported(first, events, since_first)
 
 
+@pytest.mark.long_on_spark
 def test_a_visitor_that_stays_logged_in_changes_no_day_but_those_of_its_events(
     engine: Engine, tmp_path: Path
 ):

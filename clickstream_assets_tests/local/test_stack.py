@@ -125,6 +125,7 @@ def stored(stack: Stack) -> tuple[list[bytes], int, int]:
     return records, row[0], search(stack, "GET", "/kept/_doc/1")["_source"]["answer"]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("servers")
 def test_two_homes_run_side_by_side(stack, own):
     assert conditions(stack) == HEALTHY
@@ -380,6 +381,7 @@ def test_what_is_to_listen_beside_the_servers_is_looked_at_before_one_starts(own
     assert [condition for _, condition in conditions(own)] == [Condition.STOPPED] * 3
 
 
+@pytest.mark.long
 def test_two_ups_at_once_start_the_servers_once_on_the_ports_that_were_asked_for(own):
     own.down()
     # What an initialisation that was cut short leaves behind.

@@ -46,6 +46,7 @@ def test_planted_taste_is_found_and_popularity_is_beaten(engine):
     assert by_name["als"].mean("ndcg") > 1.3 * by_name["popularity"].mean("ndcg")
 
 
+@pytest.mark.long_on_spark
 def test_recommendations_follow_the_shoppers_kind(engine):
     past, _ = planted_taste()
     interactions = engine.from_arrow(past)
@@ -78,6 +79,7 @@ def test_the_seed_alone_decides(engine):
     assert not np.allclose(vectors(first.item_factors), vectors(other.item_factors))
 
 
+@pytest.mark.long_on_spark
 def test_factors_come_as_tables_in_order_of_the_ids(engine):
     _, factors = train(engine, interactions_table(met("bob", "pen"), met("ann", "cup"), met("ann", "ink")))
 
@@ -88,6 +90,7 @@ def test_factors_come_as_tables_in_order_of_the_ids(engine):
     assert vectors(factors.item_factors).shape == (3, 8)
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.parametrize(
     "table",
     [

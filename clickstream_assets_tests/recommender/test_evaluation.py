@@ -94,7 +94,10 @@ def slow_popularity_figures(train: list[dict], test: list[dict], k: int) -> dict
     return figures
 
 
-@pytest.mark.parametrize("k", [1, 5, 40])
+@pytest.mark.parametrize(
+    "k",
+    [1, pytest.param(5, marks=pytest.mark.long_on_spark), pytest.param(40, marks=pytest.mark.long_on_spark)],
+)
 def test_figures_match_a_slow_reference(engine, k):
     events = engine.from_arrow(random_events())
     train, test = (interactions_of(part) for part in split_by_time(engine, product_events(events), 0.25))
@@ -112,6 +115,7 @@ def test_figures_match_a_slow_reference(engine, k):
     assert judged.mean("ndcg") == pytest.approx(np.mean([row["ndcg"] for row in expected.values()]))
 
 
+@pytest.mark.long_on_spark
 def test_only_users_with_something_new_and_known_to_find_are_judged(engine):
     train = engine.from_arrow(interactions_table(met("ann", "pen"), met("bob", "pen"), met("bob", "cup")))
     test = engine.from_arrow(
@@ -151,6 +155,7 @@ def test_nothing_of_the_test_part_reaches_training(duckdb_engine):
     assert [by_user[f"u{user}"] for user in range(20)] == expected
 
 
+@pytest.mark.long_on_spark
 def test_all_algorithms_are_judged_on_the_same_users(engine):
     train, test = (engine.from_arrow(table) for table in planted_taste())
 

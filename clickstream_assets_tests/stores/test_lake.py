@@ -166,6 +166,7 @@ def with_checkpoint(lake: Lake) -> Path:
     return Path(lake.path(RAW_EVENTS)) / "_delta_log"
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.parametrize(
     "what", ["missing", "empty", "cut short", "without its end", "its hint is of another"]
 )
@@ -278,6 +279,7 @@ def test_a_version_that_is_pinned_stays_as_it_was(lake: Lake):
     assert lake.engine.to_arrow(pinned.select("value"))["value"].to_pylist() == [b"a"]
 
 
+@pytest.mark.long_on_spark
 def test_maintenance_puts_files_together_and_changes_nothing_else(lake: Lake):
     for batch in range(1, 5):
         append(lake, batch, b"%d" % batch, first_offset=batch)

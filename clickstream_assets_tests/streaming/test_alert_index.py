@@ -182,6 +182,7 @@ def test_who_comes_second_writes_what_the_table_has_then(stream: Stream):
     assert states(stream) == ["open"]
 
 
+@pytest.mark.long
 def test_a_run_ends_with_the_alerts_there_or_says_that_they_wait(shop: Shop):
     there = shop.settings.elasticsearch_url
     shop.send(events(NOON, 110, 2 * MINUTE))

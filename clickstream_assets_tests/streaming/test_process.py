@@ -233,14 +233,14 @@ def wait_for_a_moment_to_kill(stage: str, shop: Shop, log: Path, chance: random.
     time.sleep(chance.uniform(0, 4 if stage == "starting" else 1.5))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.long)])
 def test_a_stream_killed_again_and_again_ends_in_the_tables_of_an_undisturbed_one(
-    servers: Settings, spark_engine: SparkEngine, tmp_path: Path, kills: int
+    servers: Settings, spark_engine: SparkEngine, tmp_path: Path
 ):
     """Whatever it is doing: starting, going on with the batch before, counting windows, or writing documents."""
     chance = random.Random(5)
-    stages = [STAGES[number % len(STAGES)] for number in range(kills)]
+    stages = [STAGES[number % len(STAGES)] for number in range(10)]
     chance.shuffle(stages)
     log = tmp_path / "log"
     with new_shop(servers, tmp_path, partitions=3, **QUICK) as shop:
@@ -333,6 +333,7 @@ def test_after_an_outage_of_the_database_the_process_comes_before_a_run(
     assert last_owner(shop.settings) == "clickstream stream"
 
 
+@pytest.mark.long
 def test_neither_a_fault_of_live_events_nor_of_the_lake_stops_the_windows(
     shop: Shop,
     always_on: Callable[[], Thread],

@@ -71,6 +71,7 @@ def test_a_rebuild_brings_back_what_was_there_and_the_stream_goes_on(shop: Shop)
     assert without_users(shop.windows()) == after
 
 
+@pytest.mark.long
 def test_a_stream_that_has_lost_its_state_goes_on_after_a_rebuild(shop: Shop):
     traffic(shop)
     shop.run()
@@ -84,6 +85,7 @@ def test_a_stream_that_has_lost_its_state_goes_on_after_a_rebuild(shop: Shop):
     assert [path.name for path in Path(shop.settings.checkpoint_path).iterdir()] == ["product_windows-2"]
 
 
+@pytest.mark.long
 def test_events_that_the_lake_does_not_have_yet_are_not_lost(shop: Shop):
     shop.send(views(NOON, 40, MINUTE))
     shop.ingest()
@@ -98,6 +100,7 @@ def test_events_that_the_lake_does_not_have_yet_are_not_lost(shop: Shop):
     assert shop.notifications() == sent
 
 
+@pytest.mark.long
 def test_windows_of_another_length_come_with_a_rebuild(shop: Shop):
     traffic(shop)
     shop.run()
@@ -137,6 +140,7 @@ def test_a_rebuild_without_events_begins_with_the_first_record(shop: Shop):
     assert len(shop.windows()) == 2
 
 
+@pytest.mark.long
 def test_a_new_database_is_filled_by_a_rebuild(shop: Shop):
     traffic(shop)
     shop.run()

@@ -211,6 +211,7 @@ def test_what_is_later_than_the_watermark_is_counted_as_late_and_is_in_the_batch
     ]
 
 
+@pytest.mark.long
 def test_an_event_that_a_conflicting_record_made_late_is_no_lost_one(shop: Shop):
     shop.stream([click(NOON, 1)])
     shop.stream([click(NOON + 40 * MINUTE, 1)])
@@ -224,7 +225,8 @@ def test_an_event_that_a_conflicting_record_made_late_is_no_lost_one(shop: Shop)
 
 
 @pytest.mark.parametrize(
-    ("streamed", "reason"), [(1, Reason.LOST), (3, Reason.UNEXPLAINED), (2, Reason.UNEXPLAINED)]
+    ("streamed", "reason"),
+    [(1, Reason.LOST), (3, Reason.UNEXPLAINED), pytest.param(2, Reason.UNEXPLAINED, marks=pytest.mark.long)],
 )
 def test_counts_that_no_record_explains_are_not_taken_for_late_ones(
     shop: Shop, streamed: int, reason: Reason
@@ -242,6 +244,7 @@ def test_counts_that_no_record_explains_are_not_taken_for_late_ones(
     ]
 
 
+@pytest.mark.long
 def test_an_order_that_comes_again_after_the_watermark_is_not_taken_for_lost_state(shop: Shop):
     order = {"event_type": "purchase", "order_id": "o1"}
     shop.stream([click(NOON, 1, **order), click(NOON + 30 * MINUTE, 2)])
@@ -274,6 +277,7 @@ def test_each_unit_of_an_order_counts_and_the_same_later_does_not(shop: Shop):
     assert compared(shop) == [(start, 4, 5, 4, 0, Reason.LATE) for start in (NOON - FIVE, NOON)]
 
 
+@pytest.mark.long
 def test_stream_and_batch_are_compared_only_where_both_have_been(shop: Shop):
     assert reconcile(shop.settings, shop.lake, days=7).waiting == "no window is closed yet"
     shop.stream([click(NOON, 1), click(NOON + 30 * MINUTE, 2)])
