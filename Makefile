@@ -1,10 +1,10 @@
 # make demo     from nothing to a served recommendation; stays up until Ctrl-C
 # make demo ONCE=1 [EVENTS=FILE]     the same in a temporary home, then stops; the result is the last line
 # make check    style, types, import contracts, the pages, and the tests that need neither a server nor Spark
-# make test     everything that is checked, on real servers
-# make proofs   what takes an hour more: ten months of a real shop; a simulated month in one run, day by day and
-#               shuffled; ten kills of the streams; outages of each server under load; and all that is served, computed
-#               on a cluster
+# make test     the same, and the tests on real servers and on Spark
+# make proofs   what takes hours more: the longest tests; ten months of a real shop; a simulated month in one run, day by
+#               day and shuffled; ten kills of the streams; outages of each server under load; and all that is served,
+#               computed on a cluster
 # make image    builds the container image and runs the Compose file's containers of ours from it, as root on Debian
 # make lint     style, types and import contracts alone
 # make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
