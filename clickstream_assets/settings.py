@@ -169,7 +169,7 @@ class Settings(BaseSettings):
     """
     exchange_rates: Path | None = None
     """CSV file of date, currency, rate: units of the shop's currency per unit of that one, from that day on. Amounts in
-    a currency without a rate are kept apart and counted, never added.
+    a currency without a rate are kept apart and counted, never added. Days whose rates change are computed again.
     """
     max_clock_skew_seconds: int = Field(3600, ge=0)
     """Seconds by which an event's time may be ahead of its arrival in Kafka."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -18,9 +20,12 @@ import typer
 from typer.core import TyperGroup
 
 from clickstream_assets.api.app import create_app
+from clickstream_assets.catalogue import EVENT_FIELDS, EVENT_TYPES
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
 from clickstream_assets.commands.app import app as command_line
 from clickstream_assets.definitions import defs
+from clickstream_assets.ingest.fields import Rejection, ValidationRules
+from clickstream_assets.ingest.parsing import parse_record
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.dagster_private import AssetGraph
@@ -460,3 +465,36 @@ def test_the_tutorials_count_the_files_that_they_edit():
         files[number] |= files[number - 1]
     counted = re.findall(r"^\|[^|]+\| (\d) \|", text_of("docs/extending.md"), re.MULTILINE)
     assert [len(each) for each in files] == [int(number) for number in counted]
+
+
+def _events_in(text: str) -> Iterator[dict[str, Any]]:
+    """Return the JSON objects that follow each other in a text."""
+    decoder, start = json.JSONDecoder(), 0
+    while text[start:].strip():
+        start += len(text[start:]) - len(text[start:].lstrip())
+        event, start = decoder.raw_decode(text, start)
+        yield event
+
+
+def test_every_example_of_an_event_is_one_without_a_problem():
+    page = (ROOT / "docs" / "events.md").read_text()
+    examples = [
+        event for _, language, text in FENCE.findall(page) if language == "json" for event in _events_in(text)
+    ]
+    of_fields = dict(
+        re.findall(r"^\| `(\w+)` \|[^|]*\| `([^`]+)` \|", page.partition("## Types")[0], re.MULTILINE)
+    )
+    assert of_fields.keys() == {"event_id", "event_type", "timestamp", "properties"} | {
+        c.name for c in EVENT_FIELDS
+    }
+    whole = {name: json.loads(example) for name, example in of_fields.items()}
+    rules = ValidationRules.of(Settings(_env_file=None))
+    found = [
+        one
+        for event in [*examples, whole]
+        for one in parse_record(json.dumps(event).encode(), int(time.time()) * 1_000_000, rules)
+    ]
+    assert [one for one in found if isinstance(one, Rejection) or one.field_problems] == []
+    # One of each type; and each field has a value.
+    assert {one.event_type for one in found} >= set(EVENT_TYPES) - {"view", "click", "remove_from_cart"}
+    assert None not in [value for name, value in found[-1]._asdict().items() if name != "field_problems"]

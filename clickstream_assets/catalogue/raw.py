@@ -68,7 +68,7 @@ EVENT_COUNTS = {
     "impressions": "impression",
     "add_to_wishlists": "add_to_wishlist",
     "begin_checkouts": "begin_checkout",
-    "refunds": "refund",
+    "refund_count": "refund",
 }
 """Columns that count the events of one type, and that type; `sessions` has them all."""
 

@@ -271,7 +271,8 @@ def read_price(value: Any, decimal_comma: bool) -> tuple[Decimal | None, str | N
         # Not abs(): an exponent may be too large for arithmetic.
         if not price.copy_abs() < MAX_AMOUNT:
             raise Rejection("price", "out_of_range", value)
-        return price.quantize(_CENTS), currency
+        # Of 0 there is one: -0.0 would be another payload.
+        return price.quantize(_CENTS) + 0, currency
     except InvalidOperation:
         raise Rejection("price", "not_a_number", value) from None
 

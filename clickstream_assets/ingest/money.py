@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from datetime import date
+from hashlib import sha256
 
 from clickstream_assets.analytics.money import in_shop_money
 from clickstream_assets.catalogue import EVENTS, EXCHANGE_RATES
@@ -11,6 +12,18 @@ from clickstream_assets.engine import DataFrame, functions_of
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.exchange_rates import ShopMoney, read_rates
 from clickstream_assets.stores.lake import Lake
+
+
+def settings_of_money(settings: Settings) -> dict[str, str | None]:
+    """Return what is set of the shop's money, by the settings' names; of the file of rates, a hash of its content."""
+    rates = None
+    if settings.exchange_rates:
+        try:
+            rates = sha256(settings.exchange_rates.read_bytes()).hexdigest()
+        except OSError as error:
+            # Another file than before, which `update_money` says what is wrong with.
+            rates = str(error)
+    return {"SHOP_CURRENCY": settings.shop_currency, "EXCHANGE_RATES": rates}
 
 
 def update_money(lake: Lake, after_batch: int, settings: Settings) -> ShopMoney:

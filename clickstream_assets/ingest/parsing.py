@@ -179,20 +179,44 @@ def parse_record(value: bytes | None, kafka_time: int, rules: ValidationRules) -
     found: list[Event | Rejection] = []
     for place, item in enumerate(_items(payload), start=1):
         try:
-            found.append(_any_event(item, place, kafka_time, rules))
+            found.append(item if isinstance(item, Rejection) else _any_event(item, place, kafka_time, rules))
         except Rejection as rejection:
             found.append(rejection)
     return found
 
 
-def _items(payload: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the payload of each event of a record: an item's fields, and those of the record that it does not have."""
+def _items(payload: dict[str, Any]) -> list[dict[str, Any] | Rejection]:
+    """Return the payload of each event of a record: an item's fields, and those of the record that it does not have.
+
+    What is no object among objects is a rejection.
+    """
     items = payload.get("items")
-    if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
+    if isinstance(items, str):
+        items = _list_in(items)
+    if not isinstance(items, list) or not any(isinstance(item, dict) for item in items):
         # What is named so and is no list of objects is the sender's own field.
         return [payload]
     shared = {name: value for name, value in payload.items() if name != "items"}
-    return [{**shared, **item, "properties": _merged(shared, item)} for item in items]
+    return [
+        _with_shared(item, shared) if isinstance(item, dict) else Rejection("items", "wrong_type", item)
+        for item in items
+    ]
+
+
+def _list_in(text: str) -> Any:
+    """Return the list that a text is in JSON, as trackers send it whose fields are texts; None where it is none."""
+    value = text.encode()
+    if not text.lstrip().startswith("[") or _is_too_deep(value):
+        return None
+    try:
+        return _decode(value)
+    except (msgspec.DecodeError, Rejection):
+        return None
+
+
+def _with_shared(item: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    own = {name: value for name, value in item.items() if name not in shared or value not in (None, "")}
+    return {**shared, **own, "properties": _merged(shared, item)}
 
 
 def _merged(*payloads: dict[str, Any]) -> Any:

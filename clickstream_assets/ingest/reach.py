@@ -11,9 +11,13 @@ Partition mappings, dirty days and checks derive from here. An event reaches
   `made_from` of a report, say what is out of date.
 
 An event with both ids can change the person of others: those reach what a new event of either person would.
+
+Other `settings_of_days` change every day.
 """
 
+from collections.abc import Mapping
 from datetime import date, timedelta
+from typing import Any
 
 from clickstream_assets.analytics.attribution import attributed_days
 from clickstream_assets.analytics.funnel import FUNNEL_DAYS_AFTER
@@ -27,12 +31,37 @@ from clickstream_assets.reports.document import COMPARISONS
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
-__all__ = ["FUNNEL_DAYS_AFTER", "REPORT_COMPARISON_DAYS", "SESSION_DAYS", "dirty_days"]
+__all__ = [
+    "FUNNEL_DAYS_AFTER",
+    "REPORT_COMPARISON_DAYS",
+    "SESSION_DAYS",
+    "days_of_other_settings",
+    "dirty_days",
+    "settings_of_days",
+]
 
 REPORT_COMPARISON_DAYS = max(COMPARISONS.values()).days
 """A day's report compares it with days up to this many before it."""
 DAY = timedelta(days=1)
 _COLUMNS = ("event_date", "event_time", "event_type", "user_id", "anonymous_id", "session_id", "campaign")
+
+_SETTINGS = (
+    *("identity_lookback_days", "identity_max_users"),
+    *("session_gap_minutes", "session_cut_at_midnight", "session_cut_at_campaign", "bot_views_per_minute"),
+    *("funnel_window_minutes", "attribution_days"),
+)
+
+
+def settings_of_days(settings: Settings) -> dict[str, Any]:
+    """Return the settings that tables of days are computed by, by their names."""
+    return {name.upper(): getattr(settings, name) for name in _SETTINGS}
+
+
+def days_of_other_settings(lake: Lake, before: Mapping[str, Any], settings: Settings) -> list[date]:
+    """Return all days with events, in order, if a setting that they are computed by is another than before."""
+    now = settings_of_days(settings)
+    is_changed = any(before.get(name, value) != value for name, value in now.items())
+    return sorted(lake.snapshot(EVENTS).rows_by("event_date")) if is_changed else []
 
 
 def dirty_days(lake: Lake, after_batch: int, settings: Settings) -> list[date]:

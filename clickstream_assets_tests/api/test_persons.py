@@ -1,7 +1,11 @@
 """Persons, and the routes that take an anonymous id for one."""
 
+from urllib.parse import quote
+
 import pytest
 from flask.testing import FlaskClient
+
+from clickstream_assets_tests.api.conftest import PARAMETERS, STRANGE_USERS
 
 LAPTOP = {"anonymous_id": "laptop", "first_tied_at": "2024-05-31T14:00:00Z", "is_latest": False}
 PHONE = {"anonymous_id": "phone", "first_tied_at": "2024-05-31T12:00:00Z", "is_latest": True}
@@ -50,3 +54,24 @@ def test_a_visitor_is_recommended_what_the_person_is(client: FlaskClient) -> Non
     stranger = client.get("/api/recommend?anonymous_id=nobody").json
     assert (stranger["user_id"], stranger["fallback"]) == ("anonymous:nobody", True)
     assert client.get("/api/recommend").status_code == 422
+
+
+@pytest.mark.parametrize(
+    "text", [*STRANGE_USERS, " ", "%s", "anonymous:phone", "user:anonymous:phone", "session:"]
+)
+def test_any_text_is_an_id_wherever_one_is_asked_for(client: FlaskClient, text: str) -> None:
+    in_path = quote(text, safe="")
+    assert client.get(f"/api/persons/{in_path}").status_code == (200 if text == "anonymous:phone" else 404)
+    assert client.get(f"/api/segments/{in_path}").status_code in {200, 404}
+    assert client.get(f"/api/recommend/{in_path}").json["user_id"] == text
+    of_visitor = {"anonymous_id": text}
+    assert client.get("/api/recommend", query_string=of_visitor).json["user_id"] == f"anonymous:{text}"
+    for path in ("/sessions", "/api/carts", "/api/segments"):
+        answer = client.get(path, query_string=of_visitor)
+        assert (answer.status_code, answer.json["page"]["more"]) == (200, False), path
+
+
+def test_each_route_that_takes_a_user_takes_an_anonymous_id() -> None:
+    of_users = [path for path, names in PARAMETERS.items() if "user_id" in names]
+    assert len(of_users) >= 5
+    assert [p for p in of_users if "anonymous_id" not in PARAMETERS[p.removesuffix("/{user_id}")]] == []

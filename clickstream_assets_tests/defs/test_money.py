@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -112,21 +111,3 @@ def test_amounts_of_another_currency_are_kept_apart_until_there_is_a_rate(
     # The same once more is nothing new.
     pipeline.ingest()
     assert pipeline.catch_up() == []
-
-
-@pytest.mark.long
-def test_what_is_sent_back_is_refunded_however_it_is_spelt(pipeline: Pipeline):
-    bought = {"price": 20, "order_id": "R1"}
-    pipeline.ingest(
-        event(1, "purchase", "r1", "2024-05-02T10:00:00", **bought, quantity=3),
-        event(2, "refund", "r1", "2024-05-04T10:00:00", **bought, quantity=1),
-    )
-    assert pipeline.catch_up()
-    days = {row["report_date"]: row for row in pipeline.served(DAILY_SUMMARY)}
-    assert [
-        [days[date(2024, 5, day)][name] for name in ("revenue", "refunds", "net_revenue")] for day in (2, 4)
-    ] == [[60, 0, 60], [0, 20, -20]]
-    newest = pipeline.served(CUSTOMER_SEGMENTS)[-1]
-    assert [newest[name] for name in ("monetary", "refunds", "net_monetary")] == [60, 20, 40]
-    reports = {row["report_date"]: json.loads(row["report"]) for row in pipeline.served(DAILY_REPORT)}
-    assert [reports[date(2024, 5, 4)][name] for name in ("revenue", "refunds", "net_revenue")] == [0, 20, -20]

@@ -13,6 +13,8 @@ from dagster import DagsterRunStatus
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.defs.raw.sensors import new_records
 from clickstream_assets.defs.resources import ComputeResource, KafkaResource, LakeResource, SettingsResource
+from clickstream_assets.ingest.money import settings_of_money
+from clickstream_assets.ingest.reach import settings_of_days
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.kafka.topic import Offsets, Topic, TopicError
 from clickstream_assets.streaming.query import lake_of
@@ -190,6 +192,33 @@ def test_events_of_a_run_that_was_killed_are_not_left_unreported(
     lake_of(load_settings()).mark(EVENTS, {EVENTS.name: 2})
     past_run(instance, "ingest", DagsterRunStatus.CANCELED)
     assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0
+
+
+def test_exchange_rates_and_settings_that_change_are_asked_for_though_no_record_comes(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    rates = tmp_path / "rates.csv"
+    monkeypatch.setenv("EXCHANGE_RATES", str(rates))
+
+    def reported() -> None:
+        settings = load_settings()
+        made_by = settings_of_days(settings) | settings_of_money(settings)
+        materialize(instance, "events", batch=1, dirty_days=[], settings=made_by)
+        check_events(instance)
+
+    ingested(instance, {0: 4})
+    reported()
+    held = {0: (0, 4)}
+    assert refused(look(instance, definitions, held)) == "no new records"
+    rates.write_text("date,currency,rate\n2024-05-01,JPY,0.0061\n")
+    assert asked_for(look(instance, definitions, held)) == 0
+    reported()
+    assert refused(look(instance, definitions, held)) == "no new records"
+    rates.write_text("date,currency,rate\n2024-05-01,JPY,0.0062\n")
+    assert asked_for(look(instance, definitions, held)) == 0
+    reported()
+    monkeypatch.setenv("IDENTITY_MAX_USERS", "3")
+    assert asked_for(look(instance, definitions, held)) == 0
 
 
 def test_a_lake_that_was_put_back_is_caught_up_though_no_record_comes(

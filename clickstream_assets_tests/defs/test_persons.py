@@ -59,13 +59,6 @@ WHO = {"anonymous_id": "anon-7c1", "user_id": "u-55"}
 LOGIN = sent("l3", "02 10:05", "purchase", **WHO, session_id="s1", quantity=2, order_id="O-1")
 
 
-@pytest.mark.long
-def test_a_visit_with_a_login_in_the_middle_is_one_visit_of_one_buyer(pipeline: Pipeline):
-    pipeline.ingest(*VISIT, LOGIN)
-    pipeline.catch_up()
-    is_right(pipeline)
-
-
 def test_a_login_mends_the_days_before_it(pipeline: Pipeline):
     early = sent("l0", "01 23:50", "view", anonymous_id="anon-7c1", consent=True)
     pipeline.ingest(early, *VISIT)
@@ -88,6 +81,17 @@ def test_a_login_mends_the_days_before_it(pipeline: Pipeline):
     # What a known visitor does later changes no day but its own.
     pipeline.ingest(sent("l9", "03 10:00", "view", anonymous_id="anon-7c1"))
     assert pipeline.reported("events", "dirty_days") == ["2024-05-03"]
+
+
+def test_other_rules_of_who_is_who_change_every_day(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    pipeline.ingest(*VISIT, sent("i1", "03 09:00", "view", **WHO))
+    pipeline.ingest()
+    assert pipeline.reported("events", "dirty_days") == []
+    monkeypatch.setenv("IDENTITY_LOOKBACK_DAYS", "0")
+    pipeline.ingest()
+    assert pipeline.reported("events", "dirty_days") == ["2024-05-02", "2024-05-03"]
+    pipeline.ingest()
+    assert pipeline.reported("events", "dirty_days") == []
 
 
 def is_right(pipeline: Pipeline, days: int = 1) -> None:

@@ -160,10 +160,11 @@ def test_unknown_fields_go_to_properties_in_one_canonical_form():
 
 
 @pytest.mark.parametrize(
-    ("given_price", "kept"), [(33.20, "33.2000"), ("33.20", "33.2000"), (0, "0.0000"), (1e-5, "0.0000")]
+    ("given_price", "kept"),
+    [(33.20, "33.2000"), ("33.20", "33.2000"), (0, "0.0000"), (1e-5, "0.0000"), (-0.0, "0.0000")],
 )
 def test_price_is_kept_as_an_exact_decimal(given_price, kept):
-    assert parsed(VIEW | {"price": given_price}).price == Decimal(kept)
+    assert str(parsed(VIEW | {"price": given_price}).price) == kept
 
 
 @pytest.mark.parametrize(
@@ -352,7 +353,7 @@ def test_a_return_is_one_refund_however_it_is_written(sent):
 def test_each_item_of_a_record_is_an_event_or_rejected():
     items = [
         {"product_id": "p1", "price": 5, "quantity": 2},
-        {"product_id": "", "price": 5},
+        {"product_id": "(not set)", "price": 5},
         {"product_id": "p1", "price": 5, "quantity": 2},
         {"product_id": "p2", "price": 7, "event_id": "own", "properties": {"b": 2}},
     ]
@@ -375,6 +376,38 @@ def test_each_item_of_a_record_is_an_event_or_rejected():
     places = zip(*(batch[name].to_pylist() for name in ("offset", "item", "items")), strict=True)
     assert list(places) == [(0, 1, 1), (1, 1, 4), (1, 2, 4), (1, 3, 4), (1, 4, 4), (2, 1, 1)]
     assert batch["rule"].to_pylist() == [None, None, "missing", None, None, "not_json"]
+
+
+ONE = {"product_id": "p1", "price": 5}
+
+
+@pytest.mark.parametrize(
+    ("items", "outcomes"),
+    [
+        ([ONE, None, ONE], ["event", "wrong_type", "event"]),
+        ([ONE, "p2"], ["event", "wrong_type"]),
+        ([{}, ONE], ["missing", "event"]),
+        ([{**ONE, "quantity": 0}, ONE], ["out_of_range", "event"]),
+        ('[{"product_id": "p1", "price": 5}, {"product_id": "p2"}]', ["event", "event"]),
+        ([], ["missing"]),
+        ("[]", ["missing"]),
+        ("[{" * 101, ["missing"]),
+        ('[{"price": 1e99999999999999999999}]', ["missing"]),
+        (["p1", "p2"], ["missing"]),
+        ({"product_id": "p1"}, ["missing"]),
+    ],
+)
+def test_items_that_are_no_objects_do_not_take_the_others_with_them(items, outcomes):
+    record = {name: value for name, value in PURCHASE.items() if name != "product_id"} | {"items": items}
+    found = parse_record(encode(record), KAFKA_TIME, RULES)
+    assert [one.rule if isinstance(one, Rejection) else "event" for one in found] == outcomes
+
+
+def test_an_item_has_what_the_record_says_where_it_says_nothing_itself():
+    item = {**ONE, "timestamp": None, "currency": "", "order_id": "own", "colour": None}
+    record = {**PURCHASE, "currency": "EUR", "items": [item]}
+    event = parsed(record)
+    assert (event.currency, event.order_id, event.properties) == ("EUR", "own", '{"colour":null}')
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,12 @@ from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.plots import shortened, text_list
 from clickstream_assets.defs.put_back import older_tables
 from clickstream_assets.defs.runs import metadata_value
-from clickstream_assets.defs.scope import MONEY_VERSION, NO_DAY, PUT_BACK_AT, REPLACED_FROM
+from clickstream_assets.defs.scope import MONEY_VERSION, NO_DAY, PUT_BACK_AT, REPLACED_FROM, SETTINGS
 from clickstream_assets.defs.shopping import newest_time
 from clickstream_assets.ingest.classification import classify_records, land_records
 from clickstream_assets.ingest.fields import ValidationRules
-from clickstream_assets.ingest.money import days_of_other_money, update_money
-from clickstream_assets.ingest.reach import dirty_days
+from clickstream_assets.ingest.money import days_of_other_money, settings_of_money, update_money
+from clickstream_assets.ingest.reach import days_of_other_settings, dirty_days, settings_of_days
 from clickstream_assets.ingest.rejected import rejected_samples
 from clickstream_assets.ingest.ties import update_ties
 from clickstream_assets.settings import Settings, load_settings
@@ -106,8 +106,8 @@ def raw_events(settings: Settings, lake: Lake, kafka: Topic) -> Metadata:
 def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Mapping[str, Metadata]:
     """Put each new raw record into exactly one of four tables, and keep which ids are one person.
 
-    Reports the days that the new events make dirty, counted from the last materialization: days that a killed run did
-    not come to report are reported by the next.
+    Reports the days that the new events make dirty, or other settings, counted from the last materialization: days that
+    a killed run did not come to report are reported by the next.
     """
     reported = context.instance.get_latest_materialization_event(dg.AssetKey(EVENTS.name))
     since = metadata_value(reported, "batch") or 0
@@ -120,10 +120,18 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
     counts = classify_records(lake, rules)
     tied = update_ties(lake, IdentityRules.of(settings))
     batch = lake.snapshot(EVENTS).batch
+    # Before the file is used, so that what is written to it meanwhile is noticed.
+    made_by = settings_of_days(settings) | settings_of_money(settings)
     money = update_money(lake, since, settings)
     # Where nothing has been reported of this lake, all days are.
-    before = metadata_value(reported, MONEY_VERSION) if since else None
-    days = sorted({*dirty_days(lake, since, settings), *days_of_other_money(lake, before, money)})
+    money_before, made_by_before = (
+        metadata_value(reported, name) if since else None for name in (MONEY_VERSION, SETTINGS)
+    )
+    days = {
+        *dirty_days(lake, since, settings),
+        *days_of_other_money(lake, money_before, money),
+        *days_of_other_settings(lake, made_by_before or {}, settings),
+    }
     samples = _rejected_samples(context, lake, counts["rejected"])
     repeated = {reason: counts[reason] for reason in ("same_event", "same_order_line")}
     return {
@@ -133,7 +141,8 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
             "new_events": counts["events"],
             NEWEST_EVENT: dg.MetadataValue.timestamp(newest_time(lake, lake.snapshot(EVENTS), rules)),
             MONEY_VERSION: lake.snapshot(EXCHANGE_RATES).version,
-            "dirty_days": [day.isoformat() for day in days],
+            SETTINGS: made_by,
+            "dirty_days": [day.isoformat() for day in sorted(days)],
         },
         DUPLICATE_EVENTS.name: {"new_records": sum(repeated.values()), **repeated},
         CONFLICTING_EVENTS.name: {"new_records": counts["other_payload"]},

@@ -17,7 +17,10 @@ from clickstream_assets.defs.runs import (
     under_way,
     wait_after_failures,
 )
+from clickstream_assets.defs.scope import SETTINGS
 from clickstream_assets.ingest.classification import Ingested, ingested
+from clickstream_assets.ingest.money import settings_of_money
+from clickstream_assets.ingest.reach import settings_of_days
 from clickstream_assets.settings import load_settings
 from clickstream_assets.stores.kafka.topic import Offsets, TopicNotFoundError
 
@@ -26,12 +29,15 @@ from clickstream_assets.stores.kafka.topic import Offsets, TopicNotFoundError
     job=ingest,
     minimum_interval_seconds=math.ceil(load_settings().sensor_interval_seconds),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts an ingest run when the topic has records that the lake has not.",
+    description="Starts an ingest run when the topic has records that the lake has not, or days are to be computed by "
+    "other settings.",
 )
 def new_records(
     context: dg.SensorEvaluationContext, kafka: KafkaResource, lake: LakeResource
 ) -> dg.SensorResult:
     """Compare the topic's end with the lake, raw_events with events, events with what was reported and checked.
+
+    And the settings that days are computed by, exchange rates among them, with those that were reported.
 
     Keeps no cursor: the lake knows what has been ingested, also after it was put back to an earlier time, so nothing
     here can be lost, and a request too many finds nothing to do. A broker that does not answer, or a lake that cannot
@@ -63,13 +69,16 @@ def _look(
     except TopicNotFoundError as error:
         return dg.SensorResult(skip_reason=str(error))
     there = held(reported and reported.storage_id, topic.name, frozenset(available))
-    waiting = _waiting(available, there.offsets, load_settings().allow_data_loss)
+    settings = load_settings()
+    waiting = _waiting(available, there.offsets, settings.allow_data_loss)
     unclassified = there.landed != there.classified
     # A run was killed before its report, or the lake or Dagster's database is of another time than the other.
     unreported = there.classified != (metadata_value(reported and reported.event_log_entry, "batch") or 0)
     # A run was killed before its checks. One whose checks failed is for a person to look at.
     unchecked = reported and None in blocking_checks(context, events, reported.storage_id).values()
-    if not (waiting or unclassified or unreported or unchecked):
+    made_by = metadata_value(reported and reported.event_log_entry, SETTINGS)
+    is_set_anew = made_by not in (None, settings_of_days(settings) | settings_of_money(settings))
+    if not (waiting or unclassified or unreported or unchecked or is_set_anew):
         return dg.SensorResult(skip_reason="no new records")
     return dg.SensorResult(run_requests=[dg.RunRequest(tags={"clickstream/waiting_records": str(waiting)})])
 

@@ -37,7 +37,7 @@ visits AS (
         count(*) FILTER (event_type = 'impression') AS impressions,
         count(*) FILTER (event_type = 'add_to_wishlist') AS add_to_wishlists,
         count(*) FILTER (event_type = 'begin_checkout') AS begin_checkouts,
-        count(*) FILTER (event_type = 'refund') AS refunds,
+        count(*) FILTER (event_type = 'refund') AS refund_count,
         count(DISTINCT product_id) AS distinct_products,
         arg_min(product_id, number) AS entry_product_id,
         arg_max(product_id, number) AS exit_product_id,

@@ -96,7 +96,9 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_required(
                 sa.BigInteger, "remove_from_carts", "purchases", "searches", "page_views", "impressions"
             ),
-            *_required(sa.BigInteger, "add_to_wishlists", "begin_checkouts", "refunds", "distinct_products"),
+            *_required(
+                sa.BigInteger, "add_to_wishlists", "begin_checkouts", "refund_count", "distinct_products"
+            ),
             *_columns(sa.Text, "entry_product_id", "exit_product_id"),
             *_required(_MONEY, "revenue"),
             *_required(sa.Boolean, "is_bot"),
