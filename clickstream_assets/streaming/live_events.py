@@ -303,6 +303,8 @@ def _words(batch: pa.RecordBatch) -> pa.Array:
     texts = (
         category,
         pc.replace_substring(category, ".", " "),
-        *(batch.column(name) for name in ("query", "product_id", "brand")),
+        # PyArrow 26 leaves out a row of which all texts are null, as a page view's are.
+        pc.fill_null(batch.column("query"), ""),
+        *(batch.column(name) for name in ("product_id", "brand")),
     )
     return pc.binary_join_element_wise(*texts, " ", null_handling="skip")

@@ -38,6 +38,7 @@ def with_live_events(shop: Shop) -> Iterator[Shop]:
     live.close()
 
 
+@pytest.mark.long
 def test_what_real_senders_write_is_counted_right_and_is_in_the_live_events(
     with_live_events: Shop, spark_engine: SparkEngine
 ):

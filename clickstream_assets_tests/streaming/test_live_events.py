@@ -150,11 +150,14 @@ def test_first_record_of_an_id_is_the_document_also_when_it_comes_again_later(
         spark_engine,
         {0: [event("a", price=1), event("b")], 1: [event("a", "2024-06-01T00:00:00Z", price=2)]},
     )
-    run(settings, spark_engine, {1: [event("a", price=3), event("c")]})
+    # A page has no words to be found by.
+    page = event("page", event_type="page_view", product_id=None)
+    run(settings, spark_engine, {1: [event("a", price=3), page, event("c")]})
     assert [(d["event_id"], d.get("price")) for d in documents(settings)] == [
         ("a", 1),
         ("b", None),
         ("c", None),
+        ("page", None),
     ]
 
 
