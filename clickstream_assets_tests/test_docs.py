@@ -489,7 +489,7 @@ def test_every_example_of_an_event_is_one_without_a_problem():
     }
     whole = {name: json.loads(example) for name, example in of_fields.items()}
     rules = ValidationRules.of(Settings(_env_file=None))
-    found = [
+    found: list[Any] = [
         one
         for event in [*examples, whole]
         for one in parse_record(json.dumps(event).encode(), int(time.time()) * 1_000_000, rules)
