@@ -61,6 +61,15 @@ class _CsvEvent(msgspec.Struct, omit_defaults=True):
 
 class _Keyed(msgspec.Struct):
     user_id: str | int | float | None = None
+    anonymous_id: str | int | float | None = None
+    session_id: str | int | float | None = None
+
+    def key(self) -> bytes | None:
+        """Return the first id that there is: what its visitor repeats or contradicts stays in order."""
+        for given in (self.user_id, self.anonymous_id, self.session_id):
+            if given is not None:
+                return str(given).encode()
+        return None
 
 
 class _SkippedRow(Exception):
@@ -89,7 +98,7 @@ class EventFile:
         self.format = self._recognise()
 
     def __iter__(self) -> Iterator[KeyedValue]:
-        """Yield the key (the user's id where it can be read) and the value of each event."""
+        """Yield the key (the id of the user, or else the visitor, where it can be read) and the value of each event."""
         self.skipped = Counter()
         self.examples = []
         read = 0
@@ -176,10 +185,10 @@ class EventFile:
                 self.skipped[BLANK_LINE] += 1
                 continue
             try:
-                user_id = decode(value).user_id
+                key = decode(value).key()
             except (msgspec.MsgspecError, UnicodeDecodeError):
-                user_id = None
-            yield (None if user_id is None else str(user_id).encode()), value
+                key = None
+            yield key, value
 
     def _csv(self, binary: IO[bytes]) -> Iterator[KeyedValue]:
         known_header, convert = _CSV_FORMATS[self.format]

@@ -72,6 +72,8 @@ def test_blank_lines_are_counted_and_line_ends_of_windows_and_byte_order_marks_a
         (b'{"user_id": 7}', b"7"),
         (b'{"user_id": null}', None),
         (b'{"user_id": {"id": 1}}', None),
+        (b'{"anonymous_id": "x", "session_id": "s"}', b"x"),
+        (b'{"user_id": null, "session_id": "s"}', b"s"),
         (b'{"event_type": "view"}', None),
         (b'{"user_id": "user_1", "event', None),
         (b'["user_1"]', None),

@@ -30,7 +30,8 @@ class Recomputation:
     Args:
         raw: a query on the file, in the order in which its events are sent: `event_id` (null where the sender has
             none), `payload` (all that was written), `event_time`, `event_type`, `user_id`, `client_session_id`,
-            `product_id`, `product_category`, `price`, `currency`, `quantity`, `order_id`, `campaign`, `user_agent`.
+            `product_id`, `product_category`, `price`, `currency`, `quantity`, `order_id`, `campaign`, `user_agent`; and
+            `order_line`, where the sender has it. `user_id` is the person.
         first: first day that is reported on.
         last: last one.
         zone: the shop's time zone.
@@ -39,6 +40,7 @@ class Recomputation:
     def __init__(self, raw: str, first: date, last: date, zone: str = "UTC") -> None:
         self._duckdb = database(zone)
         self._duckdb.execute(f"CREATE TABLE raw AS SELECT row_number() OVER () AS line, * FROM ({raw})")
+        self._duckdb.execute("ALTER TABLE raw ADD COLUMN IF NOT EXISTS order_line VARCHAR")
         run_script(self._duckdb, "duplicates")
         create_expected(self._duckdb)
         self._duckdb.execute(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -17,6 +17,7 @@ import pytest
 from clickstream_assets.ingest.replay import run_replay
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
+from clickstream_assets.simulator.habits import USUAL
 from clickstream_assets.simulator.run import SimulationOptions, plan_traffic
 from clickstream_assets.simulator.stream import Faults, Record, RecordStream
 from clickstream_assets_tests.proofs.recomputation import (
@@ -38,6 +39,7 @@ OPTIONS = SimulationOptions(
     users=60,
     products=40,
     bots=0.02,
+    habits=replace(USUAL, anonymous=0.8, second_device=0.4, shared_device=0.2, refunds=0.15, unit_rows=0.3),
     kafka=False,
 )
 FAULTS = Faults(late=0.01, duplicate=0.01, conflicting=0.01, malformed=0.01)
@@ -92,19 +94,72 @@ EXTRA = [
 
 
 def raw(file: Path) -> str:
-    """Return a query of the events of a file of JSON lines."""
+    """Return a query of the events of a file of JSON lines: of each item of a record, and each by its person.
+
+    The person is the user; or else the user of the anonymous id's latest login by then; or of its first, if that is at
+    most 30 days later; or the visitor.
+    """
     return f"""
+        WITH records AS (
+            SELECT *, row_number() OVER () AS record FROM read_json('{file}', format = 'newline_delimited', columns = {{
+                event_id: 'VARCHAR', timestamp: 'TIMESTAMPTZ', event_type: 'VARCHAR', user_id: 'VARCHAR',
+                anonymous_id: 'VARCHAR', session_id: 'VARCHAR', product_id: 'VARCHAR', product_category: 'VARCHAR',
+                price: 'DECIMAL(18, 4)', currency: 'VARCHAR', quantity: 'BIGINT', order_id: 'VARCHAR',
+                order_line: 'VARCHAR', campaign: 'VARCHAR', user_agent: 'VARCHAR',
+                items: 'STRUCT(product_id VARCHAR, product_category VARCHAR, price DECIMAL(18, 4), quantity BIGINT,
+                    order_line VARCHAR)[]'
+            }})
+        ),
+        places AS (SELECT *, unnest(generate_series(1, greatest(len(coalesce(items, [])), 1))) AS place FROM records),
+        sent AS (
+            SELECT
+                * EXCLUDE (product_id, product_category, price, quantity, order_line, event_id),
+                event_id || CASE WHEN place > 1 THEN '/' || place ELSE '' END AS event_id,
+                coalesce(items[place].product_id, product_id) AS product_id,
+                coalesce(items[place].product_category, product_category) AS product_category,
+                coalesce(items[place].price, price) AS price,
+                coalesce(items[place].quantity, quantity) AS quantity,
+                coalesce(items[place].order_line, order_line) AS order_line
+            FROM places
+        ),
+        logins AS (
+            SELECT anonymous_id, user_id, min(timestamp) AS tied_at FROM records
+            WHERE anonymous_id IS NOT NULL AND user_id IS NOT NULL
+            GROUP BY anonymous_id, user_id, timestamp
+        ),
+        first_logins AS (
+            SELECT anonymous_id, arg_min(user_id, tied_at) AS first_user, min(tied_at) AS first_at
+            FROM logins GROUP BY anonymous_id
+            HAVING count(DISTINCT user_id) <= 10
+        )
         SELECT
             event_id,
             event_id AS payload,
             timestamp AS event_time,
-            * EXCLUDE (event_id, timestamp, session_id),
-            session_id AS client_session_id
-        FROM read_json('{file}', format = 'newline_delimited', columns = {{
-            event_id: 'VARCHAR', timestamp: 'TIMESTAMPTZ', event_type: 'VARCHAR', user_id: 'VARCHAR',
-            session_id: 'VARCHAR', product_id: 'VARCHAR', product_category: 'VARCHAR', price: 'DECIMAL(18, 4)',
-            currency: 'VARCHAR', quantity: 'BIGINT', order_id: 'VARCHAR', campaign: 'VARCHAR', user_agent: 'VARCHAR'
-        }})
+            CASE
+                WHEN event_type = 'purchase' AND price * coalesce(quantity, 1) < 0 THEN 'refund'
+                ELSE event_type
+            END AS event_type,
+            coalesce(
+                sent.user_id,
+                CASE WHEN first_at <= timestamp THEN logins.user_id END,
+                CASE WHEN first_at - INTERVAL 720 HOURS <= timestamp THEN first_user END,
+                'anonymous:' || sent.anonymous_id
+            ) AS user_id,
+            session_id AS client_session_id,
+            product_id,
+            product_category,
+            abs(price) AS price,
+            currency,
+            abs(quantity) AS quantity,
+            order_id,
+            order_line,
+            campaign,
+            user_agent
+        FROM sent
+        LEFT JOIN first_logins USING (anonymous_id)
+        ASOF LEFT JOIN logins ON sent.anonymous_id = logins.anonymous_id AND sent.timestamp >= logins.tied_at
+        ORDER BY record, place
     """
 
 
@@ -162,6 +217,14 @@ def test_every_table_of_a_simulated_month_equals_sql_on_its_lines(month: Month):
     assert divided > 0
     ((segments,),) = recomputation.query("SELECT count(DISTINCT rfm_segment) FROM expected.customer_segments")
     assert segments >= 8
+    kinds = recomputation.query("SELECT DISTINCT event_type FROM accepted")
+    assert len(kinds) == 13
+    ((visitors, refunds),) = recomputation.query(
+        "SELECT count(DISTINCT user_id) FILTER (user_id LIKE 'anonymous:%'), count(*) FILTER (event_type = 'refund') "
+        "FROM persons"
+    )
+    assert visitors > 5
+    assert refunds > 10
 
 
 def test_a_month_day_by_day_is_the_same_as_in_one_run(month: Month):

@@ -14,7 +14,7 @@ named AS (
     SELECT
         * EXCLUDE (turn, first_payload),
         CASE WHEN turn > 1 AND payload = first_payload THEN 'same_event' WHEN turn > 1 THEN 'other_payload' END AS by_id,
-        by_id IS NULL AND event_type = 'purchase' AND order_id IS NOT NULL AS is_order_line
+        by_id IS NULL AND event_type IN ('purchase', 'refund') AND order_id IS NOT NULL AS is_order_line
     FROM numbered
 )
 SELECT
@@ -23,6 +23,12 @@ SELECT
     coalesce(regexp_matches(user_agent, '(?i)bot\b|robot'), false) AS is_robot
 FROM named
 WHERE by_id IS NULL
-QUALIFY NOT is_order_line OR row_number() OVER (
-    PARTITION BY is_order_line, order_id, product_id, coalesce(quantity, 1), price ORDER BY line
-) = 1;
+WINDOW same_line AS (
+    PARTITION BY
+        is_order_line, user_id, event_type, order_id, order_line, product_id, coalesce(quantity, 1), price
+    ORDER BY line
+)
+QUALIFY NOT is_order_line
+    OR row_number() OVER same_line = 1
+    -- Under ids of the sender's, what is of one moment is a unit each.
+    OR (event_id IS NOT NULL AND event_time = first_value(event_time) OVER same_line);
