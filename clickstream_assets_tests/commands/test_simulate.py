@@ -7,13 +7,15 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from clickstream_assets.commands import progress
 from clickstream_assets.commands.app import app
-from clickstream_assets.simulator.habits import Habits
+from clickstream_assets.simulator.habits import USUAL, Habits
 from clickstream_assets_tests.terminal import on_a_terminal
 
 CLICKSTREAM = Path(sys.executable).with_name("clickstream")
@@ -103,9 +105,19 @@ def test_each_share_of_a_shop_s_habits_is_an_option(run, tmp_path):
     counts = json.loads(result.stdout.splitlines()[-1])
     assert counts["orders"] == counts["guest_orders"] > 0
     assert (counts["sent"], counts["refunds"]) == (500, 0.0)
-    known = {field.name.replace("_", "-") for field in fields(Habits)}
-    shown = re.findall(r"--([a-z-]+)", run("simulate", "--help").stdout)
-    assert known <= set(shown)
+
+
+def test_the_page_has_every_option_and_its_default():
+    page = Path(__file__).parents[2].joinpath("docs", "simulator.md").read_text()
+    shown = set(re.findall(r"`(--[a-z-]+)`", page))
+    command: Any = get_command(app)
+    options = {
+        word for option in command.commands["simulate"].params for word in option.opts if len(word) > 2
+    }
+    assert shown == options - {"--help"}
+    shares = {f"--{field.name.replace('_', '-')}": getattr(USUAL, field.name) for field in fields(Habits)}
+    rows = dict(re.findall(r"^\| `(--[a-z-]+)` \| ([\d.]+) \|", page, re.MULTILINE))
+    assert {name: float(rows[name]) for name in shares} == shares
 
 
 def test_replay_ends_with_one_json_object_of_what_was_sent_and_skipped(run, tmp_path):
