@@ -473,15 +473,18 @@ NUMBERS_AND_DEPTHS_WITHOUT_BOUNDS = Case(
     (24, 24),
     [
         _beside(b'"event_id":"g0"'),
-        _beside(b'"price":1e99999999999999999999'),
-        _beside(b'"price":' + b"1" * 5000),
+        _beside(b'"event_id":"g2","price":1e99999999999999999999'),
+        _beside(b'"event_id":"g3","price":' + b"1" * 5000),
         *(_beside(b'"price":' + b"[" * levels + b"]" * levels) for levels in (940, 999)),
         _beside(b'"properties":' + b'{"a":' * 960 + b"1" + b"}" * 960),
         _beside(b'"event_id":"g1"'),
     ],
-    {"events": 2, "number_out_of_range": 2, "not_json": 3},
-    {DAILY_SUMMARY: columns("total_events users", (2, 1))},
-    {"P-24": (2, 0, 0, 2)},
+    {"events": 4, "not_json": 3},
+    {
+        SHOPPER_EVENTS: columns("event_id price", *((f"g{number}", None) for number in range(4))),
+        DAILY_SUMMARY: columns("total_events users", (4, 1)),
+    },
+    {"P-24": (4, 0, 0, 4)},
 )
 
 _KILOS = {"user_id": "r2", "product_id": "P-25", "price": 4, "order_id": "R2"}

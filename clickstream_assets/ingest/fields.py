@@ -36,6 +36,20 @@ _LATEST_NANOSECONDS = 10**20
 _CENTS = Decimal("0.0001")
 
 
+class Unreadable:
+    """A number of a size that JSON allows and no program reads; `text` is how it was sent."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @property
+    def raw(self) -> msgspec.Raw:
+        """The number in JSON."""
+        return msgspec.Raw(self.text.encode())
+
+
 class Rejection(Exception):
     """A record, an item of it, or a field of that cannot be read: the field, the rule that it breaks, and the value."""
 
@@ -51,8 +65,11 @@ class Rejection(Exception):
         if self.value is None:
             return None
         value = self.value
-        text = value if isinstance(value, str) else msgspec.json.encode(value).decode(errors="replace")
+        text = value if isinstance(value, str) else _shown.encode(value).decode(errors="replace")
         return text.replace("\x00", "\ufffd")[:200]
+
+
+_shown = msgspec.json.Encoder(enc_hook=lambda number: number.text)
 
 
 @dataclass(frozen=True)
@@ -110,6 +127,8 @@ def is_given(name: str, value: Any) -> bool:
     """
     if value is None or value == "":
         return False
+    if isinstance(value, Unreadable):
+        raise Rejection(name, "number_out_of_range", value.text)
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise Rejection(name, "wrong_type", value)
     return True
@@ -158,8 +177,8 @@ def read_time(name: str, value: Any, kafka_time: int, rules: ValidationRules) ->
         kafka_time: when the record came, microseconds since 1970; an event cannot be much later.
         rules: the bounds to keep.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        raise Rejection(name, "wrong_type", value)
+    if not is_given(name, value):
+        raise Rejection(name, "missing")
     if isinstance(value, str):
         text = value.strip()
         if not _NUMBER.fullmatch(text):
@@ -336,7 +355,11 @@ def read_properties(given: Any, unknown: Mapping[str, Any]) -> str | None:
     return text
 
 
-encoder = msgspec.json.Encoder(decimal_format="number", order="sorted")
+def _refuse(number: Unreadable) -> None:
+    raise Rejection("properties", "number_out_of_range", number.text)
+
+
+encoder = msgspec.json.Encoder(decimal_format="number", order="sorted", enc_hook=_refuse)
 """Writes JSON in one form, whatever the order of the fields."""
 
 

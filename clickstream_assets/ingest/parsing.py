@@ -38,6 +38,7 @@ from clickstream_assets.ingest.fields import (
     TIMESTAMP_FIELDS,
     Id,
     Rejection,
+    Unreadable,
     ValidationRules,
     encoder,
     in_bounds,
@@ -77,16 +78,20 @@ rejection.
 Event: Any = namedtuple("Event", [field.name for field in _EVENT_COLUMNS])  # type: ignore[misc]
 
 
-def _number(text: str) -> Decimal:
+def _number(text: str) -> Decimal | Unreadable:
     """Read a number with a fraction or an exponent, which JSON lets be of any size and Python does not."""
     try:
-        return Decimal(text)
+        return Decimal(text) if len(text) <= _MOST_DIGITS else Unreadable(text.removesuffix("e0"))
     except InvalidOperation:
-        raise Rejection(None, "number_out_of_range", text) from None
+        return Unreadable(text)
 
 
 _decoder = msgspec.json.Decoder(float_hook=_number)
 _crawlers = CrawlerDetect()
+# Python refuses to read, or to write, integers of more than 4,300.
+_MOST_DIGITS = 4000
+# A text, which may lack its end, or a number.
+_TEXT_OR_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[-+.eE\d]+', re.DOTALL)
 # One byte is looked for in a fifth of the time of six, and few values have it.
 _BACKSLASH = ord("\\")
 # A text, which may lack its end, or a bracket outside of one.
@@ -291,9 +296,15 @@ def _is_too_deep(value: bytes) -> bool:
 def _decode(text: bytes) -> Any:
     try:
         return _decoder.decode(text)
-    except msgspec.ValidationError as error:
+    except msgspec.ValidationError:
         # Without a type to keep, this is an integer of more digits than Python reads.
-        raise Rejection(None, "number_out_of_range", str(error)) from None
+        return _decoder.decode(_TEXT_OR_NUMBER.sub(_with_exponent, text))
+
+
+def _with_exponent(found: re.Match[bytes]) -> bytes:
+    """Return a long integer as a number that `_number` is asked to read, and anything else as it is."""
+    token = found.group()
+    return token + b"e0" if len(token) > _MOST_DIGITS and token.lstrip(b"-").isdigit() else token
 
 
 def decode_payload(value: bytes) -> dict[str, Any]:

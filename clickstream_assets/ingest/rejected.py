@@ -21,7 +21,7 @@ from clickstream_assets.stores.lake import Lake
 
 RECENT_COMMITS = 5
 
-_encoder = msgspec.json.Encoder(decimal_format="number")
+_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=lambda unreadable: unreadable.raw)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ def test_mending_sets_and_takes_out_fields_and_leaves_the_others_as_they_are_wri
     assert mend(value, {"type": "view", "quantity": 2}, ["bad"]) == (
         '{"price":1.50,"big":123456789012345678901234567890,"name":"é","type":"view","quantity":2}'.encode()
     )
+    huge = b'{"price":1e99999999999999999999,"big":[-1' + b"0" * 5000 + b"]"
+    assert mend(huge + b',"type":1}', {"type": "view"}, []) == huge + b',"type":"view"}'
 
 
 @pytest.mark.parametrize(
