@@ -193,10 +193,10 @@ class Lake:
         )
 
     def version(self, table: Table) -> int:
-        """Return the newest version of a table, from its log alone; -1 for one that is not there."""
+        """Return the newest version of a table; -1 for one that is not there."""
         with self._explained(table):
             try:
-                return DeltaTable(self._delta_path(table), without_files=True).version()
+                return DeltaTable(self._delta_path(table)).version()
             except TableNotFoundError:
                 return -1
 
