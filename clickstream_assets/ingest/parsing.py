@@ -195,9 +195,8 @@ def _items(payload: dict[str, Any]) -> list[dict[str, Any] | Rejection]:
 
     What is no object among objects is a rejection.
     """
+    payload = {name: _unpacked(name, value) for name, value in payload.items()}
     items = payload.get("items")
-    if isinstance(items, str):
-        items = _list_in(items)
     if not isinstance(items, list) or not any(isinstance(item, dict) for item in items):
         # What is named so and is no list of objects is the sender's own field.
         return [payload]
@@ -208,20 +207,28 @@ def _items(payload: dict[str, Any]) -> list[dict[str, Any] | Rejection]:
     ]
 
 
-def _list_in(text: str) -> Any:
-    """Return the list that a text is in JSON, as trackers send it whose fields are texts; None where it is none."""
-    value = text.encode()
-    if not text.lstrip().startswith("[") or _is_too_deep(value):
-        return None
+# Fields that are no texts, and what they begin with.
+_BRACKETS = {"items": "[", "properties": "{"}
+
+
+def _unpacked(name: str, value: Any) -> Any:
+    """Return the list or object that a text is in JSON, as trackers send it whose fields are texts; else the value."""
+    if name not in _BRACKETS or not isinstance(value, str) or not value.lstrip().startswith(_BRACKETS[name]):
+        return value
+    text = value.encode()
     try:
-        return _decode(value)
-    except (msgspec.DecodeError, Rejection):
-        return None
+        return value if _is_too_deep(text) else _decode(text)
+    except msgspec.DecodeError:
+        return value
 
 
 def _with_shared(item: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    own = {name: value for name, value in item.items() if name not in shared or value not in (None, "")}
-    return {**shared, **own, "properties": _merged(shared, item)}
+    own = {
+        name: _unpacked(name, value)
+        for name, value in item.items()
+        if name not in shared or value not in (None, "")
+    }
+    return {**shared, **own, "properties": _merged(shared, own)}
 
 
 def _merged(*payloads: dict[str, Any]) -> Any:

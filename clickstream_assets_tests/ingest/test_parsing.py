@@ -311,6 +311,8 @@ def test_a_field_that_cannot_be_read_is_left_out_and_noted(payload, field, rule)
         ({"brand": " Acme "}, {"brand": "Acme"}),
         ({"brand": " "}, {"brand": None}),
         ({"items": ["a", "b"]}, {"properties": '{"items":["a","b"]}'}),
+        ({"items": "[1"}, {"properties": '{"items":"[1"}'}),
+        ({"properties": ' {"a": 1.50}', "b": 2}, {"properties": '{"a":1.50,"b":2}'}),
     ],
 )
 def test_what_has_one_meaning_is_read(sent, read):
@@ -410,10 +412,17 @@ def test_items_that_are_no_objects_do_not_take_the_others_with_them(items, outco
 
 
 def test_an_item_has_what_the_record_says_where_it_says_nothing_itself():
-    item = {**ONE, "timestamp": None, "currency": "", "order_id": "own", "colour": None}
-    record = {**PURCHASE, "currency": "EUR", "items": [item]}
+    item = {
+        **ONE,
+        "timestamp": None,
+        "currency": "",
+        "order_id": "own",
+        "colour": None,
+        "properties": '{"b": 1}',
+    }
+    record = {**PURCHASE, "currency": "EUR", "properties": {"a": 1}, "items": [item]}
     event = parsed(record)
-    assert (event.currency, event.order_id, event.properties) == ("EUR", "own", '{"colour":null}')
+    assert (event.currency, event.order_id, event.properties) == ("EUR", "own", '{"a":1,"b":1,"colour":null}')
 
 
 @pytest.mark.parametrize(
