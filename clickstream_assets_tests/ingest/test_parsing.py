@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clickstream_assets.analytics.measures import revenue
-from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS
+from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS, RAW_EVENTS
 from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.ingest.classification import Classified, classify
@@ -654,6 +654,43 @@ def test_reloaded_thank_you_page_is_one_purchase(engine: Engine):
     assert sorted(ids) == ["a", "c", "d", "e", "f"]
     (duplicate,) = engine.to_arrow(classified.duplicates).to_pylist()
     assert (duplicate["event_id"], duplicate["reason"]) == ("b", "same_order_line")
+
+
+@pytest.mark.long_on_spark
+def test_equal_lines_of_a_moment_are_units_in_whatever_batches_and_partitions_they_come(engine: Engine):
+    line = PURCHASE | {"price": 10}
+    again = line | {"timestamp": "2024-05-01T10:05:00Z"}
+    units = [
+        # (batch, partition, record): three units, and the page of two of them once more.
+        (1, 0, line | {"event_id": "a"}),
+        (2, 1, line | {"event_id": "b"}),
+        (2, 0, again | {"event_id": "a again"}),
+        (3, 2, line | {"event_id": "c"}),
+        (3, 1, again | {"event_id": "b again"}),
+        (3, 1, line | {"event_id": "a"}),
+        (3, 0, line | {"event_id": "another's", "user_id": "u2"}),
+    ]
+    events, duplicates = EVENTS.arrow.empty_table(), DUPLICATE_EVENTS.arrow.empty_table()
+    for batch in (1, 2, 3):
+        raw = pa.concat_tables(
+            raw_table([encode(record)], batch, offset).set_column(
+                1, RAW_EVENTS.arrow.field("partition"), pa.array([partition], pa.int32())
+            )
+            for offset, (its_batch, partition, record) in enumerate(units)
+            if its_batch == batch
+        )
+        classified = judged(engine, parse(engine, raw), events, duplicates)
+        new_events = conform(engine.to_arrow(classified.events), EVENTS)
+        new_duplicates = conform(engine.to_arrow(classified.duplicates), DUPLICATE_EVENTS)
+        events = pa.concat_tables([events, new_events])
+        duplicates = pa.concat_tables([duplicates, new_duplicates])
+    assert sorted(events["event_id"].to_pylist()) == ["a", "another's", "b", "c"]
+    reasons = zip(duplicates["event_id"].to_pylist(), duplicates["reason"].to_pylist(), strict=True)
+    assert sorted(reasons) == [
+        ("a", "same_event"),
+        ("a again", "same_order_line"),
+        ("b again", "same_order_line"),
+    ]
 
 
 def _random_records(seed: int, count: int) -> list[bytes]:
