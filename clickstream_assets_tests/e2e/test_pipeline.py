@@ -86,7 +86,7 @@ def test_simulated_events_come_out_as_what_they_were_made_and_each_command_that_
         assert {name: result[name] for name in counts} == {name: made[name] for name in counts}
         assert result["raw"] == made["sent"] < made["items"]
         # Persons by all ids of theirs, and money of two currencies, some of it given back.
-        assert min(made["logins"].values()) > 20
+        assert min(made["logins"].values()) > 10
         assert made["shared_devices"]
         assert made["guest_orders"]
         assert made["foreign_orders"]
