@@ -4,7 +4,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import inf
-from typing import Any
 
 import msgspec
 
@@ -101,7 +100,7 @@ class _Orders:
         self.of_guests: set[str] = set()
         self.foreign: set[str] = set()
         self.by_unit: set[str] = set()
-        self.last_line: tuple[Any, ...] = ()
+        self.products: set[tuple[str, str | None]] = set()
 
 
 class Tally:
@@ -208,9 +207,9 @@ class Tally:
             orders.foreign.add(order_id)
         for line in lines:
             its = (order_id, line.product_id)
-            if its == orders.last_line:
+            if its in orders.products:
                 orders.by_unit.add(order_id)
-            orders.last_line = its
+            orders.products.add(its)
         return "purchase"
 
     @property

@@ -338,6 +338,8 @@ def test_what_was_made_is_what_plain_loops_find_in_the_stream(faults: Faults | N
         > 0
     )
     assert made.guest_orders == len({event["order_id"] for event in purchases if "user_id" not in event}) > 0
+    lines = by(purchases, "order_id", "product_id")
+    assert made.unit_orders == len({order for (order, _), rows in lines.items() if len(rows) > 1}) > 0
     assert made.devices == len({event["anonymous_id"] for event in events if "anonymous_id" in event})
 
 
