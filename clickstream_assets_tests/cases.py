@@ -460,6 +460,10 @@ ONE_PERSON_IN_SEVEN_SPELLINGS = Case(
 )
 
 
+def _noted(*problem: str) -> Rows:
+    return columns("field rule value", problem)
+
+
 def _beside(more: bytes) -> bytes:
     return (
         b'{"event_type":"view","user_id":"u24","product_id":"P-24","timestamp":"2024-05-24T10:00:00Z",'
@@ -481,6 +485,12 @@ NUMBERS_AND_DEPTHS_WITHOUT_BOUNDS = Case(
     ],
     {"events": 4, "not_json": 3},
     {
+        EVENTS: columns(
+            "event_id field_problems",
+            *(("g0", None), ("g1", None)),
+            ("g2", _noted("price", "number_out_of_range", "1e99999999999999999999")),
+            ("g3", _noted("price", "number_out_of_range", "1" * 200)),
+        ),
         SHOPPER_EVENTS: columns("event_id price", *((f"g{number}", None) for number in range(4))),
         DAILY_SUMMARY: columns("total_events users", (4, 1)),
     },
