@@ -148,7 +148,8 @@ def _change(now: Any, before: Any) -> Report | None:
     change = now - before
     if not before:
         return {"before": before, "change": change, "change_percent": None if change else 0}
-    return {"before": before, "change": change, "change_percent": percent(change, before)}
+    # What was given back can be more than what was paid: a rise from below 0 is a rise.
+    return {"before": before, "change": change, "change_percent": percent(change, abs(before))}
 
 
 def _funnel(rows: Sequence[Row]) -> list[Row]:

@@ -6,8 +6,8 @@ CREATE MACRO change(now, before) AS
         'change': now - before,
         'change_percent': CASE
             WHEN before = 0 THEN CASE WHEN now = 0 THEN 0 END
-            WHEN now >= before THEN half_even(((now - before) * 10000)::HUGEINT * 10000, (before * 10000)::HUGEINT) / 100
-            ELSE -half_even(((before - now) * 10000)::HUGEINT * 10000, (before * 10000)::HUGEINT) / 100
+            WHEN now >= before THEN half_even(((now - before) * 10000)::HUGEINT * 10000, (abs(before) * 10000)::HUGEINT) / 100
+            ELSE -half_even(((before - now) * 10000)::HUGEINT * 10000, (abs(before) * 10000)::HUGEINT) / 100
         END
     } END;
 
