@@ -80,6 +80,16 @@ def test_it_compares_with_the_day_and_the_week_before_where_they_are():
     )
 
 
+def test_a_rise_from_a_day_on_which_more_was_given_back_than_paid_is_a_rise():
+    day_before = summary(revenue=Decimal("10.00"), refunds=Decimal("60.00"), net_revenue=Decimal("-50.00"))
+    compared = report(summaries={DAY - timedelta(days=1): day_before})["comparison"]["day_before"][
+        "net_revenue"
+    ]
+    assert compared["before"] == -50
+    assert compared["change"] > 0
+    assert compared["change_percent"] == 2 * compared["change"]
+
+
 def test_a_day_without_events_has_the_same_keys_and_nothing_in_them():
     empty = report(DayRows())
     assert list(empty) == list(report())
