@@ -33,6 +33,17 @@ class EngineName(StrEnum):
     SPARK = "spark"
 
 
+class EventDialect(StrEnum):
+    """The tracker whose events records are in."""
+
+    AUTO = "auto"
+    OWN = "own"
+    SEGMENT = "segment"
+    GA4 = "ga4"
+    SHOPIFY = "shopify"
+    SNOWPLOW = "snowplow"
+
+
 class MailEncryption(StrEnum):
     """Encryption of the connection to the mail server."""
 
@@ -187,6 +198,10 @@ class Settings(BaseSettings):
     decimal_comma: bool = False
     """Prices and quantities that are sent as text have a comma before their fraction, and dots between thousands, as in
     1.299,50. False: the other way round. JSON's own numbers always have a dot.
+    """
+    event_dialect: EventDialect = EventDialect.AUTO
+    """Dialect of all records: own, segment (RudderStack's and PostHog's events too), ga4 (the export to BigQuery),
+    shopify (the web pixel) or snowplow (enriched events, as JSON or TSV). auto: each record's own, told by its shape.
     """
     identity_lookback_days: int = Field(30, ge=0)
     """Days before an anonymous id first came with a user id in which its events are that user's."""

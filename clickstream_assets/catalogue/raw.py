@@ -126,6 +126,7 @@ INGEST_RULES = Table(
         Column("time_zone", STRING, "SHOP_TIME_ZONE; null is UTC", nullable=True),
         Column("id_placeholders", STRING, "ID_PLACEHOLDERS"),
         Column("decimal_comma", BOOL, "DECIMAL_COMMA"),
+        Column("event_dialect", STRING, "EVENT_DIALECT; null is auto", nullable=True),
     ),
     key=("batch",),
 )

@@ -31,7 +31,7 @@ from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.ingest.repetitions import find_repetitions
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import EventDialect, Settings
 from clickstream_assets.stores.kafka.topic import DataLossError, Offsets, Topic, deleted_records, plan_ranges
 from clickstream_assets.stores.lake import Lake, LakeConflictError, Snapshot
 
@@ -310,7 +310,11 @@ def _rules_of_batch(lake: Lake, batch: int, rules: ValidationRules) -> Validatio
     lake.append_rows(INGEST_RULES, pa.Table.from_pylist([{"batch": batch, **asdict(rules)}]), batch)
     (first,) = lake.rows_of_batch(INGEST_RULES, batch).drop_columns(["batch"]).to_pylist()
     # Null in a lake from before there was a choice.
-    return ValidationRules(**{**first, "time_zone": first["time_zone"] or "UTC"})
+    chosen = {
+        "time_zone": first["time_zone"] or "UTC",
+        "event_dialect": EventDialect(first["event_dialect"] or EventDialect.AUTO),
+    }
+    return ValidationRules(**{**first, **chosen})
 
 
 def counts_by_hour(lake: Lake, batch: int, first_batch: int = 1) -> list[dict[str, Any]]:

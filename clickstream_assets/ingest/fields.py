@@ -17,7 +17,7 @@ import msgspec
 from clickstream_assets.catalogue import EVENT_FIELDS, ID_FIELDS, STRING
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.catalogue.units import DAY, EPOCH, MICROSECOND, SECOND
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import EventDialect, Settings
 
 # One of the older projects also writes event_timestamp.
 TIMESTAMP_FIELDS = ("timestamp", "event_timestamp")
@@ -84,6 +84,7 @@ class ValidationRules:
     id_placeholders: str = ""
     """As the setting has them."""
     decimal_comma: bool = False
+    event_dialect: EventDialect = EventDialect.AUTO
 
     @cached_property
     def clock(self) -> ShopClock:
@@ -102,6 +103,7 @@ class ValidationRules:
             time_zone=clock.zone,
             id_placeholders=settings.id_placeholders,
             decimal_comma=settings.decimal_comma,
+            event_dialect=settings.event_dialect,
         )
 
 
@@ -165,7 +167,11 @@ def read_id(name: str, value: Any, rules: ValidationRules) -> str | None:
 
 def is_usual_text(text: str, placeholders: frozenset[str]) -> bool:
     """Return whether `read_id`, or `read_text`, returns for sure a text, which is not too long, as it is."""
-    return text.lower() not in placeholders and text.strip() == text and (text[-1] != "0" or "." not in text)
+    return (
+        text.lower() not in placeholders
+        and text.strip() == text
+        and (text[-1] != "0" or not _WHOLE_NUMBER.fullmatch(text))
+    )
 
 
 def read_time(name: str, value: Any, kafka_time: int, rules: ValidationRules) -> int:
@@ -179,20 +185,26 @@ def read_time(name: str, value: Any, kafka_time: int, rules: ValidationRules) ->
     """
     if not is_given(name, value):
         raise Rejection(name, "missing")
+    number: int | Decimal
     if isinstance(value, str):
         text = value.strip()
-        if not _NUMBER.fullmatch(text):
+        if text.isascii() and text.isdecimal() and len(text) < 20:
+            # As any, in a third of the time.
+            number = int(text)
+        elif _NUMBER.fullmatch(text):
+            number = Decimal(text)
+        else:
             return in_bounds(name, value, iso_8601(name, text, rules), kafka_time, rules)
-        number = Decimal(text)
     else:
-        number = Decimal(value)
+        number = value
     # Before any arithmetic, which an exponent may be too large for.
     if not -_LATEST_NANOSECONDS < number < _LATEST_NANOSECONDS:
         raise Rejection(name, BEFORE_START if number < 0 else "in_the_future", value)
     per_second = 1
-    while abs(number) >= _LATEST_SECONDS * per_second:
+    while not -_LATEST_SECONDS * per_second < number < _LATEST_SECONDS * per_second:
         per_second *= 1000
-    return in_bounds(name, value, int(number * SECOND / per_second), kafka_time, rules)
+    microseconds = number * SECOND // per_second if isinstance(number, int) else number * SECOND / per_second
+    return in_bounds(name, value, int(microseconds), kafka_time, rules)
 
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,4})?")

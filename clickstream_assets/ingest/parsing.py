@@ -1,7 +1,8 @@
 """From the bytes of a record to its events, or to the fields and the rules that are broken.
 
-A record is one event, or has several in `items`: each of them is one event or one rejection. `parse_batches` judges
-each record by itself, as a Python function over Arrow batches: in batch and stream the same.
+A record is one event, or has several in `items`: each of them is one event or one rejection. One in another dialect is
+translated to items first. `parse_batches` judges each record by itself, as a Python function over Arrow batches: in
+batch and stream the same.
 """
 
 import gc
@@ -32,6 +33,8 @@ from clickstream_assets.catalogue import (
     TYPES_OF_PRODUCTS,
     Column,
 )
+from clickstream_assets.ingest.dialects import Item, dialect_of, snowplow, translated
+from clickstream_assets.ingest.dialects.wire import other_format, without_header
 from clickstream_assets.ingest.fields import (
     FIELDS,
     MAX_AMOUNT,
@@ -51,6 +54,7 @@ from clickstream_assets.ingest.fields import (
     read_text,
     read_time,
 )
+from clickstream_assets.settings import EventDialect
 
 _TYPE_AS_SENT = OTHER_SPELLINGS | {name: name for name in EVENT_TYPES}
 # Of objects and lists in each other. JSON leaves the limit to its reader; ours is far below Python's, which moves with
@@ -105,8 +109,8 @@ def is_robot(user_agent: str) -> bool:
 
 
 _NAMES = [column.name for column in EVENT_FIELDS]
-_USER_ID, _ANONYMOUS_ID, _PRODUCT_ID, _PRICE, _QUANTITY, _USER_AGENT = map(
-    _NAMES.index, ("user_id", "anonymous_id", "product_id", "price", "quantity", "user_agent")
+_USER_ID, _ANONYMOUS_ID, _EVENT_NAME, _PRODUCT_ID, _PRICE, _QUANTITY, _USER_AGENT = map(
+    _NAMES.index, ("user_id", "anonymous_id", "event_name", "product_id", "price", "quantity", "user_agent")
 )
 _VISITORS = ("user_id", "anonymous_id", "session_id")
 _Body = msgspec.defstruct(
@@ -121,6 +125,10 @@ _NULL = msgspec.Raw(b"null")
 def _usual_field(column: Column) -> tuple[str, Any, Any]:
     usual = FIELDS[column.name].usual
     return (column.name, usual, _NULL) if usual is msgspec.Raw else (column.name, usual | None, None)
+
+
+def _usual_item_field(usual: Any) -> tuple[Any, Any]:
+    return (Any if usual is msgspec.Raw else usual | None), None
 
 
 # An event written as most are: ids and texts as text, nothing empty, nothing unknown.
@@ -138,6 +146,20 @@ _Usual = msgspec.defstruct(
     gc=False,
 )
 _usual_decoder = msgspec.json.Decoder(_Usual)
+# The same of what a dialect was translated to, which is decoded.
+_UsualItem = msgspec.defstruct(
+    "_UsualItem",
+    [
+        ("event_type", Id),
+        ("timestamp", str),
+        ("event_id", Id | None, None),
+        ("properties", Any, None),
+        *((column.name, *_usual_item_field(FIELDS[column.name].usual)) for column in EVENT_FIELDS),
+    ],
+    forbid_unknown_fields=True,
+    kw_only=True,
+    gc=False,
+)
 _texts_of = itemgetter(
     *(number for number, column in enumerate(EVENT_FIELDS) if pa.types.is_string(column.type))
 )
@@ -157,7 +179,7 @@ def parse_record(value: bytes | None, kafka_time: int, rules: ValidationRules) -
     A field that cannot be read is left out and noted in `field_problems`, unless an event is none without it.
 
     Args:
-        value: the bytes of a JSON object, as the README's section on events describes it.
+        value: the bytes of a JSON object, as the README's section on events describes it, or of another dialect.
         kafka_time: when the record came, microseconds since 1970; an event cannot be much later.
         rules: the rules to read by, and the bounds to keep.
 
@@ -169,7 +191,9 @@ def parse_record(value: bytes | None, kafka_time: int, rules: ValidationRules) -
             raise Rejection(None, "tombstone")
         if len(value) > rules.max_event_bytes:
             raise Rejection(None, "too_large", f"{len(value)} bytes")
-        if not _is_too_deep(value) and (_BACKSLASH not in value or b"\\u0000" not in value):
+        value = without_header(value)
+        has_nul = _BACKSLASH in value and b"\\u0000" in value
+        if rules.event_dialect in _MAYBE_OWN and not has_nul and not _is_too_deep(value):
             # Checked while it is decoded, in C: a quarter of the time. A value that does not fit need not be wrong.
             try:
                 usual = _usual_decoder.decode(value)
@@ -178,19 +202,40 @@ def parse_record(value: bytes | None, kafka_time: int, rules: ValidationRules) -
             else:
                 if event := _usual_event(usual, kafka_time, rules):
                     return [event]
-        payload = decode_payload(value)
+        payload, dialect = _read(value, rules.event_dialect)
+        is_own = dialect is EventDialect.OWN
+        items: Sequence[Item | Rejection] = (
+            _own_items(payload) if is_own else translated(payload, dialect, _decode_any)
+        )
     except Rejection as rejection:
         return [rejection]
     found: list[Event | Rejection] = []
-    for place, item in enumerate(_items(payload), start=1):
+    for place, item in enumerate(items, start=1):
         try:
-            found.append(item if isinstance(item, Rejection) else _any_event(item, place, kafka_time, rules))
+            if isinstance(item, Rejection):
+                raise item
+            event = None if is_own or has_nul else _usual_item(item, place, kafka_time, rules)
+            found.append(event or _any_event(item, place, kafka_time, rules))
         except Rejection as rejection:
             found.append(rejection)
     return found
 
 
-def _items(payload: dict[str, Any]) -> list[dict[str, Any] | Rejection]:
+_MAYBE_OWN = (EventDialect.AUTO, EventDialect.OWN)
+
+
+def _read(value: bytes, dialect: EventDialect) -> tuple[dict[str, Any], EventDialect]:
+    """Decode a record's value, and tell its dialect where that is not set."""
+    if dialect in (EventDialect.AUTO, EventDialect.SNOWPLOW) and snowplow.is_tsv(value):
+        try:
+            return snowplow.from_tsv(value), EventDialect.SNOWPLOW
+        except UnicodeDecodeError as error:
+            raise Rejection(None, "not_utf8", str(error)) from None
+    payload = decode_payload(value)
+    return payload, dialect_of(payload) if dialect is EventDialect.AUTO else dialect
+
+
+def _own_items(payload: dict[str, Any]) -> list[Item | Rejection]:
     """Return the payload of each event of a record: an item's fields, and those of the record that it does not have.
 
     What is no object among objects is a rejection.
@@ -199,11 +244,13 @@ def _items(payload: dict[str, Any]) -> list[dict[str, Any] | Rejection]:
     items = payload.get("items")
     if not isinstance(items, list) or not any(isinstance(item, dict) for item in items):
         # What is named so and is no list of objects is the sender's own field.
-        return [payload]
+        return [(payload, "")]
     shared = {name: value for name, value in payload.items() if name != "items"}
     return [
-        _with_shared(item, shared) if isinstance(item, dict) else Rejection("items", "wrong_type", item)
-        for item in items
+        (_with_shared(item, shared), f"/{place}" if place > 1 else "")
+        if isinstance(item, dict)
+        else Rejection("items", "wrong_type", item)
+        for place, item in enumerate(items, start=1)
     ]
 
 
@@ -239,7 +286,18 @@ def _merged(*payloads: dict[str, Any]) -> Any:
     return given[-1] if given else None
 
 
-def _usual_event(sent: Any, kafka_time: int, rules: ValidationRules) -> Event | None:
+def _usual_item(item: Item, place: int, kafka_time: int, rules: ValidationRules) -> Event | None:
+    fields, ending = item
+    try:
+        sent = msgspec.convert(fields, _UsualItem)
+    except msgspec.ValidationError:
+        return None
+    return _usual_event(sent, kafka_time, rules, place, ending)
+
+
+def _usual_event(
+    sent: Any, kafka_time: int, rules: ValidationRules, place: int = 1, ending: str = ""
+) -> Event | None:
     """Make an event of what is written as most are; None where it has to be looked at field by field."""
     sent_type, timestamp, event_id, properties, *fields = msgspec.structs.astuple(sent)
     event_type = _TYPE_AS_SENT.get(sent_type)
@@ -257,33 +315,44 @@ def _usual_event(sent: Any, kafka_time: int, rules: ValidationRules) -> Event | 
             known.add(None)
         known.update(texts)
     try:
-        event_time = in_bounds(
-            "timestamp", timestamp, iso_8601("timestamp", timestamp, rules), kafka_time, rules
-        )
-        price = _usual_price(bytes(fields[_PRICE]), rules.decimal_comma)
-        text = bytes(properties)
-        extra = None if text == b"null" else read_properties(_decode(text), {})
-    except Rejection:
+        if timestamp[4:5] == "-":
+            event_time = in_bounds(
+                "timestamp", timestamp, iso_8601("timestamp", timestamp, rules), kafka_time, rules
+            )
+        else:
+            event_time = read_time("timestamp", timestamp, kafka_time, rules)
+        price = fields[_PRICE]
+        price = _usual_price(bytes(price) if type(price) is msgspec.Raw else price, rules.decimal_comma)
+        if type(properties) is msgspec.Raw:
+            text = bytes(properties)
+            properties = None if text == b"null" else _decode(text)
+        extra = None if properties is None else read_properties(properties, {})
+    except (Rejection, TypeError):
+        # The latter: a price that is an object or a list.
         return None
     quantity = fields[_QUANTITY]
     if (
         (fields[_PRODUCT_ID] is None and event_type in _PRODUCT_SAYS)
         or (fields[_USER_ID] is None and fields[_ANONYMOUS_ID] is None)
         or (quantity is not None and price is not None and price * quantity >= MAX_AMOUNT)
-        or event_type == "custom"
+        or (fields[_EVENT_NAME] is None and event_type == "custom")
     ):
         return None
     fields[_PRICE] = price
-    return _event(event_type, event_id, event_time, rules.clock.day_number(event_time), fields, extra)
+    day = rules.clock.day_number(event_time)
+    if event_id is not None:
+        event_id += ending
+    return _event(event_type, event_id, event_time, day, fields, extra, place=place)
 
 
 # Event types that a product makes what they are.
 _PRODUCT_SAYS = TYPES_OF_PRODUCTS | {"view"}
 
 
-@lru_cache(maxsize=65_536)
-def _usual_price(text: bytes, decimal_comma: bool) -> Decimal | None:
-    price, currency = read_price(_decode(text), decimal_comma)
+# Typed: `true` is no price, and equals 1.
+@lru_cache(maxsize=65_536, typed=True)
+def _usual_price(sent: Any, decimal_comma: bool) -> Decimal | None:
+    price, currency = read_price(_decode(sent) if type(sent) is bytes else sent, decimal_comma)
     if currency or (price and price < 0):
         raise Rejection("price", "unusual")
     return price
@@ -320,19 +389,30 @@ def decode_payload(value: bytes) -> dict[str, Any]:
     Raises:
         Rejection: it is no JSON, no object, too deep, or has a number that cannot be read.
     """
-    if _is_too_deep(value):
-        raise Rejection(None, "not_json", f"more than {MAX_DEPTH} levels")
+    value = without_header(value)
     try:
-        payload = _decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Rejection(None, "not_json", str(error)) from None
+        payload = _decode_any(value)
+    except Rejection:
+        if named := other_format(value):
+            raise Rejection(None, *named) from None
+        raise
     if not isinstance(payload, dict):
         raise Rejection(None, "not_an_object", payload)
     return payload
 
 
-def _any_event(payload: dict[str, Any], place: int, kafka_time: int, rules: ValidationRules) -> Event:
+def _decode_any(value: bytes) -> Any:
+    if _is_too_deep(value):
+        raise Rejection(None, "not_json", f"more than {MAX_DEPTH} levels")
+    try:
+        return _decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Rejection(None, "not_json", str(error)) from None
+
+
+def _any_event(item: Item, place: int, kafka_time: int, rules: ValidationRules) -> Event:
     """Read an event field by field, whatever order they come in; those that are left are unknown."""
+    payload, ending = item
     problems: dict[str, Rejection] = {}
     left = dict(payload)
     event_type = _event_type(left.pop("event_type", None))
@@ -346,8 +426,8 @@ def _any_event(payload: dict[str, Any], place: int, kafka_time: int, rules: Vali
             return None
 
     event_id = read("event_id", read_id, "event_id", left.pop("event_id", None), rules)
-    if event_id is not None and place > 1:
-        event_id = f"{event_id}/{place}"
+    if event_id is not None:
+        event_id += ending
     values = {name: read(name, FIELDS[name].read, name, left.pop(name, None), rules) for name in _NAMES}
     values["price"], named = values["price"] or (None, None)
     if named and values["currency"] not in (None, named):

@@ -1,0 +1,48 @@
+"""Dialects: what other trackers send, translated to own fields.
+
+A dialect is pure functions from one decoded record to items, an event's own fields each; they then go through the same
+contract as own records do. A record's dialect is told by its shape, or set.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from clickstream_assets.ingest.dialects import ga4, segment, shopify, snowplow
+from clickstream_assets.ingest.dialects.paths import Item
+from clickstream_assets.settings import EventDialect
+
+_BY_SHAPE: Mapping[EventDialect, Callable[[dict[str, Any]], bool]] = {
+    EventDialect.SEGMENT: segment.is_one,
+    EventDialect.GA4: ga4.is_one,
+    EventDialect.SNOWPLOW: snowplow.is_one,
+    EventDialect.SHOPIFY: shopify.is_one,
+}
+
+
+def dialect_of(record: dict[str, Any]) -> EventDialect:
+    """Return the dialect that a record is in by its shape; what is like none of the others is an own record."""
+    # Before all: no other dialect has the one field that an own event cannot lack.
+    if "event_type" in record:
+        return EventDialect.OWN
+    return next((dialect for dialect, is_one in _BY_SHAPE.items() if is_one(record)), EventDialect.OWN)
+
+
+def translated(record: dict[str, Any], dialect: EventDialect, decode: Callable[[bytes], Any]) -> list[Item]:
+    """Return the items of a record in another dialect, at least one.
+
+    Args:
+        record: the decoded record.
+        dialect: the one that it is in.
+        decode: reads JSON that a field holds as text.
+    """
+    match dialect:
+        case EventDialect.SEGMENT:
+            return segment.items(record)
+        case EventDialect.GA4:
+            return ga4.items(record)
+        case EventDialect.SHOPIFY:
+            return shopify.items(record)
+        case EventDialect.SNOWPLOW:
+            return snowplow.items(record, decode)
+        case _:
+            raise ValueError(f"{dialect} is no dialect of others")

@@ -1,0 +1,153 @@
+"""Small helpers of the dialects: values by nested paths, what is left besides, and one item per product."""
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from clickstream_assets.catalogue import TYPES_OF_PRODUCTS
+
+Item = tuple[dict[str, Any], str]
+"""An event's own fields as an own record has them, and what its id ends in besides the record's."""
+
+Table = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
+"""For each own field, the paths at which a record has it, the first that holds something wins."""
+
+PER_PRODUCT = TYPES_OF_PRODUCTS | {"view", "click", "impression", "refund"}
+"""Event types of which a record with several products is one event each."""
+
+# Google's word for what is missing, in any field.
+NOT_SET = "(not set)"
+
+
+def table(**paths: str) -> Table:
+    """Make a table of `field="first.path second.path"`."""
+    return tuple(
+        (field, tuple(tuple(path.split(".")) for path in text.split())) for field, text in paths.items()
+    )
+
+
+def at(value: Any, *path: str) -> Any:
+    """Return what a record has at a path; None where a part of it is missing or no object."""
+    for name in path:
+        if type(value) is not dict:
+            return None
+        value = value.get(name)
+    return value
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return an object, or an empty one for anything else."""
+    return value if type(value) is dict else {}
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """Return a list's objects, in their places; one that stands alone is a list of one."""
+    if type(value) is dict:
+        return [value] if value else []
+    # What is no object has no product either; it keeps its place, so that it is rejected and counted.
+    return [mapping(one) for one in value] if type(value) is list else []
+
+
+def is_given(value: Any) -> bool:
+    """Return whether a value is something."""
+    return value is not None and value != "" and value != NOT_SET
+
+
+def picked(record: dict[str, Any], fields: Table) -> dict[str, Any]:
+    """Return the fields of a table that a record has."""
+    found = {}
+    for field, paths in fields:
+        for first, *more in paths:
+            value = record.get(first)
+            for name in more:
+                value = value.get(name) if type(value) is dict else None
+            if value is not None and value != "" and value != NOT_SET:
+                found[field] = value
+                break
+    return found
+
+
+def names(*fields: Table) -> frozenset[str]:
+    """Return the names that tables begin their paths with."""
+    return frozenset(path[0] for one in fields for _, paths in one for path in paths)
+
+
+def rest(record: dict[str, Any], read: frozenset[str]) -> dict[str, Any]:
+    """Return what a record has besides what was read of it."""
+    return {name: value for name, value in record.items() if name not in read and value is not None}
+
+
+def spread(shared: dict[str, Any], products: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> list[Item]:
+    """Make one item for each product of a record, or one of the record where it has none or is not about products.
+
+    Args:
+        shared: own fields of the record, with `properties`.
+        products: own fields and properties of each product.
+    """
+    event_type = shared.get("event_type")
+    if event_type in PER_PRODUCT:
+        given = shared["properties"]
+        items = [
+            ({**shared, **fields, "properties": {**given, **more}}, f"-{place}")
+            for place, (fields, more) in enumerate(products, start=1)
+        ]
+        if items:
+            return items
+    if event_type == "impression" and "product_id" not in shared:
+        # A list without its products is a page.
+        shared["event_type"] = "page_view"
+    return [(shared, "")]
+
+
+@lru_cache(maxsize=65_536)
+def name_key(name: str) -> str:
+    """Return an event's name in the one spelling that the dialects look it up by: `order completed`."""
+    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+
+
+def type_of(name: Any, types: Mapping[str, str]) -> str | None:
+    """Return the event type that a sender's name stands for; None for one of their own."""
+    return types.get(name_key(name)) if type(name) is str else None
+
+
+def in_query(address: Any, *keys: str) -> str | None:
+    """Return the first of some keys that an address, or the query of one, has a value for."""
+    if type(address) is not str or "=" not in address:
+        return None
+    query = address.lstrip("?") if "?" not in address.lstrip("?") else _query_of(address)
+    values = _values(query)
+    return next((values[key][0] for key in keys if key in values), None)
+
+
+def _query_of(address: str) -> str:
+    try:
+        return urlsplit(address).query
+    except ValueError:
+        # Such as half of an IPv6 address.
+        return ""
+
+
+@lru_cache(maxsize=4096)
+def _values(query: str) -> Mapping[str, list[str]]:
+    try:
+        return {name.lower(): values for name, values in parse_qs(query).items()}
+    except ValueError:
+        # More fields than anybody's address has.
+        return {}
+
+
+# What shops name the purpose of knowing what a visitor does.
+_PROFILING = ("analytics", "statistics", "performance", "c0002")
+
+
+def consent_of(categories: Any) -> bool | None:
+    """Return the consent that a shop's categories come to: that of analytics, or else of all of them."""
+    answers = {
+        name.lower(): str(answer).lower() == "true"
+        for name, answer in mapping(categories).items()
+        if answer is not None
+    }
+    if not answers:
+        return None
+    return next((answers[name] for name in _PROFILING if name in answers), all(answers.values()))

@@ -1,0 +1,215 @@
+"""Segment's calls by its e-commerce specification, version 2, as RudderStack has them too; and PostHog's events.
+
+The specification is https://segment.com/docs/connections/spec/ecommerce/v2/; PostHog's events have other fields around
+the same names and properties. A request of several calls, `batch`, is a record of several.
+"""
+
+from typing import Any
+
+import msgspec
+
+from clickstream_assets.catalogue import MONEY_TYPES
+from clickstream_assets.ingest.dialects.paths import (
+    PER_PRODUCT,
+    Item,
+    at,
+    consent_of,
+    is_given,
+    mapping,
+    names,
+    objects,
+    picked,
+    rest,
+    spread,
+    table,
+    type_of,
+)
+
+# Those without an event's name, and what they are.
+_CALLS = {
+    "page": "page_view",
+    "screen": "page_view",
+    "identify": "identify",
+    "alias": "identify",
+    "group": "custom",
+}
+_TYPES = {
+    "product viewed": "view",
+    "product clicked": "click",
+    "product added": "add_to_cart",
+    "product removed": "remove_from_cart",
+    "order completed": "purchase",
+    "products searched": "search",
+    "cart viewed": "page_view",
+    "product list viewed": "impression",
+    "product added to wishlist": "add_to_wishlist",
+    "checkout started": "begin_checkout",
+    "order refunded": "refund",
+    "order cancelled": "refund",
+    "order canceled": "refund",
+    # Of version 1.
+    "viewed product": "view",
+    "added product": "add_to_cart",
+    "removed product": "remove_from_cart",
+    "completed order": "purchase",
+    "viewed product category": "impression",
+}
+_SIGNS = frozenset({"messageId", "anonymousId", "userId", "originalTimestamp"})
+
+_RECORD = table(
+    event_id="messageId",
+    timestamp="timestamp originalTimestamp sentAt receivedAt",
+    user_id="userId",
+    anonymous_id="anonymousId",
+    session_id="context.sessionId",
+    campaign="context.campaign.name",
+    user_agent="context.userAgent",
+)
+_ORDER = table(order_id="order_id orderId", currency="currency")
+_SEARCH = table(query="query")
+_PRODUCT_FIELDS = {
+    "product_category": "category",
+    "brand": "brand",
+    "price": "price",
+    "quantity": "quantity",
+    "currency": "currency",
+}
+_PRODUCT = table(product_id="product_id productId sku id", **_PRODUCT_FIELDS)
+# Without its lines: an `id` is the order's there.
+_ORDER_AS_LINE = table(product_id="product_id productId sku", **_PRODUCT_FIELDS)
+_WHOLE_REFUND = table(price="total revenue value")
+
+_READ_OF_PRODUCT = names(_PRODUCT)
+_READ_OF_CALL = names(_ORDER) | {"products"}
+_READ_OF_LINE = _READ_OF_CALL | _READ_OF_PRODUCT
+# Besides what is read: who the visitor is in person, and where.
+_READ_OF_CONTEXT = frozenset({"sessionId", "userAgent", "consent", "ip", "traits"})
+
+
+def is_one(record: dict[str, Any]) -> bool:
+    """Return whether a record is a call, some, or an event of PostHog's."""
+    batch = record.get("batch")
+    if type(batch) is list:
+        return any(_is_call(message) or _is_posthog(message) for message in batch)
+    return _is_call(record) or _is_posthog(record)
+
+
+def items(record: dict[str, Any]) -> list[Item]:
+    """Translate a record."""
+    batch = record.get("batch")
+    if type(batch) is not list:
+        return _call(record)
+    shared: dict[str, Any] = {name: record[name] for name in ("context", "sentAt") if name in record}
+    found = [item for message in batch for item in _call({**shared, **mapping(message)})]
+    return found or [({}, "")]
+
+
+def _is_call(record: Any) -> bool:
+    if type(record) is not dict or _SIGNS.isdisjoint(record):
+        return False
+    call = record.get("type")
+    if call is None:
+        return type(record.get("event")) is str
+    return type(call) is str and (call.lower() in _CALLS or call.lower() == "track")
+
+
+def _is_posthog(record: Any) -> bool:
+    return (
+        type(record) is dict
+        and type(record.get("event")) is str
+        and ("distinct_id" in record or at(record, "properties", "distinct_id") is not None)
+    )
+
+
+def _call(record: dict[str, Any]) -> list[Item]:
+    if _is_posthog(record):
+        record = _as_call(record)
+    call = record.get("type")
+    call = call.lower() if type(call) is str else "track"
+    name = record.get("event") if call == "track" else call
+    event_type = _CALLS.get(call) or (type_of(name, _TYPES) or "custom" if is_given(name) else None)
+    properties = mapping(record.get("properties"))
+    context = mapping(record.get("context"))
+    shared = {"event_type": event_type, **picked(record, _RECORD), **picked(properties, _ORDER)}
+    consent = consent_of(at(context, "consent", "categoryPreferences"))
+    if consent is not None:
+        shared["consent"] = consent
+    products: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    is_line = event_type in PER_PRODUCT and not (lines := objects(properties.get("products")))
+    left = rest(properties, _READ_OF_LINE if is_line else _READ_OF_CALL)
+    if event_type in PER_PRODUCT:
+        products = [(picked(line, _PRODUCT), rest(line, _READ_OF_PRODUCT)) for line in lines]
+        if is_line:
+            shared |= picked(properties, _ORDER_AS_LINE if event_type in MONEY_TYPES else _PRODUCT)
+            if event_type == "refund" and "price" not in shared:
+                shared |= picked(properties, _WHOLE_REFUND)
+    elif event_type == "search":
+        shared |= picked(properties, _SEARCH)
+        left.pop("query", None)
+    elif event_type == "custom":
+        shared["event_name"] = name
+    elif call == "alias" and is_given(record.get("previousId")):
+        shared["anonymous_id"] = record["previousId"]
+    elif is_given(page := record.get("name")):
+        left.setdefault("name", page)
+    if around := rest(context, _READ_OF_CONTEXT):
+        left["context"] = around
+    shared["properties"] = left
+    return spread(shared, products)
+
+
+_POSTHOG_CALLS = {
+    "$pageview": "page",
+    "$screen": "screen",
+    "$identify": "identify",
+    "$create_alias": "identify",
+    "$groupidentify": "group",
+}
+_POSTHOG_READ = frozenset(
+    {
+        "distinct_id",
+        "utm_campaign",
+        "token",
+        *("$anon_distinct_id", "$device_id", "$user_id", "$session_id", "$insert_id", "$ip"),
+        *("$raw_user_agent", "$useragent", "$set", "$set_once"),
+    }
+)
+
+
+def _as_call(event: dict[str, Any]) -> dict[str, Any]:
+    """Return a PostHog event as the call that Segment would have."""
+    properties = event.get("properties")
+    if type(properties) is str:
+        # As its exports to a warehouse have them.
+        try:
+            properties = msgspec.json.decode(properties)
+        except msgspec.DecodeError:
+            properties = None
+    properties = mapping(properties)
+
+    def first(*keys: str) -> Any:
+        return next((properties[key] for key in keys if is_given(properties.get(key))), None)
+
+    person = event.get("distinct_id")
+    person = person if is_given(person) else first("distinct_id")
+    name = event["event"]
+    device = first("$anon_distinct_id", "$device_id") or (first("alias") if name == "$create_alias" else None)
+    is_anonymous = person == device or (device is None and properties.get("$process_person_profile") is False)
+    user = first("$user_id") or (None if is_anonymous else person)
+    return {
+        "type": _POSTHOG_CALLS.get(name.lower(), "track"),
+        "event": name,
+        "messageId": next(
+            (event[key] for key in ("uuid", "id") if is_given(event.get(key))), first("$insert_id")
+        ),
+        "timestamp": event.get("timestamp"),
+        "sentAt": event.get("sentAt", event.get("sent_at")),
+        "userId": user,
+        "anonymousId": device or (person if is_anonymous else None),
+        "context": {
+            "sessionId": first("$session_id"),
+            "userAgent": first("$raw_user_agent", "$useragent"),
+            "campaign": {"name": first("utm_campaign")},
+        },
+        "properties": rest(properties, _POSTHOG_READ),
+    }

@@ -1,0 +1,163 @@
+"""Shopify's web pixel: its standard events, and those that a shop publishes itself.
+
+https://shopify.dev/docs/api/web-pixels-api/standard-events lists them.
+"""
+
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from clickstream_assets.ingest.dialects.paths import (
+    PER_PRODUCT,
+    Item,
+    at,
+    in_query,
+    is_given,
+    mapping,
+    objects,
+    picked,
+    spread,
+    table,
+    type_of,
+)
+
+_TYPES = {
+    "product viewed": "view",
+    "product added to cart": "add_to_cart",
+    "product removed from cart": "remove_from_cart",
+    "checkout completed": "purchase",
+    "search submitted": "search",
+    "page viewed": "page_view",
+    "cart viewed": "page_view",
+    "collection viewed": "impression",
+    "checkout started": "begin_checkout",
+}
+_KINDS = ("standard", "custom", "dom", "meta", "alert", "advanced-dom", "advanced_dom")
+_RECORD = table(
+    event_id="id",
+    timestamp="timestamp",
+    anonymous_id="clientId",
+    user_id="data.checkout.order.customer.id",
+    order_id="data.checkout.order.id data.checkout.token",
+    currency="data.checkout.currencyCode",
+    query="data.searchResult.query",
+    user_agent="context.navigator.userAgent",
+    consent="customerPrivacy.analyticsProcessingAllowed init.customerPrivacy.analyticsProcessingAllowed",
+)
+_VARIANT = table(
+    product_id="product.id id sku",
+    product_category="product.type",
+    brand="product.vendor",
+    price="price.amount",
+    currency="price.currencyCode",
+)
+# Besides what is read: who the shopper is in person.
+_PERSONAL = frozenset(
+    {
+        *("lineItems", "order", "email", "phone", "smsMarketingPhone"),
+        *("billingAddress", "shippingAddress", "delivery", "transactions", "localization", "attributes"),
+    }
+)
+_PRODUCTS = frozenset(
+    {"productVariant", "productVariants", "cartLine", "checkout", "searchResult", "collection", "cart"}
+)
+
+
+def is_one(record: dict[str, Any]) -> bool:
+    """Return whether a record is an event of a pixel."""
+    return (
+        type(record.get("name")) is str
+        and ("clientId" in record or record.get("type") in _KINDS)
+        and any(name in record for name in ("data", "customData", "context"))
+    )
+
+
+def items(record: dict[str, Any]) -> list[Item]:
+    """Translate a record."""
+    name = record.get("name")
+    event_type = (type_of(name, _TYPES) or "custom") if is_given(name) else None
+    data = mapping(record.get("data"))
+    shared = {"event_type": event_type, **picked(record, _RECORD)}
+    for field in ("user_id", "order_id"):
+        if field in shared:
+            shared[field] = _plain_id(shared[field])
+    if campaign := _campaign(at(record, "context", "document", "location")):
+        shared["campaign"] = campaign
+    if event_type == "custom":
+        shared["event_name"] = name
+    shared["properties"] = _left(data) | mapping(record.get("customData"))
+    products: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    if event_type not in PER_PRODUCT:
+        pass
+    elif event_type == "purchase":
+        products = [(_line(line), {}) for line in objects(at(data, "checkout", "lineItems"))]
+    elif event_type == "impression":
+        products = [(_variant(one), {}) for one in objects(at(data, "collection", "productVariants"))]
+    elif event_type == "view":
+        shared |= _variant(mapping(data.get("productVariant")))
+    else:
+        line = mapping(data.get("cartLine"))
+        shared |= _variant(mapping(line.get("merchandise")))
+        if is_given(quantity := line.get("quantity")):
+            shared["quantity"] = quantity
+    return spread(shared, products)
+
+
+def _left(data: dict[str, Any]) -> dict[str, Any]:
+    left: dict[str, Any] = {
+        name: value for name, value in data.items() if name not in _PRODUCTS and value is not None
+    }
+    for name in ("checkout", "collection"):
+        more = {
+            key: value
+            for key, value in mapping(data.get(name)).items()
+            if value is not None and key not in _PERSONAL and key not in _PRODUCTS
+        }
+        if more:
+            left[name] = more
+    return left
+
+
+def _variant(variant: dict[str, Any]) -> dict[str, Any]:
+    fields = picked(variant, _VARIANT)
+    if "product_id" in fields:
+        fields["product_id"] = _plain_id(fields["product_id"])
+    return fields
+
+
+def _line(line: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a line of an order; its price is what was paid for it, for each of its units."""
+    fields = _variant(mapping(line.get("variant")))
+    if "product_id" not in fields and is_given(title := line.get("title")):
+        # Sold without a variant, such as a gift card or a line that somebody typed.
+        fields["product_id"] = title
+    quantity = line.get("quantity")
+    if is_given(quantity):
+        fields["quantity"] = quantity
+    paid = at(line, "finalLinePrice", "amount")
+    if is_given(paid):
+        fields["price"] = _each(paid, quantity)
+        if is_given(code := at(line, "finalLinePrice", "currencyCode")):
+            fields["currency"] = code
+    return fields
+
+
+def _each(paid: Any, quantity: Any) -> Any:
+    """Return what one of some units cost; where it cannot be said, what was sent, which is judged as such."""
+    if not is_given(quantity):
+        return paid
+    try:
+        units = Decimal(quantity)
+        return paid if units == 1 or not units else Decimal(paid) / units
+    except (InvalidOperation, TypeError, ValueError):
+        return paid
+
+
+def _plain_id(value: Any) -> Any:
+    """Return an id without the address that Shopify's APIs write it as: gid://shopify/Product/123 is 123."""
+    if type(value) is str and value.startswith("gid://"):
+        return value.partition("?")[0].rpartition("/")[2]
+    return value
+
+
+def _campaign(location: Any) -> str | None:
+    return in_query(at(location, "search"), "utm_campaign") or in_query(at(location, "href"), "utm_campaign")
