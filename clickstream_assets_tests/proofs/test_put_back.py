@@ -374,8 +374,9 @@ def test_a_store_that_the_stream_cannot_go_on_with_names_the_command(house: Hous
     assert house.settle() == []
     if store == "postgres":
         assert_same(house.contents(), before)
-        house.come_in()
-        assert house.settle() == []
+    # Windows of a rebuild are the lake's own, and are not compared with it.
+    house.come_in()
+    assert house.settle() == []
     house.assert_agrees()
 
 
