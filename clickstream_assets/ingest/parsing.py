@@ -191,7 +191,8 @@ def parse_record(value: bytes | None, kafka_time: int, rules: ValidationRules) -
             raise Rejection(None, "tombstone")
         if len(value) > rules.max_event_bytes:
             raise Rejection(None, "too_large", f"{len(value)} bytes")
-        value = without_header(value)
+        if value[:1] == b"\0":
+            value = without_header(value)
         has_nul = _BACKSLASH in value and b"\\u0000" in value
         if rules.event_dialect in _MAYBE_OWN and not has_nul and not _is_too_deep(value):
             # Checked while it is decoded, in C: a quarter of the time. A value that does not fit need not be wrong.
@@ -292,11 +293,16 @@ def _usual_item(item: Item, place: int, kafka_time: int, rules: ValidationRules)
         sent = msgspec.convert(fields, _UsualItem)
     except msgspec.ValidationError:
         return None
-    return _usual_event(sent, kafka_time, rules, place, ending)
+    return _usual_event(sent, kafka_time, rules, place, ending, is_decoded=True)
 
 
 def _usual_event(
-    sent: Any, kafka_time: int, rules: ValidationRules, place: int = 1, ending: str = ""
+    sent: Any,
+    kafka_time: int,
+    rules: ValidationRules,
+    place: int = 1,
+    ending: str = "",
+    is_decoded: bool = False,
 ) -> Event | None:
     """Make an event of what is written as most are; None where it has to be looked at field by field."""
     sent_type, timestamp, event_id, properties, *fields = msgspec.structs.astuple(sent)
@@ -321,9 +327,10 @@ def _usual_event(
             )
         else:
             event_time = read_time("timestamp", timestamp, kafka_time, rules)
-        price = fields[_PRICE]
-        price = _usual_price(bytes(price) if type(price) is msgspec.Raw else price, rules.decimal_comma)
-        if type(properties) is msgspec.Raw:
+        if is_decoded:
+            price = _usual_price(fields[_PRICE], rules.decimal_comma)
+        else:
+            price = _usual_price(bytes(fields[_PRICE]), rules.decimal_comma)
             text = bytes(properties)
             properties = None if text == b"null" else _decode(text)
         extra = None if properties is None else read_properties(properties, {})
@@ -340,7 +347,7 @@ def _usual_event(
         return None
     fields[_PRICE] = price
     day = rules.clock.day_number(event_time)
-    if event_id is not None:
+    if ending and event_id is not None:
         event_id += ending
     return _event(event_type, event_id, event_time, day, fields, extra, place=place)
 
@@ -428,7 +435,12 @@ def _any_event(item: Item, place: int, kafka_time: int, rules: ValidationRules) 
     event_id = read("event_id", read_id, "event_id", left.pop("event_id", None), rules)
     if event_id is not None:
         event_id += ending
-    values = {name: read(name, FIELDS[name].read, name, left.pop(name, None), rules) for name in _NAMES}
+    values = {
+        name: None
+        if (given := left.pop(name, None)) is None
+        else read(name, FIELDS[name].read, name, given, rules)
+        for name in _NAMES
+    }
     values["price"], named = values["price"] or (None, None)
     if named and values["currency"] not in (None, named):
         problems["price"] = Rejection("price", "other_currency", payload["price"])

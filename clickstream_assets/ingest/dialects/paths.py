@@ -46,7 +46,7 @@ def objects(value: Any) -> list[dict[str, Any]]:
     if type(value) is dict:
         return [value] if value else []
     # What is no object has no product either; it keeps its place, so that it is rejected and counted.
-    return [mapping(one) for one in value] if type(value) is list else []
+    return [one if type(one) is dict else {} for one in value] if type(value) is list else []
 
 
 def is_given(value: Any) -> bool:

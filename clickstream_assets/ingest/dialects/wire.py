@@ -5,13 +5,14 @@ from __future__ import annotations
 # Magic byte 0, and the schema's id in four: https://docs.confluent.io/platform/current/schema-registry/fundamentals/
 _HEADER_BYTES = 5
 _BLANKS = b" \t\r\n"
-_JSON_BEGINS = b"{["
 
 
 def without_header(value: bytes) -> bytes:
     """Return a record's bytes without the header of a schema registry, where JSON follows it."""
+    if value[:1] != b"\0":
+        return value
     body = value[_HEADER_BYTES:]
-    return body if value[:1] == b"\0" and body.lstrip(_BLANKS)[:1] in (b"{", b"[") else value
+    return body if body.lstrip(_BLANKS)[:1] in (b"{", b"[") else value
 
 
 def other_format(value: bytes) -> tuple[str, str] | None:
