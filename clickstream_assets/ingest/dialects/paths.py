@@ -10,8 +10,8 @@ from clickstream_assets.catalogue import TYPES_OF_PRODUCTS
 Item = tuple[dict[str, Any], str]
 """An event's own fields as an own record has them, and what its id ends in besides the record's."""
 
-Table = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
-"""For each own field, the paths at which a record has it, the first that holds something wins."""
+Table = tuple[tuple[str, tuple[tuple[str, tuple[str, ...]], ...]], ...]
+"""For each own field the paths at which a record has it, a name and those below it each; the first value counts."""
 
 PER_PRODUCT = TYPES_OF_PRODUCTS | {"view", "click", "impression", "refund"}
 """Event types of which a record with several products is one event each."""
@@ -23,7 +23,8 @@ NOT_SET = "(not set)"
 def table(**paths: str) -> Table:
     """Make a table of `field="first.path second.path"`."""
     return tuple(
-        (field, tuple(tuple(path.split(".")) for path in text.split())) for field, text in paths.items()
+        (field, tuple((first, tuple(more)) for first, *more in (path.split(".") for path in text.split())))
+        for field, text in paths.items()
     )
 
 
@@ -58,7 +59,7 @@ def picked(record: dict[str, Any], fields: Table) -> dict[str, Any]:
     """Return the fields of a table that a record has."""
     found = {}
     for field, paths in fields:
-        for first, *more in paths:
+        for first, more in paths:
             value = record.get(first)
             for name in more:
                 value = value.get(name) if type(value) is dict else None
@@ -70,7 +71,7 @@ def picked(record: dict[str, Any], fields: Table) -> dict[str, Any]:
 
 def names(*fields: Table) -> frozenset[str]:
     """Return the names that tables begin their paths with."""
-    return frozenset(path[0] for one in fields for _, paths in one for path in paths)
+    return frozenset(first for one in fields for _, paths in one for first, _ in paths)
 
 
 def rest(record: dict[str, Any], read: frozenset[str]) -> dict[str, Any]:
