@@ -13,8 +13,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Each has servers and a Spark of its own: 3 GB of memory.
-TEST_PROCESSES ?= 2
+# Each has servers and a Spark of its own, 3 GB of memory, and waits for them a third of its time: one more than two cores.
+TEST_PROCESSES ?= 3
 BIN := $(VENV)/bin
 HELM := v3.22.0
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt

@@ -116,7 +116,8 @@ class Moment(fields.DateTime):
             # PostgreSQL takes no offset of 16 hours or more.
             return moment.astimezone(UTC)
         except OverflowError:
-            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
+            # Before the year 1 or after 9999 in UTC: as a bound, the first or last moment is the same.
+            return (datetime.min if moment.year == 1 else datetime.max).replace(tzinfo=UTC)
 
 
 def path_of(**parts: str) -> type[Schema]:

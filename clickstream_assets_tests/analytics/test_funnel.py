@@ -167,7 +167,8 @@ def test_a_category_needs_all_its_steps_and_segments_are_those_of_the_day(engine
     assert [row["conversion_from_previous"] for row in shoes] == [Decimal("0.00")]
 
 
-@pytest.mark.parametrize("minutes", [pytest.param(5, marks=pytest.mark.long_on_spark), 60, 1440])
+@pytest.mark.long_on_spark
+@pytest.mark.parametrize("minutes", [5, 60, 1440])
 def test_the_funnel_is_that_of_every_view_tried_with_every_later_step(engine: Engine, minutes: int):
     lines = simulated_lines(seed=3)
     window = timedelta(minutes=minutes)

@@ -290,13 +290,14 @@ def test_sessions_are_those_of_the_definition_whole_or_day_by_day(engine: Engine
     assert _found(two_by_two) == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("seed", "cuts"),
     [
         (1, CUTS[0]),
-        pytest.param(2, CUTS[3], marks=pytest.mark.long),
-        pytest.param(2, CUTS[0], marks=pytest.mark.long),
-        pytest.param(1, CUTS[2], marks=pytest.mark.long),
+        (2, CUTS[3]),
+        (2, CUTS[0]),
+        (1, CUTS[2]),
     ],
 )
 def test_recomputing_the_days_reached_brings_everything_up_to_date(duckdb_engine, seed, cuts):

@@ -244,6 +244,17 @@ def test_unusable_parameter_is_named_with_what_is_allowed(
     refused(client, path, message)
 
 
+@pytest.mark.parametrize("path", ["/api/alerts", "/api/carts", "/real-time-events"])
+def test_bounds_beyond_the_years_of_utc_leave_nothing_out(client: FlaskClient, path: str) -> None:
+    since, until = "0001-01-01T00:00:00%2B00:01", "9999-12-31T23:59:59-00:01"
+    answer = client.get(f"{path}?since={since}&until={until}")
+    assert answer.status_code == 200
+    everything = client.get(path).json
+    assert {name: rows for name, rows in answer.json.items() if name != "page"} == {
+        name: rows for name, rows in everything.items() if name != "page"
+    }
+
+
 def refused(client: FlaskClient, path: str, message: str) -> None:
     answer = client.get(path)
     assert (answer.status_code, answer.content_type) == (422, "application/problem+json")

@@ -323,6 +323,7 @@ def test_days_of_a_lake_that_was_made_anew_are_reported_again(pipeline: Pipeline
     assert pipeline.reported("events", "dirty_days") == ["2024-05-01"]
 
 
+@pytest.mark.long
 def test_days_that_a_killed_run_did_not_report_are_reported_by_the_next(
     pipeline: Pipeline, definitions: dg.Definitions
 ):

@@ -83,6 +83,7 @@ def test_a_login_mends_the_days_before_it(pipeline: Pipeline):
     assert pipeline.reported("events", "dirty_days") == ["2024-05-03"]
 
 
+@pytest.mark.long
 def test_other_rules_of_who_is_who_change_every_day(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     pipeline.ingest(*VISIT, sent("i1", "03 09:00", "view", **WHO))
     pipeline.ingest()

@@ -32,6 +32,7 @@ def metadata_of(instance: dg.DagsterInstance, asset: str) -> dict[str, Any]:
     return {name: value.value for name, value in event.asset_materialization.metadata.items()}
 
 
+@pytest.mark.long
 def test_a_rule_that_was_not_broken_before_is_warned_of_with_samples_and_counts(
     postgres: Settings,
     duckdb_engine: DuckDBEngine,

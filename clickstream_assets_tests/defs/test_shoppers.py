@@ -252,6 +252,7 @@ def run_check(definitions: dg.Definitions, lake: LakeResource) -> RunCheck:
     return RunCheck(definitions, lake)
 
 
+@pytest.mark.long
 def test_checks_name_what_is_wrong(pipeline: Pipeline, run_check: RunCheck):
     pipeline.ingest(*MAY)
     refresh(pipeline)

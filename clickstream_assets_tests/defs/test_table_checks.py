@@ -141,6 +141,7 @@ def test_repeated_keys_nulls_and_other_values_are_named_and_hold_up_what_comes_n
     }
 
 
+@pytest.mark.long_on_spark
 def test_a_run_looks_at_its_own_days(resources: dict[str, Any], tmp_path: Path):
     write(tmp_path, USER_SEGMENTS, USER, USER, USER | {"report_date": date(2024, 5, 2)})
     assert checked(resources, user_segments, partition_key="2024-05-02")["keys_are_unique"][0]

@@ -120,6 +120,7 @@ def test_checks_find_lost_state_and_alerts_that_do_not_follow(
     assert (values(alerts)["expected"], values(alerts)["actual"]) == (1, 0)
 
 
+@pytest.mark.long
 def test_a_run_beside_an_owner_leaves_the_streams_to_it(pipeline: Pipeline, definitions: dg.Definitions):
     pipeline.ingest(click(NOON, 1))
     with ownership(pipeline.settings, "stream"):

@@ -29,6 +29,8 @@ from clickstream_assets_tests.databases import fresh_database, with_settings
 from clickstream_assets_tests.deploy.containers import LOOPBACK, Containers, Processes, wait_until
 from clickstream_assets_tests.deploy.files import OURS, PASSWORDS, ROOT, SERVICES, compose_services
 
+pytestmark = pytest.mark.long
+
 SERVERS = {"kafka", "postgres", "elasticsearch"}
 FREQUENT_EVENTS = {"SIMULATOR_INTERVAL": "0.01"}
 # Of the two workers there is one here, whose cores the streams have.
@@ -124,7 +126,6 @@ def latest_events(api: str) -> list[dict[str, Any]]:
         raise
 
 
-@pytest.mark.long
 def test_all_containers_of_ours_become_healthy_in_the_files_order(containers: Containers):
     assert containers.up == SERVERS | set(OURS) - {"simulator"}
 
@@ -163,7 +164,6 @@ def test_the_streams_run_on_the_cluster(containers: Containers, ports: dict[int,
     assert application["cores"] == int(SERVICES["stream"]["environment"]["STREAM_CORES_MAX"])
 
 
-@pytest.mark.long
 def test_simulated_events_come_out_of_the_api(
     containers: Containers, ports: dict[int, int], own_settings: Settings
 ):
@@ -178,7 +178,6 @@ def test_simulated_events_come_out_of_the_api(
     }
 
 
-@pytest.mark.long
 def test_a_run_brings_what_was_simulated_into_the_lake(
     containers: Containers, ports: dict[int, int], own_settings: Settings
 ):

@@ -208,6 +208,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.long
 def test_an_engine_computes_after_another_of_its_process_has_spilled(tmp_path: Path):
     environment = os.environ | {"CLICKSTREAM_HOME": str(tmp_path), "DUCKDB_MEMORY_LIMIT": "60MB"}
     done = subprocess.run(

@@ -219,6 +219,7 @@ def test_chance_alone_warns_in_none_of_many_days():
         assert not any(share.is_unusual for share in shares)
 
 
+@pytest.mark.long_on_spark
 def test_fields_that_were_left_out_are_counted_beside_the_events(lake: Lake):
     price = {"field": "price", "rule": "not_a_number", "value": "cheap"}
     consent = {"field": "consent", "rule": "wrong_type", "value": "{}"}

@@ -94,10 +94,8 @@ def slow_popularity_figures(train: list[dict], test: list[dict], k: int) -> dict
     return figures
 
 
-@pytest.mark.parametrize(
-    "k",
-    [1, pytest.param(5, marks=pytest.mark.long_on_spark), pytest.param(40, marks=pytest.mark.long_on_spark)],
-)
+@pytest.mark.long_on_spark
+@pytest.mark.parametrize("k", [1, 5, 40])
 def test_figures_match_a_slow_reference(engine, k):
     events = engine.from_arrow(random_events())
     train, test = (interactions_of(part) for part in split_by_time(engine, product_events(events), 0.25))

@@ -314,6 +314,7 @@ def test_an_always_on_stream_waits_for_its_topic_and_for_its_turn(
     assert_beats()
 
 
+@pytest.mark.long
 def test_after_an_outage_of_the_database_the_process_comes_before_a_run(
     shop: Shop, always_on: Callable[[], Thread], monkeypatch: pytest.MonkeyPatch
 ):

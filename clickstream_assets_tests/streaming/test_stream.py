@@ -322,6 +322,7 @@ def test_an_alert_is_opened_updated_and_resolved(shop: Shop):
     assert shop.copy(FLASH_SALE_ALERTS) == shop.alerts()
 
 
+@pytest.mark.long
 def test_an_alert_that_late_purchases_refute_is_withdrawn(shop: Shop):
     shop.stream(views(NOON, 101, MINUTE))
     shop.stream(click(NOON + MINUTE, i, event_type="purchase") for i in range(5))
