@@ -160,6 +160,17 @@ def test_what_came_in_is_published_by_itself(containers: PodmanContainers):
     wait_until(lambda: bool(ask(f"{API}/api/recommend/{user}")["items"]))
 
 
+def test_every_container_is_still_healthy_and_none_was_started_again(containers: PodmanContainers):
+    containers.bring_up(["simulator"])
+    assert {name: containers.check(name).returncode for name in LONG_RUNNING} == dict.fromkeys(
+        LONG_RUNNING, 0
+    )
+    states = {c: containers.state(c) for name in LONG_RUNNING for c in containers.replicas(name)}
+    assert {state["Status"] for state in states.values()} == {"running"}
+    assert not any(state["OOMKilled"] for state in states.values())
+    assert not any(containers.restarts(container) for container in states)
+
+
 @pytest.mark.parametrize("name", LONG_RUNNING)
 def test_a_container_has_the_files_user_and_no_power(containers: PodmanContainers, name: str):
     asked = containers.run(
@@ -172,17 +183,6 @@ def test_a_container_has_the_files_user_and_no_power(containers: PodmanContainer
         "CapEff": "0" * 16,
         "CapBnd": "0" * 16,
     }
-
-
-def test_every_container_is_still_healthy_and_none_was_started_again(containers: PodmanContainers):
-    containers.bring_up(["simulator"])
-    assert {name: containers.check(name).returncode for name in LONG_RUNNING} == dict.fromkeys(
-        LONG_RUNNING, 0
-    )
-    states = {c: containers.state(c) for name in LONG_RUNNING for c in containers.replicas(name)}
-    assert {state["Status"] for state in states.values()} == {"running"}
-    assert not any(state["OOMKilled"] for state in states.values())
-    assert not any(containers.restarts(container) for container in states)
 
 
 def test_a_container_that_hangs_is_ended_and_started_again(containers: PodmanContainers):
