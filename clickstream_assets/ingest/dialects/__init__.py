@@ -37,7 +37,7 @@ def translated(record: dict[str, Any], dialect: EventDialect, decode: Callable[[
     """
     match dialect:
         case EventDialect.SEGMENT:
-            return segment.items(record)
+            return segment.items(record, decode)
         case EventDialect.GA4:
             return ga4.items(record)
         case EventDialect.SHOPIFY:

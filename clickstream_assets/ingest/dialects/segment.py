@@ -4,9 +4,8 @@ The specification is https://segment.com/docs/connections/spec/ecommerce/v2/; Po
 the same names and properties. A request of several calls, `batch`, is a record of several.
 """
 
+from collections.abc import Callable
 from typing import Any
-
-import msgspec
 
 from clickstream_assets.catalogue import MONEY_TYPES
 from clickstream_assets.ingest.dialects.paths import (
@@ -24,6 +23,7 @@ from clickstream_assets.ingest.dialects.paths import (
     table,
     type_of,
 )
+from clickstream_assets.ingest.fields import Rejection
 
 # Those without an event's name, and what they are.
 _CALLS = {
@@ -94,13 +94,18 @@ def is_one(record: dict[str, Any]) -> bool:
     return _is_call(record) or _is_posthog(record)
 
 
-def items(record: dict[str, Any]) -> list[Item]:
-    """Translate a record."""
+def items(record: dict[str, Any], decode: Callable[[bytes], Any]) -> list[Item]:
+    """Translate a record.
+
+    Args:
+        record: the decoded record.
+        decode: reads JSON, which PostHog's properties may be as text.
+    """
     batch = record.get("batch")
     if type(batch) is not list:
-        return _call(record)
+        return _call(record, decode)
     shared: dict[str, Any] = {name: record[name] for name in ("context", "sentAt") if name in record}
-    found = [item for message in batch for item in _call({**shared, **mapping(message)})]
+    found = [item for message in batch for item in _call({**shared, **mapping(message)}, decode)]
     return found or [({}, "")]
 
 
@@ -121,9 +126,9 @@ def _is_posthog(record: Any) -> bool:
     )
 
 
-def _call(record: dict[str, Any]) -> list[Item]:
+def _call(record: dict[str, Any], decode: Callable[[bytes], Any]) -> list[Item]:
     if _is_posthog(record):
-        record = _as_call(record)
+        record = _as_call(record, decode)
     call = record.get("type")
     call = call.lower() if type(call) is str else "track"
     name = record.get("event") if call == "track" else call
@@ -176,14 +181,14 @@ _POSTHOG_READ = frozenset(
 )
 
 
-def _as_call(event: dict[str, Any]) -> dict[str, Any]:
+def _as_call(event: dict[str, Any], decode: Callable[[bytes], Any]) -> dict[str, Any]:
     """Return a PostHog event as the call that Segment would have."""
     properties = event.get("properties")
     if type(properties) is str:
         # As its exports to a warehouse have them.
         try:
-            properties = msgspec.json.decode(properties)
-        except msgspec.DecodeError:
+            properties = decode(properties.encode())
+        except Rejection:
             properties = None
     properties = mapping(properties)
 

@@ -425,6 +425,9 @@ def test_posthogs_events_are_segments_with_other_fields_around():
     assert (tied.event_type, tied.user_id, tied.anonymous_id) == ("identify", "u", "dev")
     page = one_of({**common, "event": "$pageview", "properties": '{"$device_id":"dev"}'})
     assert page.event_type == "page_view"
+    exported = '{"order_id":"o","product_id":"P","price":19.99,"total":1e9999999999999999999}'
+    bought = one_of({**common, "event": "Order Completed", "properties": exported})
+    assert (bought.event_type, bought.order_id, bought.price) == ("purchase", "o", money("19.99"))
     server = one_of({**common, "event": "Order Completed", "properties": {"order_id": "o", "products": [P1]}})
     assert (server.user_id, server.order_id, server.price) == ("dev", "o", money("12.5"))
 
