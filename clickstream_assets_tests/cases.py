@@ -1,4 +1,4 @@
-"""What real shops' senders write, and the right values in every table, counted by hand.
+"""Records that real shops' senders write, and the right values in every table, counted by hand.
 
 Each case has days, persons, orders and products of its own, so that one run shows them all: in the batch on both
 engines (`defs/test_cases.py`), and in the streams (`streaming/test_cases.py`).

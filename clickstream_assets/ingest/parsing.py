@@ -263,10 +263,9 @@ def _unpacked(name: str, value: Any) -> Any:
     """Return the list or object that a text is in JSON, as trackers send it whose fields are texts; else the value."""
     if name not in _BRACKETS or not isinstance(value, str) or not value.lstrip().startswith(_BRACKETS[name]):
         return value
-    text = value.encode()
     try:
-        return value if _is_too_deep(text) else _decode(text)
-    except msgspec.DecodeError:
+        return _decode_any(value.encode())
+    except Rejection:
         return value
 
 

@@ -1,4 +1,4 @@
-"""What shoppers of a simulated shop do besides viewing, filling carts and buying, and how the shop writes it down."""
+"""Habits of a simulated shop's people besides viewing, filling carts and buying, and of how the shop writes."""
 
 from dataclasses import dataclass, fields
 

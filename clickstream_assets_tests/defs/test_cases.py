@@ -1,4 +1,4 @@
-"""What real shops' senders write, through the whole pipeline: every table has the right values, on each engine."""
+"""Records that real shops' senders write, through the whole pipeline: every table is right, on each engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a simulated shop's people do besides, each by its share: none, all, and what was made of it."""
+"""Habits of a simulated shop's people, each by its share: none, all, and what was made of it."""
 
 from __future__ import annotations
 

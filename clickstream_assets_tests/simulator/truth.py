@@ -1,4 +1,4 @@
-"""What a simulated shop's visits come to, in plain loops over what its simulator knows: no code of the product's."""
+"""Sums of a simulated shop's visits, in plain loops over what its simulator knows: no code of the product's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What real shops' senders write, through the streams: counts per product, and live events that are the events."""
+"""Records that real shops' senders write, through the streams: counts per product, and live events."""
 
 from collections import defaultdict
 from collections.abc import Iterator

@@ -95,11 +95,9 @@ def items(record: dict[str, Any]) -> list[Item]:
     products: list[tuple[dict[str, Any], dict[str, Any]]] = []
     if event_type in PER_PRODUCT:
         products = [_product(item) for item in objects(record.get("items"))]
-        if products:
-            pass
-        elif type_of(name, _TYPES) == "purchase":
+        if not products and event_type == "purchase":
             shared |= _in_app(parameters)
-        elif event_type == "refund":
+        elif not products and event_type == "refund":
             amount = at(record, "ecommerce", "refund_value")
             shared["price"] = amount if is_given(amount) else parameters.get("value")
     elif event_type == "search":

@@ -7,7 +7,6 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from clickstream_assets.ingest.dialects.paths import (
-    PER_PRODUCT,
     Item,
     at,
     in_query,
@@ -86,15 +85,13 @@ def items(record: dict[str, Any]) -> list[Item]:
         shared["event_name"] = name
     shared["properties"] = _left(data) | mapping(record.get("customData"))
     products: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    if event_type not in PER_PRODUCT:
-        pass
-    elif event_type == "purchase":
+    if event_type == "purchase":
         products = [(_line(line), {}) for line in objects(at(data, "checkout", "lineItems"))]
     elif event_type == "impression":
         products = [(_variant(one), {}) for one in objects(at(data, "collection", "productVariants"))]
     elif event_type == "view":
         shared |= _variant(mapping(data.get("productVariant")))
-    else:
+    elif event_type in ("add_to_cart", "remove_from_cart"):
         line = mapping(data.get("cartLine"))
         shared |= _variant(mapping(line.get("merchandise")))
         if is_given(quantity := line.get("quantity")):

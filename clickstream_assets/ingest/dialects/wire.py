@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Magic byte 0, and the schema's id in four: https://docs.confluent.io/platform/current/schema-registry/fundamentals/
+# Magic byte 0, and the schema's id in four: Confluent's wire format.
 _HEADER_BYTES = 5
 _BLANKS = b" \t\r\n"
 

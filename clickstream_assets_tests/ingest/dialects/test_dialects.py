@@ -1,4 +1,4 @@
-"""What other trackers send becomes the events that it says, on the same terms as own records."""
+"""Records of other trackers become the events that they say, on the same terms as own records."""
 
 from __future__ import annotations
 
