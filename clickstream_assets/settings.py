@@ -42,6 +42,7 @@ class EventDialect(StrEnum):
     GA4 = "ga4"
     SHOPIFY = "shopify"
     SNOWPLOW = "snowplow"
+    DATAGEN = "datagen"
 
 
 class MailEncryption(StrEnum):
@@ -201,7 +202,8 @@ class Settings(BaseSettings):
     """
     event_dialect: EventDialect = EventDialect.AUTO
     """Dialect of all records: own, segment (RudderStack's and PostHog's events too), ga4 (the export to BigQuery),
-    shopify (the web pixel) or snowplow (enriched events, as JSON or TSV). auto: each record's own, told by its shape.
+    shopify (the web pixel), snowplow (enriched events, as JSON or TSV) or datagen (the shoe shop of Confluent's
+    connector). auto: each record's own, told by its shape.
     """
     identity_lookback_days: int = Field(30, ge=0)
     """Days before an anonymous id first came with a user id in which its events are that user's."""

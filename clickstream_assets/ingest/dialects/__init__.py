@@ -7,7 +7,7 @@ contract as own records do. A record's dialect is told by its shape, or set.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from clickstream_assets.ingest.dialects import ga4, segment, shopify, snowplow
+from clickstream_assets.ingest.dialects import datagen, ga4, segment, shopify, snowplow
 from clickstream_assets.ingest.dialects.paths import Item
 from clickstream_assets.settings import EventDialect
 
@@ -16,6 +16,7 @@ _BY_SHAPE: Mapping[EventDialect, Callable[[dict[str, Any]], bool]] = {
     EventDialect.GA4: ga4.is_one,
     EventDialect.SNOWPLOW: snowplow.is_one,
     EventDialect.SHOPIFY: shopify.is_one,
+    EventDialect.DATAGEN: datagen.is_one,
 }
 
 
@@ -44,5 +45,7 @@ def translated(record: dict[str, Any], dialect: EventDialect, decode: Callable[[
             return shopify.items(record)
         case EventDialect.SNOWPLOW:
             return snowplow.items(record, decode)
+        case EventDialect.DATAGEN:
+            return datagen.items(record)
         case _:
             raise ValueError(f"{dialect} is no dialect of others")
