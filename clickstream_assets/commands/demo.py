@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clickstream_assets.commands.simulate import AnywayOption, MapOption, SetOption
+from clickstream_assets.settings import load_settings
+
 if TYPE_CHECKING:
     from clickstream_assets.local.sights import Sight
 
@@ -21,8 +24,13 @@ def demo(
     ] = False,
     events: Annotated[
         Path | None,
-        typer.Option(help="A file to replay instead of simulated events: .jsonl or CSV, also .gz."),
+        typer.Option(
+            help="A file to replay instead of simulated events: any that `clickstream replay` reads."
+        ),
     ] = None,
+    mapped: MapOption = None,
+    fixed: SetOption = None,
+    anyway: AnywayOption = False,
     count: Annotated[int, typer.Option(min=1, help="How many events to simulate.")] = 20_000,
     faults: Annotated[
         float,
@@ -38,18 +46,25 @@ def demo(
     Stdout has one line, a JSON object of counts: with --once at the end, else
     before it stays up until Ctrl-C.
     """
-    from clickstream_assets.ingest.files import EventFile
+    from clickstream_assets.ingest.files import Columns, EventFile
+    from clickstream_assets.ingest.first_look import in_words, look_at_file, require_events
     from clickstream_assets.local.children import exit_on_sigterm
     from clickstream_assets.local.demo import Demo, demo_home, say
 
     started = time.monotonic()
+    file = first = None
     try:
         if events:
-            # Looked at first: nobody should wait for the servers to learn of a misspelt name.
-            EventFile(events)
+            # Looked at first: nobody should wait for the servers to learn of a misspelt name, or of a wrong file.
+            file = EventFile(events, Columns.of(mapped or (), fixed or ()))
+            look = look_at_file(load_settings(), file)
+            # Without a valid event there is nothing to wait for.
+            require_events(file, look, anyway=anyway and look.events > 0)
+            say(in_words(file, look), started)
+            first = look.first_day
         with exit_on_sigterm(), demo_home(once) as home, ExitStack() as stack:
-            run = Demo(home, once, stack, started, events)
-            sent, made = run.feed(events, count, faults, seed)
+            run = Demo(home, once, stack, started, file, first)
+            sent, made = run.feed(file, count, faults, seed)
             run.wait(sent, timeout)
             result = run.result(sent, made)
             line = json.dumps(result, default=str)

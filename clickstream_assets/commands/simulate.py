@@ -31,6 +31,23 @@ _NoFiles = Annotated[
     bool, typer.Option("--no-files", help="Do not append to the daily files in RAW_LOGS_PATH.")
 ]
 _Rate = Annotated[float | None, typer.Option(help="Records per second.")]
+MapOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="FIELD=COLUMN",
+        help="Which column of the file is a field; of JSON also a path, user.id.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="FIELD=VALUE", help="Give a field of all events this value: JSON, or else a text."
+    ),
+]
+AnywayOption = Annotated[
+    bool, typer.Option("--anyway", help="Send FILE even if nearly all of its first records will be rejected.")
+]
 
 
 def _shopping(help_: str) -> Any:
@@ -185,27 +202,46 @@ def simulate(
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(help="JSON lines, or a REES46 or UCI Online Retail CSV; also .gz.")],
+    file: Annotated[Path, typer.Argument(help="JSON, CSV, TSV or Parquet, also compressed or in a zip.")],
     rate: _Rate = None,
     limit: Annotated[int | None, typer.Option(help="The most records to send (default: all).")] = None,
+    mapped: MapOption = None,
+    fixed: SetOption = None,
+    anyway: AnywayOption = False,
     no_kafka: _NoKafka = False,
     no_files: _NoFiles = False,
 ) -> None:
-    """Send the events of FILE to Kafka and the daily files, in its order."""
+    """Send the events of FILE to Kafka and the daily files, in its order.
+
+    FILE is told by its content: JSON lines or an array (own fields, Segment,
+    GA4, Shopify, Snowplow), Snowplow TSV, CSV or Parquet of own fields, and
+    the data sets REES46, UCI Online Retail, RetailRocket, YOOCHOOSE, OTTO,
+    Taobao, Diginetica and Olist; as it is, or as gzip, bzip2, xz, zstd or zip.
+    Any other table: --map timestamp=when --map user_id=who --set
+    event_type=view.
+
+    The first thousand records are looked at before any is sent: how many of
+    them will be rejected is said, with field and rule, and where nearly all
+    would be nothing is sent.
+    """
     with _stoppable() as stop:
+        from clickstream_assets.ingest.files import Columns, EventFile
         from clickstream_assets.ingest.replay import run_replay
 
+        events = EventFile(file, Columns.of(mapped or (), fixed or ()))
         started = monotonic()
         with counting(f"Replaying {file.name}", limit) as progress:
             replayed = run_replay(
                 load_settings(),
-                file,
+                events,
                 rate=rate,
                 limit=limit,
                 kafka=not no_kafka,
                 files=not no_files,
+                anyway=anyway,
                 stop=stop,
                 progress=progress,
+                notice=lambda line: typer.echo(line, err=True),
             )
         for example in replayed.examples:
             typer.echo(f"Skipped a malformed row: {example}", err=True)

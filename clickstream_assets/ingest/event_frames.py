@@ -1,7 +1,7 @@
 """The events of a file as EVENTS rows and of their shoppers, for `clickstream evaluate`.
 
-Events of JSON lines, REES46 and UCI files are parsed and classified as those of the topic are. Ratings (MovieLens, or
-any table of user, product and time) become views.
+Events of any file that `clickstream replay` reads are parsed and classified as those of the topic are. Ratings
+(MovieLens, or any table of user, product and time) become views.
 """
 
 import csv
@@ -23,7 +23,7 @@ from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.ingest.classification import classify
 from clickstream_assets.ingest.fields import ValidationRules
-from clickstream_assets.ingest.files import EventFile, open_binary
+from clickstream_assets.ingest.files import EventFile, UnknownFormatError, opened
 from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.ingest.repetitions import find_repetitions
 
@@ -55,10 +55,13 @@ def load_events(engine: Engine, path: Path, rules: ValidationRules) -> LoadedEve
         InputError: the file is missing, damaged or of no known format.
         RatingsError: a file of ratings has a value that cannot be read.
     """
-    layout = _ratings_layout(path)
-    if layout is not None:
+    try:
+        file = EventFile(path)
+    except UnknownFormatError:
+        layout = _ratings_layout(path)
+        if layout is None:
+            raise
         return LoadedEvents(engine.from_arrow(_ratings(path, *layout)), {})
-    file = EventFile(path)
     parsed = engine.from_arrow(pa.Table.from_batches(parse_batches(_raw_batches(file), rules), schema=PARSED))
     no_events, no_duplicates = (
         engine.from_arrow(table.arrow.empty_table()) for table in (EVENTS, DUPLICATE_EVENTS)
@@ -110,7 +113,7 @@ def _ratings_layout(path: Path) -> tuple[str, list[str], bool] | None:
     if not path.is_file():
         return None
     try:
-        with open_binary(path) as file:
+        with opened(path) as file:
             first = TextIOWrapper(file, errors="replace").readline(10_000).strip("\ufeff\r\n")
     except (OSError, EOFError):
         # Damaged; the events' reader says so in its own words.

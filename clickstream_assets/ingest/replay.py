@@ -1,27 +1,21 @@
 """Sends records to Kafka and the daily files, at a pace: those of a file, as `clickstream replay` does, or any."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from itertools import islice, pairwise
+from datetime import date
+from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
 
-from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
 from clickstream_assets.errors import InputError
-from clickstream_assets.ingest.fields import Rejection, ValidationRules
-from clickstream_assets.ingest.files import EventFile, KeyedValue
-from clickstream_assets.ingest.parsing import parse_record
+from clickstream_assets.ingest.files import EventFile
+from clickstream_assets.ingest.first_look import in_words, look_at_file, require_events
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.daily_files import DailyFiles, event_day
 from clickstream_assets.stores.kafka.producer import KafkaSink
 from clickstream_assets.stores.start_date import require_not_before_start
 
-FIRST_EVENTS = 1000
-"""Events of a file that are looked at before it is sent."""
-_STRAY = timedelta(days=365)
 _LONGEST_NAP_SECONDS = 0.1
 _SECONDS_BETWEEN_FLUSHES = 1.0
 
@@ -30,6 +24,9 @@ Stop = Callable[[], bool]
 
 Progress = Callable[[int], None]
 """Called with the number of records sent so far, after each."""
+
+Notice = Callable[[str], None]
+"""Called with a line for people."""
 
 
 @dataclass(frozen=True)
@@ -47,67 +44,51 @@ class Replayed:
 
 def run_replay(
     settings: Settings,
-    path: str | Path,
+    file: EventFile | str | Path,
     *,
     rate: float | None = None,
     limit: int | None = None,
     kafka: bool = True,
     files: bool = True,
+    anyway: bool = False,
     stop: Stop = lambda: False,
     progress: Progress = lambda _: None,
+    notice: Notice = lambda _: None,
 ) -> Replayed:
-    """Send the events of a file, in its order.
+    """Send the events of a file, in its order, after a look at the first of them.
 
     Args:
         settings: Name the topic and the folder of the daily files.
-        path: JSON lines, or a REES46 or UCI Online Retail CSV; also gzipped.
+        file: The file, or its path.
         rate: Records per second; None is as fast as possible.
         limit: The most records to send; None is all.
         kafka: Whether to send to the topic.
         files: Whether to append to the daily files.
+        anyway: Whether to send a file of whose first events nearly all will be rejected.
         stop: Ends the run early; everything read until then is delivered.
         progress: Learns how far the run is.
+        notice: Is told what the file is taken for, and what becomes of its first records, before any is sent.
 
     Raises:
-        InputError: the file cannot be used, its first events are before EVENTS_START_DATE, or a record could not be
-            delivered or written. What was read before the last of these errors has been delivered.
+        InputError: the file cannot be used, its first events are before EVENTS_START_DATE, or nearly none of them is
+            valid; or a record could not be delivered or written. What was read before the last of these errors has
+            been delivered.
     """
     require_positive(rate=rate, limit=limit)
-    events = EventFile(path)
+    events = file if isinstance(file, EventFile) else EventFile(file)
     if files and events.path.resolve().parent == settings.raw_logs.resolve():
         raise InputError(
-            f"{path} is one of the daily files in RAW_LOGS_PATH={settings.raw_logs}, to which a replay "
+            f"{events.path} is one of the daily files in RAW_LOGS_PATH={settings.raw_logs}, to which a replay "
             "would append; leave the files out (--no-files)"
         )
-    if kafka and (day := first_day(settings, islice(events, FIRST_EVENTS))):
-        require_not_before_start(settings, day, str(path))
+    look = look_at_file(settings, events, limit)
+    require_events(events, look, anyway=anyway)
+    if kafka and look.first_day:
+        require_not_before_start(settings, look.first_day, str(events.path))
+    notice(in_words(events, look))
     records = ((key, value, event_day(value) if files else None) for key, value in islice(events, limit))
     sent = send_records(settings, records, rate=rate, kafka=kafka, files=files, stop=stop, progress=progress)
     return Replayed(sent, dict(events.skipped), events.format, tuple(events.examples))
-
-
-def first_day(settings: Settings, events: Iterable[KeyedValue]) -> date | None:
-    """Return the earliest day of what is a valid event, were no event too early; None where nothing is.
-
-    Up to one event in a hundred that lies more than a year before all others is of a wrong clock, and does not count.
-    Nor does what comes after a fault of the file, which whoever sends the events meets.
-    """
-    rules = ValidationRules.of(
-        settings.model_copy(update={"events_start_date": None, "max_event_age_days": None})
-    )
-    now = (datetime.now(UTC) - EPOCH) // MICROSECOND
-    days: list[date] = []
-    with suppress(InputError):
-        for _, value in events:
-            found: Any = parse_record(value, now, rules)
-            days.extend(
-                rules.clock.day_of(EPOCH + event.event_time * MICROSECOND)
-                for event in found
-                if not isinstance(event, Rejection)
-            )
-    days.sort()
-    after_gaps = [later for day, later in pairwise(days[: len(days) // 100 + 1]) if later - day > _STRAY]
-    return max([*days[:1], *after_gaps], default=None)
 
 
 def send_records(

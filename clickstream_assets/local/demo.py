@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from datetime import date
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from clickstream_assets.errors import LocalStackError
 from clickstream_assets.files import writing
 from clickstream_assets.holders import holder
 from clickstream_assets.ingest.files import EventFile
-from clickstream_assets.ingest.replay import first_day, run_replay
+from clickstream_assets.ingest.replay import run_replay
 from clickstream_assets.local.children import Child, running
 from clickstream_assets.local.keeper import Keeper
 from clickstream_assets.local.ports import LOOPBACK, Listener, PortsTakenError, free_port, is_others
@@ -110,7 +111,13 @@ class Demo:
     """A running pipeline: the servers, Dagster and the API, until the exit stack closes."""
 
     def __init__(
-        self, home: Path, once: bool, stack: ExitStack, started: float, events: Path | None = None
+        self,
+        home: Path,
+        once: bool,
+        stack: ExitStack,
+        started: float,
+        events: EventFile | None = None,
+        first: date | None = None,
     ) -> None:
 
         self._started = self._said = started
@@ -131,7 +138,8 @@ class Demo:
         if once:
             # The lake and the files of a temporary home are in it, whatever the user's own settings say.
             own |= {"LAKE_PATH": str(home / "lake"), "RAW_LOGS_PATH": str(home / "raw_logs")}
-        own |= self._start_date(events, own.get("LAKE_PATH"))
+        if events and first:
+            own |= self._start_date(events.path.name, first, own.get("LAKE_PATH"))
         self._rates = home / "exchange_rates.csv"
         if not (events or given.shop_currency or given.exchange_rates):
             own |= {"SHOP_CURRENCY": CURRENCY, "EXCHANGE_RATES": str(self._rates)}
@@ -172,17 +180,14 @@ class Demo:
         # All at once: each takes some seconds to end.
         stack.callback(self._ask_to_stop)
 
-    def _start_date(self, events: Path | None, lake: str | None) -> dict[str, str]:
+    def _start_date(self, name: str, first: date, lake: str | None) -> dict[str, str]:
         """Return the EVENTS_START_DATE that a file of old events needs; the first ingest keeps it with the lake."""
         settings = load_settings()
-        if not events or settings.events_start_date:
-            return {}
-        first = first_day(settings, EventFile(events))
-        if first is None or first >= start_date(
+        if settings.events_start_date or first >= start_date(
             settings.model_copy(update={"lake_path": lake or settings.lake_path})
         ):
             return {}
-        self._say(f"{events.name} begins on {first}: EVENTS_START_DATE={first}")
+        self._say(f"{name} begins on {first}: EVENTS_START_DATE={first}")
         return {"EVENTS_START_DATE": first.isoformat()}
 
     def _run(self, name: str, command: list[str], log: str) -> Child:
@@ -200,15 +205,16 @@ class Demo:
         say(line, self._started)
 
     def feed(
-        self, file: Path | None, count: int, faults: float, seed: int
+        self, file: EventFile | None, count: int, faults: float, seed: int
     ) -> tuple[int, dict[str, Any] | None]:
         """Send events; return how many records were sent, and of simulated ones what they are."""
 
         if file:
-            replayed = run_replay(self.settings, file)
+            # Who starts a demo has seen what its first records are.
+            replayed = run_replay(self.settings, file, anyway=True)
             skipped = sum(replayed.skipped.values())
             self._say(
-                f"sent {replayed.sent:,} records of {file.name}, left out {skipped:,} {replayed.skipped or ''}"
+                f"sent {replayed.sent:,} records of {file.path.name}, left out {skipped:,} {replayed.skipped or ''}"
             )
             return replayed.sent, None
         options = SimulationOptions(

@@ -81,7 +81,7 @@ class DailyFiles:
 
 
 class _Timed(msgspec.Struct):
-    timestamp: str | None = None
+    timestamp: str | int | None = None
 
 
 _decode_timed = msgspec.json.Decoder(_Timed).decode
@@ -90,10 +90,20 @@ _decode_timed = msgspec.json.Decoder(_Timed).decode
 def event_day(value: bytes) -> date | None:
     """Return the UTC date of an event's timestamp; None if it has none that can be read."""
     try:
-        timestamp = datetime.fromisoformat(_decode_timed(value).timestamp or "")
+        given = str(_decode_timed(value).timestamp or "")
+        if given.isdecimal() and given.isascii():
+            return _day_of_number(int(given))
+        timestamp = datetime.fromisoformat(given)
         return (timestamp.astimezone(UTC) if timestamp.tzinfo else timestamp).date()
     except (msgspec.MsgspecError, ValueError, OverflowError):
         return None
+
+
+def _day_of_number(since_epoch: int) -> date:
+    """Return the date of a time in seconds, milliseconds, microseconds or nanoseconds: what is before the year 5138."""
+    while since_epoch >= 10**11:
+        since_epoch //= 1000
+    return datetime.fromtimestamp(since_epoch, UTC).date()
 
 
 def _unwritable(folder: Path, error: OSError) -> InputError:

@@ -122,7 +122,9 @@ def test_a_replay_keeps_lines_as_they_are_and_files_them_by_utc_date(own_topic, 
 
 def test_a_limit_ends_a_replay(offline_settings, tmp_path):
     source = tmp_path / "events.jsonl"
-    source.write_bytes(b'{"user_id": "u1", "timestamp": "2026-01-01T00:00:00Z"}\n' * 10)
+    source.write_bytes(
+        b'{"event_type": "search", "user_id": "u1", "timestamp": "2026-01-01T00:00:00Z"}\n' * 10
+    )
     assert run_replay(offline_settings, source, limit=4, kafka=False).sent == 4
     assert [len(lines) for lines in daily_lines(offline_settings).values()] == [4]
 

@@ -12,7 +12,8 @@ import pytest
 from clickstream_assets.catalogue import RAW_EVENTS
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.errors import InputError
-from clickstream_assets.ingest.replay import first_day, run_replay
+from clickstream_assets.ingest.first_look import look_at
+from clickstream_assets.ingest.replay import run_replay
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.simulator.run import SimulationOptions, run_simulation
 from clickstream_assets.stores import start_date as module
@@ -121,9 +122,8 @@ def test_one_wrong_clock_in_a_hundred_does_not_make_a_file_an_old_one(
 ):
     event = '{{"user_id": "u1", "product_id": "p1", "event_type": "view", "timestamp": "{}T00:00:00Z"}}'
     days = ["1999-12-31"] * stray + ["2025-03-01", *["2025-03-02"] * 249]
-    assert first_day(offline, [(None, event.format(day).encode()) for day in days]) == date.fromisoformat(
-        first
-    )
+    look = look_at(offline, [(None, event.format(day).encode()) for day in days])
+    assert look.first_day == date.fromisoformat(first)
 
 
 def test_a_simulated_span_of_older_days_is_refused(offline: Settings):

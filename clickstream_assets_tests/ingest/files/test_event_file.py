@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clickstream_assets.errors import InputError
-from clickstream_assets.ingest.files import JSON_LINES, REES46, UCI_ONLINE_RETAIL, EventFile
+from clickstream_assets.ingest.files import EventFile
 from clickstream_assets.simulator.stream import Faults, RecordStream
 from clickstream_assets.simulator.traffic import Traffic
 from clickstream_assets_tests.conftest import DATA
@@ -50,7 +50,7 @@ def events_of(path):
 @pytest.mark.parametrize("name", ["events.jsonl", "events.jsonl.gz", "events", "events.csv", "events.txt.gz"])
 def test_json_lines_pass_through_unchanged_whatever_the_name(write, name):
     events = EventFile(write(name, FLAT_EVENT + b"\n" + SEARCH_EVENT + b"\n"))
-    assert events.format == JSON_LINES
+    assert events.format == "JSON lines"
     assert list(events) == [(b"user_7", FLAT_EVENT), (b"user_3", SEARCH_EVENT)]
     assert not events.skipped
 
@@ -101,7 +101,7 @@ def test_rees46_rows_become_events(write):
         "not a time,purchase,100,,,,n/a,,s\n"
     )
     events = EventFile(write("sample.csv", REES46_HEADER + rows))
-    assert events.format == REES46
+    assert events.format == "REES46"
     (first_key, first), (_, second), (third_key, third) = events
     assert first_key == b"513903572"
     assert json.loads(first) == {
@@ -125,7 +125,7 @@ def test_rees46_rows_become_events(write):
         "properties": {"category_id": "205"},
     }
     # What is wrong in a row is for the pipeline to find, so it goes on as it is.
-    assert third_key is None
+    assert third_key == b"s"
     assert json.loads(third)["timestamp"] == "not a time"
     assert json.loads(third)["price"] == "n/a"
     assert json.loads(third)["user_id"] == ""
@@ -150,7 +150,7 @@ def test_columns_may_come_in_another_order_and_with_others(write):
     ]
 
 
-def test_uci_rows_become_purchases_and_others_are_counted_by_the_first_reason(write):
+def test_uci_rows_become_purchases_and_refunds_and_others_are_counted_by_the_first_reason(write):
     rows = (
         '536365,85123A,"HEART, WHITE ""LARGE""",6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n'
         "536366,22633,HAND WARMER,1,2010-12-01 08:28:00,1.85,,United Kingdom\n"
@@ -161,7 +161,7 @@ def test_uci_rows_become_purchases_and_others_are_counted_by_the_first_reason(wr
         "536416,22139,,2,2010-12-01 11:52:00,1.0,12345.0,\n"
     )
     events = EventFile(write("retail.csv.gz", UCI_HEADER + rows))
-    assert events.format == UCI_ONLINE_RETAIL
+    assert events.format == "UCI Online Retail"
     assert [(key, json.loads(value)) for key, value in events] == [
         (
             b"17850",
@@ -178,6 +178,20 @@ def test_uci_rows_become_purchases_and_others_are_counted_by_the_first_reason(wr
             },
         ),
         (
+            b"14527",
+            {
+                "event_type": "refund",
+                "user_id": "14527",
+                "timestamp": "2010-12-01T09:41:00",
+                "product_id": "D",
+                "price": 27.5,
+                "currency": "GBP",
+                "quantity": 1,
+                "order_id": "C536379",
+                "properties": {"description": "Discount", "country": "United Kingdom"},
+            },
+        ),
+        (
             b"12345",
             {
                 "event_type": "purchase",
@@ -191,7 +205,7 @@ def test_uci_rows_become_purchases_and_others_are_counted_by_the_first_reason(wr
             },
         ),
     ]
-    assert events.skipped == {"no_customer": 2, "cancelled_or_returned": 2, "no_price": 1}
+    assert events.skipped == {"no_customer": 2, "no_quantity": 1, "no_price": 1}
 
 
 @pytest.mark.parametrize(
@@ -200,15 +214,21 @@ def test_uci_rows_become_purchases_and_others_are_counted_by_the_first_reason(wr
         ("12/1/2010 8:26", "2010-12-01T08:26:00"),
         ("9/30/2011 17:05:09", "2011-09-30T17:05:09"),
         ("2010-12-01 08:26", "2010-12-01T08:26"),
+        ("12/1/10 8:26", "2010-12-01T08:26:00"),
+        ("13/12/2010 08:26", "2010-12-13T08:26:00"),
+        ("13-12-2010 08:26", "2010-12-13T08:26:00"),
+        ("13.12.2010 08:26", "2010-12-13T08:26:00"),
+        ("12/1/2010 12:26:00 PM", "2010-12-01T12:26:00"),
+        ("2010/12/01 8:26", "2010-12-01T08:26:00"),
     ],
 )
-def test_uci_times_are_read_in_both_forms_of_the_data_set(write, written, sent):
+def test_uci_times_are_read_in_the_forms_of_the_data_set_and_its_copies(write, written, sent):
     row = f"536365,85123A,HEART,6,{written},2.55,17850,United Kingdom\n"
     (event,) = events_of(write("retail.csv", UCI_HEADER + row))
     assert event["timestamp"] == sent
 
 
-@pytest.mark.parametrize("written", ["13/1/2010 8:26", "2/30/2011 8:26", "1.12.2010 8:26", "soon", ""])
+@pytest.mark.parametrize("written", ["2/30/2011 8:26", "30/13/2010 8:26", "2010/13/01 8:26", "soon", ""])
 def test_uci_rows_of_a_time_in_no_known_form_are_malformed(write, written):
     events = EventFile(
         write("retail.csv", f"{UCI_HEADER}536365,85123A,HEART,6,{written},2.55,17850,United Kingdom\n")
@@ -289,7 +309,7 @@ DAMAGED[len(DAMAGED) // 2 : len(DAMAGED) // 2 + 20] = b"\xff" * 20
         (
             "e.csv",
             "when,who,what\n1,2,3\n",
-            "'when,who,what'.*JSON lines.*event_time,event_type.*InvoiceNo,StockCode",
+            "'when,who,what'.*JSON lines.*REES46.*UCI Online Retail.*--map timestamp=when",
         ),
         ("e.jsonl", gzip.compress(FLAT_EVENT)[:12], "truncated or damaged gzip"),
         ("e.jsonl", bytes(DAMAGED), "is damaged"),
@@ -309,7 +329,7 @@ def test_the_rees46_file_gives_the_counts_of_its_description():
     events = EventFile(DATA / "rees46_multicategory_20191001_train.csv.gz")
     values = [value for _, value in events]
     decoded = [json.loads(value, parse_float=Decimal) for value in values]
-    assert (events.format, dict(events.skipped), len(values)) == (REES46, {}, 14_074)
+    assert (events.format, dict(events.skipped), len(values)) == ("REES46", {}, 14_074)
     assert len(set(values)) == 14_073
     assert Counter(event["event_type"] for event in decoded) == {"view": 13_775, "purchase": 175, "cart": 124}
     assert len({event["user_id"] for event in decoded}) == 3_633
@@ -331,12 +351,13 @@ def test_the_rees46_file_gives_the_counts_of_its_description():
 def test_the_uci_file_gives_the_counts_of_its_description():
     path = DATA / "uci_online_retail_20101201-20110930.csv.gz"
     events = EventFile(path)
-    decoded = [json.loads(value, parse_float=Decimal) for _, value in events]
-    assert events.format == UCI_ONLINE_RETAIL
-    assert len(decoded) == 266_495
-    assert events.skipped["no_customer"] == 98_056
-    assert len(decoded) + events.skipped.total() == 370_931
-    assert set(events.skipped) == {"no_customer", "cancelled_or_returned", "no_price"}
+    everything = [json.loads(value, parse_float=Decimal) for _, value in events]
+    decoded = [event for event in everything if event["event_type"] == "purchase"]
+    refunds = [event for event in everything if event["event_type"] == "refund"]
+    assert events.format == "UCI Online Retail"
+    assert (len(decoded), len(refunds)) == (266_495, 6_357)
+    assert len(everything) + events.skipped.total() == 370_931
+    assert events.skipped == {"no_customer": 98_056, "no_price": 23}
     assert len({event["user_id"] for event in decoded}) == 3_616
     assert len({event["product_id"] for event in decoded}) == 3_508
     assert len({(event["user_id"], event["product_id"]) for event in decoded}) == 188_843
@@ -344,12 +365,12 @@ def test_the_uci_file_gives_the_counts_of_its_description():
     assert round(revenue, 2) == Decimal("6192078.94")
     assert not any("." in event["user_id"] for event in decoded)
     with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
-        sold = [
-            row
-            for row in csv.DictReader(text)
-            if row["CustomerID"] and int(row["Quantity"]) > 0 and float(row["UnitPrice"]) > 0
+        of_customers = [
+            row for row in csv.DictReader(text) if row["CustomerID"] and float(row["UnitPrice"]) > 0
         ]
-    for event, row in zip(decoded, sold, strict=True):
+    for event, row in zip(everything, of_customers, strict=True):
         assert event["order_id"] == row["InvoiceNo"]
+        assert event["quantity"] == abs(int(row["Quantity"]))
+        assert event["event_type"] == ("refund" if row["InvoiceNo"].startswith("C") else "purchase")
         assert event["properties"].get("description", "") == row["Description"]
         assert event["timestamp"].replace("T", " ") == row["InvoiceDate"]

@@ -1,0 +1,125 @@
+"""JSON values one after another: a line each, in an array, or over several lines, read as a stream."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from typing import IO
+
+from clickstream_assets.errors import InputError
+
+_CHUNK = 1 << 18
+# Many times MAX_EVENT_BYTES; beyond it a bracket is missing, and all of the file would be read in search of it.
+_LONGEST_VALUE = 1 << 26
+_BETWEEN = re.compile(r"[\s,]*")
+# Numbers stay text: they are not looked at, and Python refuses to read some.
+_decoder = json.JSONDecoder(parse_int=str, parse_float=str)
+
+
+def values_of(file: IO[bytes], what: object) -> Iterator[bytes]:
+    """Yield the values of an array, or of a file that has them one after another; each in one line.
+
+    Args:
+        file: UTF-8, from its beginning.
+        what: the file's name, for errors.
+
+    Raises:
+        InputError: what follows is no JSON.
+        EOFError: the last value or the array has no end.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    text = _Text(file)
+    text.fill(1)
+    at = _skip(text, text.start_of_content())
+    is_array = text.buffer.startswith("[", at)
+    at += is_array
+    number = 0
+    while True:
+        at = _skip(text, at)
+        if at == len(text.buffer):
+            if is_array:
+                raise EOFError
+            return
+        if is_array and text.buffer[at] == "]":
+            if _skip(text, at + 1) < len(text.buffer):
+                raise InputError(
+                    f"{what}: something follows the end of its JSON array, after {number} values"
+                )
+            return
+        value, at = _next(text, at, f"{what}: value {number + 1}")
+        number += 1
+        yield value
+
+
+class _Text:
+    """Text of a file, of which what was read is let go."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+        self.buffer = ""
+        self.is_whole = False
+
+    def start_of_content(self) -> int:
+        return 1 if self.buffer.startswith("\ufeff") else 0
+
+    def fill(self, size: int) -> None:
+        """Read some more, at least so many characters if there are."""
+        parts = [self.buffer]
+        while size > 0 and not self.is_whole:
+            data = self._file.read(_CHUNK)
+            self.is_whole = not data
+            parts.append(self._decode(data, final=self.is_whole))
+            size -= len(parts[-1])
+        self.buffer = "".join(parts)
+
+    def drop(self, size: int) -> None:
+        self.buffer = self.buffer[size:]
+
+
+def _skip(text: _Text, at: int) -> int:
+    """Return where the next value begins; the text's length at its end."""
+    while True:
+        found = _BETWEEN.match(text.buffer, at)
+        at = found.end() if found else at
+        if at < len(text.buffer) or text.is_whole:
+            return at
+        text.drop(at)
+        at = 0
+        text.fill(1)
+
+
+def _next(text: _Text, at: int, what: str) -> tuple[bytes, int]:
+    """Return the value that begins at a place, and where it ends."""
+    while True:
+        problem = None
+        try:
+            _, end = _decoder.raw_decode(text.buffer, at)
+            # A number that the buffer's end cuts is a number too.
+            if end < len(text.buffer) or text.is_whole:
+                return _one_line(text.buffer[at:end]), end
+        except json.JSONDecodeError as error:
+            problem = error.msg
+        except RecursionError:
+            problem = "too many brackets in each other"
+        size = len(text.buffer) - at
+        if problem and (size > _LONGEST_VALUE or problem.startswith("too many")):
+            raise InputError(f"{what} is no JSON ({problem}), and where the next begins cannot be told")
+        if text.is_whole:
+            if not text.buffer.rstrip().endswith(("}", "]")):
+                raise EOFError
+            raise InputError(f"{what} is no JSON ({problem}), and where the next begins cannot be told")
+        text.drop(at)
+        at = 0
+        # Twice as much each time: what is long is looked at from its start a few times only.
+        text.fill(size)
+
+
+_LINE_ENDS = re.compile(r"\s*[\r\n]\s*")
+
+
+def _one_line(text: str) -> bytes:
+    # In JSON, line ends are between values only.
+    return _LINE_ENDS.sub(" ", text).encode()

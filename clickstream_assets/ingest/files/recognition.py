@@ -1,0 +1,224 @@
+"""What a file is, by its first bytes and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from io import BytesIO
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from clickstream_assets.errors import InputError
+from clickstream_assets.ingest.dialects import dialect_of
+from clickstream_assets.ingest.dialects.snowplow import is_tsv
+from clickstream_assets.ingest.files.columns import Columns, are_own, fields_of, has_path, names_in, own_names
+from clickstream_assets.ingest.files.json_values import values_of
+from clickstream_assets.ingest.files.kinds import KINDS
+from clickstream_assets.ingest.files.kinds.otto import is_session
+from clickstream_assets.ingest.files.readers import (
+    JsonReader,
+    KindReader,
+    Reader,
+    RecordReader,
+    Records,
+    SessionReader,
+    as_it_is,
+    json_values,
+    lines,
+    tsv_as_it_is,
+    with_columns,
+)
+from clickstream_assets.ingest.files.skipped import Skipped
+from clickstream_assets.ingest.files.sources import Source, is_tar
+from clickstream_assets.ingest.files.tables import PARQUET, Table, csv_tables, parquet_table, without_header
+from clickstream_assets.settings import EventDialect
+
+JSON_LINES = "JSON lines"
+JSON_ARRAY = "JSON array"
+JSON_OBJECTS = "JSON objects over several lines"
+OTTO = "OTTO sessions"
+SNOWPLOW_TSV = "Snowplow TSV"
+OWN_COLUMNS = "own fields"
+MAPPED_COLUMNS = "columns by --map"
+
+_FIRST_LINES = 100
+_FIRST_VALUES = 10
+_LINE_NAMES = frozenset({".jsonl", ".ndjson"})
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class UnknownFormatError(InputError):
+    """A file is of no known format; the message says how it begins and what is known."""
+
+
+def recognise(source: Source, columns: Columns) -> Reader:
+    """Return what reads a file.
+
+    Raises:
+        InputError: it is missing, empty, damaged from its beginning, or of no known format; or it lacks a column that
+            somebody names.
+    """
+    head = source.head()
+    if not head.strip():
+        raise InputError(f"{source} is empty: it has no line of an event or a header")
+    if head.startswith(_UTF_16):
+        raise InputError(
+            f"{source} is UTF-16, not UTF-8; convert it, for example with `iconv -f utf-16 -t utf-8`"
+        )
+    if is_tar(head):
+        raise InputError(f"{source} is a tar archive; unpack it, and name the file of events")
+    if head.startswith(PARQUET):
+        reader = _of_table(parquet_table(source), columns)
+        if reader is None:
+            raise _unknown(source, ", ".join(parquet_table(source).names), is_table=True)
+        return reader
+    # Reading says where it is not UTF-8, with the number of events before.
+    head = head.decode(errors="replace").encode()
+    return _of_json(source, head, columns) or _of_text(source, head, columns)
+
+
+def _of_text(source: Source, head: bytes, columns: Columns) -> Reader:
+    # Tabs at its ends are columns too.
+    first = next(line for line in head.splitlines() if line.strip())
+    tables = list(csv_tables(source, head))
+    if columns:
+        return _mapped_csv(source, tables, columns)
+    for table in tables:
+        if reader := _of_table(table, columns):
+            return reader
+    for table in tables:
+        if reader := _without_names(table):
+            return reader
+    if is_tsv(first):
+        return JsonReader(SNOWPLOW_TSV, source, lines, tsv_as_it_is)
+    if _LINE_NAMES & set(source.path.suffixes):
+        raise InputError(
+            f"{source} is no JSON lines, whatever its name says: none of its first {_FIRST_LINES} lines is a "
+            f"JSON object, and the first is {_shorten(first.decode(errors='backslashreplace'))!r}"
+        )
+    raise _unknown(source, first.decode(errors="backslashreplace"), is_table=bool(tables))
+
+
+def _of_json(source: Source, head: bytes, columns: Columns) -> Reader | None:
+    start = head.lstrip()[:1]
+    found: tuple[str, Records, list[bytes]] | None = None
+    if start == b"[":
+        values = list(_first_values(source, head))
+        if any(_object(value) is not None for value in values):
+            found = (JSON_ARRAY, json_values(source), values)
+    elif start == b"{" or _LINE_NAMES & set(source.path.suffixes):
+        first_lines = head.split(b"\n", _FIRST_LINES)[:_FIRST_LINES]
+        if any(_object(line) is not None for line in first_lines):
+            found = (JSON_LINES, lines, first_lines)
+        elif values := [value for value in _first_values(source, head) if _object(value) is not None]:
+            found = (JSON_OBJECTS, json_values(source), values)
+    if found is None:
+        return None
+    name, records, values = found
+    objects = [one for one in map(_object, values) if one is not None]
+    if columns:
+        _require_paths(source, values, columns)
+        return JsonReader(f"{name}, {MAPPED_COLUMNS}", source, records, with_columns(columns))
+    if is_session(objects[0]):
+        return SessionReader(OTTO, source, records)
+    return JsonReader(name, source, records, as_it_is)
+
+
+def _first_values(source: Source, head: bytes) -> Iterator[bytes]:
+    try:
+        yield from islice(values_of(BytesIO(head), source), _FIRST_VALUES)
+    except (InputError, EOFError, UnicodeDecodeError):
+        # The head ends within a value. Reading says what else is wrong, with the number of events before.
+        return
+
+
+def _object(value: bytes) -> dict[str, Any] | None:
+    try:
+        return msgspec.json.decode(value, type=dict)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _require_paths(source: Source, values: list[bytes], columns: Columns) -> None:
+    for name, column in columns.mapped.items():
+        if not any(has_path(value, column) for value in values):
+            there = dict.fromkeys(name for value in values for name in names_in(value))
+            raise InputError(
+                f"--map {name}={column}: no object at the beginning of {source} has {column!r}; they have "
+                f"{', '.join(there)}"
+            )
+
+
+def _of_table(table: Table, columns: Columns) -> Reader | None:
+    """Return what reads a table, by the names of its columns."""
+    suffix = "CSV" if table.separator else "Parquet"
+    if columns:
+        columns.require(table.names, table.source)
+        fields = fields_of(table.names, columns)
+        return RecordReader(f"{suffix}, {MAPPED_COLUMNS}", table, fields, columns.fixed)
+    for kind in KINDS:
+        if (places := kind.places(table)) is not None:
+            return KindReader(table, kind, places)
+    names = own_names(table.names)
+    if are_own(names):
+        return RecordReader(f"{suffix} of {OWN_COLUMNS}", table, fields_of(table.names, columns))
+    as_sent = {place: name for place, name in enumerate(table.names) if name}
+    dialects = {dialect_of(record) for record in _first_records(table, as_sent)} - {EventDialect.OWN}
+    if len(dialects) == 1:
+        return RecordReader(f"{suffix} of {dialects.pop()} events", table, as_sent, has_json=True)
+    return None
+
+
+def _first_records(table: Table, names: Mapping[int, str]) -> Iterator[dict[str, Any]]:
+    if table.separator is None:
+        yield from islice(table.records(names, Skipped()), _FIRST_LINES)
+        return
+    for row in table.first:
+        yield {name: row[place] for place, name in names.items() if place < len(row) and row[place]}
+
+
+def _without_names(table: Table) -> Reader | None:
+    """Return what reads a table whose first row is no header, or one of other names."""
+    bare = without_header(table)
+    for kind in KINDS:
+        places = kind.places_without_names(bare.first)
+        if places is None:
+            places = kind.places_without_names(table.first)
+        if places is not None:
+            return KindReader(bare if kind.fits(table.names) else table, kind, places)
+    return None
+
+
+def _mapped_csv(source: Source, tables: list[Table], columns: Columns) -> Reader:
+    wanted = set(columns.mapped.values())
+    if not tables:
+        raise InputError(
+            f"{source} is neither JSON nor a table with more than one column, so --map and --set do not apply"
+        )
+    found = next((table for table in tables if wanted <= set(table.names)), None)
+    if found is None:
+        # The right separator is the one that makes the most columns.
+        found = max(tables, key=lambda table: len(table.names))
+        if all(name.isdecimal() for name in wanted):
+            found = without_header(found)
+    reader = _of_table(found, columns)
+    assert reader
+    return reader
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 200 else text[:200] + "…"
+
+
+def _unknown(source: Source, first: str, *, is_table: bool) -> UnknownFormatError:
+    kinds = ", ".join(dict.fromkeys(kind.name for kind in KINDS))
+    advice = (
+        "; for any other table say which columns are which fields, such as --map timestamp=when --map user_id=who"
+        if is_table
+        else ""
+    )
+    return UnknownFormatError(
+        f"{source} is of no known format: it begins with {_shorten(first)!r}. Known are JSON lines and arrays, CSV and "
+        f"Parquet of own fields (event_type, timestamp, user_id, …), Snowplow TSV, {OTTO}, {kinds}{advice}"
+    )
