@@ -54,17 +54,21 @@ _TYPES = {
     "completed order": "purchase",
     "viewed product category": "impression",
 }
-_SIGNS = frozenset({"messageId", "anonymousId", "userId", "originalTimestamp"})
+# In a warehouse, and in some libraries, all names are with underscores.
+_SIGNS = frozenset(
+    {"messageId", "anonymousId", "userId", "originalTimestamp", "message_id", "original_timestamp"}
+)
 
 _RECORD = table(
-    event_id="messageId",
-    timestamp="timestamp originalTimestamp sentAt receivedAt",
-    user_id="userId",
-    anonymous_id="anonymousId",
+    event_id="messageId message_id",
+    timestamp="timestamp originalTimestamp original_timestamp sentAt sent_at receivedAt received_at",
+    user_id="userId user_id",
+    anonymous_id="anonymousId anonymous_id",
     session_id="context.sessionId",
     campaign="context.campaign.name",
-    user_agent="context.userAgent",
+    user_agent="context.userAgent context.user_agent",
 )
+_PREVIOUS = table(anonymous_id="previousId previous_id")
 _ORDER = table(order_id="order_id orderId", currency="currency")
 _SEARCH = table(query="query")
 _PRODUCT_FIELDS = {
@@ -83,7 +87,7 @@ _READ_OF_PRODUCT = names(_PRODUCT)
 _READ_OF_CALL = names(_ORDER) | {"products"}
 _READ_OF_LINE = _READ_OF_CALL | _READ_OF_PRODUCT
 # Besides what is read: who the visitor is in person, and where.
-_READ_OF_CONTEXT = frozenset({"sessionId", "userAgent", "consent", "ip", "traits"})
+_READ_OF_CONTEXT = frozenset({"sessionId", "userAgent", "user_agent", "consent", "ip", "traits"})
 
 
 def is_one(record: dict[str, Any]) -> bool:
@@ -153,8 +157,8 @@ def _call(record: dict[str, Any], decode: Callable[[bytes], Any]) -> list[Item]:
         left.pop("query", None)
     elif event_type == "custom":
         shared["event_name"] = name
-    elif call == "alias" and is_given(record.get("previousId")):
-        shared["anonymous_id"] = record["previousId"]
+    elif call == "alias" and (previous := picked(record, _PREVIOUS)):
+        shared |= previous
     elif is_given(page := record.get("name")):
         left.setdefault("name", page)
     if around := rest(context, _READ_OF_CONTEXT):

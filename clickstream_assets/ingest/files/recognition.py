@@ -17,6 +17,7 @@ from clickstream_assets.ingest.files.json_values import values_of
 from clickstream_assets.ingest.files.kinds import KINDS
 from clickstream_assets.ingest.files.kinds.otto import is_session
 from clickstream_assets.ingest.files.readers import (
+    FixedReader,
     JsonReader,
     KindReader,
     Reader,
@@ -30,7 +31,7 @@ from clickstream_assets.ingest.files.readers import (
     with_columns,
 )
 from clickstream_assets.ingest.files.skipped import Skipped
-from clickstream_assets.ingest.files.sources import Source, is_tar
+from clickstream_assets.ingest.files.sources import Source, archive_of
 from clickstream_assets.ingest.files.tables import PARQUET, Table, csv_tables, parquet_table, without_header
 from clickstream_assets.settings import EventDialect
 
@@ -45,6 +46,7 @@ MAPPED_COLUMNS = "columns by --map"
 _FIRST_LINES = 100
 _FIRST_VALUES = 10
 _LINE_NAMES = frozenset({".jsonl", ".ndjson"})
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -59,6 +61,16 @@ def recognise(source: Source, columns: Columns) -> Reader:
         InputError: it is missing, empty, damaged from its beginning, or of no known format; or it lacks a column that
             somebody names.
     """
+    if columns and not columns.mapped:
+        # What is known needs no columns' names.
+        try:
+            return FixedReader(_recognise(source, Columns()), columns)
+        except UnknownFormatError:
+            pass
+    return _recognise(source, columns)
+
+
+def _recognise(source: Source, columns: Columns) -> Reader:
     head = source.head()
     if not head.strip():
         raise InputError(f"{source} is empty: it has no line of an event or a header")
@@ -66,8 +78,12 @@ def recognise(source: Source, columns: Columns) -> Reader:
         raise InputError(
             f"{source} is UTF-16, not UTF-8; convert it, for example with `iconv -f utf-16 -t utf-8`"
         )
-    if is_tar(head):
-        raise InputError(f"{source} is a tar archive; unpack it, and name the file of events")
+    if head.startswith(_LFS_POINTER):
+        raise InputError(
+            f"{source} is a pointer of Git LFS in place of the file; fetch it with `git lfs pull`"
+        )
+    if archive := archive_of(head):
+        raise InputError(f"{source} is a {archive} archive; unpack it, and name the file of events")
     if head.startswith(PARQUET):
         reader = _of_table(parquet_table(source), columns)
         if reader is None:

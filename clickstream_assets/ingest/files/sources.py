@@ -26,6 +26,9 @@ _MOST_LAYERS = 3
 _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
 _TAR_MARK = slice(257, 262)
+_OTHER_ARCHIVES = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "RAR"}
+# Of a workbook, which is a zip too.
+_WORKBOOK_PART = "[Content_Types].xml"
 _PARTS_OF_MACOS = "__MACOSX/"
 
 DAMAGE = (zlib.error, lzma.LZMAError, zipfile.BadZipFile, zstandard.ZstdError)
@@ -154,13 +157,17 @@ class Source:
         """Return the files in it, if it is a zip; else None.
 
         Raises:
-            InputError: it is a damaged zip, or a tar archive.
+            InputError: it is a damaged zip, or a workbook.
         """
         try:
             with self.path.open("rb") as file:
                 start = file.read(512)
             if start.startswith((_ZIP, _EMPTY_ZIP)):
                 with zipfile.ZipFile(self.path) as packed:
+                    if _WORKBOOK_PART in packed.namelist():
+                        raise InputError(
+                            f"{self.path} is a workbook of Excel's; save the sheet as CSV, in UTF-8"
+                        )
                     return [
                         Source(self.path, one.filename)
                         for one in packed.infolist()
@@ -184,6 +191,8 @@ class Source:
         ]
 
 
-def is_tar(head: bytes) -> bool:
-    """Return whether bytes begin a tar archive."""
-    return head[_TAR_MARK] == b"ustar"
+def archive_of(head: bytes) -> str | None:
+    """Return the name of the archive that bytes begin, of those that are not read; None if they begin none."""
+    if head[_TAR_MARK] == b"ustar":
+        return "tar"
+    return next((name for magic, name in _OTHER_ARCHIVES.items() if head.startswith(magic)), None)

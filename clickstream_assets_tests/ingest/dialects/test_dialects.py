@@ -390,6 +390,21 @@ def test_a_request_of_several_calls_is_a_record_of_several_items():
     assert (nothing.field, nothing.rule) == ("event_type", "missing")
 
 
+def test_segments_calls_with_underscores_are_the_same_calls():
+    names = {
+        **{"messageId": "message_id", "anonymousId": "anonymous_id", "userId": "user_id"},
+        **{"originalTimestamp": "original_timestamp", "sentAt": "sent_at", "receivedAt": "received_at"},
+    }
+    for value in records_of("segment"):
+        record = msgspec.json.decode(value)
+        renamed = {names.get(name, name): given for name, given in record.items()}
+        if "userAgent" in (context := renamed.get("context") or {}):
+            renamed["context"] = {**context, "user_agent": context["userAgent"]}
+            del renamed["context"]["userAgent"]
+        if not {"previousId", "batch"} & record.keys():
+            assert found(renamed) == found(value)
+
+
 def test_posthogs_events_are_segments_with_other_fields_around():
     common = {"uuid": "p-1", "timestamp": "2024-05-02T10:00:00Z", "distinct_id": "dev"}
     viewed = one_of(

@@ -108,6 +108,13 @@ def test_a_value_for_all_events_makes_own_columns_whole(path):
     ]
 
 
+def test_a_value_for_all_events_of_a_public_data_set_leaves_it_what_it_is(path):
+    path.write_text("1,2014-04-07T10:58:00.306Z,214002,12462,1\n2,2014-04-07T14:02:36.889Z,214003,0,0\n")
+    events = EventFile(path, Columns.of(fixed=["currency=EUR"]))
+    assert events.format == "YOOCHOOSE buys"
+    assert [(key, json.loads(value)["currency"]) for key, value in events] == [(b"1", "EUR"), (b"2", "EUR")]
+
+
 @pytest.mark.parametrize(
     ("mapped", "fixed", "message"),
     [

@@ -155,6 +155,27 @@ def test_a_tar_archive_is_to_be_unpacked(path):
         EventFile(path)
 
 
+@pytest.mark.parametrize(
+    ("begin", "name"), [(b"7z\xbc\xaf\x27\x1c\x00\x04", "7z"), (b"Rar!\x1a\x07\x01\x00", "RAR")]
+)
+def test_another_archive_is_to_be_unpacked(path, begin, name):
+    path.write_bytes(begin + bytes(range(200)))
+    with pytest.raises(InputError, match=f"is a {name} archive; unpack it"):
+        EventFile(path)
+
+
+def test_a_workbook_is_to_be_saved_as_csv(path):
+    zipped(path, {"[Content_Types].xml": "<Types/>", "xl/workbook.xml": "<workbook/>"})
+    with pytest.raises(InputError, match="is a workbook of Excel's; save the sheet as CSV"):
+        EventFile(path)
+
+
+def test_a_pointer_of_git_lfs_is_to_be_fetched(path):
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5668612855\n")
+    with pytest.raises(InputError, match="is a pointer of Git LFS"):
+        EventFile(path)
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_utf_16_is_named(path, encoding):
     mark = "" if encoding == "utf-16" else "\ufeff"

@@ -54,20 +54,19 @@ def otto_event(row: Sequence[str]) -> Event:
     )
 
 
-# A shop's own category; longer numbers are a brand, S is a special offer, and 0 is none.
-_CATEGORY = re.compile(r"[1-9]|1[0-2]")
+# A number from 13 is a brand, S is a special offer, and 0 is nothing; the rest is a category of the shop's.
+_BRAND = re.compile(r"1[3-9]|[2-9]\d|\d{3,}", re.ASCII)
 
 
 def _yoochoose_click(row: Sequence[str]) -> Event:
     session, time, product_id, shown_in = row
-    is_category = _CATEGORY.fullmatch(shown_in) is not None
-    is_brand = shown_in.isdecimal() and not is_category and shown_in != "0"
+    is_brand = _BRAND.fullmatch(shown_in) is not None
     return Event(
         event_type="view",
         timestamp=time,
         product_id=product_id,
         session_id=session,
-        product_category=shown_in if is_category else None,
+        product_category=shown_in if not is_brand and shown_in not in ("", "0", "S") else None,
         brand=shown_in if is_brand else None,
         properties=texts(special_offer="true" if shown_in == "S" else ""),
     )
@@ -174,7 +173,7 @@ YOOCHOOSE_CLICKS = Kind(
         column("session_id|session", _ID),
         column("timestamp|time", _ISO_TIME),
         column("item_id|item", _ID),
-        column("category", r"S|\d+"),
+        column("category", r"S|([a-z]+_)?\d+"),
     ),
     same_for_all(_yoochoose_click),
     is_exact=True,
