@@ -23,7 +23,7 @@ def ingest() -> None:
     from clickstream_assets.ingest.classification import classify_records, land_records
     from clickstream_assets.ingest.fields import ValidationRules
     from clickstream_assets.settings import load_settings
-    from clickstream_assets.stores.kafka.topic import Topic
+    from clickstream_assets.stores.kafka.topic import Topics
     from clickstream_assets.stores.lake import Lake
 
     settings = load_settings()
@@ -38,7 +38,7 @@ def ingest() -> None:
     for part in ("first_half", "second_half"):
         start = time.perf_counter()
         half = settings.model_copy(update={"ingest_run_records": int(os.environ["BENCHMARK_HALF"])})
-        landing = land_records(lake, Topic(settings), half)
+        landing = land_records(lake, Topics(settings), half)
         landed = time.perf_counter()
         counts = classify_records(lake, ValidationRules.of(settings))
         done = time.perf_counter()

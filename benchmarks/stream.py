@@ -35,7 +35,7 @@ from clickstream_assets.local.children import Child, running
 from clickstream_assets.local.ports import free_port
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.elasticsearch import LiveEvents
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.streaming import live_events
 from clickstream_assets.streaming.progress import progress_of
@@ -160,7 +160,7 @@ class Lag:
 
     def now(self) -> dict[str, int]:
         """Look."""
-        ends = Topic(self._settings).offsets()
+        ends = Topics(self._settings).offsets()
         progress = progress_of(self._settings)
         read = {
             "product_windows": progress.offsets if progress else {},

@@ -7,6 +7,7 @@ the local servers' addresses there); a variable that is really set wins over it.
 
 import re
 from base64 import b64decode
+from collections.abc import Mapping
 from datetime import date, timedelta
 from email.headerregistry import Address
 from enum import StrEnum
@@ -147,10 +148,13 @@ class Settings(BaseSettings):
     """PEM file of the authorities that the brokers' certificates are checked by; for SSL and SASL_SSL (default: the
     system's). On a Spark cluster each executor needs it at this path.
     """
-    kafka_topic: str = Field("clickstream-events", min_length=1)
-    """The topic of click events."""
+    kafka_topic: str = "clickstream-events"
+    """The topic of click events, or several, separated by commas; after a topic's name and `=` the dialect of its
+    records, as EVENT_DIALECT names them: clickstream-events,web=segment,app=ga4. All are read, and the simulator,
+    `clickstream replay` and others of ours send to the first.
+    """
     kafka_topic_partitions: int = Field(3, ge=1)
-    """Partitions of the topic when we create it."""
+    """Partitions of a topic when we create it."""
     kafka_timeout_seconds: float = Field(10, gt=0)
     """Seconds that a broker may take to answer."""
     ingest_batch_records: int | None = Field(None, ge=1)
@@ -201,9 +205,9 @@ class Settings(BaseSettings):
     1.299,50. False: the other way round. JSON's own numbers always have a dot.
     """
     event_dialect: EventDialect = EventDialect.AUTO
-    """Dialect of all records: own, segment (RudderStack's and PostHog's events too), ga4 (the export to BigQuery),
-    shopify (the web pixel), snowplow (enriched events, as JSON or TSV) or datagen (the shoe shop of Confluent's
-    connector). auto: each record's own, told by its shape.
+    """Dialect of the records of topics that KAFKA_TOPIC names without one: own, segment (RudderStack's and PostHog's
+    events too), ga4 (the export to BigQuery), shopify (the web pixel), snowplow (enriched events, as JSON or TSV) or
+    datagen (the shoe shop of Confluent's connector). auto: each record's own, told by its shape.
     """
     identity_lookback_days: int = Field(30, ge=0)
     """Days before an anonymous id first came with a user id in which its events are that user's."""
@@ -515,6 +519,12 @@ class Settings(BaseSettings):
             raise ValueError(f"INCIDENT_SILENCES: {error}") from None
         return self
 
+    @field_validator("kafka_topic")
+    @classmethod
+    def _are_topics(cls, text: str) -> str:
+        _parse_topics(text)
+        return text
+
     @model_validator(mode="after")
     def _windows_without_gaps(self) -> Self:
         if self.slide_duration > self.window_duration:
@@ -523,6 +533,16 @@ class Settings(BaseSettings):
                 "so events would fall between the windows; make it as long or shorter"
             )
         return self
+
+    @cached_property
+    def topics(self) -> Mapping[str, EventDialect | None]:
+        """The topics of click events, and the dialect of each that has one of its own, in the order of KAFKA_TOPIC."""
+        return _parse_topics(self.kafka_topic)
+
+    @property
+    def first_topic(self) -> str:
+        """The topic that our own producers send to."""
+        return next(iter(self.topics))
 
     @cached_property
     def incident_recipients(self) -> list[str]:
@@ -666,6 +686,34 @@ def mail_addresses(name: str, text: str) -> list[str]:
         if not address.domain or address.addr_spec != value or not value.isascii():
             raise ValueError(f"{name}: {value!r} is no mail address; write name@host")
     return addresses
+
+
+# As Kafka has them.
+_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+def _parse_topics(text: str) -> Mapping[str, EventDialect | None]:
+    """Return the topics of KAFKA_TOPIC, with the dialect of each that names one.
+
+    Raises:
+        ValueError: naming what cannot be read.
+    """
+    topics: dict[str, EventDialect | None] = {}
+    for part in text.split(","):
+        name, equals, dialect = (word.strip() for word in part.partition("="))
+        if not _TOPIC_NAME.fullmatch(name) or name in (".", ".."):
+            raise ValueError(
+                f"{name!r} is no topic's name, which has letters, digits, dots, underscores and hyphens; write topics "
+                "as clickstream-events,web=segment"
+            )
+        if name in topics:
+            raise ValueError(f"it names the topic {name} twice")
+        if equals and dialect not in list(EventDialect):
+            raise ValueError(
+                f"{dialect!r} of topic {name} is no dialect; write one of {', '.join(EventDialect)}"
+            )
+        topics[name] = EventDialect(dialect) if equals else None
+    return topics
 
 
 def _parts(text: str) -> list[str]:

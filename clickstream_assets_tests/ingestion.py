@@ -29,7 +29,7 @@ from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.simulator.made import Made
 from clickstream_assets.simulator.run import SimulationOptions, run_simulation
 from clickstream_assets.simulator.stream import Faults
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake, conform
 
 TABLES = (RAW_EVENTS, EVENTS, DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS)
@@ -50,7 +50,7 @@ class Ingestion:
 
     def land(self) -> Landing:
         """Append the topic's new records to `raw_events`, as that asset does."""
-        return land_records(self.lake, Topic(self.settings), self.settings)
+        return land_records(self.lake, Topics(self.settings), self.settings)
 
     def classify(self) -> Counter[str]:
         """Write the new records of `raw_events` to their tables, as the asset `events` does."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from clickstream_assets.settings import EngineName, Settings, SettingsError, load_settings
+from clickstream_assets.settings import EngineName, EventDialect, Settings, SettingsError, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +110,15 @@ def test_the_env_file_is_read_and_a_real_variable_wins(tmp_path: Path, monkeypat
         ("SHOP_CURRENCY", "euro", "is no currency's code; write one such as EUR"),
         ("ALLOW_DATA_LOSS", "perhaps", "valid boolean"),
         ("EVALUATION_TEST_FRACTION", "1", "less than 1"),
+        ("KAFKA_TOPIC", "no spaces", "'no spaces' is no topic's name, which has letters, digits, dots"),
+        ("KAFKA_TOPIC", "web,", "'' is no topic's name"),
+        ("KAFKA_TOPIC", "web,app=ga4,web=own", "it names the topic web twice"),
+        (
+            "KAFKA_TOPIC",
+            "web=klaviyo",
+            "'klaviyo' of topic web is no dialect; write one of auto, own, segment, ga4",
+        ),
+        ("KAFKA_TOPIC", "web=", "'' of topic web is no dialect"),
     ],
 )
 def test_an_unusable_value_is_named_with_what_was_expected(
@@ -121,6 +130,14 @@ def test_an_unusable_value_is_named_with_what_was_expected(
     assert f"{variable}='{value}'" in str(caught.value)
     assert expectation in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+def test_topics_are_named_with_their_dialects_and_the_first_is_sent_to(monkeypatch: pytest.MonkeyPatch):
+    assert load_settings().topics == {"clickstream-events": None}
+    monkeypatch.setenv("KAFKA_TOPIC", " clicks , web = segment,app.v2=auto")
+    settings = load_settings()
+    assert settings.topics == {"clicks": None, "web": EventDialect.SEGMENT, "app.v2": EventDialect.AUTO}
+    assert settings.first_topic == "clicks"
 
 
 def test_all_unusable_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch):

@@ -29,6 +29,7 @@ from clickstream_assets.api.database import database
 from clickstream_assets.catalogue import LIVE_EVENTS, PRODUCT_WINDOWS
 from clickstream_assets.catalogue import metrics as catalogue
 from clickstream_assets.catalogue.metrics import Kind
+from clickstream_assets.stores.kafka.partition import from_json
 from clickstream_assets.stores.postgres.connection import PostgresError
 from clickstream_assets.stores.postgres.measurements import Sample, read_measurements
 
@@ -142,8 +143,8 @@ class _PostgresCollector(Collector):
 
 def _of_stream(stream: Mapping[str, Any]) -> Iterator[Sample]:
     query = stream["query"]
-    for partition, records in sorted(stream["lag"].items()):
-        yield Sample(catalogue.STREAM_LAG, (query, partition), records)
+    for partition, records in from_json(stream["lag"]).items():
+        yield Sample(catalogue.STREAM_LAG, (query, partition.topic, str(partition.partition)), records)
     for column, metric in _OF_A_STREAM.items():
         if stream[column] is not None:
             yield Sample(metric, (query,), stream[column])

@@ -78,7 +78,7 @@ STREAM_LAG = Metric(
     "clickstream_stream_lag_records",
     Kind.GAUGE,
     "Records in Kafka that the query has not read",
-    ("query", "partition"),
+    ("query", "topic", "partition"),
     age=STREAM_LAG_MEASURED.name,
 )
 STREAM_LATENCY = Metric(
@@ -132,7 +132,7 @@ INGEST_LAG = Metric(
     "clickstream_ingest_lag_records",
     Kind.GAUGE,
     "Records in Kafka that the last ingest did not bring into the lake",
-    ("partition",),
+    ("topic", "partition"),
     age=MEASURED.name,
 )
 INGEST_RECORDS = Metric(

@@ -127,6 +127,12 @@ INGEST_RULES = Table(
         Column("id_placeholders", STRING, "ID_PLACEHOLDERS"),
         Column("decimal_comma", BOOL, "DECIMAL_COMMA"),
         Column("event_dialect", STRING, "EVENT_DIALECT; null is auto", nullable=True),
+        Column(
+            "topic_dialects",
+            STRING,
+            "The topics of KAFKA_TOPIC that have a dialect of their own, as it has them; null is none",
+            nullable=True,
+        ),
     ),
     key=("batch",),
 )

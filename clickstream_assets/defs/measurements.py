@@ -26,7 +26,8 @@ from clickstream_assets.defs.resources import KafkaResource
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.ingest.classification import CLASSIFIED_TABLES
 from clickstream_assets.settings import load_settings
-from clickstream_assets.stores.kafka.topic import Topic, TopicError
+from clickstream_assets.stores.kafka.partition import from_json
+from clickstream_assets.stores.kafka.topic import TopicError, Topics
 from clickstream_assets.stores.postgres.measurements import Sample, write_measurements
 
 EVERY_SECONDS = 15
@@ -85,15 +86,14 @@ def measure_dagster(
             yield Sample(INGESTED_EVENT, (), newest)
 
 
-def measure_kafka(instance: DagsterInstance, topic: Topic) -> Iterator[Sample]:
-    """Measure by how many records ingest is behind the topic.
+def measure_kafka(instance: DagsterInstance, topics: Topics) -> Iterator[Sample]:
+    """Measure by how many records ingest is behind each partition.
 
     Raises:
-        TopicError: Kafka does not answer, or there is no such topic.
+        TopicError: Kafka does not answer, or a topic is not there.
     """
     landed = instance.get_latest_materialization_event(dg.AssetKey(RAW_EVENTS.name))
-    same_topic = metadata_value(landed, "topic") == topic.name
-    ingested = metadata_value(landed, "offsets") if same_topic else {}
-    for partition, offsets in topic.offsets().items():
-        behind = offsets.high - max(ingested.get(str(partition), offsets.low), offsets.low)
-        yield Sample(INGEST_LAG, (str(partition),), max(0, behind))
+    ingested = from_json(metadata_value(landed, "offsets") or {})
+    for partition, offsets in topics.offsets().items():
+        behind = offsets.high - max(ingested.get(partition, offsets.low), offsets.low)
+        yield Sample(INGEST_LAG, (partition.topic, str(partition.partition)), max(0, behind))

@@ -9,7 +9,7 @@ from pydantic import PrivateAttr
 from clickstream_assets.defs.partitions import daily
 from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine, spark_session
 from clickstream_assets.settings import EngineName, Settings, load_settings
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.stores.postgres.publishing import Publication, publication
@@ -47,13 +47,13 @@ class ComputeResource(dg.ConfigurableResource):
 
 
 class KafkaResource(dg.ConfigurableResource):
-    """Gives assets and sensors the topic of click events."""
+    """Gives assets and sensors the topics of click events."""
 
     settings: SettingsResource
 
-    def get(self) -> Topic:
-        """Return the topic that the settings name; nothing is connected yet."""
-        return Topic(self.settings.get())
+    def get(self) -> Topics:
+        """Return the topics that the settings name; nothing is connected yet."""
+        return Topics(self.settings.get())
 
 
 class LakeResource(dg.ConfigurableResource):

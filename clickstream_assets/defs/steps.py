@@ -1,6 +1,6 @@
 """The steps of a run: a body gets what its resources open, and its errors are explained.
 
-An asset, a check and an op are each a step. Their bodies are plain functions of settings, lake and topic,
+An asset, a check and an op are each a step. Their bodies are plain functions of settings, lake and topics,
 and of PostgreSQL as its resource.
 """
 
@@ -18,10 +18,10 @@ from clickstream_assets.defs.resources import KafkaResource, LakeResource, Setti
 from clickstream_assets.errors import ClickstreamError, DiskFullError, is_retryable
 from clickstream_assets.files import NO_SPACE, room
 from clickstream_assets.settings import Settings, load_settings
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake
 
-_OPENED_BY = {Settings: SettingsResource, Lake: LakeResource, Topic: KafkaResource}
+_OPENED_BY = {Settings: SettingsResource, Lake: LakeResource, Topics: KafkaResource}
 
 
 class Retry(NamedTuple):
@@ -63,7 +63,7 @@ def step(
 
     Args:
         body: does the work. Its parameters are named as Dagster names them (`context`, `config`, and resources); one
-            of type `Settings`, `Lake` or `Topic` gets what the resource of that name opens.
+            of type `Settings`, `Lake` or `Topics` gets what the resource of that name opens.
         finish: makes what Dagster gets from what the body returned and was given (default: the former); a list is
             several results. Its errors are explained too.
         retry: how often, and when, the step is tried again.

@@ -53,14 +53,13 @@ def innermost(text: str) -> str:
     return f"{named[-1][1]}: {named[-1][2]}"[:500] if named else text.strip().partition("\n")[0][:500]
 
 
-def parse_offsets(text: str, topic: str) -> tuple[datetime | None, dict[int, int]]:
-    """Read a file of `OFFSETS`: the watermark of the batch, and up to which offset it reads each partition."""
+def parse_offsets(text: str) -> tuple[datetime | None, dict[str, dict[str, int]]]:
+    """Read a file of `OFFSETS`: the watermark of the batch, and by topic up to which offset it reads each partition."""
     # A version, a line of metadata, and a line per source.
     _, metadata, offsets = text.splitlines()[:3]
     milliseconds = json.loads(metadata)["batchWatermarkMs"]
-    by_partition = json.loads(offsets).get(topic, {}) if offsets != "-" else {}
     watermark = datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
-    return watermark, {int(partition): offset for partition, offset in by_partition.items()}
+    return watermark, json.loads(offsets) if offsets != "-" else {}
 
 
 def dropped_late(progress: Mapping[str, Any]) -> int:

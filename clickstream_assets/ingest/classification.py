@@ -32,7 +32,8 @@ from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.ingest.repetitions import find_repetitions
 from clickstream_assets.settings import EventDialect, Settings
-from clickstream_assets.stores.kafka.topic import DataLossError, Offsets, Topic, deleted_records, plan_ranges
+from clickstream_assets.stores.kafka.partition import TopicPartition
+from clickstream_assets.stores.kafka.topic import DataLossError, Offsets, Topics, deleted_records, plan_ranges
 from clickstream_assets.stores.lake import Lake, LakeConflictError, Snapshot
 
 CLASSIFIED_TABLES = (EVENTS, DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS)
@@ -46,28 +47,28 @@ class Landing:
     records: int = 0
     """Records that came into `raw_events` meanwhile."""
     batch: int = 0
-    offsets: dict[int, int] = field(default_factory=dict)
-    """Per partition the offset up to which the lake holds the topic."""
+    offsets: dict[TopicPartition, int] = field(default_factory=dict)
+    """Per partition the offset up to which the lake holds it."""
     lost: int = 0
     """Records that Kafka had deleted before they were ingested."""
 
 
-def land_records(lake: Lake, topic: Topic, settings: Settings) -> Landing:
-    """Append the topic's new records to `raw_events`, in batches.
+def land_records(lake: Lake, topics: Topics, settings: Settings) -> Landing:
+    """Append the topics' new records to `raw_events`, in batches.
 
     Args:
         lake: gets the records.
-        topic: has the records; those that arrive while this runs are left to the next run.
+        topics: have the records; those that arrive while this runs are left to the next run.
         settings: say how many records are in a commit and in all at most, and whether records may be lost.
 
     Raises:
         TopicError: Kafka does not answer, or no longer has records that were never ingested.
     """
-    available = topic.offsets()
+    available = topics.offsets()
     landing = Landing()
-    reading = _Reading(lake, topic, available)
+    reading = _Reading(lake, topics, available)
     rows_before: int | None = None
-    deleted: dict[int, int] | None = None
+    deleted: dict[TopicPartition, int] | None = None
     while True:
         # One snapshot for both: the batch's number claims exactly the offsets that follow it.
         snapshot = reading.snapshot()
@@ -83,8 +84,8 @@ def land_records(lake: Lake, topic: Topic, settings: Settings) -> Landing:
         if not ranges:
             return landing
         batch = snapshot.batch + 1
-        records = topic.read(lake.engine, ranges, batch)
-        with topic.explained():
+        records = topics.read(lake.engine, ranges, batch)
+        with topics.explained():
             if lake.engine.to_arrow(records.select("offset").limit(1)).num_rows:
                 # Each of Spark's tasks reads one Kafka partition.
                 lake.append_batch(RAW_EVENTS, records, batch, is_laid_out=True)
@@ -97,25 +98,25 @@ def land_records(lake: Lake, topic: Topic, settings: Settings) -> Landing:
 
 @dataclass(frozen=True)
 class Ingested:
-    """Progress of the ingest of a topic, as the lake has it."""
+    """Progress of the ingest of topics, as the lake has it."""
 
     landed: int = 0
     """Last batch of `raw_events`."""
     classified: int = 0
     """Last batch of `events`."""
-    offsets: dict[int, int] = field(default_factory=dict)
+    offsets: dict[TopicPartition, int] = field(default_factory=dict)
     """Per partition that is known, the next offset to ingest."""
 
 
-def ingested(lake: Lake, topic: str, partitions: Iterable[int]) -> Ingested:
-    """Ask the lake how far it has a topic, and change nothing there.
+def ingested(lake: Lake, partitions: Iterable[TopicPartition]) -> Ingested:
+    """Ask the lake how far it has the topics of these partitions, and change nothing there.
 
     Raises:
         LakeError: the lake cannot be read.
     """
     if not lake.exists(RAW_EVENTS):
         return Ingested()
-    marks = _Marks(topic, partitions)
+    marks = _Marks(partitions)
     # In this order: what is classified meanwhile has landed.
     classified = lake.snapshot(EVENTS).batch if lake.exists(EVENTS) else 0
     snapshot = lake.snapshot(RAW_EVENTS, marks=marks.names)
@@ -123,63 +124,66 @@ def ingested(lake: Lake, topic: str, partitions: Iterable[int]) -> Ingested:
 
 
 class _Marks:
-    """Names of what is kept of a topic with `raw_events`: its id, and per partition an offset that it was read up to.
+    """Names of what is kept of topics with `raw_events`: their ids, and per partition an offset that it was read up to.
 
     A topic that is deleted and made anew counts its offsets from 0 again, so the id is kept too.
     """
 
-    def __init__(self, topic: str, partitions: Iterable[int]) -> None:
-        self._topic = topic
+    def __init__(self, partitions: Iterable[TopicPartition]) -> None:
         # A colon and a slash are in no topic's name, so none is taken for another's, or for the number of batches.
-        self.id = f"topic:{topic}"
-        self.of = {partition: f"{self.id}/{partition}" for partition in partitions}
+        self.of = {partition: f"topic:{partition}" for partition in partitions}
+        self.ids = {topic: f"topic:{topic}" for topic, _ in self.of}
 
     @property
     def names(self) -> list[str]:
         """All of them."""
-        return [self.id, *self.of.values()]
+        return [*self.ids.values(), *self.of.values()]
 
-    def offsets(self, snapshot: Snapshot) -> dict[int, int]:
+    def offsets(self, snapshot: Snapshot) -> dict[TopicPartition, int]:
         """Return the next offset of each partition that is known: by rows, and by marks where no row says it."""
         offsets = {p: snapshot.marks[mark] for p, mark in self.of.items() if mark in snapshot.marks}
-        for (name, partition), last in snapshot.maximum("offset", by=("topic", "partition")).items():
-            if name == self._topic:
+        for key, last in snapshot.maximum("offset", by=("topic", "partition")).items():
+            partition = TopicPartition(*key)
+            # Others are of topics that were taken away; their records stay.
+            if partition.topic in self.ids:
                 offsets[partition] = max(last + 1, offsets.get(partition, 0))
         return offsets
 
 
 class _Reading:
-    """Progress of a topic in the lake, while it is read."""
+    """Progress of topics in the lake, while they are read."""
 
-    def __init__(self, lake: Lake, topic: Topic, available: Mapping[int, Offsets]) -> None:
+    def __init__(self, lake: Lake, topics: Topics, available: Mapping[TopicPartition, Offsets]) -> None:
         self._lake = lake
-        self._marks = _Marks(topic.name, available)
+        self._marks = _Marks(available)
         snapshot = self.snapshot()
         known = self.offsets(snapshot)
         new = {self._marks.of[p]: offsets.low for p, offsets in available.items() if p not in known}
-        if topic_id := topic.id():
+        for topic, topic_id in topics.ids().items():
+            if topic_id is None:
+                continue
             # As many of its bits as such a number has.
-            number = topic_id.int >> 65
-            if snapshot.marks.get(self._marks.id, number) != number:
+            mark, number = self._marks.ids[topic], topic_id.int >> 65
+            if snapshot.marks.get(mark, number) != number:
                 raise DataLossError(
-                    f"KAFKA_TOPIC={topic.name!r} is another topic than the one that was ingested: it was deleted and "
-                    "made anew. Use another KAFKA_TOPIC or another LAKE_PATH for the new topic"
+                    f"KAFKA_TOPIC: {topic!r} is another topic than the one that was ingested: it was deleted and made "
+                    "anew. Name another topic in its place, or use another LAKE_PATH for the new topic"
                 )
-            if self._marks.id not in snapshot.marks:
-                new[self._marks.id] = number
+            if mark not in snapshot.marks:
+                new[mark] = number
         if new:
             # Before anything is read: what Kafka deletes from now on is missed, whether a record of it was read or not.
             self._mark(new)
 
     def snapshot(self) -> Snapshot:
-        """Read the metadata of `raw_events`, with what is kept there of the topic."""
+        """Read the metadata of `raw_events`, with what is kept there of the topics."""
         return self._lake.snapshot(RAW_EVENTS, marks=self._marks.names)
 
-    def offsets(self, snapshot: Snapshot) -> dict[int, int]:
+    def offsets(self, snapshot: Snapshot) -> dict[TopicPartition, int]:
         """Return the next offset of each partition that is known."""
         return self._marks.offsets(snapshot)
 
-    def passed(self, ends: Mapping[int, int]) -> None:
+    def passed(self, ends: Mapping[TopicPartition, int]) -> None:
         """Keep that partitions were read up to these offsets without a row."""
         self._mark({self._marks.of[partition]: end for partition, end in ends.items()})
 
@@ -313,6 +317,7 @@ def _rules_of_batch(lake: Lake, batch: int, rules: ValidationRules) -> Validatio
     chosen = {
         "time_zone": first["time_zone"] or "UTC",
         "event_dialect": EventDialect(first["event_dialect"] or EventDialect.AUTO),
+        "topic_dialects": first["topic_dialects"] or "",
     }
     return ValidationRules(**{**first, **chosen})
 

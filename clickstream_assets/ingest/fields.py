@@ -6,7 +6,7 @@ event or leaves the field out is the business of `parsing.py`.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cached_property, lru_cache, partial
@@ -85,6 +85,15 @@ class ValidationRules:
     """As the setting has them."""
     decimal_comma: bool = False
     event_dialect: EventDialect = EventDialect.AUTO
+    topic_dialects: str = ""
+    """The topics that have another dialect, as KAFKA_TOPIC has them: web=segment,app=ga4."""
+
+    def of_topic(self, topic: str) -> Self:
+        """Return the rules by which the records of a topic are read: as these, in its dialect."""
+        dialects = dict(part.split("=") for part in self.topic_dialects.split(",") if part)
+        if topic not in dialects:
+            return self
+        return replace(self, event_dialect=EventDialect(dialects[topic]))
 
     @cached_property
     def clock(self) -> ShopClock:
@@ -104,6 +113,7 @@ class ValidationRules:
             id_placeholders=settings.id_placeholders,
             decimal_comma=settings.decimal_comma,
             event_dialect=settings.event_dialect,
+            topic_dialects=",".join(f"{t}={dialect}" for t, dialect in settings.topics.items() if dialect),
         )
 
 

@@ -8,11 +8,12 @@ batch and stream the same.
 import gc
 import re
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from functools import cache, lru_cache
 from hashlib import blake2b
+from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
@@ -181,7 +182,7 @@ def parse_record(value: bytes | None, kafka_time: int, rules: ValidationRules) -
     Args:
         value: the bytes of a JSON object, as the README's section on events describes it, or of another dialect.
         kafka_time: when the record came, microseconds since 1970; an event cannot be much later.
-        rules: the rules to read by, and the bounds to keep.
+        rules: the rules of its topic to read by, and the bounds to keep.
 
     Returns:
         For each item, the event or the reason that it is none; one for a record without items.
@@ -203,11 +204,9 @@ def parse_record(value: bytes | None, kafka_time: int, rules: ValidationRules) -
             else:
                 if event := _usual_event(usual, kafka_time, rules):
                     return [event]
-        payload, dialect = _read(value, rules.event_dialect)
+        payload, dialect = read_payload(value, rules.event_dialect)
         is_own = dialect is EventDialect.OWN
-        items: Sequence[Item | Rejection] = (
-            _own_items(payload) if is_own else translated(payload, dialect, _decode_any)
-        )
+        items = items_of(payload, dialect)
     except Rejection as rejection:
         return [rejection]
     found: list[Event | Rejection] = []
@@ -225,8 +224,12 @@ def parse_record(value: bytes | None, kafka_time: int, rules: ValidationRules) -
 _MAYBE_OWN = (EventDialect.AUTO, EventDialect.OWN)
 
 
-def _read(value: bytes, dialect: EventDialect) -> tuple[dict[str, Any], EventDialect]:
-    """Decode a record's value, and tell its dialect where that is not set."""
+def read_payload(value: bytes, dialect: EventDialect) -> tuple[dict[str, Any], EventDialect]:
+    """Decode a record's value, and tell its dialect where that is not set.
+
+    Raises:
+        Rejection: as `decode_payload`.
+    """
     if dialect in (EventDialect.AUTO, EventDialect.SNOWPLOW) and snowplow.is_tsv(value):
         try:
             return snowplow.from_tsv(value), EventDialect.SNOWPLOW
@@ -234,6 +237,15 @@ def _read(value: bytes, dialect: EventDialect) -> tuple[dict[str, Any], EventDia
             raise Rejection(None, "not_utf8", str(error)) from None
     payload = decode_payload(value)
     return payload, dialect_of(payload) if dialect is EventDialect.AUTO else dialect
+
+
+def items_of(payload: dict[str, Any], dialect: EventDialect) -> Sequence[Item | Rejection]:
+    """Return the items of a decoded record, an event's own fields each.
+
+    Raises:
+        Rejection: a part of the record that holds JSON as text cannot be read.
+    """
+    return _own_items(payload) if dialect is EventDialect.OWN else translated(payload, dialect, decode_any)
 
 
 def _own_items(payload: dict[str, Any]) -> list[Item | Rejection]:
@@ -264,7 +276,7 @@ def _unpacked(name: str, value: Any) -> Any:
     if name not in _BRACKETS or not isinstance(value, str) or not value.lstrip().startswith(_BRACKETS[name]):
         return value
     try:
-        return _decode_any(value.encode())
+        return decode_any(value.encode())
     except Rejection:
         return value
 
@@ -397,7 +409,7 @@ def decode_payload(value: bytes) -> dict[str, Any]:
     """
     value = without_header(value)
     try:
-        payload = _decode_any(value)
+        payload = decode_any(value)
     except Rejection:
         if named := other_format(value):
             raise Rejection(None, *named) from None
@@ -407,7 +419,12 @@ def decode_payload(value: bytes) -> dict[str, Any]:
     return payload
 
 
-def _decode_any(value: bytes) -> Any:
+def decode_any(value: bytes) -> Any:
+    """Read JSON; numbers with a fraction are exact decimals.
+
+    Raises:
+        Rejection: it is none, too deep, or has a number that cannot be read.
+    """
     if _is_too_deep(value):
         raise Rejection(None, "not_json", f"more than {MAX_DEPTH} levels")
     try:
@@ -548,7 +565,7 @@ def parse_batches(
 
     Args:
         batches: RAW_EVENTS rows.
-        rules: the bounds to keep.
+        rules: the rules to read by, those of each topic, and the bounds to keep.
         keep_bytes: whether valid events keep their record's key and value too. They are half of what there is to
             carry between processes, and `classify` needs those of rejected records alone.
 
@@ -597,8 +614,10 @@ def _judge(
     several: dict[int, int] = {}
     values = batch.column("value").to_pylist()
     times = batch.column("kafka_time").cast("int64").to_pylist()
-    for row, (value, kafka_time) in enumerate(zip(values, times, strict=True)):
-        found = parse_record(value, kafka_time, rules)
+    for row, (value, kafka_time, own_rules) in enumerate(
+        zip(values, times, _rules_by_topic(batch.column("topic"), rules), strict=True)
+    ):
+        found = parse_record(value, kafka_time, own_rules)
         if len(found) != 1:
             several[row] = len(found)
         for one in found:
@@ -609,6 +628,15 @@ def _judge(
                 events.append(one)
                 rejections.append(_NO_REJECTION)
     return events, rejections, several
+
+
+def _rules_by_topic(topics: pa.Array, rules: ValidationRules) -> Iterable[ValidationRules]:
+    """Return the rules of each record; most batches are of one topic."""
+    first, *others = pc.unique(topics).to_pylist()
+    if not others:
+        return repeat(rules.of_topic(first), len(topics))
+    of_topic = {topic: rules.of_topic(topic) for topic in (first, *others)}
+    return map(of_topic.__getitem__, topics.to_pylist())
 
 
 def _places(records: int, several: Mapping[int, int]) -> tuple[pa.Array, pa.Array, pa.Array]:

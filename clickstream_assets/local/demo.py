@@ -43,7 +43,7 @@ from clickstream_assets.simulator.catalogue import CURRENCY, write_rates
 from clickstream_assets.simulator.habits import USUAL, Habits
 from clickstream_assets.simulator.run import SimulationOptions, latest_start, run_simulation
 from clickstream_assets.simulator.stream import Faults
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.stores.prepare import prepare_servers
@@ -303,10 +303,10 @@ class Demo:
         return in_sessions == (self._lake().snapshot(catalogue.EVENTS).rows,)
 
     def _is_streamed(self) -> bool:
-        """Return whether windows and alerts hold the topic up to its end."""
+        """Return whether windows and alerts hold the topics up to their ends."""
 
         progress = progress_of(self.settings)
-        ends = {partition: offsets.high for partition, offsets in Topic(self.settings).offsets().items()}
+        ends = {partition: offsets.high for partition, offsets in Topics(self.settings).offsets().items()}
         return progress is not None and progress.has_begun and progress.offsets == ends
 
     def result(self, sent: int, made: dict[str, Any] | None) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from urllib3.util import parse_url
 from clickstream_assets.catalogue import LIVE_EVENTS, RECORD_KEY
 from clickstream_assets.errors import ClickstreamError, is_retryable
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.partition import TopicPartition, from_topics, to_topics
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -489,32 +490,34 @@ class LiveEvents(ElasticsearchServer):
                 problem = ElasticsearchProblem.BUSY if is_busy(answer) else ElasticsearchProblem.NOT_ALLOWED
                 raise ElasticsearchError(problem, f"{self._server}: {reason_of(answer)[1]}")
 
-    def progress(self, topic: str) -> dict[int, int]:
-        """Return, per partition of a topic, the offset up to which this server has its events; empty before the first.
+    def progress(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
+        """Return, per partition of topics, the offset up to which this server has its events; empty before the first.
 
         Kept with the documents, so that a server that was put back to an earlier time says so itself.
 
         Raises:
             ElasticsearchError: the server cannot be reached.
         """
+        kept: dict[str, dict[str, int]] = {}
         with self._explained():
-            found = self.client.options(ignore_status=404).get(index=self._progress_index, id=topic)
-        offsets = found["_source"]["offsets"] if found.get("found") else {}
-        return {int(partition): offset for partition, offset in offsets.items()}
+            for topic in topics:
+                found = self.client.options(ignore_status=404).get(index=self._progress_index, id=topic)
+                kept[topic] = found["_source"]["offsets"] if found.get("found") else {}
+        return from_topics(kept)
 
-    def keep_progress(self, topic: str, offsets: Mapping[int, int]) -> None:
-        """Keep up to which offsets all events of a topic were written.
+    def keep_progress(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Keep up to which offsets all events were written.
 
         Raises:
             ElasticsearchError: as `write`.
         """
-        by_partition = {str(partition): offset for partition, offset in offsets.items()}
         for attempt in self._patiently():
             with attempt, self._explained():
                 name = self._progress_index
                 if not self.client.indices.exists(index=name):
                     self._put_template(name, name, 1, {"dynamic": False})
-                self.client.index(index=name, id=topic, document={"offsets": by_partition})
+                for topic, by_partition in to_topics(offsets).items():
+                    self.client.index(index=name, id=topic, document={"offsets": by_partition})
 
     @property
     def _progress_index(self) -> str:

@@ -1,4 +1,4 @@
-"""Preparation of the servers for the pipeline: the served tables and the topic."""
+"""Preparation of the servers for the pipeline: the served tables and the topics."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def prepare_servers(settings: Settings, progress: Progress = silent) -> None:
-    """Make or upgrade the served tables, and make the topic where it is missing.
+    """Make or upgrade the served tables, and make the topics that are missing.
 
     Args:
         settings: Where the servers are.
@@ -21,17 +21,17 @@ def prepare_servers(settings: Settings, progress: Progress = silent) -> None:
         InputError: Kafka does not answer or refuses.
     """
     # Alembic and SQLAlchemy take half a second that the other commands need not wait for; so does Kafka's client.
-    from clickstream_assets.stores.kafka.producer import ensure_topic
+    from clickstream_assets.stores.kafka.producer import ensure_topics
     from clickstream_assets.stores.postgres.migrate import migrate
 
     progress(f"PostgreSQL: {_sentence(migrate(settings), settings.postgres_db)}")
-    if ensure_topic(settings):
-        partitions = settings.kafka_topic_partitions
-        progress(
-            f"Kafka: made the topic {settings.kafka_topic}, with {partitions} partition{'s'[: partitions > 1]}"
-        )
-    else:
-        progress(f"Kafka: the topic {settings.kafka_topic} is there")
+    made = ensure_topics(settings)
+    partitions = settings.kafka_topic_partitions
+    for topic in settings.topics:
+        if topic in made:
+            progress(f"Kafka: made the topic {topic}, with {partitions} partition{'s'[: partitions > 1]}")
+        else:
+            progress(f"Kafka: the topic {topic} is there")
 
 
 def _sentence(migration: "Migration", database: str) -> str:

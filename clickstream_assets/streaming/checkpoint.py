@@ -5,6 +5,7 @@ Spark itself would fail on the way or, worse, count wrongly.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,7 @@ from pyarrow import fs
 from clickstream_assets.engine.spark_private import COMMITS, OFFSETS, parse_offsets
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.partition import TopicPartition, from_topics
 
 REBUILD = "`clickstream stream --rebuild`"
 
@@ -29,8 +31,8 @@ class PlannedBatch:
 
     watermark: datetime | None
     """No event before this is counted any more once the batch is done."""
-    offsets: dict[int, int]
-    """Per partition of the topic, the offset up to which the batch reads."""
+    offsets: dict[TopicPartition, int]
+    """Per partition, the offset up to which the batch reads."""
 
 
 class Checkpoint:
@@ -44,7 +46,6 @@ class Checkpoint:
 
     def __init__(self, settings: Settings, name: str, fingerprint: dict[str, Any]) -> None:
         self.path = f"{settings.checkpoints}/{name}"
-        self._topic = settings.kafka_topic
         self._fingerprint = fingerprint
         # As Spark spells it, S3 is s3a.
         self._fs, self._root = fs.FileSystem.from_uri(self.path.replace("s3a://", "s3://", 1))
@@ -62,8 +63,8 @@ class Checkpoint:
         """Return the last batch that is done; -1 before the first."""
         return max(self._batch_ids(COMMITS), default=-1)
 
-    def committed_offsets(self) -> dict[int, int]:
-        """Return, per partition of the topic, up to where the batches that are done have read."""
+    def committed_offsets(self) -> dict[TopicPartition, int]:
+        """Return, per partition, up to where the batches that are done have read."""
         done = self.committed_batch_id()
         return self.planned_batch(done).offsets if done >= 0 else {}
 
@@ -72,17 +73,18 @@ class Checkpoint:
         names = [info.base_name for info in self._fs.get_file_info(selector)]
         return sorted(int(name) for name in names if name.isdigit())
 
-    def open(self, topic_id: UUID | None) -> None:
+    def open(self, topic_ids: Mapping[str, UUID | None]) -> None:
         """Make the folder, or check that the query can go on from it.
 
         Args:
-            topic_id: Kafka's; a topic that was deleted and made anew begins at 0 again, and Spark would go on in its
-                middle.
+            topic_ids: Kafka's, by topic; one that was deleted and made anew begins at 0 again, and Spark would go on in
+                its middle.
 
         Raises:
-            CheckpointError: it cannot, because the settings, the query or the topic are others.
+            CheckpointError: it cannot, because the settings, the query or a topic are others.
         """
-        fingerprint = self._fingerprint | {"the id of KAFKA_TOPIC": topic_id and str(topic_id)}
+        ids = {f"the id of topic {topic}": number and str(number) for topic, number in topic_ids.items()}
+        fingerprint = self._fingerprint | ids
         written = self._read("query.json")
         if written is None:
             if self.has_begun:
@@ -110,7 +112,8 @@ class Checkpoint:
         text = self._read(f"{OFFSETS}/{batch_id}")
         if text is None:
             raise CheckpointError(f"{self.path} has lost {OFFSETS}/{batch_id}; run {REBUILD}")
-        return PlannedBatch(*parse_offsets(text, self._topic))
+        watermark, offsets = parse_offsets(text)
+        return PlannedBatch(watermark, from_topics(offsets))
 
     def remove(self) -> None:
         """Delete the folder."""

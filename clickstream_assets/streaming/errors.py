@@ -80,8 +80,8 @@ def query_error(error: BaseException, settings: Settings, loss: str = LOST_TO_WI
         return error
     if RECORDS_LOST.search(text):
         return DataLossError(
-            f"Kafka no longer has records of {settings.kafka_topic} that the stream has not read. Raise the topic's "
-            f"retention, and {loss}; or set ALLOW_DATA_LOSS=true to go on without"
+            f"Kafka no longer has records of KAFKA_TOPIC={settings.kafka_topic} that the stream has not read. Raise "
+            f"the topic's retention, and {loss}; or set ALLOW_DATA_LOSS=true to go on without"
         )
     if INTERRUPTED.search(text):
         return ServerAwayError(innermost(text))
@@ -91,7 +91,7 @@ def query_error(error: BaseException, settings: Settings, loss: str = LOST_TO_WI
         return ServerAwayError(found[1])
     if TIMESTAMP_TOO_LARGE.search(text):
         return timestamp_error(
-            settings.kafka_topic,
+            settings,
             f"Once it is ingested with COMPUTE_ENGINE=duckdb, {LOST_TO_WINDOWS}; live events go on when Kafka has "
             "deleted the record, by the topic's retention or kafka-delete-records.sh",
         )

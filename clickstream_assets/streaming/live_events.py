@@ -37,7 +37,8 @@ from clickstream_assets.stores.elasticsearch import (
     Outcome,
     Written,
 )
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.partition import TopicPartition
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.checkpoint import Checkpoint
 from clickstream_assets.streaming.errors import guarded
@@ -73,7 +74,7 @@ the ids of those that it wrote.
 
 def checkpoint_of(settings: Settings) -> Checkpoint:
     """Return the query's checkpoint. Without it, the query begins with the earliest record that Kafka has."""
-    return Checkpoint(settings, QUERY, {"KAFKA_TOPIC": settings.kafka_topic})
+    return Checkpoint(settings, QUERY, {"KAFKA_TOPIC": ",".join(sorted(settings.topics))})
 
 
 def drop_old_days(settings: Settings) -> None:
@@ -92,7 +93,7 @@ def drop_old_days(settings: Settings) -> None:
             _log.info("dropped %d days of live events, up to %s", len(dropped), dropped[-1])
 
 
-def lost_since(settings: Settings) -> dict[int, int] | None:
+def lost_since(settings: Settings) -> dict[TopicPartition, int] | None:
     """Return the offsets up to which Elasticsearch has the events, if the query has written more; None if it has not.
 
     As when Elasticsearch was put back to an earlier time, or lost what it had.
@@ -108,8 +109,10 @@ def lost_since(settings: Settings) -> dict[int, int] | None:
         return _lost_since(live, settings, done)
 
 
-def _lost_since(live: LiveEvents, settings: Settings, done: Mapping[int, int]) -> dict[int, int] | None:
-    there = live.progress(settings.kafka_topic)
+def _lost_since(
+    live: LiveEvents, settings: Settings, done: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, int] | None:
+    there = live.progress(settings.topics)
     return there if any(offset > there.get(p, 0) for p, offset in done.items()) else None
 
 
@@ -120,11 +123,11 @@ def start(session: SparkSession, settings: Settings, trigger: dict[str, Any]) ->
     again, it goes on where it was, or where Elasticsearch is, if that has less.
 
     Raises:
-        CheckpointError: the checkpoint is of another topic.
+        CheckpointError: the checkpoint is of other topics.
     """
     checkpoint = checkpoint_of(settings)
-    topic = Topic(settings)
-    checkpoint.open(topic.id())
+    topics = Topics(settings)
+    checkpoint.open(topics.ids())
     begin = None
     # Where it is away, the first batch finds out.
     with suppress(ElasticsearchError):
@@ -135,9 +138,9 @@ def start(session: SparkSession, settings: Settings, trigger: dict[str, Any]) ->
             begin,
         )
         checkpoint.remove()
-        checkpoint.open(topic.id())
+        checkpoint.open(topics.ids())
         # Spark wants every partition; what Kafka has deleted since stays lost.
-        begin = {p: max(begin.get(p, o.low), o.low) for p, o in topic.offsets().items()}
+        begin = {p: max(begin.get(p, o.low), o.low) for p, o in topics.offsets().items()}
     return (
         topic_records(session, settings, begin)
         .writeStream.queryName(QUERY)
@@ -179,7 +182,7 @@ def _write(records: DataFrame, batch_id: int, settings: Settings) -> None:
             if totals[Written.REFUSED]:
                 refused = results.where(F.col("rule").isNotNull()).drop(_IDS, *Written)
                 _keep(refused, batch_id, settings)
-            live.keep_progress(settings.kafka_topic, planned.offsets)
+            live.keep_progress(planned.offsets)
         finally:
             results.unpersist()
         _log.info("micro-batch %d in Elasticsearch: %s", batch_id, totals)

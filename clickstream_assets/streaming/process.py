@@ -17,7 +17,8 @@ from clickstream_assets.engine import SparkSession
 from clickstream_assets.errors import ClickstreamError, is_retryable
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import ElasticsearchError
-from clickstream_assets.stores.kafka.topic import Offsets, Topic, TopicNotFoundError
+from clickstream_assets.stores.kafka.partition import TopicPartition
+from clickstream_assets.stores.kafka.topic import Offsets, TopicNotFoundError, Topics
 from clickstream_assets.stores.lake import LakeError
 from clickstream_assets.stores.postgres.connection import PostgresError, explained
 from clickstream_assets.streaming import live_events, waits
@@ -108,7 +109,7 @@ class ManagedQuery:
         status: Status,
         settings: Settings,
         start: Start,
-        read: Callable[[], dict[int, int]],
+        read: Callable[[], dict[TopicPartition, int]],
         latency: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.name = status.query
@@ -165,11 +166,11 @@ class ManagedQuery:
         """Let go of a query that has ended."""
         self._query = None
 
-    def observe(self, available: Mapping[int, Offsets] | None, fault: str | None) -> None:
+    def observe(self, available: Mapping[TopicPartition, Offsets] | None, fault: str | None) -> None:
         """Bring its status up to date, also while it does not run.
 
         Args:
-            available: what the topic holds now; None where that is not known.
+            available: what the topics hold now; None where that is not known.
             fault: why a server that it needs cannot be used, if so.
         """
         status, query, before = self.status, self._query, self.status.batch_id
@@ -254,7 +255,7 @@ def run_available(settings: Settings, start_session: StartSession) -> Outcome:
         OwnedError: another process runs the streams, or is to.
         ClickstreamError, OSError: as a server or the checkpoint says.
     """
-    Topic(settings).offsets()
+    Topics(settings).offsets()
     _wait_for_always_on(settings)
     status = Status(QUERY)
     with (
@@ -281,7 +282,7 @@ def run_live_events(settings: Settings, start_session: StartSession) -> Status:
         OwnedError: another process runs the streams, or is to.
         ClickstreamError, OSError: as a server or the checkpoint says.
     """
-    Topic(settings).offsets()
+    Topics(settings).offsets()
     _wait_for_always_on(settings)
     status = Status(live_events.QUERY)
     with ownership(settings, "run"), _failures_noted(settings, A_RUN, status):
@@ -294,7 +295,7 @@ def run_live_events(settings: Settings, start_session: StartSession) -> Status:
 
 
 def _counting(windows: WindowQuery, settings: Settings, status: Status) -> ManagedQuery:
-    def read() -> dict[int, int]:
+    def read() -> dict[TopicPartition, int]:
         progress = progress_of(settings)
         return progress.offsets if progress else {}
 
@@ -424,7 +425,7 @@ class Supervisor:
             # A query that is started again counts its batches anew, and has failed until one succeeds.
             self._statuses = [status.anew() for status in self._statuses]
             with _failures_noted(self._settings, ALWAYS_ON, *self._statuses):
-                Topic(self._settings).offsets()
+                Topics(self._settings).offsets()
                 with _delivery(self._settings) as delivery, _indexing(self._settings) as indexing:
                     self._run_queries(connection, delivery, indexing)
 

@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.partition import TopicPartition, from_json, to_json
 from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.stores.postgres.statements import upsert
 from clickstream_assets.streaming.alerts import AlertRules
@@ -33,9 +34,8 @@ class Progress:
     watermark: datetime | None
     floor: datetime | None
     """Windows that end by then were rebuilt from the lake, and the stream does not change them."""
-    topic: str
-    offsets: dict[int, int]
-    """Per partition, up to where the tables hold the topic; before the first batch, where to begin."""
+    offsets: dict[TopicPartition, int]
+    """Per partition, up to where the tables hold it; before the first batch, where to begin."""
     alert_rules: AlertRules
     """Rules by which the alerts were found."""
     idle_until: datetime | None = None
@@ -61,7 +61,10 @@ def read_progress(connection: psycopg.Connection, *, for_update: bool = False) -
     statement = f"SELECT * FROM stream_progress WHERE query = %s{' FOR UPDATE' if for_update else ''}"
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(statement, [QUERY]).fetchone()
-    return msgspec.convert(row, Progress, str_keys=True) if row else None
+    if row is None:
+        return None
+    # What reads JSON for us knows no keys of two parts.
+    return replace(msgspec.convert(row | {"offsets": {}}, Progress), offsets=from_json(row["offsets"]))
 
 
 def progress_of(settings: Settings) -> Progress | None:
@@ -76,7 +79,8 @@ def progress_of(settings: Settings) -> Progress | None:
 
 def write_progress(connection: psycopg.Connection, progress: Progress) -> None:
     """Write the stream's progress."""
-    fields = msgspec.to_builtins(progress, builtin_types=(datetime,), str_keys=True)
+    fields = msgspec.to_builtins(replace(progress, offsets={}), builtin_types=(datetime,))
+    fields["offsets"] = to_json(progress.offsets)
     values = {"query": QUERY} | {n: Jsonb(v) if isinstance(v, dict) else v for n, v in fields.items()}
     times = sql.SQL(
         ", updated_at = now(), read_at = CASE WHEN kept.offsets = excluded.offsets THEN kept.read_at ELSE now() END"

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from clickstream_assets.catalogue import PRODUCT_WINDOWS
 from clickstream_assets.engine import DataFrame, DuckDBEngine, SparkSession
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.partition import TopicPartition
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.checkpoint import REBUILD, Checkpoint, CheckpointError
 from clickstream_assets.streaming.errors import guarded
@@ -81,7 +82,7 @@ class WindowQuery:
                 f"CHECKPOINT_PATH: the state of the stream is not in {checkpoint.path}, and the tables hold what it "
                 f"counted up to batch {progress.batch_id}. Set CHECKPOINT_PATH to where it is, or run {REBUILD}"
             )
-        checkpoint.open(Topic(self._settings).id())
+        checkpoint.open(Topics(self._settings).ids())
         if checkpoint.has_begun and not progress.has_begun and checkpoint.planned_batch_ids()[-1] > 0:
             raise CheckpointError(
                 f"POSTGRES_DB={self._settings.postgres_db} has none of the windows that the stream of "
@@ -119,7 +120,7 @@ class WindowQuery:
         if not is_idle(self._settings):
             return
         progress = progress_of(self._settings)
-        available = Topic(self._settings).offsets()
+        available = Topics(self._settings).offsets()
         if progress is None or any(o.high > progress.offsets.get(p, o.low) for p, o in available.items()):
             return
         changes = self._store.close_idle()
@@ -132,11 +133,11 @@ class WindowQuery:
         )
         self._on_batch(changes)
 
-    def _beginning(self, progress: Progress) -> dict[int, int] | None:
+    def _beginning(self, progress: Progress) -> dict[TopicPartition, int] | None:
         if not progress.offsets:
             return None
         # Spark wants every partition; one that is newer than the rebuild begins where it does.
-        available = Topic(self._settings).offsets()
+        available = Topics(self._settings).offsets()
         return {p: max(progress.offsets.get(p, o.low), o.low) for p, o in available.items()}
 
     def _write(self, rows: DataFrame, batch_id: int, checkpoint: Checkpoint) -> None:

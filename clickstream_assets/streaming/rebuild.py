@@ -16,7 +16,8 @@ from clickstream_assets.catalogue import EVENTS, PRODUCT_WINDOWS, RECORD_KEY
 from clickstream_assets.catalogue.units import EPOCH
 from clickstream_assets.engine import DataFrame, functions_of
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.partition import TopicPartition
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres.connection import explained
 from clickstream_assets.streaming.alert_index import update_alert_index
@@ -37,7 +38,7 @@ class Rebuilt:
     windows: int
     alerts: int
     floor: datetime | None
-    offsets: dict[int, int]
+    offsets: dict[TopicPartition, int]
     lost: int
     """Events that Kafka no longer has, so that open windows were closed early with what the lake has of them."""
 
@@ -46,7 +47,7 @@ class Rebuilt:
 class _Beginning:
     floor: datetime | None
     watermark: datetime | None
-    offsets: dict[int, int]
+    offsets: dict[TopicPartition, int]
     lost: int = 0
 
 
@@ -62,7 +63,7 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
         TopicError: Kafka does not answer.
         PostgresError: the database cannot be reached. Nothing was changed.
     """
-    classified = classified_offsets(lake, settings.kafka_topic)
+    classified = classified_offsets(lake, settings.topics)
     events = lake.read(EVENTS)
     beginning = _begin(settings, lake, events, classified)
     rows = lake.engine.to_arrow(product_windows(events, settings.window_duration, settings.slide_duration))
@@ -77,14 +78,13 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
         batch_id=number,
         watermark=beginning.watermark,
         floor=beginning.floor,
-        topic=settings.kafka_topic,
         offsets=beginning.offsets,
         alert_rules=AlertRules.of(settings),
     )
     # A rebuild that was killed may have left some files; nothing points there yet.
     checkpoint = checkpoint_of(settings, progress.generation)
     checkpoint.remove()
-    checkpoint.open(Topic(settings).id())
+    checkpoint.open(Topics(settings).ids())
     windows, alerts = WindowStore(connection, settings).rebuild(progress, rows, keeps)
     if before:
         checkpoint_of(settings, before.generation).remove()
@@ -93,10 +93,12 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
     return Rebuilt(windows, alerts, beginning.floor, beginning.offsets, beginning.lost)
 
 
-def _begin(settings: Settings, lake: Lake, events: DataFrame, classified: dict[int, int]) -> _Beginning:
+def _begin(
+    settings: Settings, lake: Lake, events: DataFrame, classified: dict[TopicPartition, int]
+) -> _Beginning:
     """Find out up to when the lake's windows are whole, and which records the others need.
 
-    `classified` are the offsets up to which the events, or more of them, hold the topic.
+    `classified` are the offsets up to which the events, or more of them, hold the topics.
     """
     F, _ = functions_of(events)
     timed = events.select(*RECORD_KEY, counted_time(F).alias("counted_time"))
@@ -104,19 +106,25 @@ def _begin(settings: Settings, lake: Lake, events: DataFrame, classified: dict[i
     if newest is None:
         return _Beginning(None, None, {})
     complete = newest - settings.watermark_delay
-    of_topic = timed.where(F.col("topic") == settings.kafka_topic)
-    needed = of_topic.where(F.col("counted_time") >= F.lit(complete - settings.window_duration))
-    firsts = needed.groupBy("partition").agg(F.min("offset").cast("long").alias("first"))
-    needed_from = {row["partition"]: row["first"] for row in lake.engine.to_arrow(firsts).to_pylist()}
+    of_topics = timed.where(F.col("topic").isin(*settings.topics))
+    needed = of_topics.where(F.col("counted_time") >= F.lit(complete - settings.window_duration))
+    firsts = needed.groupBy("topic", "partition").agg(F.min("offset").cast("long").alias("first"))
+    needed_from = {
+        TopicPartition(row["topic"], row["partition"]): row["first"]
+        for row in lake.engine.to_arrow(firsts).to_pylist()
+    }
     # The first that is needed can be one that was classified meanwhile.
     offsets = classified | {p: min(first, classified.get(p, first)) for p, first in needed_from.items()}
     beginning = _Beginning(complete, complete, offsets)
-    for partition, available in Topic(settings).offsets().items():
+    for partition, available in Topics(settings).offsets().items():
         first = offsets.get(partition, 0)
         if available.low <= first:
             continue
         gone = needed.where(
-            (F.col("partition") == partition) & (F.col("offset") >= first) & (F.col("offset") < available.low)
+            (F.col("topic") == partition.topic)
+            & (F.col("partition") == partition.partition)
+            & (F.col("offset") >= first)
+            & (F.col("offset") < available.low)
         )
         last = _single(lake, gone.agg(F.max("counted_time").alias("value")))
         lost = _single(lake, gone.agg(F.count(F.lit(1)).cast("long").alias("value")))

@@ -30,6 +30,7 @@ from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.ingest.repetitions import order_line
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.partition import TopicPartition, from_json, to_json
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.alerts import find_alerts
 from clickstream_assets.streaming.lake_copies import read_rows, snapshot
@@ -109,8 +110,7 @@ class _Point(NamedTuple):
 
     closed_until: datetime | None
     floor: datetime
-    topic: str
-    offsets: dict[int, int]
+    offsets: dict[TopicPartition, int]
 
 
 def reconcile(settings: Settings, lake: Lake, days: int) -> Reconciliation:
@@ -129,7 +129,7 @@ def reconcile(settings: Settings, lake: Lake, days: int) -> Reconciliation:
     Raises:
         PostgresError: the database cannot be reached.
     """
-    classified = classified_offsets(lake, settings.kafka_topic)
+    classified = classified_offsets(lake, settings.topics)
     with snapshot(settings) as connection:
         progress = read_progress(connection)
         if (
@@ -166,23 +166,23 @@ def reconcile(settings: Settings, lake: Lake, days: int) -> Reconciliation:
 
 
 def _last_common(
-    connection: psycopg.Connection, progress: Progress, classified: Mapping[int, int]
+    connection: psycopg.Connection, progress: Progress, classified: Mapping[TopicPartition, int]
 ) -> _Point | None:
     """Find the last moment of the stream of which the lake has every record."""
     floor = progress.floor or EPOCH
     if progress.idle_until and all(classified.get(p, 0) >= offset for p, offset in progress.offsets.items()):
         closed_until = max(filter(None, (progress.watermark, progress.idle_until)))
-        return _Point(closed_until, floor, progress.topic, progress.offsets)
+        return _Point(closed_until, floor, progress.offsets)
     row = connection.execute(
         "SELECT watermark, offsets FROM stream_batches WHERE NOT EXISTS ("
         "SELECT FROM jsonb_each_text(offsets) AS read (partition, until) "
         "WHERE until::bigint > coalesce((%s::jsonb ->> partition)::bigint, 0)) ORDER BY batch_id DESC LIMIT 1",
-        (json.dumps(dict(classified)),),
+        (json.dumps(to_json(classified)),),
     ).fetchone()
     if row is None:
         return None
     watermark, offsets = row
-    return _Point(watermark, floor, progress.topic, {int(p): offset for p, offset in offsets.items()})
+    return _Point(watermark, floor, from_json(offsets))
 
 
 def _newest_start(connection: psycopg.Connection, until: datetime) -> datetime:
@@ -240,12 +240,14 @@ def _read_by_stream(lake: Lake, table: Table, point: _Point, first: date | None 
     rows = lake.read(table)
     F, _ = functions_of(rows)
     is_read = F.lit(False)
-    for partition, offset in point.offsets.items():
-        is_read = is_read | ((F.col("partition") == partition) & (F.col("offset") < offset))
+    for (topic, partition), offset in point.offsets.items():
+        is_read = is_read | (
+            (F.col("topic") == topic) & (F.col("partition") == partition) & (F.col("offset") < offset)
+        )
     if first is not None:
         # The partition column first: it spares whole days.
         rows = rows.where(F.col("event_date") >= F.lit(first))
-    return as_view(rows.where((F.col("topic") == point.topic) & is_read))
+    return as_view(rows.where(is_read))
 
 
 def _duplicates(lake: Lake, settings: Settings, point: _Point) -> DataFrame:
@@ -326,7 +328,9 @@ def _arrivals(events: DataFrame, duplicates: DataFrame, delay: timedelta) -> Dat
             .agg(
                 F.max(F.when(F.col("is_event"), F.lit(0)).otherwise(F.lit(1))).alias("repeats"),
                 F.min("at").alias(f"{key}_first"),
-                (F.min("partition") < F.max("partition")).alias(f"{key}_spread"),
+                ((F.min("topic") < F.max("topic")) | (F.min("partition") < F.max("partition"))).alias(
+                    f"{key}_spread"
+                ),
             )
             .where(F.col("repeats") == 1)
             .select(key, f"{key}_first", f"{key}_spread")

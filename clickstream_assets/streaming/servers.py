@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import ElasticsearchError, ElasticsearchServer
-from clickstream_assets.stores.kafka.topic import Offsets, Topic, TopicError
+from clickstream_assets.stores.kafka.partition import TopicPartition
+from clickstream_assets.stores.kafka.topic import Offsets, TopicError, Topics
 
 ANSWER_SECONDS = 5.0
 """So long may each take to answer."""
@@ -16,8 +17,8 @@ ANSWER_SECONDS = 5.0
 class Servers:
     """Answers of Kafka and Elasticsearch."""
 
-    available: Mapping[int, Offsets] | None
-    """Offsets that each partition of the topic holds; None where Kafka did not say."""
+    available: Mapping[TopicPartition, Offsets] | None
+    """Offsets that each partition of the topics holds; None where Kafka did not say."""
     kafka_fault: str | None
     elasticsearch_fault: str | None
     """Why they cannot be used; None where they can."""
@@ -28,7 +29,7 @@ def ask_servers(settings: Settings) -> Servers:
     seconds = min(settings.kafka_timeout_seconds, ANSWER_SECONDS)
     available = kafka_fault = elasticsearch_fault = None
     try:
-        available = Topic(settings.model_copy(update={"kafka_timeout_seconds": seconds})).offsets()
+        available = Topics(settings.model_copy(update={"kafka_timeout_seconds": seconds})).offsets()
     except TopicError as error:
         kafka_fault = str(error)
     try:

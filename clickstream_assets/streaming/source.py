@@ -1,10 +1,10 @@
-"""Source of the streams: a Spark session of their own, and the topic's valid events."""
+"""Source of the streams: a Spark session of their own, and the topics' valid events."""
 
 import gc
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from clickstream_assets.engine import DataFrame, SparkEngine, SparkSession
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.partition import TopicPartition, to_topics
 from clickstream_assets.stores.kafka.topic import arrival_columns
 from clickstream_assets.stores.lake import Lake
 
@@ -122,38 +123,34 @@ def _line_copies(events: pa.RecordBatch, lines: Counter[tuple[Any, ...]]) -> pa.
     return pa.array(copies, pa.int64())
 
 
-def classified_offsets(lake: Lake, topic: str) -> dict[int, int]:
-    """Return, per partition of a topic, the offset up to which the lake's events hold it.
+def classified_offsets(lake: Lake, topics: Collection[str]) -> dict[TopicPartition, int]:
+    """Return, per partition of some topics, the offset up to which the lake's events hold it.
 
     Records of `raw_events` that are not yet classified do not count: their events are nowhere yet.
     """
     # In this order: records that are classified meanwhile are left out.
     batch = lake.snapshot(EVENTS).batch
     held = lake.snapshot(RAW_EVENTS).up_to_batch(batch).maximum("offset", by=("topic", "partition"))
-    return {partition: offset + 1 for (name, partition), offset in held.items() if name == topic}
+    return {TopicPartition(*key): offset + 1 for key, offset in held.items() if key[0] in topics}
 
 
 def topic_records(
-    session: SparkSession, settings: Settings, starting_offsets: Mapping[int, int] | None = None
+    session: SparkSession, settings: Settings, starting_offsets: Mapping[TopicPartition, int] | None = None
 ) -> DataFrame:
-    """Stream the topic's records: RAW_EVENTS rows of no ingest batch.
+    """Stream the topics' records: RAW_EVENTS rows of no ingest batch.
 
     Args:
         session: a classic one, as `streaming_session` returns it.
-        settings: name the topic.
+        settings: name the topics.
         starting_offsets: where a query without a checkpoint begins, per partition (default: the earliest record).
     """
     from pyspark.sql import functions as F
 
-    starting = "earliest"
-    if starting_offsets:
-        starting = json.dumps(
-            {settings.kafka_topic: {str(partition): offset for partition, offset in starting_offsets.items()}}
-        )
+    starting = json.dumps(to_topics(starting_offsets)) if starting_offsets else "earliest"
     return (
         session.readStream.format("kafka")
         .options(**settings.kafka_spark_options)
-        .option("subscribe", settings.kafka_topic)
+        .option("subscribe", ",".join(settings.topics))
         .option("startingOffsets", starting)
         .option("failOnDataLoss", str(not settings.allow_data_loss).lower())
         .option("maxOffsetsPerTrigger", settings.stream_batch_records)
@@ -180,13 +177,13 @@ def valid_events(
     session: SparkSession,
     settings: Settings,
     columns: tuple[str, ...],
-    starting_offsets: Mapping[int, int] | None = None,
+    starting_offsets: Mapping[TopicPartition, int] | None = None,
 ) -> DataFrame:
-    """Stream the topic's valid events; other records are left to the batch side.
+    """Stream the topics' valid events; other records are left to the batch side.
 
     Args:
         session: as for `topic_records`.
-        settings: name the topic and the rules of valid events.
+        settings: name the topics and the rules of valid events.
         columns: which of PARSED; fewer are faster.
         starting_offsets: as for `topic_records`.
     """

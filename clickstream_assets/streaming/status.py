@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from clickstream_assets.engine.spark_private import dropped_late
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.partition import TopicPartition, from_topics, to_json
 from clickstream_assets.stores.kafka.topic import Offsets
 from clickstream_assets.stores.postgres.connection import connect, explained
 
@@ -28,9 +29,9 @@ class Status:
     """Records read in this run."""
     dropped_late: int = 0
     """Events in this run that came later than WATERMARK_DELAY allows."""
-    read: dict[int, int] = field(default_factory=dict)
+    read: dict[TopicPartition, int] = field(default_factory=dict)
     """Per partition, the offset up to where its batches are done."""
-    lag: dict[int, int] = field(default_factory=dict)
+    lag: dict[TopicPartition, int] = field(default_factory=dict)
     """Per partition, records that are in Kafka and are in no batch that is done."""
     lag_at: datetime | None = None
     """When the lag was measured."""
@@ -79,15 +80,14 @@ class Status:
         self.unwritten_rows += rows
         self.unwritten_late += late
 
-    def update_lag(self, available: Mapping[int, Offsets]) -> None:
-        """Set the lag by what the topic holds now: a query that stands still falls behind."""
+    def update_lag(self, available: Mapping[TopicPartition, Offsets]) -> None:
+        """Set the lag by what the topics hold now: a query that stands still falls behind."""
         self.lag = {p: max(0, o.high - max(o.low, self.read.get(p, 0))) for p, o in available.items()}
         self.lag_at = datetime.now(UTC)
 
 
-def _offsets(value: Any) -> dict[int, int]:
-    by_topic = json.loads(value) if isinstance(value, str) else value or {}
-    return {int(p): offset for offsets in by_topic.values() for p, offset in offsets.items()}
+def _offsets(value: Any) -> dict[TopicPartition, int]:
+    return from_topics(json.loads(value) if isinstance(value, str) else value or {})
 
 
 def metadata(status: Status, open_alerts: int | None = None) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def metadata(status: Status, open_alerts: int | None = None) -> dict[str, Any]:
         "rows": status.rows,
         "dropped_late": status.dropped_late,
         "lag": sum(status.lag.values()),
-        "offsets_behind": {str(partition): count for partition, count in sorted(status.lag.items())},
+        "offsets_behind": to_json(status.lag),
     }
     if status.watermark:
         values["watermark"] = status.watermark.isoformat()
@@ -142,7 +142,7 @@ def write_statuses(
     with explained(settings), connect(settings) as connection:
         for status in statuses:
             values = {"owner": owner, "due": due, "reason": status.error or status.fault, **vars(status)}
-            connection.execute(_UPSERT, values | {"lag": json.dumps(status.lag)})
+            connection.execute(_UPSERT, values | {"lag": json.dumps(to_json(status.lag))})
     for status in statuses:
         status.unwritten_rows = status.unwritten_late = 0
 

@@ -23,6 +23,7 @@ from psycopg.types.json import Jsonb
 
 from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.partition import to_json
 from clickstream_assets.stores.postgres.connection import explained
 from clickstream_assets.stores.postgres.publishing import copy_rows
 from clickstream_assets.stores.postgres.statements import each, upsert
@@ -90,8 +91,7 @@ class WindowStore:
         with self._transaction():
             progress = read_progress(self._connection, for_update=True)
             if progress is None:
-                topic = self._settings.kafka_topic
-                progress = Progress(1, first_batch_id, first_batch_id, None, None, topic, {}, self._rules)
+                progress = Progress(1, first_batch_id, first_batch_id, None, None, {}, self._rules)
                 write_progress(self._connection, progress)
             elif progress.alert_rules != self._rules:
                 progress = replace(progress.with_next_number(), alert_rules=self._rules)
@@ -178,9 +178,9 @@ class WindowStore:
         beyond = {p: offset for p, offset in planned.offsets.items() if offset > progress.offsets.get(p, 0)}
         if number <= progress.batch_id and beyond:
             raise CheckpointError(
-                f"{self._tables} holds the stream up to batch {progress.batch_id}, but not up to offsets {beyond} of "
-                f"{progress.topic}, which batch {number} of its checkpoint reads: the checkpoint is of an earlier "
-                f"time, as from a backup. Run {REBUILD}"
+                f"{self._tables} holds the stream up to batch {progress.batch_id}, but not up to offsets {beyond}, "
+                f"which batch {number} of its checkpoint reads: the checkpoint is of an earlier time, as from a "
+                f"backup. Run {REBUILD}"
             )
 
     def _close_windows(self, until: datetime | None, batch_id: int) -> tuple[int, int]:
@@ -200,7 +200,7 @@ class WindowStore:
     def _keep_batch(self, progress: Progress) -> None:
         self._connection.execute(
             "INSERT INTO stream_batches (batch_id, watermark, offsets) VALUES (%s, %s, %s)",
-            (progress.batch_id, progress.watermark, json.dumps(progress.offsets)),
+            (progress.batch_id, progress.watermark, json.dumps(to_json(progress.offsets))),
         )
         if progress.batch_id % _BATCHES_BETWEEN_DELETIONS == 0:
             self._connection.execute(

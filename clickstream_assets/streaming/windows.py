@@ -36,7 +36,7 @@ def fingerprint(settings: Settings) -> dict[str, Any]:
     """Return the settings that a checkpoint of this query depends on: with others it cannot be used."""
     return {
         "FORMAT": STATE_FORMAT,
-        "KAFKA_TOPIC": settings.kafka_topic,
+        "KAFKA_TOPIC": ",".join(sorted(settings.topics)),
         "WINDOW_DURATION": f"{settings.window_duration.total_seconds():g} seconds",
         "SLIDE_DURATION": f"{settings.slide_duration.total_seconds():g} seconds",
         "WATERMARK_DELAY": f"{settings.watermark_delay.total_seconds():g} seconds",

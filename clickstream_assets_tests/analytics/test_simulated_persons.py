@@ -36,7 +36,7 @@ from clickstream_assets.engine import DataFrame, Engine
 from clickstream_assets.ingest.money import priced, update_money
 from clickstream_assets.ingest.ties import persons_of, update_ties
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.producer import ensure_topic
+from clickstream_assets.stores.kafka.producer import ensure_topics
 from clickstream_assets.stores.lake import Lake, conform
 from clickstream_assets_tests.defs.pipeline import send
 from clickstream_assets_tests.ingestion import Ingestion
@@ -111,7 +111,7 @@ def test_tables_are_what_the_simulator_knows(
         | {"kafka_topic": f"persons-{uuid4().hex}", "lake_path": str(tmp_path / "lake")},
         _env_file=None,
     )
-    ensure_topic(settings)
+    ensure_topics(settings)
     ingestion = Ingestion.of(settings, engine)
     parts = [records()] if arrival == "in order" else shuffled(3)
     before = 0

@@ -30,9 +30,9 @@ BATCH = ("clickstream_ingest_", "clickstream_check_", "clickstream_rejected_")
 STATEMENTS = """
 INSERT INTO stream_status
     (query, owner, batch_id, watermark, rows, dropped_late, lag, latency_seconds, error, updated_at, lag_at, batch_at)
-VALUES ('product_windows', 'me', 7, '2024-05-31 12:00Z', 1000, 3, '{"0": 5, "1": 0}', 2.5, NULL, '2024-05-31 12:10Z',
-        '2024-05-31 12:08Z', '2024-05-31 12:05Z'),
-       ('live_events', 'me', 9, NULL, 900, 0, '{"0": 1}', NULL, 'away', '2024-05-31 12:11Z', NULL, NULL);
+VALUES ('product_windows', 'me', 7, '2024-05-31 12:00Z', 1000, 3, '{"clicks/0": 5, "web/0": 0}', 2.5, NULL,
+        '2024-05-31 12:10Z', '2024-05-31 12:08Z', '2024-05-31 12:05Z'),
+       ('live_events', 'me', 9, NULL, 900, 0, '{"clicks/0": 1}', NULL, 'away', '2024-05-31 12:11Z', NULL, NULL);
 INSERT INTO flash_sale_alerts (window_start, window_end, product_id, views, purchases, alert_id, state, conversion_rate,
     first_window_start, last_window_end, windows)
 SELECT now(), now(), 'p', 120, 3, n::text, CASE WHEN n < 3 THEN 'open' ELSE 'resolved' END, 2.50, now(), now(), 1
@@ -89,9 +89,9 @@ def test_streams_alerts_and_notifications_are_measured(client: FlaskClient) -> N
     streams = {key: value for key, value in samples.items() if not key[0].startswith("clickstream_api")}
     assert streams == {
         ("clickstream_postgres_up",): 1,
-        ("clickstream_stream_lag_records", "0", "product_windows"): 5,
-        ("clickstream_stream_lag_records", "1", "product_windows"): 0,
-        ("clickstream_stream_lag_records", "0", "live_events"): 1,
+        ("clickstream_stream_lag_records", "0", "product_windows", "clicks"): 5,
+        ("clickstream_stream_lag_records", "0", "product_windows", "web"): 0,
+        ("clickstream_stream_lag_records", "0", "live_events", "clicks"): 1,
         ("clickstream_stream_latency_seconds", "product_windows"): 2.5,
         ("clickstream_stream_failing", "product_windows"): 0,
         ("clickstream_stream_failing", "live_events"): 1,
@@ -126,8 +126,10 @@ def test_a_stream_that_does_not_report_when_it_promised_to_is_failing(
 
 def test_what_was_measured_elsewhere_is_shown_with_its_age(client: FlaskClient) -> None:
     database, at = database_of(client), datetime(2024, 5, 31, 11, 30, tzinfo=UTC)
-    write_measurements(database, "kafka", [Sample(INGEST_LAG, ("0",), 5), Sample(INGEST_LAG, ("1",), 7)])
-    write_measurements(database, "kafka", [Sample(INGEST_LAG, ("0",), 6)])
+    write_measurements(
+        database, "kafka", [Sample(INGEST_LAG, ("web", "0"), 5), Sample(INGEST_LAG, ("web", "1"), 7)]
+    )
+    write_measurements(database, "kafka", [Sample(INGEST_LAG, ("web", "0"), 6)])
     write_measurements(
         database,
         "dagster",
@@ -162,7 +164,7 @@ def test_what_was_measured_elsewhere_is_shown_with_its_age(client: FlaskClient) 
         key: value for key, value in samples.items() if key[0] in METRICS and key[0].startswith(BATCH)
     }
     assert measured == {
-        ("clickstream_ingest_lag_records", "0"): 6,
+        ("clickstream_ingest_lag_records", "0", "web"): 6,
         ("clickstream_ingest_records_total", "events"): 12,
         ("clickstream_check_failing", "events", "counts_close", "error"): 1,
         ("clickstream_rejected_records", "ingest", "unknown"): 7,

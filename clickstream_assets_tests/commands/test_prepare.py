@@ -7,9 +7,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.producer import ensure_topics
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.postgres.migrate import MIGRATIONS
 from clickstream_assets_tests.databases import environment, free_port, fresh_database, query, with_settings
+from clickstream_assets_tests.topics import first
 
 CLICKSTREAM = Path(sys.executable).with_name("clickstream")
 
@@ -35,12 +37,24 @@ def test_prepare_makes_the_tables_and_the_topic_and_a_second_time_nothing(server
             f"Kafka: made the topic {topic}, with 2 partitions",
         ]
         assert query(settings, "SELECT count(*) FROM clickstream_sessions") == [(0,)]
-        assert list(Topic(settings).offsets()) == [0, 1]
+        assert list(Topics(settings).offsets()) == [first(settings, 0), first(settings, 1)]
         again = prepare(settings)
         assert (again.returncode, again.stderr) == (0, "")
         assert again.stdout.splitlines() == [
             f"PostgreSQL: {settings.postgres_db} is at revision {newest_revision()} already; nothing to migrate",
             f"Kafka: the topic {topic} is there",
+        ]
+
+
+def test_prepare_makes_each_of_several_topics_that_is_missing(servers: Settings):
+    there, missing = (f"events-{uuid4().hex[:12]}" for _ in range(2))
+    with fresh_database(servers) as own:
+        ensure_topics(with_settings(own, kafka_topic=there))
+        done = prepare(with_settings(own, kafka_topic=f"{missing}=segment,{there}"))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[1:] == [
+            f"Kafka: made the topic {missing}, with 3 partitions",
+            f"Kafka: the topic {there} is there",
         ]
 
 

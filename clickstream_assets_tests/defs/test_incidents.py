@@ -33,6 +33,7 @@ from clickstream_assets.defs.steps import step
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.silences import Kind
+from clickstream_assets.stores.kafka.partition import to_json
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets_tests.dagster_private import (
     FreshnessState,
@@ -53,7 +54,7 @@ from clickstream_assets_tests.databases import environment, free_port, fresh_dat
 from clickstream_assets_tests.defs.history import REPOSITORY, materialize, past_run, start_run, tick
 from clickstream_assets_tests.deploy.containers import wait_until
 from clickstream_assets_tests.mailbox import Mailbox, mailbox
-from clickstream_assets_tests.topics import new_topic, send
+from clickstream_assets_tests.topics import first, new_topic, send
 from clickstream_assets_tests.web import Answer, WebServer, web_server
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
@@ -460,7 +461,7 @@ def test_ingest_is_overdue_while_records_wait(shop: Shop, kafka: Settings, monke
     monkeypatch.setenv("KAFKA_TOPIC", topic.kafka_topic)
     two_hours_ago = datetime.now(UTC) - timedelta(hours=2)
     send(topic, {0: [b"{}", b"{}"]}, sent_at=two_hours_ago)
-    report_at(shop, 9, "raw_events", offsets={"0": 2})
+    report_at(shop, 9, "raw_events", offsets=to_json({first(topic): 2}))
     change_freshness(shop, "raw_events", FreshnessState.PASS, FreshnessState.FAIL)
     shop.look()
     assert shop.mails.mails == []

@@ -16,7 +16,8 @@ from clickstream_assets.defs.resources import ComputeResource, KafkaResource, La
 from clickstream_assets.ingest.money import settings_of_money
 from clickstream_assets.ingest.reach import settings_of_days
 from clickstream_assets.settings import Settings, load_settings
-from clickstream_assets.stores.kafka.topic import Offsets, Topic, TopicError
+from clickstream_assets.stores.kafka.partition import TopicPartition
+from clickstream_assets.stores.kafka.topic import Offsets, TopicError, Topics
 from clickstream_assets.streaming.query import lake_of
 from clickstream_assets_tests.dagster_private import SensorExecutionData
 from clickstream_assets_tests.databases import free_port
@@ -33,15 +34,15 @@ from clickstream_assets_tests.defs.pipeline import send
 TOPIC = Settings.model_fields["kafka_topic"].default
 
 
-class TopicWith(Topic):
+class TopicWith(Topics):
     """A topic whose offsets are given, not asked for."""
 
     def __init__(self, settings: Settings, held: dict[str, list[int]]) -> None:
         super().__init__(settings)
         self._held = held
 
-    def offsets(self) -> dict[int, Offsets]:
-        return {int(partition): Offsets(low, high) for partition, (low, high) in self._held.items()}
+    def offsets(self) -> dict[TopicPartition, Offsets]:
+        return {TopicPartition.parse(name): Offsets(low, high) for name, (low, high) in self._held.items()}
 
 
 class KafkaWith(KafkaResource):
@@ -57,12 +58,16 @@ class KafkaWith(KafkaResource):
 def look(
     instance: dg.DagsterInstance,
     definitions: dg.Definitions,
-    held: dict[int, tuple[int, int]],
+    held: dict[int, tuple[int, int]] | dict[str, tuple[int, int]],
     cursor: str | None = None,
 ) -> SensorExecutionData:
-    """One look of the sensor at a topic that holds these offsets."""
+    """One look of the sensor at topics that hold these offsets, by partition: of the one topic if none is named."""
     kafka = KafkaWith(
-        settings=SettingsResource(), held={str(partition): list(range_) for partition, range_ in held.items()}
+        settings=SettingsResource(),
+        held={
+            partition if isinstance(partition, str) else f"{TOPIC}/{partition}": list(range_)
+            for partition, range_ in held.items()
+        },
     )
     return tick(new_records, instance, definitions, cursor, {"kafka": kafka, "lake": lake_resource()})
 
@@ -357,6 +362,29 @@ def test_a_missing_topic_is_waited_for_and_named(
     monkeypatch.setenv("KAFKA_TOPIC", "nobody-made-this")
     reason = refused(look_at_kafka(instance, definitions))
     assert "KAFKA_TOPIC='nobody-made-this'" in reason
+
+
+def test_each_topic_is_compared_with_what_was_ingested_of_it(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    ingested(instance, {0: 4})
+    assert asked_for(look(instance, definitions, {f"{TOPIC}/0": (0, 4), "web/0": (2, 5)})) == 3
+    landed({0: 5}, batch=1, topic="web")
+    assert refused(look(instance, definitions, {f"{TOPIC}/0": (0, 4), "web/0": (2, 5)})) == "no new records"
+    assert refused(look(instance, definitions, {"web/0": (2, 5)})) == "no new records"
+
+
+def test_a_missing_topic_that_keeps_others_back_is_an_error_and_no_quiet_skip(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    pipeline_env: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("KAFKA_TOPIC", f"{pipeline_env.kafka_topic},nobody-made-this=ga4")
+    with pytest.raises(TopicError, match=r"has no topic nobody-made-this\. `clickstream prepare` makes it"):
+        look_at_kafka(instance, definitions)
+    monkeypatch.setenv("KAFKA_TOPIC", "nobody-made-this=ga4,nor-this")
+    assert "has no topic nobody-made-this, nor-this" in refused(look_at_kafka(instance, definitions))
 
 
 def test_a_broker_that_does_not_answer_is_an_error_and_no_quiet_skip(

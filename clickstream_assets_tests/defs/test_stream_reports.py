@@ -11,13 +11,20 @@ import pytest
 
 from clickstream_assets.defs.stream_reports import reporter
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.streaming.status import Status, metadata
 
 
 def test_materializations_are_in_dagsters_history(tmp_path: Path):
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    lag = {TopicPartition("web", 0): 3, TopicPartition("web", 1): 4}
     status = Status(
-        "product_windows", batch_id=7, rows=100, dropped_late=2, lag={0: 3, 1: 4}, latency_seconds=1.5
+        "product_windows",
+        batch_id=7,
+        rows=100,
+        dropped_late=2,
+        lag=lag,
+        latency_seconds=1.5,
     )
     report = reporter(Settings(_env_file=None, dagster_home=tmp_path))
     report(["product_windows", "flash_sale_alerts"], metadata(status, 2))
@@ -32,7 +39,7 @@ def test_materializations_are_in_dagsters_history(tmp_path: Path):
             "rows": 100,
             "dropped_late": 2,
             "lag": 7,
-            "offsets_behind": {"0": 3, "1": 4},
+            "offsets_behind": {"web/0": 3, "web/1": 4},
             "latency_seconds": 1.5,
             "open_alerts": 2,
         }

@@ -1,4 +1,4 @@
-"""The settings in the chart's schema, made from settings.py.
+"""The settings in the chart's schema, and the pattern of its topics, made from settings.py.
 
 `python -m clickstream_assets_tests.deploy.chart_settings` writes them into helm/values.schema.json; a test holds the
 file against this.
@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import EventDialect, Settings
 from clickstream_assets_tests.deploy.files import ROOT
 
 SCHEMA = ROOT / "helm" / "values.schema.json"
@@ -65,7 +65,10 @@ def generated() -> str:
         count=1,
         flags=re.DOTALL,
     )
-    return re.sub(r'("settingName": )\{.*\}', lambda found: f'{found[1]}{{"enum": {names}}}', text, count=1)
+    text = re.sub(r'("settingName": )\{.*\}', lambda found: f'{found[1]}{{"enum": {names}}}', text, count=1)
+    topic = f"[a-zA-Z0-9._-]{{1,249}}(=({'|'.join(EventDialect)}))?"
+    rule = json.dumps({"type": "string", "pattern": f"^{topic}(,{topic})*$"})
+    return re.sub(r'("topic": )\{.*\}', lambda found: found[1] + rule, text, count=1)
 
 
 if __name__ == "__main__":

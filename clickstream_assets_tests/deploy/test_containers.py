@@ -23,7 +23,7 @@ from clickstream_assets.local.ports import free_port
 from clickstream_assets.local.postgres import installed_programs
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
 from clickstream_assets_tests.databases import fresh_database, with_settings
 from clickstream_assets_tests.deploy.containers import LOOPBACK, Containers, Processes, wait_until
@@ -169,7 +169,7 @@ def test_simulated_events_come_out_of_the_api(
 ):
     api = f"http://{LOOPBACK}:{ports[8000]}"
     containers.bring_up(["simulator"])
-    wait_until(lambda: sum(offsets.high for offsets in Topic(own_settings).offsets().values()) >= 300)
+    wait_until(lambda: sum(offsets.high for offsets in Topics(own_settings).offsets().values()) >= 300)
     assert containers.stop("simulator") == 0
     wait_until(lambda: len(latest_events(api)) == 10)
     assert ask(f"{api}/health/ready") == {
@@ -194,6 +194,6 @@ def test_a_run_brings_what_was_simulated_into_the_lake(
 
     wait_until(lambda: status() in ("SUCCESS", "FAILURE", "CANCELED"))
     assert status() == "SUCCESS"
-    sent = sum(offsets.high for offsets in Topic(own_settings).offsets().values())
+    sent = sum(offsets.high for offsets in Topics(own_settings).offsets().values())
     raw = DeltaTable(str(containers.folder("/var/lib/clickstream") / "lake" / RAW_EVENTS.name))
     assert raw.to_pyarrow_table().num_rows == sent >= 300

@@ -891,6 +891,7 @@ REFUSED_BY_THE_SCHEMA = {
     "migration.replicas=0": "at '/migration': additional properties 'replicas' not allowed",
     "spark.executors.cores=0": "at '/spark/executors/cores': minimum: got 0, want 1",
     "settings.WINDOW_DURATOIN=5": "'WINDOW_DURATOIN'",
+    "kafka.topic=web=klaviyo": "at '/kafka/topic': 'web=klaviyo' does not match pattern",
     "settings.KAFKA_TOPIC=x": "at '/settings': additional properties '",
     "settings.SESSION_GAP_MINUTES=banana": "at '/settings/SESSION_GAP_MINUTES': got string, want integer",
     "settings.FUNNEL_WINDOW_MINUTES=721": "at '/settings/FUNNEL_WINDOW_MINUTES': maximum: got 721, want 720",

@@ -13,8 +13,6 @@ import deltalake
 import msgspec
 import pyarrow as pa
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS, REJECTED_EVENTS, Table
 from clickstream_assets.engine import DataFrame, DuckDBEngine, SparkEngine, functions_of
@@ -28,12 +26,13 @@ from clickstream_assets.ingest.classification import (
 from clickstream_assets.ingest.parsing import parse_batches
 from clickstream_assets.ingest.reach import dirty_days
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.producer import ensure_topic
-from clickstream_assets.stores.kafka.topic import DataLossError, Offsets, Topic
+from clickstream_assets.stores.kafka.partition import TopicPartition
+from clickstream_assets.stores.kafka.producer import ensure_topics
+from clickstream_assets.stores.kafka.topic import DataLossError, Offsets, Topics
 from clickstream_assets.stores.lake import Lake, LakeStorageError
 from clickstream_assets_tests.databases import with_settings
 from clickstream_assets_tests.ingestion import Contents, Ingestion, made_counts, simulate
-from clickstream_assets_tests.topics import Transactions, make_anew, new_topic, send
+from clickstream_assets_tests.topics import Transactions, delete_records, keyed, make_anew, new_topic, send
 
 
 @pytest.fixture
@@ -170,7 +169,7 @@ def test_a_run_takes_no_more_than_it_may_and_the_next_goes_on(shop: Settings, du
     )
     landings = [ingestion.land() for _ in range(4)]
     assert [landing.records for landing in landings] == [13, 13, 4, 0]
-    assert landings[-1].offsets == {0: 10, 1: 10, 2: 10}
+    assert landings[-1].offsets == keyed(shop, {0: 10, 1: 10, 2: 10})
 
 
 def test_a_batch_of_large_records_ends_where_it_has_its_bytes(shop: Settings, duckdb_engine: DuckDBEngine):
@@ -179,14 +178,18 @@ def test_a_batch_of_large_records_ends_where_it_has_its_bytes(shop: Settings, du
     ingestion = Ingestion.of(with_settings(shop, ingest_batch_bytes=700_000), duckdb_engine)
     landing = ingestion.land()
     # A first one of as yet unknown size, then as many as there is room for, and the one that fills it.
-    assert (landing.records, landing.batch, landing.offsets) == (12, 4, dict.fromkeys(range(3), 4))
+    assert (landing.records, landing.batch, landing.offsets) == (
+        12,
+        4,
+        keyed(shop, dict.fromkeys(range(3), 4)),
+    )
     rows = ingestion.contents()[RAW_EVENTS.name]
     assert [row["value"] for row in rows] == [value for p in range(3) for value in values[p]]
 
 
 def test_records_that_arrive_meanwhile_are_left_to_the_next_run(shop: Settings, duckdb_engine: DuckDBEngine):
-    class BusyTopic(Topic):
-        def offsets(self) -> dict[int, Offsets]:
+    class BusyTopic(Topics):
+        def offsets(self) -> dict[TopicPartition, Offsets]:
             available = super().offsets()
             send(shop, {0: [b"later"]})
             return available
@@ -297,35 +300,28 @@ def test_rejected_records_keep_their_bytes(shop: Settings, duckdb_engine: DuckDB
     assert len(rows[EVENTS.name]) == 1
 
 
-def delete_records(settings: Settings, partition: int, before: int) -> None:
-    """Do what retention does."""
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
-    (deleted,) = admin.delete_records([TopicPartition(settings.kafka_topic, partition, before)]).values()
-    assert deleted.result().low_watermark == before
-
-
 def test_records_that_retention_deleted_fail_the_run_unless_that_is_allowed(
     shop: Settings, duckdb_engine: DuckDBEngine
 ):
     ingestion = Ingestion.of(shop, duckdb_engine)
     send(shop, {p: [b"x"] * 10 for p in range(3)})
     # Before the first run nothing was promised yet.
-    delete_records(shop, 2, 4)
-    assert ingestion.land().offsets == {0: 10, 1: 10, 2: 10}
+    delete_records(shop, shop.kafka_topic, 2, 4)
+    assert ingestion.land().offsets == keyed(shop, {0: 10, 1: 10, 2: 10})
     send(shop, {p: [b"x"] * 10 for p in range(3)})
-    delete_records(shop, 0, 15)
-    delete_records(shop, 1, 13)
-    delete_records(shop, 2, 10)
+    delete_records(shop, shop.kafka_topic, 0, 15)
+    delete_records(shop, shop.kafka_topic, 1, 13)
+    delete_records(shop, shop.kafka_topic, 2, 10)
 
     versions = ingestion.versions()
-    with pytest.raises(DataLossError, match="5 of partition 0, 3 of partition 1"):
+    with pytest.raises(DataLossError, match=r"5 of partition 0 of topic .*, 3 of partition 1 of topic"):
         ingestion.land()
     assert ingestion.versions() == versions
 
     allowed = Ingestion.of(with_settings(shop, allow_data_loss=True, ingest_batch_records=2), duckdb_engine)
     landing = allowed.land()
     assert (landing.lost, landing.records) == (8, 22)
-    assert landing.offsets == {0: 20, 1: 20, 2: 20}
+    assert landing.offsets == keyed(shop, {0: 20, 1: 20, 2: 20})
     assert ingestion.land().lost == 0
 
 
@@ -333,10 +329,10 @@ def test_a_topic_that_was_made_anew_is_refused(shop: Settings, duckdb_engine: Du
     send(shop, {0: [b"x"] * 3})
     ingestion = Ingestion.of(shop, duckdb_engine)
     ingestion.land()
-    emptied = {0: Offsets(0, 1)}
+    emptied = keyed(shop, {0: Offsets(0, 1)})
 
-    class NewTopic(Topic):
-        def offsets(self) -> dict[int, Offsets]:
+    class NewTopic(Topics):
+        def offsets(self) -> dict[TopicPartition, Offsets]:
             return emptied
 
     with pytest.raises(DataLossError, match="deleted and made anew"):
@@ -362,7 +358,7 @@ def test_a_topic_that_was_made_anew_and_has_become_longer_is_refused(
 
 def test_a_topic_may_be_called_as_the_table_is(kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path):
     settings = with_settings(kafka, kafka_topic=RAW_EVENTS.name, lake_path=str(tmp_path / "lake"))
-    ensure_topic(settings)
+    ensure_topics(settings)
     ingestion = Ingestion.of(settings, duckdb_engine)
     before = sum(ingestion.land().offsets.values())
     for number in range(1, 4):
@@ -376,13 +372,13 @@ def test_first_records_of_a_partition_that_retention_deleted_are_missed(
 ):
     ingestion = Ingestion.of(shop, duckdb_engine)
     send(shop, {0: [b"x"]})
-    assert ingestion.land().offsets == {0: 1, 1: 0, 2: 0}
+    assert ingestion.land().offsets == keyed(shop, {0: 1, 1: 0, 2: 0})
     send(shop, {1: [b"x"] * 10})
-    delete_records(shop, 1, 4)
+    delete_records(shop, shop.kafka_topic, 1, 4)
     with pytest.raises(DataLossError, match="4 of partition 1"):
         ingestion.land()
     landing = Ingestion.of(with_settings(shop, allow_data_loss=True), duckdb_engine).land()
-    assert (landing.lost, landing.records, landing.offsets) == (4, 6, {0: 1, 1: 10, 2: 0})
+    assert (landing.lost, landing.records, landing.offsets) == (4, 6, keyed(shop, {0: 1, 1: 10, 2: 0}))
 
 
 @pytest.mark.parametrize("batch_records", [1, 100])
@@ -399,19 +395,19 @@ def test_a_topic_that_ends_in_transaction_markers_is_read_to_its_end_once(
     transactions.begin(event("aborted", "2024-05-01T00:00:00Z"), b"aborted")
     transactions.abort()
     landing = ingestion.land()
-    assert (landing.records, landing.offsets) == (3, {0: 7})
+    assert (landing.records, landing.offsets) == (3, keyed(settings, {0: 7}))
 
     version = ingestion.lake.snapshot(RAW_EVENTS).version
     landing = ingestion.land()
-    assert (landing.records, landing.offsets) == (0, {0: 7})
+    assert (landing.records, landing.offsets) == (0, keyed(settings, {0: 7}))
     assert ingestion.lake.snapshot(RAW_EVENTS).version == version
 
     transactions.begin(b"open")
-    assert ingestion.land().offsets == {0: 7}
+    assert ingestion.land().offsets == keyed(settings, {0: 7})
     transactions.abort()
     transactions.commit(event("u", "2024-05-01T00:09:00Z"))
     landing = ingestion.land()
-    assert (landing.records, landing.offsets) == (1, {0: 11})
+    assert (landing.records, landing.offsets) == (1, keyed(settings, {0: 11}))
     assert [row["offset"] for row in ingestion.contents()[RAW_EVENTS.name]] == [0, 1, 2, 9]
 
 
@@ -422,8 +418,8 @@ def test_two_topics_share_a_lake(shop: Settings, kafka: Settings, duckdb_engine:
     send(
         other, {0: [event("u", "2024-05-01T00:00:00Z", event_id="same"), event("v", "2024-05-01T00:00:00Z")]}
     )
-    assert first.run()[0].offsets == {0: 1, 1: 1, 2: 0}
-    assert second.run()[0].offsets == {0: 2}
+    assert first.run()[0].offsets == keyed(shop, {0: 1, 1: 1, 2: 0})
+    assert second.run()[0].offsets == keyed(other, {0: 2})
     assert first.run()[0].records == 0
     assert list(first.counts().values()) == [4, 2, 1, 0, 1]
     assert first.lake.snapshot(RAW_EVENTS).rows_by("topic") == {shop.kafka_topic: 2, other.kafka_topic: 2}

@@ -30,7 +30,8 @@ from clickstream_assets.catalogue import (
 )
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.partition import TopicPartition
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.prepare import prepare_servers
 from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets.streaming.reconciliation import reconcile
@@ -46,6 +47,7 @@ from clickstream_assets_tests.streaming.test_process import (
     traffic,
     wait_until,
 )
+from clickstream_assets_tests.topics import keyed
 
 pytestmark = [pytest.mark.long, pytest.mark.server, pytest.mark.spark, pytest.mark.timeout(2400)]
 OUTAGE_SECONDS = 60
@@ -104,11 +106,11 @@ def load(shop: Shop) -> Iterator[None]:
         assert producer.flush(120) == 0
 
 
-def ends(shop: Shop) -> dict[int, int]:
-    return {partition: offsets.high for partition, offsets in Topic(shop.settings).offsets().items()}
+def ends(shop: Shop) -> dict[TopicPartition, int]:
+    return {partition: offsets.high for partition, offsets in Topics(shop.settings).offsets().items()}
 
 
-def is_past(shop: Shop, offsets: dict[int, int]) -> bool:
+def is_past(shop: Shop, offsets: dict[TopicPartition, int]) -> bool:
     """Return whether the stream has counted the topic up to these offsets."""
     progress = progress_of(shop.settings)
     return progress is not None and all(
@@ -161,7 +163,7 @@ def test_a_server_that_is_away_for_a_minute_under_load_costs_no_record(
     log, run_log = tmp_path / "stream.log", tmp_path / "run.log"
     with new_shop(settings, tmp_path, partitions=3, **QUICK) as shop, running(shop, log) as process:
         with load(shop):
-            wait_until(lambda: is_past(shop, {0: 10, 1: 10, 2: 10}), log)
+            wait_until(lambda: is_past(shop, keyed(shop.settings, {0: 10, 1: 10, 2: 10})), log)
             shop.ingest()
             began = time.monotonic()
             with ExitStack() as running_out:

@@ -4,13 +4,14 @@ import pytest
 
 from clickstream_assets.errors import InputError
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.producer import KafkaSink, ensure_topic
+from clickstream_assets.stores.kafka.producer import KafkaSink, ensure_topics
+from clickstream_assets_tests.databases import with_settings
 
 
 def test_ensure_topic_creates_it_with_the_partitions_of_the_settings_once(missing_topic, consume):
     settings = Settings(**missing_topic.model_dump() | {"kafka_topic_partitions": 5}, _env_file=None)
-    assert ensure_topic(settings) is True
-    assert ensure_topic(settings) is False
+    assert ensure_topics(settings) == [settings.kafka_topic]
+    assert ensure_topics(settings) == []
     assert set(consume()) == set(range(5))
 
 
@@ -104,7 +105,10 @@ def test_a_broker_that_is_not_there_is_named_with_the_fix(offline_settings):
     assert "clickstream stack up" in message
 
 
-def test_a_topic_name_that_kafka_refuses_is_named(own_topic):
-    settings = Settings(**own_topic.model_dump() | {"kafka_topic": "no spaces, please"}, _env_file=None)
-    with pytest.raises(InputError, match="KAFKA_TOPIC=no spaces, please"):
-        ensure_topic(settings)
+def test_a_topic_that_kafka_refuses_is_named(missing_topic):
+    # As many as no broker makes at once.
+    settings = with_settings(missing_topic, kafka_topic_partitions=10_001)
+    with pytest.raises(
+        InputError, match=f"KAFKA_TOPIC={settings.kafka_topic}: the broker would not create it: .+"
+    ):
+        ensure_topics(settings)

@@ -17,12 +17,12 @@ from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import ElasticsearchError, ElasticsearchProblem, LiveEvents
 from clickstream_assets.stores.kafka.client_private import close_producer
-from clickstream_assets.stores.kafka.producer import KafkaSink, ensure_topic
-from clickstream_assets.stores.kafka.topic import OffsetRange, Topic, TopicError
+from clickstream_assets.stores.kafka.producer import KafkaSink, ensure_topics
+from clickstream_assets.stores.kafka.topic import OffsetRange, TopicError, Topics
 from clickstream_assets.streaming.alert_index import AlertIndex
 from clickstream_assets_tests.databases import suspended, with_settings
 from clickstream_assets_tests.stores.test_elasticsearch import document
-from clickstream_assets_tests.topics import new_topic, send
+from clickstream_assets_tests.topics import first, new_topic, send
 
 PATIENCE = 2
 # As long as a sink tries, and as much again for a machine that is busy.
@@ -55,10 +55,10 @@ def failures_of(calls: list[Callable[[], Any]]) -> list[ClickstreamError]:
 def test_calls_to_a_hung_kafka_end_and_another_try_succeeds(kafka: Settings, stack: Stack) -> None:
     settings = with_settings(new_topic(kafka), kafka_timeout_seconds=PATIENCE)
     send(settings, {0: [b"one"]})
-    topic = Topic(settings)
+    topics = Topics(settings)
 
     def read() -> list[bytes]:
-        batches = topic.read_here([OffsetRange(0, 0, 1)], batch=1, room=1_000_000)
+        batches = topics.read_here([OffsetRange(first(settings), 0, 1)], batch=1, room=1_000_000)
         return [value.as_py() for rows in batches for value in rows["value"]]
 
     sink = KafkaSink(settings)
@@ -70,10 +70,10 @@ def test_calls_to_a_hung_kafka_end_and_another_try_succeeds(kafka: Settings, sta
             sink.send(None, b"three")
 
     calls: list[Callable[[], Any]] = [
-        topic.offsets,
-        topic.id,
+        topics.offsets,
+        topics.ids,
         read,
-        lambda: ensure_topic(settings),
+        lambda: ensure_topics(settings),
         send_more,
     ]
     with hung(stack, "Kafka"):
@@ -81,7 +81,7 @@ def test_calls_to_a_hung_kafka_end_and_another_try_succeeds(kafka: Settings, sta
     assert [type(error) for error in failures] == [TopicError] * 3 + [InputError] * 2
     assert all("KAFKA_BOOTSTRAP_SERVERS=" in str(error) for error in failures)
     assert read() == [b"one"]
-    assert topic.offsets()[0].high >= 2
+    assert topics.offsets()[first(settings)].high >= 2
     with KafkaSink(settings) as another:
         another.send(None, b"four")
 

@@ -20,7 +20,7 @@ from clickstream_assets.ingest.classification import classify_records, land_reco
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import RESULT_WINDOW
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.streaming.alert_index import AlertIndex
@@ -97,7 +97,7 @@ class Shop:
 
     def ingest(self) -> None:
         """Bring the topic's records into the lake's events."""
-        land_records(self.lake, Topic(self.settings), self.settings)
+        land_records(self.lake, Topics(self.settings), self.settings)
         classify_records(self.lake, ValidationRules.of(self.settings))
 
     @property

@@ -24,6 +24,7 @@ from clickstream_assets_tests.streaming.test_store import (
     purchases,
     views,
 )
+from clickstream_assets_tests.topics import first
 
 
 @pytest.fixture
@@ -56,7 +57,8 @@ def test_an_alert_is_there_as_it_is_now_and_once(stream: Stream, index: AlertInd
     assert [index.update(), index.update()] == [1, 0]
     assert states(stream) == ["open"]
     # The same batch once more, as after a crash.
-    assert stream.store.record(0, PlannedBatch(None, {0: 101}), SCHEMA.empty_table()).alerts == 0
+    planned = PlannedBatch(None, {first(stream.shop.settings): 101})
+    assert stream.store.record(0, planned, SCHEMA.empty_table()).alerts == 0
     assert index.update() == 0
     assert states(stream) == ["open"]
     # More views, another product, and then the first one's windows are closed.

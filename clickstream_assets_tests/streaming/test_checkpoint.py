@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.streaming.checkpoint import Checkpoint, CheckpointError, PlannedBatch
 from clickstream_assets.streaming.query import checkpoint_of
 from clickstream_assets.streaming.windows import fingerprint
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import fresh_database, with_settings
 from clickstream_assets_tests.streaming.streams import Shop, click
-from clickstream_assets_tests.topics import make_anew
+from clickstream_assets_tests.topics import first, make_anew
 
 NOON = at("2024-05-01 12:00")
 
@@ -35,35 +36,39 @@ def settings(tmp_path: Path) -> Settings:
         ({"slide_duration": "1 minute"}, "SLIDE_DURATION is '60 seconds' and was '300 seconds'"),
         ({"watermark_delay": "1 hour"}, "WATERMARK_DELAY is '3600 seconds' and was '600 seconds'"),
         ({"stream_shuffle_partitions": 8}, "STREAM_SHUFFLE_PARTITIONS is 8 and was 1"),
-        ({"kafka_topic": "other"}, "KAFKA_TOPIC is 'other' and was 'clickstream-events'"),
+        (
+            {"kafka_topic": "web=segment,clickstream-events"},
+            "KAFKA_TOPIC is 'clickstream-events,web' and was 'clickstream-events'",
+        ),
     ],
 )
 def test_another_query_is_refused_with_what_changed_and_what_to_do(
     settings: Settings, changes: dict[str, Any], says: str
 ):
-    checkpoint_of(settings, 1).open(None)
-    checkpoint_of(settings, 1).open(None)
+    checkpoint_of(settings, 1).open({})
+    checkpoint_of(settings, 1).open({})
     with pytest.raises(CheckpointError, match=re.escape(says)) as caught:
-        checkpoint_of(with_settings(settings, **changes), 1).open(None)
+        checkpoint_of(with_settings(settings, **changes), 1).open({})
     assert "`clickstream stream --rebuild`" in str(caught.value)
 
 
-def test_thresholds_can_be_changed_at_any_time(settings: Settings):
+def test_thresholds_and_dialects_can_be_changed_at_any_time(settings: Settings):
     changed = with_settings(settings, views_threshold=7, alert_cooldown_minutes=1, stream_batch_records=9)
+    changed = with_settings(changed, kafka_topic="clickstream-events=own")
     assert fingerprint(changed) == fingerprint(settings)
 
 
 def test_a_new_format_of_the_state_is_refused(settings: Settings):
-    Checkpoint(settings, "q", {"FORMAT": 1}).open(None)
+    Checkpoint(settings, "q", {"FORMAT": 1}).open({})
     with pytest.raises(CheckpointError, match="FORMAT is 2 and was 1"):
-        Checkpoint(settings, "q", {"FORMAT": 2}).open(None)
+        Checkpoint(settings, "q", {"FORMAT": 2}).open({})
 
 
 def test_a_checkpoint_of_an_unknown_query_is_refused(settings: Settings, tmp_path: Path):
     (tmp_path / "q" / "offsets").mkdir(parents=True)
     (tmp_path / "q" / "offsets" / "0").write_text("v1\n")
     with pytest.raises(CheckpointError, match=r"without query\.json"):
-        Checkpoint(settings, "q", {}).open(None)
+        Checkpoint(settings, "q", {}).open({})
 
 
 def test_what_spark_planned_is_read_from_its_log(settings: Settings, tmp_path: Path):
@@ -71,9 +76,11 @@ def test_what_spark_planned_is_read_from_its_log(settings: Settings, tmp_path: P
     assert not checkpoint.has_begun
     (tmp_path / "q" / "offsets").mkdir(parents=True)
     log = tmp_path / "q" / "offsets" / "3"
-    log.write_text('v1\n{"batchWatermarkMs":1714564800000,"conf":{}}\n{"clickstream-events":{"1":5,"0":7}}')
+    log.write_text('v1\n{"batchWatermarkMs":1714564800000,"conf":{}}\n{"clicks":{"1":5,"0":7},"web":{"0":2}}')
     assert checkpoint.has_begun
-    assert checkpoint.planned_batch(3) == PlannedBatch(NOON, {0: 7, 1: 5})
+    assert checkpoint.planned_batch(3) == PlannedBatch(
+        NOON, {TopicPartition("clicks", 0): 7, TopicPartition("clicks", 1): 5, TopicPartition("web", 0): 2}
+    )
     log.write_text('v1\n{"batchWatermarkMs":0}\n-')
     assert checkpoint.planned_batch(3) == PlannedBatch(None, {})
 
@@ -83,16 +90,16 @@ def test_spark_plans_and_commits_batches_where_they_are_read_from(shop: Shop):
     shop.stream([click(NOON + timedelta(minutes=31), 2)])
     checkpoint = checkpoint_of(shop.settings, 1)
     plans = [checkpoint.planned_batch(number) for number in checkpoint.planned_batch_ids()]
-    assert plans[0] == PlannedBatch(None, {0: 2})
-    assert plans[-1] == PlannedBatch(NOON + timedelta(minutes=21), {0: 3})
-    assert checkpoint.committed_offsets() == {0: 3}
+    assert plans[0] == PlannedBatch(None, {first(shop.settings): 2})
+    assert plans[-1] == PlannedBatch(NOON + timedelta(minutes=21), {first(shop.settings): 3})
+    assert checkpoint.committed_offsets() == {first(shop.settings): 3}
 
 
 def test_a_stream_does_not_go_on_in_a_topic_that_was_made_anew(shop: Shop):
     shop.stream([click(NOON, 0)])
     make_anew(shop.settings)
     shop.send(click(NOON, number) for number in range(1, 4))
-    with pytest.raises(CheckpointError, match=r"the id of KAFKA_TOPIC is .* and was .*--rebuild"):
+    with pytest.raises(CheckpointError, match=r"the id of topic .* is .* and was .*--rebuild"):
         shop.run()
 
 

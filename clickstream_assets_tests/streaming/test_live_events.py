@@ -15,7 +15,7 @@ from clickstream_assets.engine import DuckDBEngine, SparkEngine
 from clickstream_assets.ingest.classification import counts_by_hour, misclassified_records
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.elasticsearch import LiveEvents
-from clickstream_assets.stores.kafka.producer import ensure_topic
+from clickstream_assets.stores.kafka.producer import ensure_topics
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming import live_events
 from clickstream_assets.streaming.checkpoint import Checkpoint, CheckpointError
@@ -27,7 +27,7 @@ from clickstream_assets.streaming.source import configured
 from clickstream_assets_tests.databases import free_port, fresh_database, query, with_settings
 from clickstream_assets_tests.ingestion import Ingestion
 from clickstream_assets_tests.tls import tls_front
-from clickstream_assets_tests.topics import new_topic, send
+from clickstream_assets_tests.topics import keyed, new_topic, send
 from clickstream_assets_tests.web import Answer, Request, web_server
 
 PRODUCT = {"X-Elastic-Product": "Elasticsearch", "Content-Type": "application/json"}
@@ -240,8 +240,8 @@ def test_events_that_elasticsearch_had_and_has_no_more_are_written_again(
 ):
     run(settings, spark_engine, {0: [event("a")], 1: [event("b")]})
     live = LiveEvents(settings)
-    then = live.progress(settings.kafka_topic)
-    assert then == {0: 1, 1: 1}
+    then = live.progress(settings.topics)
+    assert then == keyed(settings, {0: 1, 1: 1})
     run(settings, spark_engine, {0: [event("c")], 1: [event("d")]})
     assert lost_since(settings) is None
     before = documents(settings)
@@ -251,7 +251,7 @@ def test_events_that_elasticsearch_had_and_has_no_more_are_written_again(
         (index,) = indices(settings)
         for document_id in ("c", "d"):
             live.client.delete(index=index, id=document_id)
-        live.keep_progress(settings.kafka_topic, then)
+        live.keep_progress(then)
 
     put_back()
     assert lost_since(settings) == then
@@ -266,7 +266,7 @@ def test_events_that_elasticsearch_had_and_has_no_more_are_written_again(
             run(settings, spark_engine, {0: [event("e")]})
     run(settings, spark_engine)
     assert [document["event_id"] for document in documents(settings)] == ["a", "b", "c", "d", "e"]
-    assert live.progress(settings.kafka_topic) == {0: 3, 1: 2}
+    assert live.progress(settings.topics) == keyed(settings, {0: 3, 1: 2})
     live.client.indices.delete(
         index=",".join([*indices(settings), f"{settings.elasticsearch_alias}_progress"])
     )
@@ -347,14 +347,14 @@ def test_a_rebuild_has_live_events_begin_anew(
 ):
     monkeypatch.setenv("CHECKPOINT_PATH", str(tmp_path / "checkpoints"))
     settings = load_settings()
-    ensure_topic(settings)
-    Checkpoint(settings, QUERY, {"KAFKA_TOPIC": "other"}).open(None)
+    ensure_topics(settings)
+    Checkpoint(settings, QUERY, {"KAFKA_TOPIC": "other"}).open({})
     with pytest.raises(CheckpointError, match=r"KAFKA_TOPIC is .* and was 'other'.*--rebuild"):
-        checkpoint_of(settings).open(None)
+        checkpoint_of(settings).open({})
     done = CliRunner().invoke(app, ["stream", "--rebuild"])
     assert done.exit_code == 0, done.output
     assert "that of live events with the earliest record" in done.output
-    checkpoint_of(settings).open(None)
+    checkpoint_of(settings).open({})
 
 
 def test_run_notes_how_it_went_and_leaves_the_streams_to_their_owner(
@@ -366,7 +366,7 @@ def test_run_notes_how_it_went_and_leaves_the_streams_to_their_owner(
         with ownership(own, "stream"), pytest.raises(OwnedError, match="clickstream stream, process"):
             run_live_events(own, lambda: session)
         status = run_live_events(own, lambda: session)
-        assert (status.rows, status.lag, ids(own)) == (3, {0: 0, 1: 0}, ["a", "b"])
+        assert (status.rows, status.lag, ids(own)) == (3, keyed(settings, {0: 0, 1: 0}), ["a", "b"])
         assert query(own, "SELECT query, rows FROM stream_status") == [("live_events", 3)]
         away = with_settings(
             own, elasticsearch_url="http://u:s3cret@127.0.0.1:1", elasticsearch_patience_seconds=0

@@ -32,8 +32,8 @@ from clickstream_assets.engine import SparkEngine, SparkSession
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import LiveEvents
-from clickstream_assets.stores.kafka.producer import ensure_topic
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.producer import ensure_topics
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.prepare import prepare_servers
 from clickstream_assets.streaming import live_events, waits
 from clickstream_assets.streaming import process as process_module
@@ -144,7 +144,7 @@ def counted_batches(shop: Shop) -> int:
 
 def has_caught_up(shop: Shop) -> bool:
     progress = progress_of(shop.settings)
-    ends = {partition: offsets.high for partition, offsets in Topic(shop.settings).offsets().items()}
+    ends = {partition: offsets.high for partition, offsets in Topics(shop.settings).offsets().items()}
     return progress is not None and progress.offsets == ends
 
 
@@ -304,7 +304,7 @@ def test_an_always_on_stream_waits_for_its_topic_and_for_its_turn(
         assert_beats()
     wait_until(lambda: "waiting for it" in caplog.text)
     assert_beats()
-    ensure_topic(shop.settings)
+    ensure_topics(shop.settings)
     shop.send(traffic(0, 100))
     wait_until(lambda: has_caught_up(shop) and has_documents(shop))
     statuses = "SELECT query, rows, lag FROM stream_status ORDER BY query"
@@ -361,7 +361,7 @@ def test_neither_a_fault_of_live_events_nor_of_the_lake_stops_the_windows(
         rows = query(shop.settings, "SELECT query, (lag->>'0')::int, error FROM stream_status")
         return {name: rest for name, *rest in rows}
 
-    Checkpoint(shop.settings, "live_events", {"KAFKA_TOPIC": "other"}).open(None)
+    Checkpoint(shop.settings, "live_events", {"KAFKA_TOPIC": "other"}).open({})
     shop.send(traffic(0, 100))
     always_on()
     wait_until(lambda: has_caught_up(shop) and status().get("product_windows") == [0, None])

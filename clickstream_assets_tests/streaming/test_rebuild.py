@@ -5,14 +5,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.engine import SparkEngine
 from clickstream_assets.ingest.classification import land_records
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.streaming.checkpoint import CheckpointError
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets.streaming.progress import progress_of
@@ -20,6 +18,7 @@ from clickstream_assets.streaming.rebuild import Rebuilt, rebuild
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import fresh_database, with_settings
 from clickstream_assets_tests.streaming.streams import Rows, Shop, click, indexed_alerts, new_shop, views
+from clickstream_assets_tests.topics import delete_records, keyed
 
 NOON = at("2024-05-01 12:00")
 MINUTE = timedelta(minutes=1)
@@ -119,10 +118,7 @@ def test_what_kafka_no_longer_has_is_taken_from_the_lake(shop: Shop):
     shop.send(views(NOON, 40, MINUTE))
     shop.send([click(NOON + 12 * MINUTE, 1, product_id="p2")])
     shop.ingest()
-    admin = AdminClient({"bootstrap.servers": shop.settings.kafka_bootstrap_servers})
-    admin.delete_records([TopicPartition(shop.settings.kafka_topic, 0, 30)])[
-        TopicPartition(shop.settings.kafka_topic, 0, 30)
-    ].result()
+    delete_records(shop.settings, shop.settings.kafka_topic, 0, 30)
     result = rebuilt(shop)
     assert (result.lost, result.floor) == (30, NOON + 10 * MINUTE)
     shop.run()
@@ -165,8 +161,8 @@ def test_records_that_the_lake_has_not_classified_yet_are_not_lost(
         shop.send(views(NOON, 40, MINUTE))
         shop.ingest()
         shop.send((click(NOON + MINUTE, 100 + i, user_id=f"v{i}") for i in range(20)), partition=1)
-        land_records(shop.lake, Topic(shop.settings), shop.settings)
-        assert rebuilt(shop).offsets == {0: 0, 1: 1}
+        land_records(shop.lake, Topics(shop.settings), shop.settings)
+        assert rebuilt(shop).offsets == keyed(shop.settings, {0: 0, 1: 1})
         shop.run()
         counts = {row["window_start"]: row["views"] for row in shop.windows()}
         assert counts[NOON] == 60

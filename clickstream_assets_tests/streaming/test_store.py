@@ -20,6 +20,7 @@ from clickstream_assets.streaming.store import Changes, WindowStore
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import query, with_settings
 from clickstream_assets_tests.streaming.streams import Shop, click, new_shop
+from clickstream_assets_tests.topics import first
 
 NOON = at("2024-05-01 12:00")
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
@@ -52,7 +53,9 @@ class Stream:
                 changed[start, product] = self._count(start, moment, product, kind)
         self.number += 1
         self.offset += len(events)
-        planned = PlannedBatch(self.newest - TEN if self.newest else None, {0: self.offset})
+        planned = PlannedBatch(
+            self.newest - TEN if self.newest else None, {first(self.shop.settings): self.offset}
+        )
         self.newest = max([moment for moment, _, _ in events] + ([self.newest] if self.newest else []))
         return self.store.record(self.number, planned, pa.Table.from_pylist(list(changed.values()), SCHEMA))
 
@@ -180,7 +183,9 @@ def test_what_the_clock_closed_is_open_again_when_events_come(
     stream.store.close_idle()
     before = progress_of(stream.shop.settings)
     # The batch before it, once more: as after a crash.
-    assert stream.store.record(0, PlannedBatch(None, {0: 101}), SCHEMA.empty_table()) == Changes(0, 0, 0, 0)
+    assert stream.store.record(
+        0, PlannedBatch(None, {first(stream.shop.settings): 101}), SCHEMA.empty_table()
+    ) == Changes(0, 0, 0, 0)
     assert progress_of(stream.shop.settings) == before
     assert stream.read(*batches[1]).open_alerts == 1
     assert {row["is_final"] for row in stream.shop.windows()} == {False}
@@ -227,7 +232,9 @@ def test_tables_and_checkpoint_of_different_ages_are_refused(
         stream.read(*views(NOON + number * MINUTE, 2))
     before = (stream.shop.windows(), progress_of(stream.shop.settings))
     with pytest.raises(CheckpointError, match=rf"{says}.*clickstream stream --rebuild"):
-        stream.store.record(batch, PlannedBatch(None, {0: offset}), SCHEMA.empty_table())
+        stream.store.record(
+            batch, PlannedBatch(None, {first(stream.shop.settings): offset}), SCHEMA.empty_table()
+        )
     assert (stream.shop.windows(), progress_of(stream.shop.settings)) == before
 
 

@@ -26,6 +26,7 @@ from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.conftest import DATA
 from clickstream_assets_tests.databases import query, with_settings
 from clickstream_assets_tests.streaming.streams import Shop, click, new_shop, views
+from clickstream_assets_tests.topics import first
 
 REES46 = DATA / "rees46_multicategory_20191001_train.csv.gz"
 NOON = at("2024-05-01 12:00")
@@ -341,7 +342,7 @@ def test_a_batch_that_is_run_again_changes_nothing(shop: Shop):
         other = shop.lake.engine.to_arrow(shop.lake.read(PRODUCT_WINDOWS)).drop_columns(
             ["is_final", "batch_id"]
         )
-        planned = PlannedBatch(NOON + 60 * MINUTE, {0: 5})
+        planned = PlannedBatch(NOON + 60 * MINUTE, {first(shop.settings): 5})
         for batch_id in range(progress.batch_id - progress.base_batch_id):
             changes = store.record(batch_id, planned, other)
             assert changes == Changes(windows=0, alerts=0, notifications=0, open_alerts=1)

@@ -41,7 +41,8 @@ from clickstream_assets.defs.runs import (
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 from clickstream_assets.silences import Kind
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.partition import TopicPartition, from_json
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.streaming.outages import standing_still
 from clickstream_assets.streaming.progress import progress_of
 
@@ -274,7 +275,7 @@ def _waiting_since(look: Look, key: dg.AssetKey, newest: dg.EventLogEntry) -> fl
 
 def _news_of(look: Look, key: dg.AssetKey, parent: dg.AssetKey, newest: dg.EventLogEntry) -> float | None:
     if not look.graph.get(parent).is_materializable:
-        first = Topic(look.settings).first_time(_read_up_to(look, key, newest))
+        first = Topics(look.settings).first_time(_read_up_to(look, key, newest))
         return first.timestamp() if first else None
     since = dg.AssetRecordsFilter(asset_key=parent, after_timestamp=newest.timestamp)
     reports = look.instance.fetch_materializations(since, limit=_REPORTS_READ, ascending=True).records
@@ -287,10 +288,10 @@ def _news_of(look: Look, key: dg.AssetKey, parent: dg.AssetKey, newest: dg.Event
     return next(times, None)
 
 
-def _read_up_to(look: Look, key: dg.AssetKey, newest: dg.EventLogEntry) -> Mapping[int, int]:
+def _read_up_to(look: Look, key: dg.AssetKey, newest: dg.EventLogEntry) -> Mapping[TopicPartition, int]:
     """Return the offsets up to which an asset straight from Kafka has read, by partition."""
     if key == _RAW_EVENTS:
-        return {int(p): offset for p, offset in (metadata_value(newest, "offsets") or {}).items()}
+        return from_json(metadata_value(newest, "offsets") or {})
     progress = progress_of(look.settings)
     return progress.offsets if progress else {}
 

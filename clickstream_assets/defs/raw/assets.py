@@ -33,7 +33,8 @@ from clickstream_assets.ingest.reach import days_of_other_settings, dirty_days, 
 from clickstream_assets.ingest.rejected import rejected_samples
 from clickstream_assets.ingest.ties import update_ties
 from clickstream_assets.settings import Settings, load_settings
-from clickstream_assets.stores.kafka.topic import Topic
+from clickstream_assets.stores.kafka.partition import TopicPartition, to_json
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.start_date import keep_start_date
 
@@ -47,15 +48,15 @@ clickstream_events = table_spec(
     group_name="raw",
     kinds={"kafka"},
     metadata={
-        "dagster/uri": f"kafka://{load_settings().kafka_bootstrap_servers}/{load_settings().kafka_topic}",
+        "dagster/uri": f"kafka://{load_settings().kafka_bootstrap_servers}/{','.join(load_settings().topics)}",
         "dagster/storage_kind": "kafka",
     },
-    description="The Kafka topic of click events, written by the shop (or by `clickstream simulate`).",
+    description="The Kafka topics of click events, written by the shop (or by `clickstream simulate`).",
 )
 
 
 @table_asset(RAW_EVENTS, deps=["clickstream_events"])
-def raw_events(settings: Settings, lake: Lake, kafka: Topic) -> Metadata:
+def raw_events(settings: Settings, lake: Lake, kafka: Topics) -> Metadata:
     """Every Kafka record once, by topic, partition and offset, its bytes as they came.
 
     Reads from where the table ends, so no run can lose or double a record. Records that Kafka deleted before
@@ -65,8 +66,7 @@ def raw_events(settings: Settings, lake: Lake, kafka: Topic) -> Metadata:
     return {
         "records": landing.records,
         "batch": landing.batch,
-        "topic": kafka.name,
-        "offsets": {str(partition): offset for partition, offset in sorted(landing.offsets.items())},
+        "offsets": to_json(landing.offsets),
         "lost_records": landing.lost,
     }
 
@@ -166,7 +166,7 @@ def _rejected_samples(context: dg.AssetExecutionContext, lake: Lake, new: int) -
         return dg.MetadataValue.md(shown)
     return text_list(
         f"{row['rule']} {row['field'] or WHOLE_RECORD}: {shortened(row['rejected_value'] or '-', SHOWN_CHARACTERS)} "
-        f"(partition {row['partition']}, offset {row['offset']}, "
+        f"({TopicPartition(row['topic'], row['partition'])}, offset {row['offset']}, "
         f"{row['kafka_time'].astimezone(UTC):%Y-%m-%d %H:%M} UTC)"
         for row in rejected_samples(lake, SAMPLES_SHOWN)
     )

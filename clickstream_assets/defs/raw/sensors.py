@@ -24,6 +24,7 @@ from clickstream_assets.ingest.classification import Ingested, ingested
 from clickstream_assets.ingest.money import settings_of_money
 from clickstream_assets.ingest.reach import settings_of_days
 from clickstream_assets.settings import load_settings
+from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.kafka.topic import Offsets, TopicNotFoundError
 
 
@@ -31,13 +32,13 @@ from clickstream_assets.stores.kafka.topic import Offsets, TopicNotFoundError
     job=ingest,
     minimum_interval_seconds=math.ceil(load_settings().sensor_interval_seconds),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts an ingest run when the topic has records that the lake has not, or days are to be computed by "
-    "other settings.",
+    description="Starts an ingest run when the topics have records that the lake has not, or days are to be computed "
+    "by other settings.",
 )
 def new_records(
     context: dg.SensorEvaluationContext, kafka: KafkaResource, lake: LakeResource
 ) -> dg.SensorResult:
-    """Compare the topic's end with the lake, raw_events with events, events with what was reported and checked.
+    """Compare the topics' ends with the lake, raw_events with events, events with what was reported and checked.
 
     And the settings that days are computed by, exchange rates among them, with those that were reported.
 
@@ -48,8 +49,8 @@ def new_records(
 
     # A look is too often to read a large table's log: the lake changes with what runs report, and between evaluations.
     @lru_cache(maxsize=1)
-    def held(_report: int | None, topic: str, partitions: frozenset[int]) -> Ingested:
-        return ingested(lake.get(), topic, partitions)
+    def held(_report: int | None, partitions: frozenset[TopicPartition]) -> Ingested:
+        return ingested(lake.get(), partitions)
 
     return look_until_due(lambda: _look(context, kafka, held))
 
@@ -57,7 +58,7 @@ def new_records(
 def _look(
     context: dg.SensorEvaluationContext,
     kafka: KafkaResource,
-    held: Callable[[int | None, str, frozenset[int]], Ingested],
+    held: Callable[[int | None, frozenset[TopicPartition]], Ingested],
 ) -> dg.SensorResult:
     if run_id := under_way(context.instance, ingest.name):
         return dg.SensorResult(skip_reason=f"run {run_id} is under way")
@@ -65,12 +66,13 @@ def _look(
         return dg.SensorResult(skip_reason=f"the last run failed; trying again in {wait:.0f} s")
     events = dg.AssetKey(EVENTS.name)
     reported = next(iter(context.instance.fetch_materializations(events, limit=1).records), None)
-    topic = kafka.get()
     try:
-        available = topic.offsets()
+        available = kafka.get().offsets()
     except TopicNotFoundError as error:
+        if error.others_are_there:
+            raise
         return dg.SensorResult(skip_reason=str(error))
-    there = held(reported and reported.storage_id, topic.name, frozenset(available))
+    there = held(reported and reported.storage_id, frozenset(available))
     settings = load_settings()
     waiting = _waiting(available, there.offsets, settings.allow_data_loss)
     unclassified = there.landed != there.classified
@@ -90,10 +92,12 @@ def _look(
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"settings {key}", tags=tags)])
 
 
-def _waiting(available: Mapping[int, Offsets], offsets: Mapping[int, int], allow_data_loss: bool) -> int:
-    """Return by how many offsets the topic and what was ingested of it differ.
+def _waiting(
+    available: Mapping[TopicPartition, Offsets], offsets: Mapping[TopicPartition, int], allow_data_loss: bool
+) -> int:
+    """Return by how many offsets the topics and what was ingested of it differ.
 
-    Records that were lost count too, and a topic that ends too early: the run fails and says what happened. Where
+    Records that were lost count too, and a partition that ends too early: the run fails and says what happened. Where
     losses are allowed they do not, as no run could ever bring them in.
     """
     waiting = 0

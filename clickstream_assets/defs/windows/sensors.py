@@ -25,10 +25,11 @@ from clickstream_assets.streaming.query import lake_of
     job=stream,
     minimum_interval_seconds=load_settings().stream_sensor_seconds,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts a run of the streams when the topic has records that they have not read, and nobody runs them.",
+    description="Starts a run of the streams when the topics have records that they have not read, and nobody runs "
+    "them.",
 )
 def new_stream_records(context: dg.SensorEvaluationContext, kafka: KafkaResource) -> dg.SensorResult:
-    """Compare the topic's end with how far the stream's tables have come.
+    """Compare the topics' ends with how far the stream's tables have come.
 
     A run is also asked for where records come no more, to close the windows that are over by the clock, and where the
     lake or Elasticsearch has less than the streams have put there.

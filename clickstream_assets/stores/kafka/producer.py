@@ -1,4 +1,4 @@
-"""Sends records to the topic of click events, and makes the topic where it is missing."""
+"""Sends records to the first topic of click events, and makes the topics that are missing."""
 
 from collections import deque
 from contextlib import ExitStack
@@ -52,21 +52,24 @@ class _Partitioner(DefaultPartitioner):
         return partitions[(_hash(serialized_key) & 0x7FFFFFFF) % len(partitions)]
 
 
-def ensure_topic(settings: Settings) -> bool:
-    """Create the topic of click events if it is missing; whether it was.
+def ensure_topics(settings: Settings) -> list[str]:
+    """Create the topics of click events that are missing, and return which those were.
 
     Raises:
-        InputError: no broker answers within `kafka_timeout_seconds`, or the topic cannot be created.
+        InputError: no broker answers within `kafka_timeout_seconds`, or a topic cannot be created.
     """
-    name = settings.kafka_topic
     with _client(KafkaAdminClient, settings) as admin:
-        if admin.describe_topics([name])[0]["error_code"] == 0:
-            return False
-        for configs in (_TOPIC_CONFIGS, {}):
-            topic = {"num_partitions": settings.kafka_topic_partitions, "configs": configs}
-            created = admin.create_topics({name: topic}, raise_errors=False)["topics"][0]
-            if created["error_code"] != InvalidConfigurationError.errno:
-                break
+        missing = [name for name in settings.topics if admin.describe_topics([name])[0]["error_code"]]
+        return [name for name in missing if _create(admin, name, settings)]
+
+
+def _create(admin: KafkaAdminClient, name: str, settings: Settings) -> bool:
+    """Create a topic; return whether it was still missing."""
+    for configs in (_TOPIC_CONFIGS, {}):
+        topic = {"num_partitions": settings.kafka_topic_partitions, "configs": configs}
+        created = admin.create_topics({name: topic}, raise_errors=False)["topics"][0]
+        if created["error_code"] != InvalidConfigurationError.errno:
+            break
     if created["error_code"] == TopicAlreadyExistsError.errno:
         return False
     if created["error_code"]:
@@ -75,9 +78,9 @@ def ensure_topic(settings: Settings) -> bool:
 
 
 class KafkaSink:
-    """Sends records to the topic of click events, each exactly once and a key's in order.
+    """Sends records to the first topic of click events, each exactly once and a key's in order.
 
-    The topic is created if it is missing. A record that the broker does not take within three times
+    The topics are created if they are missing. A record that the broker does not take within three times
     `kafka_timeout_seconds`, or refuses, is an error: of a later `send`, or at the latest of `flush`.
 
     Raises:
@@ -85,9 +88,9 @@ class KafkaSink:
     """
 
     def __init__(self, settings: Settings) -> None:
-        ensure_topic(settings)
+        ensure_topics(settings)
         self._settings = settings
-        self._topic = settings.kafka_topic
+        self._topic = settings.first_topic
         self._patience = 3 * settings.kafka_timeout_seconds
         self._sent = 0
         self._failed = 0
@@ -122,8 +125,8 @@ class KafkaSink:
         """Records that the broker has, once `flush` has returned."""
         return self._sent - self._failed
 
-    def send(self, key: bytes | None, value: bytes) -> None:
-        """Queue a record; waits while the queue is full.
+    def send(self, key: bytes | None, value: bytes, topic: str | None = None) -> None:
+        """Queue a record, for another topic than the first where one is named; waits while the queue is full.
 
         Raises:
             InputError: this record or an earlier one was not delivered.
@@ -138,7 +141,7 @@ class KafkaSink:
         if not self._problem:
             self._sent += 1
             try:
-                future = self._producer.send(self._topic, value, key)
+                future = self._producer.send(topic or self._topic, value, key)
                 self._queue.append((self._sent, len(value), future))
                 self._queue_bytes += len(value)
                 return
@@ -192,8 +195,8 @@ class KafkaSink:
 
     def _failure(self) -> InputError:
         return InputError(
-            f"Kafka did not take {self._failed} of {self._sent} records for KAFKA_TOPIC={self._topic} at "
-            f"KAFKA_BOOTSTRAP_SERVERS={self._settings.kafka_bootstrap_servers}: {self._problem}"
+            f"Kafka did not take {self._failed} of {self._sent} records for KAFKA_TOPIC={self._settings.kafka_topic} "
+            f"at KAFKA_BOOTSTRAP_SERVERS={self._settings.kafka_bootstrap_servers}: {self._problem}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Reading the topic of click events by exact offset ranges."""
+"""Reading the topics of click events by exact offset ranges."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine, SparkEngi
 from clickstream_assets.engine.spark_private import TIMESTAMP_TOO_LARGE
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.partition import TopicPartition, to_topics
 
 if TYPE_CHECKING:
     from kafka import KafkaConsumer
@@ -51,9 +52,14 @@ class TopicError(ClickstreamError):
 
 
 class TopicNotFoundError(TopicError):
-    """The topic is not there (yet)."""
+    """A topic is not there (yet)."""
 
     retryable = False
+
+    def __init__(self, message: str, others_are_there: bool = False) -> None:
+        super().__init__(message)
+        self.others_are_there = others_are_there
+        """Whether some of the topics are there, so that what waits for the missing ones keeps those back."""
 
 
 class DataLossError(TopicError):
@@ -68,12 +74,12 @@ class TimestampError(TopicError):
     retryable = False
 
 
-def timestamp_error(topic: str, fix: str) -> TimestampError:
-    """Make the error of a topic; `fix` says how to go on."""
+def timestamp_error(settings: Settings, fix: str) -> TimestampError:
+    """Make the error; `fix` says how to go on."""
     return TimestampError(
-        f"KAFKA_TOPIC={topic!r}: a record's timestamp is no time in milliseconds, and Spark's reader of Kafka stops at "
-        f"it. {fix}. So that no more of them come, have the sender set milliseconds, and the topic refuse what is in "
-        "the future: message.timestamp.after.max.ms=3600000"
+        f"KAFKA_TOPIC={settings.kafka_topic!r}: a record's timestamp is no time in milliseconds, and Spark's reader of "
+        f"Kafka stops at it. {fix}. So that no more of them come, have the sender set milliseconds, and the "
+        "topic refuse what is in the future: message.timestamp.after.max.ms=3600000"
     )
 
 
@@ -89,7 +95,7 @@ class Offsets:
 class OffsetRange:
     """Records of one Kafka partition: from `start`, up to but without `end`."""
 
-    partition: int
+    partition: TopicPartition
     start: int
     end: int
 
@@ -99,9 +105,12 @@ class OffsetRange:
 
 
 def plan_ranges(
-    ingested: Mapping[int, int], available: Mapping[int, Offsets], limit: int, allow_data_loss: bool = False
+    ingested: Mapping[TopicPartition, int],
+    available: Mapping[TopicPartition, Offsets],
+    limit: int,
+    allow_data_loss: bool = False,
 ) -> list[OffsetRange]:
-    """Decide which records to read next, at most `limit` of them, an even share of each partition.
+    """Decide which records to read next, at most `limit` of them, an even share of each partition of each topic.
 
     Args:
         ingested: per partition the next offset to ingest; a partition that is not there starts at its lowest.
@@ -113,11 +122,11 @@ def plan_ranges(
         The ranges, none of them empty, by partition.
 
     Raises:
-        DataLossError: there are such records and `allow_data_loss` is not set, or the topic was made anew.
+        DataLossError: there are such records and `allow_data_loss` is not set, or a topic was made anew.
     """
     lost = deleted_records(ingested, available)
     if lost and not allow_data_loss:
-        counts = ", ".join(f"{count:,} of partition {partition}" for partition, count in sorted(lost.items()))
+        counts = ", ".join(f"{count:,} of {_worded(partition)}" for partition, count in sorted(lost.items()))
         raise DataLossError(
             f"Kafka has deleted records that were never ingested: {counts}. Raise the topic's retention; to go on "
             "without them set ALLOW_DATA_LOSS=true"
@@ -126,9 +135,9 @@ def plan_ranges(
     if shrunk:
         partition, offsets = min(shrunk.items())
         raise DataLossError(
-            f"partition {partition} of the topic ends at offset {offsets.high:,}, before offset "
-            f"{ingested[partition]:,}, up to which it was ingested: the topic was deleted and made anew. Use "
-            "another KAFKA_TOPIC or another LAKE_PATH for the new topic"
+            f"{_worded(partition)} ends at offset {offsets.high:,}, before offset {ingested[partition]:,}, up to which "
+            "it was ingested: the topic was deleted and made anew. Name another topic in KAFKA_TOPIC, or use another "
+            "LAKE_PATH for the new topic"
         )
     waiting = {
         partition: OffsetRange(partition, max(ingested.get(partition, 0), offsets.low), offsets.high)
@@ -147,7 +156,13 @@ def plan_ranges(
     return sorted(ranges, key=lambda r: r.partition)
 
 
-def deleted_records(ingested: Mapping[int, int], available: Mapping[int, Offsets]) -> dict[int, int]:
+def _worded(partition: TopicPartition) -> str:
+    return f"partition {partition.partition} of topic {partition.topic}"
+
+
+def deleted_records(
+    ingested: Mapping[TopicPartition, int], available: Mapping[TopicPartition, Offsets]
+) -> dict[TopicPartition, int]:
     """Return how many records Kafka has deleted that were never ingested, per partition that has any."""
     return {p: o.low - ingested[p] for p, o in available.items() if p in ingested and o.low > ingested[p]}
 
@@ -191,14 +206,14 @@ def _shared(ranges: list[OffsetRange], processes: int) -> list[list[OffsetRange]
 
 
 def _read(settings: Settings, batch: int, room: int, ranges: list[OffsetRange]) -> pa.Table:
-    return pa.Table.from_batches(Topic(settings).read_here(ranges, batch, room), RAW_EVENTS.arrow)
+    return pa.Table.from_batches(Topics(settings).read_here(ranges, batch, room), RAW_EVENTS.arrow)
 
 
-class Topic:
-    """The topic of click events."""
+class Topics:
+    """The topics of click events, read as one."""
 
     def __init__(self, settings: Settings) -> None:
-        self.name = settings.kafka_topic
+        self.names = tuple(settings.topics)
         self._settings = settings
         self._servers = settings.kafka_bootstrap_servers
         self._timeout = settings.kafka_timeout_seconds
@@ -228,22 +243,22 @@ class Topic:
             fetch_max_bytes=16_777_216,
         )
 
-    def offsets(self) -> dict[int, Offsets]:
-        """Ask Kafka what each partition holds.
+    def offsets(self) -> dict[TopicPartition, Offsets]:
+        """Ask Kafka what each partition of each topic holds.
 
         Raises:
-            TopicError: no broker answers in time, or there is no such topic.
+            TopicError: no broker answers in time, or one of the topics is not there.
         """
-        from kafka import TopicPartition
+        from kafka import TopicPartition as KafkaPartition
 
-        with self._found() as (consumer, numbers):
-            partitions = [TopicPartition(self.name, number) for number in numbers]
+        with self._found() as (consumer, found):
+            partitions = [KafkaPartition(*partition) for partition in found]
             timeout_ms = int(self._timeout * 1000)
             low = consumer.beginning_offsets(partitions, timeout_ms)
             high = consumer.end_offsets(partitions, timeout_ms)
-            return {p.partition: Offsets(low[p], high[p]) for p in sorted(partitions)}
+            return {TopicPartition(*p): Offsets(low[p], high[p]) for p in partitions}
 
-    def first_time(self, start: Mapping[int, int]) -> datetime | None:
+    def first_time(self, start: Mapping[TopicPartition, int]) -> datetime | None:
         """Return when the first record came from some offsets on, where there is one.
 
         Args:
@@ -262,8 +277,8 @@ class Topic:
         times = (time for rows in self.read_here(ranges, 0, self._batch_bytes) for time in rows["kafka_time"])
         return min((time.as_py() for time in times), default=None)
 
-    def id(self) -> UUID | None:
-        """Ask for Kafka's id of the topic: one that is deleted and made anew has another. None before Kafka 2.8.
+    def ids(self) -> dict[str, UUID | None]:
+        """Ask for Kafka's id of each topic: one that is deleted and made anew has another. None before Kafka 2.8.
 
         Raises:
             TopicError: as `offsets`.
@@ -271,23 +286,29 @@ class Topic:
         from clickstream_assets.stores.kafka.client_private import topic_id
 
         with self._found() as (consumer, _):
-            return topic_id(consumer, self.name)
+            return {name: topic_id(consumer, name) for name in self.names}
 
     @contextmanager
-    def _found(self) -> Iterator[tuple[KafkaConsumer, set[int]]]:
-        """Open a consumer that knows the numbers of the topic's partitions."""
+    def _found(self) -> Iterator[tuple[KafkaConsumer, list[TopicPartition]]]:
+        """Open a consumer that knows the partitions of the topics, which are in order."""
         from clickstream_assets.stores.kafka.client import unreachable_message
 
         with self._consumer(
             lambda *reason: TopicError(unreachable_message(self._settings, *reason))
         ) as consumer:
-            numbers = consumer.partitions_for_topic(self.name)
-            if not numbers:
+            numbers = {name: consumer.partitions_for_topic(name) for name in self.names}
+            missing = [name for name, found in numbers.items() if not found]
+            if missing:
                 raise TopicNotFoundError(
-                    f"KAFKA_TOPIC={self.name!r}: {self._servers} has no such topic. Events sent with "
-                    "`clickstream simulate` or `clickstream replay` make it, or make it yourself"
+                    f"KAFKA_TOPIC={self._settings.kafka_topic!r}: {self._servers} has no topic {', '.join(missing)}. "
+                    "`clickstream prepare` makes it, as do events sent with `clickstream simulate` or `clickstream "
+                    "replay`, or make it yourself",
+                    others_are_there=len(missing) < len(numbers),
                 )
-            yield consumer, numbers
+            yield (
+                consumer,
+                sorted(TopicPartition(name, n) for name, found in numbers.items() for n in found or ()),
+            )
 
     def read(self, engine: Engine, ranges: list[OffsetRange], batch: int) -> DataFrame:
         """Read these ranges as RAW_EVENTS rows of an ingest batch.
@@ -311,12 +332,15 @@ class Topic:
     def _read_spark(self, engine: SparkEngine, ranges: list[OffsetRange], batch: int) -> DataFrame:
         from pyspark.sql import functions as F
 
+        starts = to_topics({r.partition: r.start for r in ranges})
+        ends = to_topics({r.partition: r.end for r in ranges})
+        assigned = {topic: list(map(int, partitions)) for topic, partitions in starts.items()}
         records = (
             engine.session.read.format("kafka")
             .options(**self._settings.kafka_spark_options)
-            .option("assign", json.dumps({self.name: [r.partition for r in ranges]}))
-            .option("startingOffsets", json.dumps({self.name: {str(r.partition): r.start for r in ranges}}))
-            .option("endingOffsets", json.dumps({self.name: {str(r.partition): r.end for r in ranges}}))
+            .option("assign", json.dumps(assigned))
+            .option("startingOffsets", json.dumps(starts))
+            .option("endingOffsets", json.dumps(ends))
             .option("failOnDataLoss", "true")
             # As `_consumer` does.
             .option("kafka.isolation.level", "read_committed")
@@ -343,29 +367,30 @@ class Topic:
             if not TIMESTAMP_TOO_LARGE.search(str(error)):
                 raise
             raise timestamp_error(
-                self.name,
+                self._settings,
                 "Ingest it with COMPUTE_ENGINE=duckdb, which takes the time of the reading in its place",
             ) from error
 
     def read_here(self, ranges: list[OffsetRange], batch: int, room: int) -> Iterator[pa.RecordBatch]:
         """Read the ranges in this process, until it has `room` bytes; RAW_EVENTS rows of an ingest batch."""
-        from kafka import TopicPartition
+        from kafka import TopicPartition as KafkaPartition
 
         from clickstream_assets.stores.kafka.client import unreachable_message
         from clickstream_assets.stores.kafka.client_private import poll_batches
 
-        unread = {TopicPartition(self.name, r.partition): r for r in ranges}
+        unread = {KafkaPartition(*r.partition): r for r in ranges}
         heard = time.monotonic()
 
         def explain(reason: str, refused: bool) -> TopicError:
             if refused:
                 return TopicError(unreachable_message(self._settings, reason, refused))
             if time.monotonic() - heard < self._timeout:
-                return TopicError(f"reading topic {self.name}: {reason}")
-            waiting = ", ".join(str(partition.partition) for partition in sorted(unread))
+                topics = ", ".join(sorted({partition.topic for partition in unread}))
+                return TopicError(f"reading topic {topics}: {reason}")
+            waiting = ", ".join(str(TopicPartition(*partition)) for partition in sorted(unread))
             return TopicError(
-                f"KAFKA_BOOTSTRAP_SERVERS={self._servers}: partitions {waiting} of topic {self.name} gave "
-                f"nothing for {self._timeout:g} s ({reason})"
+                f"KAFKA_BOOTSTRAP_SERVERS={self._servers}: partitions {waiting} gave nothing for "
+                f"{self._timeout:g} s ({reason})"
             )
 
         with self._consumer(explain) as consumer:
@@ -399,8 +424,8 @@ class Topic:
             list(chain.from_iterable(records.times for records in found)), int(time.time() * 1000)
         )
         columns: dict[str, pa.Array] = {
-            "topic": pa.repeat(pa.scalar(self.name), count),
-            "partition": pa.repeat(pa.scalar(wanted.partition, pa.int32()), count),
+            "topic": pa.repeat(pa.scalar(wanted.partition.topic), count),
+            "partition": pa.repeat(pa.scalar(wanted.partition.partition, pa.int32()), count),
             "offset": pa.array(offsets, pa.int64()),
             "batch": pa.repeat(pa.scalar(batch, pa.int64()), count),
             "kafka_time": pa.array(times, pa.timestamp("ms", "UTC")).cast(

@@ -167,7 +167,6 @@ def _add_operational(metadata: sa.MetaData) -> None:
         sa.Column("query", sa.Text, primary_key=True),
         *required(sa.BigInteger, "generation", "base_batch_id", "batch_id"),
         *_columns(TIME, "watermark", "floor"),
-        *required(sa.Text, "topic"),
         # The rules are those that the alerts were found with; other settings find them all again.
         *json("offsets", "alert_rules"),
         # When records were last read, and up to where windows were closed because none came any more.

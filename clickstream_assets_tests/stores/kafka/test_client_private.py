@@ -14,7 +14,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.client_private import poll_batches
-from clickstream_assets.stores.kafka.topic import Topic, TopicError
+from clickstream_assets.stores.kafka.topic import TopicError, Topics
 from clickstream_assets_tests.databases import free_port
 from clickstream_assets_tests.topics import Transactions, new_topic
 
@@ -118,5 +118,5 @@ def test_a_client_that_finds_no_broker_says_why_and_leaves_nothing_running():
     threads = threading.active_count()
     for _ in range(3):
         with pytest.raises(TopicError, match=r"within 0.3 s \(.*ECONNREFUSED\)"):
-            Topic(settings).offsets()
+            Topics(settings).offsets()
     assert threading.active_count() == threads

@@ -20,9 +20,10 @@ from clickstream_assets.local.kafka import Kafka
 from clickstream_assets.local.ports import LOOPBACK, free_port
 from clickstream_assets.local.server import Tools
 from clickstream_assets.settings import KafkaSecurity, Settings, SettingsError, load_settings
-from clickstream_assets.stores.kafka.producer import KafkaSink, ensure_topic
-from clickstream_assets.stores.kafka.topic import OffsetRange, Topic, TopicError
+from clickstream_assets.stores.kafka.producer import KafkaSink, ensure_topics
+from clickstream_assets.stores.kafka.topic import OffsetRange, Offsets, TopicError, Topics
 from clickstream_assets_tests.databases import with_settings
+from clickstream_assets_tests.topics import first
 
 # What has to be quoted in a JAAS configuration.
 PASSWORD = """it's "a" \\secret;"""
@@ -108,9 +109,9 @@ def test_events_go_in_and_come_out_with_the_right_password(guarded: Settings, en
     with KafkaSink(settings) as sink:
         for number in range(3):
             sink.send(b"key", b"%d" % number)
-    topic = Topic(settings)
-    assert {partition: (o.low, o.high) for partition, o in topic.offsets().items()} == {0: (0, 3)}
-    rows = engine.to_arrow(topic.read(engine, [OffsetRange(0, 0, 3)], batch=1))
+    topics = Topics(settings)
+    assert topics.offsets() == {first(settings): Offsets(0, 3)}
+    rows = engine.to_arrow(topics.read(engine, [OffsetRange(first(settings), 0, 3)], batch=1))
     assert sorted(rows["value"].to_pylist()) == [b"0", b"1", b"2"]
 
 
@@ -118,7 +119,7 @@ def test_events_go_in_and_come_out_with_the_right_password(guarded: Settings, en
 def test_a_wrong_password_is_told_with_the_settings_to_mend(guarded: Settings):
     # On a busy machine the answer takes seconds.
     wrong = with_settings(guarded, kafka_password="wr0ng", kafka_timeout_seconds=20)
-    for error, use in ((InputError, ensure_topic), (TopicError, lambda s: Topic(s).offsets())):
+    for error, use in ((InputError, ensure_topics), (TopicError, lambda s: Topics(s).offsets())):
         with pytest.raises(error) as caught:
             use(wrong)
         message = str(caught.value)
@@ -133,7 +134,7 @@ def test_a_listener_that_wants_a_login_is_told_apart_from_none_as_far_as_it_can_
     with pytest.raises(
         TopicError, match=r"set .* KAFKA_SECURITY_PROTOCOL=PLAINTEXT to what its listener speaks"
     ):
-        Topic(without).offsets()
+        Topics(without).offsets()
 
 
 TIMES = {"kafka.request.timeout.ms": "10000", "kafka.default.api.timeout.ms": "10000"}

@@ -16,20 +16,27 @@ from hypothesis import strategies as st
 from clickstream_assets.catalogue import RAW_EVENTS
 from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.partition import (
+    TopicPartition,
+    from_json,
+    from_topics,
+    to_json,
+    to_topics,
+)
 from clickstream_assets.stores.kafka.topic import (
     DataLossError,
     OffsetRange,
     Offsets,
     TimestampError,
-    Topic,
     TopicError,
     TopicNotFoundError,
+    Topics,
     deleted_records,
     plan_ranges,
 )
 from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.databases import free_port, with_settings
-from clickstream_assets_tests.topics import Transactions, new_topic, send
+from clickstream_assets_tests.topics import Transactions, first, keyed, new_topic, send
 
 OFFSETS = st.builds(
     lambda low, size: Offsets(low, low + size),
@@ -38,10 +45,16 @@ OFFSETS = st.builds(
 )
 
 
+PARTITIONS = st.builds(TopicPartition, st.sampled_from(["app", "web"]), st.integers(0, 5))
+APP, WEB, WEB_1, WEB_3 = (
+    TopicPartition(*place) for place in (("app", 0), ("web", 0), ("web", 1), ("web", 3))
+)
+
+
 @st.composite
-def topics(draw: st.DrawFn) -> tuple[dict[int, int], dict[int, Offsets]]:
+def topics(draw: st.DrawFn) -> tuple[dict[TopicPartition, int], dict[TopicPartition, Offsets]]:
     """How far partitions were ingested, none of them less than Kafka still has; and what Kafka has."""
-    available = draw(st.dictionaries(st.integers(0, 11), OFFSETS, max_size=8))
+    available = draw(st.dictionaries(PARTITIONS, OFFSETS, max_size=8))
     ingested = {p: draw(st.integers(o.low, o.high)) for p, o in available.items() if draw(st.booleans())}
     return ingested, available
 
@@ -74,43 +87,64 @@ def test_every_partition_is_read_to_its_end_without_overlap(topic, limit):
     assert read == {p: o.high - ingested.get(p, o.low) for p, o in available.items()}
 
 
-def test_a_large_partition_does_not_hold_up_the_small_ones():
-    available = {0: Offsets(0, 1_000_000), 1: Offsets(5, 8), 2: Offsets(0, 0), 3: Offsets(0, 40)}
+def test_a_large_partition_does_not_hold_up_the_small_ones_of_its_topic_or_another():
+    available = {WEB: Offsets(0, 1_000_000), WEB_1: Offsets(5, 8), APP: Offsets(0, 0), WEB_3: Offsets(0, 40)}
     ranges = plan_ranges({}, available, 100)
-    assert ranges == [OffsetRange(0, 0, 57), OffsetRange(1, 5, 8), OffsetRange(3, 0, 40)]
+    assert ranges == [OffsetRange(WEB, 0, 57), OffsetRange(WEB_1, 5, 8), OffsetRange(WEB_3, 0, 40)]
+    available[APP] = Offsets(0, 1_000_000)
+    ranges = plan_ranges({}, available, 102)
+    assert ranges == [
+        OffsetRange(APP, 0, 33),
+        OffsetRange(WEB, 0, 33),
+        OffsetRange(WEB_1, 5, 8),
+        OffsetRange(WEB_3, 0, 33),
+    ]
 
 
 def test_records_deleted_before_they_were_ingested_are_an_error_that_counts_them():
-    available = {0: Offsets(1_500, 2_000), 1: Offsets(0, 10), 2: Offsets(7, 9)}
-    with pytest.raises(DataLossError, match=r"1,400 of partition 0, 2 of partition 2.*ALLOW_DATA_LOSS"):
-        plan_ranges({0: 100, 1: 10, 2: 5}, available, 100)
+    available = {APP: Offsets(1_500, 2_000), WEB: Offsets(0, 10), WEB_1: Offsets(7, 9)}
+    lost = r"1,400 of partition 0 of topic app, 2 of partition 1 of topic web\..*ALLOW_DATA_LOSS"
+    with pytest.raises(DataLossError, match=lost):
+        plan_ranges({APP: 100, WEB: 10, WEB_1: 5}, available, 100)
 
 
 def test_a_partition_that_was_never_read_starts_at_its_lowest_offset_and_has_lost_nothing():
-    available = {0: Offsets(1_500, 1_510)}
-    assert plan_ranges({}, available, 100) == [OffsetRange(0, 1_500, 1_510)]
-    assert deleted_records({}, available) == {}
+    available = {WEB: Offsets(1_500, 1_510)}
+    assert plan_ranges({}, available, 100) == [OffsetRange(WEB, 1_500, 1_510)]
+    assert deleted_records({APP: 3}, available) == {}
 
 
 def test_with_data_loss_allowed_reading_goes_on_after_what_was_deleted():
-    available = {0: Offsets(20, 30), 1: Offsets(50, 60)}
-    ingested = {0: 10, 1: 20}
-    assert deleted_records(ingested, available) == {0: 10, 1: 30}
-    assert plan_ranges(ingested, available, 1, allow_data_loss=True) == [OffsetRange(1, 50, 51)]
-    assert plan_ranges(ingested | {1: 51}, available, 100, allow_data_loss=True) == [
-        OffsetRange(0, 20, 30),
-        OffsetRange(1, 51, 60),
+    available = {APP: Offsets(20, 30), WEB: Offsets(50, 60)}
+    ingested = {APP: 10, WEB: 20}
+    assert deleted_records(ingested, available) == {APP: 10, WEB: 30}
+    assert plan_ranges(ingested, available, 1, allow_data_loss=True) == [OffsetRange(WEB, 50, 51)]
+    assert plan_ranges(ingested | {WEB: 51}, available, 100, allow_data_loss=True) == [
+        OffsetRange(APP, 20, 30),
+        OffsetRange(WEB, 51, 60),
     ]
 
 
 @pytest.mark.parametrize("allow_data_loss", [False, True])
 def test_a_topic_made_anew_is_never_read_on(allow_data_loss):
-    with pytest.raises(DataLossError, match=r"ends at offset 3, before offset 1,000.*KAFKA_TOPIC.*LAKE_PATH"):
-        plan_ranges({0: 1_000}, {0: Offsets(0, 3)}, 100, allow_data_loss)
+    with pytest.raises(
+        DataLossError, match=r"topic web ends at offset 3, before offset 1,000.*KAFKA_TOPIC.*LAKE_PATH"
+    ):
+        plan_ranges({WEB: 1_000}, {APP: Offsets(0, 3), WEB: Offsets(0, 3)}, 100, allow_data_loss)
+
+
+def test_a_partition_is_written_as_it_is_read():
+    partition = TopicPartition("a.b-c_d", 12)
+    assert str(partition) == repr(partition) == "a.b-c_d/12"
+    offsets = {TopicPartition("web", 10): 3, TopicPartition("web", 9): 2, partition: 1}
+    assert to_json(offsets) == {"a.b-c_d/12": 1, "web/9": 2, "web/10": 3}
+    assert from_json(to_json(offsets)) == offsets
+    assert to_topics(offsets) == {"a.b-c_d": {"12": 1}, "web": {"9": 2, "10": 3}}
+    assert from_topics(to_topics(offsets)) == offsets
 
 
 def read(engine: Engine, settings: Settings, ranges: list[OffsetRange]) -> pa.Table:
-    records = conform(engine.to_arrow(Topic(settings).read(engine, ranges, 7)), RAW_EVENTS)
+    records = conform(engine.to_arrow(Topics(settings).read(engine, ranges, 7)), RAW_EVENTS)
     return records.sort_by([("partition", "ascending"), ("offset", "ascending")])
 
 
@@ -125,12 +159,13 @@ def test_exactly_the_ranges_are_read(kafka: Settings, duckdb_engine: DuckDBEngin
     # More than one chunk of the consumer, so that partitions end at different times.
     sizes = {0: 40_000, 1: 300, 2: 20}
     send(settings, {p: [b"%d:%d" % (p, n) for n in range(size)] for p, size in sizes.items()}, key=b"k")
-    assert Topic(settings).offsets() == {p: Offsets(0, size) for p, size in sizes.items()}
+    assert Topics(settings).offsets() == {first(settings, p): Offsets(0, size) for p, size in sizes.items()}
 
-    ranges = [OffsetRange(0, 10, 39_000), OffsetRange(1, 299, 300), OffsetRange(2, 0, 5)]
+    bounds = {0: (10, 39_000), 1: (299, 300), 2: (0, 5)}
+    ranges = [OffsetRange(partition, *ends) for partition, ends in keyed(settings, bounds).items()]
     records = read(duckdb_engine, settings, ranges)
 
-    expected = [(r.partition, offset) for r in ranges for offset in range(r.start, r.end)]
+    expected = [(r.partition.partition, offset) for r in ranges for offset in range(r.start, r.end)]
     assert list(zip(records["partition"].to_pylist(), records["offset"].to_pylist(), strict=True)) == expected
     assert records["value"].to_pylist() == [b"%d:%d" % place for place in expected]
     assert set(records["key"].to_pylist()) == {b"k"}
@@ -142,7 +177,7 @@ def test_exactly_the_ranges_are_read(kafka: Settings, duckdb_engine: DuckDBEngin
 def test_what_has_no_room_is_left_from_the_end_of_a_range(kafka: Settings, duckdb_engine: DuckDBEngine):
     settings = with_settings(new_topic(kafka, partitions=3), ingest_batch_bytes=2_000_000)
     send(settings, {p: [os.urandom(100_000) for _ in range(20)] for p in range(3)})
-    records = read(duckdb_engine, settings, [OffsetRange(p, 2, 18) for p in range(3)])
+    records = read(duckdb_engine, settings, [OffsetRange(first(settings, p), 2, 18) for p in range(3)])
     assert 20 <= records.num_rows <= 22
     for partition in range(3):
         offsets = records.filter(pc.field("partition") == partition)["offset"].to_pylist()
@@ -151,15 +186,15 @@ def test_what_has_no_room_is_left_from_the_end_of_a_range(kafka: Settings, duckd
 
 def test_an_empty_topic_has_nothing_to_read(kafka: Settings):
     settings = new_topic(kafka, partitions=2)
-    available = Topic(settings).offsets()
-    assert available == {0: Offsets(0, 0), 1: Offsets(0, 0)}
+    available = Topics(settings).offsets()
+    assert available == keyed(settings, {0: Offsets(0, 0), 1: Offsets(0, 0)})
     assert plan_ranges({}, available, 100) == []
 
 
 def test_a_missing_topic_is_an_error_of_its_own(kafka: Settings):
     settings = with_settings(kafka, kafka_topic=f"missing-{uuid4().hex}")
     with pytest.raises(TopicNotFoundError, match=f"KAFKA_TOPIC='{settings.kafka_topic}'.*simulate"):
-        Topic(settings).offsets()
+        Topics(settings).offsets()
 
 
 def test_a_broker_that_is_not_there_is_named_with_the_fix():
@@ -169,14 +204,14 @@ def test_a_broker_that_is_not_there_is_named_with_the_fix():
         TopicError,
         match=rf"No Kafka broker answered at KAFKA_BOOTSTRAP_SERVERS={servers} within 0.5 s.*stack up",
     ):
-        Topic(settings).offsets()
+        Topics(settings).offsets()
 
 
 def test_a_read_from_a_broker_that_is_not_there_ends(duckdb_engine: DuckDBEngine):
     servers = f"127.0.0.1:{free_port()}"
     settings = Settings(_env_file=None, kafka_bootstrap_servers=servers, kafka_timeout_seconds=0.5)
-    with pytest.raises(TopicError, match=f"KAFKA_BOOTSTRAP_SERVERS={servers}: partitions 0, 4 of topic"):
-        Topic(settings).read(duckdb_engine, [OffsetRange(0, 0, 1), OffsetRange(4, 0, 1)], 1)
+    with pytest.raises(TopicError, match=f"KAFKA_BOOTSTRAP_SERVERS={servers}: partitions app/0, web/3 gave"):
+        Topics(settings).read(duckdb_engine, [OffsetRange(WEB_3, 0, 1), OffsetRange(APP, 0, 1)], 1)
 
 
 @pytest.mark.usefixtures("processes")
@@ -184,7 +219,9 @@ def test_offsets_that_kafka_does_not_have_are_an_error(kafka: Settings, duckdb_e
     settings = new_topic(kafka, partitions=2)
     send(settings, {0: [b"a"], 1: [b"b"]})
     with pytest.raises(TopicError, match=f"reading topic {settings.kafka_topic}"):
-        Topic(settings).read(duckdb_engine, [OffsetRange(0, 50, 60), OffsetRange(1, 0, 1)], 1)
+        Topics(settings).read(
+            duckdb_engine, [OffsetRange(first(settings, 0), 50, 60), OffsetRange(first(settings, 1), 0, 1)], 1
+        )
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +253,7 @@ def mixed_topic(kafka: Settings) -> Settings:
 def test_markers_and_aborted_records_are_passed_over(
     mixed_topic: Settings, duckdb_engine: DuckDBEngine, start, end, shown
 ):
-    records = read(duckdb_engine, mixed_topic, [OffsetRange(0, start, end)])
+    records = read(duckdb_engine, mixed_topic, [OffsetRange(first(mixed_topic, 0), start, end)])
     assert records["offset"].to_pylist() == shown
 
 
@@ -225,21 +262,23 @@ def test_an_open_transaction_is_not_there_yet(kafka: Settings, duckdb_engine: Du
     send(settings, {0: [b"plain"]})
     transactions = Transactions(settings)
     transactions.begin(b"open")
-    assert Topic(settings).offsets() == {0: Offsets(0, 1)}
+    assert Topics(settings).offsets() == {first(settings): Offsets(0, 1)}
     transactions.abort()
-    assert Topic(settings).offsets() == {0: Offsets(0, 3)}
-    assert read(duckdb_engine, settings, [OffsetRange(0, 0, 3)])["value"].to_pylist() == [b"plain"]
+    assert Topics(settings).offsets() == {first(settings): Offsets(0, 3)}
+    assert read(duckdb_engine, settings, [OffsetRange(first(settings, 0), 0, 3)])["value"].to_pylist() == [
+        b"plain"
+    ]
 
 
 def test_both_engines_read_the_same_rows(
     mixed_topic: Settings, duckdb_engine: DuckDBEngine, spark_engine: SparkEngine
 ):
-    by_duckdb = read(duckdb_engine, mixed_topic, [OffsetRange(0, 0, 11)])
+    by_duckdb = read(duckdb_engine, mixed_topic, [OffsetRange(first(mixed_topic, 0), 0, 11)])
     assert by_duckdb["value"].to_pylist()[:3] == [None, b"", b"\x00\xff"]
     assert by_duckdb["key"].to_pylist() == [None, None, None, b"\x00large", None, None, None]
     assert len(by_duckdb["value"][3].as_py()) == 5_000_000
-    assert read(spark_engine, mixed_topic, [OffsetRange(0, 0, 11)]) == by_duckdb
-    assert read(spark_engine, mixed_topic, [OffsetRange(0, 7, 11)]).num_rows == 0
+    assert read(spark_engine, mixed_topic, [OffsetRange(first(mixed_topic, 0), 0, 11)]) == by_duckdb
+    assert read(spark_engine, mixed_topic, [OffsetRange(first(mixed_topic, 0), 7, 11)]).num_rows == 0
 
 
 # As brokers before 4.0 have it: they take any timestamp from a sender.
@@ -268,11 +307,11 @@ def test_a_record_came_at_the_latest_when_it_was_read_and_says_what_kafka_says(
         # Its own reader of Kafka gives nobody a chance.
         with (
             pytest.raises(TimestampError, match=f"{settings.kafka_topic}.*COMPUTE_ENGINE=duckdb"),
-            Topic(settings).explained(),
+            Topics(settings).explained(),
         ):
-            read(engine, settings, [OffsetRange(0, 0, 1)])
+            read(engine, settings, [OffsetRange(first(settings, 0), 0, 1)])
         return
-    (row,) = read(engine, settings, [OffsetRange(0, 0, 1)]).to_pylist()
+    (row,) = read(engine, settings, [OffsetRange(first(settings, 0), 0, 1)]).to_pylist()
     came = int(row["kafka_time"].timestamp() * 1000)
     if is_believed:
         assert (came, row["kafka_timestamp"]) == (sent, None)

@@ -298,7 +298,6 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_required(sa.Text, "query"),
             *_required(sa.BigInteger, "generation", "base_batch_id", "batch_id"),
             *_columns(_TIME, "watermark", "floor"),
-            *_required(sa.Text, "topic"),
             *_json("offsets", "alert_rules"),
             *_now("read_at"),
             *_columns(_TIME, "idle_until"),
