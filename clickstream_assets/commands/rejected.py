@@ -12,6 +12,8 @@ from clickstream_assets.errors import InputError
 from clickstream_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from clickstream_assets.ingest.fields import ValidationRules
+    from clickstream_assets.ingest.record_paths import Path
     from clickstream_assets.stores.lake import Lake
 
 _SHOWN_CHARACTERS = 100
@@ -38,21 +40,25 @@ def list_command(
 ) -> None:
     """Show the rejected records: counted by rule and field, and the newest."""
     # Imported here, so that `clickstream --help` need not wait for DuckDB.
-    from clickstream_assets.ingest.fields import BEFORE_START
+    from clickstream_assets.ingest.fields import BEFORE_START, ValidationRules
     from clickstream_assets.ingest.rejected import (
+        ADVICE,
         Selection,
         all_rejected,
         count_rejected,
+        field_in_words,
         newest_rejected,
     )
+    from clickstream_assets.stores.kafka.partition import TopicPartition
     from clickstream_assets.stores.start_date import start_date
 
     settings = load_settings()
     lake = _lake(settings)
     selection = Selection(rule, field, value)
+    rules = ValidationRules.of(settings)
     if format == "json":
         for record in all_rejected(lake, selection):
-            typer.echo(json.dumps(_json_record(record), ensure_ascii=False))
+            typer.echo(json.dumps(_json_record(record, rules), ensure_ascii=False))
         return
     groups = count_rejected(lake, selection)
     total = sum(group.records for group in groups)
@@ -65,13 +71,17 @@ def list_command(
             "day, start Dagster and `clickstream stream` anew, and run "
             f"`clickstream rejected replay --rule {BEFORE_START}`."
         )
+    for advised in dict.fromkeys(group.rule for group in groups if group.rule in ADVICE):
+        typer.echo(f"{advised}: {ADVICE[advised]}.")
     newest = newest_rejected(lake, selection, limit)
     if newest:
-        typer.echo("The newest, with partition and offset:")
+        typer.echo("The newest, with topic, partition and offset:")
     for record in newest:
+        topic = record["topic"]
+        words = field_in_words(record["value"], record["item"], record["field"], rules.of_topic(topic))
         typer.echo(
-            f"{record['partition']}:{record['offset']}  {record['kafka_time']:%Y-%m-%d %H:%M:%S}  "
-            f"{record['rule']}  {record['field'] or ''}  {_shown(record['value'])}"
+            f"{TopicPartition(topic, record['partition'])}:{record['offset']}  "
+            f"{record['kafka_time']:%Y-%m-%d %H:%M:%S}  {record['rule']}  {words}  {_shown(record['value'])}"
         )
 
 
@@ -83,13 +93,23 @@ def replay_command(
     changes: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="FIELD=VALUE", help="Give a field this value first: JSON, or else a text."
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Give a field, in its sender's words, this value first: JSON, or else a text.",
         ),
     ] = None,
-    drop: Annotated[list[str] | None, typer.Option(metavar="FIELD", help="Take a field out first.")] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="Take a field, in its sender's words, out first."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing; say what would be sent.")] = False,
 ) -> None:
-    """Mend rejected records and send them to KAFKA_TOPIC again.
+    """Mend rejected records and send them again to the topics that they came from.
+
+    A FIELD is where the record has it, as `list` shows it: event_type of an
+    own record, properties.products[1].price of a Segment call. products[*] is
+    all of a list, event_params[key=currency] those whose key is that, and
+    ["a.b"] a name with a dot.
 
     Only what is a valid event by then is sent, so without --set and --drop it
     is what a changed setting allows, such as a larger MAX_EVENT_BYTES. The
@@ -101,21 +121,24 @@ def replay_command(
     """
     from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
     from clickstream_assets.ingest.fields import ValidationRules
-    from clickstream_assets.ingest.rejected import Selection, all_rejected, send_again
+    from clickstream_assets.ingest.rejected import ADVICE, Selection, all_rejected, send_again
     from clickstream_assets.stores.kafka.producer import KafkaSink
     from clickstream_assets.stores.start_date import with_start_date
 
     settings = with_start_date(load_settings())
     now = (datetime.now(UTC) - EPOCH) // MICROSECOND
     records = all_rejected(_lake(settings), Selection(rule, field, value))
-    how = (ValidationRules.of(settings), now, dict(_change(change) for change in changes or ()), drop or ())
+    mending = (dict(map(_change, changes or ())), list(map(_dropped, drop or ())))
+    how = (ValidationRules.of(settings), settings.topics, now, *mending)
     if dry_run:
-        resent = send_again(records, lambda _key, _value: None, *how)
+        resent = send_again(records, lambda _key, _value, _topic: None, *how)
     else:
         with KafkaSink(settings) as sink:
             resent = send_again(records, sink.send, *how)
     if resent.example:
         typer.echo(f"Still no valid event, so not sent: {resent.example}", err=True)
+    for advised in resent.still_rejected.keys() & ADVICE.keys():
+        typer.echo(f"{advised}: {ADVICE[advised]}.", err=True)
     counts = {
         "selected": resent.selected,
         "would_be_sent" if dry_run else "sent": resent.sent,
@@ -139,18 +162,40 @@ def _lake(settings: Settings) -> "Lake":
     return lake
 
 
-def _change(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise InputError(f"--set {text}: write it as FIELD=VALUE, such as --set event_type=view")
+def _change(text: str) -> "tuple[Path, Any]":
+    from clickstream_assets.ingest.record_paths import path_at_start
+
     try:
-        return name, json.loads(value, parse_float=Decimal, parse_constant=str)
+        path, end = path_at_start(text)
     except ValueError:
-        return name, value
+        path, end = (), 0
+    if not path or text[end : end + 1] != "=":
+        raise InputError(f"--set {text}: write it as FIELD=VALUE, such as --set event_type=view")
+    value = text[end + 1 :]
+    try:
+        return path, json.loads(value, parse_float=Decimal, parse_constant=str)
+    except ValueError:
+        return path, value
 
 
-def _json_record(record: dict[str, Any]) -> dict[str, Any]:
-    shown = record | {"kafka_time": record["kafka_time"].isoformat()}
+def _dropped(text: str) -> "Path":
+    from clickstream_assets.ingest.record_paths import parse_path
+
+    try:
+        return parse_path(text)
+    except ValueError as error:
+        raise InputError(f"--drop {text}: {error}; write it as properties.products[0].price") from None
+
+
+def _json_record(record: dict[str, Any], rules: "ValidationRules") -> dict[str, Any]:
+    from clickstream_assets.ingest.origins import origin_of
+
+    origin = origin_of(record["value"], record["item"], record["field"], rules.of_topic(record["topic"]))
+    shown = record | {
+        "kafka_time": record["kafka_time"].isoformat(),
+        "dialect": origin and origin.dialect,
+        "path": origin and origin.words,
+    }
     for name in ("key", "value"):
         content = shown.pop(name)
         try:

@@ -11,17 +11,39 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-import msgspec
-
-from clickstream_assets.catalogue import ITEM_KEY, RECORD_KEY, REJECTED_EVENTS
+from clickstream_assets.catalogue import ITEM_KEY, RECORD_KEY, REJECTED_EVENTS, WHOLE_RECORD
 from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.ingest.dialects import snowplow
+from clickstream_assets.ingest.dialects.wire import without_header
 from clickstream_assets.ingest.fields import Rejection, ValidationRules
-from clickstream_assets.ingest.parsing import decode_payload, parse_record
+from clickstream_assets.ingest.origins import origin_of
+from clickstream_assets.ingest.parsing import decode_any, parse_record, read_payload
+from clickstream_assets.ingest.record_paths import Path, encoder, with_value, without
+from clickstream_assets.settings import EventDialect
+from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.lake import Lake
 
 RECENT_COMMITS = 5
 
-_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=lambda unreadable: unreadable.raw)
+_NO_FIELDS = (
+    "it has no fields that --set and --drop could mend. Write such records to a file with `clickstream rejected list "
+    "--format json`, mend them there, and send them with `clickstream replay FILE`"
+)
+ADVICE = {
+    "tombstone": "it has no value, so there is nothing to mend or to send",
+    "avro": "Avro is not read. Have the sender, or the connector before Kafka, write JSON, and send the events anew",
+    "protobuf": "Protobuf is not read. Have the sender, or the connector before Kafka, write JSON, and send the events "
+    "anew",
+    "not_json": _NO_FIELDS,
+    "not_an_object": _NO_FIELDS,
+    "not_utf8": "it is no text. Have the sender write UTF-8, and send the events anew",
+    "too_large": "set MAX_EVENT_BYTES to more, and run `clickstream rejected replay --rule too_large`",
+    "no_such_column": "a line of Snowplow's has columns alone, such as user_id or ti_price, and JSON in some of them",
+    "other_dialect": "with these changes it would be taken for another tracker's. Use its own tracker's words, or give "
+    "its topic a dialect in KAFKA_TOPIC",
+    "topic_not_read": "KAFKA_TOPIC does not name the topic that it came from, so nobody would read it there",
+}
+"""What can be done about a record that no change of a field mends, by rule."""
 
 
 @dataclass(frozen=True)
@@ -116,56 +138,100 @@ def _selected(lake: Lake, selection: Selection, batches: tuple[int, int] | None 
     return rows.where(chosen)
 
 
-def mend(value: bytes | None, changes: Mapping[str, Any], drop: Collection[str]) -> bytes | None:
-    """Set fields of a record's JSON object, or drop them; the other fields stay as they are written.
+def mend(
+    value: bytes | None, changes: Mapping[Path, Any], drop: Collection[Path], dialect: EventDialect
+) -> bytes | None:
+    """Set fields of a record in its sender's words, or drop them; all others stay as they are written.
+
+    Args:
+        value: the record's bytes; a line of Snowplow's has its columns as fields.
+        changes: what to set, by path.
+        drop: paths of what to take out.
+        dialect: the one that the record's topic has; auto tells it by the record's shape.
 
     Raises:
-        Rejection: the value is no JSON object, so there are no fields.
+        Rejection: the record has no fields: it is neither a JSON object nor such a line, or has no such column.
     """
     if not changes and not drop:
         return value
     if value is None:
         raise Rejection(None, "tombstone")
-    payload = decode_payload(value)
-    kept = {name: given for name, given in payload.items() if name not in drop}
-    return _encoder.encode({**kept, **changes})
+    body = without_header(value)
+    payload, told = read_payload(value, dialect)
+    mended: Any = payload
+    for path in drop:
+        mended = without(mended, path, decode_any)
+    for path, given in changes.items():
+        mended = with_value(mended, path, given, decode_any)
+    if told is EventDialect.SNOWPLOW and snowplow.is_tsv(value):
+        return snowplow.to_tsv(value, mended)
+    header = value[: len(value) - len(body)]
+    written = header + encoder.encode(mended)
+    if told is not EventDialect.OWN and read_payload(written, dialect)[1] is not told:
+        raise Rejection(None, "other_dialect", told.value)
+    return written
 
 
 def send_again(
     records: Iterable[Mapping[str, Any]],
-    send: Callable[[bytes | None, bytes], None],
+    send: Callable[[bytes | None, bytes, str], None],
     rules: ValidationRules,
+    topics: Collection[str],
     now: int,
-    changes: Mapping[str, Any],
-    drop: Collection[str] = (),
+    changes: Mapping[Path, Any],
+    drop: Collection[Path] = (),
 ) -> Resent:
-    """Mend records, and send those that are valid events now.
+    """Mend records, and send those that are valid events now to the topics that they came from.
 
     Args:
         records: REJECTED_EVENTS rows.
-        send: takes a record's key and value.
-        rules: the bounds that the ingest keeps.
+        send: takes a record's key, value and topic.
+        rules: the rules that the ingest keeps.
+        topics: those that are read; nobody would see what is sent to another.
         now: the time that Kafka will give them, microseconds since 1970.
-        changes: fields to set, with their values.
-        drop: fields to drop.
+        changes: what to set, by path.
+        drop: paths of what to take out.
     """
     resent = Resent()
     # Each record once, however many of its items were rejected; they come one after the other.
     for _, (record, *_) in groupby(records, key=itemgetter(*RECORD_KEY)):
         resent.selected += 1
+        topic = record["topic"]
+        own_rules = rules.of_topic(topic)
+        mended: bytes | None = None
+        found: list[Any]
         try:
-            mended = mend(record["value"], changes, drop)
-            found = parse_record(mended, now, rules)
+            if topic not in topics:
+                raise Rejection(None, "topic_not_read", topic)
+            mended = mend(record["value"], changes, drop, own_rules.event_dialect)
+            found = parse_record(mended, now, own_rules)
         except Rejection as rejection:
-            mended, found = None, [rejection]
-        if wrong := next((one for one in found if isinstance(one, Rejection)), None):
-            resent.still_rejected[wrong.rule] += 1
+            found = [rejection]
+        wrong = next(((place, one) for place, one in enumerate(found, 1) if isinstance(one, Rejection)), None)
+        if wrong is not None:
+            item, broken = wrong
+            resent.still_rejected[broken.rule] += 1
             resent.example = resent.example or (
-                f"partition {record['partition']}, offset {record['offset']}: "
-                f"{wrong.field or 'the record'}: {wrong.rule}"
+                f"{TopicPartition(topic, record['partition'])}, offset {record['offset']}: "
+                f"{field_in_words(mended, item, broken.field, own_rules)}: {broken.rule}"
             )
             continue
         assert mended is not None
-        send(record["key"], mended)
+        send(record["key"], mended, topic)
         resent.sent += 1
     return resent
+
+
+def field_in_words(value: bytes | None, item: int, field: str | None, rules: ValidationRules) -> str:
+    """Return a rejected record's field, with the words of its sender beside it where these are others.
+
+    Args:
+        value: the record's bytes.
+        item: the place of the rejected item in the record, from 1.
+        field: the own field; None for the whole record.
+        rules: those of the record's topic.
+    """
+    origin = origin_of(value, item, field, rules)
+    if origin is None or origin.words in (None, field):
+        return field or WHOLE_RECORD
+    return f"{field} ({origin.words} in {origin.dialect})"

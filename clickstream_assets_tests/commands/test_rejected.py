@@ -9,7 +9,10 @@ from typer.testing import CliRunner, Result
 
 from clickstream_assets.commands.app import app
 from clickstream_assets.engine import DuckDBEngine
+from clickstream_assets.ingest.classification import misclassified_records
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.producer import ensure_topics
+from clickstream_assets_tests.analytics.records import money
 from clickstream_assets_tests.databases import with_settings
 from clickstream_assets_tests.ingestion import Ingestion
 from clickstream_assets_tests.topics import new_topic, send
@@ -89,7 +92,7 @@ def test_a_changed_setting_lets_in_what_it_allows(
         "sent": 0,
         "still_rejected": {"before_events_start_date": 1, "not_json": 1},
     }
-    assert "partition 0, offset 0: timestamp: before_events_start_date" in refused.stderr
+    assert f"{shop.kafka_topic}/0, offset 0: timestamp: before_events_start_date" in refused.stderr
 
     assert (
         "before_events_start_date: before 2010-01-01. To take these too, set EVENTS_START_DATE"
@@ -115,7 +118,7 @@ def test_the_list_counts_by_rule_and_shows_the_newest(shop: Settings, duckdb_eng
         ["1", "tombstone", "(the", "record)"],
         ["1", "unknown", "event_type"],
     ]
-    assert [line.split()[0] for line in lines[6:]] == ["0:2", "0:3"]
+    assert [line.split()[0] for line in lines[-2:]] == [f"{shop.kafka_topic}/0:{n}" for n in (2, 3)]
     assert "\x1b" not in text.stdout
 
     assert run("list", "--rule", "unknown", "--field", "event_type").stdout.startswith(
@@ -138,8 +141,68 @@ def test_what_does_not_do_is_named_with_what_does(monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "nothing").exists()
 
 
+ORDER = {
+    "type": "track",
+    "event": "Order Completed",
+    "anonymousId": "a",
+    "timestamp": "2024-05-01T12:00:00Z",
+    "properties": {
+        "order_id": "o",
+        "products": [{"sku": "p", "price": 1}, {"sku": "q", "price": "1.99 each"}],
+    },
+}
+
+
+def test_a_record_of_another_tracker_is_shown_and_mended_in_its_words_and_sent_to_its_topic(
+    shop: Settings, duckdb_engine: DuckDBEngine, monkeypatch: pytest.MonkeyPatch
+):
+    web = f"{shop.kafka_topic}-web"
+    both = with_settings(shop, kafka_topic=f"{shop.kafka_topic},{web}=segment", kafka_topic_partitions=1)
+    monkeypatch.setenv("KAFKA_TOPIC", both.kafka_topic)
+    ensure_topics(both)
+    send(both, {0: [msgspec.json.encode(ORDER), b"Obj\x01avro"]}, topic=web)
+    ingestion = ingested(both, duckdb_engine, event(event_type="product_seen"))
+    assert counts(ingestion) == (3, 3, 0, 1)
+
+    lines = run("list").stdout.splitlines()
+    assert lines[0] == "3 records are rejected."
+    assert "avro: Avro is not read. Have the sender, or the connector before Kafka, write JSON" in lines[4]
+    shown = [line.split("  ") for line in lines[-3:]]
+    assert {(line[0], line[2], line[3]) for line in shown} == {
+        (f"{web}/0:0", "not_a_number", "price (properties.products[1].price in segment)"),
+        (f"{web}/0:1", "avro", "(record)"),
+        (f"{shop.kafka_topic}/0:0", "unknown", "event_type"),
+    }
+    records = [json.loads(line) for line in run("list", "--format", "json").stdout.splitlines()]
+    assert {(record["rule"], record["dialect"], record["path"]) for record in records} == {
+        ("not_a_number", "segment", "properties.products[1].price"),
+        ("avro", None, None),
+        ("unknown", "own", "event_type"),
+    }
+
+    result = run("replay", "--field", "price", "--set", "properties.products[1].price=1.99")
+    assert json.loads(result.stdout.splitlines()[-1]) == {"selected": 1, "sent": 1, "still_rejected": {}}
+    ingestion.run()
+    assert counts(ingestion) == (4, 3, 1, 2)
+    mended = ingestion.contents()["events"][-1]
+    assert (mended["topic"], mended["offset"], mended["product_id"], mended["price"]) == (
+        web,
+        2,
+        "q",
+        money("1.99"),
+    )
+    assert misclassified_records(ingestion.lake, 2, first_batch=1) == []
+
+    refused = run("replay", "--rule", "avro", "--set", "event_type=view")
+    assert json.loads(refused.stdout)["still_rejected"] == {"avro": 1}
+    assert "avro: Avro is not read" in refused.stderr
+
+
 def test_a_change_is_a_field_and_a_value(shop: Settings, duckdb_engine: DuckDBEngine):
     ingested(shop, duckdb_engine, b"{")
     result = run("replay", "--set", "event_type")
     assert result.exit_code == 1
     assert "--set event_type: write it as FIELD=VALUE" in result.stderr
+    result = run("replay", "--drop", "properties.products[one]")
+    assert result.exit_code == 1
+    assert "--drop properties.products[one]: '[one]' of" in result.stderr

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clickstream_assets.ingest.dialects import datagen, ga4, segment, shopify, snowplow
-from clickstream_assets.ingest.dialects.paths import Item
+from clickstream_assets.ingest.dialects.paths import Item, Written
 from clickstream_assets.settings import EventDialect
 
 _BY_SHAPE: Mapping[EventDialect, Callable[[dict[str, Any]], bool]] = {
@@ -18,6 +18,20 @@ _BY_SHAPE: Mapping[EventDialect, Callable[[dict[str, Any]], bool]] = {
     EventDialect.SHOPIFY: shopify.is_one,
     EventDialect.DATAGEN: datagen.is_one,
 }
+
+
+_WRITTEN: Mapping[EventDialect, Written] = {
+    EventDialect.SEGMENT: segment.WRITTEN,
+    EventDialect.GA4: ga4.WRITTEN,
+    EventDialect.SNOWPLOW: snowplow.WRITTEN,
+    EventDialect.SHOPIFY: shopify.WRITTEN,
+    EventDialect.DATAGEN: datagen.WRITTEN,
+}
+
+
+def paths_of(field: str, dialect: EventDialect) -> tuple[tuple[str, ...], ...]:
+    """Return the paths at which objects of a record in a dialect have an own field, the first that counts first."""
+    return ((field,),) if dialect is EventDialect.OWN else _WRITTEN[dialect].get(field, ())
 
 
 def dialect_of(record: dict[str, Any]) -> EventDialect:

@@ -5,11 +5,12 @@ Their schemas are in https://github.com/confluentinc/kafka-connect-datagen; they
 
 from typing import Any
 
-from clickstream_assets.ingest.dialects.paths import Item, names, picked, rest, table
+from clickstream_assets.ingest.dialects.paths import Item, names, picked, rest, table, written
 
 _VIEW = frozenset({"product_id", "user_id", "view_time", "ts"})
 _ORDER = frozenset({"product_id", "customer_id", "order_id", "ts"})
 _FIELDS = table(timestamp="ts", user_id="user_id customer_id", product_id="product_id", order_id="order_id")
+WRITTEN = written(_FIELDS)
 # Besides what is read: where the visitor is.
 _READ = names(_FIELDS) | {"ip"}
 

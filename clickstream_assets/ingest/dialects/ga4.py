@@ -19,6 +19,7 @@ from clickstream_assets.ingest.dialects.paths import (
     spread,
     table,
     type_of,
+    written,
 )
 
 _TYPES = {
@@ -57,6 +58,12 @@ _ITEM = table(
     currency="currency",
 )
 _CATEGORIES = ("item_category", *(f"item_category{level}" for level in range(2, 6)))
+WRITTEN = written(
+    *(_RECORD, _PARAMETERS, _SEARCH, _IN_APP, _ITEM),
+    event_type="event_name",
+    event_name="event_name",
+    product_category="item_category",
+)
 _READ_OF_PARAMETERS = names(_PARAMETERS) | {"search_term"}
 _READ_OF_ITEM = names(_ITEM) - {"item_name"} | {"price_in_usd", *_CATEGORIES}
 _VALUES = ("string_value", "int_value", "double_value", "float_value")

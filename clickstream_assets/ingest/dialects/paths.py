@@ -28,6 +28,18 @@ def table(**paths: str) -> Table:
     )
 
 
+Written = Mapping[str, tuple[tuple[str, ...], ...]]
+"""For each own field the paths, from some object of a record on, at which the record has it."""
+
+
+def written(*tables: Table, **more: str) -> Written:
+    """Return the paths of tables, and more of them as `table` takes them."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for field, paths in (row for one in (*tables, table(**more)) for row in one):
+        found.setdefault(field, []).extend((first, *rest) for first, rest in paths)
+    return {field: tuple(dict.fromkeys(paths)) for field, paths in found.items()}
+
+
 def at(value: Any, *path: str) -> Any:
     """Return what a record has at a path; None where a part of it is missing or no object."""
     for name in path:

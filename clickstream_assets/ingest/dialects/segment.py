@@ -22,6 +22,7 @@ from clickstream_assets.ingest.dialects.paths import (
     spread,
     table,
     type_of,
+    written,
 )
 from clickstream_assets.ingest.fields import Rejection
 
@@ -82,6 +83,14 @@ _PRODUCT = table(product_id="product_id productId sku id", **_PRODUCT_FIELDS)
 # Without its lines: an `id` is the order's there.
 _ORDER_AS_LINE = table(product_id="product_id productId sku", **_PRODUCT_FIELDS)
 _WHOLE_REFUND = table(price="total revenue value")
+
+WRITTEN = written(
+    *(_RECORD, _ORDER, _SEARCH, _PRODUCT, _WHOLE_REFUND),
+    event_type="event type",
+    event_name="event",
+    consent="context.consent.categoryPreferences",
+    user_id="distinct_id",
+)
 
 _READ_OF_PRODUCT = names(_PRODUCT)
 _READ_OF_CALL = names(_ORDER) | {"products"}

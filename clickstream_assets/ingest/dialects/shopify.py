@@ -17,6 +17,7 @@ from clickstream_assets.ingest.dialects.paths import (
     spread,
     table,
     type_of,
+    written,
 )
 
 _TYPES = {
@@ -48,6 +49,14 @@ _VARIANT = table(
     brand="product.vendor",
     price="price.amount",
     currency="price.currencyCode",
+)
+WRITTEN = written(
+    _RECORD,
+    _VARIANT,
+    event_type="name",
+    event_name="name",
+    price="finalLinePrice.amount",
+    quantity="quantity",
 )
 # Besides what is read: who the shopper is in person.
 _PERSONAL = frozenset(

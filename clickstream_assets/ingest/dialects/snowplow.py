@@ -22,7 +22,10 @@ from clickstream_assets.ingest.dialects.paths import (
     spread,
     table,
     type_of,
+    written,
 )
+from clickstream_assets.ingest.fields import Rejection
+from clickstream_assets.ingest.record_paths import encoder
 
 _ACTIONS = {
     "product view": "view",
@@ -69,6 +72,13 @@ _OLD_LINE = table(
     price="ti_price",
     quantity="ti_quantity",
     currency="ti_currency tr_currency",
+)
+WRITTEN = written(
+    *(_RECORD, _SESSION, _PRODUCT, _TRANSACTION, _WHOLE_REFUND, _OLD_LINE),
+    event_type="event_name event",
+    event_name="se_action event_name",
+    timestamp=" ".join(_TIMES),
+    query="terms",
 )
 _SHOP = "com_snowplowanalytics_snowplow_ecommerce_"
 _ACTION, _PRODUCTS, _ORDERS, _REFUNDS, _STEPS = (
@@ -119,6 +129,30 @@ def from_tsv(value: bytes) -> dict[str, Any]:
     columns = value.decode().rstrip("\r\n").split("\t")
     last = len(columns) - 1
     return {name: columns[place] for name, place in PLACES.items() if place <= last and columns[place]}
+
+
+def to_tsv(value: bytes, record: dict[str, Any]) -> bytes:
+    """Return a line with the columns of a record that `from_tsv` read of it and that has changed.
+
+    Raises:
+        Rejection: a column is none of the line's.
+    """
+    ending = value[len(value.rstrip(b"\r\n")) :]
+    columns = value.decode().rstrip("\r\n").split("\t")
+    if unknown := next((name for name in record if name not in PLACES), None):
+        raise Rejection(unknown, "no_such_column")
+    columns += [""] * (max(PLACES[name] for name in record) + 1 - len(columns)) if record else []
+    for name, place in PLACES.items():
+        if place < len(columns):
+            column = record.get(name)
+            columns[place] = "" if column is None else _column(column)
+    return "\t".join(columns).encode() + ending
+
+
+def _column(value: Any) -> str:
+    """Return a column's text; a tab or the end of a line in it would be that of the line."""
+    text = value if isinstance(value, str) else encoder.encode(value).decode()
+    return " ".join(re.split(r"[\t\r\n]", text))
 
 
 def items(record: dict[str, Any], decode: Callable[[bytes], Any]) -> list[Item]:
