@@ -21,6 +21,7 @@ from clickstream_assets.engine.base import BatchFunction, DataFrame, Engine, of_
 from clickstream_assets.engine.sqlframe_private import (
     attach,
     attached,
+    copy_queries_quickly,
     detach,
     duckdb_query,
     is_sqlframe,
@@ -106,6 +107,7 @@ def _duckdb_session() -> tuple[Any, Any]:
     from sqlframe.duckdb import DuckDBSession
 
     use_compiled_classes()
+    copy_queries_quickly()
     # Keeping insertion order costs memory on large results, and no function here relies on it.
     # Nor does caching files' data: each is read once a query, and the cache would fill the limit and stay.
     connection = duckdb.connect(

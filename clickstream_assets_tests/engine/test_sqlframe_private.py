@@ -7,12 +7,20 @@ import pyarrow as pa
 import pytest
 import sqlframe.base.dataframe
 import sqlframe.duckdb.session
-from sqlglot import generator, parser
+from sqlglot import generator, parse_one, parser
 from sqlglot.dialects import DuckDB
+from sqlglot.expressions import core
 from sqlglot.optimizer import annotate_types
 
 from clickstream_assets.engine import DuckDBEngine, functions_of
-from clickstream_assets.engine.sqlframe_private import attach, attached, detach, duckdb_query, is_sqlframe
+from clickstream_assets.engine.sqlframe_private import (
+    attach,
+    attached,
+    copy_queries_quickly,
+    detach,
+    duckdb_query,
+    is_sqlframe,
+)
 
 
 def test_it_is_the_version_that_was_read():
@@ -48,6 +56,24 @@ def test_sqlglot_is_compiled_and_sqlframe_uses_no_class_that_it_derives_from_it(
 def _derived(base: type[Any]) -> set[type[Any]]:
     direct: list[type[Any]] = base.__subclasses__()
     return {*direct, *(found for each in direct for found in _derived(each))}
+
+
+def test_a_query_and_its_copy_share_nothing(duckdb_engine: DuckDBEngine):
+    assert duckdb_engine.to_arrow(duckdb_engine.from_arrow(pa.table({"a": [1]}))).num_rows == 1
+    assert core.deepcopy.__module__ == copy_queries_quickly.__module__
+    query = parse_one("SELECT a, b + 1 AS c /* a remark */ FROM t WHERE d IN (1, 2)")
+    query.selects[0].meta["ours"] = {"nested": [1]}
+    copied = query.copy()
+    assert copied == query
+    assert copied.sql() == query.sql()
+    for one, other in zip(query.walk(), copied.walk(), strict=True):
+        assert one is not other
+        assert one.meta == other.meta
+        assert one.comments == other.comments
+    copied.selects[0].meta["ours"]["nested"].append(2)
+    copied.selects[0].this.meta["line"] = 99
+    assert query.selects[0].meta["ours"] == {"nested": [1]}
+    assert query.selects[0].this.meta["line"] == 1
 
 
 def test_a_query_runs_on_duckdb_as_it_is(duckdb_engine: DuckDBEngine):
