@@ -1,9 +1,11 @@
 """Ingest: from Kafka to `events`, deduplicated against what is there; time and peak memory.
 
     python -m benchmarks.ingest --events 5000000 --engine duckdb spark
+    python -m benchmarks.ingest --events 400000 --dialect own segment ga4 shopify snowplow snowplow_tsv
 
 Simulated events are made and sent first, which gives the simulator's own rate. Each engine then brings all of them into
-a lake of its own.
+a lake of its own. With dialects, it is one made-up shop as each tracker writes it, on a topic each; what is counted are
+events, of which a record of several products has several.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import argparse
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import run_measured, say, servers
+from clickstream_assets_tests.ingest.dialects import writers
 
 
 def ingest() -> None:
@@ -47,6 +51,7 @@ def ingest() -> None:
             "land_seconds": round(landed - start, 2),
             "classify_seconds": round(done - landed, 2),
             "records_per_second": round(landing.records / (done - start)),
+            "events_per_second": round(counts.total() / (done - start)),
             "counts": dict(counts),
         }
     print(json.dumps(result))
@@ -57,40 +62,76 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=5_000_000)
     parser.add_argument("--engine", nargs="+", choices=("duckdb", "spark"), default=["duckdb"])
+    parser.add_argument("--dialect", nargs="+", choices=("own", *writers.WRITERS), default=[])
     parser.add_argument("--measured", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measured:
         ingest()
         return
+    with servers() as home:
+        result = (
+            {dialect: of_dialect(home, dialect, arguments) for dialect in arguments.dialect}
+            if arguments.dialect
+            else of_simulated(home, arguments)
+        )
+    print(json.dumps(result))
+
+
+def of_simulated(home: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Send simulated events, with faults, and bring them in."""
     from clickstream_assets.settings import load_settings
     from clickstream_assets.simulator.run import SimulationOptions, run_simulation
     from clickstream_assets.simulator.stream import Faults
 
-    with servers() as home:
-        faults = Faults(late=0.01, duplicate=0.01, conflicting=0.01, malformed=0.01)
-        options = SimulationOptions(
-            events=arguments.events,
-            seed=1,
-            users=100_000,
-            products=5_000,
-            days=30,
-            faults=faults,
-            files=False,
-        )
-        start = time.perf_counter()
-        made = run_simulation(load_settings(), options)
-        seconds = time.perf_counter() - start
-        say(f"sent {made.sent:,} records in {seconds:.0f} s")
-        result: dict[str, Any] = {"sent": made.sent, "sent_per_second": round(made.sent / seconds)}
-        for engine in arguments.engine:
-            os.environ |= {
-                "COMPUTE_ENGINE": engine,
-                "LAKE_PATH": str(home / engine),
-                "BENCHMARK_HALF": str(made.sent // 2 + 1),
-            }
-            result[engine] = run_measured(["-m", "benchmarks.ingest", "--measured"])
-            say(f"{engine}: {result[engine]}")
-    print(json.dumps(result))
+    faults = Faults(late=0.01, duplicate=0.01, conflicting=0.01, malformed=0.01)
+    options = SimulationOptions(
+        events=arguments.events,
+        seed=1,
+        users=100_000,
+        products=5_000,
+        days=30,
+        faults=faults,
+        files=False,
+    )
+    start = time.perf_counter()
+    made = run_simulation(load_settings(), options)
+    seconds = time.perf_counter() - start
+    say(f"sent {made.sent:,} records in {seconds:.0f} s")
+    result = {"sent": made.sent, "sent_per_second": round(made.sent / seconds)}
+    return result | by_engine(home, made.sent, arguments.engine)
+
+
+def of_dialect(home: Path, dialect: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Send a made-up shop's records in a dialect, and bring them in."""
+    from clickstream_assets.settings import load_settings
+    from clickstream_assets.stores.kafka.producer import KafkaSink
+
+    os.environ["KAFKA_TOPIC"] = f"benchmark-{dialect}"
+    write = writers.WRITERS.get(dialect, writers.own)
+    unsaid, _ = writers.CANNOT_SAY[dialect.partition("_")[0]]
+    sent = 0
+    with KafkaSink(load_settings()) as topic:
+        for happened in writers.happenings(1, arguments.events):
+            if happened["event_type"] in unsaid:
+                continue
+            topic.send(happened["anonymous_id"].encode(), write(happened))
+            sent += 1
+    say(f"sent {sent:,} records as {dialect}")
+    return {"sent": sent} | by_engine(home / dialect, sent, arguments.engine)
+
+
+def by_engine(home: Path, sent: int, engines: list[str]) -> dict[str, Any]:
+    """Measure each engine with a lake of its own in `home`."""
+    result = {}
+    for engine in engines:
+        os.environ |= {
+            "COMPUTE_ENGINE": engine,
+            "LAKE_PATH": str(home / engine),
+            "BENCHMARK_HALF": str(sent // 2 + 1),
+        }
+        result[engine] = run_measured(["-m", "benchmarks.ingest", "--measured"])
+        say(f"{engine}: {result[engine]}")
+    return result
 
 
 if __name__ == "__main__":

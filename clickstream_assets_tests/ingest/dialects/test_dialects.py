@@ -211,20 +211,13 @@ COMPARED = (
     *("product_category", "brand", "price", "currency", "quantity", "order_id", "query", "user_agent"),
     *("campaign", "consent"),
 )
-# As docs/events.md says.
-CANNOT_SAY: dict[str, tuple[set[str], set[str]]] = {
-    "segment": (set(), set()),
-    "ga4": ({"identify"}, {"user_agent"}),
-    "shopify": ({"click", "add_to_wishlist", "refund", "identify"}, {"session_id"}),
-    "snowplow": ({"add_to_wishlist", "identify"}, set()),
-}
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("form", list(writers.WRITERS))
 def test_one_shop_in_each_dialect_is_the_same_events_but_for_what_it_cannot_say(form: str, seed: int):
     dialect = form.partition("_")[0]
-    types, fields = CANNOT_SAY[dialect]
+    types, fields = writers.CANNOT_SAY[dialect]
     shop = [one for one in writers.happenings(seed) if one["event_type"] not in types]
     expected = [shown(event, fields) for event in found(*map(writers.own, shop))]
     if dialect == "shopify":

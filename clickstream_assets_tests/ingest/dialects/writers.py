@@ -292,3 +292,11 @@ WRITERS: dict[str, Callable[[Happening], bytes]] = {
     "snowplow_contexts": lambda happened: snowplow(happened, "contexts"),
     "snowplow_tsv": lambda happened: snowplow(happened, "tsv"),
 }
+CANNOT_SAY: dict[str, tuple[set[str], set[str]]] = {
+    "own": (set(), set()),
+    "segment": (set(), set()),
+    "ga4": ({"identify"}, {"user_agent"}),
+    "shopify": ({"click", "add_to_wishlist", "refund", "identify"}, {"session_id"}),
+    "snowplow": ({"add_to_wishlist", "identify"}, set()),
+}
+"""Event types and fields that a dialect has no words for, as docs/events.md says."""
