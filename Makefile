@@ -16,6 +16,8 @@ VENV ?= .venv
 # Each has servers and a Spark of its own, 3 GB of memory, and waits for them a third of its time: one more than two cores.
 TEST_PROCESSES ?= 3
 BIN := $(VENV)/bin
+# Images set it, and each of the hundreds of processes of our tests would compile our modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 HELM := v3.22.0
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 WATCHED = $(PYTHON) clickstream_assets/engine/run_watched.py
@@ -78,7 +80,7 @@ prometheus: setup
 	@sh clickstream_assets_tests/deploy/fetch_prometheus.sh "$(abspath $(BIN))"
 
 test: lint helm prometheus
-	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup
 
 proofs: setup prometheus
 	$(BIN)/pytest -m long

@@ -65,6 +65,10 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
             needs.add("long")
         for need in sorted(needs):
             item.add_marker(need)
+        if "spark" in needs:
+            # One process for those of a kind: each Spark has to compile what runs the first time, and the streams'
+            # tests share none of it with the others.
+            item.add_marker(pytest.mark.xdist_group("streams" if "server" in needs else "spark"))
     items.sort(key=lambda item: not item.path.as_posix().endswith(FIRST))
 
 

@@ -271,7 +271,7 @@ CUTS: list[dict[str, bool]] = [
     ("seed", "cuts"),
     [
         (1, CUTS[0]),
-        (4, CUTS[3]),
+        pytest.param(4, CUTS[3], marks=pytest.mark.long_on_spark),
         pytest.param(2, CUTS[1], marks=pytest.mark.long_on_spark),
         pytest.param(3, CUTS[2], marks=pytest.mark.long_on_spark),
     ],

@@ -36,7 +36,7 @@ def test_every_answer_is_as_the_openapi_document_says(
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @hypothesis_settings(
-        max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
     def ask(case: schemathesis.Case) -> None:
         if mode is schemathesis.GenerationMode.POSITIVE:

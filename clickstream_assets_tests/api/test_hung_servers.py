@@ -125,6 +125,7 @@ def test_forty_clients_of_a_hung_postgresql_are_answered(
 
 
 @BOUNDS
+@pytest.mark.long
 def test_forty_clients_of_a_hung_elasticsearch_are_answered(
     database: Settings, elasticsearch: Settings, stack: Stack, seconds: float, live_seconds: float
 ) -> None:

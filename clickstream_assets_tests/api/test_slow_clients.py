@@ -140,6 +140,7 @@ def test_a_flood_of_connections_drives_out_the_slowest() -> None:
             answered(api, within=20)
 
 
+@pytest.mark.long
 def test_hundreds_of_clients_may_keep_their_connections() -> None:
     with served(Settings(_env_file=None)) as api:
         url = urlsplit(api.address)

@@ -82,6 +82,7 @@ def test_json_lines_are_judged_and_one_algorithm_is_chosen(tmp_path):
     assert "1 duplicate, 1 rejected" in result.stderr
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_figures(tmp_path):
     file = tmp_path / "u.data"
     file.write_text("".join(f"{user}\t{product}\t3\t{time}\n" for user, product, time in visits()))

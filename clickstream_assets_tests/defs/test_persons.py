@@ -59,6 +59,7 @@ WHO = {"anonymous_id": "anon-7c1", "user_id": "u-55"}
 LOGIN = sent("l3", "02 10:05", "purchase", **WHO, session_id="s1", quantity=2, order_id="O-1")
 
 
+@pytest.mark.long
 def test_a_login_mends_the_days_before_it(pipeline: Pipeline):
     early = sent("l0", "01 23:50", "view", anonymous_id="anon-7c1", consent=True)
     pipeline.ingest(early, *VISIT)

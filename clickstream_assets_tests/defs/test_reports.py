@@ -223,6 +223,7 @@ def mails_to(
         yield received
 
 
+@pytest.mark.long
 def test_the_morning_brings_the_day_up_to_date_and_mails_its_report_once_to_each(
     pipeline: Pipeline, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
 ):

@@ -116,6 +116,7 @@ def owed(pipeline: Pipeline, day: str) -> dict[str, Decimal]:
     }
 
 
+@pytest.mark.long
 def test_late_events_repair_carts_customers_and_attribution(pipeline: Pipeline):
     pipeline.ingest(*MAY)
     refresh(pipeline)
@@ -192,6 +193,7 @@ def test_a_publication_makes_up_for_one_that_failed(pipeline: Pipeline):
     assert pipeline.served(CUSTOMER_SEGMENTS) == pipeline.lake(CUSTOMER_SEGMENTS)
 
 
+@pytest.mark.long
 def test_without_events_the_tables_are_empty(pipeline: Pipeline):
     for asset in ("carts", "customer_segments", "cohort_retention", "published_shoppers"):
         assert pipeline.materialize(asset).success, asset

@@ -36,6 +36,7 @@ def report(instance: dg.DagsterInstance, times: int) -> None:
         instance.report_runless_asset_event(dg.AssetMaterialization("sessions", metadata={"rows": number}))
 
 
+@pytest.mark.long
 def test_instances_of_a_process_share_a_few_connections(settings: Settings, tmp_path: Path):
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         report(instance, 1)

@@ -148,6 +148,7 @@ def test_a_run_looks_at_its_own_days(resources: dict[str, Any], tmp_path: Path):
     assert not checked(resources, user_segments, partition_key="2024-05-01")["keys_are_unique"][0]
 
 
+@pytest.mark.long_on_spark
 def test_an_asset_that_says_which_days_it_replaced_has_these_looked_at(
     resources: dict[str, Any], tmp_path: Path
 ):

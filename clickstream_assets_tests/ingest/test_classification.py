@@ -119,6 +119,7 @@ def half_done(shop: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path) -> Ha
     return HalfDone(ingestion, undisturbed.contents())
 
 
+@pytest.mark.long
 def test_a_batch_that_cannot_be_parsed_does_not_keep_those_before_it_from_being_classified(
     half_done: HalfDone, monkeypatch: pytest.MonkeyPatch
 ):

@@ -121,6 +121,7 @@ def test_tables_count_their_batches_apart(duckdb_lake: Lake):
     assert duckdb_lake.snapshot(DUPLICATE_EVENTS).batch == 0
 
 
+@pytest.mark.long_on_spark
 def test_apps_that_write_one_table_count_their_batches_apart(lake: Lake):
     append(lake, 3, b"a")
     other = lake.engine.from_arrow(raw_table([b"b"], 1, 10))
@@ -216,6 +217,7 @@ def test_a_writer_that_comes_second_with_a_batch_changes_nothing(
     assert duckdb_lake.snapshot(RAW_EVENTS).version == 1
 
 
+@pytest.mark.long
 def test_two_spark_writers_of_one_batch_leave_it_there_once(spark_engine: SparkEngine, tmp_path: Path):
     lake = Lake(str(tmp_path / "lake"), spark_engine)
     append(lake, 1, b"a")
@@ -226,7 +228,7 @@ def test_two_spark_writers_of_one_batch_leave_it_there_once(spark_engine: SparkE
     assert lake.snapshot(RAW_EVENTS).batch == 2
 
 
-@pytest.mark.parametrize("first", ["duckdb", "spark"])
+@pytest.mark.parametrize("first", ["duckdb", pytest.param("spark", marks=pytest.mark.long)])
 def test_each_engine_goes_on_where_the_other_stopped(
     duckdb_engine: DuckDBEngine, spark_engine: SparkEngine, tmp_path: Path, first: str
 ):
@@ -459,6 +461,7 @@ def test_a_full_disk_is_named_and_leaves_what_was_there(duckdb_engine: DuckDBEng
     assert lake.snapshot(VISITS).rows == 0
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_for_spark_is_named_alike(spark_engine: SparkEngine, small_disk: Path):
     lake = Lake(str(small_disk / "lake"), spark_engine)
     append(lake, 1, b"a")

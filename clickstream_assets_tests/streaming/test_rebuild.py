@@ -152,6 +152,7 @@ def test_a_new_database_is_filled_by_a_rebuild(shop: Shop):
         assert other.notifications() == [("p1", "opened")]
 
 
+@pytest.mark.long
 def test_records_that_the_lake_has_not_classified_yet_are_not_lost(
     servers: Settings, spark_engine: SparkEngine, tmp_path: Path
 ):

@@ -159,6 +159,7 @@ def test_open_windows_change_and_closed_ones_are_final(shop: Shop):
     assert shop.copy(PRODUCT_WINDOWS) == shop.windows()
 
 
+@pytest.mark.long
 def test_the_order_in_which_events_come_does_not_matter_within_the_watermark(
     servers: Settings, spark_engine: SparkEngine, tmp_path: Path
 ):
@@ -227,7 +228,7 @@ def test_an_event_that_a_conflicting_record_made_late_is_no_lost_one(shop: Shop)
 
 @pytest.mark.parametrize(
     ("streamed", "reason"),
-    [(1, Reason.LOST), (3, Reason.UNEXPLAINED), pytest.param(2, Reason.UNEXPLAINED, marks=pytest.mark.long)],
+    [(1, Reason.LOST), *(pytest.param(n, Reason.UNEXPLAINED, marks=pytest.mark.long) for n in (2, 3))],
 )
 def test_counts_that_no_record_explains_are_not_taken_for_late_ones(
     shop: Shop, streamed: int, reason: Reason

@@ -116,6 +116,7 @@ def test_events_go_in_and_come_out_with_the_right_password(guarded: Settings, en
 
 
 @pytest.mark.server
+@pytest.mark.long
 def test_a_wrong_password_is_told_with_the_settings_to_mend(guarded: Settings):
     # On a busy machine the answer takes seconds.
     wrong = with_settings(guarded, kafka_password="wr0ng", kafka_timeout_seconds=20)
