@@ -118,10 +118,11 @@ def test_the_tables_state_the_published_figures_and_what_was_left_out(backfilled
     # 263,705 lines of 6,178,170.394 are not the same as another in all columns; and 6,334 cancelled ones of 341,311.85.
     assert left_out == [
         ("purchase", "same_event", 2_790, Decimal("13908.5500")),
-        ("purchase", "same_order_line", 2, Decimal("18.7500")),
+        # Of the same moment there is another, which is a line of its own: two products of one number.
+        ("purchase", "same_order_line", 1, Decimal("3.9000")),
         ("refund", "same_event", 23, Decimal("218.9900")),
     ]
-    kept = (263_703, Decimal("6178151.6440"))
+    kept = (263_704, Decimal("6178166.4940"))
     given_back = Decimal("341311.8500")
     for table in ("daily_summary", "sessions", "user_segments", "product_performance", "category_conversion"):
         figures = lake.execute(f"SELECT sum(purchases), sum(revenue) FROM {table}").fetchone()

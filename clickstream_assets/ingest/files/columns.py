@@ -25,7 +25,6 @@ FIELDS = (
 )
 """Fields that a record can have."""
 _BY_KEY = {column_key(name): name for name in FIELDS}
-_VISITORS = {"user_id", "anonymous_id", "session_id"}
 NUMBERS = frozenset({"price", "quantity"})
 
 
@@ -105,12 +104,17 @@ def own_names(names: Sequence[str]) -> list[str]:
     return [_BY_KEY.get(column_key(name), name) for name in names]
 
 
-def are_own(names: Iterable[str]) -> bool:
-    """Return whether columns are an event's own: what it is, when it was and whose."""
+_NEEDED = {
+    "event_type": {"event_type"},
+    "timestamp": set(TIMESTAMP_FIELDS),
+    "user_id, anonymous_id or session_id": {"user_id", "anonymous_id", "session_id"},
+}
+
+
+def missing_fields(names: Iterable[str]) -> list[str]:
+    """Return which fields an event needs of which columns have none: what it is, when it was and whose."""
     given = set(names)
-    return (
-        "event_type" in given and not given.isdisjoint(TIMESTAMP_FIELDS) and not given.isdisjoint(_VISITORS)
-    )
+    return [words for words, fields in _NEEDED.items() if given.isdisjoint(fields)]
 
 
 def fields_of(names: Sequence[str], columns: Columns) -> dict[int, str]:

@@ -19,7 +19,7 @@ _decoder = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 def values_of(file: IO[bytes], what: object) -> Iterator[bytes]:
-    """Yield the values of an array, or of a file that has them one after another; each in one line.
+    """Yield the values of a file's arrays, and those that it has one after another; each in one line.
 
     Args:
         file: UTF-8, from its beginning.
@@ -32,24 +32,22 @@ def values_of(file: IO[bytes], what: object) -> Iterator[bytes]:
     """
     text = _Text(file)
     text.fill(1)
-    at = _skip(text, text.start_of_content())
-    is_array = text.buffer.startswith("[", at)
-    at += is_array
+    at = text.start_of_content()
+    is_in_array = False
     number = 0
     while True:
         at = _skip(text, at)
         if at == len(text.buffer):
-            if is_array:
+            if is_in_array:
                 raise EOFError
             return
-        if is_array and text.buffer[at] == "]":
-            if _skip(text, at + 1) < len(text.buffer):
-                raise InputError(
-                    f"{what}: something follows the end of its JSON array, after {number} values"
-                )
-            return
-        value, at = _next(text, at, f"{what}: value {number + 1}")
+        mark = text.buffer[at]
+        if mark == ("]" if is_in_array else "["):
+            is_in_array = not is_in_array
+            at += 1
+            continue
         number += 1
+        value, at = _next(text, at, f"{what}: value {number}")
         yield value
 
 

@@ -28,7 +28,6 @@ Keyed = Callable[[bytes], KeyedValue]
 """Finds the key of a record, whose value it may write anew."""
 
 _encode = msgspec.json.Encoder(decimal_format="number", enc_hook=str).encode
-_VISITORS = ("user_id", "anonymous_id", "session_id")
 
 
 class Reader(Protocol):

@@ -12,7 +12,14 @@ import msgspec
 from clickstream_assets.errors import InputError
 from clickstream_assets.ingest.dialects import dialect_of
 from clickstream_assets.ingest.dialects.snowplow import is_tsv
-from clickstream_assets.ingest.files.columns import Columns, are_own, fields_of, has_path, names_in, own_names
+from clickstream_assets.ingest.files.columns import (
+    Columns,
+    fields_of,
+    has_path,
+    missing_fields,
+    names_in,
+    own_names,
+)
 from clickstream_assets.ingest.files.json_values import values_of
 from clickstream_assets.ingest.files.kinds import KINDS
 from clickstream_assets.ingest.files.kinds.otto import is_session
@@ -87,7 +94,8 @@ def _recognise(source: Source, columns: Columns) -> Reader:
     if head.startswith(PARQUET):
         reader = _of_table(parquet_table(source), columns)
         if reader is None:
-            raise _unknown(source, ", ".join(parquet_table(source).names), is_table=True)
+            table = parquet_table(source)
+            raise _unknown(source, ", ".join(table.names), [table])
         return reader
     # Reading says where it is not UTF-8, with the number of events before.
     head = head.decode(errors="replace").encode()
@@ -113,7 +121,7 @@ def _of_text(source: Source, head: bytes, columns: Columns) -> Reader:
             f"{source} is no JSON lines, whatever its name says: none of its first {_FIRST_LINES} lines is a "
             f"JSON object, and the first is {_shorten(first.decode(errors='backslashreplace'))!r}"
         )
-    raise _unknown(source, first.decode(errors="backslashreplace"), is_table=bool(tables))
+    raise _unknown(source, first.decode(errors="backslashreplace"), tables)
 
 
 def _of_json(source: Source, head: bytes, columns: Columns) -> Reader | None:
@@ -177,7 +185,7 @@ def _of_table(table: Table, columns: Columns) -> Reader | None:
         if (places := kind.places(table)) is not None:
             return KindReader(table, kind, places)
     names = own_names(table.names)
-    if are_own(names):
+    if not missing_fields(names):
         return RecordReader(f"{suffix} of {OWN_COLUMNS}", table, fields_of(table.names, columns))
     as_sent = {place: name for place, name in enumerate(table.names) if name}
     dialects = {dialect_of(record) for record in _first_records(table, as_sent)} - {EventDialect.OWN}
@@ -227,14 +235,16 @@ def _shorten(text: str) -> str:
     return text if len(text) <= 200 else text[:200] + "…"
 
 
-def _unknown(source: Source, first: str, *, is_table: bool) -> UnknownFormatError:
+def _unknown(source: Source, first: str, tables: list[Table]) -> UnknownFormatError:
     kinds = ", ".join(dict.fromkeys(kind.name for kind in KINDS))
-    advice = (
-        "; for any other table say which columns are which fields, such as --map timestamp=when --map user_id=who"
-        if is_table
-        else ""
-    )
-    return UnknownFormatError(
+    message = (
         f"{source} is of no known format: it begins with {_shorten(first)!r}. Known are JSON lines and arrays, CSV and "
-        f"Parquet of own fields (event_type, timestamp, user_id, …), Snowplow TSV, {OTTO}, {kinds}{advice}"
+        f"Parquet of own fields (event_type, timestamp, user_id, …), Snowplow TSV, {OTTO}, {kinds}"
     )
+    if tables:
+        missing = missing_fields(own_names(max(tables, key=lambda table: len(table.names)).names))
+        message += (
+            f". It has no column of the name {', nor '.join(missing)}: say which they are, such as --map "
+            "timestamp=when --map user_id=who, or what is the same for all events, such as --set event_type=view"
+        )
+    return UnknownFormatError(message)

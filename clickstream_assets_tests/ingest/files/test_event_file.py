@@ -311,12 +311,17 @@ DAMAGED[len(DAMAGED) // 2 : len(DAMAGED) // 2 + 20] = b"\xff" * 20
             "when,who,what\n1,2,3\n",
             "'when,who,what'.*JSON lines.*REES46.*UCI Online Retail.*--map timestamp=when",
         ),
+        (
+            "e.csv",
+            "event_type,user_id,event_time\nview,u,1\n",
+            "It has no column of the name timestamp: say which .*--map timestamp=when",
+        ),
         ("e.jsonl", gzip.compress(FLAT_EVENT)[:12], "truncated or damaged gzip"),
         ("e.jsonl", bytes(DAMAGED), "is damaged"),
         ("e.csv", (UCI_HEADER + RETAIL_ROW.format("CAFÉ")).encode("latin-1"), r"not UTF-8: byte 0xc9.*iconv"),
         ("e.csv", UCI_HEADER + RETAIL_ROW.format('"OPEN') + "x" * 200_000, r"line 3: .*quote"),
     ],
-    ids=["missing", "folder", "unknown header", "cut off", "damaged", "encoding", "open quote"],
+    ids=["missing", "folder", "unknown header", "no time", "cut off", "damaged", "encoding", "open quote"],
 )
 def test_a_file_that_cannot_be_read_is_named_with_what_is_wrong(write, tmp_path, name, content, message):
     path = tmp_path / name if content is None else write(name, content)

@@ -18,7 +18,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from clickstream_assets.errors import InputError
-from clickstream_assets.ingest.fields import Rejection
+from clickstream_assets.ingest.fields import Rejection, ValidationRules
 from clickstream_assets.ingest.files import EventFile, skipped
 from clickstream_assets.ingest.files.kinds import KINDS
 from clickstream_assets.ingest.parsing import parse_record
@@ -70,10 +70,10 @@ UCI = (
 )
 
 
-def judged(events: EventFile) -> Iterator[Any]:
+def judged(events: EventFile, rules: ValidationRules = RULES) -> Iterator[Any]:
     """What the pipeline makes of a file's records."""
     for _, value in events:
-        yield from parse_record(value, NOW, RULES)
+        yield from parse_record(value, NOW, rules)
 
 
 def events_of(path: Path) -> list[Any]:
@@ -312,6 +312,16 @@ def test_an_otto_session_that_is_none_is_left_out_and_counted(write):
     assert len(list(events)) == 4
     assert events.skipped == {"no_events": 1, "malformed_row": 1, "blank_line": 1}
     assert events.examples[0].startswith("session 4: ")
+
+
+@pytest.mark.parametrize("name", ["rees46", "yoochoose"])
+@pytest.mark.parametrize("zone", ["", "Z", "+00:00"])
+def test_times_of_data_sets_in_utc_are_so_in_copies_that_do_not_say_it(write, name, zone):
+    as_published = [one.event_time for one in events_of(write(TABLES[name]))]
+    content = re.sub(r"(\d\d:\d\d:\d\d(?:\.\d+)?)( UTC|Z)", rf"\g<1>{zone}", TABLES[name])
+    assert content != TABLES[name] or zone == "Z"
+    tokyo = replace(RULES, time_zone="Asia/Tokyo")
+    assert [one.event_time for one in judged(EventFile(write(content)), tokyo)] == as_published
 
 
 def test_rees46_rows_of_a_type_that_nobody_knows_are_left_to_the_pipeline(write):

@@ -30,5 +30,5 @@ WINDOW same_line AS (
 )
 QUALIFY NOT is_order_line
     OR row_number() OVER same_line = 1
-    -- Under ids of the sender's, what is of one moment is a unit each.
-    OR (event_id IS NOT NULL AND event_time = first_value(event_time) OVER same_line);
+    -- Under different ids, what is of one moment is a unit each.
+    OR event_time = first_value(event_time) OVER same_line;

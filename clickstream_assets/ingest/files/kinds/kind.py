@@ -136,6 +136,14 @@ def number(text: str) -> msgspec.Raw | str | None:
     return msgspec.Raw(text.encode()) if _JSON_NUMBER.fullmatch(text) else text
 
 
+_WITHOUT_ZONE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?", re.ASCII)
+
+
+def in_utc(time: str) -> str:
+    """Return a time of a data set whose clock is UTC's, also where a copy of it says so no more."""
+    return f"{time}Z" if _WITHOUT_ZONE.fullmatch(time) else time
+
+
 def texts(**values: str) -> dict[str, str] | None:
     """Return the properties that are given."""
     return {name: text for name, text in values.items() if text} or None

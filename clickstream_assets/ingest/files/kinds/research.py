@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import partial
 
-from clickstream_assets.ingest.files.kinds.kind import Event, Kind, column, number, same_for_all, texts
+from clickstream_assets.ingest.files.kinds.kind import (
+    Event,
+    Kind,
+    column,
+    in_utc,
+    number,
+    same_for_all,
+    texts,
+)
 from clickstream_assets.ingest.files.skipped import MALFORMED_ROW, SkippedRow
 
 _RETAILROCKET_TYPES = {"addtocart": "add_to_cart", "transaction": "purchase"}
@@ -26,7 +34,7 @@ def _retailrocket(row: Sequence[str]) -> Event:
     return Event(
         event_type=_RETAILROCKET_TYPES.get(event_type, event_type),
         anonymous_id=visitor,
-        timestamp=time,
+        timestamp=in_utc(time),
         product_id=product_id,
         order_id=order_id or None,
     )
@@ -49,7 +57,7 @@ def otto_event(row: Sequence[str]) -> Event:
     return Event(
         event_type=_OTTO_TYPES.get(event_type, event_type),
         anonymous_id=session,
-        timestamp=time,
+        timestamp=in_utc(time),
         product_id=product_id,
     )
 
@@ -63,7 +71,7 @@ def _yoochoose_click(row: Sequence[str]) -> Event:
     is_brand = _BRAND.fullmatch(shown_in) is not None
     return Event(
         event_type="view",
-        timestamp=time,
+        timestamp=in_utc(time),
         product_id=product_id,
         session_id=session,
         product_category=shown_in if not is_brand and shown_in not in ("", "0", "S") else None,
@@ -76,7 +84,7 @@ def _yoochoose_buy(row: Sequence[str]) -> Event:
     session, time, product_id, price, quantity = row
     return Event(
         event_type="purchase",
-        timestamp=time,
+        timestamp=in_utc(time),
         product_id=product_id,
         session_id=session,
         # 0 is what is not known.
