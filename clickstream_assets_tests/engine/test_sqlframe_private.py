@@ -61,7 +61,7 @@ def _derived(base: type[Any]) -> set[type[Any]]:
 def test_a_query_and_its_copy_share_nothing(duckdb_engine: DuckDBEngine):
     assert duckdb_engine.to_arrow(duckdb_engine.from_arrow(pa.table({"a": [1]}))).num_rows == 1
     assert core.deepcopy.__module__ == copy_queries_quickly.__module__
-    query = parse_one("SELECT a, b + 1 AS c /* a remark */ FROM t WHERE d IN (1, 2)")
+    query: Any = parse_one("SELECT a, b + 1 AS c /* a remark */ FROM t WHERE d IN (1, 2)")
     query.selects[0].meta["ours"] = {"nested": [1]}
     copied = query.copy()
     assert copied == query
