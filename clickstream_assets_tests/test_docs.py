@@ -25,9 +25,9 @@ from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
 from clickstream_assets.commands.app import app as command_line
 from clickstream_assets.definitions import defs
 from clickstream_assets.ingest.fields import Rejection, ValidationRules
-from clickstream_assets.ingest.parsing import parse_record
+from clickstream_assets.ingest.parsing import parse_record, read_payload
 from clickstream_assets.local.stack import Stack
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import EventDialect, Settings
 from clickstream_assets_tests.dagster_private import AssetGraph
 from clickstream_assets_tests.databases import environment
 
@@ -474,6 +474,25 @@ def _events_in(text: str) -> Iterator[dict[str, Any]]:
         start += len(text[start:]) - len(text[start:].lstrip())
         event, start = decoder.raw_decode(text, start)
         yield event
+
+
+def test_every_example_of_a_tracker_is_an_event_in_the_dialect_of_its_topic():
+    (named,) = re.findall(r"^echo 'KAFKA_TOPIC=(.*)'", text_of("docs/trackers.md"), re.MULTILINE)
+    settings = Settings(_env_file=None, kafka_topic=named)
+    sections = re.split(r"^## ", text_of("docs/trackers.md"), flags=re.MULTILINE)[2:]
+    dialects = set()
+    for section in sections:
+        (example,) = [text for _, language, text in FENCE.findall(section) if language == "json"]
+        topic = next((topic for topic in settings.topics if f"`{topic}`" in section), settings.first_topic)
+        rules = ValidationRules.of(settings).of_topic(topic)
+        event: Any
+        (event,) = parse_record(example.encode(), int(time.time()) * 1_000_000, rules)
+        assert not isinstance(event, Rejection), (topic, event.args)
+        assert (event.event_type, event.product_id, event.field_problems) == ("view", "P-1", None)
+        _, told = read_payload(example.encode(), EventDialect.AUTO)
+        assert settings.topics[topic] in (None, told)
+        dialects.add(told)
+    assert dialects == set(EventDialect) - {EventDialect.AUTO}
 
 
 def test_every_example_of_an_event_is_one_without_a_problem():

@@ -73,7 +73,7 @@ def look_at(settings: Settings, records: Iterable[KeyedValue]) -> FirstLook:
     # An event that is too old has a day too.
     rules = ValidationRules.of(
         settings.model_copy(update={"events_start_date": None, "max_event_age_days": None})
-    )
+    ).of_topic(settings.first_topic)
     now = (datetime.now(UTC) - EPOCH) // MICROSECOND
     days: list[date] = []
 

@@ -43,6 +43,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
+def test_records_are_judged_in_the_dialect_of_the_topic_that_they_go_to(path):
+    path.write_text(GOOD)
+    for topics, events in (("clicks,web=segment", 1), ("web=segment,clicks", 0)):
+        look = look_at_file(Settings(_env_file=None, kafka_topic=topics), EventFile(path))
+        assert (look.records, look.events) == (1, events)
+
+
 def test_it_says_what_a_file_is_and_which_rules_its_records_break(settings, path):
     path.write_text(GOOD * 5 + NO_TIME * 3 + "\n" + NO_TYPE + TWO_ITEMS)
     file = EventFile(path)
