@@ -19,7 +19,7 @@ SplitKind: TypeAlias = Literal["temporal", "random"]
 def evaluate(
     events: Annotated[
         Path,
-        typer.Option(help="JSON lines, a REES46 or UCI Online Retail CSV, or ratings (MovieLens); also .gz."),
+        typer.Option(help="Any file that `clickstream replay` reads, or ratings (MovieLens); also .gz."),
     ],
     split: Annotated[
         SplitKind,

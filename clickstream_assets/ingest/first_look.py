@@ -119,10 +119,11 @@ def look_at_file(settings: Settings, file: EventFile, limit: int | None = None) 
 
 def in_words(file: EventFile, look: FirstLook) -> str:
     """Say what a file is taken for, and what becomes of its first records."""
-    first = f"{file.path.name} is taken for {file.format}: of its first {look.records:,} records "
+    records = f"first {look.records:,} records" if look.records > 1 else "first record"
+    first = f"{file.path.name} is taken for {file.format}: of its {records} "
     rows = _left_out(file, "; rows left out among them: ")
     if not look.rejected:
-        return f"{first}all are valid events{rows}"
+        return f"{first}no event will be rejected{rows}"
     return f"{first}{look.rejected.total():,} will be rejected: {look.reasons}{rows}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from itertools import islice
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -92,9 +93,9 @@ def _recognise(source: Source, columns: Columns) -> Reader:
     if archive := archive_of(head):
         raise InputError(f"{source} is a {archive} archive; unpack it, and name the file of events")
     if head.startswith(PARQUET):
-        reader = _of_table(parquet_table(source), columns)
+        table = parquet_table(source)
+        reader = _mapped(table, columns) if columns else _of_table(table)
         if reader is None:
-            table = parquet_table(source)
             raise _unknown(source, ", ".join(table.names), [table])
         return reader
     # Reading says where it is not UTF-8, with the number of events before.
@@ -109,14 +110,14 @@ def _of_text(source: Source, head: bytes, columns: Columns) -> Reader:
     if columns:
         return _mapped_csv(source, tables, columns)
     for table in tables:
-        if reader := _of_table(table, columns):
+        if reader := _of_table(table):
             return reader
     for table in tables:
         if reader := _without_names(table):
             return reader
     if is_tsv(first):
         return JsonReader(SNOWPLOW_TSV, source, lines, tsv_as_it_is)
-    if _LINE_NAMES & set(source.path.suffixes):
+    if _LINE_NAMES & set(PurePath(source.name).suffixes):
         raise InputError(
             f"{source} is no JSON lines, whatever its name says: none of its first {_FIRST_LINES} lines is a "
             f"JSON object, and the first is {_shorten(first.decode(errors='backslashreplace'))!r}"
@@ -131,7 +132,7 @@ def _of_json(source: Source, head: bytes, columns: Columns) -> Reader | None:
         values = list(_first_values(source, head))
         if any(_object(value) is not None for value in values):
             found = (JSON_ARRAY, json_values(source), values)
-    elif start == b"{" or _LINE_NAMES & set(source.path.suffixes):
+    elif start == b"{" or _LINE_NAMES & set(PurePath(source.name).suffixes):
         first_lines = head.split(b"\n", _FIRST_LINES)[:_FIRST_LINES]
         if any(_object(line) is not None for line in first_lines):
             found = (JSON_LINES, lines, first_lines)
@@ -174,24 +175,29 @@ def _require_paths(source: Source, values: list[bytes], columns: Columns) -> Non
             )
 
 
-def _of_table(table: Table, columns: Columns) -> Reader | None:
-    """Return what reads a table, by the names of its columns."""
-    suffix = "CSV" if table.separator else "Parquet"
-    if columns:
-        columns.require(table.names, table.source)
-        fields = fields_of(table.names, columns)
-        return RecordReader(f"{suffix}, {MAPPED_COLUMNS}", table, fields, columns.fixed)
+def _of_table(table: Table) -> Reader | None:
+    """Return what reads a table, by the names of its columns; None where they say nothing."""
     for kind in KINDS:
         if (places := kind.places(table)) is not None:
             return KindReader(table, kind, places)
-    names = own_names(table.names)
-    if not missing_fields(names):
-        return RecordReader(f"{suffix} of {OWN_COLUMNS}", table, fields_of(table.names, columns))
+    if not missing_fields(own_names(table.names)):
+        return RecordReader(f"{_form(table)} of {OWN_COLUMNS}", table, fields_of(table.names, Columns()))
     as_sent = {place: name for place, name in enumerate(table.names) if name}
     dialects = {dialect_of(record) for record in _first_records(table, as_sent)} - {EventDialect.OWN}
     if len(dialects) == 1:
-        return RecordReader(f"{suffix} of {dialects.pop()} events", table, as_sent, has_json=True)
+        return RecordReader(f"{_form(table)} of {dialects.pop()} events", table, as_sent, has_json=True)
     return None
+
+
+def _mapped(table: Table, columns: Columns) -> Reader:
+    """Return what reads a table of which somebody says which columns are which fields."""
+    columns.require(table.names, table.source)
+    fields = fields_of(table.names, columns)
+    return RecordReader(f"{_form(table)}, {MAPPED_COLUMNS}", table, fields, columns.fixed)
+
+
+def _form(table: Table) -> str:
+    return "CSV" if table.separator else "Parquet"
 
 
 def _first_records(table: Table, names: Mapping[int, str]) -> Iterator[dict[str, Any]]:
@@ -226,9 +232,7 @@ def _mapped_csv(source: Source, tables: list[Table], columns: Columns) -> Reader
         found = max(tables, key=lambda table: len(table.names))
         if all(name.isdecimal() for name in wanted):
             found = without_header(found)
-    reader = _of_table(found, columns)
-    assert reader
-    return reader
+    return _mapped(found, columns)
 
 
 def _shorten(text: str) -> str:
