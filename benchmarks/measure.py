@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from clickstream_assets.local.children import Child, exit_on_sigterm
-from clickstream_assets.local.stack import Stack
+from clickstream_assets.local.stack import SERVERS, Stack
 from clickstream_assets.settings import load_settings
 from clickstream_assets.stores.prepare import prepare_servers
 
@@ -28,6 +28,19 @@ def temporary_home() -> Iterator[Path]:
     """Make a folder that is removed at the end. Until then SIGTERM ends the benchmark as Ctrl-C does."""
     with exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="clickstream-benchmark-") as folder:
         yield Path(folder)
+
+
+@contextmanager
+def kafka() -> Iterator[None]:
+    """Run Kafka alone in a temporary home, with the environment set to it."""
+    with temporary_home() as home:
+        stack = Stack(home, load_settings().jars_path, progress=say)
+        try:
+            stack.up(only=[kind for kind in SERVERS if kind.name == "kafka"])
+            os.environ.update(stack.env())
+            yield
+        finally:
+            stack.down()
 
 
 @contextmanager

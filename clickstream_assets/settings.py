@@ -407,6 +407,29 @@ class Settings(BaseSettings):
     dagster_port: int = Field(3000, ge=0, le=65535)
     """Port of Dagster's UI in `clickstream demo`; 0 takes a free one. `dagster dev` and `dg dev` have --port."""
 
+    collector_write_keys: SecretStr | None = None
+    """Keys that events may be sent with over HTTP, comma separated; a shop's pages show theirs to everybody (default:
+    none, and nothing is collected).
+    """
+    collector_allowed_origins: str = ""
+    """Origins whose pages may send events and read the answer, comma separated, such as https://shop.example; * is any
+    (default: none; pages of the API's own address may).
+    """
+    collector_rate_limit: float | None = Field(None, gt=0)
+    """Events that are taken in a second of each write key, all worker processes together; for more the answer is 429
+    (default: any number).
+    """
+    collector_max_bytes: int = Field(1_000_000, ge=1)
+    """Most bytes of a request's body, as it comes and unpacked."""
+    collector_max_events: int = Field(1000, ge=1)
+    """Most events of a request."""
+    collector_clock_tolerance_seconds: int = Field(300, ge=60)
+    """Seconds by which `sentAt` may differ from the arrival before it is a wrong clock, and the times of these events
+    are corrected.
+    """
+    collector_threads: int = Field(32, ge=1)
+    """Requests with events that a worker process answers at once, besides the 16 others."""
+
     sensor_interval_seconds: float = Field(0.5, ge=0.1)
     """Least seconds between two looks of the sensors at Kafka and at what runs have done."""
     refresh_interval_seconds: int = Field(0, ge=0)
@@ -525,6 +548,14 @@ class Settings(BaseSettings):
         _parse_topics(text)
         return text
 
+    @field_validator("collector_allowed_origins")
+    @classmethod
+    def _are_origins(cls, text: str) -> str:
+        for origin in _parts(text):
+            if origin != "*" and not re.fullmatch(r"https?://[^\s/?#@]+/?", origin):
+                raise ValueError(f"{origin!r} is no origin; write https://shop.example, without a path, or *")
+        return text
+
     @model_validator(mode="after")
     def _windows_without_gaps(self) -> Self:
         if self.slide_duration > self.window_duration:
@@ -558,6 +589,16 @@ class Settings(BaseSettings):
     def incident_webhooks(self) -> list[str]:
         """Addresses that incidents are posted to, each once."""
         return _parts(self.incident_webhook_urls.get_secret_value() if self.incident_webhook_urls else "")
+
+    @cached_property
+    def collector_keys(self) -> list[str]:
+        """Keys that events may be sent with over HTTP, each once."""
+        return _parts(self.collector_write_keys.get_secret_value() if self.collector_write_keys else "")
+
+    @cached_property
+    def collector_origins(self) -> list[str]:
+        """Origins whose pages may send events, each once, in the spelling that browsers send."""
+        return [origin.rstrip("/").lower() for origin in _parts(self.collector_allowed_origins)]
 
     @cached_property
     def incident_zone(self) -> ZoneInfo:

@@ -20,6 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from clickstream_assets.api.app import create_app
+from clickstream_assets.api.collector_routes import ROUTES
 from clickstream_assets.catalogue import EVENT_FIELDS, EVENT_TYPES
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
 from clickstream_assets.commands.app import app as command_line
@@ -76,7 +77,9 @@ LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
 # What stands before the last "=" of an assignment at the start of a line.
 ASSIGNED = re.compile(r"^(?:[A-Z_][\w, ]*(?:: [^=\n]+)? = )+", re.MULTILINE)
-ROUTE = re.compile(r"(?:GET )?(/(?:api|health|sessions|real-time-events|metrics|openapi\.json)\b[^\s?`]*)")
+ROUTE = re.compile(
+    r"(?:(?:GET|POST) )?(/(?:api|v1|batch|health|sessions|real-time-events|metrics|openapi\.json)\b[^\s?`]*)"
+)
 
 
 @cache
@@ -120,7 +123,7 @@ def code() -> list[Path]:
 def routes() -> set[str]:
     """The API's routes, as the pages write them."""
     rules = create_app(Settings(_env_file=None)).url_map.iter_rules()
-    return {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule) for rule in rules}
+    return {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule) for rule in rules} | set(ROUTES)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -271,10 +274,10 @@ def test_routes_are_those_of_the_api(page: str, routes: set[str]):
     assert not named - routes
 
 
-def test_readme_or_the_tables_reference_names_every_route(routes: set[str]):
+def test_readme_or_the_page_of_tables_or_of_the_collector_names_every_route(routes: set[str]):
     named = {
         found[1]
-        for page in ("README.md", "docs/tables.md")
+        for page in ("README.md", "docs/tables.md", "docs/collector.md")
         for span in spans(page)
         if (found := ROUTE.fullmatch(span.partition("?")[0]))
     }

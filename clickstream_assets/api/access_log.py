@@ -18,13 +18,20 @@ def register_access_log(app: Flask) -> None:
 
     @app.after_request
     def write_line(response: Response) -> Response:
-        line = {
-            "method": request.method,
-            # The rule, not the path: a path names a person.
-            "route": request.url_rule.rule if request.url_rule else None,
-            "status": response.status_code,
-            "bytes": response.content_length,
-            "milliseconds": round((perf_counter() - g.started) * 1000, 1),
-        }
-        log.info("%s", msgspec.json.encode(line).decode())
+        # The rule, not the path: a path names a person.
+        route = request.url_rule.rule if request.url_rule else None
+        seconds = perf_counter() - g.started
+        log_request(request.method, route, response.status_code, response.content_length, seconds)
         return response
+
+
+def log_request(method: str, route: str | None, status: int, size: int | None, seconds: float) -> None:
+    """Write the line of a request; `size` is the answer's in bytes."""
+    line = {
+        "method": method,
+        "route": route,
+        "status": status,
+        "bytes": size,
+        "milliseconds": round(seconds * 1000, 1),
+    }
+    log.info("%s", msgspec.json.encode(line).decode())

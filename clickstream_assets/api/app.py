@@ -6,6 +6,7 @@ from pathlib import Path
 from apiflask import APIFlask
 
 from clickstream_assets.api import (
+    collector_document,
     database,
     events,
     health,
@@ -18,6 +19,8 @@ from clickstream_assets.api import (
     tables,
 )
 from clickstream_assets.api.access_log import register_access_log
+from clickstream_assets.api.collector import EXTENSION as COLLECTOR
+from clickstream_assets.api.collector import Collector
 from clickstream_assets.api.problems import register_problems
 from clickstream_assets.settings import Settings
 
@@ -27,7 +30,8 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
 
     Args:
         settings: where the servers are.
-        metrics_folder: folder in which worker processes share their counts of requests; none for one process.
+        metrics_folder: folder in which worker processes share their counts, of requests and events; none for one of
+            them.
     """
     app = APIFlask(
         __name__,
@@ -64,4 +68,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
         health.blueprint,
     ):
         app.register_blueprint(blueprint)
+    collector = app.extensions[COLLECTOR] = Collector(app.wsgi_app, settings, metrics_folder)
+    app.wsgi_app = collector
+    collector_document.register(app)
     return app

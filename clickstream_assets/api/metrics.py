@@ -7,6 +7,7 @@ process runs them. Requests are counted over all worker processes. What there is
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,6 +17,7 @@ from flask import Flask, Response, current_app, g, request
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
+    Counter,
     Histogram,
     disable_created_metrics,
     generate_latest,
@@ -62,6 +64,9 @@ _REQUESTS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
     registry=None,
 )
+_COLLECTED = Counter(
+    catalogue.COLLECTED.name, catalogue.COLLECTED.description, catalogue.COLLECTED.labels, registry=None
+)
 
 
 def register_request_metrics(app: Flask) -> None:
@@ -69,12 +74,26 @@ def register_request_metrics(app: Flask) -> None:
 
     @app.after_request
     def observe(response: Response) -> Response:
-        # Nothing that a client makes up becomes a label: each is a time series for good.
-        method = request.method if request.method in _METHODS else "other"
         route = request.url_rule.rule if request.url_rule else "none"
-        seconds = perf_counter() - g.started
-        _REQUESTS.labels(method, route, str(response.status_code)).observe(seconds)
+        count_request(request.method, route, response.status_code, perf_counter() - g.started)
         return response
+
+
+def count_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Count and time a request."""
+    # Nothing that a client makes up becomes a label: each is a time series for good.
+    _requests_of(method if method in _METHODS else "other", route, str(status)).observe(seconds)
+
+
+def count_events(accepted: int, rejected: int) -> None:
+    """Count events that Kafka has, by their verdict."""
+    _collected_of("accepted").inc(accepted)
+    _collected_of("rejected").inc(rejected)
+
+
+# The library looks them up under a lock, and checks the labels: a third of the time of a short request's counting.
+_requests_of = cache(_REQUESTS.labels)
+_collected_of = cache(_COLLECTED.labels)
 
 
 @blueprint.get("/metrics")
@@ -99,6 +118,7 @@ def metrics() -> Response:
         MultiProcessCollector(registry, path=str(folder))
     else:
         registry.register(_REQUESTS)
+        registry.register(_COLLECTED)
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 

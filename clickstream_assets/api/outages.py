@@ -5,10 +5,13 @@ from contextlib import contextmanager
 from time import monotonic
 
 from clickstream_assets.stores.elasticsearch import ElasticsearchError
+from clickstream_assets.stores.kafka.delivery import DeliveryError
 from clickstream_assets.stores.postgres.connection import PostgresError
 
 # The requests of the next second ask the server again, so that it is seen soon when it answers.
 _SECONDS = 1.0
+
+ServerError = PostgresError | ElasticsearchError | DeliveryError
 
 
 class Outage:
@@ -18,10 +21,10 @@ class Outage:
     """
 
     def __init__(self) -> None:
-        self._error: PostgresError | ElasticsearchError | None = None
+        self._error: ServerError | None = None
         self._until = 0.0
 
-    def note(self, error: PostgresError | ElasticsearchError) -> None:
+    def note(self, error: ServerError) -> None:
         """Remember an error, if it is that the server does not answer."""
         if error.problem.name == "SILENT":
             self._error, self._until = error, monotonic() + _SECONDS
@@ -31,12 +34,12 @@ class Outage:
         """Ask the server inside, unless it did not answer just now.
 
         Raises:
-            PostgresError, ElasticsearchError: the remembered error.
+            PostgresError, ElasticsearchError, DeliveryError: the remembered error.
         """
         if self._error and monotonic() < self._until:
             raise self._error.with_traceback(None)
         try:
             yield
-        except (PostgresError, ElasticsearchError) as error:
+        except (PostgresError, ElasticsearchError, DeliveryError) as error:
             self.note(error)
             raise

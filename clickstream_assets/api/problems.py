@@ -11,6 +11,7 @@ from flask import request
 
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.stores.elasticsearch import ElasticsearchError
+from clickstream_assets.stores.kafka.delivery import DeliveryError, KafkaProblem
 from clickstream_assets.stores.postgres.connection import PostgresError
 
 PROBLEM_JSON = "application/problem+json"
@@ -68,14 +69,27 @@ REQUEST_TOO_LONG: dict[int, dict[str, Any]] = {
 
 
 class ApiError(ClickstreamError):
-    """A request that is answered with a problem document: its HTTP status, code, detail and further members."""
+    """A request that is answered with a problem document: its HTTP status, code, detail and further members.
 
-    def __init__(self, status: HTTPStatus, code: str, detail: str, **members: object) -> None:
+    Attributes:
+        headers: Headers of the answer.
+    """
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        code: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] = {},
+        **members: object,
+    ) -> None:
         super().__init__(detail, retryable=status is HTTPStatus.SERVICE_UNAVAILABLE)
         self.status = status
         self.code = code
         self.detail = detail
         self.members = members
+        self.headers = headers
 
 
 def documented(*statuses: int) -> dict[int, dict[str, Any]]:
@@ -117,7 +131,18 @@ def _answer(
 
 
 def _api_error(error: ApiError) -> Answer:
-    return _answer(error.status, error.code, error.detail, error.members)
+    return _answer(error.status, error.code, error.detail, error.members, error.headers)
+
+
+def answer_of(error: ApiError | DeliveryError) -> Answer:
+    """Return the problem document of an error, its status and its headers."""
+    if isinstance(error, ApiError):
+        return _api_error(error)
+    if error.problem is KafkaProblem.TOO_LARGE:
+        return _answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", f"{error.problem}.")
+    _log.error("%s", error)
+    # Whatever it is, the client has what was not taken, and is to send it again.
+    return _answer(HTTPStatus.SERVICE_UNAVAILABLE, f"kafka_{error.problem.name.lower()}", f"{error.problem}.")
 
 
 def _server_error(server: str, error: PostgresError | ElasticsearchError) -> Answer:

@@ -21,10 +21,13 @@ from waitress.parser import HTTPRequestParser
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
+from clickstream_assets.api.collector_routes import route_of
 from clickstream_assets.settings import Settings
 
 THREADS = 16
-"""Requests that a worker process answers at once. One thread more answers `/health/live` and nothing else."""
+"""Requests that a worker process answers at once. One thread more answers `/health/live` and nothing else, and others
+answer those that bring events: each waits for Kafka.
+"""
 HEAD_BYTES = 32_768
 """Most bytes of a request's line and headers: long lists of excluded products are part of the address."""
 _BODY_BYTES = 65_536
@@ -62,11 +65,25 @@ class Worker(GunicornWorker):
         wasyncore.loop(_TURN_SECONDS, use_poll=True, map=server.map, count=1)
 
 
+class _Limits(Adjustments):
+    """The limits of a request, and those of one that brings events."""
+
+    of_events: Adjustments
+
+
 class _Request(HTTPRequestParser):
     """A request as it comes in; what a client sends behind it without waiting for the answer is left out.
 
     A client that sends many and reads none of the answers would have a thread wait for it.
     """
+
+    adj: Adjustments
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """See the base class."""
+        super().parse_header(header_plus)
+        if isinstance(self.adj, _Limits) and route_of(self.path):
+            self.adj = self.adj.of_events
 
     def received(self, data: bytes) -> int:
         """See the base class."""
@@ -122,9 +139,21 @@ class _Server(TcpWSGIServer):
     def __init__(self, application: Any, listener: socket.socket, settings: Settings) -> None:
         self._settings = settings
         self.map: dict[int, Any] = {}
-        self._live, self._others = ThreadedTaskDispatcher(), ThreadedTaskDispatcher()
+        self._live, self._events, self._others = (ThreadedTaskDispatcher() for _ in range(3))
         self._live.set_thread_count(1)
+        self._events.set_thread_count(settings.collector_threads if settings.collector_keys else 1)
         self._others.set_thread_count(THREADS)
+        options = {
+            "ident": None,
+            "max_request_header_size": HEAD_BYTES,
+            "channel_timeout": settings.api_idle_seconds,
+            "cleanup_interval": 1,
+            # For when all have a thread or wait for one; the listener and what wakes the server count too.
+            "connection_limit": settings.api_connections + 3,
+        }
+        limits = _Limits(max_request_body_size=_BODY_BYTES, **options)
+        # Twice as many as are taken, so that most of those who send too many are told so by the collector.
+        limits.of_events = Adjustments(max_request_body_size=2 * settings.collector_max_bytes, **options)
         super().__init__(
             application,
             map=self.map,
@@ -132,22 +161,19 @@ class _Server(TcpWSGIServer):
             sockinfo=(listener.family, listener.type, listener.proto, listener.getsockname()),
             bind_socket=False,
             dispatcher=self._others,
-            adj=Adjustments(
-                ident=None,
-                max_request_header_size=HEAD_BYTES,
-                max_request_body_size=_BODY_BYTES,
-                channel_timeout=settings.api_idle_seconds,
-                cleanup_interval=1,
-                # For when all have a thread or wait for one; the listener and what wakes the server count too.
-                connection_limit=settings.api_connections + 3,
-            ),
+            adj=limits,
         )
 
     def add_task(self, channel: _Channel) -> None:
-        """Have a thread answer a request; one is for those alone that ask whether the process is alive."""
+        """Have a thread answer a request: one of those for requests of its kind, or of those for all others."""
         # A request that could not be parsed has no path.
-        is_live = getattr(channel.requests[0], "path", None) == _LIVE
-        (self._live if is_live else self._others).add_task(channel)
+        path = getattr(channel.requests[0], "path", "")
+        if path == _LIVE:
+            self._live.add_task(channel)
+        elif route_of(path):
+            self._events.add_task(channel)
+        else:
+            self._others.add_task(channel)
 
     def handle_accept(self) -> None:
         """Take a connection; if that is one too many, close the one that has waited for its client for longest."""

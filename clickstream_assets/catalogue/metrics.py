@@ -48,6 +48,13 @@ REQUESTS = Metric(
     "Time that requests to the API took",
     ("method", "route", "status"),
 )
+COLLECTED = Metric(
+    "clickstream_collected_events_total",
+    Kind.COUNTER,
+    "Events that came over HTTP and that Kafka has, `accepted` or, which ingest will reject, `rejected`; those that a "
+    "client sent again count again",
+    ("verdict",),
+)
 
 STREAM_UPDATED = Metric(
     "clickstream_stream_updated_timestamp_seconds",
@@ -187,7 +194,7 @@ CHECK_FAILING = Metric(
 )
 
 SECTIONS = {
-    "The API": (POSTGRES_UP, REQUESTS),
+    "The API": (POSTGRES_UP, REQUESTS, COLLECTED),
     "The streams": (
         STREAM_FAILING,
         STREAM_UPDATED,

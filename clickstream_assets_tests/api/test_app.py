@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 
+from clickstream_assets.api.collector_routes import ROUTES
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.api.conftest import LISTS, PARAMETERS, PATHS
 
@@ -96,11 +97,12 @@ def offered(document: dict[str, Any], path: str) -> set[str]:
 
 def test_openapi_document_describes_the_routes(client: FlaskClient) -> None:
     document = client.get("/openapi.json").json
-    assert set(document["paths"]) == set(PATHS)
+    assert set(document["paths"]) == {*PATHS, *ROUTES}
     assert [path for path in PATHS if "text/csv" in offered(document, path)] == LISTS
     assert offered(document, "/api/reports/{date}") == {"application/json", "text/plain", "text/html"}
     for path in document["paths"].values():
-        assert all(parameter["description"] for parameter in path["get"]["parameters"])
+        for operation in path.values():
+            assert all(parameter["description"] for parameter in operation["parameters"])
     tags = [tag["name"] for tag in document["tags"]]
     assert len(tags) == len(set(tags))
 

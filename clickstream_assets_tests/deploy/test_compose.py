@@ -141,7 +141,7 @@ def test_the_authority_of_servers_elsewhere_is_known_where_the_settings_say():
 
     assert given({}) == set()
     assert given({"CA_FILE": "./shop.pem"}) == {
-        *((name, "KAFKA_CA_FILE") for name in ("migrate", "stream", "code-server", "simulator")),
+        *((name, "KAFKA_CA_FILE") for name in ("migrate", "stream", "code-server", "api", "simulator")),
         *((name, "ELASTICSEARCH_CA_FILE") for name in ("stream", "code-server", "api")),
     }
     # Executors read it too.

@@ -762,7 +762,9 @@ def test_what_has_to_be_reached_is(chart: Chart, pods: list[Pod]) -> None:
     storage = ("code-server", "webserver", "daemon", "run", "stream", "api", "migrate")
     needed: list[tuple[str, str, int]] = [("webserver", "code-server", 4000), ("daemon", "code-server", 4000)]
     needed += [(source, "postgresql", 5432) for source in storage]
-    needed += [(source, "kafka", 9092) for source in ("code-server", "run", "stream", "migrate", "simulator")]
+    needed += [
+        (source, "kafka", 9092) for source in ("code-server", "run", "stream", "api", "migrate", "simulator")
+    ]
     needed += [(source, "elasticsearch", 9200) for source in ("run", "stream", "api")]
     for driver in ("run", "stream"):
         needed.append((driver, "spark-master", 7077))

@@ -56,9 +56,10 @@ _TYPES = {
     "viewed product category": "impression",
 }
 # In a warehouse, and in some libraries, all names are with underscores.
-_SIGNS = frozenset(
+SIGNS = frozenset(
     {"messageId", "anonymousId", "userId", "originalTimestamp", "message_id", "original_timestamp"}
 )
+"""Fields of which a call has at least one."""
 
 _RECORD = table(
     event_id="messageId message_id",
@@ -123,7 +124,7 @@ def items(record: dict[str, Any], decode: Callable[[bytes], Any]) -> list[Item]:
 
 
 def _is_call(record: Any) -> bool:
-    if type(record) is not dict or _SIGNS.isdisjoint(record):
+    if type(record) is not dict or SIGNS.isdisjoint(record):
         return False
     call = record.get("type")
     if call is None:

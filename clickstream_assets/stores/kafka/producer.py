@@ -1,7 +1,8 @@
 """Sends records to the first topic of click events, and makes the topics that are missing."""
 
 from collections import deque
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from time import monotonic
 from types import TracebackType
@@ -100,25 +101,7 @@ class KafkaSink:
         self._queue: deque[tuple[int, int, FutureRecordMetadata]] = deque()
         self._queue_bytes = 0
         self._open = ExitStack()
-        self._producer: KafkaProducer = self._open.enter_context(
-            _client(
-                KafkaProducer,
-                settings,
-                enable_idempotence=True,
-                acks="all",
-                compression_type="lz4",
-                linger_ms=20,
-                batch_size=_BATCH_BYTES,
-                max_request_size=_LARGEST_RECORD_BYTES,
-                # Another 20 ms, as it is to be longer than a request and its linger.
-                delivery_timeout_ms=int(self._patience * 1000) + 20,
-                max_block_ms=int(settings.kafka_timeout_seconds * 1000),
-                allow_auto_create_topics=False,
-                metrics_enabled=False,
-                partitioner=_Partitioner(),
-            )
-        )
-        self._open.callback(close_producer, self._producer, settings.kafka_timeout_seconds)
+        self._producer = self._open.enter_context(open_producer(settings, self._patience, linger_ms=20))
 
     @property
     def delivered(self) -> int:
@@ -198,6 +181,40 @@ class KafkaSink:
             f"Kafka did not take {self._failed} of {self._sent} records for KAFKA_TOPIC={self._settings.kafka_topic} "
             f"at KAFKA_BOOTSTRAP_SERVERS={self._settings.kafka_bootstrap_servers}: {self._problem}"
         )
+
+
+@contextmanager
+def open_producer(settings: Settings, patience_seconds: float, linger_ms: int) -> Iterator[KafkaProducer]:
+    """Make a producer that sends each record once, and close it.
+
+    Args:
+        settings: the brokers, and how long each may take to answer.
+        patience_seconds: how long it tries to deliver a record; longer than a broker may take.
+        linger_ms: how long a batch of records waits for more.
+
+    Raises:
+        InputError: no broker answers within `kafka_timeout_seconds`.
+    """
+    with _client(
+        KafkaProducer,
+        settings,
+        enable_idempotence=True,
+        acks="all",
+        compression_type="lz4",
+        linger_ms=linger_ms,
+        batch_size=_BATCH_BYTES,
+        max_request_size=_LARGEST_RECORD_BYTES,
+        # As it is to be longer than a request and its linger.
+        delivery_timeout_ms=int(patience_seconds * 1000) + linger_ms,
+        max_block_ms=int(settings.kafka_timeout_seconds * 1000),
+        allow_auto_create_topics=False,
+        metrics_enabled=False,
+        partitioner=_Partitioner(),
+    ) as producer:
+        try:
+            yield producer
+        finally:
+            close_producer(producer, settings.kafka_timeout_seconds)
 
 
 def _client(kind: Any, settings: Settings, **options: Any) -> Any:

@@ -1,0 +1,299 @@
+"""The collector: `POST /api/events` and Segment's HTTP API, from a shop's trackers to Kafka.
+
+A WSGI application in front of Flask's, which costs a request more than the rest of its way to Kafka does
+(docs/decisions/0008). An answer says that Kafka has the events, each with what ingest will say of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import zlib
+from base64 import b64decode
+from collections.abc import Iterable
+from hmac import compare_digest
+from http import HTTPStatus
+from math import ceil
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from clickstream_assets.api.access_log import log_request
+from clickstream_assets.api.collector_routes import ROUTES, route_of
+from clickstream_assets.api.metrics import count_events, count_request
+from clickstream_assets.api.outages import Outage
+from clickstream_assets.api.problems import ApiError, answer_of
+from clickstream_assets.api.rates import RateLimit
+from clickstream_assets.catalogue.units import SECOND
+from clickstream_assets.ingest.arrivals import Arrival, Sent, TooLargeError, events_of, record_of, unpacked
+from clickstream_assets.ingest.fields import Rejection, ValidationRules
+from clickstream_assets.ingest.parsing import parse_record
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.delivery import Delivery, DeliveryError
+
+EXTENSION = "clickstream_collector"
+
+_METHODS = "POST, OPTIONS"
+# Whatever else a tracker of tomorrow sends is asked for by name, and answered so.
+_HEADERS = "Authorization, Content-Type, Content-Encoding, X-Retry-Count"
+_PREFLIGHT_SECONDS = "7200"
+# Rules that a record breaks as a whole: there is no event in it, whatever ingest does with it.
+_NO_EVENT = {"not_json", "not_an_object", "not_utf8", "avro", "protobuf"}
+_JSON = "application/json"
+
+_log = logging.getLogger(__name__)
+
+Answer = tuple[HTTPStatus, dict[str, str], bytes]
+
+
+class Collector:
+    """The WSGI application that collects events, and passes all other requests on.
+
+    Args:
+        application: answers the others.
+        settings: the keys, the limits and the topic.
+        folder: where worker processes share what they have taken; none for one process.
+    """
+
+    def __init__(self, application: Any, settings: Settings, folder: Path | None) -> None:
+        self._application = application
+        self._settings = settings
+        self._rules = ValidationRules.of(settings).of_topic(settings.first_topic)
+        self._keys = [key.encode() for key in settings.collector_keys]
+        # Shown from the start on.
+        count_events(0, 0)
+        self._delivery = Delivery(settings)
+        if self._keys:
+            self._delivery.open()
+        self._outage = Outage()
+        self._rates = (
+            RateLimit(settings.collector_rate_limit, len(self._keys), folder)
+            if settings.collector_rate_limit and self._keys
+            else None
+        )
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer a request."""
+        route = route_of(environ["PATH_INFO"])
+        if route is None:
+            answer: Iterable[bytes] = self._application(environ, start_response)
+            return answer
+        started = perf_counter()
+        method = environ["REQUEST_METHOD"]
+        status, headers, body = self._answered(route, method, environ)
+        headers |= self._allowed(environ)
+        headers["Content-Length"] = str(len(body))
+        start_response(f"{status.value} {status.phrase}", list(headers.items()))
+        seconds = perf_counter() - started
+        log_request(method, route, status, len(body), seconds)
+        count_request(method, route, status, seconds)
+        return [body]
+
+    def close(self) -> None:
+        """Disconnect from Kafka."""
+        self._delivery.close()
+        if self._rates:
+            self._rates.close()
+
+    def _answered(self, route: str, method: str, environ: dict[str, Any]) -> Answer:
+        try:
+            if method == "POST":
+                return HTTPStatus.OK, {"Content-Type": _JSON}, self._collect(route, environ)
+            if method == "OPTIONS":
+                return HTTPStatus.NO_CONTENT, {"Allow": _METHODS}, b""
+            raise ApiError(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                f"{method} is not allowed here.",
+                headers={"Allow": _METHODS},
+            )
+        except (ApiError, DeliveryError) as error:
+            problem, status, headers = answer_of(error)
+            return HTTPStatus(status), headers, msgspec.json.encode(problem)
+        except Exception:
+            # As Flask does for the other routes.
+            _log.exception("%s %s", method, route)
+            failed = ApiError(
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                "internal_server_error",
+                "The service failed; its log says why.",
+            )
+            problem, status, headers = answer_of(failed)
+            return HTTPStatus(status), headers, msgspec.json.encode(problem)
+
+    def _collect(self, route: str, environ: dict[str, Any]) -> bytes:
+        """Have Kafka take a request's events, and return the answer.
+
+        Raises:
+            ApiError: the request is none that can be taken.
+            DeliveryError: Kafka does not take them.
+        """
+        if not self._keys:
+            raise ApiError(
+                HTTPStatus.FORBIDDEN,
+                "collector_off",
+                "Events are not collected here; COLLECTOR_WRITE_KEYS sets the keys that they may be sent with.",
+            )
+        events, key = self._read(environ)
+        self._admit(key, len(events))
+        arrival = Arrival(
+            time.time_ns() // 1000,
+            self._rules,
+            ROUTES[route],
+            # What a browser sends from a page says where it comes from. A server or a telephone sends its shoppers'
+            # events, and its own program is not theirs.
+            environ.get("HTTP_USER_AGENT") if "HTTP_ORIGIN" in environ else None,
+            self._settings.collector_clock_tolerance_seconds * SECOND,
+        )
+        records = [record_of(event, arrival) for event in events]
+        judged = [parse_record(record, arrival.at, self._rules) for record in records]
+        if records and all(_is_no_event(found) for found in judged):
+            raise ApiError(
+                HTTPStatus.BAD_REQUEST,
+                "no_events",
+                "The body is no JSON object, no array of them, and no lines of them.",
+            )
+        with self._outage.remembered():
+            self._delivery.deliver(
+                [(_key_of(found), record) for found, record in zip(judged, records, strict=True)]
+            )
+        verdicts = [
+            _verdict(one, record, item)
+            for record, found in enumerate(judged, start=1)
+            for item, one in enumerate(found, start=1)
+        ]
+        rejected = sum(verdict["verdict"] == "rejected" for verdict in verdicts)
+        count_events(len(verdicts) - rejected, rejected)
+        return msgspec.json.encode(
+            {
+                "success": True,
+                "accepted": len(verdicts) - rejected,
+                "rejected": rejected,
+                "verdicts": verdicts,
+            }
+        )
+
+    def _read(self, environ: dict[str, Any]) -> tuple[list[Sent], int]:
+        """Return what a request says of each event, and the number of its write key."""
+        limit = self._settings.collector_max_bytes
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        if length > limit:
+            raise _too_large(f"The body has {length} bytes, and may have {limit}.")
+        encoding = environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
+        if encoding not in ("gzip", "x-gzip", "identity", ""):
+            raise ApiError(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_encoding",
+                f"Content-Encoding: {encoding} is not read here, gzip is.",
+                headers={"Accept-Encoding": "gzip"},
+            )
+        key = _key_in_address(environ)
+        if key is not None:
+            # Before anything is read.
+            number = self._number_of(key)
+        try:
+            body = unpacked(environ["wsgi.input"].read(length), limit)
+        except TooLargeError:
+            raise _too_large(
+                f"Unpacked, the body has more than the {limit} bytes that it may have."
+            ) from None
+        except zlib.error as error:
+            raise ApiError(HTTPStatus.BAD_REQUEST, "not_gzip", f"The body is no gzip: {error}.") from None
+        events, key_in_body = events_of(body)
+        if key is None:
+            number = self._number_of(key_in_body)
+        if not body.strip():
+            raise ApiError(HTTPStatus.BAD_REQUEST, "no_events", "The body is empty.")
+        return events, number
+
+    def _number_of(self, key: str | None) -> int:
+        sent = (key or "").encode(errors="replace")
+        # All of them, so that the time that it takes says nothing.
+        found = [number for number, known in enumerate(self._keys) if compare_digest(sent, known)]
+        if not found:
+            raise ApiError(
+                HTTPStatus.UNAUTHORIZED,
+                "unknown_write_key" if key else "no_write_key",
+                "Send one of the COLLECTOR_WRITE_KEYS as user name of basic authentication, as write_key in the "
+                "address, or as writeKey in the body.",
+                # Not Basic: a browser would ask the shopper for a password.
+                headers={"WWW-Authenticate": 'WriteKey realm="collector"'},
+            )
+        return found[0]
+
+    def _admit(self, key: int, events: int) -> None:
+        most = self._settings.collector_max_events
+        if events > most:
+            raise _too_large(f"The request has {events} events, and may have {most}.")
+        if self._rates and (seconds := self._rates.wait_of(key, events)):
+            raise ApiError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "too_many_events",
+                f"More than {self._settings.collector_rate_limit:g} events a second came with this key.",
+                headers={"Retry-After": str(ceil(seconds))},
+            )
+
+    def _allowed(self, environ: dict[str, Any]) -> dict[str, str]:
+        """Return the headers that let a page of another origin send events and read the answer."""
+        origins = self._settings.collector_origins
+        if not origins:
+            return {}
+        origin = environ.get("HTTP_ORIGIN", "")
+        is_any = "*" in origins
+        if not (is_any or origin.lower() in origins):
+            return {"Vary": "Origin"}
+        headers = {"Access-Control-Allow-Origin": "*" if is_any else origin, "Vary": "Origin"}
+        if not is_any:
+            # `navigator.sendBeacon` always sends with credentials, of which none is read here.
+            headers["Access-Control-Allow-Credentials"] = "true"
+        if "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
+            return headers | {
+                "Access-Control-Allow-Methods": "POST",
+                "Access-Control-Allow-Headers": environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")
+                or _HEADERS,
+                "Access-Control-Max-Age": _PREFLIGHT_SECONDS,
+            }
+        return headers | {"Access-Control-Expose-Headers": "Retry-After"}
+
+
+def _too_large(detail: str) -> ApiError:
+    return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", detail)
+
+
+def _key_in_address(environ: dict[str, Any]) -> str | None:
+    """Return the write key that a request is sent with outside of its body."""
+    scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            return b64decode(credentials, validate=True).decode().partition(":")[0]
+        except ValueError:
+            return ""
+    query = environ.get("QUERY_STRING")
+    return parse_qs(query).get("write_key", [None])[0] if query else None
+
+
+def _is_no_event(found: list[Any]) -> bool:
+    return all(isinstance(one, Rejection) and one.field is None and one.rule in _NO_EVENT for one in found)
+
+
+def _key_of(found: list[Any]) -> bytes | None:
+    """Return the key of a record in Kafka: a visitor's events stay in order."""
+    for one in found:
+        if not isinstance(one, Rejection):
+            visitor: str = one.user_id or one.anonymous_id or one.session_id
+            return visitor.encode()
+    return None
+
+
+def _verdict(one: Any, record: int, item: int) -> dict[str, Any]:
+    """Return what is said of an event, in the words that ingest has for it."""
+    place = {"record": record, "item": item}
+    if isinstance(one, Rejection):
+        return place | {"verdict": "rejected", "field": one.field, "rule": one.rule}
+    accepted = place | {"verdict": "accepted", "event_id": one.event_id}
+    if one.field_problems:
+        accepted["left_out"] = [{"field": field, "rule": rule} for field, rule, _ in one.field_problems]
+    return accepted

@@ -1,0 +1,119 @@
+"""The collector's part of the OpenAPI document, which Flask does not know the routes of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apiflask import APIFlask
+
+from clickstream_assets.api.collector_routes import ROUTES
+from clickstream_assets.api.problems import PROBLEM_JSON
+
+_TAG = {"name": "Collector"}
+_PROBLEMS = {
+    400: "The body has no event: it is no JSON, or no gzip",
+    401: "The request has none of the write keys",
+    403: "Nothing is collected here: COLLECTOR_WRITE_KEYS is not set",
+    413: "The body has more bytes than COLLECTOR_MAX_BYTES, or more events than COLLECTOR_MAX_EVENTS; or a record is "
+    "larger than Kafka takes",
+    415: "The body is packed in another way than gzip's",
+    429: "More events came with this write key than COLLECTOR_RATE_LIMIT allows; Retry-After says when to come again",
+    503: "Kafka has not acknowledged the events; they have to be sent again",
+}
+_VERDICT = {
+    "type": "object",
+    "required": ["record", "item", "verdict"],
+    "properties": {
+        "record": {"type": "integer", "description": "Place of the record in the request, from 1"},
+        "item": {"type": "integer", "description": "Place of the event in a record of several, from 1"},
+        "verdict": {
+            "type": "string",
+            "enum": ["accepted", "rejected"],
+            "description": "What ingest says of the event by itself; whether it repeats another shows there",
+        },
+        "event_id": {"type": "string", "description": "Id of an event that is accepted"},
+        "left_out": {
+            "type": "array",
+            "description": "Fields that cannot be read, and are left out",
+            "items": {
+                "type": "object",
+                "required": ["field", "rule"],
+                "properties": {"field": {"type": "string"}, "rule": {"type": "string"}},
+            },
+        },
+        "field": {"type": ["string", "null"], "description": "Field for which the event is rejected"},
+        "rule": {"type": "string", "description": "Rule that it breaks"},
+    },
+}
+_COLLECTED = {
+    "type": "object",
+    "description": "All events of the request are in Kafka, those that are rejected too.",
+    "required": ["success", "accepted", "rejected", "verdicts"],
+    "properties": {
+        "success": {"type": "boolean", "const": True},
+        "accepted": {"type": "integer"},
+        "rejected": {"type": "integer"},
+        "verdicts": {"type": "array", "items": {"$ref": "#/components/schemas/Verdict"}},
+    },
+}
+_BODY = {
+    "description": "A JSON object, an array of them, or a line for each, also as gzip; whatever the Content-Type",
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]}
+        },
+    },
+}
+_WRITE_KEY = {
+    "name": "write_key",
+    "in": "query",
+    "required": False,
+    "description": "One of the COLLECTOR_WRITE_KEYS, for a sender that has no other place for it",
+    "schema": {"type": "string"},
+}
+
+
+def register(app: APIFlask) -> None:
+    """Describe the collector's routes in the OpenAPI document."""
+
+    @app.spec_processor
+    def add_routes(spec: dict[str, Any]) -> dict[str, Any]:
+        components = spec.setdefault("components", {})
+        components.setdefault("schemas", {}).update(Verdict=_VERDICT, Collected=_COLLECTED)
+        components.setdefault("securitySchemes", {})["writeKey"] = {
+            "type": "http",
+            "scheme": "basic",
+            "description": "A write key as user name; the password is not looked at",
+        }
+        spec["paths"].update({route: {"post": _operation(route)} for route in ROUTES})
+        spec["tags"].append(_TAG)
+        return spec
+
+
+def _operation(route: str) -> dict[str, Any]:
+    problem = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    collected = {"application/json": {"schema": {"$ref": "#/components/schemas/Collected"}}}
+    return {
+        "operationId": "post_" + route.strip("/").replace("/", "_"),
+        "tags": [_TAG["name"]],
+        "summary": _summary(route),
+        # The key may be in the body as well.
+        "security": [{"writeKey": []}, {}],
+        "parameters": [_WRITE_KEY],
+        "requestBody": _BODY,
+        "responses": {
+            "200": {"description": "Kafka has the events", "content": collected},
+            **{str(status): {"description": text, "content": problem} for status, text in _PROBLEMS.items()},
+        },
+    }
+
+
+def _summary(route: str) -> str:
+    if route == "/api/events":
+        return "Collect events, in the own dialect or any other that is known."
+    if route == "/batch":
+        return "Collect PostHog's batches of events."
+    if call := ROUTES[route]:
+        return f"Collect Segment's calls, of the type {call} where they name none."
+    return "Collect Segment's batches of calls."
