@@ -212,9 +212,9 @@ def _without_names(table: Table) -> Reader | None:
     """Return what reads a table whose first row is no header, or one of other names."""
     bare = without_header(table)
     for kind in KINDS:
-        places = kind.places_without_names(bare.first)
+        places = kind.places_without_names(bare, bare.first)
         if places is None:
-            places = kind.places_without_names(table.first)
+            places = kind.places_without_names(table, table.first)
         if places is not None:
             return KindReader(bare if kind.fits(table.names) else table, kind, places)
     return None

@@ -173,7 +173,7 @@ class Source:
                         for one in packed.infolist()
                         if not one.is_dir() and one.file_size and not one.filename.startswith(_PARTS_OF_MACOS)
                     ]
-        except zipfile.BadZipFile:
+        except (zipfile.BadZipFile, NotImplementedError):
             raise InputError(f"{self.path} is a truncated or damaged zip file; fetch it again") from None
         except OSError as error:
             raise self._unreadable(error) from None

@@ -175,11 +175,14 @@ def _parquet_file(source: Source) -> Iterator[parquet.ParquetFile]:
             unpacked.seek(0)
             file = cast(IO[bytes], unpacked)
         try:
-            yield parquet.ParquetFile(pa.PythonFile(file, mode="r"))
-        except pa.ArrowException as error:
+            found = parquet.ParquetFile(pa.PythonFile(file, mode="r"))
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise InputError(
-                f"{source} is a truncated or damaged Parquet file ({error}); fetch it again"
+                f"{source} is a truncated or damaged Parquet file ({str(error).strip()}); fetch it again"
             ) from None
+        yield found
 
 
 def _is_plain(file: IO[bytes]) -> bool:

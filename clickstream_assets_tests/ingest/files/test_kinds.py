@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import zstandard
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
@@ -381,6 +384,39 @@ def test_datagens_shoes_are_views_and_orders_of_them(write):
         "1000",
         None,
     )
+
+
+def damaged(content: bytes, draw: random.Random) -> bytes:
+    """The content with some bytes changed, put in, taken out or cut off."""
+    for _ in range(draw.randint(1, 5)):
+        at = draw.randrange(len(content) + 1)
+        put_in = draw.choice([b'"', b"\n", b"\r", b",", b";", b"\x00", b"\xff", b"{", b"]", b"9" * 40, b""])
+        content = content[:at] + put_in + content[at + draw.choice([0, 0, 1, 20]) :]
+    return content[: draw.randrange(len(content) + 1)] if draw.random() < 0.1 else content
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_file_is_read_or_refused_in_words(tmp_path, seed):
+    draw = random.Random(seed)
+    path = tmp_path / "file"
+    parquet.write_table(
+        pa.Table.from_pylist([{"event_type": "view", "user_id": "u", "timestamp": "x"}]), path
+    )
+    contents = [
+        path.read_bytes(),
+        OTTO.encode(),
+        ITEMS.encode(),
+        *(text.encode() for text in TABLES.values()),
+    ]
+    outcomes: Counter[str] = Counter()
+    for _ in range(150):
+        content = damaged(draw.choice(contents), draw)
+        path.write_bytes(draw.choice([content, gzip.compress(content), zstandard.compress(content)]))
+        try:
+            outcomes["read"] += len(list(EventFile(path))) > 0
+        except InputError:
+            outcomes["refused"] += 1
+    assert min(outcomes["read"], outcomes["refused"]) > 10
 
 
 RIGHT = {

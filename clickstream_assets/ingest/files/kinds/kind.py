@@ -93,16 +93,14 @@ class Kind:
         others = {key for place, key in enumerate(keys) if place not in found and not _is_index(key)}
         return None if self.is_exact and others else found
 
-    def places_without_names(self, rows: Sequence[Sequence[str]]) -> list[int | None] | None:
-        """Return where rows have the columns, by what their values are like; None if they are of another kind."""
-        if not rows or any(one.pattern is None for one in self.columns):
+    def places_without_names(self, table: Table, rows: Sequence[Sequence[str]]) -> list[int | None] | None:
+        """Return where a table has the columns, by what values of some rows are like; None if it is of another kind."""
+        if any(one.pattern is None for one in self.columns):
             return None
-        width = len(rows[0])
+        width = len(table.names)
         fewest = sum(not one.is_optional for one in self.columns)
-        if not fewest <= width <= len(self.columns):
-            return None
-        fitting = sum(self.fits(row) for row in rows)
-        if 2 * fitting <= len(rows):
+        fitting = sum(len(row) == width and self.fits(row) for row in rows)
+        if not fewest <= width <= len(self.columns) or 2 * fitting <= len(rows):
             return None
         return [place if place < width else None for place in range(len(self.columns))]
 
