@@ -5,6 +5,7 @@ for those objects of which a field has a value. A name with dots or brackets in 
 as some trackers' fields do, is gone through as what it holds, and stays a text.
 """
 
+import operator
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
@@ -127,21 +128,13 @@ def without(record: Any, path: Path, decode: Decode) -> Any:
 
 
 def _changed(node: Any, path: Path, change: Callable[[Any], Any] | None, decode: Decode) -> Any:
-    """Return a value with what is at a path changed, or taken out."""
+    """Return a value with what is at a path changed, or taken out; the value itself where the path leads nowhere."""
     if isinstance(node, str) and (held := _held(node, decode)) is not None:
         changed = _changed(held, path, change, decode)
-        return node if changed == held else encoder.encode(changed).decode()
+        return node if changed is held else encoder.encode(changed).decode()
     step, *rest = path
     if isinstance(step, str):
-        if node is None and change:
-            node = {}
-        if not isinstance(node, dict) or (change is None and step not in node):
-            return node
-        if rest:
-            return {**node, step: _changed(node.get(step), tuple(rest), change, decode)}
-        if change is None:
-            return {name: value for name, value in node.items() if name != step}
-        return {**node, step: change(node.get(step))}
+        return _changed_field(node, step, tuple(rest), change, decode)
     if not isinstance(node, list):
         return node
     kept = []
@@ -152,7 +145,22 @@ def _changed(node: Any, path: Path, change: Callable[[Any], Any] | None, decode:
             kept.append(_changed(element, tuple(rest), change, decode))
         elif change:
             kept.append(change(element))
-    return kept
+    is_same = len(kept) == len(node) and all(map(operator.is_, kept, node))
+    return node if is_same else kept
+
+
+def _changed_field(
+    node: Any, name: str, rest: Path, change: Callable[[Any], Any] | None, decode: Decode
+) -> Any:
+    fields = {} if node is None and change else node
+    if not isinstance(fields, dict) or (change is None and name not in fields):
+        return node
+    if change is None and not rest:
+        return {other: value for other, value in fields.items() if other != name}
+    before = fields.get(name)
+    after = _changed(before, rest, change, decode) if rest else change and change(before)
+    # What was made on the way to nowhere is not kept.
+    return node if rest and after is before else {**fields, name: after}
 
 
 def _selects(step: Step, place: int, element: Any) -> bool:

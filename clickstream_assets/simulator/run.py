@@ -8,7 +8,7 @@ from time import time_ns
 
 from clickstream_assets.errors import InputError
 from clickstream_assets.ingest.replay import Progress, Stop, require_positive, send_records
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import EventDialect, Settings
 from clickstream_assets.simulator.habits import Habits
 from clickstream_assets.simulator.made import Made
 from clickstream_assets.simulator.shoppers import PERSON_SECONDS_PER_EVENT
@@ -93,6 +93,8 @@ def run_simulation(
         InputError: an option cannot be used, or a record could not be delivered or written.
     """
     traffic = plan_traffic(settings, options)
+    if options.kafka:
+        _require_own_dialect(settings)
     if options.kafka and not options.is_live:
         require_not_before_start(settings, traffic.start.date(), "the simulated span")
     clock = _increasing_clock() if options.is_live else None
@@ -117,6 +119,17 @@ def run_simulation(
         progress=lambda _: progress(stream.items),
     )
     return stream.made
+
+
+def _require_own_dialect(settings: Settings) -> None:
+    topic = settings.first_topic
+    dialect = settings.topics[topic] or settings.event_dialect
+    if dialect not in (EventDialect.AUTO, EventDialect.OWN):
+        name = "KAFKA_TOPIC" if settings.topics[topic] else "EVENT_DIALECT"
+        raise InputError(
+            f"{name}: records of {topic}, which is sent to, are in the dialect {dialect}, and simulated events are own "
+            "ones: all would be rejected. Name a topic without a dialect first in KAFKA_TOPIC"
+        )
 
 
 def plan_traffic(settings: Settings, options: SimulationOptions) -> Traffic:

@@ -83,6 +83,9 @@ RECORD = {
         ("a.b[7].v", RECORD),
         ("a.b[key=z].v", RECORD),
         ("a.b[2].v.w", RECORD),
+        ("z.list[1].v", RECORD),
+        ("n.list[*]", RECORD),
+        ("a.b[*].v.w", RECORD),
     ],
 )
 def test_a_value_is_set_where_the_path_leads(path: str, changed: Any):

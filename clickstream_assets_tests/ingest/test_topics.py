@@ -13,7 +13,7 @@ from clickstream_assets.engine import DuckDBEngine, SparkEngine
 from clickstream_assets.ingest.classification import misclassified_records
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.producer import ensure_topics
-from clickstream_assets.stores.kafka.topic import DataLossError, TopicNotFoundError
+from clickstream_assets.stores.kafka.topic import DataLossError, TopicNotFoundError, Topics
 from clickstream_assets_tests.databases import with_settings
 from clickstream_assets_tests.ingest.dialects.writers import WRITERS, happenings, own
 from clickstream_assets_tests.ingestion import Ingestion
@@ -29,12 +29,12 @@ VIEW = b'{"event_type":"view","user_id":"u","product_id":"p","timestamp":"2024-0
 SHAPELESS = CALL % (b"shapeless", b"")
 
 
-def in_dialects(kafka: Settings, tmp_path: Path, *dialects: str) -> Settings:
-    """Settings of a topic for each dialect, of two partitions, and a lake."""
+def in_dialects(kafka: Settings, tmp_path: Path, *dialects: str, partitions: int = 2) -> Settings:
+    """Settings of an own topic and of one for each dialect, and a lake."""
     base = new_topic(kafka).kafka_topic
     named = ",".join((base, *(f"{base}-{dialect}={dialect}" for dialect in dialects)))
     settings = with_settings(
-        kafka, kafka_topic=named, kafka_topic_partitions=2, lake_path=str(tmp_path / "lake")
+        kafka, kafka_topic=named, kafka_topic_partitions=partitions, lake_path=str(tmp_path / "lake")
     )
     ensure_topics(settings)
     return settings
@@ -141,9 +141,13 @@ def test_what_is_lost_of_one_topic_is_said_with_its_name_and_nothing_is_read(
     landing = allowed.land()
     assert (landing.records, landing.lost) == (7, 3)
 
-    make_anew(settings, partitions=2, topic=other)
-    send(settings, {0: [b"y"] * 20}, topic=other)
-    with pytest.raises(DataLossError, match=f"'{other}' is another topic than the one that was ingested"):
+    assert None not in Topics(settings).ids().values()
+    for topic in settings.topics:
+        make_anew(settings, partitions=2, topic=topic)
+        send(settings, {0: [b"y"] * 20}, topic=topic)
+        with pytest.raises(DataLossError, match=f"'{topic}' is another topic than the one that was ingested"):
+            Ingestion.of(with_settings(settings, kafka_topic=f"{topic}"), duckdb_engine).land()
+    with pytest.raises(DataLossError, match="is another topic than the one that was ingested"):
         allowed.land()
 
 
@@ -166,15 +170,14 @@ def test_every_dialect_of_a_topic_of_its_own_is_the_same_on_spark(
     kafka: Settings, duckdb_engine: DuckDBEngine, spark_engine: SparkEngine, tmp_path: Path
 ):
     dialects = ("segment", "ga4", "shopify", "snowplow")
-    settings = in_dialects(kafka, tmp_path, *dialects)
-    sent = list(happenings(4, 40))
-    send(settings, {0: [own(happened) for happened in sent[:10]]})
-    for dialect in dialects:
+    settings = in_dialects(kafka, tmp_path, *dialects, partitions=1)
+    send(settings, {0: map(own, happenings(1, 10))})
+    for seed, dialect in enumerate(dialects, start=2):
         real = (HERE / "dialects" / f"{dialect}.jsonl").read_bytes().splitlines()
-        written = [WRITERS[dialect](happened) for happened in sent if dialect != "shopify" or says(happened)]
-        send_to(settings, dialect, [*written, b"{}", b"\x00avro-bytes"])
-        send_to(settings, dialect, real, partition=1)
-    send_to(settings, "snowplow", map(WRITERS["snowplow_tsv"], sent[:20]), partition=1)
+        sent = [happened for happened in happenings(seed, 40) if dialect != "shopify" or says(happened)]
+        written = map(WRITERS[dialect], sent)
+        send_to(settings, dialect, [*written, b"{}", b"\x00avro-bytes", *real])
+    send_to(settings, "snowplow", map(WRITERS["snowplow_tsv"], happenings(6, 20)))
     by_duckdb = Ingestion.of(settings, duckdb_engine)
     by_duckdb.run()
     by_spark = Ingestion.of(with_settings(settings, lake_path=str(tmp_path / "spark")), spark_engine)
@@ -184,10 +187,8 @@ def test_every_dialect_of_a_topic_of_its_own_is_the_same_on_spark(
     contents = Ingestion.of(by_spark.settings, duckdb_engine).contents()
     assert contents == by_duckdb.contents()
     assert misclassified_records(by_duckdb.lake, landing.batch, first_batch=1) == []
-    events = by_topic(by_duckdb, EVENTS)
-    assert events.keys() >= {"first", *dialects[:1]}
-    rejected = by_topic(by_duckdb, REJECTED_EVENTS)
-    assert rejected.keys() == set(dialects)
+    assert min(by_topic(by_duckdb, EVENTS)[name] for name in ("first", *dialects)) >= 10
+    assert by_topic(by_duckdb, REJECTED_EVENTS).keys() == set(dialects)
 
 
 def says(happened: dict[str, Any]) -> bool:

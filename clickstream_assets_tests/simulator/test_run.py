@@ -11,6 +11,7 @@ from clickstream_assets.ingest.replay import run_replay
 from clickstream_assets.settings import Settings
 from clickstream_assets.simulator.run import SimulationOptions, plan_traffic, run_simulation
 from clickstream_assets.simulator.stream import Faults
+from clickstream_assets_tests.databases import with_settings
 
 from .judge import event_time, judge
 
@@ -44,6 +45,23 @@ def test_a_simulation_puts_the_same_records_into_the_topic_and_the_daily_files(o
     )
     assert Counter(in_topic) == Counter(line for lines in files.values() for line in lines)
     assert list(files)[:2] == ["clickstream_2026-01-01.jsonl", "clickstream_2026-01-02.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kafka_topic": "web=segment,clicks"},
+        {"event_dialect": "ga4"},
+    ],
+)
+def test_simulated_events_are_not_sent_where_all_would_be_rejected(offline_settings, changes):
+    settings = with_settings(offline_settings, **changes)
+    name = next(iter(changes)).upper()
+    with pytest.raises(InputError, match=f"{name}: records of .* all would be rejected"):
+        run_simulation(settings, TWO_DAYS)
+    # Where the first topic takes them, they get as far as the broker, which is not there.
+    with pytest.raises(InputError, match="No Kafka broker answered"):
+        run_simulation(with_settings(settings, kafka_topic="clicks=own,web=segment"), TWO_DAYS)
 
 
 def test_the_records_of_a_user_are_in_one_partition(own_topic, consume):
