@@ -53,6 +53,11 @@ def innermost(text: str) -> str:
     return f"{named[-1][1]}: {named[-1][2]}"[:500] if named else text.strip().partition("\n")[0][:500]
 
 
+def names_partition_of(text: str, topic: str) -> bool:
+    """Return whether an error names a partition of a topic, as Kafka's client writes it: `topic-0`."""
+    return bool(re.search(rf"(?<![\w.-]){re.escape(topic)}-\d+(?![\w-])", text))
+
+
 def parse_offsets(text: str) -> tuple[datetime | None, dict[str, dict[str, int]]]:
     """Read a file of `OFFSETS`: the watermark of the batch, and by topic up to which offset it reads each partition."""
     # A version, a line of metadata, and a line per source.

@@ -13,6 +13,7 @@ from clickstream_assets.engine.spark_private import (
     TIMESTAMP_TOO_LARGE,
     causes,
     innermost,
+    names_partition_of,
 )
 from clickstream_assets.errors import ClickstreamError, DiskFullError
 from clickstream_assets.files import NO_SPACE, room
@@ -79,9 +80,10 @@ def query_error(error: BaseException, settings: Settings, loss: str = LOST_TO_WI
     if isinstance(error, OSError):
         return error
     if RECORDS_LOST.search(text):
+        topics = [topic for topic in settings.topics if names_partition_of(text, topic)] or settings.topics
         return DataLossError(
-            f"Kafka no longer has records of KAFKA_TOPIC={settings.kafka_topic} that the stream has not read. Raise "
-            f"the topic's retention, and {loss}; or set ALLOW_DATA_LOSS=true to go on without"
+            f"Kafka no longer has records of {', '.join(topics)} that the stream has not read. Raise the topic's "
+            f"retention, and {loss}; or set ALLOW_DATA_LOSS=true to go on without"
         )
     if INTERRUPTED.search(text):
         return ServerAwayError(innermost(text))

@@ -22,6 +22,23 @@ SETTINGS = Settings(_env_file=None)
 
 
 @pytest.mark.parametrize(
+    ("partition", "named"),
+    [
+        ("web-3", "records of web that"),
+        ("web-app-0.", "records of web-app that"),
+        ("[web-0, web-app-12]", "records of web, web-app that"),
+        ("other-0", "records of clicks, web, web-app that"),
+    ],
+)
+def test_lost_records_are_said_with_their_topic(partition: str, named: str):
+    settings = Settings(_env_file=None, kafka_topic="clicks,web=segment,web-app=ga4")
+    text = (
+        f"[KAFKA_DATA_LOSS.START_OFFSET_RESET] Starting offset for {partition} was 3 but consumer reset to 7."
+    )
+    assert named in str(query_error(Exception(text), settings))
+
+
+@pytest.mark.parametrize(
     ("text", "kind", "says", "retryable"),
     [
         (

@@ -13,6 +13,7 @@ from clickstream_assets.engine import SparkEngine
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.kafka.producer import ensure_topics
+from clickstream_assets.stores.kafka.topic import DataLossError
 from clickstream_assets.streaming.checkpoint import CheckpointError
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets.streaming.process import run_live_events
@@ -25,7 +26,7 @@ from clickstream_assets_tests.databases import with_settings
 from clickstream_assets_tests.ingest.dialects.writers import WRITERS, happenings
 from clickstream_assets_tests.streaming.streams import Shop, click, new_shop
 from clickstream_assets_tests.streaming.test_cases import counted, documents, rows
-from clickstream_assets_tests.topics import send
+from clickstream_assets_tests.topics import delete_records, send
 
 DIALECTS = ("segment", "ga4", "snowplow")
 
@@ -88,6 +89,13 @@ def test_topics_in_their_dialects_are_counted_as_the_batch_counts_them(shop: Sho
     assert counted(shop).keys() == after.keys()
     shop.ingest()
     assert reconcile(shop.settings, shop.lake, days=60).differences == []
+
+    send(shop.settings, {0: map(WRITERS["ga4"], last)}, topic=f"{base}-ga4")
+    delete_records(shop.settings, f"{base}-ga4", 0, 70)
+    with pytest.raises(
+        DataLossError, match=f"no longer has records of {base}-ga4 that the stream has not read"
+    ):
+        shop.run()
 
 
 def assert_live_events_are_the_batchs(shop: Shop) -> None:
