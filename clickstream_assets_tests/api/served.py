@@ -20,11 +20,11 @@ COMMAND = [str(Path(sys.executable).with_name("clickstream")), "api"]
 
 
 class Served:
-    """The API as `clickstream api` serves it."""
+    """The API as `clickstream api` serves it; on a free port, unless API_PORT names one."""
 
     def __init__(self, settings: Settings, **variables: str) -> None:
         self.process = subprocess.Popen(
-            [*COMMAND, "--port", "0"],
+            [*COMMAND, "--port", variables.pop("API_PORT", "0")],
             env=environment(settings) | {"API_WORKERS": "2"} | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
