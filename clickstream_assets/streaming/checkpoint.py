@@ -19,6 +19,7 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition, from_topics
 
 REBUILD = "`clickstream stream --rebuild`"
+_ID_OF = "the id of topic"
 
 
 class CheckpointError(ClickstreamError):
@@ -83,7 +84,7 @@ class Checkpoint:
         Raises:
             CheckpointError: it cannot, because the settings, the query or a topic are others.
         """
-        ids = {f"the id of topic {topic}": number and str(number) for topic, number in topic_ids.items()}
+        ids = {f"{_ID_OF} {topic}": number and str(number) for topic, number in topic_ids.items()}
         fingerprint = self._fingerprint | ids
         written = self._read("query.json")
         if written is None:
@@ -96,9 +97,11 @@ class Checkpoint:
                 file.write(json.dumps(fingerprint, indent=2).encode())
             return
         then = json.loads(written)
+        # A topic that only one of them names is a change of KAFKA_TOPIC.
+        once = {name for name in then.keys() ^ fingerprint.keys() if name.startswith(_ID_OF)}
         changes = [
             f"{name} is {fingerprint.get(name)!r} and was {then.get(name)!r}"
-            for name in sorted({*then, *fingerprint})
+            for name in sorted({*then, *fingerprint} - once)
             if then.get(name) != fingerprint.get(name)
         ]
         if changes:

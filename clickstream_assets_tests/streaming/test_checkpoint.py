@@ -5,6 +5,7 @@ import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -50,6 +51,20 @@ def test_another_query_is_refused_with_what_changed_and_what_to_do(
     with pytest.raises(CheckpointError, match=re.escape(says)) as caught:
         checkpoint_of(with_settings(settings, **changes), 1).open({})
     assert "`clickstream stream --rebuild`" in str(caught.value)
+
+
+def test_a_topic_more_or_less_is_said_once_and_one_made_anew_by_its_id(settings: Settings):
+    ids: dict[str, UUID | None] = {"clickstream-events": UUID(int=1), "web": UUID(int=2)}
+    both = with_settings(settings, kafka_topic="clickstream-events,web=segment")
+    checkpoint_of(both, 1).open(ids)
+    checkpoint_of(with_settings(both, kafka_topic="web=ga4,clickstream-events"), 1).open(ids)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint_of(settings, 1).open({"clickstream-events": UUID(int=1)})
+    assert "KAFKA_TOPIC is 'clickstream-events' and was 'clickstream-events,web'. Run" in str(caught.value)
+    with pytest.raises(
+        CheckpointError, match=f"the id of topic web is '{UUID(int=3)}' and was '{UUID(int=2)}'"
+    ):
+        checkpoint_of(both, 1).open(ids | {"web": UUID(int=3)})
 
 
 def test_thresholds_and_dialects_can_be_changed_at_any_time(settings: Settings):

@@ -12,7 +12,7 @@ from clickstream_assets.stores.kafka.topic import Offsets
 from clickstream_assets.streaming import servers
 from clickstream_assets.streaming.servers import ask_servers
 from clickstream_assets_tests.databases import free_port, with_settings
-from clickstream_assets_tests.topics import new_topic
+from clickstream_assets_tests.topics import keyed, new_topic
 
 
 @pytest.fixture
@@ -41,4 +41,4 @@ def test_servers_that_answer_have_no_fault(kafka: Settings, elasticsearch: Setti
     settings = with_settings(new_topic(kafka, 2), elasticsearch_url=elasticsearch.elasticsearch_url)
     found = ask_servers(settings)
     assert (found.kafka_fault, found.elasticsearch_fault) == (None, None)
-    assert found.available == {0: Offsets(0, 0), 1: Offsets(0, 0)}
+    assert found.available == keyed(settings, {0: Offsets(0, 0), 1: Offsets(0, 0)})
