@@ -466,8 +466,9 @@ def test_the_tutorials_count_the_files_that_they_edit():
     for number in (4, 5):
         # The same table as in the section before.
         files[number] |= files[number - 1]
-    counted = re.findall(r"^\|[^|]+\| (\d) \|", text_of("docs/extending.md"), re.MULTILINE)
-    assert [len(each) for each in files] == [int(number) for number in counted]
+    counted = re.findall(r"^\| ([^|]+) \| (\d) \|", text_of("docs/extending.md"), re.MULTILINE)
+    # A kind of file is described there, and made by no tutorial.
+    assert [len(each) for each in files] == [int(n) for what, n in counted if what != "a kind of file"]
 
 
 def _events_in(text: str) -> Iterator[dict[str, Any]]:

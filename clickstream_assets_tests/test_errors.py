@@ -42,8 +42,9 @@ NOT_RETRYABLE = {
     "StreamError",
     "TimestampError",
     "TopicNotFoundError",
+    "UnknownFormatError",
 }
-BY_KIND = {"ApiError", "DeliveryError", "ElasticsearchError", "PostgresError"}
+BY_KIND = {"ApiError", "DeliveryError", "ElasticsearchError", "PostgresError", "UndeliveredError"}
 
 
 def subclasses(kind: type[ClickstreamError]) -> Iterator[type[ClickstreamError]]:

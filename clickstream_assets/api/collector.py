@@ -32,7 +32,7 @@ from clickstream_assets.ingest.arrivals import Arrival, Sent, TooLargeError, eve
 from clickstream_assets.ingest.fields import Rejection, ValidationRules
 from clickstream_assets.ingest.parsing import parse_record
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.delivery import Delivery, DeliveryError
+from clickstream_assets.stores.kafka.delivery import Delivery, UndeliveredError
 
 EXTENSION = "clickstream_collector"
 
@@ -110,7 +110,7 @@ class Collector:
                 f"{method} is not allowed here.",
                 headers={"Allow": _METHODS},
             )
-        except (ApiError, DeliveryError) as error:
+        except (ApiError, UndeliveredError) as error:
             problem, status, headers = answer_of(error)
             return HTTPStatus(status), headers, msgspec.json.encode(problem)
         except Exception:
@@ -129,7 +129,7 @@ class Collector:
 
         Raises:
             ApiError: the request is none that can be taken.
-            DeliveryError: Kafka does not take them.
+            UndeliveredError: Kafka does not take them.
         """
         if not self._keys:
             raise ApiError(

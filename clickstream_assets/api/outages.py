@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from time import monotonic
 
 from clickstream_assets.stores.elasticsearch import ElasticsearchError
-from clickstream_assets.stores.kafka.delivery import DeliveryError
+from clickstream_assets.stores.kafka.delivery import UndeliveredError
 from clickstream_assets.stores.postgres.connection import PostgresError
 
 # The requests of the next second ask the server again, so that it is seen soon when it answers.
 _SECONDS = 1.0
 
-ServerError = PostgresError | ElasticsearchError | DeliveryError
+ServerError = PostgresError | ElasticsearchError | UndeliveredError
 
 
 class Outage:
@@ -34,12 +34,12 @@ class Outage:
         """Ask the server inside, unless it did not answer just now.
 
         Raises:
-            PostgresError, ElasticsearchError, DeliveryError: the remembered error.
+            PostgresError, ElasticsearchError, UndeliveredError: the remembered error.
         """
         if self._error and monotonic() < self._until:
             raise self._error.with_traceback(None)
         try:
             yield
-        except (PostgresError, ElasticsearchError, DeliveryError) as error:
+        except (PostgresError, ElasticsearchError, UndeliveredError) as error:
             self.note(error)
             raise

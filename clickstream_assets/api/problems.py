@@ -11,7 +11,7 @@ from flask import request
 
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.stores.elasticsearch import ElasticsearchError
-from clickstream_assets.stores.kafka.delivery import DeliveryError, KafkaProblem
+from clickstream_assets.stores.kafka.delivery import KafkaProblem, UndeliveredError
 from clickstream_assets.stores.postgres.connection import PostgresError
 
 PROBLEM_JSON = "application/problem+json"
@@ -134,7 +134,7 @@ def _api_error(error: ApiError) -> Answer:
     return _answer(error.status, error.code, error.detail, error.members, error.headers)
 
 
-def answer_of(error: ApiError | DeliveryError) -> Answer:
+def answer_of(error: ApiError | UndeliveredError) -> Answer:
     """Return the problem document of an error, its status and its headers."""
     if isinstance(error, ApiError):
         return _api_error(error)

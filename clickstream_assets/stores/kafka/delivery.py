@@ -41,7 +41,7 @@ class KafkaProblem(StrEnum):
     FAILED = "Kafka reported an error"
 
 
-class DeliveryError(ClickstreamError):
+class UndeliveredError(ClickstreamError):
     """Records were not acknowledged; some or all of them may be in Kafka all the same.
 
     Attributes:
@@ -76,7 +76,7 @@ class Delivery:
             records: each one's key and value.
 
         Raises:
-            DeliveryError: they have not within five seconds.
+            UndeliveredError: they have not within five seconds.
         """
         deadline = monotonic() + _SECONDS
         opening = self._opened()
@@ -87,11 +87,16 @@ class Delivery:
             for future in sent:
                 future.get(max(0.0, deadline - monotonic()))
         except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
-            raise DeliveryError(KafkaProblem.TOO_LARGE, str(error)) from None
+            raise UndeliveredError(KafkaProblem.TOO_LARGE, str(error)) from None
         except KafkaError as error:
             self._give_up(opening)
             problem = KafkaProblem.SILENT if isinstance(error, KafkaTimeoutError) else KafkaProblem.FAILED
-            raise DeliveryError(problem, str(error)) from None
+            raise UndeliveredError(problem, str(error)) from None
+        except Exception as error:
+            # A fault of the client's own, of two threads at once perhaps: nobody knows then what Kafka has.
+            _log.exception("kafka-python failed")
+            self._give_up(opening)
+            raise UndeliveredError(KafkaProblem.FAILED, repr(error)) from error
 
     def close(self) -> None:
         """Disconnect, once what was sent is delivered."""
@@ -148,16 +153,16 @@ class _Opening:
         """Return the producer once it is connected.
 
         Raises:
-            DeliveryError: it is not by the deadline.
+            UndeliveredError: it is not by the deadline.
         """
         self._thread.join(max(0.0, deadline - monotonic()))
         if self._producer is not None:
             return self._producer
         if self.is_under_way:
-            raise DeliveryError(KafkaProblem.SILENT, "no broker answered in time")
+            raise UndeliveredError(KafkaProblem.SILENT, "no broker answered in time")
         # Without an error of ours, the thread has died of a fault, and has said so.
         problem = KafkaProblem.UNREACHABLE if self._error else KafkaProblem.FAILED
-        raise DeliveryError(problem, str(self._error))
+        raise UndeliveredError(problem, str(self._error))
 
     def close(self) -> None:
         """Disconnect."""
