@@ -54,7 +54,7 @@ class TooLargeError(ValueError):
 
 
 class Sent(NamedTuple):
-    """What a request says of one event.
+    """An event as a request has it.
 
     Attributes:
         value: Its bytes.
@@ -69,7 +69,7 @@ class Sent(NamedTuple):
 
 @dataclass(frozen=True)
 class Arrival:
-    """What a request says of all its events.
+    """The request of some events, as far as they depend on it.
 
     Attributes:
         at: When it came, microseconds since 1970.

@@ -1,4 +1,4 @@
-"""Which columns are which fields of an event: by their own names, or as somebody says."""
+"""Columns of a file as fields of an event: by their own names, or as somebody says."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NUMBERS = frozenset({"price", "quantity"})
 
 @dataclass(frozen=True)
 class Columns:
-    """What somebody says of a file: the column of a field, and values that all of its events have.
+    """Choices that somebody makes for a file: the column of a field, and values that all of its events have.
 
     Attributes:
         mapped: Columns by their fields; of JSON also a path to a value, `user.id`.

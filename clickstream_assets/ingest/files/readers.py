@@ -35,7 +35,7 @@ class Reader(Protocol):
 
     @property
     def format(self) -> str:
-        """What the file is taken for, in words."""
+        """Words for the kind that the file is taken for."""
         ...
 
     def read(self, skipped: Skipped) -> Iterator[KeyedValue]:

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes and rows."""
+"""Recognition of a file by its first bytes and rows."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class SkippedRow(Exception):
 
 
 class Skipped:
-    """What one reading of a file left out.
+    """Rows and lines that one reading of a file left out.
 
     Attributes:
         counts: Numbers of rows, by reason.

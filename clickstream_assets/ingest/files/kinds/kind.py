@@ -1,4 +1,4 @@
-"""What a kind of table is: its columns, and the event that a row is."""
+"""A kind of table: its columns, and the event that a row is."""
 
 from __future__ import annotations
 
