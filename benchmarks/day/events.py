@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.ingest.fields import ValidationRules
+from clickstream_assets.ingest.money import update_money
 from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.settings import load_settings
 from clickstream_assets.simulator.stream import RecordStream
@@ -67,6 +68,7 @@ def write_day(lake: Lake, count: int) -> None:
         part = lake.engine.from_arrow(rows.select(EVENTS.column_names))
         lake.append_batch(EVENTS, part, batch)
         lake.engine.release(part)
+    update_money(lake, 0, load_settings())
 
 
 def add_late_event(lake: Lake) -> None:
