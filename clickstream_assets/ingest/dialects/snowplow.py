@@ -232,8 +232,8 @@ def _entities(record: dict[str, Any], decode: Callable[[bytes], Any]) -> dict[st
             continue
         # Self-describing: a list of schema and data, in data of a schema of its own.
         for one in objects(mapping(value).get("data") if type(value) is dict else value):
-            entity = _entity_of_schema(one.get("schema"))
-            if entity:
+            schema = one.get("schema")
+            if type(schema) is str and (entity := _entity_of_schema(schema)):
                 found.setdefault(entity, []).extend(objects(one.get("data")))
     return found
 
@@ -252,9 +252,9 @@ def _entity_of_column(column: str) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def _entity_of_schema(schema: Any) -> str | None:
+def _entity_of_schema(schema: str) -> str | None:
     """Return the name that a schema has as a column."""
-    named = _SCHEMA.match(schema) if type(schema) is str else None
+    named = _SCHEMA.match(schema)
     if named is None:
         return None
     words = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", f"{named[1]}_{named[2]}")
