@@ -146,6 +146,11 @@ def _literal(value: list[str] | dict[str, str]) -> str:
     return "[" + ", ".join("'" + text.replace("'", "''") + "'" for text in value) + "]"
 
 
+def _divided(number: int, by: int) -> int:
+    """Divide, and round up."""
+    return -(-number // by)
+
+
 def _apply(function: BatchFunction, schema: pa.Schema, message: pa.Buffer) -> pa.Buffer:
     return _to_message(schema, function(iter(pa.ipc.open_stream(message))))
 
@@ -307,11 +312,14 @@ class DuckDBEngine(Engine):
         return pa.concat_tables(map(_from_message, messages))
 
     def _map(self, data: pa.Table, function: BatchFunction, schema: pa.Schema) -> pa.Table:
-        starts = range(0, data.num_rows, _BATCH_ROWS)
-        if len(starts) < _PARALLEL_BATCHES:
+        number = _divided(data.num_rows, _BATCH_ROWS)
+        if number < _PARALLEL_BATCHES:
             batches = data.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS)
             return pa.Table.from_batches(function(iter(batches)), schema)
-        parts = (data.slice(start, _BATCH_ROWS) for start in starts)
+        # As many for each worker, of one size: else all wait for those that have one more.
+        workers = min(self.processes, number)
+        rows = _divided(data.num_rows, workers * _divided(number, workers))
+        parts = (data.slice(start, rows) for start in range(0, data.num_rows, rows))
         return pa.concat_tables(self._map_in_processes(parts, function, schema))
 
     def _map_in_processes(

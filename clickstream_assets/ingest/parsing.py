@@ -205,7 +205,6 @@ def parse_record(value: bytes | None, kafka_time: int, rules: ValidationRules) -
                 if event := _usual_event(usual, kafka_time, rules):
                     return [event]
         payload, dialect = read_payload(value, rules.event_dialect)
-        is_own = dialect is EventDialect.OWN
         items = items_of(payload, dialect)
     except Rejection as rejection:
         return [rejection]
@@ -214,7 +213,7 @@ def parse_record(value: bytes | None, kafka_time: int, rules: ValidationRules) -
         try:
             if isinstance(item, Rejection):
                 raise item
-            event = None if is_own or has_nul else _usual_item(item, place, kafka_time, rules)
+            event = None if has_nul else _usual_item(item, place, kafka_time, rules)
             found.append(event or _any_event(item, place, kafka_time, rules))
         except Rejection as rejection:
             found.append(rejection)

@@ -115,6 +115,24 @@ def test_other_work_is_done_while_a_function_maps_batches(engine: Engine, count)
         assert engine.to_arrow(result()).sort_by("n")["n"].to_pylist() == expected
 
 
+def count_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """How many rows each batch has."""
+    for batch in batches:
+        yield pa.record_batch({"n": pa.array([batch.num_rows], pa.int64())})
+
+
+def test_workers_get_as_many_batches_each_of_one_size(duckdb_engine: DuckDBEngine):
+    count = 70_001
+    numbers = duckdb_engine.from_arrow(pa.table({"n": pa.array(range(count), pa.int64())}))
+    mapped = duckdb_engine.map_arrow(numbers, count_rows, pa.schema([("n", pa.int64())]))
+    sizes = duckdb_engine.to_arrow(mapped)["n"].to_pylist()
+    assert sum(sizes) == count
+    # 16,384 rows at most, so five batches at least; no more workers than these.
+    workers = min(duckdb_engine.processes, 5)
+    assert len(sizes) == workers * -(-5 // workers)
+    assert max(sizes) - min(sizes) < len(sizes)
+
+
 def refuse(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Fail at the last of 70,000 numbers, and at one that is alone."""
     for batch in batches:
