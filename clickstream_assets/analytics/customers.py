@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 
 from clickstream_assets.analytics.carts import CART_EVENTS
-from clickstream_assets.analytics.measures import MONEY_SUM, amount, count, order_key, total
+from clickstream_assets.analytics.measures import MONEY_SUM, amount, count, fingerprint, order_key, total
 from clickstream_assets.catalogue import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
 from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS, SCORES
-from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
+from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 CUSTOMER_EVENTS = (*CART_EVENTS, "refund")
 """The events that customers are made from."""
@@ -198,14 +198,29 @@ def customer_segments(
     return named.withColumn("rfm_segment", segment).select(*CUSTOMER_SEGMENTS.column_names)
 
 
+def shopper_days(events: DataFrame) -> DataFrame:
+    """Count the events that carts and customers are made from, and make a fingerprint of them, day by day.
+
+    Args:
+        events: SHOPPER_EVENTS rows.
+
+    Returns:
+        SHOPPER_DAYS rows without `files`, of the days that have such events.
+    """
+    F, _ = functions_of(events)
+    of_days = events.where(F.col("event_type").isin(*CUSTOMER_EVENTS)).groupBy(
+        F.col("event_date").alias("report_date")
+    )
+    return of_days.agg(count(F).alias("events"), fingerprint(F).alias("fingerprint"))
+
+
 def segment_days(
-    engine: Engine, events: DataFrame, as_of: datetime, settings_text: str, clock: ShopClock = UTC_CLOCK
+    days: pa.Table, as_of: datetime, settings_text: str, clock: ShopClock = UTC_CLOCK
 ) -> pa.Table:
     """Fingerprint the input of each day's snapshot, by which a later run finds the first day that has changed.
 
     Args:
-        engine: computes `events`.
-        events: SHOPPER_EVENTS rows.
+        days: SHOPPER_DAYS rows.
         as_of: time of the newest event; its day is the last, and that of the first of CUSTOMER_EVENTS the
             first.
         settings_text: the settings that the snapshots depend on.
@@ -214,31 +229,18 @@ def segment_days(
     Returns:
         CUSTOMER_SEGMENT_DAYS rows, in order.
     """
-    F, _ = functions_of(events)
-    # The same event can have another person later, and by another exchange rate another price.
-    whose = F.concat_ws("|", F.col("event_id"), F.col("user_id"), F.col("price").cast("string"))
-    of_days = (
-        events.where(F.col("event_type").isin(*CUSTOMER_EVENTS))
-        .groupBy("event_date")
-        .agg(
-            count(F).alias("events"),
-            F.md5(F.concat_ws(",", F.sort_array(F.collect_list(whose)))).alias("ids_hash"),
-        )
-    )
-    known: dict[date, dict[str, Any]] = {
-        row["event_date"]: row for row in engine.to_arrow(of_days).to_pylist()
-    }
+    known: dict[date, dict[str, Any]] = {row["report_date"]: row for row in days.to_pylist() if row["events"]}
     last = clock.day_of(as_of)
     first = min(known, default=last + timedelta(days=1))
     rows = []
     for day in (first + timedelta(days=offset) for offset in range((last - first).days + 1)):
-        row = known.get(day, {"events": 0, "ids_hash": ""})
+        row = known.get(day, {"events": 0, "fingerprint": ""})
         rows.append(
             {
                 "report_date": day,
                 "as_of": min(as_of, clock.begin(day + timedelta(days=1))),
                 "events": row["events"],
-                "fingerprint": sha256(f"{settings_text}|{row['ids_hash']}".encode()).hexdigest()[:32],
+                "fingerprint": sha256(f"{settings_text}|{row['fingerprint']}".encode()).hexdigest()[:32],
             }
         )
     return pa.Table.from_pylist(rows, schema=CUSTOMER_SEGMENT_DAYS.arrow)

@@ -8,7 +8,7 @@ from typing import Any
 
 from clickstream_assets.catalogue import EVENT_COUNTS, Table
 from clickstream_assets.catalogue.units import MINUTE
-from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.engine import DataFrame, functions_of, number_of_hex
 
 MONEY = "decimal(18,4)"
 MONEY_SUM = "decimal(28,4)"
@@ -108,3 +108,20 @@ def order_key(F: ModuleType) -> Any:
     minute = F.floor(F.unix_micros("event_time") / F.lit(MINUTE)).cast("long").cast("string")
     named = F.concat_ws("|", F.lit("order"), F.col("order_id"))
     return F.when(F.col("order_id").isNotNull(), named).otherwise(F.concat_ws("|", F.lit("minute"), minute))
+
+
+def event_hash(F: ModuleType) -> Any:
+    """Column: a number, of 60 bits, by which an event is known with its person and its price.
+
+    The same event can have another person later, and by another exchange rate another price. Nothing else changes.
+    """
+    parts = (F.col("event_id"), F.col("user_id"), F.col("price").cast("string"), F.col("currency"))
+    text = F.concat_ws("|", *(F.coalesce(part, F.lit("")) for part in parts))
+    return number_of_hex(F, F.substring(F.md5(text), 1, 15))
+
+
+def fingerprint(F: ModuleType) -> Any:
+    """Aggregate: number and sum of `event_hash`, as a text: of the same events the same, in whatever order."""
+    # A long would overflow from eight events on.
+    summed = F.sum(event_hash(F).cast("decimal(20,0)")).cast("decimal(38,0)")
+    return F.concat_ws(":", count(F).cast("string"), summed.cast("string"))

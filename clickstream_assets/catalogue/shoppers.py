@@ -112,6 +112,49 @@ SHOPPER_EVENTS = Table(
     partition_by=("event_date",),
 )
 
+SHOPPER_DAYS = Table(
+    "shopper_days",
+    "one day of shopper_events, and what those who read all days know it by",
+    (
+        Column("report_date", DATE, "The shop's day"),
+        Column("events", LONG, "Its cart events, purchases and refunds"),
+        Column(
+            "fingerprint",
+            STRING,
+            "Sum of hashes of these events' ids, persons and prices: the same in whatever order they are",
+        ),
+        Column("files", STRING, "Hash of the names of the day's files, when the others were found"),
+    ),
+    key=("report_date",),
+)
+
+SHOPPER_ORDERS = Table(
+    "shopper_orders",
+    "what one person paid for one order on one day",
+    (
+        Column("order_date", DATE, "The shop's day; an order whose lines are of several has a row for each"),
+        Column("user_id", STRING, PERSON),
+        Column(
+            "order_key", STRING, "The order, among its person's: its id, or the minute where none is sent"
+        ),
+        Column("amount", MONEY_SUM, "Sum of price times quantity of its lines"),
+    ),
+    key=("order_date", "user_id", "order_key"),
+    partition_by=("order_date",),
+)
+
+SHOPPER_REFUNDS = Table(
+    "shopper_refunds",
+    "what one person was refunded on one day",
+    (
+        Column("refund_date", DATE, "The shop's day"),
+        Column("user_id", STRING, PERSON),
+        Column("amount", MONEY_SUM, "Sum of price times quantity of the refunds"),
+    ),
+    key=("refund_date", "user_id"),
+    partition_by=("refund_date",),
+)
+
 USER_SEGMENTS = Table(
     "user_segments",
     "one user on one day on which they were active",

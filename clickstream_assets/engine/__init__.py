@@ -5,7 +5,14 @@ Functions in `analytics` and `recommender` take DataFrames and never ask which e
 Python functions over batches) is here, once.
 """
 
-from clickstream_assets.engine.base import BatchFunction, DataFrame, Engine, SparkSession, functions_of
+from clickstream_assets.engine.base import (
+    BatchFunction,
+    DataFrame,
+    Engine,
+    SparkSession,
+    functions_of,
+    number_of_hex,
+)
 from clickstream_assets.engine.duckdb import ADDED_LATER, DuckDBEngine, EngineStorageError, as_view
 from clickstream_assets.engine.spark import SparkEngine, spark_config, spark_session
 
@@ -20,6 +27,7 @@ __all__ = [
     "SparkSession",
     "as_view",
     "functions_of",
+    "number_of_hex",
     "spark_config",
     "spark_session",
 ]

@@ -34,6 +34,14 @@ def functions_of(df: DataFrame) -> tuple[ModuleType, Any]:
     return spark_functions, SparkWindow
 
 
+def number_of_hex(F: ModuleType, digits: Any) -> Any:
+    """Column: the number that a text of at most 15 hexadecimal digits writes, as a long."""
+    if hasattr(F, "conv"):
+        return F.conv(digits, 16, 10).cast("long")
+    # SQLFrame has no `conv`; DuckDB reads such a number as Python does.
+    return F.concat(F.lit("0x"), digits).cast("long")
+
+
 class Engine(ABC):
     """Makes DataFrames from Arrow and from Delta tables, and gives Arrow back."""
 

@@ -19,6 +19,7 @@ from clickstream_assets.analytics.customers import (
     orders,
     refunds,
     segment_days,
+    shopper_days,
 )
 from clickstream_assets.catalogue import CUSTOMER_SEGMENT_DAYS, CUSTOMER_SEGMENTS
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
@@ -255,8 +256,8 @@ def test_an_event_changes_no_snapshot_of_an_earlier_day(duckdb_engine: Engine, s
 
 def days_of(engine: Engine, events: list[dict[str, Any]], settings_text: str = "") -> pa.Table:
     clock = max(one["event_time"] for one in events)
-    df = engine.from_arrow(event_table(events))
-    return segment_days(engine, df, clock, settings_text)
+    found = engine.to_arrow(shopper_days(engine.from_arrow(event_table(events))))
+    return segment_days(found, clock, settings_text)
 
 
 def test_the_first_changed_day_is_that_of_the_first_changed_event(engine: Engine):

@@ -7,7 +7,7 @@ import dagster as dg
 from clickstream_assets.analytics.carts import CartRules, abandonments, cart_states
 from clickstream_assets.analytics.cohorts import cohort_retention as compute_cohort_retention
 from clickstream_assets.analytics.customers import customer_segments as compute_customer_segments
-from clickstream_assets.analytics.customers import first_changed, orders, refunds, segment_days
+from clickstream_assets.analytics.customers import first_changed, segment_days
 from clickstream_assets.analytics.measures import percent
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.segments import user_segments as compute_user_segments
@@ -16,13 +16,15 @@ from clickstream_assets.catalogue import (
     CUSTOMER_SEGMENT_DAYS,
     CUSTOMER_SEGMENTS,
     EVENTS,
+    SHOPPER_ORDERS,
+    SHOPPER_REFUNDS,
     USER_SEGMENTS,
 )
 from clickstream_assets.defs.assets import ByDay, Metadata, table_asset
 from clickstream_assets.defs.partitions import days_of
 from clickstream_assets.defs.plots import bar_plot
 from clickstream_assets.defs.scope import NO_DAY, REPLACED_FROM, replace_days_of_shoppers
-from clickstream_assets.defs.shopping import cart_events, newest_time
+from clickstream_assets.defs.shopping import cart_events, newest_time, update_shopper_days
 from clickstream_assets.defs.sums import counts_by, counts_by_day
 from clickstream_assets.engine import functions_of
 from clickstream_assets.ingest.fields import ValidationRules
@@ -63,33 +65,30 @@ def customer_segments(settings: Settings, lake: Lake) -> Metadata:
     newest = lake.snapshot(EVENTS)
     as_of = newest_time(lake, newest, ValidationRules.of(settings))
     rules = CartRules.of(settings, as_of)
-    events = engine.persist(cart_events(lake))
     settings_text = f"{settings.rfm_days} {rules.abandoned_after} {rules.lifetime}"
     before = engine.to_arrow(lake.read(CUSTOMER_SEGMENT_DAYS))
-    after = segment_days(engine, events, as_of, settings_text, rules.clock)
+    after = segment_days(update_shopper_days(lake), as_of, settings_text, rules.clock)
     changed = first_changed(before, after)
     if changed:
         last = max(*before["report_date"].to_pylist(), *after["report_date"].to_pylist(), changed)
-        states = cart_states(engine, events, rules)
+        states = cart_states(engine, cart_events(lake), rules)
         left = engine.persist(abandonments(states))
-        all_orders = engine.persist(orders(events))
-        all_refunds = engine.persist(refunds(events))
-        F, _ = functions_of(all_orders)
-        counted = engine.to_arrow(all_orders.agg(F.count(F.lit(1)).cast("long").alias("orders")))
-        days_at_once = 1 + ORDERS_PER_CHUNK // max(1, counted["orders"][0].as_py())
+        since = changed - timedelta(days=settings.rfm_days)
+        counts = lake.snapshot(SHOPPER_ORDERS).rows_by("order_date")
+        counted = sum(rows for day, rows in counts.items() if since < day <= last)
+        days_at_once = 1 + ORDERS_PER_CHUNK // max(1, counted)
         for offset in range(0, (last - changed).days + 1, days_at_once):
             start = changed + timedelta(days=offset)
             end = start + min(timedelta(days=days_at_once - 1), last - start)
             since = start - timedelta(days=settings.rfm_days)
-            its_orders = between(all_orders, "order_date", since, end)
-            its_refunds = between(all_refunds, "refund_date", since, end)
+            its_orders = between(lake.read(SHOPPER_ORDERS), "order_date", since, end)
+            its_refunds = between(lake.read(SHOPPER_REFUNDS), "refund_date", since, end)
             days = between(engine.from_arrow(after.select(["report_date"])), "report_date", start, end)
             rows = compute_customer_segments(its_orders, its_refunds, left, days, settings.rfm_days)
             lake.replace(CUSTOMER_SEGMENTS, rows, days=(start, end))
         lake.replace(CUSTOMER_SEGMENT_DAYS, engine.from_arrow(after))
-        for df in (all_orders, all_refunds, left, states):
+        for df in (left, states):
             engine.release(df)
-    engine.release(events)
     rows = lake.read(CUSTOMER_SEGMENTS)
     F, _ = functions_of(rows)
     newest_day = rules.clock.day_of(as_of)

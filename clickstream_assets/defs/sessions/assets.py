@@ -18,14 +18,17 @@ from clickstream_assets.catalogue import (
     EXCHANGE_RATES,
     IDENTITY_TIES,
     SESSIONS,
+    SHOPPER_DAYS,
     SHOPPER_EVENTS,
+    SHOPPER_ORDERS,
+    SHOPPER_REFUNDS,
 )
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.assets import URGENT, ByDay, Metadata, table_asset
 from clickstream_assets.defs.partitions import SESSIONS_BEFORE, Days, days_of, replace_days
 from clickstream_assets.defs.plots import bar_plot
 from clickstream_assets.defs.scope import EVENTS_VERSION, MONEY_VERSION, TIES_VERSION, run_persons
-from clickstream_assets.defs.shopping import cart_events, newest_time
+from clickstream_assets.defs.shopping import cart_events, newest_time, update_shopper_days
 from clickstream_assets.defs.sums import counts_by, counts_by_day
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.ingest.fields import ValidationRules
@@ -80,7 +83,7 @@ def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) 
 
 
 @table_asset(
-    SHOPPER_EVENTS,
+    *(SHOPPER_EVENTS, SHOPPER_DAYS, SHOPPER_ORDERS, SHOPPER_REFUNDS),
     deps=["events", "identity_ties", "exchange_rates", SESSIONS_BEFORE],
     is_daily=True,
     op_tags=URGENT,
@@ -89,7 +92,8 @@ def shopper_events(context: dg.AssetExecutionContext, settings: Settings, lake: 
     """One row per event of a person, by day: what all tables of business are made from.
 
     Whose an event is, whether a bot did it, and what it is worth in the shop's currency, is settled here, once for all
-    of them.
+    of them. `shopper_days`, `shopper_orders` and `shopper_refunds` are what carts and customers, which depend on all
+    days, have to know of each.
     """
 
     def compute(first: date, last: date) -> DataFrame:
@@ -97,6 +101,7 @@ def shopper_events(context: dg.AssetExecutionContext, settings: Settings, lake: 
         return compute_shopper_events(events, lake.read(SESSIONS), first, last)
 
     replace_days(context, lake, SHOPPER_EVENTS, compute)
+    update_shopper_days(lake)
     return {}
 
 
