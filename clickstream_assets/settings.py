@@ -393,7 +393,9 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, ge=0, le=65535)
     """Its port; 0 takes a free one."""
     api_workers: int = Field(2, ge=1)
-    """Worker processes. Each answers 16 requests at once; others wait for their turn."""
+    """Worker processes. Each answers 16 requests at once, and others wait for their turn; requests with events need no
+    turn.
+    """
     api_connections: int = Field(500, ge=1)
     """Connections that a worker process holds open. A further one takes the place of the one that has been idle or slow
     for longest. As many files, and 100, must be allowed (`ulimit -n`).
@@ -427,8 +429,6 @@ class Settings(BaseSettings):
     """Seconds by which `sentAt` may differ from the arrival before it is a wrong clock, and the times of these events
     are corrected.
     """
-    collector_threads: int = Field(32, ge=1)
-    """Requests with events that a worker process answers at once, besides the 16 others."""
 
     sensor_interval_seconds: float = Field(0.5, ge=0.1)
     """Least seconds between two looks of the sensors at Kafka and at what runs have done."""

@@ -1,4 +1,4 @@
-"""The application factory."""
+"""The application factories."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -19,14 +19,19 @@ from clickstream_assets.api import (
     tables,
 )
 from clickstream_assets.api.access_log import register_access_log
-from clickstream_assets.api.collector import EXTENSION as COLLECTOR
 from clickstream_assets.api.collector import Collector
 from clickstream_assets.api.problems import register_problems
+from clickstream_assets.api.threads import Threads
 from clickstream_assets.settings import Settings
 
 
+def create_api(settings: Settings, metrics_folder: Path | None = None) -> Collector:
+    """Make the ASGI application: the collector, and Flask's in threads for all else; arguments as of `create_app`."""
+    return Collector(Threads(create_app(settings, metrics_folder)), settings, metrics_folder)
+
+
 def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFlask:
-    """Make the WSGI application; it connects to a server when the first request needs it.
+    """Make Flask's application; it connects to a server when the first request needs it.
 
     Args:
         settings: where the servers are.
@@ -68,7 +73,5 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
         health.blueprint,
     ):
         app.register_blueprint(blueprint)
-    collector = app.extensions[COLLECTOR] = Collector(app.wsgi_app, settings, metrics_folder)
-    app.wsgi_app = collector
     collector_document.register(app)
     return app

@@ -1,7 +1,7 @@
 """The collector: `POST /api/events` and Segment's HTTP API, from a shop's trackers to Kafka.
 
-A WSGI application in front of Flask's, which costs a request more than the rest of its way to Kafka does
-(docs/decisions/0008). An answer says that Kafka has the events, each with what ingest will say of it.
+An ASGI application in front of Flask's: a request that waits for Kafka costs no thread, and one that Flask does not see
+costs half (docs/decisions/0008). An answer says that Kafka has the events, each with what ingest will say of it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import logging
 import time
 import zlib
 from base64 import b64decode
-from collections.abc import Iterable
 from hmac import compare_digest
 from http import HTTPStatus
 from math import ceil
@@ -22,6 +21,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from clickstream_assets.api.access_log import log_request
+from clickstream_assets.api.asgi import Answer, Application, Receive, Scope, Send, body_of
 from clickstream_assets.api.collector_routes import ROUTES, route_of
 from clickstream_assets.api.metrics import count_events, count_request
 from clickstream_assets.api.outages import Outage
@@ -34,8 +34,6 @@ from clickstream_assets.ingest.parsing import parse_record
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.delivery import Delivery, UndeliveredError
 
-EXTENSION = "clickstream_collector"
-
 _METHODS = "POST, OPTIONS"
 # Whatever else a tracker of tomorrow sends is asked for by name, and answered so.
 _HEADERS = "Authorization, Content-Type, Content-Encoding, X-Retry-Count"
@@ -46,11 +44,9 @@ _JSON = "application/json"
 
 _log = logging.getLogger(__name__)
 
-Answer = tuple[HTTPStatus, dict[str, str], bytes]
-
 
 class Collector:
-    """The WSGI application that collects events, and passes all other requests on.
+    """The ASGI application that collects events, and passes all other requests on.
 
     Args:
         application: answers the others.
@@ -58,16 +54,12 @@ class Collector:
         folder: where worker processes share what they have taken; none for one process.
     """
 
-    def __init__(self, application: Any, settings: Settings, folder: Path | None) -> None:
+    def __init__(self, application: Application, settings: Settings, folder: Path | None) -> None:
         self._application = application
         self._settings = settings
         self._rules = ValidationRules.of(settings).of_topic(settings.first_topic)
         self._keys = [key.encode() for key in settings.collector_keys]
-        # Shown from the start on.
-        count_events(0, 0)
         self._delivery = Delivery(settings)
-        if self._keys:
-            self._delivery.open()
         self._outage = Outage()
         self._rates = (
             RateLimit(settings.collector_rate_limit, len(self._keys), folder)
@@ -75,39 +67,49 @@ class Collector:
             else None
         )
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer a request."""
-        route = route_of(environ["PATH_INFO"])
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; or connect to Kafka when the server starts, and disconnect when it stops."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        route = route_of(scope["path"])
         if route is None:
-            answer: Iterable[bytes] = self._application(environ, start_response)
-            return answer
+            await self._application(scope, receive, send)
+            return
         started = perf_counter()
-        method = environ["REQUEST_METHOD"]
-        status, headers, body = self._answered(route, method, environ)
-        headers |= self._allowed(environ)
-        headers["Content-Length"] = str(len(body))
-        start_response(f"{status.value} {status.phrase}", list(headers.items()))
+        body = await body_of(receive)
+        if body is None:
+            return
+        request = _Request(route, scope, body)
+        status, headers, answer = await self._answered(request)
+        headers |= self._allowed(request)
+        headers["Content-Length"] = str(len(answer))
+        await Answer(status, headers.items(), answer).send(send)
         seconds = perf_counter() - started
-        log_request(method, route, status, len(body), seconds)
-        count_request(method, route, status, seconds)
-        return [body]
+        log_request(request.method, route, status, len(answer), seconds)
+        count_request(request.method, route, status, seconds)
 
-    def close(self) -> None:
-        """Disconnect from Kafka."""
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        if self._keys:
+            self._delivery.open()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
         self._delivery.close()
         if self._rates:
             self._rates.close()
+        await send({"type": "lifespan.shutdown.complete"})
 
-    def _answered(self, route: str, method: str, environ: dict[str, Any]) -> Answer:
+    async def _answered(self, request: _Request) -> tuple[HTTPStatus, dict[str, str], bytes]:
         try:
-            if method == "POST":
-                return HTTPStatus.OK, {"Content-Type": _JSON}, self._collect(route, environ)
-            if method == "OPTIONS":
+            if request.method == "POST":
+                return HTTPStatus.OK, {"Content-Type": _JSON}, await self._collect(request)
+            if request.method == "OPTIONS":
                 return HTTPStatus.NO_CONTENT, {"Allow": _METHODS}, b""
             raise ApiError(
                 HTTPStatus.METHOD_NOT_ALLOWED,
                 "method_not_allowed",
-                f"{method} is not allowed here.",
+                f"{request.method} is not allowed here.",
                 headers={"Allow": _METHODS},
             )
         except (ApiError, UndeliveredError) as error:
@@ -115,7 +117,7 @@ class Collector:
             return HTTPStatus(status), headers, msgspec.json.encode(problem)
         except Exception:
             # As Flask does for the other routes.
-            _log.exception("%s %s", method, route)
+            _log.exception("%s %s", request.method, request.route)
             failed = ApiError(
                 HTTPStatus.INTERNAL_SERVER_ERROR,
                 "internal_server_error",
@@ -124,7 +126,7 @@ class Collector:
             problem, status, headers = answer_of(failed)
             return HTTPStatus(status), headers, msgspec.json.encode(problem)
 
-    def _collect(self, route: str, environ: dict[str, Any]) -> bytes:
+    async def _collect(self, request: _Request) -> bytes:
         """Have Kafka take a request's events, and return the answer.
 
         Raises:
@@ -137,15 +139,15 @@ class Collector:
                 "collector_off",
                 "Events are not collected here; COLLECTOR_WRITE_KEYS sets the keys that they may be sent with.",
             )
-        events, key = self._read(environ)
+        events, key = self._read(request)
         self._admit(key, len(events))
         arrival = Arrival(
             time.time_ns() // 1000,
             self._rules,
-            ROUTES[route],
+            ROUTES[request.route],
             # What a browser sends from a page says where it comes from. A server or a telephone sends its shoppers'
             # events, and its own program is not theirs.
-            environ.get("HTTP_USER_AGENT") if "HTTP_ORIGIN" in environ else None,
+            request.header(b"user-agent") if b"origin" in request.headers else None,
             self._settings.collector_clock_tolerance_seconds * SECOND,
         )
         records = [record_of(event, arrival) for event in events]
@@ -157,7 +159,7 @@ class Collector:
                 "The body is no JSON object, no array of them, and no lines of them.",
             )
         with self._outage.remembered():
-            self._delivery.deliver(
+            await self._delivery.deliver(
                 [(_key_of(found), record) for found, record in zip(judged, records, strict=True)]
             )
         verdicts = [
@@ -176,13 +178,12 @@ class Collector:
             }
         )
 
-    def _read(self, environ: dict[str, Any]) -> tuple[list[Sent], int]:
+    def _read(self, request: _Request) -> tuple[list[Sent], int]:
         """Return what a request says of each event, and the number of its write key."""
         limit = self._settings.collector_max_bytes
-        length = int(environ.get("CONTENT_LENGTH") or 0)
-        if length > limit:
-            raise _too_large(f"The body has {length} bytes, and may have {limit}.")
-        encoding = environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
+        if len(request.body) > limit:
+            raise _too_large(f"The body has {len(request.body)} bytes, and may have {limit}.")
+        encoding = request.header(b"content-encoding").strip().lower()
         if encoding not in ("gzip", "x-gzip", "identity", ""):
             raise ApiError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -190,12 +191,12 @@ class Collector:
                 f"Content-Encoding: {encoding} is not read here, gzip is.",
                 headers={"Accept-Encoding": "gzip"},
             )
-        key = _key_in_address(environ)
+        key = _key_in_address(request)
         if key is not None:
-            # Before anything is read.
+            # Before anything is unpacked.
             number = self._number_of(key)
         try:
-            body = unpacked(environ["wsgi.input"].read(length), limit)
+            body = unpacked(request.body, limit)
         except TooLargeError:
             raise _too_large(
                 f"Unpacked, the body has more than the {limit} bytes that it may have."
@@ -236,12 +237,12 @@ class Collector:
                 headers={"Retry-After": str(ceil(seconds))},
             )
 
-    def _allowed(self, environ: dict[str, Any]) -> dict[str, str]:
+    def _allowed(self, request: _Request) -> dict[str, str]:
         """Return the headers that let a page of another origin send events and read the answer."""
         origins = self._settings.collector_origins
         if not origins:
             return {}
-        origin = environ.get("HTTP_ORIGIN", "")
+        origin = request.header(b"origin")
         is_any = "*" in origins
         if not (is_any or origin.lower() in origins):
             return {"Vary": "Origin"}
@@ -249,29 +250,48 @@ class Collector:
         if not is_any:
             # `navigator.sendBeacon` always sends with credentials, of which none is read here.
             headers["Access-Control-Allow-Credentials"] = "true"
-        if "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
+        if b"access-control-request-method" in request.headers:
             return headers | {
                 "Access-Control-Allow-Methods": "POST",
-                "Access-Control-Allow-Headers": environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")
-                or _HEADERS,
+                "Access-Control-Allow-Headers": request.header(b"access-control-request-headers") or _HEADERS,
                 "Access-Control-Max-Age": _PREFLIGHT_SECONDS,
             }
         return headers | {"Access-Control-Expose-Headers": "Retry-After"}
+
+
+class _Request:
+    """A request whose body has come.
+
+    Attributes:
+        route: That of its address.
+        headers: By their names in small letters.
+    """
+
+    def __init__(self, route: str, scope: Scope, body: bytes) -> None:
+        self.route = route
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.body = body
+
+    def header(self, name: bytes) -> str:
+        """Return a header, empty where there is none."""
+        return self.headers.get(name, b"").decode("latin-1")
 
 
 def _too_large(detail: str) -> ApiError:
     return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", detail)
 
 
-def _key_in_address(environ: dict[str, Any]) -> str | None:
+def _key_in_address(request: _Request) -> str | None:
     """Return the write key that a request is sent with outside of its body."""
-    scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    scheme, _, credentials = request.header(b"authorization").partition(" ")
     if scheme.lower() == "basic":
         try:
             return b64decode(credentials, validate=True).decode().partition(":")[0]
         except ValueError:
             return ""
-    query = environ.get("QUERY_STRING")
+    query = request.scope["query_string"].decode("latin-1")
     return parse_qs(query).get("write_key", [None])[0] if query else None
 
 

@@ -71,6 +71,8 @@ _COLLECTED = Counter(
 
 def register_request_metrics(app: Flask) -> None:
     """Count and time every request, by the clock that the access log starts."""
+    # Shown from the start on.
+    count_events(0, 0)
 
     @app.after_request
     def observe(response: Response) -> Response:

@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from clickstream_assets.api import access_log
+from clickstream_assets.api.asgi import Application
 from clickstream_assets.api.worker import Worker
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.holders import holder
@@ -95,7 +95,7 @@ class _Server(BaseApplication):
         for name, value in options.items():
             self.cfg.set(name, value)
 
-    def load(self) -> Flask:
-        from clickstream_assets.api.app import create_app
+    def load(self) -> Application:
+        from clickstream_assets.api.app import create_api
 
-        return create_app(self.settings, self._metrics_folder)
+        return create_api(self.settings, self._metrics_folder)

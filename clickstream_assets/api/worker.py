@@ -1,213 +1,210 @@
-"""A worker process of the API: gunicorn's, with waitress for its sockets and threads.
+"""A worker process of the API: gunicorn's, with uvicorn for its sockets.
 
-Waitress takes a request to a thread once all of it is there, and sends an answer to a slow reader while the thread goes
-on to the next request, so a client that is slow, on purpose or not, costs a socket. It has no limit to the time that a
-request or an answer may take in all, and keeps new clients waiting once its connections are used up: both are here.
+One thread reads requests and sends answers, so a client that is slow, on purpose or not, costs a socket. uvicorn has no
+limit to the size of a request, nor to the time that a request or an answer may take in all, and keeps new clients
+waiting once its connections are used up: all that is here.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
-import socket
-import time
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.base import Worker as GunicornWorker  # type: ignore[import-untyped]
-from waitress import wasyncore
-from waitress.adjustments import Adjustments
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
-from waitress.server import TcpWSGIServer
-from waitress.task import ThreadedTaskDispatcher
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import Server
 
 from clickstream_assets.api.collector_routes import route_of
-from clickstream_assets.settings import Settings
 
-THREADS = 16
-"""Requests that a worker process answers at once. One thread more answers `/health/live` and nothing else, and others
-answer those that bring events: each waits for Kafka.
-"""
+if TYPE_CHECKING:
+    import asyncio
+
+    from clickstream_assets.settings import Settings
+
 HEAD_BYTES = 32_768
 """Most bytes of a request's line and headers: long lists of excluded products are part of the address."""
 _BODY_BYTES = 65_536
-_LIVE = "/health/live"
-_TURN_SECONDS = 1.0
+# Of uvicorn's loop, which looks ten times a second whether it is to end.
+_TICKS_PER_SECOND = 10
 
-# It warns of each request that finds no thread free, which is what its queue is for.
-logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+# It warns of each request that it cannot parse.
+logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 class Worker(GunicornWorker):
     """Serves until it is told to stop; then requests under way are finished."""
 
-    _server: _Server | None = None
-
     def run(self) -> None:
         """See the base class."""
-        [listener] = self.sockets
-        server = self._server = _Server(self.wsgi, listener.sock, self.app.settings)
-        while self.alive and self.ppid == os.getppid():
-            self._turn(server)
-        server.stop_listening()
-        deadline = time.monotonic() + self.cfg.graceful_timeout
-        while server.is_busy and time.monotonic() < deadline:
-            self._turn(server)
-
-    def handle_exit(self, *signal: Any) -> None:
-        """See the base class."""
-        super().handle_exit(*signal)
-        if self._server:
-            self._server.pull_trigger()
-
-    def _turn(self, server: _Server) -> None:
-        self.notify()
-        wasyncore.loop(_TURN_SECONDS, use_poll=True, map=server.map, count=1)
+        # What is loaded stays; and thousands of events that wait for Kafka are in no cycle. To look for one at every
+        # 700th object takes a sixth of a batch's processor time.
+        gc.freeze()
+        gc.set_threshold(50_000)
+        _Server(self).run([listener.sock for listener in self.sockets])
 
 
-class _Limits(Adjustments):
-    """The limits of a request, and those of one that brings events."""
+class _Server(Server):
+    """Connections of a worker process."""
 
-    of_events: Adjustments
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._settings: Settings = worker.app.settings
+        super().__init__(
+            Config(
+                worker.wsgi,
+                loop="uvloop",
+                # Called, as a class would be.
+                http=self._connection,  # type: ignore[arg-type]
+                ws="none",
+                lifespan="on",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=self._settings.api_idle_seconds,
+                timeout_graceful_shutdown=worker.cfg.graceful_timeout,
+            )
+        )
+
+    async def on_tick(self, counter: int) -> bool:
+        """See the base class; called ten times a second."""
+        worker = self._worker
+        if counter % _TICKS_PER_SECOND == 0:
+            worker.notify()
+            for connection in self._connections:
+                if connection.is_too_slow:
+                    connection.transport.abort()
+        return await super().on_tick(counter) or not worker.alive or worker.ppid != os.getppid()
+
+    def make_room(self) -> None:
+        """Close the connection that has waited for its client for longest, if there is one too many."""
+        if len(self._connections) > self._settings.api_connections:
+            waiting = [connection for connection in self._connections if connection.waits]
+            if waiting:
+                min(waiting, key=lambda connection: connection.since).transport.abort()
+
+    @property
+    def _connections(self) -> list[_Connection]:
+        return list(self.server_state.connections)  # type: ignore[arg-type]
+
+    def _connection(self, **options: Any) -> _Connection:
+        return _Connection(self, self._settings, **options)
 
 
-class _Request(HTTPRequestParser):
-    """A request as it comes in; what a client sends behind it without waiting for the answer is left out.
+class _Connection(HttpToolsProtocol):
+    """A connection, and since when it waits for its client: for a request, its rest, or the taking of an answer."""
 
-    A client that sends many and reads none of the answers would have a thread wait for it.
-    """
-
-    adj: Adjustments
-
-    def parse_header(self, header_plus: bytes) -> None:
-        """See the base class."""
-        super().parse_header(header_plus)
-        if isinstance(self.adj, _Limits) and route_of(self.path):
-            self.adj = self.adj.of_events
-
-    def received(self, data: bytes) -> int:
-        """See the base class."""
-        taken: int = super().received(data)
-        if self.completed and not self.empty and taken < len(data):
-            self.headers["CONNECTION"] = "close"
-            return len(data)
-        return taken
-
-
-class _Channel(HTTPChannel):
-    """A connection, and since when it waits for its client."""
-
-    parser_class = _Request
-
-    waits_for: object = None
-    """The rest of a request, or the taking of an answer: an object of its own each. None while it waits for neither."""
-    _waits_since = 0.0
+    def __init__(self, owner: _Server, settings: Settings, **options: Any) -> None:
+        super().__init__(**options)
+        self._owner = owner
+        self._settings = settings
+        self._is_receiving = False
+        self._head_bytes = self._body_bytes = self._most_bytes = 0
+        self._refusal: HTTPStatus | None = None
+        self.since = self.loop.time()
+        """Time since when it waits, of the loop's clock."""
 
     @property
     def is_answering(self) -> bool:
-        """True if a thread has a request of it, or is about to."""
-        return bool(self.requests)
+        """True if the application has a whole request of it."""
+        return self.cycle is not None and not self._is_receiving and not self.cycle.response_complete
 
     @property
-    def is_idle(self) -> bool:
-        """True if nothing is under way: not even a part of a request has come in."""
-        return not (self.requests or self.request or self.total_outbufs_len)
+    def waits(self) -> bool:
+        """True if its client is to do something."""
+        return not self.is_answering or self.flow.write_paused
 
     @property
-    def since(self) -> float:
-        """Time since when it waits for its client, or else is idle."""
-        return self.last_activity if self.waits_for is None else self._waits_since
+    def is_too_slow(self) -> bool:
+        """True if it has waited for as long as it may."""
+        limit = self._settings.api_request_seconds if self._is_receiving else self._settings.api_idle_seconds
+        return self.waits and self.loop.time() - self.since > limit
 
-    def note(self, now: float) -> None:
-        """Note what it waits for now."""
-        waits_for = self.request or (self.outbufs[-1] if self.total_outbufs_len else None)
-        if waits_for is not self.waits_for:
-            self.waits_for, self._waits_since = waits_for, now
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See the base class."""
+        super().connection_made(transport)
+        self._owner.make_room()
 
+    def data_received(self, data: bytes) -> None:
+        """See the base class."""
+        super().data_received(data)
+        if self._is_receiving and not self._most_bytes:
+            # The parser keeps a header until it has all of it.
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self._answer_at_once(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
-class _Server(TcpWSGIServer):
-    """Sockets and threads of a worker process.
+    def on_message_begin(self) -> None:
+        """See the base class."""
+        if self.is_answering:
+            # A client that sends many and reads none of the answers would have all of them wait here.
+            raise _UnreadError
+        super().on_message_begin()
+        self._is_receiving, self.since = True, self.loop.time()
+        self._head_bytes = self._body_bytes = self._most_bytes = 0
 
-    Args:
-        application: the WSGI application.
-        listener: the socket to listen on, which worker processes share.
-        settings: the limits.
-    """
-
-    channel_class = _Channel
-
-    def __init__(self, application: Any, listener: socket.socket, settings: Settings) -> None:
-        self._settings = settings
-        self.map: dict[int, Any] = {}
-        self._live, self._events, self._others = (ThreadedTaskDispatcher() for _ in range(3))
-        self._live.set_thread_count(1)
-        self._events.set_thread_count(settings.collector_threads if settings.collector_keys else 1)
-        self._others.set_thread_count(THREADS)
-        options = {
-            "ident": None,
-            "max_request_header_size": HEAD_BYTES,
-            "channel_timeout": settings.api_idle_seconds,
-            "cleanup_interval": 1,
-            # For when all have a thread or wait for one; the listener and what wakes the server count too.
-            "connection_limit": settings.api_connections + 3,
-        }
-        limits = _Limits(max_request_body_size=_BODY_BYTES, **options)
-        # Twice as many as are taken, so that most of those who send too many are told so by the collector.
-        limits.of_events = Adjustments(max_request_body_size=2 * settings.collector_max_bytes, **options)
-        super().__init__(
-            application,
-            map=self.map,
-            _sock=listener,
-            sockinfo=(listener.family, listener.type, listener.proto, listener.getsockname()),
-            bind_socket=False,
-            dispatcher=self._others,
-            adj=limits,
+    def on_headers_complete(self) -> None:
+        """See the base class."""
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        super().on_headers_complete()
+        # Of events twice as many as are taken, so that most of those who send too many are told so by the collector.
+        self._most_bytes = (
+            2 * self._settings.collector_max_bytes if route_of(self.scope["path"]) else _BODY_BYTES
         )
+        if any(name == b"content-length" and int(value) > self._most_bytes for name, value in self.headers):
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
-    def add_task(self, channel: _Channel) -> None:
-        """Have a thread answer a request: one of those for requests of its kind, or of those for all others."""
-        # A request that could not be parsed has no path.
-        path = getattr(channel.requests[0], "path", "")
-        if path == _LIVE:
-            self._live.add_task(channel)
-        elif route_of(path):
-            self._events.add_task(channel)
+    def on_body(self, body: bytes) -> None:
+        """See the base class."""
+        self._body_bytes += len(body)
+        if self._body_bytes > self._most_bytes:
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """See the base class."""
+        super().on_message_complete()
+        self._is_receiving = False
+
+    def on_response_complete(self) -> None:
+        """See the base class."""
+        self.since = self.loop.time()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """See the base class."""
+        self.since = self.loop.time()
+        super().pause_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """See the base class; called when the parser stops."""
+        if self.is_answering:
+            # At what came behind a request, whose answer is the last one.
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+        elif self._refusal:
+            self._answer_at_once(self._refusal)
         else:
-            self._others.add_task(channel)
+            super().send_400_response(msg)
 
-    def handle_accept(self) -> None:
-        """Take a connection; if that is one too many, close the one that has waited for its client for longest."""
-        super().handle_accept()
-        if len(self.active_channels) > self._settings.api_connections:
-            waiting = [channel for channel in self._channels if not channel.is_answering]
-            if waiting:
-                min(waiting, key=lambda channel: channel.since).handle_close()
+    def _refuse(self, status: HTTPStatus) -> None:
+        self._refusal = status
+        raise _UnreadError
 
-    def maintenance(self, now: float) -> None:
-        """Close connections that are idle or slow for too long; called every second.
+    def _answer_at_once(self, status: HTTPStatus) -> None:
+        text = status.phrase.encode()
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: text/plain\r\n"
+        self.transport.write(
+            f"{head}Content-Length: {len(text)}\r\nConnection: close\r\n\r\n".encode() + text
+        )
+        self.transport.close()
 
-        The base class knows of idle ones alone: a byte now and then is enough for it.
-        """
-        super().maintenance(now)
-        for channel in self._channels:
-            channel.note(now)
-            limit = self._settings.api_request_seconds if channel.request else self._settings.api_idle_seconds
-            if channel.waits_for is not None and now - channel.since > limit:
-                channel.will_close = True
 
-    def stop_listening(self) -> None:
-        """Take no more connections and requests; those under way go on."""
-        # Not its own `close`, which also ends what threads wake it by.
-        wasyncore.dispatcher.close(self)
-        for channel in self._channels:
-            if channel.is_idle:
-                channel.handle_close()
-
-    @property
-    def is_busy(self) -> bool:
-        """True if a request is under way, or an answer not sent."""
-        return any(channel.is_answering or channel.total_outbufs_len for channel in self._channels)
-
-    @property
-    def _channels(self) -> list[_Channel]:
-        return list(self.active_channels.values())
+class _UnreadError(Exception):
+    """Stops the parser: what comes now is not read."""

@@ -129,6 +129,32 @@ def test_a_minute_of_slow_clients_delays_no_liveness_by_a_second() -> None:
             answered(api, within=1)
 
 
+LARGE = {
+    "a head": (REQUEST + b"X-Large: " + b"x" * 32_800 + b"\r\n\r\n", 431),
+    "a head without an end": (REQUEST + b"X-Large: " + b"x" * 32_800, 431),
+    "a body that it announces": (REQUEST + b"Content-Length: 70000\r\n\r\n", 413),
+    "a body in chunks": (
+        REQUEST + b"Transfer-Encoding: chunked\r\n\r\n" + b"10000\r\n" + b"x" * 0x10000 + b"\r\n1\r\nx",
+        413,
+    ),
+    "no HTTP": (b"\x16\x03\x01\x00\x00\r\n\r\n", 400),
+    "another request behind it": (REQUEST + b"\r\n" + REQUEST + b"\r\n", 200),
+}
+"""Bytes that a client sends before it reads, and the status of the only answer to them."""
+
+
+def test_what_is_too_large_is_refused_and_what_comes_unasked_is_left_out() -> None:
+    with served(Settings(_env_file=None)) as api:
+        url = urlsplit(api.address)
+        for name, (sent, status) in LARGE.items():
+            with closing(socket.create_connection((url.hostname, url.port), timeout=60)) as client:
+                client.sendall(sent)
+                received = client.makefile("rb").read()
+            assert received.startswith(f"HTTP/1.1 {status} ".encode()), name
+            assert received.count(b"HTTP/1.1 ") == 1, name
+            assert b"connection: close" in received.lower(), name
+
+
 def test_a_flood_of_connections_drives_out_the_slowest() -> None:
     settings = Settings(_env_file=None)
     patient = {"API_WORKERS": "1", "API_REQUEST_SECONDS": "600", "API_IDLE_SECONDS": "600"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from enum import StrEnum
 from threading import Lock, Thread
@@ -28,6 +30,8 @@ _BROKER_SECONDS = 2.0
 _DELIVERY_SECONDS = 4.0
 # Where nobody else sends at the time, it is what an event waits; where many do, a batch of theirs costs as one.
 _LINGER_MS = 10
+
+Record = tuple[bytes | None, bytes]
 
 _log = logging.getLogger(__name__)
 
@@ -54,9 +58,10 @@ class UndeliveredError(ClickstreamError):
 
 
 class Delivery:
-    """A producer that the threads of a process share.
+    """A producer that the requests of an event loop share.
 
-    It is connected by `open`, or when the first of them has something to send. What is missing of the topics is made. A
+    What comes while records are on their way is sent together once these have arrived: so many events, one waiting
+    thread. It is connected by `open`, or when there is something to send. What is missing of the topics is made. A
     producer that could not deliver something is replaced.
     """
 
@@ -64,12 +69,15 @@ class Delivery:
         self._settings = settings
         self._lock = Lock()
         self._opening: _Opening | None = None
+        self._thread = ThreadPoolExecutor(1)
+        self._next: _Batch | None = None
+        self._sending: asyncio.Task[None] | None = None
 
     def open(self) -> None:
         """Begin to connect; what comes meanwhile waits for it."""
         self._opened()
 
-    def deliver(self, records: Sequence[tuple[bytes | None, bytes]]) -> None:
+    async def deliver(self, records: Sequence[Record]) -> None:
         """Send records to the first topic, and wait until all replicas that are in sync have them.
 
         Args:
@@ -78,25 +86,58 @@ class Delivery:
         Raises:
             UndeliveredError: they have not within five seconds.
         """
-        deadline = monotonic() + _SECONDS
+        if self._next is None:
+            self._next = _Batch()
+            self._next.timer = asyncio.get_running_loop().call_later(_SECONDS, self._give_up, self._next)
+        batch = self._next
+        places = range(len(batch.records), len(batch.records) + len(records))
+        batch.records += records
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send_batches())
+        await batch.settled.wait()
+        for place in places:
+            if error := batch.errors.get(place):
+                raise error.with_traceback(None)
+
+    async def _send_batches(self) -> None:
+        """Send what there is, a batch after the other."""
+        while batch := self._next:
+            self._next = None
+            errors = await asyncio.get_running_loop().run_in_executor(self._thread, self._send, batch)
+            batch.settle(errors)
+        self._sending = None
+
+    def _give_up(self, batch: _Batch) -> None:
+        """Answer for a batch whose time is up; if it is not under way yet, it is not sent any more."""
+        if batch is self._next:
+            self._next = None
+        silent = UndeliveredError(KafkaProblem.SILENT, "no broker answered in time")
+        batch.settle(dict.fromkeys(range(len(batch.records)), silent))
+
+    def _send(self, batch: _Batch) -> dict[int, UndeliveredError]:
+        """Send a batch, in a thread; returns the errors by the places of the records that Kafka may not have."""
         opening = self._opened()
-        producer = opening.producer(deadline)
+        errors: dict[int, UndeliveredError] = {}
         try:
+            producer = opening.producer(batch.deadline)
             topic = self._settings.first_topic
-            sent = [producer.send(topic, value, key) for key, value in records]
-            for future in sent:
-                future.get(max(0.0, deadline - monotonic()))
-        except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
-            raise UndeliveredError(KafkaProblem.TOO_LARGE, str(error)) from None
+            sent = [producer.send(topic, value, key) for key, value in batch.records]
+            producer.flush(max(0.0, batch.deadline - monotonic()))
+            for place, future in enumerate(sent):
+                if future.failed():
+                    errors[place] = _undelivered(future.exception)
+        except UndeliveredError as error:
+            errors = dict.fromkeys(range(len(batch.records)), error)
         except KafkaError as error:
-            self._give_up(opening)
-            problem = KafkaProblem.SILENT if isinstance(error, KafkaTimeoutError) else KafkaProblem.FAILED
-            raise UndeliveredError(problem, str(error)) from None
+            errors = dict.fromkeys(range(len(batch.records)), _undelivered(error))
         except Exception as error:
-            # A fault of the client's own, of two threads at once perhaps: nobody knows then what Kafka has.
+            # A fault of the client's own: nobody knows then what Kafka has.
             _log.exception("kafka-python failed")
-            self._give_up(opening)
-            raise UndeliveredError(KafkaProblem.FAILED, repr(error)) from error
+            failed = UndeliveredError(KafkaProblem.FAILED, repr(error))
+            errors = dict.fromkeys(range(len(batch.records)), failed)
+        if any(error.problem is not KafkaProblem.TOO_LARGE for error in errors.values()):
+            self._replace(opening)
+        return errors
 
     def close(self) -> None:
         """Disconnect, once what was sent is delivered."""
@@ -114,7 +155,7 @@ class Delivery:
                 self._opening = _Opening(self._settings)
             return self._opening
 
-    def _give_up(self, opening: _Opening) -> None:
+    def _replace(self, opening: _Opening) -> None:
         """Have the next records delivered by a new producer.
 
         After batches that were given up because a broker was silent, kafka-python 3.0.12 keeps those that come later
@@ -126,6 +167,32 @@ class Delivery:
             self._opening = None
         # Whoever waits for an answer does not wait for that.
         Thread(target=opening.close, daemon=True).start()
+
+
+class _Batch:
+    """Records of several requests, which are sent together.
+
+    Attributes:
+        deadline: When their requests are answered at the latest, of the monotonic clock.
+        timer: Answers for it then.
+        errors: By the places of the records that Kafka may not have, once it is settled.
+    """
+
+    def __init__(self) -> None:
+        self.deadline = monotonic() + _SECONDS
+        self.timer: asyncio.TimerHandle | None = None
+        self.records: list[Record] = []
+        self.errors: dict[int, UndeliveredError] = {}
+        self.settled = asyncio.Event()
+
+    def settle(self, errors: dict[int, UndeliveredError]) -> None:
+        """Have the requests answered, if they are not yet."""
+        if not self.settled.is_set():
+            self.errors = errors
+            self.settled.set()
+        if self.timer:
+            # It would have the records stay.
+            self.timer.cancel()
 
 
 class _Opening:
@@ -182,3 +249,10 @@ class _Opening:
             )
         except ClickstreamError as error:
             self._error = error
+
+
+def _undelivered(error: KafkaError) -> UndeliveredError:
+    if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
+        return UndeliveredError(KafkaProblem.TOO_LARGE, str(error))
+    problem = KafkaProblem.SILENT if isinstance(error, KafkaTimeoutError) else KafkaProblem.FAILED
+    return UndeliveredError(problem, str(error))
