@@ -191,6 +191,9 @@ class Settings(BaseSettings):
     """Seconds by which an event's time may be ahead of its arrival in Kafka."""
     max_event_age_days: int | None = Field(None, ge=1)
     """Days by which an event's time may be before its arrival in Kafka. Unset: any, as for history that is replayed."""
+    event_id_days: int = Field(2, ge=1, le=366)
+    """Days by which two events of one id, or two that repeat an order line, are apart at most. Further apart they are
+    two events; so far does an ingest look for repetitions."""
     max_event_bytes: int = Field(1_000_000, ge=1)
     """Larger events are kept in raw_events and rejected."""
     id_placeholders: str = (

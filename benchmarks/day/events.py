@@ -62,7 +62,7 @@ def write_day(lake: Lake, count: int) -> None:
     """
     connection = _connection()
     copies = max(1, round(count / SIMULATED))
-    for batch, events in enumerate(_simulated(count // copies, BATCH_RECORDS // copies), start=1):
+    for batch, events in enumerate(simulated(count // copies, BATCH_RECORDS // copies), start=1):
         connection.register("events", events.set_column(*_number(events, batch)))
         rows = connection.sql(COPIES, params={"copies": copies}).to_arrow_table()
         part = lake.engine.from_arrow(rows.select(EVENTS.column_names))
@@ -94,8 +94,8 @@ def _number(events: pa.Table, batch: int) -> tuple[int, str, pa.Array]:
     )
 
 
-def _simulated(count: int, at_once: int) -> Iterator[pa.Table]:
-    """Yield EVENTS rows of the day, at most so many at once."""
+def simulated(count: int, at_once: int) -> Iterator[pa.Table]:
+    """Yield EVENTS rows of DAY, at most so many at once."""
     start = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
     traffic = Traffic(
         users=max(1, count // EVENTS_PER_USER), products=PRODUCTS, seed=1, start=start, events=count

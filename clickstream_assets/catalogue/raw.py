@@ -123,6 +123,7 @@ INGEST_RULES = Table(
         Column(
             "max_age", LONG, "How far an event may be behind Kafka, microseconds; null is any", nullable=True
         ),
+        Column("event_id_days", LONG, "EVENT_ID_DAYS"),
         Column("time_zone", STRING, "SHOP_TIME_ZONE; null is UTC", nullable=True),
         Column("id_placeholders", STRING, "ID_PLACEHOLDERS"),
         Column("decimal_comma", BOOL, "DECIMAL_COMMA"),
@@ -190,9 +191,9 @@ _EVENT = (
 
 EVENTS = Table(
     "events",
-    "one event id, as first received",
+    "one event id within EVENT_ID_DAYS, as first received",
     (*_EVENT, *_RECORD, *_PLACE),
-    key=("event_id",),
+    key=("event_id", "event_date"),
     partition_by=("event_date",),
 )
 
@@ -218,6 +219,7 @@ DUPLICATE_EVENTS = Table(
     "one Kafka record, or item of one, that repeats an event already received",
     (
         Column("event_id", STRING, "Id of the repeated record"),
+        Column("event_date", DATE, "Its day, as of an event"),
         Column("payload_hash", STRING, "Hash of its canonical payload"),
         Column(
             "reason",
@@ -229,6 +231,7 @@ DUPLICATE_EVENTS = Table(
         *_PLACE,
     ),
     key=ITEM_KEY,
+    partition_by=("event_date",),
 )
 
 CONFLICTING_EVENTS = Table(

@@ -108,7 +108,7 @@ SHOPPER_EVENTS = Table(
             *("query", "campaign", "consent", "sent_price", "sent_currency"),
         )
     ),
-    key=("event_id",),
+    key=("event_id", "event_date"),
     partition_by=("event_date",),
 )
 

@@ -39,7 +39,7 @@ IDENTITY_TIES = Table(
         Column("tied_at", TIMESTAMP, "Time of the event that had both ids"),
         Column("event_id", STRING, "That event"),
     ),
-    key=("event_id",),
+    key=("event_id", "tie_date"),
     partition_by=("tie_date",),
 )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from datetime import date
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -56,13 +58,8 @@ class Engine(ABC):
         """Compute a DataFrame into memory."""
 
     @abstractmethod
-    def read_delta(
-        self, path: str, schema: pa.Schema, version: int, batches: tuple[int, int] | None
-    ) -> DataFrame:
-        """Read a version of a Delta table, lazily.
-
-        `batches` are the first and the last ingest batch that are wanted, or none for all; files without are skipped.
-        """
+    def read_delta(self, path: str, schema: pa.Schema, version: int, part: Part) -> DataFrame:
+        """Read a part of a version of a Delta table, lazily; files without rows of it are skipped."""
 
     @abstractmethod
     def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
@@ -89,9 +86,25 @@ class Engine(ABC):
         """Give back the memory behind a DataFrame from `from_arrow`, `map_arrow` or `persist`."""
 
 
-def of_batches(df: DataFrame, batches: tuple[int, int] | None) -> DataFrame:
-    """Return the rows of ingest batches from the first to the last that is named; all without."""
-    if batches is None:
+@dataclass(frozen=True)
+class Part:
+    """The rows of a table that are wanted: all but for what is named.
+
+    Attributes:
+        batches: The first and the last ingest batch, of the column `batch`.
+        day: The column of days that the table's files are laid out by.
+        days: The days; None for all.
+    """
+
+    batches: tuple[int, int] | None = None
+    day: str | None = None
+    days: Collection[date] | None = None
+
+    def of(self, df: DataFrame) -> DataFrame:
+        """Return these rows of a DataFrame."""
+        F, _ = functions_of(df)
+        if self.batches is not None:
+            df = df.where(F.col("batch").between(*self.batches))
+        if self.day is not None and self.days is not None:
+            df = df.where(F.col(self.day).isin(sorted(self.days)) if self.days else F.lit(False))
         return df
-    F, _ = functions_of(df)
-    return df.where(F.col("batch").between(*batches))

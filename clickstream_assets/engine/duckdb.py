@@ -16,8 +16,9 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from clickstream_assets.engine.base import BatchFunction, DataFrame, Engine, of_batches
+from clickstream_assets.engine.base import BatchFunction, DataFrame, Engine, Part
 from clickstream_assets.engine.sqlframe_private import (
     attach,
     attached,
@@ -179,20 +180,24 @@ def _worker_pool(size: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(size, get_context("spawn"), initializer=_end_with_parent)
 
 
-def _files(table: DeltaTable, batches: tuple[int, int] | None) -> list[str]:
-    """Return the addresses of a Delta table's files, of those alone that may have rows of `batches`."""
+def _files(table: DeltaTable, part: Part) -> list[str]:
+    """Return the addresses of a Delta table's files, of those alone that may have rows of a part."""
     files: list[str] = table.file_uris()
-    if not batches or not files:
+    if not files or (part.batches is None and part.days is None):
         return files
-    first, last = batches
     actions = pa.table(table.get_add_actions(flatten=True))
-    names = {
-        # Encoded otherwise in the log, but for the last part.
-        action["path"].rsplit("/", 1)[-1]
-        for action in actions.to_pylist()
+    if part.batches is not None and "min.batch" in actions.column_names:
+        first, last = part.batches
+        is_within = pc.and_(
+            pc.less_equal(actions["min.batch"], last), pc.greater_equal(actions["max.batch"], first)
+        )
         # Another writer may keep no statistics.
-        if action.get("min.batch") is None or (action["min.batch"] <= last and action["max.batch"] >= first)
-    }
+        actions = actions.filter(pc.fill_null(is_within, True))
+    if part.days is not None:
+        days = pa.array(sorted(part.days), pa.date32())
+        actions = actions.filter(pc.is_in(actions[f"partition.{part.day}"].cast(pa.date32()), days))
+    # Encoded otherwise in the log, but for the last part.
+    names = {path.rsplit("/", 1)[-1] for path in actions["path"].to_pylist()}
     return [file for file in files if file.rsplit("/", 1)[-1] in names]
 
 
@@ -249,14 +254,12 @@ class DuckDBEngine(Engine):
                 "CLICKSTREAM_HOME to another disk, or raise the limit"
             ) from error
 
-    def read_delta(
-        self, path: str, schema: pa.Schema, version: int, batches: tuple[int, int] | None
-    ) -> DataFrame:
+    def read_delta(self, path: str, schema: pa.Schema, version: int, part: Part) -> DataFrame:
         """Let DuckDB read the files that delta-rs finds in the table's log; it skips files and columns."""
         from deltalake import DeltaTable
 
         table = DeltaTable(path, version=version)
-        return of_batches(self._read_files(table, path, schema, _files(table, batches)), batches)
+        return part.of(self._read_files(table, path, schema, _files(table, part)))
 
     def _read_files(self, table: DeltaTable, path: str, schema: pa.Schema, files: list[str]) -> DataFrame:
         if "://" in path or table.protocol().reader_features:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from clickstream_assets.engine.base import BatchFunction, DataFrame, Engine, SparkSession, of_batches
+from clickstream_assets.engine.base import BatchFunction, DataFrame, Engine, Part, SparkSession
 from clickstream_assets.engine.jars import spark_jars
 from clickstream_assets.engine.java import find_java
 from clickstream_assets.settings import EngineName, Settings
@@ -39,12 +39,10 @@ class SparkEngine(Engine):
         """Collect a DataFrame to the driver."""
         return df.toArrow()
 
-    def read_delta(
-        self, path: str, schema: pa.Schema, version: int, batches: tuple[int, int] | None
-    ) -> DataFrame:
+    def read_delta(self, path: str, schema: pa.Schema, version: int, part: Part) -> DataFrame:
         """Read with delta-spark, which skips files by what is asked of their columns."""
         table = self.session.read.format("delta").option("versionAsOf", version).load(path)
-        return of_batches(table.select(*schema.names), batches)
+        return part.of(table.select(*schema.names))
 
     def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
         """Run the function on Spark's Python workers."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -252,21 +252,24 @@ def classify_records(lake: Lake, rules: ValidationRules) -> Counter[str]:
     newest = lake.snapshot(RAW_EVENTS)
     batches = range(lake.snapshot(EVENTS).batch + 1, newest.batch + 1)
     counts: Counter[str] = Counter()
-    for batch, parsed in _parsed_batches(lake, newest.version, batches, rules):
+    for batch, its_rules, parsed in _parsed_batches(lake, newest.version, batches, rules):
         F, _ = functions_of(parsed)
         # First: it has Spark parse, and what comes next is then planned by the batch's real size.
         outcome = engine.to_arrow(
-            parsed.select("rule").agg(
+            parsed.select("event_date", "rule")
+            .groupBy("event_date")
+            .agg(
                 F.count(F.lit(1)).cast("long").alias("records"),
                 F.count("rule").cast("long").alias("rejected"),
             )
-        ).to_pylist()[0]
-        events_before, duplicates_before = (
-            lake.read(table, batches=(0, batch - 1)) for table in (EVENTS, DUPLICATE_EVENTS)
         )
-        repeated = find_repetitions(engine, parsed, events_before, duplicates_before)
+        near = _days_around(outcome["event_date"].drop_null().to_pylist(), its_rules.event_id_days)
+        events_before, duplicates_before = (
+            lake.read(table, batches=(0, batch - 1), days=near) for table in (EVENTS, DUPLICATE_EVENTS)
+        )
+        repeated = find_repetitions(engine, parsed, events_before, duplicates_before, its_rules.event_id_days)
         found = Counter(repeated["reason"].to_pylist())
-        found["rejected"] = outcome["rejected"]
+        found["rejected"] = sum(outcome["rejected"].to_pylist())
         repetitions = engine.from_arrow(repeated)
         classified = classify(parsed, repetitions)
         if found.total():
@@ -280,33 +283,42 @@ def classify_records(lake: Lake, rules: ValidationRules) -> Counter[str]:
                 lake.append_batch(CONFLICTING_EVENTS, classified.conflicts, batch)
             engine.release(classified.non_events)
         lake.append_batch(EVENTS, classified.events, batch)
-        found["events"] = outcome["records"] - found.total()
+        found["events"] = sum(outcome["records"].to_pylist()) - found.total()
         counts += found
         for df in (repetitions, parsed):
             engine.release(df)
     return counts
 
 
+def _days_around(days: Iterable[date], distance: int) -> set[date]:
+    """Return days, and those that are at most so many days before or after one of them."""
+    offsets = [timedelta(days=offset) for offset in range(-distance, distance + 1)]
+    return {day + offset for day in days for offset in offsets}
+
+
 def _parsed_batches(
     lake: Lake, version: int, batches: range, rules: ValidationRules
-) -> Iterator[tuple[int, DataFrame]]:
-    """Parse the records of batches, in order: while the caller is busy with one, the next is being parsed.
+) -> Iterator[tuple[int, ValidationRules, DataFrame]]:
+    """Parse the records of batches in order, each by its rules; while the caller has one, the next is being parsed.
 
     Both take about as long: parsing is Python's, in processes of its own on DuckDB, and the rest is the engine's.
     """
     engine = lake.engine
 
-    def start(batch: int) -> Callable[[], DataFrame]:
-        parse = partial(parse_batches, rules=_rules_of_batch(lake, batch, rules), keep_bytes=False)
-        return engine.start_map_arrow(lake.read(RAW_EVENTS, version, batches=(batch, batch)), parse, PARSED)
+    def start(batch: int) -> tuple[ValidationRules, Callable[[], DataFrame]]:
+        its_rules = _rules_of_batch(lake, batch, rules)
+        parse = partial(parse_batches, rules=its_rules, keep_bytes=False)
+        records = lake.read(RAW_EVENTS, version, batches=(batch, batch))
+        return its_rules, engine.start_map_arrow(records, parse, PARSED)
 
     started = map(start, batches)
-    wait_for = next(started, None)
+    under_way = next(started, None)
     for batch in batches:
-        assert wait_for is not None
+        assert under_way is not None
+        its_rules, wait_for = under_way
         parsed = engine.persist(wait_for())
-        wait_for = next(started, None)
-        yield batch, parsed
+        under_way = next(started, None)
+        yield batch, its_rules, parsed
 
 
 def _rules_of_batch(lake: Lake, batch: int, rules: ValidationRules) -> ValidationRules:

@@ -66,7 +66,7 @@ def load_events(engine: Engine, path: Path, rules: ValidationRules) -> LoadedEve
     no_events, no_duplicates = (
         engine.from_arrow(table.arrow.empty_table()) for table in (EVENTS, DUPLICATE_EVENTS)
     )
-    repetitions = find_repetitions(engine, parsed, no_events, no_duplicates)
+    repetitions = find_repetitions(engine, parsed, no_events, no_duplicates, rules.event_id_days)
     classified = classify(parsed, engine.from_arrow(repetitions))
     tables = {
         "duplicate": classified.duplicates,

@@ -80,6 +80,8 @@ class ValidationRules:
     max_clock_skew: int
     max_event_bytes: int
     max_age: int | None = None
+    event_id_days: int = 2
+    """Days within which a record repeats an event; see `find_repetitions`."""
     time_zone: str = "UTC"
     id_placeholders: str = ""
     """As the setting has them."""
@@ -109,6 +111,7 @@ class ValidationRules:
             max_clock_skew=settings.max_clock_skew_seconds * SECOND,
             max_event_bytes=settings.max_event_bytes,
             max_age=settings.max_event_age_days and settings.max_event_age_days * DAY,
+            event_id_days=settings.event_id_days,
             time_zone=clock.zone,
             id_placeholders=settings.id_placeholders,
             decimal_comma=settings.decimal_comma,

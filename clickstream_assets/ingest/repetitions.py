@@ -4,6 +4,8 @@ The result is a function of the records and their order alone: the same records 
 same rows, however often and on whichever engine they are computed.
 """
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +15,8 @@ from clickstream_assets.analytics.windows import visitor
 from clickstream_assets.catalogue import CONFLICTING_EVENTS, DUPLICATE_EVENTS, ITEM_KEY, MONEY_TYPES
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 
-_RECORD = ("event_id", "payload_hash", *ITEM_KEY)
+_JUDGED = ("event_date", "payload_hash", *ITEM_KEY)
+_RECORD = ("event_id", *_JUDGED)
 _LINE = ("line_visitor", "order_id", "line", "product_id", "line_quantity", "line_price")
 _SENT_LINE = (
     *("event_type", "event_time", "user_id", "anonymous_id", "session_id"),
@@ -31,21 +34,23 @@ REPETITIONS = pa.schema(
 
 
 def find_repetitions(
-    engine: Engine, parsed: DataFrame, events_before: DataFrame, duplicates_before: DataFrame
+    engine: Engine, parsed: DataFrame, events_before: DataFrame, duplicates_before: DataFrame, days: int
 ) -> pa.Table:
-    """Find the valid records of an ingest batch that repeat an event.
+    """Find the valid records of an ingest batch that repeat an event of at most some days before or after.
 
     Records are taken in the order of topic, partition and offset, and the items of one in theirs. The first of an event
     id is the event; the same id with the same payload is `same_event`, with another payload `other_payload`. A purchase
     or a refund that repeats an order line (visitor, order, line, product, quantity and price) at another time under
     another id, as a reloaded thank-you page does, is `same_order_line`. At the very same time it is another line of the
-    order, as of a shop that sends one for each unit.
+    order, as of a shop that sends one for each unit. What is further away than `days` repeats nothing: it is an event,
+    the first of its id or line again for what comes after it.
 
     Args:
         engine: computes.
         parsed: PARSED rows of the new ingest batch, which are read several times.
-        events_before: EVENTS rows of all earlier batches.
-        duplicates_before: DUPLICATE_EVENTS rows of all earlier batches.
+        events_before: EVENTS rows of all earlier batches that are within `days` of a new record; others may be there.
+        duplicates_before: DUPLICATE_EVENTS rows of all earlier batches, likewise.
+        days: how far apart the days of a record and of the event that it repeats are at most.
 
     Returns:
         REPETITIONS rows: few, whatever the batch.
@@ -58,21 +63,16 @@ def find_repetitions(
     # The id of a repeated order line is taken too: a later record with that id is compared with it.
     taken = duplicates_before.select("reason", *_RECORD).where(F.col("reason") == "same_order_line")
     before = as_view(events_before.select(*_RECORD).unionByName(taken.select(*_RECORD)))
-    same_payload = F.col("payload_hash") == F.col("first_payload_hash")
-    reason = F.when(same_payload, F.lit("same_event")).otherwise(F.lit("other_payload"))
-    repeated_ids = _repetitions(engine, valid.select(*_RECORD), before, ["event_id"], reason)
+    same_ids = _several(engine, valid.select(*_RECORD), before, ["event_id"], _JUDGED)
+    repeated_ids = _repetitions(same_ids, ["event_id"], days)
 
     # A record with a repeated id is no event, so it is not the first of an order line either.
     repeated = engine.from_arrow(repeated_ids)
     lines = _order_lines(valid).join(repeated.select(*ITEM_KEY), on=list(ITEM_KEY), how="left_anti")
-    repeated_lines = _repetitions(
-        engine,
-        as_view(lines),
-        _order_lines(events_before),
-        list(_LINE),
-        F.lit("same_order_line"),
-        "event_time",
+    same_lines = _several(
+        engine, as_view(lines), _order_lines(events_before), list(_LINE), ("event_time", *_JUDGED)
     )
+    repeated_lines = _repetitions(same_lines, list(_LINE), days, are_lines=True)
     engine.release(repeated)
     return pa.concat_tables([repeated_ids, repeated_lines])
 
@@ -100,54 +100,70 @@ def _order_lines(events: DataFrame) -> DataFrame:
     F, _ = functions_of(events)
     is_line, columns = order_line(F)
     line = (column.alias(name) for column, name in zip(columns, _LINE, strict=True))
-    sent = events.select("payload_hash", *ITEM_KEY, *_SENT_LINE).where(is_line)
-    return as_view(sent.select(*line, "event_time", "payload_hash", *ITEM_KEY))
+    sent = events.select(*_JUDGED, *_SENT_LINE).where(is_line)
+    return as_view(sent.select(*line, "event_time", *_JUDGED))
 
 
-def _repetitions(
-    engine: Engine,
-    new: DataFrame,
-    before: DataFrame,
-    key: list[str],
-    reason: Any,
-    distinct: str | None = None,
+def _several(
+    engine: Engine, new: DataFrame, before: DataFrame, key: list[str], others: Sequence[str]
 ) -> pa.Table:
-    """Find the new records that do not come first with their key, each with the record that does.
+    """Return the rows of which there are several with their key, a new one among them.
 
     Args:
         engine: computes.
-        new: the key, `payload_hash` and ITEM_KEY of each new record.
-        before: the same of earlier records.
+        new: new records.
+        before: earlier ones, with the same columns.
         key: columns.
-        reason: a column of REPETITIONS, in terms of its others and of `payload_hash`.
-        distinct: a further column; those that have the value of the first repeat nothing.
+        others: further columns that are wanted, ITEM_KEY among them.
+
+    Returns:
+        Rows of both, those of a key after one another, with `is_new`: earlier ones first, then in the order of records.
+    """
+    F, Window = functions_of(new)
+    columns = [*key, *others]
+    # Computed once for its two uses: it reads all of the days, and finds few.
+    known = engine.persist(before.select(*columns).join(new.select(*key), on=key, how="left_semi"))
+    all_of_them = as_view(
+        new.select(*columns, F.lit(True).alias("is_new")).unionByName(
+            known.select(*columns, F.lit(False).alias("is_new"))
+        )
+    )
+    of_key = F.count(F.lit(1)).over(Window.partitionBy(*key))
+    counted = as_view(all_of_them.select(*columns, "is_new", of_key.alias("of_key")))
+    found = engine.to_arrow(counted.where(F.col("of_key") > 1).select(*columns, "is_new"))
+    engine.release(known)
+    return found.sort_by([(name, "ascending") for name in (*key, "is_new", *ITEM_KEY)])
+
+
+def _repetitions(several: pa.Table, key: list[str], days: int, *, are_lines: bool = False) -> pa.Table:
+    """Find the new records that repeat the first with their key, each with the one that it repeats.
+
+    Args:
+        several: rows of `_several`.
+        key: its columns.
+        days: how far apart two are at most of which one repeats the other.
+        are_lines: whether those of the moment of the first repeat nothing.
 
     Returns:
         REPETITIONS rows.
     """
-    F, Window = functions_of(new)
-    # Computed once for its two uses: it reads all of history, and finds few.
-    known = engine.persist(before.join(new.select(*key), on=key, how="left_semi"))
-    columns = [*key, "payload_hash", *ITEM_KEY, *([distinct] if distinct else [])]
-    all_of_them = as_view(
-        new.select(*columns, F.lit(0).alias("is_known")).unionByName(
-            known.select(*columns, F.lit(1).alias("is_known"))
-        )
+    keys = zip(*(several[name].to_pylist() for name in key), strict=True)
+    dates = several["event_date"].cast(pa.int32()).to_pylist()
+    moments = several["event_time"].cast(pa.int64()).to_pylist() if are_lines else dates
+    records = list(zip(*(several[name].to_pylist() for name in ("payload_hash", *ITEM_KEY)), strict=True))
+    is_new = several["is_new"].to_pylist()
+    found: list[tuple[Any, ...]] = []
+    for _, numbers in groupby(range(len(records)), key=dict(enumerate(keys)).__getitem__):
+        firsts: list[int] = []
+        for number in numbers:
+            near = (first for first in firsts if abs(dates[number] - dates[first]) <= days)
+            first = next(near, None)
+            if first is None:
+                firsts.append(number)
+            elif is_new[number] and not (are_lines and moments[number] == moments[first]):
+                payload, *record = records[number]
+                same = "same_event" if payload == records[first][0] else "other_payload"
+                found.append((*record, "same_order_line" if are_lines else same, *records[first]))
+    return pa.Table.from_pylist(
+        [dict(zip(REPETITIONS.names, row, strict=True)) for row in found], schema=REPETITIONS
     )
-    in_order = Window.partitionBy(*key).orderBy(F.col("is_known").desc(), *ITEM_KEY)
-    is_other = F.lit(True)
-    if distinct:
-        is_other = F.col(distinct) != F.first(distinct).over(in_order)
-    repeated = as_view(
-        all_of_them.select(
-            *ITEM_KEY,
-            "payload_hash",
-            "is_known",
-            F.row_number().over(in_order).alias("position"),
-            is_other.alias("is_other"),
-            *(F.first(name).over(in_order).alias(f"first_{name}") for name in ("payload_hash", *ITEM_KEY)),
-        )
-    ).where((F.col("position") > 1) & (F.col("is_known") == 0) & F.col("is_other"))
-    found = engine.to_arrow(repeated.withColumn("reason", reason).select(*REPETITIONS.names))
-    engine.release(known)
-    return found.cast(REPETITIONS)

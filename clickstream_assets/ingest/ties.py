@@ -51,7 +51,7 @@ def _replace(
     before = lake.read(IDENTITY_TIES)
     F, _ = functions_of(before)
     of_days = F.col("tie_date").isin(days)
-    events = _with_both(lake.read(EVENTS, version, _OF_TIES)).where(F.col("event_date").isin(days))
+    events = _with_both(lake.read(EVENTS, version, _OF_TIES, days=days))
     computed = identity.ties(as_view(events.join(concerned, on=key, how="left_semi")))
     others = before.where(of_days).withColumn("event_date", F.col("tie_date"))
     kept = others.join(concerned, on=key, how="left_anti").select(*IDENTITY_TIES.column_names)

@@ -17,7 +17,7 @@ from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, 
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from clickstream_assets.catalogue import Table
-from clickstream_assets.engine import ADDED_LATER, DataFrame, Engine, SparkEngine
+from clickstream_assets.engine import ADDED_LATER, DataFrame, Engine, Part, SparkEngine
 from clickstream_assets.engine.spark_private import STORAGE_FAILED, WRITE_CONFLICT
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.files import NO_SPACE, room
@@ -206,10 +206,12 @@ class Lake:
         version: int | None = None,
         columns: Iterable[str] | None = None,
         batches: tuple[int, int] | None = None,
+        days: Collection[date] | None = None,
     ) -> DataFrame:
         """Read a table lazily; `version` pins it (default: the newest).
 
-        `batches` are the first and the last of those whose rows are wanted (default: all); files without are skipped.
+        `batches` are the first and the last of those whose rows are wanted, and `days` the days, of a table that is
+        laid out by days (default: all); files without are skipped.
         `columns` are those that are needed (default: all). The engines read no others anyway, but on DuckDB each
         step of a query costs time per column that it carries along.
         """
@@ -218,7 +220,7 @@ class Lake:
         schema = table.arrow
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns])
-        return self.engine.read_delta(self.path(table), schema, version, batches)
+        return self.engine.read_delta(self.path(table), schema, version, Part(batches, table.day, days))
 
     def exists(self, table: Table) -> bool:
         """Return whether a table has been made."""

@@ -60,7 +60,8 @@ def judged(
     """Classify parsed records, given the events and duplicates of the batches before."""
     before = engine.from_arrow(events or EVENTS.arrow.empty_table())
     duplicates_before = engine.from_arrow(duplicates or DUPLICATE_EVENTS.arrow.empty_table())
-    return classify(df, engine.from_arrow(find_repetitions(engine, df, before, duplicates_before)))
+    repetitions = find_repetitions(engine, df, before, duplicates_before, RULES.event_id_days)
+    return classify(df, engine.from_arrow(repetitions))
 
 
 def rejection(payload: object, rules: ValidationRules = RULES) -> Rejection:

@@ -58,26 +58,32 @@ def counts_close(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.Asset
 
 @table_check(EVENTS, is_blocking=True)
 def event_ids_are_unique(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.AssetCheckResult:
-    """No event id occurs twice; a new event's id occurs once among the events of its day.
+    """No event id occurs twice on a day; a new event's id occurs once among the events of its day.
 
-    The same payload has the same day, so that is where an event that came in twice would be.
+    The same payload has the same day, so that is where an event that came in twice would be. Once a day, when all
+    events are looked at, `ids_used_again` counts the ids that occur on several days: more than EVENT_ID_DAYS apart, or
+    they would be repetitions, they are taken for events of their own.
     """
     newest = lake.snapshot(EVENTS).batch
     passed = Passed.of(context, event_ids_are_unique.check_key, newest)
     columns = ("event_id", "event_date", "batch")
-    events = lake.read(EVENTS, columns=columns)
-    F, _ = functions_of(events)
     if passed.batch:
         new = lake.read(EVENTS, columns=columns, batches=(passed.batch + 1, newest))
         days = lake.engine.to_arrow(new.select("event_date").distinct())["event_date"].to_pylist()
-        # Naming the days lets the engine skip the files of all others.
-        of_days = events.where(F.col("event_date").isin(days)) if days else new
+        of_days = lake.read(EVENTS, columns=columns, days=days)
         events = of_days.join(new.select("event_id").distinct(), "event_id", "left_semi")
-    twice = (
-        events.groupBy("event_id")
-        .agg(F.count(F.lit(1)).alias("rows"))
-        .where(F.col("rows") > 1)
-        .limit(SAMPLES)
+    else:
+        events = lake.read(EVENTS, columns=columns)
+    F, _ = functions_of(events)
+    several = events.groupBy("event_id").agg(
+        F.count(F.lit(1)).alias("rows"), F.countDistinct("event_date").alias("days")
     )
+    several = lake.engine.persist(several.where(F.col("rows") > 1))
+    twice = several.where(F.col("rows") > F.col("days")).limit(SAMPLES)
     ids = lake.engine.to_arrow(twice.select("event_id"))["event_id"].to_pylist()
-    return dg.AssetCheckResult(passed=not ids, metadata={**passed.progress(newest), "sample_event_ids": ids})
+    used_again = passed.metadata.get("ids_used_again") if passed.batch else several.count()
+    lake.engine.release(several)
+    return dg.AssetCheckResult(
+        passed=not ids,
+        metadata={**passed.progress(newest), "sample_event_ids": ids, "ids_used_again": used_again},
+    )

@@ -1,4 +1,5 @@
 -- accepted: the records of raw but those that repeat one that came before.
+-- In what it is used for, nothing is repeated later than EVENT_ID_DAYS after it.
 -- raw(line: order of arrival; event_id: null where the sender has none; payload: all that the sender wrote; …)
 
 CREATE TABLE accepted AS
