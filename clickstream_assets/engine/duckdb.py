@@ -26,6 +26,7 @@ from clickstream_assets.engine.sqlframe_private import (
     detach,
     duckdb_query,
     is_sqlframe,
+    look_up_names,
     use_compiled_classes,
 )
 from clickstream_assets.errors import ClickstreamError
@@ -72,9 +73,26 @@ def as_view(df: DataFrame) -> DataFrame:
     connection.execute(f"CREATE TEMP VIEW {name} AS {query}")
     for source in set(_RELATION_NAME.findall(query)):
         _views_on.setdefault(source, []).append(name)
-    return _named_relation(name, connection.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema)
+    # Its columns as they are bound: to fetch no row of it takes as long again.
+    view = connection.table(name)
+    return _named_relation(
+        name, {column: _bound_type(t) for column, t in zip(view.columns, view.types, strict=True)}
+    )
 
 
+_BOUND_TYPES = {
+    "varchar": "string",
+    "integer": "int",
+    "bigint": "bigint",
+    "hugeint": "decimal(38,0)",
+    "float": "float",
+    "double": "double",
+    "boolean": "boolean",
+    "date": "date",
+    "blob": "binary",
+    "timestamp": "timestamp",
+    "timestamp with time zone": "timestamp",
+}
 _SQL_TYPES = {
     pa.string(): "string",
     pa.large_string(): "string",
@@ -101,6 +119,23 @@ def _sql_type(arrow: pa.DataType) -> str:
     return _SQL_TYPES[arrow]
 
 
+def _sql_types(schema: pa.Schema) -> dict[str, str]:
+    return {field.name: _sql_type(field.type) for field in schema}
+
+
+def _bound_type(bound: Any) -> str:
+    """Write the type of a DuckDB column as Spark does."""
+    if bound.id == "decimal":
+        (_, precision), (_, scale) = bound.children
+        return f"decimal({precision},{scale})"
+    if bound.id == "list":
+        ((_, value),) = bound.children
+        return f"array<{_bound_type(value)}>"
+    if bound.id == "struct":
+        return f"struct<{', '.join(f'{name}: {_bound_type(field)}' for name, field in bound.children)}>"
+    return _BOUND_TYPES[bound.id]
+
+
 @cache
 def _duckdb_session() -> tuple[Any, Any]:
     """The process's DuckDB connection and SQLFrame's session on it: SQLFrame allows one a process."""
@@ -109,6 +144,7 @@ def _duckdb_session() -> tuple[Any, Any]:
 
     use_compiled_classes()
     copy_queries_quickly()
+    look_up_names()
     # Keeping insertion order costs memory on large results, and no function here relies on it.
     # Nor does caching files' data: each is read once a query, and the cache would fill the limit and stay.
     connection = duckdb.connect(
@@ -120,10 +156,10 @@ def _duckdb_session() -> tuple[Any, Any]:
     return connection, DuckDBSession(conn=connection)
 
 
-def _named_relation(name: str, schema: pa.Schema) -> DataFrame:
-    """Return the DataFrame of a relation that DuckDB knows by this name."""
+def _named_relation(name: str, types: dict[str, str]) -> DataFrame:
+    """Return the DataFrame of a relation that DuckDB knows by this name, with Spark's types of its columns."""
     _, session = _duckdb_session()
-    session.catalog.add_table(name, {f"`{field.name}`": _sql_type(field.type) for field in schema})
+    session.catalog.add_table(name, {f"`{column}`": kind for column, kind in types.items()})
     return session.table(name)
 
 
@@ -228,7 +264,7 @@ class DuckDBEngine(Engine):
     def _register(self, relation: Any, schema: pa.Schema) -> DataFrame:
         name = f"relation_{next(_relation_numbers)}"
         self._connection.register(name, relation)
-        df = _named_relation(name, schema)
+        df = _named_relation(name, _sql_types(schema))
         attach(df, name, relation)
         return df
 
@@ -289,7 +325,7 @@ class DuckDBEngine(Engine):
             source = f"(FROM {source} UNION ALL BY NAME FROM {empty})"
         name = f"delta_{next(_relation_numbers)}"
         self._connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {columns} FROM {source}")
-        return _named_relation(name, schema)
+        return _named_relation(name, _sql_types(schema))
 
     def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
         """Run the function here, or where there is much to do in a process per core; the result is in memory."""

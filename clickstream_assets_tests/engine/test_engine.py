@@ -174,6 +174,13 @@ def test_a_view_has_the_rows_of_what_it_names(engine: Engine):
     ]
 
 
+def test_a_view_has_the_types_of_what_it_names(engine: Engine):
+    df = engine.from_arrow(TABLE)
+    view = as_view(df)
+    assert view.schema == df.schema
+    assert rows(engine.to_arrow(as_view(view.select(*SCHEMA.names)))) == ROWS
+
+
 def test_released_data_is_no_longer_held(duckdb_engine: DuckDBEngine):
     before = pa.total_allocated_bytes()
     df = duckdb_engine.from_arrow(pa.table({"n": pa.array(range(1_000_000), pa.int64())}))

@@ -5,9 +5,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import sqlframe.base.column
 import sqlframe.base.dataframe
+import sqlframe.base.util
 import sqlframe.duckdb.session
-from sqlglot import generator, parse_one, parser
+from sqlframe.base.session import _BaseSession
+from sqlglot import exp, generator, parse_one, parser
 from sqlglot.dialects import DuckDB
 from sqlglot.expressions import core
 from sqlglot.optimizer import annotate_types
@@ -20,6 +23,7 @@ from clickstream_assets.engine.sqlframe_private import (
     detach,
     duckdb_query,
     is_sqlframe,
+    look_up_names,
 )
 
 
@@ -74,6 +78,27 @@ def test_a_query_and_its_copy_share_nothing(duckdb_engine: DuckDBEngine):
     copied.selects[0].this.meta["line"] = 99
     assert query.selects[0].meta["ours"] == {"nested": [1]}
     assert query.selects[0].this.meta["line"] == 1
+
+
+@pytest.mark.parametrize("name", ["price", "`Price per Day`", "end", "events.price", "`a`.`b`", "größe"])
+def test_a_name_that_is_looked_up_is_what_parsing_and_writing_it_gives(
+    duckdb_engine: DuckDBEngine, name: str
+):
+    assert duckdb_engine.to_arrow(duckdb_engine.from_arrow(pa.table({"a": [1]}))).num_rows == 1
+    assert exp.to_column.__module__ == look_up_names.__module__
+    write = sqlframe.base.util.quote_preserving_alias_or_name
+    look_up = sqlframe.base.dataframe.quote_preserving_alias_or_name
+    assert look_up is sqlframe.base.column.quote_preserving_alias_or_name is not write
+    for _ in range(2):
+        column = exp.to_column(name, dialect=_BaseSession().input_dialect)
+        parsed = parse_one(name, into=exp.Column, dialect=_BaseSession().input_dialect)
+        assert column == parsed
+        assert look_up(column) == write(parsed)
+        aliased = exp.alias_(exp.Literal.number(1), name, quoted=True)
+        assert look_up(aliased) == write(aliased)
+        # What is done to one is not done to the next.
+        column.set("this", exp.to_identifier("another"))
+        column.meta["ours"] = 1
 
 
 def test_a_query_runs_on_duckdb_as_it_is(duckdb_engine: DuckDBEngine):
