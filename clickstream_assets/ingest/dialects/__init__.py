@@ -4,20 +4,20 @@ A dialect is pure functions from one decoded record to items, an event's own fie
 contract as own records do. A record's dialect is told by its shape, or set.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from clickstream_assets.ingest.dialects import datagen, ga4, segment, shopify, snowplow
 from clickstream_assets.ingest.dialects.paths import Item, Written
 from clickstream_assets.settings import EventDialect
 
-_BY_SHAPE: Mapping[EventDialect, Callable[[dict[str, Any]], bool]] = {
-    EventDialect.SEGMENT: segment.is_one,
-    EventDialect.GA4: ga4.is_one,
-    EventDialect.SNOWPLOW: snowplow.is_one,
-    EventDialect.SHOPIFY: shopify.is_one,
-    EventDialect.DATAGEN: datagen.is_one,
-}
+_BY_SHAPE: Sequence[tuple[EventDialect, Callable[[dict[str, Any]], bool]]] = (
+    (EventDialect.SEGMENT, segment.is_one),
+    (EventDialect.GA4, ga4.is_one),
+    (EventDialect.SNOWPLOW, snowplow.is_one),
+    (EventDialect.SHOPIFY, shopify.is_one),
+    (EventDialect.DATAGEN, datagen.is_one),
+)
 
 
 _WRITTEN: Mapping[EventDialect, Written] = {
@@ -39,7 +39,10 @@ def dialect_of(record: dict[str, Any]) -> EventDialect:
     # Before all: no other dialect has the one field that an own event cannot lack.
     if "event_type" in record:
         return EventDialect.OWN
-    return next((dialect for dialect, is_one in _BY_SHAPE.items() if is_one(record)), EventDialect.OWN)
+    for dialect, is_one in _BY_SHAPE:
+        if is_one(record):
+            return dialect
+    return EventDialect.OWN
 
 
 def translated(record: dict[str, Any], dialect: EventDialect, decode: Callable[[bytes], Any]) -> list[Item]:

@@ -155,11 +155,12 @@ def _product(item: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     fields = picked(item, _ITEM)
     if "price" not in fields and is_given(dollars := item.get("price_in_usd")):
         fields |= {"price": dollars, "currency": "USD"}
-    categories = [item[level] for level in _CATEGORIES if is_given(item.get(level))]
-    if categories:
-        fields["product_category"] = categories[0] if len(categories) == 1 else categories
-        if all(type(category) is str for category in categories):
-            fields["product_category"] = ".".join(categories)
+    categories = [item[level] for level in _CATEGORIES if level in item and is_given(item[level])]
+    if len(categories) == 1:
+        fields["product_category"] = categories[0]
+    elif categories:
+        are_texts = all(type(category) is str for category in categories)
+        fields["product_category"] = ".".join(categories) if are_texts else categories
     quantity = fields.get("quantity")
     if type(quantity) is str and quantity.isdecimal() and len(quantity) < 10:
         fields["quantity"] = int(quantity)

@@ -161,6 +161,7 @@ def consent_of(categories: Any) -> bool | None:
         for name, answer in mapping(categories).items()
         if answer is not None
     }
-    if not answers:
-        return None
-    return next((answers[name] for name in _PROFILING if name in answers), all(answers.values()))
+    for name in _PROFILING:
+        if name in answers:
+            return answers[name]
+    return all(answers.values()) if answers else None

@@ -14,6 +14,7 @@ from clickstream_assets.ingest.dialects.paths import (
     mapping,
     objects,
     picked,
+    rest,
     spread,
     table,
     type_of,
@@ -31,6 +32,7 @@ _TYPES = {
     "collection viewed": "impression",
     "checkout started": "begin_checkout",
 }
+_BODIES = frozenset({"data", "customData", "context"})
 _KINDS = ("standard", "custom", "dom", "meta", "alert", "advanced-dom", "advanced_dom")
 _RECORD = table(
     event_id="id",
@@ -68,6 +70,8 @@ _PERSONAL = frozenset(
 _PRODUCTS = frozenset(
     {"productVariant", "productVariants", "cartLine", "checkout", "searchResult", "collection", "cart"}
 )
+# Of a checkout or a collection.
+_READ_OF_PARTS = _PERSONAL | _PRODUCTS
 
 
 def is_one(record: dict[str, Any]) -> bool:
@@ -75,7 +79,7 @@ def is_one(record: dict[str, Any]) -> bool:
     return (
         type(record.get("name")) is str
         and ("clientId" in record or record.get("type") in _KINDS)
-        and any(name in record for name in ("data", "customData", "context"))
+        and not _BODIES.isdisjoint(record)
     )
 
 
@@ -109,16 +113,9 @@ def items(record: dict[str, Any]) -> list[Item]:
 
 
 def _left(data: dict[str, Any]) -> dict[str, Any]:
-    left: dict[str, Any] = {
-        name: value for name, value in data.items() if name not in _PRODUCTS and value is not None
-    }
+    left = rest(data, _PRODUCTS)
     for name in ("checkout", "collection"):
-        more = {
-            key: value
-            for key, value in mapping(data.get(name)).items()
-            if value is not None and key not in _PERSONAL and key not in _PRODUCTS
-        }
-        if more:
+        if name in data and (more := rest(mapping(data[name]), _READ_OF_PARTS)):
             left[name] = more
     return left
 

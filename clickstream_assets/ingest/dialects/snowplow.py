@@ -45,6 +45,7 @@ _TYPES = {
 }
 _TIMES = ("derived_tstamp", "true_tstamp", "collector_tstamp", "dvce_created_tstamp")
 _SIGNS = frozenset(_TIMES)
+_TIME = table(timestamp=" ".join(_TIMES))
 _RECORD = table(
     event_id="event_id",
     user_id="user_id",
@@ -74,10 +75,9 @@ _OLD_LINE = table(
     currency="ti_currency tr_currency",
 )
 WRITTEN = written(
-    *(_RECORD, _SESSION, _PRODUCT, _TRANSACTION, _WHOLE_REFUND, _OLD_LINE),
+    *(_RECORD, _TIME, _SESSION, _PRODUCT, _TRANSACTION, _WHOLE_REFUND, _OLD_LINE),
     event_type="event_name event",
     event_name="se_action event_name",
-    timestamp=" ".join(_TIMES),
     query="terms",
 )
 _SHOP = "com_snowplowanalytics_snowplow_ecommerce_"
@@ -167,7 +167,7 @@ def items(record: dict[str, Any], decode: Callable[[bytes], Any]) -> list[Item]:
     if "anonymous_id" not in shared or "session_id" not in shared:
         # Of an app, which has no cookies.
         shared = {**picked(_first(entities, _SESSIONS), _SESSION), **shared}
-    shared["timestamp"] = next((_in_utc(record[name]) for name in _TIMES if is_given(record.get(name))), None)
+    shared["timestamp"] = _in_utc(picked(record, _TIME).get("timestamp"))
     event_type, name = _type_and_name(record, entities)
     shared["event_type"] = event_type
     consent = _consent(entities)
