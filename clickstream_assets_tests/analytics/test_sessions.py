@@ -272,8 +272,9 @@ CUTS: list[dict[str, bool]] = [
     [
         (1, CUTS[0]),
         pytest.param(4, CUTS[3], marks=pytest.mark.long_on_spark),
-        pytest.param(2, CUTS[1], marks=pytest.mark.long_on_spark),
-        pytest.param(3, CUTS[2], marks=pytest.mark.long_on_spark),
+        # One cut alone is tried by hand, above.
+        pytest.param(2, CUTS[1], marks=pytest.mark.long),
+        pytest.param(3, CUTS[2], marks=pytest.mark.long),
     ],
 )
 def test_sessions_are_those_of_the_definition_whole_or_day_by_day(engine: Engine, seed, cuts):
