@@ -7,6 +7,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from clickstream_assets.commands.app import app
+from clickstream_assets.ingest.event_frames import load_events
+from clickstream_assets.ingest.fields import ValidationRules
+from clickstream_assets.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +50,16 @@ def visits(users: int = 80, products: int = 40, per_user: int = 12) -> list[tupl
 
 def iso(seconds: int) -> str:
     return str(np.datetime64(seconds, "s"))
+
+
+def table_of_ratings(folder: Path, header: str, line: str) -> Path:
+    file = folder / "ratings.csv.gz"
+    rows = [
+        line.format(user=user, product=product, time=time, iso=iso(time)) for user, product, time in visits()
+    ]
+    with gzip.open(file, "wt") as text:
+        text.write("\n".join([header, *rows]) + "\n")
+    return file
 
 
 def test_json_lines_are_judged_and_one_algorithm_is_chosen(tmp_path):
@@ -104,15 +117,22 @@ def test_the_same_seed_gives_the_same_figures(tmp_path):
         ("timestamp,user_id,item_id", "{iso},{user},{product}"),
     ],
 )
-def test_tables_of_ratings_are_read_by_their_header(tmp_path, header, line):
-    file = tmp_path / "ratings.csv.gz"
-    rows = [
-        line.format(user=user, product=product, time=time, iso=iso(time)) for user, product, time in visits()
-    ]
-    with gzip.open(file, "wt") as text:
-        text.write("\n".join([header, *rows]) + "\n")
+def test_tables_of_ratings_are_read_by_their_header(tmp_path, duckdb_engine, header, line):
+    loaded = load_events(
+        duckdb_engine, table_of_ratings(tmp_path, header, line), ValidationRules.of(Settings(_env_file=None))
+    )
 
-    report = run("--events", file)
+    assert loaded.left_out == {}
+    rows = duckdb_engine.to_arrow(loaded.events.select("user_id", "product_id", "event_time")).to_pylist()
+    assert sorted(
+        (row["user_id"], row["product_id"], int(row["event_time"].timestamp())) for row in rows
+    ) == sorted(visits())
+
+
+def test_a_table_of_ratings_is_judged(tmp_path):
+    report = run(
+        "--events", table_of_ratings(tmp_path, "user_id,product_id,timestamp", "{user},{product},{time}")
+    )
 
     assert (report["train_events"], report["test_events"]) == (720, 240)
     assert (report["users"], report["items"], report["evaluated_users"]) == (80, 40, 80)
