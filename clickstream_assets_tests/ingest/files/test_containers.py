@@ -184,19 +184,22 @@ def test_utf_16_is_named(path, encoding):
         EventFile(path)
 
 
-ARRAYS = {
-    "one line": json.dumps(EVENTS),
-    "a value a line": "[\n" + ",\n".join(map(json.dumps, EVENTS)) + "\n]\n",
-    "indented": json.dumps(EVENTS, indent=4),
-    "with a byte order mark": "\ufeff " + json.dumps(EVENTS),
-    "an array a line": "".join(json.dumps(EVENTS[at : at + 100]) + "\n" for at in range(0, len(EVENTS), 100)),
-    "objects over several lines": "\n".join(json.dumps(one, indent=2) for one in EVENTS),
+# Written by the test: every test process collects this file.
+ARRAYS: dict[str, Callable[[], str]] = {
+    "one line": lambda: json.dumps(EVENTS),
+    "a value a line": lambda: "[\n" + ",\n".join(map(json.dumps, EVENTS)) + "\n]\n",
+    "indented": lambda: json.dumps(EVENTS, indent=4),
+    "with a byte order mark": lambda: "\ufeff " + json.dumps(EVENTS),
+    "an array a line": lambda: "".join(
+        json.dumps(EVENTS[at : at + 100]) + "\n" for at in range(0, len(EVENTS), 100)
+    ),
+    "objects over several lines": lambda: "\n".join(json.dumps(one, indent=2) for one in EVENTS),
 }
 
 
-@pytest.mark.parametrize("text", ARRAYS.values(), ids=ARRAYS)
-def test_the_objects_of_an_array_are_its_events_a_line_each(path, text):
-    path.write_text(text, encoding="utf-8")
+@pytest.mark.parametrize("write", ARRAYS.values(), ids=ARRAYS)
+def test_the_objects_of_an_array_are_its_events_a_line_each(path, write):
+    path.write_text(write(), encoding="utf-8")
     values = values_of(path)
     assert [json.loads(value) for value in values] == EVENTS
     assert not any(b"\n" in value for value in values)
