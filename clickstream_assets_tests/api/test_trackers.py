@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+import psutil
 import pytest
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from clickstream_assets.engine import DuckDBEngine
+from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import Topics
+from clickstream_assets.stores.kafka.topic import OffsetRange, Topics
 from clickstream_assets_tests.api.served import Served, served
-from clickstream_assets_tests.databases import with_settings
+from clickstream_assets_tests.databases import free_port, suspended, with_settings
 from clickstream_assets_tests.ingestion import Ingestion
 from clickstream_assets_tests.topics import new_topic
 from clickstream_assets_tests.web import Answer, Request, web_server
@@ -31,6 +34,7 @@ KEY = "shop-1"
 PATIENCE_SECONDS = 300
 # Each page's call of its opening, and two clicks a round.
 ROUNDS = 3
+OUTAGE_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +118,69 @@ def called(
     return ids
 
 
+class Shopper:
+    """Somebody who stays on a page and clicks, until they are told otherwise."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def pause(self) -> set[str]:
+        """Click no more; returns the ids of all calls, once each was tried to be sent."""
+        return self._told("pause")
+
+    def go_on(self) -> None:
+        """Open the shop's next page."""
+        assert self._process.stdin
+        print("next", file=self._process.stdin, flush=True)
+
+    def leave(self) -> set[str]:
+        """Close the page; returns the ids of the calls that were answered with 200."""
+        return self._told("close")
+
+    def _told(self, line: str) -> set[str]:
+        assert self._process.stdin
+        assert self._process.stdout
+        print(line, file=self._process.stdin, flush=True)
+        return set(json.loads(self._process.stdout.readline()))
+
+
+@contextmanager
+def shopper(trackers: Path, chromium: str, shop: str, api: Served, strategy: str) -> Iterator[Shopper]:
+    query = urlencode({"host": urlsplit(api.address).netloc, "key": KEY, "strategy": strategy})
+    command = ["node", "stay.mjs", chromium, f"{shop}/?{query}", "500"]
+    with subprocess.Popen(
+        command, cwd=trackers, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Shopper(process)
+        finally:
+            process.kill()
+
+
+def ids_in(topic: Settings) -> set[str]:
+    """Return the ids of Segment's calls in the topic."""
+    topics = Topics(topic)
+    ranges = [
+        OffsetRange(partition, 0, held.high) for partition, held in topics.offsets().items() if held.high
+    ]
+    return {
+        json.loads(value)["messageId"]
+        for batch in topics.read_here(ranges, batch=1, room=1 << 30)
+        for value in batch.column("value").to_pylist()
+    }
+
+
+def wait_until_ids(topic: Settings, ids: set[str]) -> None:
+    for attempt in Retrying(
+        retry=retry_if_exception_type(AssertionError),
+        stop=stop_after_delay(PATIENCE_SECONDS),
+        wait=wait_fixed(1),
+        reraise=True,
+    ):
+        with attempt:
+            assert ids - ids_in(topic) == set()
+
+
 def records_in(topic: Settings) -> int:
     return sum(held.high for held in Topics(topic).offsets().values())
 
@@ -171,3 +238,59 @@ def test_trackers_need_a_new_address_and_nothing_else(
         "beacon-standard",
         "beacon-batching",
     }
+
+
+def test_nothing_that_was_acknowledged_is_lost_or_doubled_in_an_outage_and_the_rest_is_sent_again(
+    trackers: Path,
+    chromium: str,
+    shop: str,
+    kafka: Settings,
+    stack: Stack,
+    duckdb_engine: DuckDBEngine,
+    tmp_path: Path,
+) -> None:
+    [kafka_pid] = [server.pid for server in stack.status() if server.title == "Kafka"]
+    assert kafka_pid
+    topic = new_topic(kafka, partitions=3)
+    settings, given = (
+        Settings(_env_file=None),
+        variables(topic)
+        | {
+            "API_PORT": str(free_port()),
+            "TMPDIR": str(tmp_path),
+        },
+    )
+    with ExitStack() as apis:
+        api = apis.enter_context(served(settings, **given))
+        with (
+            # So many that the last ones are sent when all is over.
+            sending(trackers, "segment", api, 2 * OUTAGE_SECONDS, 1000),
+            shopper(trackers, chromium, shop, api, "standard") as of_calls,
+            shopper(trackers, chromium, shop, api, "batching") as of_batches,
+        ):
+            wait_until_records(topic, 20)
+            with suspended(kafka_pid):
+                time.sleep(OUTAGE_SECONDS)
+            for process in [*psutil.Process(api.process.pid).children(), api.process]:
+                process.kill()
+            apis.enter_context(served(settings, **given))
+            called = of_calls.pause() | of_batches.pause()
+            # A page's tracker tries a call again after pauses that double without end, and keeps it in the browser for
+            # the shop's next page. One that sends batches tries ten times, at most a minute apart; of what a page has
+            # when it ends, the browser still sends 64 kB.
+            of_calls.go_on()
+            wait_until_ids(topic, called)
+            acknowledged = of_calls.leave() | of_batches.leave()
+    ingestion = Ingestion.of(with_settings(topic, lake_path=str(tmp_path / "lake")), duckdb_engine)
+    ingestion.run()
+    contents = ingestion.contents()
+    assert contents["rejected_events"] == contents["conflicting_events"] == []
+    events = Counter(row["event_id"] for row in contents["events"])
+    assert set(events.values()) == {1}
+    assert acknowledged
+    assert acknowledged - set(events) == set()
+    assert called - set(events) == set()
+    views = Counter(row["user_id"] for row in contents["events"] if row["event_type"] == "view")
+    assert views == {"segment-user": 2 * OUTAGE_SECONDS}
+    # It was an outage: some came in twice.
+    assert contents["duplicate_events"]
