@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from threading import Thread
 from typing import Any
 
@@ -109,7 +110,7 @@ def kafka_has(settings: Settings) -> list[Any]:
     ]
     return [
         json.loads(value)
-        for batch in topic.read_here(ranges, 1, 100_000)
+        for batch in topic.read_here(ranges, batch=1, room=1 << 30)
         for value in batch.column("value").to_pylist()
     ]
 
@@ -346,6 +347,24 @@ def test_what_trackers_send_is_taken_with_the_key_where_they_put_it(
     assert [verdict.get("event_id") for verdict in answer.json()["verdicts"]] == ["m-1"]
     [value] = kafka_has(topic)
     assert KEY not in json.dumps(value)
+
+
+def test_a_record_that_kafka_does_not_take_is_refused_alone(kafka: Settings) -> None:
+    topic = new_topic(kafka, config={"max.message.bytes": "50000"})
+
+    def event(number: int, size: int) -> dict[str, Any]:
+        return OWN | {"event_id": f"e-{number}", "properties": {"text": token_hex(size // 2)}}
+
+    many = [event(number, 2000) for number in range(100)]
+    with application(topic) as client, ThreadPoolExecutor() as clients:
+        assert post(client, OWN).status_code == 200
+        # Sent together: what of it Kafka takes only in smaller batches, what it does not take, and what it does.
+        sent = [many, event(100, 60_000), event(101, 100)]
+        answers = list(clients.map(lambda body: post(client, body), sent))
+    assert [answer.status_code for answer in answers] == [200, 413, 200]
+    assert refused(answers[1]) == (413, "too_large")
+    found = {value["event_id"] for value in kafka_has(topic)}
+    assert found == {"e-1", "e-101", *(one["event_id"] for one in many)}
 
 
 def test_an_empty_batch_is_taken(topic: Settings) -> None:

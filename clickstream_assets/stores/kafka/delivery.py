@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from enum import StrEnum
 from threading import Lock, Thread
 from time import monotonic
+from typing import Any
 
 from kafka import KafkaProducer
 from kafka.errors import (
@@ -28,8 +29,8 @@ _SECONDS = 4.5
 # A broker that does not answer one request is asked once more by then.
 _BROKER_SECONDS = 2.0
 _DELIVERY_SECONDS = 4.0
-# Where nobody else sends at the time, it is what an event waits; where many do, a batch of theirs costs as one.
-_LINGER_MS = 10
+# A batch is ours already, of what came while the one before was on its way.
+_LINGER_MS = 0
 
 Record = tuple[bytes | None, bytes]
 
@@ -122,10 +123,16 @@ class Delivery:
             producer = opening.producer(batch.deadline)
             topic = self._settings.first_topic
             sent = [producer.send(topic, value, key) for key, value in batch.records]
-            producer.flush(max(0.0, batch.deadline - monotonic()))
-            for place, future in enumerate(sent):
-                if future.failed():
-                    errors[place] = _undelivered(future.exception)
+            errors = _errors(sent, batch.deadline)
+            # Kafka refuses records that came to it together for the size of one. Each is sent once more, alone.
+            for place, error in list(errors.items()):
+                if error.problem is KafkaProblem.TOO_LARGE:
+                    key, value = batch.records[place]
+                    alone = _errors([producer.send(topic, value, key)], batch.deadline)
+                    if alone:
+                        errors[place] = alone[0]
+                    else:
+                        del errors[place]
         except UndeliveredError as error:
             errors = dict.fromkeys(range(len(batch.records)), error)
         except KafkaError as error:
@@ -249,6 +256,17 @@ class _Opening:
             )
         except ClickstreamError as error:
             self._error = error
+
+
+def _errors(sent: Sequence[Any], deadline: float) -> dict[int, UndeliveredError]:
+    """Wait for what was sent; returns the errors by the places of the records that Kafka may not have."""
+    errors = {}
+    for place, future in enumerate(sent):
+        try:
+            future.get(max(0.0, deadline - monotonic()))
+        except KafkaError as error:
+            errors[place] = _undelivered(error)
+    return errors
 
 
 def _undelivered(error: KafkaError) -> UndeliveredError:
