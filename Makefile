@@ -9,6 +9,7 @@
 # make lint     style, types and import contracts alone
 # make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
 # make prometheus     Prometheus and Alertmanager, for the tests of the alerts; skipped where there is no apt-get
+# make object-storage     versitygw, for the proofs of a lake on S3; they are skipped where there is no Go to build it with
 # All of them set up what is missing first: Java, OpenMP, a venv, the packages and the servers' jars.
 
 PYTHON ?= python3
@@ -19,6 +20,7 @@ BIN := $(VENV)/bin
 # Images set it, and each of the hundreds of processes of our tests would compile our modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 HELM := v3.22.0
+VERSITYGW := v1.8.0
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 WATCHED = $(PYTHON) clickstream_assets/engine/run_watched.py
 DEMO_ARGS := $(if $(ONCE),--once) $(if $(EVENTS),--events "$(EVENTS)") $(ARGS)
@@ -33,7 +35,7 @@ Five minutes on two cores and a line of 100 Mbit/s, most of them for the package
 endef
 export SETTING_UP
 
-.PHONY: setup demo lint check test helm prometheus proofs image clean
+.PHONY: setup demo lint check test helm prometheus object-storage proofs image clean
 
 setup: $(VENV)/.ready
 
@@ -82,7 +84,18 @@ prometheus: setup
 test: lint helm prometheus
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup
 
-proofs: setup prometheus
+object-storage: $(VENV)/.versitygw-$(VERSITYGW)
+
+$(VENV)/.versitygw-$(VERSITYGW): | $(VENV)/.ready
+	@if ! command -v go >/dev/null; then \
+		echo "Go is not there, so versitygw is not built, and a lake on S3 is not tried" >&2; \
+	else \
+		echo "Building versitygw $(VERSITYGW), once: a server of S3's interface, some 3 minutes on two cores" >&2; \
+		if GOBIN="$(abspath $(BIN))" $(WATCHED) versitygw go install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW) >&2; then touch $@; else \
+			echo "VERSITYGW WAS NOT BUILT (Go says why, above): a lake on S3 is not tried" >&2; fi; \
+	fi
+
+proofs: setup prometheus object-storage
 	$(BIN)/pytest -m long
 
 image: setup
