@@ -355,7 +355,7 @@ def test_a_record_that_kafka_does_not_take_is_refused_alone(kafka: Settings) -> 
     def event(number: int, size: int) -> dict[str, Any]:
         return OWN | {"event_id": f"e-{number}", "properties": {"text": token_hex(size // 2)}}
 
-    many = [event(number, 2000) for number in range(100)]
+    many = [event(number, 8000) for number in range(10)]
     with application(topic) as client, ThreadPoolExecutor() as clients:
         assert post(client, OWN).status_code == 200
         # Sent together: what of it Kafka takes only in smaller batches, what it does not take, and what it does.
