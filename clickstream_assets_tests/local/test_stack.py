@@ -247,6 +247,7 @@ def test_killed_servers_are_recovered_with_their_data(own):
     assert stored(own) == ([b"old", LARGE], 42, 42)
 
 
+@pytest.mark.long
 def test_a_killed_elasticsearch_node_takes_its_launcher_along_and_is_recovered(own):
     launcher = psutil.Process(own.status()[2].pid)
     (node,) = launcher.children()
@@ -260,6 +261,7 @@ def test_a_killed_elasticsearch_node_takes_its_launcher_along_and_is_recovered(o
     assert search(own, "GET", "/_cluster/health")["number_of_nodes"] == 1
 
 
+@pytest.mark.long
 def test_a_server_that_died_of_a_full_disk_says_so_when_there_is_room_again(own):
     own.up()
     with (own.home / "logs" / "kafka.log").open("a") as log:
@@ -274,6 +276,7 @@ def test_a_server_that_died_of_a_full_disk_says_so_when_there_is_room_again(own)
     own.up()
 
 
+@pytest.mark.long
 def test_a_keeper_brings_back_what_has_died_while_the_disk_was_full(own, monkeypatch):
     said: list[str] = []
     disks = iter(["no space left on it", "no space left on it", None, None])

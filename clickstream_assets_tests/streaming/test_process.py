@@ -395,6 +395,7 @@ def test_neither_a_fault_of_live_events_nor_of_the_lake_stops_the_windows(
     assert "the streams stopped" not in caplog.text
 
 
+@pytest.mark.long
 def test_alerts_reach_elasticsearch_although_it_takes_nothing_for_a_while_or_loses_them(
     shop: Shop,
     always_on: Callable[[], Thread],
