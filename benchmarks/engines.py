@@ -28,7 +28,7 @@ from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine, SparkEngine, spark_session
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.parsing import PARSED, parse_batches
-from clickstream_assets.recommender.interactions import interactions
+from clickstream_assets.recommender.interactions import interaction_days, interactions
 from clickstream_assets.recommender.popularity import rank_products
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.simulator.run import SimulationOptions, plan_traffic
@@ -112,8 +112,8 @@ def on_engine(engine: Engine, lake: Lake, first: date, last: date) -> dict[str, 
         "rfm": timed(
             lambda: rows(customer_segments(orders(events()), refunds(events()), no_carts, last_day, 365))
         ),
-        "interactions": timed(lambda: rows(interactions(events()))),
-        "product_totals": timed(lambda: rows(rank_products(interactions(events())))),
+        "interactions": timed(lambda: rows(interactions(interaction_days(events())))),
+        "product_totals": timed(lambda: rows(rank_products(interactions(interaction_days(events()))))),
     }
 
 

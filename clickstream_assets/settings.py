@@ -236,6 +236,16 @@ class Settings(BaseSettings):
     attribution_days: int = Field(30, ge=1)
     """Days before a purchase in which a campaign has a part in it."""
 
+    # A season: taste and assortment change, and what a training takes of memory grows with its days.
+    training_days: int = Field(90, ge=1)
+    """Days up to the newest with events that models are trained and judged on."""
+    train_after_share: float = Field(0.1, ge=0)
+    """Models are trained again when so much is new: a share of the interactions that they were trained on, each a
+    person and a product that met on a day. 0 trains after every refresh.
+    """
+    # What is trained once a day is done before FRESHNESS_MODELS_HOURS warns, at nine tenths of its time.
+    train_max_age_hours: float = Field(22, gt=0)
+    """Hours after a training at which anything new, however little, is reason enough for the next."""
     als_factors: int = Field(64, ge=1)
     """Length of the factor vectors."""
     als_iterations: int = Field(15, ge=1)
@@ -470,6 +480,16 @@ class Settings(BaseSettings):
     def _one_spark(self) -> Self:
         if self.spark_master and self.spark_remote:
             raise ValueError("SPARK_MASTER and SPARK_REMOTE are both set; unset one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _trained_in_time(self) -> Self:
+        if self.train_max_age_hours >= self.freshness_models_hours:
+            raise ValueError(
+                f"TRAIN_MAX_AGE_HOURS={self.train_max_age_hours:g} is not less than "
+                f"FRESHNESS_MODELS_HOURS={self.freshness_models_hours:g}, so models would be overdue before they are "
+                "trained; lower the one or raise the other"
+            )
         return self
 
     @model_validator(mode="after")

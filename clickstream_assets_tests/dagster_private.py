@@ -10,6 +10,7 @@ from dagster._core.definitions.freshness import (
     TimeWindowFreshnessPolicy,
 )
 from dagster._core.definitions.sensor_definition import SensorExecutionData
+from dagster._core.events import StepMaterializationData
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher import LaunchRunContext
 from dagster._core.remote_origin import (
@@ -57,6 +58,7 @@ __all__ = [
     "ScheduleInstigatorData",
     "SensorExecutionData",
     "SensorInstigatorData",
+    "StepMaterializationData",
     "SupersessionWarning",
     "TickData",
     "TickStatus",

@@ -1,4 +1,4 @@
-"""A run that ingests and refreshes what the environment names, in a process: it can have but one Spark session.
+"""A run that ingests, refreshes and trains on what the environment names, in a process: it can have one Spark session.
 
 `python -m clickstream_assets_tests.whole_run FIRST_DAY LAST_DAY`
 """
@@ -13,12 +13,13 @@ from clickstream_assets.engine import SparkEngine
 
 
 def main(first: str, last: str) -> None:
-    """Run the jobs `ingest` and `refresh` one after the other, as the sensors do."""
+    """Run the jobs `ingest`, `refresh` and `train` one after the other, as the sensors do."""
     definitions = defs()
     instance = dg.DagsterInstance.ephemeral()
     definitions.resolve_job_def("ingest").execute_in_process(instance=instance)
     days = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     definitions.resolve_job_def("refresh").execute_in_process(instance=instance, tags=days)
+    definitions.resolve_job_def("train").execute_in_process(instance=instance)
     engine = ComputeResource(settings=SettingsResource()).engine()
     print(type(engine.session).__module__ if isinstance(engine, SparkEngine) else engine.name)
 

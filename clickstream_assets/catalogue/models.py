@@ -2,6 +2,7 @@
 
 from clickstream_assets.catalogue.table import (
     BOOL,
+    DATE,
     DOUBLE,
     LONG,
     STRING,
@@ -17,18 +18,48 @@ from clickstream_assets.catalogue.who import PERSON
 
 ALGORITHM_NAMES = ("als", "item_knn", "popularity")
 
+_EVENTS_OF_TASTE = (
+    Column("views", LONG, "Events of type view or click"),
+    Column("add_to_carts", LONG, "Events of type add_to_cart"),
+    Column("purchases", LONG, "Events of type purchase"),
+    Column("first_time", TIMESTAMP, "First event"),
+    Column("last_time", TIMESTAMP, "Last event"),
+)
+
+INTERACTION_DAYS = Table(
+    "interaction_days",
+    "one user and product that met on a day, whatever the user agrees to",
+    (
+        Column("event_date", DATE, "The shop's day"),
+        Column("user_id", STRING, PERSON),
+        Column("product_id", STRING, "The product"),
+        *_EVENTS_OF_TASTE,
+    ),
+    key=("event_date", "user_id", "product_id"),
+    partition_by=("event_date",),
+)
+
+CONSENT_DAYS = Table(
+    "consent_days",
+    "one user who stated on a day whether they agree to being profiled",
+    (
+        Column("event_date", DATE, "The shop's day"),
+        Column("user_id", STRING, PERSON),
+        Column("agreed", TIMESTAMP, "Last event that states a yes", nullable=True),
+        Column("refused", TIMESTAMP, "Last event that states a no", nullable=True),
+    ),
+    key=("event_date", "user_id"),
+    partition_by=("event_date",),
+)
+
 INTERACTIONS = Table(
     "interactions",
-    "one user and product that met",
+    "one user and product that met within TRAINING_DAYS",
     (
         Column("user_id", STRING, PERSON),
         Column("product_id", STRING, "The product"),
         Column("strength", DOUBLE, "Sum of the events' weights: how much this says of taste"),
-        Column("views", LONG, "Events of type view or click"),
-        Column("add_to_carts", LONG, "Events of type add_to_cart"),
-        Column("purchases", LONG, "Events of type purchase"),
-        Column("first_time", TIMESTAMP, "First event"),
-        Column("last_time", TIMESTAMP, "Last event"),
+        *_EVENTS_OF_TASTE,
     ),
     key=("user_id", "product_id"),
 )
@@ -153,6 +184,9 @@ PUBLISHED_MODELS = Table(
         Column("metric", DOUBLE, "Its value for this model", nullable=True),
         Column("baseline_metric", DOUBLE, "Its value for popularity, on the same split", nullable=True),
         Column("trained_on", STRING, "The last ingest batch of `events` that it was trained on"),
+        Column("first_day", DATE, "First of the days that it was trained on", nullable=True),
+        Column("last_day", DATE, "Last of them: the newest day with an interaction", nullable=True),
+        Column("interactions", LONG, "Rows of `interaction_days` on these days"),
         Column("users", LONG, "Users with recommendations"),
         Column("rows", LONG, "Recommendations"),
     ),

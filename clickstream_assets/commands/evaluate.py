@@ -93,20 +93,22 @@ def _split(
     engine: "Engine", events: "DataFrame", settings: Settings, kind: SplitKind
 ) -> tuple["DataFrame", "DataFrame"]:
     from clickstream_assets.recommender.interactions import (
+        consent_days,
+        interaction_days,
         interactions,
-        interactions_of,
-        product_events,
+        profiled,
         split_at_random,
         split_by_time,
     )
 
     fraction = settings.evaluation_test_fraction
+    consents = consent_days(events)
+    days = engine.persist(profiled(interaction_days(events), consents))
     if kind == "random":
-        train, test = split_at_random(interactions(events), fraction, settings.model_seed)
+        train, test = split_at_random(interactions(days), fraction, settings.model_seed)
     else:
-        train, test = (
-            interactions_of(part) for part in split_by_time(engine, product_events(events), fraction)
-        )
+        parts = split_by_time(engine, days, profiled(events, consents), fraction)
+        train, test = (interactions(part) for part in parts)
     return engine.persist(train), engine.persist(test)
 
 

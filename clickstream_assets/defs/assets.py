@@ -33,14 +33,14 @@ def _within(window: timedelta) -> dg.FreshnessPolicy:
 FRESH_DAILY = _within(timedelta(hours=_SETTINGS.freshness_models_hours))
 """Freshness of what is made once a day, or takes long, and is good for a day."""
 _FRESH_AS_INGEST = _within(timedelta(minutes=_SETTINGS.freshness_ingest_minutes))
-_FRESH_AS_TABLES = _within(timedelta(minutes=_SETTINGS.freshness_tables_minutes))
+FRESH_AS_TABLES = _within(timedelta(minutes=_SETTINGS.freshness_tables_minutes))
 _FRESHNESS = {
     "raw": _FRESH_AS_INGEST,
     "windows": _FRESH_AS_INGEST,
-    "sessions": _FRESH_AS_TABLES,
-    "segments": _FRESH_AS_TABLES,
-    "reports": _FRESH_AS_TABLES,
-    "serving": _FRESH_AS_TABLES,
+    "sessions": FRESH_AS_TABLES,
+    "segments": FRESH_AS_TABLES,
+    "reports": FRESH_AS_TABLES,
+    "serving": FRESH_AS_TABLES,
     "models": FRESH_DAILY,
 }
 """Freshness of the assets of each group; Dagster says of one that is not brought up to date in time that it is overdue.

@@ -1,7 +1,7 @@
 """The sensor that has dirty days computed again: late events and new ones are treated alike.
 
 `events` reports the days that its new rows make dirty. `dirty_days` collects them and asks for one `refresh` run at a
-time, each with all that rests on its days: the tables of all time, the models, and what is served. So no report is
+time, each with all that rests on its days but models: the tables of all time, and what is served. So no report is
 older than the carts and customers in it, and no day keeps another waiting. When all is done it asks for the days that
 were never made because nothing happened on them, so that a day that is missing in Dagster is one that lacks something.
 """
@@ -18,7 +18,8 @@ from pydantic import BaseModel
 
 from clickstream_assets.catalogue import EVENTS
 from clickstream_assets.defs.dagster_private import FIRST_PARTITION_TAG, LAST_PARTITION_TAG
-from clickstream_assets.defs.jobs import refresh
+from clickstream_assets.defs.jobs import refresh, train
+from clickstream_assets.defs.models.due import verdict_now
 from clickstream_assets.defs.partitions import MORE_DAYS_TAG, Days, Range, daily
 from clickstream_assets.defs.runs import (
     blocking_checks,
@@ -212,7 +213,7 @@ def _take_in_days_never_made(context: dg.SensorEvaluationContext, state: Refresh
     """Put those days in line, once a day, that a daily asset has no materialization of, as nothing happened on them.
 
     These are the days before the first event, those between on which nobody came, and today. A house without an event
-    has nothing to make.
+    has nothing to make. There can be thousands, so what is new is trained on first.
     """
     days = daily().get_partition_keys()
     if not days or not state.requested_at or context.repository_def is None:
@@ -220,9 +221,19 @@ def _take_in_days_never_made(context: dg.SensorEvaluationContext, state: Refresh
     today = date.fromisoformat(days[-1])
     if state.filled and state.filled >= today:
         return
+    if _is_to_be_trained(context.instance):
+        return
     graph = context.repository_def.asset_graph
     job = context.repository_def.get_job(refresh.name)
     assets = [key for key in job.asset_layer.selected_asset_keys if graph.get(key).partitions_def]
     made = set.intersection(*(context.instance.get_materialized_partitions(asset) for asset in assets))
     state.put_behind(date.fromisoformat(day) for day in days if day not in made)
     state.filled = today
+
+
+def _is_to_be_trained(instance: dg.DagsterInstance) -> bool:
+    """Return whether a training is under way, or due and not waiting after a failure."""
+    if under_way(instance, train.name):
+        return True
+    is_due = verdict_now(instance, load_settings()).is_due
+    return is_due and not wait_after_failures(instance, train.name, time.time())

@@ -1,9 +1,11 @@
-"""The jobs that keep everything up to date: ingest events, refresh what rests on them, and run the streams."""
+"""The jobs that keep everything up to date: ingest events, refresh their days, train models, and run the streams."""
 
 import dagster as dg
 
 ONE_AT_A_TIME = "clickstream/one_at_a_time"
 """Tag that dagster.yaml limits to one run per value."""
+TRAINING_KEEPS_UP = dg.AssetCheckKey(dg.AssetKey("product_recommendations"), "training_keeps_up")
+"""The check that a refresh carries out on what a training made."""
 
 ingest = dg.define_asset_job(
     "ingest",
@@ -15,13 +17,27 @@ ingest = dg.define_asset_job(
     description="What is new in Kafka, down to `events`, and how much of it was rejected.",
 )
 
+_DAYS_OF_MODELS = dg.AssetSelection.assets("interaction_days")
+_RECOMMENDATIONS = dg.AssetSelection.assets("product_recommendations")
+
 refresh = dg.define_asset_job(
     "refresh",
-    # Mail goes out once a day, not with every event.
-    selection=dg.AssetSelection.groups("sessions", "segments", "reports", "models", "serving")
-    - dg.AssetSelection.assets("report_mail"),
+    selection=(
+        (dg.AssetSelection.groups("sessions", "segments", "reports", "serving") | _DAYS_OF_MODELS)
+        # Mail goes out once a day, and models are trained when there is enough new, not with every event.
+        - (dg.AssetSelection.assets("report_mail") | _RECOMMENDATIONS)
+    )
+    | dg.AssetSelection.checks(TRAINING_KEEPS_UP),
     tags={ONE_AT_A_TIME: "refresh"},
-    description="The tables of some days, then the models and what is served.",
+    description="The tables of some days, and what is served of them.",
+)
+
+train = dg.define_asset_job(
+    "train",
+    selection=(dg.AssetSelection.groups("models") - _DAYS_OF_MODELS) | _RECOMMENDATIONS,
+    # Beside a refresh: it reads one version of the tables of days, and writes none of them.
+    tags={ONE_AT_A_TIME: "train"},
+    description="The models of TRAINING_DAYS, their evaluation, and the recommendations that are served.",
 )
 
 stream = dg.define_asset_job(

@@ -16,7 +16,7 @@ from dagster import DagsterInstance
 from clickstream_assets.catalogue import EVENTS, FLASH_SALE_ALERTS, PRODUCT_WINDOWS, TABLES, Table
 from clickstream_assets.defs.assets import LAKE_VERSION
 from clickstream_assets.defs.dagster_private import FIRST_PARTITION_TAG, LAST_PARTITION_TAG
-from clickstream_assets.defs.jobs import ingest, refresh
+from clickstream_assets.defs.jobs import ingest, refresh, train
 from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.resources import LakeResource
 from clickstream_assets.defs.runs import metadata_value, under_way, wait_after_failures
@@ -29,7 +29,7 @@ from clickstream_assets.stores.postgres.publishing import read_stamps
 PUBLICATIONS = {
     "published_days": refresh,
     "published_shoppers": refresh,
-    "product_recommendations": refresh,
+    "product_recommendations": train,
     "rejected_counts": ingest,
 }
 """The assets that publish to PostgreSQL, and the job that each is part of."""
@@ -89,7 +89,7 @@ def _publish(job: dg.UnresolvedAssetJobDefinition, unpublished: Collection[str])
 
 
 @dg.sensor(
-    jobs=[ingest, refresh],
+    jobs=[ingest, refresh, train],
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Has the lake or PostgreSQL caught up, if one was put back to an earlier time.",
@@ -112,6 +112,11 @@ def stores_put_back(context: dg.SensorEvaluationContext, lake: LakeResource) -> 
         return dg.SensorResult(run_requests=[dg.RunRequest(job_name=ingest.name)])
     if unpublished := _unpublished(context.instance):
         context.log.warning(f"POSTGRES_DB is of an earlier time than was reported: {', '.join(unpublished)}")
-        requests = (_publish(job, unpublished) for job in (ingest, refresh))
+        # A training publishes by itself, and may take long, or fail: the others do not wait for it.
+        is_busy = under_way(context.instance, train.name) or wait_after_failures(
+            context.instance, train.name, time.time()
+        )
+        jobs = (ingest, refresh) if is_busy else (ingest, refresh, train)
+        requests = (_publish(job, unpublished) for job in jobs)
         return dg.SensorResult(run_requests=list(filter(None, requests)))
     return dg.SensorResult(skip_reason="lake and PostgreSQL are as they were reported")

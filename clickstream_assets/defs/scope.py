@@ -66,19 +66,26 @@ def run_events(context: Context, lake: Lake) -> DataFrame:
     Events come in while a run is under way. Were each of its tables made from the newest, their sums would differ
     though nothing is wrong; what came in later is reported, and asked for by another run.
     """
-    events = lake.read(EVENTS, _version_of_run(context, EVENTS_VERSION))
-    return priced(lake, events, _version_of_run(context, MONEY_VERSION))
+    events = lake.read(EVENTS, reported_by_run(context, SESSIONS.name, EVENTS_VERSION))
+    return priced(lake, events, reported_by_run(context, SESSIONS.name, MONEY_VERSION))
+
+
+def run_batch(context: Context, lake: Lake) -> int:
+    """Return the last batch of the events that the run's tables are made from."""
+    return lake.snapshot(EVENTS, version=reported_by_run(context, SESSIONS.name, EVENTS_VERSION)).batch
 
 
 def run_persons(context: Context, lake: Lake, settings: Settings, days: Days | None) -> DataFrame:
     """Return the rows of `run_events` of some days, or of all, with persons: by the ties that its sessions have."""
     events = run_events(context, lake)
     of_days = within(events, "event_date", days.ranges) if days else events
-    return persons_of(lake, of_days, IdentityRules.of(settings), _version_of_run(context, TIES_VERSION))
+    ties = reported_by_run(context, SESSIONS.name, TIES_VERSION)
+    return persons_of(lake, of_days, IdentityRules.of(settings), ties)
 
 
-def _version_of_run(context: Context, name: str) -> int | None:
-    event = context.instance.get_latest_materialization_event(dg.AssetKey(SESSIONS.name))
+def reported_by_run(context: Context, asset: str, name: str) -> Any:
+    """Return a metadata value of an asset that the run has made; None where it has not."""
+    event = context.instance.get_latest_materialization_event(dg.AssetKey(asset))
     is_of_run = event is not None and event.run_id == context.run.run_id
     return metadata_value(event, name) if is_of_run else None
 

@@ -159,6 +159,7 @@ def _ratings(path: Path, delimiter: str, columns: list[str], has_header: bool) -
     known = {
         "event_type": pa.repeat("view", len(rows)),
         "event_time": times,
+        "event_date": times.cast(pa.date32()),
         "user_id": rows["user_id"],
         "product_id": rows["product_id"],
         "is_bot": pa.repeat(False, len(rows)),

@@ -133,6 +133,8 @@ class Demo:
         self.dagster_port = dagster_port or free_port(besides={api_port})
         self.api_port = api_port or free_port(besides={self.dagster_port})
         own = {"API_HOST": LOOPBACK, "API_PORT": str(self.api_port)}
+        # Whoever sends events to a demo is shown what becomes of them, however few they are.
+        own["TRAIN_AFTER_SHARE"] = "0"
         if "dagster_url" not in given.model_fields_set:
             own["DAGSTER_URL"] = f"http://{LOOPBACK}:{self.dagster_port}"
         if once:
@@ -244,7 +246,8 @@ class Demo:
 
         deadline = time.monotonic() + timeout
         reported: set[tuple[str, str]] = set()
-        unfinished: set[str] | None = None
+        # Those that publish the last sessions, and have tables to make after that.
+        publishing: set[str] | None = None
         while True:
             self._keeper.look()
             for child in self._children:
@@ -258,11 +261,13 @@ class Demo:
                 if run["status"] == "FAILURE":
                     raise LocalStackError(f"run {run['runId']} failed:\n{self._failure(run['runId'])}")
             waiting = {run["runId"] for run in runs if run["status"] != "SUCCESS"}
-            missing = self._missing(sent) if unfinished is None else None
-            if unfinished is None and not missing:
+            if not self._are_days_published():
+                publishing = None
+            elif publishing is None:
                 # The tables that nobody waits for come last in a run. Runs of days without events may follow.
-                unfinished = waiting
-            if unfinished is not None and not unfinished & waiting:
+                publishing = waiting
+            missing = self._missing(sent)
+            if not missing and publishing is not None and not publishing & waiting:
                 self._say(f"all {sent:,} records are in every table")
                 return
             if time.monotonic() - self._said > QUIET_SECONDS:
@@ -280,10 +285,18 @@ class Demo:
         if raw.rows < sent or events.batch < raw.batch:
             return False
         with connect(self.settings) as connection:
-            trained_on = connection.execute(
-                "SELECT trained_on FROM published_models JOIN served_models USING (model_version)"
+            model = connection.execute(
+                "SELECT trained_on, first_day, last_day, interactions "
+                "FROM published_models JOIN served_models USING (model_version)"
             ).fetchone()
-        return trained_on == (f"events batch {events.batch}",)
+        if not model:
+            return False
+        trained_on, first, last, interactions = model
+        # Late events are refreshed, and so trained on, apart from the newest of their batch.
+        there = lake.snapshot(catalogue.INTERACTION_DAYS).rows_by("event_date")
+        known = sum(rows for day, rows in there.items() if first and day >= first)
+        is_known = max((day for day, rows in there.items() if rows), default=None) == last
+        return trained_on == f"events batch {events.batch}" and is_known and known == interactions
 
     def _missing(self, sent: int) -> str | None:
         """Return the first of the things that are still to be served; None when all are."""

@@ -28,7 +28,14 @@ from threadpoolctl import threadpool_limits
 from clickstream_assets.catalogue import ITEM_FACTORS, USER_FACTORS, VECTOR
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender.interactions import NotEnoughInteractions
-from clickstream_assets.recommender.ranking import FloatArray, IntArray, Products, strength_matrix
+from clickstream_assets.recommender.ranking import (
+    FloatArray,
+    IntArray,
+    Products,
+    numbered_products,
+    numbered_users,
+    strength_matrix,
+)
 from clickstream_assets.settings import EngineName, Settings
 
 _LEAST_PREFERENCE = 1e-4
@@ -72,8 +79,8 @@ class Factors:
 def train(engine: Engine, interactions: DataFrame, products: Products, parameters: Parameters) -> Factors:
     """Factorise the interactions; the same seed and data give the same factors on the same engine.
 
-    In this process the whole matrix is held in memory (about 16 bytes an interaction, and the ids while they
-    are read). On Spark it stays distributed, but the factors come to the driver.
+    In this process the whole matrix is held in memory (about 40 bytes an interaction at most). On Spark it stays
+    distributed, but the factors come to the driver.
 
     Args:
         engine: decides the library.
@@ -127,16 +134,9 @@ def _train_with_mllib(
 ) -> Factors:
     from pyspark.ml.recommendation import ALS
 
-    functions, window = functions_of(interactions)
+    functions, _ = functions_of(interactions)
     # MLlib wants integer ids; numbering by order of the ids makes the factors depend on the data alone.
-    users = engine.persist(
-        interactions.select("user_id")
-        .distinct()
-        .withColumn("user", functions.row_number().over(window.orderBy("user_id")))
-    )
-    items = engine.from_arrow(
-        pa.table({"product_id": products.ids, "item": pa.array(range(len(products)), pa.int32())})
-    )
+    users, items = numbered_users(engine, interactions), numbered_products(engine, products)
     # MLlib's default of 10 blocks suits neither two cores nor a cluster.
     # Spark has a default for it.
     blocks = int(interactions.sparkSession.conf.get("spark.sql.shuffle.partitions"))  # type: ignore[arg-type]
@@ -171,6 +171,7 @@ def _train_with_mllib(
         )
     finally:
         engine.release(users)
+        engine.release(items)
 
 
 def _in_order(factors: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -24,8 +24,7 @@ from clickstream_assets.recommender.algorithms import ALGORITHMS, fit, products_
 from clickstream_assets.recommender.als import Parameters
 from clickstream_assets.recommender.interactions import (
     NotEnoughInteractions,
-    interactions_of,
-    product_events,
+    interactions,
     split_by_time,
 )
 from clickstream_assets.recommender.popularity import PopularityModel
@@ -46,7 +45,8 @@ BASELINE = PopularityModel.algorithm
 # The t-test leans on the mean of the differences being close to normal; 30 is the usual rule of thumb for it.
 LEAST_USERS = 30
 SIGNIFICANCE = 0.05
-_COUNTED_COLUMNS = ("user_id", "product_id", "event_type", "event_time")
+# What training and ranking read of an interaction; the rest would be in memory for nothing.
+_TRAINED_ON = ("user_id", "product_id", "strength", "add_to_carts", "purchases")
 
 _JUDGED = pa.schema(
     [
@@ -110,8 +110,8 @@ def evaluate(
 
     Args:
         engine: where the interactions are.
-        train: INTERACTIONS rows.
-        test: INTERACTIONS rows that `train` knows nothing of.
+        train: INTERACTIONS rows; of their columns `_TRAINED_ON` are read.
+        test: INTERACTIONS rows that `train` knows nothing of; `user_id` and `product_id` are read.
         parameters: for ALS.
         k: length of the lists.
         algorithms: names from `ALGORITHMS`.
@@ -131,6 +131,7 @@ def evaluate(
 
 def judge(
     engine: Engine,
+    days: DataFrame,
     events: DataFrame,
     parameters: Parameters,
     test_fraction: float,
@@ -141,8 +142,7 @@ def judge(
 
     Args:
         engine, parameters, k: as for `evaluate`.
-        events: SHOPPER_EVENTS rows.
-        test_fraction: share of the product events, the latest, to judge by.
+        days, events, test_fraction: as for `split_by_time`.
         serving: name of the algorithm being served now, if any.
     """
     try:
@@ -153,10 +153,9 @@ def judge(
                 held.callback(engine.release, persisted)
                 return persisted
 
-            # The split reads the events four times.
-            counted = persist(product_events(events).select(*_COUNTED_COLUMNS))
-            past, future = split_by_time(engine, counted, test_fraction)
-            train, test = persist(interactions_of(past)), persist(interactions_of(future))
+            past, future = split_by_time(engine, days, events, test_fraction)
+            train = persist(interactions(past).select(*_TRAINED_ON))
+            test = persist(future.select("user_id", "product_id").distinct())
             evaluations = evaluate(engine, train, test, parameters, k)
     except NotEnoughInteractions as error:
         nobody = Evaluation(BASELINE, k, _JUDGED.empty_table().drop_columns("listed"), coverage=0, seconds=0)

@@ -1,11 +1,16 @@
-"""Interactions of shoppers with products, their strength, and the two ways to hide a part of it from training.
+"""Interactions of shoppers with products by day, their sums and strength, and two ways to hide a part from training.
 
 Shoppers who refused consent are left out here, once, for every model.
 """
 
-import numpy as np
+from functools import reduce
+from operator import add
+from typing import Any, NamedTuple
 
-from clickstream_assets.catalogue import INTERACTIONS
+import numpy as np
+import pyarrow as pa
+
+from clickstream_assets.catalogue import INTERACTION_DAYS, INTERACTIONS
 from clickstream_assets.catalogue.units import MINUTE
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.errors import ClickstreamError
@@ -24,62 +29,17 @@ class NotEnoughInteractions(ClickstreamError):
     """There is nothing to train or to judge a model on; the message says what is missing."""
 
 
-def product_events(events: DataFrame) -> DataFrame:
-    """Keep the events that say something of taste: views, clicks, additions to the cart and purchases.
-
-    Left out are all events of shoppers who do not agree to being profiled. The latest event of a shopper that states a
-    `consent`, whatever its type, decides for all of theirs; who never stated any is not left out.
-    """
-    functions, _ = functions_of(events)
-    column = functions.col
-    counted = events.where(
-        column("event_type").isin(*(name for names in _COUNTED.values() for name in names))
-        & column("product_id").isNotNull()
-    )
-    return counted.join(_refusers(events), "user_id", "left_anti")
-
-
-def _refusers(events: DataFrame) -> DataFrame:
-    """Ids of the shoppers whose latest stated consent is a no; one of the same moment as a yes counts."""
-    functions, _ = functions_of(events)
-    column = functions.col
-    stated = events.where(column("consent").isNotNull()).groupBy("user_id")
-    latest = stated.agg(
-        functions.max(functions.when(column("consent"), column("event_time"))).alias("agreed"),
-        functions.max(functions.when(~column("consent"), column("event_time"))).alias("refused"),
-    )
-    return latest.where(
-        column("refused").isNotNull() & (column("agreed").isNull() | (column("refused") >= column("agreed")))
-    ).select("user_id")
-
-
-def interactions(events: DataFrame) -> DataFrame:
-    """Sum up each shopper's events with each product; only `product_events` count.
+def interaction_days(events: DataFrame) -> DataFrame:
+    """Sum up each shopper's events with each product, by day: views, clicks, additions to the cart and purchases.
 
     Args:
-        events: SHOPPER_EVENTS rows, all that state a consent among them.
+        events: SHOPPER_EVENTS rows of whole days.
 
     Returns:
-        INTERACTIONS, one row per shopper and product.
+        INTERACTION_DAYS, one row per day, shopper and product. Whether the shopper may be profiled is decided when days
+        are added up.
     """
-    return interactions_of(product_events(events))
-
-
-def interactions_of(counted: DataFrame) -> DataFrame:
-    """Sum up each shopper's product events with each product.
-
-    A kind of event met n times adds weight * log2(1 + n), so the tenth view says less than the first (the log
-    scaling of Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008,
-    equation 6). Strength is kept to three decimals: both engines' logarithms agree that far.
-
-    Args:
-        counted: rows of `product_events`, or a part of them such as the past of a split: who is profiled was
-            decided by all events, and is not decided anew by a part's.
-
-    Returns:
-        INTERACTIONS, one row per shopper and product.
-    """
-    functions, _ = functions_of(counted)
+    functions, _ = functions_of(events)
     column = functions.col
     counts = [
         functions.sum(functions.when(column("event_type").isin(*types), 1).otherwise(0))
@@ -87,10 +47,82 @@ def interactions_of(counted: DataFrame) -> DataFrame:
         .alias(name)
         for name, types in _COUNTED.items()
     ]
-    met = counted.groupBy("user_id", "product_id").agg(
+    counted = product_events(events)
+    return counted.groupBy("event_date", "user_id", "product_id").agg(
         *counts,
         functions.min("event_time").alias("first_time"),
         functions.max("event_time").alias("last_time"),
+    )
+
+
+def product_events(events: DataFrame) -> DataFrame:
+    """Keep the events that say something of taste: views, clicks, additions to the cart and purchases."""
+    functions, _ = functions_of(events)
+    column = functions.col
+    return events.where(
+        column("event_type").isin(*(name for names in _COUNTED.values() for name in names))
+        & column("product_id").isNotNull()
+    )
+
+
+def consent_days(events: DataFrame) -> DataFrame:
+    """Keep when each shopper last said yes, and last no, to being profiled, by day.
+
+    Args:
+        events: SHOPPER_EVENTS rows of whole days, of all types.
+
+    Returns:
+        CONSENT_DAYS, one row per day and shopper who stated a consent.
+    """
+    functions, _ = functions_of(events)
+    column = functions.col
+    stated = events.where(column("consent").isNotNull()).groupBy("event_date", "user_id")
+    return stated.agg(
+        functions.max(functions.when(column("consent"), column("event_time"))).alias("agreed"),
+        functions.max(functions.when(~column("consent"), column("event_time"))).alias("refused"),
+    )
+
+
+def profiled(rows: DataFrame, consents: DataFrame) -> DataFrame:
+    """Leave out the rows of shoppers who do not agree to being profiled.
+
+    The latest event of a shopper that states a consent, whatever its type, decides for all of theirs; of a yes and a
+    no of the same moment the no counts. Who never stated any is not left out.
+
+    Args:
+        rows: rows with `user_id`.
+        consents: CONSENT_DAYS rows of all days.
+    """
+    functions, _ = functions_of(consents)
+    column = functions.col
+    latest = consents.groupBy("user_id").agg(
+        functions.max("agreed").alias("agreed"), functions.max("refused").alias("refused")
+    )
+    refusers = latest.where(
+        column("refused").isNotNull() & (column("agreed").isNull() | (column("refused") >= column("agreed")))
+    ).select("user_id")
+    return rows.join(refusers, "user_id", "left_anti")
+
+
+def interactions(days: DataFrame) -> DataFrame:
+    """Add up each shopper's days with each product.
+
+    A kind of event met n times adds weight * log2(1 + n), so the tenth view says less than the first (the log
+    scaling of Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008,
+    equation 6). Strength is kept to three decimals: both engines' logarithms agree that far.
+
+    Args:
+        days: INTERACTION_DAYS rows, of shoppers who may be profiled.
+
+    Returns:
+        INTERACTIONS, one row per shopper and product.
+    """
+    functions, _ = functions_of(days)
+    column = functions.col
+    met = days.groupBy("user_id", "product_id").agg(
+        *(functions.sum(name).cast("long").alias(name) for name in _COUNTED),
+        functions.min("first_time").alias("first_time"),
+        functions.max("last_time").alias("last_time"),
     )
     strength = (
         VIEW_WEIGHT * functions.log2(column("views") + 1)
@@ -102,63 +134,98 @@ def interactions_of(counted: DataFrame) -> DataFrame:
     )
 
 
-def split_by_time(engine: Engine, counted: DataFrame, test_fraction: float) -> tuple[DataFrame, DataFrame]:
+def split_by_time(
+    engine: Engine, days: DataFrame, events: DataFrame, test_fraction: float
+) -> tuple[DataFrame, DataFrame]:
     """Cut the product events at one moment for all shoppers: the past to train on, the future to judge by.
 
     The moment is the time of the event at position floor(n * (1 - test_fraction)) in order of time; events of
     that very moment are future. So no model sees anything that happened after what it is asked to foretell
     (Meng et al., "Exploring Data Splitting Strategies for the Evaluation of Recommendation Models", RecSys
-    2020).
+    2020). The daily sums say on which day that is, and only that day's events are read.
 
     Args:
         engine: computes.
-        counted: rows of `product_events`; they are read several times.
+        days: INTERACTION_DAYS rows of shoppers who may be profiled; they are read several times.
+        events: the SHOPPER_EVENTS rows of the same shoppers and days; those of one day are read.
         test_fraction: share of the events that are future.
+
+    Returns:
+        INTERACTION_DAYS rows of the past and of the future; the day that is cut is in both.
 
     Raises:
         NotEnoughInteractions: there is no event, or all happened at one moment.
     """
-    functions, _ = functions_of(counted)
-    time = functions.unix_micros(functions.col("event_time"))
-    boundary = _time_at(engine, counted.select(time.cast("long").alias("time")), 1 - test_fraction)
-    return counted.where(time < boundary), counted.where(time >= boundary)
+    functions, _ = functions_of(days)
+    column = functions.col
+    by_day = days.groupBy("event_date").agg(
+        functions.sum(reduce(add, map(column, _COUNTED))).cast("long").alias("n")
+    )
+    dates, last = _positions(engine.to_arrow(by_day), "event_date")
+    if not len(dates) or last[-1] == 0:
+        raise NotEnoughInteractions("No view, click, addition to the cart or purchase to train on.")
+    position = int(last[-1] * (1 - test_fraction))
+    at = int(np.searchsorted(last, position, side="right"))
+    cut, before = dates[at], int(last[at - 1]) if at else 0
+    time = functions.unix_micros(column("event_time")).cast("long")
+    of_day = product_events(events.where(column("event_date") == functions.lit(cut)))
+    boundary = _time_at(engine, of_day.select(time.alias("time")), position - before)
+    if not before and boundary.is_first:
+        raise NotEnoughInteractions(
+            f"None of the {last[-1]} product events is earlier than the test share. "
+            "Bring events of a longer time, or take a smaller test fraction."
+        )
+    is_past, is_future = column("event_date") < functions.lit(cut), column("event_date") > functions.lit(cut)
+    names = INTERACTION_DAYS.column_names
+    return (
+        days.where(is_past)
+        .select(*names)
+        .unionByName(interaction_days(of_day.where(time < boundary.time)).select(*names)),
+        days.where(is_future)
+        .select(*names)
+        .unionByName(interaction_days(of_day.where(time >= boundary.time)).select(*names)),
+    )
 
 
-def _time_at(engine: Engine, times: DataFrame, fraction: float) -> int:
-    """Return the exact quantile of a long column, in microseconds, without sorting it in one process.
+class _Moment(NamedTuple):
+    time: int
+    """Microseconds since 1970."""
+    is_first: bool
+    """Whether nothing is earlier."""
 
-    Counts per minute come first, then counts per moment within the one minute that holds the quantile: two
+
+def _time_at(engine: Engine, times: DataFrame, position: int) -> _Moment:
+    """Return the value at a position of a long column in order, without sorting it in one process.
+
+    Counts per minute come first, then counts per moment within the one minute that holds the position: two
     small results, and no approximate percentile, which would differ between engines.
     """
     functions, _ = functions_of(times)
     minute = functions.floor(functions.col("time") / MINUTE).cast("long")
-    minutes, minute_counts = _histogram(engine, times.select(minute.alias("value")))
-    total = int(minute_counts.sum())
-    if total == 0:
-        raise NotEnoughInteractions("No view, click, addition to the cart or purchase to train on.")
-    position = int(total * fraction)
-    last = np.cumsum(minute_counts)
+    minutes, last = _histogram(engine, times.select(minute.alias("value")))
+    # The day's events can have been made anew since its sums were, and be a few more or fewer.
+    if not minutes:
+        return _Moment(0, is_first=True)
+    position = min(position, int(last[-1]) - 1)
     at = int(np.searchsorted(last, position, side="right"))
-    before = int(last[at] - minute_counts[at])
-    moments, moment_counts = _histogram(
+    before = int(last[at - 1]) if at else 0
+    moments, last = _histogram(
         engine, times.where(minute == int(minutes[at])).select(functions.col("time").alias("value"))
     )
-    boundary = int(moments[np.searchsorted(np.cumsum(moment_counts), position - before, side="right")])
-    if before == 0 and boundary == int(moments[0]):
-        raise NotEnoughInteractions(
-            f"None of the {total} product events is earlier than the test share. "
-            "Bring events of a longer time, or take a smaller test fraction."
-        )
-    return boundary
+    found = int(np.searchsorted(last, position - before, side="right"))
+    return _Moment(int(moments[found]), is_first=not before and not found)
 
 
-def _histogram(engine: Engine, values: DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _histogram(engine: Engine, values: DataFrame) -> tuple[list[Any], np.ndarray]:
     functions, _ = functions_of(values)
-    counts = engine.to_arrow(
-        values.groupBy("value").agg(functions.count(functions.lit(1)).cast("long").alias("n"))
-    )
-    by_value = counts.sort_by("value")
-    return by_value["value"].to_numpy(), by_value["n"].to_numpy()
+    counted = values.groupBy("value").agg(functions.count(functions.lit(1)).cast("long").alias("n"))
+    return _positions(engine.to_arrow(counted), "value")
+
+
+def _positions(counts: pa.Table, name: str) -> tuple[list[Any], np.ndarray]:
+    """Return the values in order, and how many there are of each and of those before it."""
+    in_order = counts.sort_by(name)
+    return in_order[name].to_pylist(), np.cumsum(in_order["n"].to_numpy())
 
 
 def split_at_random(interactions: DataFrame, test_fraction: float, seed: int) -> tuple[DataFrame, DataFrame]:

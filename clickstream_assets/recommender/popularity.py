@@ -35,20 +35,20 @@ def rank_products(interactions: DataFrame) -> DataFrame:
     )
 
 
-def popular_products(interactions: DataFrame, events: DataFrame) -> DataFrame:
+def popular_products(interactions: DataFrame, product_days: DataFrame) -> DataFrame:
     """Rank products and add each one's latest category.
 
     Args:
         interactions: INTERACTIONS rows.
-        events: EVENTS rows, or any rows with `product_id`, `product_category` and `event_time`.
+        product_days: PRODUCT_PERFORMANCE rows, or any rows with `report_date`, `product_id` and `product_category`.
 
     Returns:
         POPULAR_PRODUCTS, one row per product of `interactions`.
     """
     functions, _ = functions_of(interactions)
-    latest = functions.max(functions.struct("event_time", "product_category"))
+    latest = functions.max(functions.struct("report_date", "product_category"))
     categories = (
-        events.where(functions.col("product_id").isNotNull() & functions.col("product_category").isNotNull())
+        product_days.where(functions.col("product_category").isNotNull())
         .groupBy("product_id")
         .agg(latest.alias("latest"))
         .select("product_id", functions.col("latest.product_category").alias("product_category"))

@@ -180,9 +180,15 @@ class Lake:
             delta.alter.add_columns([_added_field(field) for field in new])
         return delta
 
-    def snapshot(self, table: Table, marks: Iterable[str] = ()) -> Snapshot:
-        """Read the newest version's metadata, with marks by name; a table that is not there yet is made, empty."""
+    def snapshot(self, table: Table, marks: Iterable[str] = (), version: int | None = None) -> Snapshot:
+        """Read a version's metadata (default: the newest's), with marks by name.
+
+        A table that is not there yet is made, empty.
+        """
         delta = self._open(table)
+        if version is not None and version != delta.version():
+            with self._explained(table):
+                delta.load_as_version(version)
         found = {name: delta.transaction_version(name) for name in marks}
         return Snapshot(
             table=table,

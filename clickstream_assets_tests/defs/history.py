@@ -77,6 +77,18 @@ def materialize(instance: dg.DagsterInstance, asset: str, **metadata: Any) -> No
     instance.report_runless_asset_event(dg.AssetMaterialization(asset, metadata=metadata))
 
 
+def trained_on(version: int, rows: int, seconds_ago: float = 0) -> dict[str, Any]:
+    """The metadata of recommendations of a training on so many rows of a version of `interaction_days`."""
+    data = {
+        "versions": {"interaction_days": version},
+        "first_day": "2024-05-01",
+        "last_day": "2024-05-02",
+        "rows": rows,
+        "rows_of_all_days": rows,
+    }
+    return {"trained_on": data, "trained_at": time.time() - seconds_ago}
+
+
 def check_events(instance: dg.DagsterInstance, passed: bool = True, only: str | None = None) -> None:
     """The checks of `events` are carried out on its newest materialization, or only the one of this name."""
     key = dg.AssetKey("events")

@@ -44,12 +44,17 @@ class Pipeline:
         self.instance = instance
         self._definitions = definitions
         self._refresh = definitions.resolve_job_def("refresh")
+        self._train = definitions.resolve_job_def("train")
         # Days without events, of which the tests' years have thousands, are looked at where a test is about them.
         self._cursor: str | None = RefreshState(filled=date.max).model_dump_json()
-        self._assets = set(self._refresh.asset_layer.executable_asset_keys)
+        self._assets, self._trained = (
+            set(job.asset_layer.executable_asset_keys) for job in (self._refresh, self._train)
+        )
         if only:
             # What a test does not look at need not be made.
-            self._assets &= only.resolve(definitions.resolve_asset_graph())
+            chosen = only.resolve(definitions.resolve_asset_graph())
+            self._assets &= chosen
+            self._trained &= chosen
 
     def ingest(self, *events: dict[str, Any]) -> None:
         """Events come in, down to the table `events`."""
@@ -69,6 +74,10 @@ class Pipeline:
                 **tags,
             },
         )
+
+    def train(self) -> dg.ExecuteInProcessResult:
+        """One `train` run."""
+        return self._train.execute_in_process(instance=self.instance, asset_selection=list(self._trained))
 
     def materialize(self, asset: str) -> dg.ExecuteInProcessResult:
         """One asset alone, as a person does it in the UI; what fails is in the result."""

@@ -61,18 +61,6 @@ DAILY_ASSETS = [
     *(dg.AssetKey(table.name) for table in (*DAILY, SHOPPER_EVENTS)),
     dg.AssetKey("published_days"),
 ]
-MODEL_ASSETS = [
-    dg.AssetKey(name)
-    for name in (
-        "sessions",
-        "shopper_events",
-        "interactions",
-        "popular_products",
-        "als_model",
-        "model_evaluation",
-        "product_recommendations",
-    )
-]
 MODEL_TABLES = (
     PRODUCT_RECOMMENDATIONS,
     POPULAR_PRODUCTS,
@@ -169,6 +157,7 @@ def test_a_range_in_one_run_is_the_same_as_parts_of_it_in_any_order(
 def test_new_events_are_served_a_late_one_repairs_them_and_running_again_changes_no_row(pipeline: Pipeline):
     pipeline.ingest(*FOUR_DAYS)
     assert pipeline.catch_up() == [(FIRST, LAST)]
+    pipeline.train()
     served = daily_tables(pipeline)
     assert visits(pipeline, "bat") == [(date(2024, 5, 2), 1), (date(2024, 5, 3), 1)]
     recommended = pipeline.served(PRODUCT_RECOMMENDATIONS)
@@ -203,12 +192,16 @@ def test_new_events_are_served_a_late_one_repairs_them_and_running_again_changes
         "campaign_attribution": {"rows": 6, "inserted": 0, "updated": 0, "deleted": 0},
         "daily_report": {"rows": 3, "inserted": 0, "updated": 3, "deleted": 0},
     }
+    # A refresh does not train.
+    assert pipeline.served(PRODUCT_RECOMMENDATIONS) == recommended
+    pipeline.train()
     versions = {row["model_version"] for row in pipeline.served(PRODUCT_RECOMMENDATIONS)}
     assert versions == {pipeline.reported("als_model", "model_version")}
     assert len(pipeline.served(PUBLISHED_MODELS)) == 2
 
     # Nothing is new: running again writes no row.
     pipeline.refresh(FIRST, LAST)
+    pipeline.train()
     assert daily_tables(pipeline) == repaired
     for changes in (
         *summed(pipeline.reported_by_day("published_days", "changes")).values(),
@@ -281,12 +274,13 @@ def test_a_model_that_is_served_again_is_the_one_that_is_served(
 ):
     def served_with(seed: int) -> Any:
         monkeypatch.setenv("MODEL_SEED", str(seed))
-        pipeline.refresh("2024-05-01", "2024-05-01", MODEL_ASSETS)
+        pipeline.train()
         version = pipeline.reported("als_model", "model_version")
         assert pipeline.served(SERVED_MODELS) == [{"answers": "recommendations", "model_version": version}]
         return version
 
     pipeline.ingest(event("05-01 10:00", "ann"), event("05-01 11:00", "bob", "p2"))
+    pipeline.refresh("2024-05-01", "2024-05-01")
     first, second, third = (served_with(seed) for seed in (1, 2, 1))
     assert first == third != second
     assert [row["model_version"] for row in pipeline.served(PUBLISHED_MODELS)] == sorted([first, second])
@@ -304,6 +298,7 @@ def test_days_far_apart_are_all_served_with_what_rests_on_them(
     monkeypatch.setattr(serving, "USERS_PER_CHUNK", 1)
     pipeline.ingest(event("05-01 10:00", "ann"), event("06-20 10:00", "bob", "p2"))
     assert pipeline.catch_up() == [("2024-06-20", "2024-06-20"), ("2024-05-01", "2024-05-01")]
+    pipeline.train()
     sessions, segments, *_ = daily_tables(pipeline)
     assert [row["session_date"] for row in sorted(sessions, key=lambda row: row["session_date"])] == [
         date(2024, 5, 1),
@@ -312,7 +307,8 @@ def test_days_far_apart_are_all_served_with_what_rests_on_them(
     assert len(segments) == 2
     assert {row["user_id"] for row in pipeline.served(PRODUCT_RECOMMENDATIONS)} == {"ann", "bob"}
     (model,) = pipeline.served(PUBLISHED_MODELS)
-    assert (model["users"], model["rows"]) == (2, 2)
+    assert (model["users"], model["rows"], model["interactions"]) == (2, 2, 2)
+    assert (model["first_day"], model["last_day"]) == (date(2024, 5, 1), date(2024, 6, 20))
 
 
 @pytest.mark.long
@@ -339,6 +335,7 @@ def test_days_that_a_killed_run_did_not_report_are_reported_by_the_next(
 def test_a_model_that_is_worse_than_popularity_is_not_published(pipeline: Pipeline):
     pipeline.ingest(*FOUR_DAYS)
     pipeline.refresh(FIRST, LAST)
+    pipeline.train()
     served = [pipeline.served(table) for table in MODEL_TABLES]
     check = chosen_is_not_worse_than_popularity(lake_resource())
     assert isinstance(check, dg.AssetCheckResult)

@@ -55,6 +55,7 @@ def test_what_real_senders_write_has_the_right_values_in_every_table(
     send(pipeline_env, (value for case in CASES for value in case.values))
     pipeline.ingest()
     assert pipeline.catch_up() == [("2024-05-01", "2024-05-28")]
+    pipeline.train()
 
     tables = Tables(pipeline)
     wrong = [difference for case in CASES for difference in tables.differences(case)]

@@ -31,15 +31,20 @@ ROOT = Path(__file__).parents[2]
 JOBS = {
     "ingest": {"raw"},
     "refresh": {"sessions", "segments", "reports", "models", "serving"},
+    "train": {"models", "serving"},
     "stream": {"windows"},
     "morning_report_job": {"sessions", "segments", "reports", "serving"},
 }
 """The groups that each job brings up to date."""
 MAILED = {"report_mail"}
+TRAINED = {"interactions", "popular_products", "als_model", "model_evaluation", "product_recommendations"}
 NOT_IN_JOB = {
-    "refresh": MAILED,
-    "morning_report_job": MAILED | {"product_recommendations"},
+    "refresh": MAILED | TRAINED,
+    "train": {"interaction_days", "published_days", "published_shoppers"},
+    "morning_report_job": MAILED | TRAINED,
 }
+CHECKS_OF_OTHERS = {"refresh": {("product_recommendations", "training_keeps_up")}}
+"""Checks that a job carries out on what another makes."""
 
 # The table whose columns an asset shows; the others have the asset's name.
 SHOWN_TABLES = {
@@ -180,7 +185,8 @@ def test_what_comes_from_kafka_is_overdue_in_minutes_tables_in_an_hour_models_an
         policy = node.freshness_policy
         assert isinstance(policy, TimeWindowFreshnessPolicy), name
         is_daily = name in ("daily_report", "report_mail", "product_recommendations")
-        expected = day if is_daily else windows.get(str(node.group_name), hour)
+        group = "" if name == "interaction_days" else str(node.group_name)
+        expected = day if is_daily else windows.get(group, hour)
         assert policy.fail_window.to_timedelta() == expected, name
         assert policy.warn_window
         assert policy.warn_window.to_timedelta() == 0.9 * expected, name
@@ -272,7 +278,7 @@ def test_daily_assets_share_their_days_and_take_a_range_in_one_run(
 ):
     partitioned = {key for key in graph.get_all_asset_keys() if graph.get(key).partitions_def}
     # No day lacks a mail that nobody asked for.
-    of_shoppers = {"sessions", "shopper_events", "user_segments"}
+    of_shoppers = {"sessions", "shopper_events", "user_segments", "interaction_days"}
     assert names(partitioned) == of_shoppers | groups["reports"] - MAILED | {"published_days"}
     for key in partitioned:
         assert graph.get(key).partitions_def == daily()
@@ -319,7 +325,10 @@ def test_what_stops_a_run_is_checked_before_anything_rests_on_it(graph: AssetGra
         # Late events are on the batch side only, and the batch side can be behind.
         ("product_windows", "stream_agrees_with_batch"): False,
         ("flash_sale_alerts", "alerts_follow_from_windows"): False,
+        ("interactions", "interactions_hold_all_days"): True,
         ("model_evaluation", "chosen_is_not_worse_than_popularity"): True,
+        # What was trained before stays served.
+        ("product_recommendations", "training_keeps_up"): False,
     }
 
 
@@ -353,7 +362,12 @@ def test_a_job_takes_its_assets_with_all_their_checks(
     assets = in_groups - NOT_IN_JOB.get(job, set()) or MAILED
     layer = definitions.resolve_job_def(job).asset_layer
     assert names(layer.executable_asset_keys) == assets
-    checks = {key for key in graph.asset_check_keys if key.asset_key.to_user_string() in assets}
+    others = CHECKS_OF_OTHERS.get(job, set())
+    checks = {
+        key
+        for key in graph.asset_check_keys
+        if key.asset_key.to_user_string() in assets or (key.asset_key.to_user_string(), key.name) in others
+    }
     assert set(layer.asset_graph.asset_check_keys) == checks
 
 
@@ -375,8 +389,13 @@ def test_jobs_leave_no_asset_to_be_made_by_hand(groups: dict[str, set[str]]):
 
 @pytest.mark.parametrize(
     ("sensor", "job"),
-    [("new_records", "ingest"), ("dirty_days", "refresh"), ("new_stream_records", "stream")],
-    ids=["ingest", "refresh", "stream"],
+    [
+        ("new_records", "ingest"),
+        ("dirty_days", "refresh"),
+        ("untrained_interactions", "train"),
+        ("new_stream_records", "stream"),
+    ],
+    ids=["ingest", "refresh", "train", "stream"],
 )
 def test_a_sensor_that_is_on_from_the_start_runs_each_job(definitions: dg.Definitions, sensor: str, job: str):
     definition = definitions.resolve_sensor_def(sensor)
@@ -431,10 +450,11 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("product_windows", {"clickstream_events"}),
         ("flash_sale_alerts", {"product_windows"}),
         ("live_events", {"clickstream_events"}),
-        ("interactions", {"events", "shopper_events"}),
-        ("popular_products", {"shopper_events", "interactions"}),
+        ("interaction_days", {"shopper_events"}),
+        ("interactions", {"interaction_days"}),
+        ("popular_products", {"product_performance", "interactions"}),
         ("als_model", {"interactions", "popular_products"}),
-        ("model_evaluation", {"shopper_events", "als_model"}),
+        ("model_evaluation", {"interaction_days", "shopper_events", "als_model"}),
         (
             "product_recommendations",
             {"interactions", "popular_products", "als_model", "model_evaluation"},

@@ -219,10 +219,16 @@ def test_days_that_were_never_made_are_asked_for_once_a_day_when_all_else_is_don
         assert made == [date(2024, 5, day) for day in (4, 5, 6, 7)]
         for asset in daily_assets:
             for day in made:
+                metadata = {"lake_version": 4, "dagster/row_count": 9}
                 refreshing.instance.report_runless_asset_event(
-                    dg.AssetMaterialization(asset, partition=str(day))
+                    dg.AssetMaterialization(asset, partition=str(day), metadata=metadata)
                 )
         refreshing.run(request)
+        # Recommendations do not wait for thousands of days without events, nor these for trainings that fail.
+        assert refreshing.look() == "1 days wait for their time to come"
+        training = start_run(refreshing.instance, "train")
+        assert refreshing.look() == "1 days wait for their time to come"
+        end_run(refreshing.instance, training, FAILURE)
         # Before the first event, and after the newest.
         asked: list[date] = []
         while isinstance(more := refreshing.look(), dg.RunRequest):

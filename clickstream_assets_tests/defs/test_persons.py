@@ -30,7 +30,8 @@ from clickstream_assets_tests.defs.pipeline import Pipeline
 
 MADE = (
     *("sessions", "shopper_events", "carts", "user_segments", "customer_segments", "funnel"),
-    *("daily_summary", "campaign_attribution", "interactions", "published_shoppers"),
+    *("daily_summary", "campaign_attribution", "interaction_days", "interactions"),
+    "published_shoppers",
 )
 
 
@@ -98,6 +99,7 @@ def test_other_rules_of_who_is_who_change_every_day(pipeline: Pipeline, monkeypa
 
 def is_right(pipeline: Pipeline, days: int = 1) -> None:
     """The right values of case 09: one user, one session, one converted cart of 25.00, one way through the funnel."""
+    pipeline.train()
     assert {row["user_id"] for row in pipeline.lake(SHOPPER_EVENTS)} == {"u-55"}
     (visit,) = (row for row in pipeline.lake(SESSIONS) if str(row["session_date"]) == "2024-05-02")
     assert (visit["user_id"], visit["total_events"], visit["furthest_step"]) == ("u-55", 3, "purchase")

@@ -29,6 +29,7 @@ from clickstream_assets.commands.stream import rebuild_streams
 from clickstream_assets.definitions import defs
 from clickstream_assets.defs import dirty_days, runs
 from clickstream_assets.defs.dirty_days import dirty_days_sensor
+from clickstream_assets.defs.models.sensors import untrained_interactions
 from clickstream_assets.defs.put_back import stores_put_back
 from clickstream_assets.defs.raw.sensors import new_records
 from clickstream_assets.defs.resources import ComputeResource, KafkaResource, LakeResource, SettingsResource
@@ -47,7 +48,13 @@ from clickstream_assets_tests.defs.pipeline import Pipeline, in_order, send
 from clickstream_assets_tests.proofs.shop import SMALL_MODELS
 from clickstream_assets_tests.streaming.streams import click, indexed_alerts
 
-SENSORS = (new_records, dirty_days_sensor, stores_put_back, new_stream_records)
+SENSORS = (
+    new_records,
+    dirty_days_sensor,
+    untrained_interactions,
+    stores_put_back,
+    new_stream_records,
+)
 NOON = at("2024-05-01 12:00")
 HOURS_BETWEEN = 26
 PASSES = {
@@ -70,6 +77,7 @@ OWN = {
     "SENSOR_INTERVAL_SECONDS": "5",
     "EVENTS_START_DATE": "2024-01-01",
     "COMPUTE_ENGINE": "duckdb",
+    "TRAIN_AFTER_SHARE": "0",
 }
 
 

@@ -7,7 +7,15 @@ import numpy as np
 import pyarrow as pa
 
 from clickstream_assets.catalogue import EVENTS, INTERACTIONS
+from clickstream_assets.engine import DataFrame, Engine
 from clickstream_assets.recommender.als import Parameters
+from clickstream_assets.recommender.interactions import (
+    consent_days,
+    interaction_days,
+    interactions,
+    profiled,
+    split_by_time,
+)
 
 PARAMETERS = Parameters(factors=8, iterations=10, regularization=0.1, alpha=5.0, seed=42)
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)
@@ -17,11 +25,13 @@ def event(
     user: str | None, product: str | None, kind: str = "view", at: float = 0, **fields: Any
 ) -> dict[str, Any]:
     """An event `at` seconds after START, with what these tests look at."""
+    time = START + timedelta(seconds=at)
     return {
         "user_id": user,
         "product_id": product,
         "event_type": kind,
-        "event_time": START + timedelta(seconds=at),
+        "event_time": time,
+        "event_date": time.date(),
         "is_bot": False,
         **fields,
     }
@@ -33,8 +43,8 @@ def events_table(*events: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist(list(events), schema=schema)
 
 
-def random_events(count: int = 3000, seed: int = 7) -> pa.Table:
-    """Events of 80 users and 40 products in two hours, in no order, with many repetitions."""
+def random_events(count: int = 3000, seed: int = 7, hours: int = 1) -> pa.Table:
+    """Events of 80 users and 40 products within some hours, in no order, with many repetitions."""
     random = np.random.default_rng(seed)
     kinds = random.choice(["view", "click", "add_to_cart", "purchase", "search", "remove_from_cart"], count)
     return events_table(
@@ -43,7 +53,7 @@ def random_events(count: int = 3000, seed: int = 7) -> pa.Table:
                 f"u{random.integers(80)}",
                 None if kind == "search" else f"p{min(random.geometric(0.1), 40)}",
                 kind,
-                at=int(random.integers(7200)) / 2,
+                at=int(random.integers(7200 * hours)) / 2,
                 # Seldom a no: a shopper's latest statement decides for all of their events.
                 consent=[None, None, *[True] * 8, False][random.integers(11)],
                 product_category=[None, "toys", "books"][random.integers(3)],
@@ -51,6 +61,21 @@ def random_events(count: int = 3000, seed: int = 7) -> pa.Table:
             for kind in kinds.tolist()
         )
     )
+
+
+def days_of(events: DataFrame) -> DataFrame:
+    """The sums of the events' days, of the shoppers who may be profiled."""
+    return profiled(interaction_days(events), consent_days(events))
+
+
+def interactions_in(events: DataFrame) -> DataFrame:
+    """What the events add up to."""
+    return interactions(days_of(events))
+
+
+def split(engine: Engine, events: DataFrame, test_fraction: float) -> tuple[DataFrame, DataFrame]:
+    """The sums of the events' days, cut at the moment of the test fraction."""
+    return split_by_time(engine, days_of(events), profiled(events, consent_days(events)), test_fraction)
 
 
 def met(user: str, product: str, strength: float = 1.0, **counts: int) -> dict[str, Any]:

@@ -6,9 +6,14 @@ import pytest
 from clickstream_assets.catalogue import INTERACTIONS, PRODUCT_RECOMMENDATIONS
 from clickstream_assets.recommender.algorithms import ALGORITHMS, fit
 from clickstream_assets.recommender.als import Parameters
-from clickstream_assets.recommender.interactions import interactions
 from clickstream_assets.recommender.selection import met_products, recommend
-from clickstream_assets_tests.recommender.shop import interactions_table, met, random_events, rows
+from clickstream_assets_tests.recommender.shop import (
+    interactions_in,
+    interactions_table,
+    met,
+    random_events,
+    rows,
+)
 
 PARAMETERS = Parameters(factors=8, iterations=5, regularization=0.1, alpha=5.0, seed=42)
 
@@ -25,7 +30,7 @@ def lists(engine, algorithm: str, table: pa.Table, n: int = 10, since: tuple = (
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_nobody_is_shown_what_they_have_met_and_everybody_gets_a_list(engine, algorithm):
     events = engine.from_arrow(random_events())
-    table = engine.to_arrow(interactions(events))
+    table = engine.to_arrow(interactions_in(events))
 
     found = lists(engine, algorithm, table, n=30)
 
@@ -71,7 +76,7 @@ def test_all_that_a_shopper_has_met_is_gathered(engine):
 
 @pytest.mark.parametrize("algorithm", ["item_knn", "popularity"])
 def test_both_engines_make_the_same_lists(duckdb_engine, spark_engine, algorithm):
-    table = duckdb_engine.to_arrow(interactions(duckdb_engine.from_arrow(random_events())))
+    table = duckdb_engine.to_arrow(interactions_in(duckdb_engine.from_arrow(random_events())))
 
     duckdb, spark = (lists(engine, algorithm, table) for engine in (duckdb_engine, spark_engine))
 

@@ -1,47 +1,71 @@
-"""From events to an evaluated model: interactions, factors, popularity, and the evaluation that chooses.
+"""From shoppers' events to an evaluated model: sums of days, and what is trained and judged on TRAINING_DAYS of them.
 
-Not partitioned: a model learns from all days. Each asset is replaced whole.
+A refresh replaces the sums of its days. All others have no days, and are replaced whole.
 """
 
 import dagster as dg
 
 from clickstream_assets.catalogue import (
-    EVENTS,
+    CONSENT_DAYS,
+    INTERACTION_DAYS,
     INTERACTIONS,
     ITEM_FACTORS,
     MODEL_EVALUATION,
     POPULAR_PRODUCTS,
-    SHOPPER_EVENTS,
     USER_FACTORS,
 )
-from clickstream_assets.defs.assets import URGENT, Metadata, table_asset
+from clickstream_assets.defs.assets import FRESH_AS_TABLES, URGENT, Metadata, table_asset
+from clickstream_assets.defs.models.training import EVENTS_BATCH, TRAINED_ON, TrainingData, events_batch
 from clickstream_assets.defs.plots import text_table
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.defs.runs import metadata_value
+from clickstream_assets.defs.scope import replace_days_of_shoppers, run_batch
 from clickstream_assets.recommender import als
 from clickstream_assets.recommender.evaluation import evaluation_table, judge
-from clickstream_assets.recommender.interactions import interactions as compute_interactions
+from clickstream_assets.recommender.interactions import consent_days
+from clickstream_assets.recommender.interactions import interaction_days as sum_up_days
+from clickstream_assets.recommender.interactions import interactions as add_up_days
 from clickstream_assets.recommender.popularity import popular_products as rank_popular_products
 from clickstream_assets.recommender.ranking import Products
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
 
-@table_asset(INTERACTIONS, deps=["events", "shopper_events"], op_tags=URGENT)
-def interactions(lake: Lake) -> Metadata:
-    """One row per person and product that met: how often, and how much it says of taste.
+@table_asset(
+    *(INTERACTION_DAYS, CONSENT_DAYS),
+    deps=["shopper_events"],
+    is_daily=True,
+    op_tags=URGENT,
+    freshness_policy=FRESH_AS_TABLES,
+)
+def interaction_days(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
+    """One row per day, person and product that met: how often. And who stated on a day what they agree to.
 
-    Shoppers who refused consent are left out.
+    What is trained on adds them up, so that no training reads all events.
     """
-    events = lake.snapshot(EVENTS)
-    lake.replace(INTERACTIONS, compute_interactions(lake.read(SHOPPER_EVENTS)))
-    return {"events_batch": events.batch}
+    replace_days_of_shoppers(context, lake, CONSENT_DAYS, consent_days)
+    replace_days_of_shoppers(context, lake, INTERACTION_DAYS, sum_up_days)
+    return {EVENTS_BATCH: run_batch(context, lake)}
 
 
-@table_asset(POPULAR_PRODUCTS, deps=["shopper_events", "interactions"], op_tags=URGENT)
-def popular_products(lake: Lake) -> Metadata:
+@table_asset(INTERACTIONS, deps=["interaction_days"], op_tags=URGENT)
+def interactions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
+    """One row per person and product that met within TRAINING_DAYS: how often, and how much it says of taste.
+
+    Shoppers who refused consent are left out, whenever they stated it. All that is trained in this run is of the same
+    versions of the tables of days, which a refresh may replace meanwhile.
+    """
+    batch = events_batch(context.instance)
+    data = TrainingData.newest(lake, settings.training_days)
+    lake.replace(INTERACTIONS, add_up_days(data.interaction_days(lake)))
+    return {EVENTS_BATCH: batch, TRAINED_ON: data.metadata}
+
+
+@table_asset(POPULAR_PRODUCTS, deps=["product_performance", "interactions"], op_tags=URGENT)
+def popular_products(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
     """One row per product, by how much shoppers met it: the baseline, and what new shoppers are shown."""
-    lake.replace(POPULAR_PRODUCTS, rank_popular_products(lake.read(INTERACTIONS), lake.read(SHOPPER_EVENTS)))
+    product_days = TrainingData.of_run(context, lake, settings).product_days(lake)
+    lake.replace(POPULAR_PRODUCTS, rank_popular_products(lake.read(INTERACTIONS), product_days))
     return {}
 
 
@@ -54,7 +78,7 @@ def als_model(context: dg.AssetExecutionContext, settings: Settings, lake: Lake)
     """
     parameters = als.Parameters.of(settings)
     trained_on = context.instance.get_latest_materialization_event(dg.AssetKey(INTERACTIONS.name))
-    batch = metadata_value(trained_on, "events_batch")
+    batch = metadata_value(trained_on, EVENTS_BATCH)
     engine = lake.engine
     products = Products.of(engine.to_arrow(lake.read(POPULAR_PRODUCTS)))
     if len(products):
@@ -65,13 +89,13 @@ def als_model(context: dg.AssetExecutionContext, settings: Settings, lake: Lake)
     lake.replace(ITEM_FACTORS, engine.from_arrow(factors.item_factors))
     return {
         "model_version": f"{batch}-{parameters.fingerprint}-{engine.name}",
-        "events_batch": batch,
+        EVENTS_BATCH: batch,
         "users": factors.user_factors.num_rows,
         "products": factors.item_factors.num_rows,
     }
 
 
-@table_asset(MODEL_EVALUATION, deps=["shopper_events", "als_model"], op_tags=URGENT)
+@table_asset(MODEL_EVALUATION, deps=["interaction_days", "shopper_events", "als_model"], op_tags=URGENT)
 def model_evaluation(
     context: dg.AssetExecutionContext, settings: Settings, lake: Lake, postgres: PostgresResource
 ) -> Metadata:
@@ -81,9 +105,11 @@ def model_evaluation(
     stays unless something is better.
     """
     model = context.instance.get_latest_materialization_event(dg.AssetKey("als_model"))
+    data = TrainingData.of_run(context, lake, settings)
     evaluations, choice = judge(
         lake.engine,
-        lake.read(SHOPPER_EVENTS),
+        data.interaction_days(lake),
+        data.shopper_events(lake),
         als.Parameters.of(settings),
         settings.evaluation_test_fraction,
         settings.evaluation_k,

@@ -1,5 +1,6 @@
 """PostgreSQL's tables, for the API and the shop's own programs; each publication is one transaction."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
@@ -41,9 +42,11 @@ from clickstream_assets.defs.assets import (
     Metadata,
     table_asset,
 )
+from clickstream_assets.defs.models.training import TRAINED_AT, TRAINED_ON, TrainingData
 from clickstream_assets.defs.partitions import Days, chunks, days_of
 from clickstream_assets.defs.put_back import STAMP, reported_stamp
 from clickstream_assets.defs.resources import PostgresResource
+from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import NO_DAY
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender import als
@@ -154,6 +157,16 @@ def published_shoppers(settings: Settings, lake: Lake, postgres: PostgresResourc
     }
 
 
+def _by_users(engine: Engine, interactions: DataFrame) -> Iterator[DataFrame]:
+    """Yield the interactions of a chunk of users after another, all of each user's."""
+    ids = pc.unique(engine.to_arrow(interactions.select("user_id").distinct())["user_id"])
+    ids = ids.take(pc.sort_indices(ids))
+    F, _ = functions_of(interactions)
+    for start in range(0, len(ids), USERS_PER_CHUNK):
+        first, last = ids[start].as_py(), ids[min(start + USERS_PER_CHUNK, len(ids)) - 1].as_py()
+        yield interactions.where(F.col("user_id").between(first, last))
+
+
 def _lists(
     engine: Engine, model: Model, interactions: DataFrame, n: int, model_version: str, users: list[int]
 ) -> Iterator[pa.RecordBatch]:
@@ -161,17 +174,18 @@ def _lists(
 
     Adds to `users`, for each chunk, how many of them have a list.
     """
-    ids = pc.unique(engine.to_arrow(interactions.select("user_id").distinct())["user_id"])
-    ids = ids.take(pc.sort_indices(ids))
-    F, _ = functions_of(interactions)
-    for start in range(0, len(ids), USERS_PER_CHUNK):
-        first, last = ids[start].as_py(), ids[min(start + USERS_PER_CHUNK, len(ids)) - 1].as_py()
-        of_chunk = interactions.where(F.col("user_id").between(first, last))
+    for of_chunk in _by_users(engine, interactions):
         ranked = recommend(engine, model, of_chunk, n, model_version)
         rows = conform(engine.to_arrow(ranked), PRODUCT_RECOMMENDATIONS)
         engine.release(ranked)
         users.append(len(rows["user_id"].unique()))
         yield from rows.to_batches()
+
+
+def _met(engine: Engine, interactions: DataFrame) -> Iterator[pa.RecordBatch]:
+    """Gather what a chunk of users after another has met."""
+    for of_chunk in _by_users(engine, interactions):
+        yield from conform(engine.to_arrow(met_products(of_chunk)), MET_PRODUCTS).to_batches()
 
 
 @table_asset(
@@ -181,7 +195,9 @@ def _lists(
     op_tags=URGENT,
     freshness_policy=FRESH_DAILY,
 )
-def product_recommendations(settings: Settings, lake: Lake, postgres: PostgresResource) -> Metadata:
+def product_recommendations(
+    context: dg.AssetExecutionContext, settings: Settings, lake: Lake, postgres: PostgresResource
+) -> Metadata:
     """Each user's products, ranked, with score, reason and model version; and the popular products.
 
     By the algorithm that the evaluation chose, which is verified once more here. Recommendations, what each user
@@ -200,12 +216,13 @@ def product_recommendations(settings: Settings, lake: Lake, postgres: PostgresRe
         engine.to_arrow(lake.read(ITEM_FACTORS)),
         als.Parameters.of(settings),
     )
-    met = conform(engine.to_arrow(met_products(interactions)), MET_PRODUCTS)
     (chosen,) = [row for row in evaluation.to_pylist() if row["chosen"]]
     (baseline,) = [row for row in evaluation.to_pylist() if row["algorithm"] == "popularity"]
     # By the lake: Dagster's database can be of another time.
     model_version = chosen["model_version"]
     trained_on, _, _ = model_version.partition("-")
+    made = context.instance.get_latest_materialization_event(dg.AssetKey(INTERACTIONS.name))
+    data = TrainingData.of(metadata_value(made, TRAINED_ON), lake, settings)
     record: dict[str, Any] = {
         "model_version": model_version,
         "algorithm": algorithm,
@@ -214,13 +231,16 @@ def product_recommendations(settings: Settings, lake: Lake, postgres: PostgresRe
         "metric": chosen["ndcg"],
         "baseline_metric": baseline["ndcg"],
         "trained_on": f"events batch {trained_on}",
+        "first_day": data.first_day,
+        "last_day": data.last_day,
+        "interactions": data.rows,
     }
     users: list[int] = []
     lists = _lists(engine, model, interactions, settings.recommendations_per_user, model_version, users)
     with postgres.publication() as publication:
         changes = asdict(publication.publish(PRODUCT_RECOMMENDATIONS, lists))
         record |= {"users": sum(users), "rows": changes["rows"]}
-        publication.publish(MET_PRODUCTS, met)
+        publication.publish(MET_PRODUCTS, _met(engine, interactions))
         publication.publish(POPULAR_PRODUCTS, popular)
         # Of these two, earlier versions stay: they are the history of what was served, and why.
         this_version = Scope("model_version", model_version)
@@ -235,6 +255,8 @@ def product_recommendations(settings: Settings, lake: Lake, postgres: PostgresRe
         "algorithm": algorithm,
         "reason": chosen["reason"],
         "model_version": model_version,
+        TRAINED_ON: data.metadata,
+        TRAINED_AT: made.timestamp if made else time.time(),
         "users": sum(users),
         "changes": changes,
         "dagster/row_count": changes["rows"],

@@ -1,0 +1,325 @@
+"""When models are trained, and on what: the verdict, the sensor's transitions, its check, and real runs."""
+
+from __future__ import annotations
+
+import time
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster import DagsterRun, DagsterRunStatus
+
+from clickstream_assets.catalogue import (
+    CONSENT_DAYS,
+    INTERACTION_DAYS,
+    INTERACTIONS,
+    POPULAR_PRODUCTS,
+    PRODUCT_RECOMMENDATIONS,
+    PUBLISHED_MODELS,
+)
+from clickstream_assets.defs.models.checks import training_keeps_up
+from clickstream_assets.defs.models.due import Interactions, Rhythm, Training, due
+from clickstream_assets.defs.models.sensors import REASON_TAG, untrained_interactions
+from clickstream_assets.defs.resources import SettingsResource
+from clickstream_assets.settings import Settings, SettingsError, load_settings
+from clickstream_assets_tests.analytics.records import at
+from clickstream_assets_tests.dagster_private import StepMaterializationData, freeze_time
+from clickstream_assets_tests.defs.history import end_run, past_run, start_run, tick, trained_on
+from clickstream_assets_tests.defs.pipeline import Pipeline
+from clickstream_assets_tests.streaming.streams import click
+
+SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
+HOUR = 3600.0
+NOW = 1_000_000.0
+RHYTHM = Rhythm(after_share=0.1, max_age=timedelta(hours=22))
+TRAINED = Training(version=7, rows=1000, rows_of_all_days=5000, at=NOW - HOUR)
+
+VERDICTS: dict[str, tuple[Interactions, dict[str, Any], bool, str]] = {
+    "nothing was ever trained": (Interactions(1, 10), {"trained": None}, True, "nothing is trained yet"),
+    "nothing is new": (Interactions(7, 5000), {}, False, "nothing is new since the last training"),
+    "nothing is new, and the model is old": (
+        Interactions(7, 5000),
+        {"now": NOW + 100 * HOUR},
+        False,
+        "nothing is new since the last training",
+    ),
+    "a tenth is not more than a tenth": (
+        Interactions(8, 5100),
+        {},
+        False,
+        "100 interactions are new since the last training, on 1,000; more than 100, or 21.0 h more, are reason",
+    ),
+    "more than a tenth": (
+        Interactions(8, 5101),
+        {},
+        True,
+        "101 interactions are new since the last training, on 1,000",
+    ),
+    "a tenth less, as after an erasure": (Interactions(8, 4899), {}, True, "101 interactions are new"),
+    "little is new, and the model is old": (
+        Interactions(8, 5000),
+        {"now": NOW + 21 * HOUR},
+        True,
+        "0 interactions are new since the last training, on 1,000, and 22.0 h have passed",
+    ),
+    "little is new, and every refresh is to be followed by a training": (
+        Interactions(8, 5000),
+        {"rhythm": RHYTHM._replace(after_share=0.0)},
+        True,
+        "0 interactions are new",
+    ),
+    "the first interactions after a training on none": (
+        Interactions(8, 1),
+        {"trained": TRAINED._replace(rows=0, rows_of_all_days=0)},
+        True,
+        "1 interactions are new",
+    ),
+    "none after a training on none": (
+        Interactions(8, 0),
+        {"trained": TRAINED._replace(rows=0, rows_of_all_days=0)},
+        False,
+        "0 interactions are new",
+    ),
+    "the lake was put back": (
+        Interactions(7, 5000),
+        {"put_back_at": NOW},
+        True,
+        "the lake is of an earlier time than the last training",
+    ),
+    "the lake was put back, and trained on since": (
+        Interactions(7, 5000),
+        {"put_back_at": NOW - 2 * HOUR},
+        False,
+        "nothing is new since the last training",
+    ),
+}
+
+
+@pytest.mark.parametrize(("there", "given", "is_due", "reason"), VERDICTS.values(), ids=VERDICTS)
+def test_a_training_is_due_when_enough_is_new_or_something_and_the_last_is_old(
+    there: Interactions, given: dict[str, Any], is_due: bool, reason: str
+):
+    usual: dict[str, Any] = {"trained": TRAINED, "put_back_at": 0, "now": NOW, "rhythm": RHYTHM}
+    found = due(there, **(usual | given))
+    assert found.is_due is is_due
+    assert found.reason.startswith(reason)
+
+
+def test_models_that_would_be_overdue_before_they_are_trained_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TRAIN_MAX_AGE_HOURS", "30")
+    with pytest.raises(
+        SettingsError, match=r"TRAIN_MAX_AGE_HOURS=30 is not less than FRESHNESS_MODELS_HOURS=26"
+    ):
+        load_settings()
+
+
+class House:
+    """A Dagster instance in which refreshes and trainings report what they did."""
+
+    def __init__(self, instance: dg.DagsterInstance, definitions: dg.Definitions) -> None:
+        self.instance = instance
+        self._definitions = definitions
+
+    def sum_up(
+        self, version: int, rows: int, seconds_ago: float = 0, end: DagsterRunStatus | None = SUCCESS
+    ) -> DagsterRun:
+        """A refresh reports `interaction_days`, and ends, unless it goes on."""
+        run = start_run(self.instance, "refresh")
+        with freeze_time(time.time() - seconds_ago):
+            self._report(run, "interaction_days", lake_version=version, **{"dagster/row_count": rows})
+        if end:
+            end_run(self.instance, run, end, seconds_ago)
+        return run
+
+    def publish(self, version: int, rows: int, seconds_ago: float = 0) -> None:
+        """A training of so long ago is published."""
+        run, metadata = start_run(self.instance, "train"), trained_on(version, rows, seconds_ago)
+        with freeze_time(metadata["trained_at"]):
+            self._report(run, "product_recommendations", **metadata)
+        end_run(self.instance, run, SUCCESS, seconds_ago)
+
+    def _report(self, run: DagsterRun, asset: str, **metadata: Any) -> None:
+        event = dg.DagsterEvent(
+            event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+            job_name=run.job_name,
+            event_specific_data=StepMaterializationData(dg.AssetMaterialization(asset, metadata=metadata)),
+        )
+        self.instance.report_dagster_event(event, run.run_id)
+
+    def look(self) -> str:
+        """Return why the sensor asks for a run, or why it asks for none."""
+        result = tick(untrained_interactions, self.instance, self._definitions)
+        if not result.run_requests:
+            assert result.skip_message
+            return result.skip_message
+        (request,) = result.run_requests
+        return f"run: {request.tags[REASON_TAG]}"
+
+    def check(self) -> dg.AssetCheckResult:
+        """What `training_keeps_up` finds."""
+        context = dg.build_asset_check_context(instance=self.instance)
+        result = training_keeps_up(context, settings=SettingsResource())
+        assert isinstance(result, dg.AssetCheckResult)
+        return result
+
+
+@pytest.fixture
+def house(instance: dg.DagsterInstance, definitions: dg.Definitions) -> House:
+    return House(instance, definitions)
+
+
+def test_before_the_first_refresh_nothing_is_trained(house: House):
+    assert house.look() == "there is nothing to train on before the first refresh"
+
+
+def test_the_first_refresh_that_succeeded_is_followed_by_a_training_at_once(house: House):
+    run = house.sum_up(1, 100, end=None)
+    waits = f"run {run.run_id}, which sums days up, is under way; nothing is trained yet"
+    assert house.look() == waits
+    end_run(house.instance, run, SUCCESS)
+    assert house.look() == "run: nothing is trained yet"
+
+
+def test_a_refresh_that_failed_is_not_trained_on_until_another_succeeds(house: House):
+    run = house.sum_up(1, 100, end=FAILURE)
+    assert house.look() == f"run {run.run_id}, which sums days up, failed; nothing is trained yet"
+    house.sum_up(2, 100)
+    assert house.look() == "run: nothing is trained yet"
+
+
+def test_a_training_is_followed_by_another_only_when_enough_is_new(house: House):
+    house.sum_up(1, 100)
+    house.publish(1, 100)
+    assert house.look() == "nothing is new since the last training"
+    house.sum_up(2, 110)
+    assert house.look().startswith(
+        "10 interactions are new since the last training, on 100; more than 10, or 22.0 h"
+    )
+    house.sum_up(3, 111)
+    assert house.look() == "run: 11 interactions are new since the last training, on 100"
+
+
+def test_an_old_training_is_followed_by_another_when_anything_is_new(house: House):
+    house.sum_up(1, 100, seconds_ago=23 * HOUR)
+    house.publish(1, 100, seconds_ago=22.5 * HOUR)
+    assert house.look() == "nothing is new since the last training"
+    house.sum_up(2, 101)
+    assert (
+        house.look() == "run: 1 interactions are new since the last training, on 100, and 22.5 h have passed"
+    )
+
+
+def test_one_training_at_a_time_and_a_failing_one_is_not_started_in_every_tick(house: House):
+    house.sum_up(1, 100)
+    run = start_run(house.instance, "train")
+    assert house.look() == f"run {run.run_id} is under way; nothing is trained yet"
+    end_run(house.instance, run, FAILURE)
+    assert house.look().startswith("the last run failed; trying again in ")
+    past_run(house.instance, "train", FAILURE, seconds_ago=21)
+    assert house.look() == "run: nothing is trained yet"
+
+
+def test_the_check_passes_unless_a_training_has_been_due_for_an_hour(house: House):
+    assert house.check().passed
+    house.sum_up(1, 100, seconds_ago=HOUR / 2)
+    assert house.check().passed
+    house.publish(1, 100, seconds_ago=1000)
+    house.sum_up(2, 200)
+    # Due, and only just.
+    assert house.look().startswith("run: 100 ")
+    assert house.check().passed
+
+
+def test_the_check_warns_of_a_training_that_does_not_come_about(house: House):
+    house.sum_up(1, 100, seconds_ago=3 * HOUR)
+    found = house.check()
+    assert not found.passed
+    assert found.severity is dg.AssetCheckSeverity.WARN
+    assert found.metadata["actual"].value == "nothing is trained yet"
+    house.publish(1, 100, seconds_ago=2.9 * HOUR)
+    assert house.check().passed
+    house.sum_up(2, 111, seconds_ago=2 * HOUR)
+    assert house.check().metadata["actual"].value == "11 interactions are new since the last training, on 100"
+    assert not house.check().passed
+    start_run(house.instance, "train")
+    assert house.check().passed
+
+
+SHOP = [
+    click(
+        at(f"2024-05-0{day} 1{hour}:00"),
+        0,
+        event_id=f"{day}{hour}{user}",
+        user_id=user,
+        product_id=f"p{day + hour + n}",
+    )
+    for day in (1, 2, 3)
+    for hour in (0, 4)
+    for n, user in enumerate(("ann", "bob", "eve"))
+]
+
+
+@pytest.fixture
+def pipeline(pipeline_env: Settings, instance: dg.DagsterInstance, definitions: dg.Definitions) -> Pipeline:
+    return Pipeline(pipeline_env, instance, definitions)
+
+
+@pytest.mark.long
+def test_a_refresh_sums_its_days_up_and_the_sensor_has_them_trained_on(
+    pipeline: Pipeline, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
+):
+    def asked() -> str | None:
+        result = tick(untrained_interactions, pipeline.instance, definitions)
+        return result.run_requests[0].tags[REASON_TAG] if result.run_requests else result.skip_message
+
+    pipeline.ingest(*SHOP)
+    pipeline.catch_up()
+    assert len(pipeline.lake(INTERACTION_DAYS)) == len(SHOP)
+    assert pipeline.served(PRODUCT_RECOMMENDATIONS) == []
+    assert asked() == "nothing is trained yet"
+    assert pipeline.train().success
+    first = pipeline.lake(INTERACTIONS)
+    assert {row["user_id"] for row in pipeline.served(PRODUCT_RECOMMENDATIONS)} == {"ann", "bob", "eve"}
+    (model,) = pipeline.served(PUBLISHED_MODELS)
+    assert (model["trained_on"], model["interactions"]) == ("events batch 1", len(SHOP))
+    assert (model["first_day"], model["last_day"]) == (date(2024, 5, 1), date(2024, 5, 3))
+    assert asked() == "nothing is new since the last training"
+
+    # A view more of a pair that met: a refresh replaces its day, and nothing is trained.
+    again = click(at("2024-05-03 15:00"), 0, event_id="again", user_id="ann", product_id="p7")
+    pipeline.ingest(again)
+    pipeline.catch_up()
+    assert str(asked()).startswith("0 interactions are new since the last training, on 18; more than 2, or ")
+    assert pipeline.lake(INTERACTIONS) == first
+    # A no, on a day of its own, and by a search: all of hers is left out, and her interactions stay in the days.
+    no = click(
+        at("2024-05-20 10:00"),
+        0,
+        event_id="no",
+        user_id="eve",
+        event_type="search",
+        product_id=None,
+        consent=False,
+    )
+    pipeline.ingest(no, *(e | {"event_id": f"{e['event_id']}x", "product_id": "new"} for e in SHOP[:3]))
+    pipeline.catch_up()
+    assert [(str(row["event_date"]), row["user_id"]) for row in pipeline.lake(CONSENT_DAYS)] == [
+        ("2024-05-20", "eve")
+    ]
+    assert asked() == "3 interactions are new since the last training, on 18"
+    pipeline.train()
+    assert {row["user_id"] for row in pipeline.lake(INTERACTIONS)} == {"ann", "bob"}
+    assert {row["user_id"] for row in pipeline.served(PRODUCT_RECOMMENDATIONS)} == {"ann", "bob"}
+    assert len(pipeline.lake(INTERACTION_DAYS)) == len(SHOP) + 3
+
+    # Of two days up to the newest with an interaction, though other events came later.
+    monkeypatch.setenv("TRAINING_DAYS", "2")
+    pipeline.train()
+    days = {row["first_time"].date() for row in pipeline.lake(INTERACTIONS)}
+    assert days == {date(2024, 5, 2), date(2024, 5, 3)}
+    products = {
+        row["product_id"] for row in pipeline.lake(INTERACTION_DAYS) if row["event_date"] > date(2024, 5, 1)
+    }
+    of_refuser = {row["product_id"] for row in pipeline.lake(INTERACTION_DAYS) if row["user_id"] == "eve"}
+    assert {row["product_id"] for row in pipeline.lake(POPULAR_PRODUCTS)} >= products - of_refuser
