@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -91,12 +91,17 @@ def trained_on(version: int, rows: int, seconds_ago: float = 0) -> dict[str, Any
 
 def check_events(instance: dg.DagsterInstance, passed: bool = True, only: str | None = None) -> None:
     """The checks of `events` are carried out on its newest materialization, or only the one of this name."""
-    key = dg.AssetKey("events")
+    check_asset(instance, "events", CHECKS_OF_EVENTS if only is None else (only,), passed)
+
+
+def check_asset(instance: dg.DagsterInstance, asset: str, checks: Iterable[str], passed: bool = True) -> None:
+    """Checks of an asset are carried out on its newest materialization."""
+    key = dg.AssetKey(asset)
     (newest,) = instance.fetch_materializations(key, limit=1).records
     target = AssetCheckEvaluationTargetMaterializationData(
         storage_id=newest.storage_id, run_id="", timestamp=newest.timestamp
     )
-    for name in CHECKS_OF_EVENTS if only is None else (only,):
+    for name in checks:
         instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
                 asset_key=key, check_name=name, passed=passed, target_materialization_data=target

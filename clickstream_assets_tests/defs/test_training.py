@@ -25,10 +25,23 @@ from clickstream_assets.defs.resources import SettingsResource
 from clickstream_assets.settings import Settings, SettingsError, load_settings
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.dagster_private import StepMaterializationData, freeze_time
-from clickstream_assets_tests.defs.history import end_run, past_run, start_run, tick, trained_on
+from clickstream_assets_tests.defs.history import (
+    check_asset,
+    end_run,
+    past_run,
+    start_run,
+    tick,
+    trained_on,
+)
 from clickstream_assets_tests.defs.pipeline import Pipeline
 from clickstream_assets_tests.streaming.streams import click
 
+CHECKS = (
+    "consent_days_keys_are_unique",
+    "consent_days_values_are_allowed",
+    "keys_are_unique",
+    "values_are_allowed",
+)
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 HOUR = 3600.0
 NOW = 1_000_000.0
@@ -122,15 +135,25 @@ class House:
         self._definitions = definitions
 
     def sum_up(
-        self, version: int, rows: int, seconds_ago: float = 0, end: DagsterRunStatus | None = SUCCESS
-    ) -> DagsterRun:
-        """A refresh reports `interaction_days`, and ends, unless it goes on."""
+        self, version: int, rows: int, seconds_ago: float = 0, end: DagsterRunStatus = SUCCESS
+    ) -> None:
+        """A refresh sums days up, with all that is trained on, and ends."""
+        run = self.begin_to_sum_up(version, rows, seconds_ago)
+        self.go_on(run, seconds_ago)
+        end_run(self.instance, run, end, seconds_ago)
+
+    def begin_to_sum_up(self, version: int, rows: int, seconds_ago: float = 0) -> DagsterRun:
+        """A refresh reports `interaction_days`, and goes on."""
         run = start_run(self.instance, "refresh")
         with freeze_time(time.time() - seconds_ago):
             self._report(run, "interaction_days", lake_version=version, **{"dagster/row_count": rows})
-        if end:
-            end_run(self.instance, run, end, seconds_ago)
         return run
+
+    def go_on(self, run: DagsterRun, seconds_ago: float = 0) -> None:
+        """The refresh checks the sums, and makes the products' categories."""
+        check_asset(self.instance, "interaction_days", CHECKS)
+        with freeze_time(time.time() - seconds_ago):
+            self._report(run, "product_performance")
 
     def publish(self, version: int, rows: int, seconds_ago: float = 0) -> None:
         """A training of so long ago is published."""
@@ -173,18 +196,29 @@ def test_before_the_first_refresh_nothing_is_trained(house: House):
     assert house.look() == "there is nothing to train on before the first refresh"
 
 
-def test_the_first_refresh_that_succeeded_is_followed_by_a_training_at_once(house: House):
-    run = house.sum_up(1, 100, end=None)
-    waits = f"run {run.run_id}, which sums days up, is under way; nothing is trained yet"
-    assert house.look() == waits
-    end_run(house.instance, run, SUCCESS)
+def test_what_the_first_refresh_has_summed_up_is_trained_on_at_once(house: House):
+    run = house.begin_to_sum_up(1, 100)
+    for check in CHECKS:
+        waits = f"check {check} of interaction_days has not been carried out yet; nothing is trained yet"
+        assert house.look() == waits
+        check_asset(house.instance, "interaction_days", [check])
+    assert house.look() == f"run {run.run_id} is still to make product_performance; nothing is trained yet"
+    house.go_on(run)
     assert house.look() == "run: nothing is trained yet"
 
 
-def test_a_refresh_that_failed_is_not_trained_on_until_another_succeeds(house: House):
-    run = house.sum_up(1, 100, end=FAILURE)
-    assert house.look() == f"run {run.run_id}, which sums days up, failed; nothing is trained yet"
+def test_what_a_check_refuses_is_not_trained_on(house: House):
+    run = house.begin_to_sum_up(1, 100)
+    check_asset(house.instance, "interaction_days", CHECKS)
+    check_asset(house.instance, "interaction_days", CHECKS[-1:], passed=False)
+    end_run(house.instance, run, FAILURE)
+    assert house.look() == f"check {CHECKS[-1]} of interaction_days failed; nothing is trained yet"
     house.sum_up(2, 100)
+    assert house.look() == "run: nothing is trained yet"
+
+
+def test_a_report_that_fails_keeps_nothing_from_being_trained_on(house: House):
+    house.sum_up(1, 100, end=FAILURE)
     assert house.look() == "run: nothing is trained yet"
 
 

@@ -25,7 +25,7 @@ from clickstream_assets.catalogue import (
     Table,
 )
 from clickstream_assets.catalogue.clock import ShopClock
-from clickstream_assets.defs.assets import FRESH_DAILY, ByDay, Metadata, in_postgres, table_asset
+from clickstream_assets.defs.assets import FRESH_DAILY, URGENT, ByDay, Metadata, in_postgres, table_asset
 from clickstream_assets.defs.partitions import (
     SHOPPERS_AFTER,
     SUMMARIES_BEFORE,
@@ -115,7 +115,7 @@ def _plots(
     return {key: ByDay(plots), **{name: ByDay(values) for name, values in numbers.items()}}
 
 
-@table_asset(PRODUCT_PERFORMANCE, deps=["shopper_events"], is_daily=True)
+@table_asset(PRODUCT_PERFORMANCE, deps=["shopper_events"], is_daily=True, op_tags=URGENT)
 def product_performance(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     """One row per product and day, ranked by views."""
     replace_days_of_shoppers(context, lake, PRODUCT_PERFORMANCE, compute_product_performance)
