@@ -13,18 +13,18 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from benchmarks.measure import say, temporary_home
-from clickstream_assets.analytics.carts import STATES as CART_STATES
+from clickstream_assets.analytics.carts import CartRules, abandonments
 from clickstream_assets.analytics.customers import customer_segments, orders, refunds
 from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.sessions import sessions
-from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
+from clickstream_assets.catalogue import CART_STEPS, EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine, SparkEngine, spark_session
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.parsing import PARSED, parse_batches
@@ -102,8 +102,8 @@ def on_engine(engine: Engine, lake: Lake, first: date, last: date) -> dict[str, 
     def events() -> DataFrame:
         return lake.read(EVENTS)
 
-    columns = ("user_id", "abandoned_date", "ended_date", "value")
-    no_carts = engine.from_arrow(pa.schema([CART_STATES.field(name) for name in columns]).empty_table())
+    rules = CartRules.of(load_settings(), datetime.now(UTC))
+    no_carts = abandonments(engine.from_arrow(CART_STEPS.arrow.empty_table()), rules)
     last_day = engine.from_arrow(pa.table({"report_date": [last]}))
 
     return {

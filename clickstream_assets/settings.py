@@ -493,6 +493,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _abandoned_before_over(self) -> Self:
+        if self.cart_abandoned_after_hours > 24 * self.cart_lifetime_days:
+            raise ValueError(
+                f"CART_ABANDONED_AFTER_HOURS={self.cart_abandoned_after_hours} is longer than "
+                f"CART_LIFETIME_DAYS={self.cart_lifetime_days}, after which a cart is over; lower it or raise that"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _kafka_login(self) -> Self:
         if not self.kafka_security_protocol.startswith("SASL_"):
             return self

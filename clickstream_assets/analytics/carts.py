@@ -7,17 +7,22 @@ is not in it does nothing. It ends
 - bought, by the first order with a product that is in it. All lines of that order (the same order_id, or without
   one the same minute) of products in it are bought from it. What the order leaves behind ends with the cart, as a
   checkout does: it is neither abandoned nor carried over;
-- over, after a lifetime without activity: a product that is put in later opens a new cart.
+- over, after a lifetime without activity: a product that is put in later opens a new cart, and a line that comes later
+  is not of the order that bought it.
 
 It is abandoned while there is no activity for some hours, as seen at the newest event of all: the data's own clock,
 not the computer's. A purchase of a product that never was in a cart concerns none.
+
+Carts can be followed from any day on. All that later events depend on is a user's open cart and the one that was bought
+last, as they were at the end of the last day with cart events.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from functools import partial
 from hashlib import sha256
@@ -27,10 +32,16 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickstream_assets.analytics.measures import units
-from clickstream_assets.catalogue import CART_DAYS, CARTS
+from clickstream_assets.analytics.measures import (
+    MONEY_SUM,
+    count_where,
+    event_hash,
+    fingerprint,
+    rows_of,
+    units,
+)
+from clickstream_assets.catalogue import CART_DAYS, CART_STATES, CART_STEP_NAMES, CART_STEPS, CARTS, Table
 from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
-from clickstream_assets.catalogue.table import DATE, TIMESTAMP
 from clickstream_assets.catalogue.units import DAY, EPOCH, HOUR, MICROSECOND, MINUTE, MONEY_UNITS, SECOND
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 from clickstream_assets.settings import Settings
@@ -38,17 +49,30 @@ from clickstream_assets.settings import Settings
 ADD, REMOVE, PURCHASE = CART_EVENTS = ("add_to_cart", "remove_from_cart", "purchase")
 """The events that change carts, in the order in which those of one moment count."""
 
+OPENED, GIVEN_UP, TAKEN_UP, BOUGHT = CART_STEP_NAMES
+NOTHING = "{}"
+"""State of a user who has no cart and has bought none lately."""
+
 _CENTS = Decimal("0.0001")
-_DATED = ("opened", "abandoned", "purchased", "ended")
-STATES = pa.schema(
+_CART, _STATE = "cart", "state"
+
+
+def _nullable(*fields: pa.Field) -> pa.Schema:
+    return pa.schema([field.with_nullable(True) for field in fields])
+
+
+_SCHEMAS = {
+    _CART: _nullable(*CARTS.arrow),
+    _STATE: _nullable(*CART_STATES.arrow),
+    **dict.fromkeys(CART_STEP_NAMES, _nullable(*CART_STEPS.arrow)),
+}
+FOLLOWED = pa.schema(
     [
-        *CARTS.arrow,
-        pa.field("ended_at", TIMESTAMP),
-        *(pa.field(f"{name}_date", DATE) for name in _DATED),
-        pa.field("is_last", pa.bool_()),
+        pa.field("what", pa.string()),
+        *{field.name: field for kind in (_CART, _STATE, OPENED) for field in _SCHEMAS[kind]}.values(),
     ]
 )
-"""CARTS rows as they are in the end (`is_last`), and as they were while abandoned, until `ended_at`; with the days."""
+"""Rows of CARTS, CART_STATES and CART_STEPS, in this order of columns; `what` says which one is."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +97,40 @@ class CartRules:
             clock=ShopClock(settings.shop_time_zone),
         )
 
+    @property
+    def text(self) -> str:
+        """What the settings say, without the time."""
+        return f"{self.abandoned_after} {self.lifetime}"
 
-def cart_states(engine: Engine, events: DataFrame, rules: CartRules) -> DataFrame:
-    """Follow each user's carts.
+    def oldest_day(self, day: date) -> date:
+        """Return the first day on which a cart that is not over when `day` begins can have had its last activity."""
+        return self.clock.day_of(self.clock.begin(day) - self.lifetime * MICROSECOND)
+
+
+def cart_states(
+    engine: Engine,
+    events: DataFrame,
+    rules: CartRules,
+    before: DataFrame | None = None,
+    days: tuple[date, date] = (date.min, date.max),
+) -> DataFrame:
+    """Follow each user's carts through some days.
 
     Args:
         engine: computes.
-        events: SHOPPER_EVENTS rows of all time; only CART_EVENTS count.
+        events: SHOPPER_EVENTS rows of these days; only CART_EVENTS count.
         rules: say when carts are abandoned and over.
+        before: `user_id` and `carts` as `latest_states` returns them, at the end of the day before; none where the
+            days are all that there are.
+        days: the first and the last.
 
     Returns:
-        STATES rows, to be released.
+        FOLLOWED rows, to be released: of the days, and of earlier ones the carts that went on into these. The last day
+        that there is has to be `date.max`, so that what will happen by the clock is there too.
     """
     F, _ = functions_of(events)
     turn = F.when(F.col("event_type") == ADD, 0).when(F.col("event_type") == REMOVE, 1).otherwise(2)
-    rows = events.where(F.col("event_type").isin(*CART_EVENTS)).select(
+    rows = cart_events(events).select(
         "user_id",
         F.struct(
             F.unix_micros("event_time").alias("at"),
@@ -98,202 +141,344 @@ def cart_states(engine: Engine, events: DataFrame, rules: CartRules) -> DataFram
             (F.col("price") * F.lit(MONEY_UNITS)).cast("long").alias("price"),
             F.col("currency"),
             F.col("order_id"),
+            event_hash(F).alias("hash"),
         ).alias("event"),
     )
     # One row per user, because an engine hands out rows in batches as it likes and a cart needs all of its user's.
-    histories = rows.groupBy("user_id").agg(F.collect_list("event").alias("history"))
-    return engine.map_arrow(histories, partial(follow_carts, rules=rules), STATES)
+    histories = as_view(rows.groupBy("user_id").agg(F.collect_list("event").alias("history")))
+    if before is None:
+        both = histories.select("user_id", "history", F.lit(NOTHING).alias("carts"))
+    else:
+        known = as_view(before.select(F.col("user_id").alias("known_id"), "carts"))
+        same = F.col("user_id") == F.col("known_id")
+        both = histories.join(known, on=same, how="full_outer").select(
+            F.coalesce("user_id", "known_id").alias("user_id"),
+            "history",
+            F.coalesce("carts", F.lit(NOTHING)).alias("carts"),
+        )
+    return engine.map_arrow(both, partial(follow_carts, rules=rules, days=days), FOLLOWED)
 
 
-def carts(states: DataFrame) -> DataFrame:
-    """Return CARTS rows of STATES rows."""
-    F, _ = functions_of(states)
-    return states.where(F.col("is_last")).select(*CARTS.column_names)
+def cart_events(events: DataFrame) -> DataFrame:
+    """Return the events that change carts."""
+    F, _ = functions_of(events)
+    return events.where(F.col("event_type").isin(*CART_EVENTS))
 
 
-def abandonments(states: DataFrame) -> DataFrame:
-    """Return from when (`abandoned_at`, `abandoned_date`) to when (`ended_…`, null: still) carts were abandoned.
+def cart_input(events: DataFrame) -> DataFrame:
+    """Make a fingerprint of the cart events of each user and day.
 
-    And their `value`.
-    """
-    F, _ = functions_of(states)
-    return states.where(F.col("state") == "abandoned").select(
-        "user_id", "abandoned_at", "abandoned_date", "ended_at", "ended_date", "value"
-    )
-
-
-def cart_days(states: DataFrame) -> DataFrame:
-    """Count the carts opened, abandoned and purchased on each day, as of then: no event changes days before its own.
+    Args:
+        events: SHOPPER_EVENTS rows.
 
     Returns:
-        CART_DAYS rows, of STATES rows.
+        `state_date`, `user_id` and `fingerprint`, as CART_STATES rows have them.
     """
+    F, _ = functions_of(events)
+    of_days = cart_events(events).groupBy(F.col("event_date").alias("state_date"), "user_id")
+    return of_days.agg(fingerprint(F).alias("fingerprint"))
+
+
+def latest_states(states: DataFrame) -> DataFrame:
+    """Return the last `carts` of each `user_id` that has any, of CART_STATES rows."""
     F, _ = functions_of(states)
-    is_last = F.col("is_last")
-    days = {
-        "opened": F.when(is_last, F.col("opened_date")),
-        "abandoned": F.when(F.col("state") == "abandoned", F.col("abandoned_date")),
-        "purchased": F.when(is_last, F.col("purchased_date")),
-    }
-    happened = [
-        states.where(day.isNotNull()).select(
-            day.alias("report_date"),
-            *(F.lit(int(other == name)).alias(other) for other in days),
-        )
-        for name, day in days.items()
-    ]
-    by_day = as_view(happened[0].unionByName(happened[1]).unionByName(happened[2])).groupBy("report_date")
-    return by_day.agg(*(F.sum(name).cast("long").alias(name) for name in days)).select(
-        *CART_DAYS.column_names
+    latest = states.groupBy("user_id").agg(F.max_by("carts", "state_date").alias("carts"))
+    return as_view(latest).where(F.col("carts") != F.lit(NOTHING))
+
+
+def carts(followed: DataFrame) -> DataFrame:
+    """Return the CARTS rows of FOLLOWED rows."""
+    return _rows_of(followed, CARTS, _CART)
+
+
+def states(followed: DataFrame) -> DataFrame:
+    """Return the CART_STATES rows of FOLLOWED rows."""
+    return _rows_of(followed, CART_STATES, _STATE)
+
+
+def steps(followed: DataFrame) -> DataFrame:
+    """Return the CART_STEPS rows of FOLLOWED rows."""
+    return _rows_of(followed, CART_STEPS, *CART_STEP_NAMES)
+
+
+def _rows_of(followed: DataFrame, table: Table, *kinds: str) -> DataFrame:
+    F, _ = functions_of(followed)
+    return followed.where(F.col("what").isin(*kinds)).select(*table.column_names)
+
+
+def overdue(carts: DataFrame, rules: CartRules) -> DataFrame:
+    """Return the CARTS rows that are open and, as of the newest event, no longer."""
+    F, _ = functions_of(carts)
+    idle = F.lit(rules.as_of) - F.unix_micros("last_activity_at")
+    return carts.where((F.col("state") == "open") & (idle >= F.lit(rules.abandoned_after)))
+
+
+def abandoned(overdue: DataFrame, rules: CartRules) -> DataFrame:
+    """Return CARTS rows that are overdue as they are from then on."""
+    F, _ = functions_of(overdue)
+    abandoned_at = F.col("last_activity_at") + F.expr(f"INTERVAL {rules.abandoned_after} MICROSECOND")
+    return rows_of(CARTS, overdue, {"state": F.lit("abandoned"), "abandoned_at": abandoned_at})
+
+
+def abandonments(steps: DataFrame, rules: CartRules) -> DataFrame:
+    """Return a row for each time that a cart was given up, and one that takes it back where it was taken up again.
+
+    Args:
+        steps: CART_STEPS rows.
+        rules: say which time it is.
+
+    Returns:
+        `user_id`, `step_date`, `given_up_date`, and `carts` and `value`, of which the sums up to a day are those of the
+        carts that are abandoned at its end.
+    """
+    F, _ = functions_of(steps)
+    is_given_up = F.col("step") == GIVEN_UP
+    # Null, as of what is no pause, is not true.
+    return steps.where(F.unix_micros("given_up_at") <= F.lit(rules.as_of)).select(
+        "user_id",
+        "step_date",
+        "given_up_date",
+        F.when(is_given_up, F.lit(1)).otherwise(F.lit(-1)).alias("carts"),
+        F.when(is_given_up, F.col("value")).otherwise(-F.col("value")).cast(MONEY_SUM).alias("value"),
     )
 
 
-def follow_carts(batches: Iterator[pa.RecordBatch], rules: CartRules) -> Iterator[pa.RecordBatch]:
-    """Turn users' histories (`user_id`, `history`: their events, in any order) into STATES rows."""
+def cart_days(steps: DataFrame, rules: CartRules) -> DataFrame:
+    """Count the carts opened, abandoned and purchased on each day, as of then: no event changes days before its own.
+
+    Args:
+        steps: CART_STEPS rows of the days.
+        rules: say which time it is.
+
+    Returns:
+        CART_DAYS rows.
+    """
+    F, _ = functions_of(steps)
+    kinds = {
+        "opened": F.col("step") == OPENED,
+        "abandoned": (F.col("step") == GIVEN_UP) & (F.unix_micros("at") <= F.lit(rules.as_of)),
+        "purchased": F.col("step") == BOUGHT,
+    }
+    counted = steps.groupBy(F.col("step_date").alias("report_date")).agg(
+        *(count_where(F, condition).alias(name) for name, condition in kinds.items())
+    )
+    happened = as_view(counted.select(*CART_DAYS.column_names))
+    return happened.where(F.col("opened") + F.col("abandoned") + F.col("purchased") > 0)
+
+
+def follow_carts(
+    batches: Iterator[pa.RecordBatch], rules: CartRules, days: tuple[date, date]
+) -> Iterator[pa.RecordBatch]:
+    """Turn users' histories into FOLLOWED rows.
+
+    Args:
+        batches: `user_id`, `history` (their events, in any order, or null) and `carts` (their state before).
+        rules: say when carts are abandoned and over.
+        days: the first and the last day; see `cart_states`.
+    """
+    # Carts that are over by then change no more.
+    since = rules.clock.begin_us(days[0]) - rules.lifetime if days[0] > date.min else 0
     for batch in batches:
         histories = batch.column("history")
         events = zip(*(field.to_pylist() for field in histories.flatten().flatten()), strict=True)
-        rows: list[tuple[Any, ...]] = []
-        lengths = pc.list_value_length(histories).to_pylist()
-        for user_id, length in zip(batch.column("user_id").to_pylist(), lengths, strict=True):
-            rows.extend(_follow(user_id, sorted(islice(events, length)), rules))
-        if rows:
-            yield pa.RecordBatch.from_arrays(
-                [
-                    pa.array(values, field.type)
-                    for values, field in zip(zip(*rows, strict=True), STATES, strict=True)
-                ],
-                schema=STATES,
+        lengths = pc.fill_null(pc.list_value_length(histories), 0).to_pylist()
+        rows: dict[str, list[tuple[Any, ...]]] = {kind: [] for kind in _SCHEMAS}
+        states = batch.column("carts").to_pylist()
+        for user_id, text, length in zip(batch.column("user_id").to_pylist(), states, lengths, strict=True):
+            found = {
+                name: _Cart(**cart) for name, cart in json.loads(text).items() if cart["last_at"] >= since
+            }
+            its_events = sorted(islice(events, length))
+            _Follower(user_id, rules, days, rows).follow(found.get("open"), found.get("bought"), its_events)
+        tables = [_table(kind, its) for kind, its in rows.items() if its]
+        if tables:
+            merged = pa.concat_tables([FOLLOWED.empty_table(), *tables], promote_options="default")
+            yield from merged.combine_chunks().to_batches()
+
+
+def _table(kind: str, rows: list[tuple[Any, ...]]) -> pa.Table:
+    schema = _SCHEMAS[kind]
+    columns = [
+        pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)
+    ]
+    table = pa.Table.from_arrays(columns, schema=schema)
+    return table.append_column("what", pa.repeat(pa.scalar(kind), len(rows)))
+
+
+class _Follower:
+    """Follows the carts of one user, and adds what happens to them to `rows`, by its kind."""
+
+    def __init__(
+        self,
+        user_id: str,
+        rules: CartRules,
+        days: tuple[date, date],
+        rows: dict[str, list[tuple[Any, ...]]],
+    ) -> None:
+        self._user_id = user_id
+        self._rules = rules
+        self._first, self._last = (day.toordinal() - EPOCH.toordinal() for day in days)
+        self._rows = rows
+
+    def follow(self, cart: _Cart | None, bought: _Cart | None, events: Iterable[tuple[Any, ...]]) -> None:
+        """Go through the events, which are in order, with the open cart and the last bought one before them."""
+        rules = self._rules
+        carts = [one for one in (bought, cart) if one]
+        day: int | None = None
+        number = hashes = 0
+        for at, turn, _, product_id, quantity, price, currency, order_id, its_hash in events:
+            its_day = rules.clock.day_number(at)
+            if day is not None and its_day != day:
+                self._keep(day, f"{number}:{hashes}", cart, bought)
+                number = hashes = 0
+            day, number, hashes = its_day, number + 1, hashes + its_hash
+            if cart and at - cart.last_at > rules.lifetime:
+                cart = None
+            if bought and at - bought.last_at > rules.lifetime:
+                bought = None
+            if turn == 0:
+                if cart is None:
+                    cart = _Cart(at, at)
+                    carts.append(cart)
+                    self._note(OPENED, cart, at)
+                self._note_activity(cart, at)
+                cart.add(product_id, quantity, price, currency)
+            elif turn == 1 and cart and product_id in cart.content:
+                self._note_activity(cart, at)
+                cart.remove(product_id, quantity)
+                if not cart.content:
+                    cart = None
+            elif turn == 2:
+                order = order_id or at // MINUTE
+                if cart and product_id in cart.content:
+                    self._note_activity(cart, at)
+                    self._note(BOUGHT, cart, at)
+                    cart.purchased_at, cart.order = at, order
+                    bought, cart = cart, None
+                elif not (bought and order == bought.order and product_id in bought.content):
+                    continue
+                # A bought cart is not abandoned again, however late a further line of the order comes.
+                bought.last_at = at
+                bought.buy(product_id, quantity, price, currency)
+        if day is not None:
+            self._keep(day, f"{number}:{hashes}", cart, bought)
+        for one in carts:
+            if one.content and one.purchased_at is None:
+                self._note_pause(GIVEN_UP, one, self._given_up_at(one))
+            self._rows[_CART].append(self._row(one))
+
+    def _keep(self, day: int, its_fingerprint: str, cart: _Cart | None, bought: _Cart | None) -> None:
+        """Add the state at the end of a day."""
+        state = {name: vars(one) for name, one in (("open", cart), ("bought", bought)) if one}
+        text = json.dumps(state, ensure_ascii=False, separators=(",", ":"))
+        self._rows[_STATE].append((day, self._user_id, its_fingerprint, text))
+
+    def _given_up_at(self, cart: _Cart) -> int:
+        return cart.last_at + self._rules.abandoned_after
+
+    def _note_activity(self, cart: _Cart, at: int) -> None:
+        given_up_at = self._given_up_at(cart)
+        if at >= given_up_at:
+            cart.abandoned_at = given_up_at
+            self._note_pause(GIVEN_UP, cart, given_up_at)
+            self._note_pause(TAKEN_UP, cart, at)
+        cart.last_at = at
+
+    def _note_pause(self, step: str, cart: _Cart, at: int) -> None:
+        given_up_at = self._given_up_at(cart)
+        self._note(step, cart, at, given_up_at, self._rules.clock.day_number(given_up_at), cart.value)
+
+    def _note(self, step: str, cart: _Cart, at: int, *pause: int | Decimal | None) -> None:
+        """Add what happened to a cart, if it is of the days; `pause` says when it was given up, its day and value."""
+        day = self._rules.clock.day_number(at)
+        if self._first <= day <= self._last:
+            self._rows[step].append(
+                (day, self._user_id, self._id(cart), step, at, *(pause or (None, None, None)))
             )
 
+    def _id(self, cart: _Cart) -> str:
+        return sha256(f"{self._user_id}|{cart.opened_at}".encode()).hexdigest()[:32]
 
-def _follow(user_id: str, events: Iterable[tuple[Any, ...]], rules: CartRules) -> Iterator[tuple[Any, ...]]:
-    """Yield the STATES rows of one user, whose events come in order."""
-    cart: _Cart | None = None
-    bought: _Cart | None = None
-    ended: list[_Cart] = []
-    for at, turn, _, product_id, quantity, price, currency, order_id in events:
-        line = _Line(quantity, price, currency)
-        if cart and at - cart.last_at > rules.lifetime:
-            ended.append(cart)
-            cart = None
-        if turn == 0:
-            cart = cart or _Cart(user_id, at, rules)
-            cart.add(at, product_id, line)
-        elif turn == 1 and cart and product_id in cart.content:
-            cart.remove(at, product_id, quantity)
-            if not cart.content:
-                ended.append(cart)
-                cart = None
-        elif turn == 2:
-            order = order_id or at // MINUTE
-            if cart and product_id in cart.content:
-                cart.buy(at, product_id, line, order)
-                ended.append(cart)
-                bought, cart = cart, None
-            elif bought and order == bought.order and product_id in bought.content:
-                bought.buy(at, product_id, line, order)
-    for one in [*ended, cart] if cart else ended:
-        yield from one.rows()
+    def _row(self, cart: _Cart) -> tuple[Any, ...]:
+        abandoned_at = cart.abandoned_at
+        if cart.purchased_at is not None:
+            state = "converted" if abandoned_at is None else "recovered"
+        elif not cart.content:
+            state = "emptied"
+        elif self._rules.as_of - cart.last_at >= self._rules.abandoned_after:
+            state = "abandoned"
+            abandoned_at = cart.last_at + self._rules.abandoned_after
+        else:
+            state = "open"
+        lines = cart.lines
+        products = sorted({product_id for product_id, *_ in lines})
+        currencies = {currency for *_, currency in lines}
+        to_purchase = None if cart.purchased_at is None else cart.purchased_at - cart.opened_at
+        row: dict[str, Any] = {
+            "cart_id": self._id(cart),
+            "user_id": self._user_id,
+            "state": state,
+            "opened_at": cart.opened_at,
+            "last_activity_at": cart.last_at,
+            "last_activity_date": self._rules.clock.day_number(cart.last_at),
+            "items": len(products),
+            "quantity": Decimal(sum(quantity for _, quantity, _, _ in lines)).scaleb(-4),
+            "value": cart.value,
+            "currency": currencies.pop() if len(currencies) == 1 else None,
+            "product_ids": products,
+            "abandoned_at": abandoned_at,
+            "purchased_at": cart.purchased_at,
+            "seconds_to_purchase": None if to_purchase is None else to_purchase // SECOND,
+            "order_id": cart.order if isinstance(cart.order, str) else None,
+        }
+        return tuple(row[name] for name in CARTS.column_names)
 
 
 @dataclass
-class _Line:
-    """Units of one product, in ten-thousandths, at a price in MONEY_UNITS, if one is known."""
-
-    quantity: int
-    price: int | None
-    currency: str | None
-
-
-def _value(line: _Line) -> Decimal:
-    """Return price times quantity, rounded half up as `measures.amount` is."""
-    return Decimal(line.quantity * (line.price or 0)).scaleb(-8).quantize(_CENTS, ROUND_HALF_UP)
-
-
 class _Cart:
-    """One cart, as far as its user's events have been followed."""
+    """One cart, as far as its user's events have been followed; a state is made of what it has, as JSON.
 
-    def __init__(self, user_id: str, at: int, rules: CartRules) -> None:
-        self.content: dict[str, _Line] = {}
-        self.last_at = at
-        self.order: str | int | None = None
-        self._user_id = user_id
-        self._rules = rules
-        self._opened_at = at
-        self._purchased_at: int | None = None
-        self._abandoned_at: int | None = None
-        self._bought: list[tuple[str, _Line]] = []
-        self._abandoned: list[tuple[Any, ...]] = []
+    Units are ten-thousandths and prices in MONEY_UNITS; times are microseconds since 1970.
+    """
 
-    def add(self, at: int, product_id: str, line: _Line) -> None:
-        self._note_activity(at)
-        there = self.content.setdefault(product_id, _Line(0, None, None))
-        there.quantity += line.quantity
-        if line.price is not None:
-            there.price = line.price
-        there.currency = line.currency or there.currency
+    opened_at: int
+    last_at: int
+    content: dict[str, list[Any]] = field(default_factory=dict)
+    """What was put in and not taken out: units, price and currency by product; the last two if they are known."""
+    abandoned_at: int | None = None
+    purchased_at: int | None = None
+    order: str | int | None = None
+    """The order that bought it: its id, or its minute."""
+    sold: list[list[Any]] = field(default_factory=list)
+    """Its lines: product, units, price and currency."""
 
-    def remove(self, at: int, product_id: str, quantity: int) -> None:
-        self._note_activity(at)
-        self.content[product_id].quantity -= quantity
-        if self.content[product_id].quantity <= 0:
+    def add(self, product_id: str, quantity: int, price: int | None, currency: str | None) -> None:
+        units, known_price, known_currency = self.content.get(product_id, (0, None, None))
+        price = known_price if price is None else price
+        self.content[product_id] = [units + quantity, price, currency or known_currency]
+
+    def remove(self, product_id: str, quantity: int) -> None:
+        self.content[product_id][0] -= quantity
+        if self.content[product_id][0] <= 0:
             del self.content[product_id]
 
-    def buy(self, at: int, product_id: str, line: _Line, order: str | int) -> None:
-        self._note_activity(at)
-        if self._purchased_at is None:
-            self._purchased_at, self.order = at, order
-        there = self.content[product_id]
-        price = there.price if line.price is None else line.price
-        self._bought.append((product_id, _Line(line.quantity, price, line.currency or there.currency)))
+    def buy(self, product_id: str, quantity: int, price: int | None, currency: str | None) -> None:
+        _, known_price, known_currency = self.content[product_id]
+        self.sold.append(
+            [product_id, quantity, known_price if price is None else price, currency or known_currency]
+        )
 
-    def _note_activity(self, at: int) -> None:
-        abandoned_at = self.last_at + self._rules.abandoned_after
-        # A bought cart is not abandoned again, however late a further line of the order comes.
-        if at >= abandoned_at and self._purchased_at is None:
-            self._abandoned_at = abandoned_at
-            self._abandoned.append(self._row("abandoned", ended_at=at, is_last=False))
-        self.last_at = at
+    @property
+    def lines(self) -> list[list[Any]]:
+        """What was bought from it, or is in it: product, units, price and currency."""
+        return self.sold or [[product_id, *line] for product_id, line in self.content.items()]
 
-    def rows(self) -> Iterator[tuple[Any, ...]]:
-        """Yield its rows, once no event of it is left."""
-        yield from self._abandoned
-        if self._purchased_at is not None:
-            state = "converted" if self._abandoned_at is None else "recovered"
-        elif not self.content:
-            state = "emptied"
-        elif self._rules.as_of - self.last_at >= self._rules.abandoned_after:
-            state = "abandoned"
-            self._abandoned_at = self.last_at + self._rules.abandoned_after
-        else:
-            state = "open"
-        yield self._row(state, ended_at=None, is_last=True)
+    @property
+    def value(self) -> Decimal:
+        """Prices times units."""
+        return sum((_value(units, price) for _, units, price, _ in self.lines), Decimal(0))
 
-    def _row(self, state: str, ended_at: int | None, is_last: bool) -> tuple[Any, ...]:
-        lines = self._bought or list(self.content.items())
-        products = sorted({product_id for product_id, _ in lines})
-        currencies = {line.currency for _, line in lines}
-        to_purchase = None if self._purchased_at is None else self._purchased_at - self._opened_at
-        row: dict[str, Any] = {
-            "cart_id": sha256(f"{self._user_id}|{self._opened_at}".encode()).hexdigest()[:32],
-            "user_id": self._user_id,
-            "state": state,
-            "opened_at": self._opened_at,
-            "last_activity_at": self.last_at,
-            "items": len(products),
-            "quantity": Decimal(sum(line.quantity for _, line in lines)).scaleb(-4),
-            "value": sum((_value(line) for _, line in lines), Decimal(0)),
-            "currency": currencies.pop() if len(currencies) == 1 else None,
-            "product_ids": products,
-            "abandoned_at": self._abandoned_at,
-            "purchased_at": self._purchased_at,
-            "seconds_to_purchase": None if to_purchase is None else to_purchase // SECOND,
-            "order_id": self.order if isinstance(self.order, str) else None,
-            "ended_at": ended_at,
-            "is_last": is_last,
-        }
-        for name in _DATED:
-            moment = row[f"{name}_at"]
-            row[f"{name}_date"] = None if moment is None else self._rules.clock.day_number(moment)
-        return tuple(row[name] for name in STATES.names)
+
+def _value(units: int, price: int | None) -> Decimal:
+    """Return price times units, rounded half up as `measures.amount` is."""
+    return Decimal(units * (price or 0)).scaleb(-8).quantize(_CENTS, ROUND_HALF_UP)

@@ -78,7 +78,7 @@ def customer_segments(
     Args:
         orders: rows of `orders`.
         refunds: rows of `refunds`.
-        abandonments: rows of `carts.abandonments`.
+        abandonments: rows of `carts.abandonments`, of the days and at least the ABANDONED_CART_DAYS before.
         days: `report_date` of the days.
         rfm_days: days that orders count for, the day itself included.
 
@@ -108,25 +108,17 @@ def customer_segments(
         F.lit(0).alias("carts"),
         F.lit(0).cast(MONEY_SUM).alias("cart_value"),
     )
-    left = as_view(
-        abandonments.select(
-            "user_id",
-            F.col("abandoned_date").alias("left_date"),
-            F.col("ended_date").alias("taken_up_date"),
-            "value",
-        )
-    )
-    left_age = F.datediff("report_date", "left_date")
-    outstanding = (left_age >= 0) & (left_age < ABANDONED_CART_DAYS)
-    not_taken_up = F.col("taken_up_date").isNull() | (F.col("taken_up_date") > F.col("report_date"))
-    abandoned = left.join(days, on=outstanding & not_taken_up, how="inner").select(
+    left_age = F.datediff("report_date", "given_up_date")
+    is_lately = (left_age >= 0) & (left_age < ABANDONED_CART_DAYS)
+    known = F.datediff("report_date", "step_date") >= 0
+    abandoned = abandonments.join(days, on=is_lately & known, how="inner").select(
         "report_date",
         "user_id",
         F.lit(None).cast("string").alias("order_key"),
         F.lit(None).cast("date").alias("order_date"),
         F.lit(0).cast(MONEY_SUM).alias("amount"),
         F.lit(0).cast(MONEY_SUM).alias("refunded"),
-        F.lit(1).alias("carts"),
+        "carts",
         F.col("value").alias("cart_value"),
     )
     customers = as_view(

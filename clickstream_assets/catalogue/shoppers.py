@@ -24,7 +24,8 @@ from clickstream_assets.catalogue.who import PERSON
 FURTHEST_STEPS = ("none", "view", "add_to_cart", "purchase")
 BOT_REASONS = ("user_agent", "view_rate", "endless_session")
 ACTIVITY_SEGMENTS = ("buyer", "window_shopper")
-CART_STATES = ("open", "abandoned", "emptied", "converted", "recovered")
+CART_STATE_NAMES = ("open", "abandoned", "emptied", "converted", "recovered")
+CART_STEP_NAMES = ("opened", "given_up", "taken_up", "purchased")
 ATTRIBUTION_MODELS = ("last_touch", "first_touch", "linear")
 
 SESSIONS = Table(
@@ -196,11 +197,12 @@ CARTS = Table(
             "state",
             STRING,
             "open, abandoned, emptied, converted (bought), or recovered (bought after being abandoned)",
-            values=CART_STATES,
+            values=CART_STATE_NAMES,
             filter=True,
         ),
         Column("opened_at", TIMESTAMP, "When the first product was put in", sort=True),
         Column("last_activity_at", TIMESTAMP, "Last addition, removal or purchase", range=True, sort=True),
+        Column("last_activity_date", DATE, "The shop's day of it"),
         Column("items", LONG, "Different products in it, or bought from it"),
         Column("quantity", QUANTITY_SUM, "Units of them"),
         Column("value", MONEY_SUM, "Sum of their prices times units", sort=True),
@@ -216,6 +218,7 @@ CARTS = Table(
         Column("order_id", STRING, "The order that bought it, if the sender names orders", nullable=True),
     ),
     key=("cart_id",),
+    partition_by=("last_activity_date",),
     served=Served(
         indexes=(
             Index(("user_id",)),
@@ -243,6 +246,62 @@ CART_DAYS = Table(
             LONG,
             "Carts that were bought: neither buyers, who can fill several, nor orders, which need no cart",
         ),
+    ),
+    key=("report_date",),
+)
+
+CART_STATES = Table(
+    "cart_states",
+    "one person on one day on which they put in, took out or bought anything",
+    (
+        Column("state_date", DATE, "The shop's day"),
+        Column("user_id", STRING, PERSON),
+        Column("fingerprint", STRING, "Number and sum of hashes of their cart events that day"),
+        Column(
+            "carts",
+            STRING,
+            "At the end of the day, the open cart and the last one that was bought, as JSON: all that their next cart "
+            "events depend on",
+        ),
+    ),
+    key=("state_date", "user_id"),
+    partition_by=("state_date",),
+)
+
+CART_STEPS = Table(
+    "cart_steps",
+    "one thing that happened to one cart",
+    (
+        Column("step_date", DATE, "The shop's day"),
+        Column("user_id", STRING, PERSON),
+        Column("cart_id", STRING, "The cart"),
+        Column(
+            "step",
+            STRING,
+            "opened, given_up (abandoned), taken_up (again) or purchased",
+            values=CART_STEP_NAMES,
+        ),
+        Column(
+            "at",
+            TIMESTAMP,
+            "When. A given_up of a time after the newest event is what will happen, if the cart is not taken up before",
+        ),
+        Column("given_up_at", TIMESTAMP, "Of given_up and taken_up: when it was given up", nullable=True),
+        Column("given_up_date", DATE, "The shop's day of that", nullable=True),
+        Column("value", MONEY_SUM, "Of the same: what was in it", nullable=True),
+    ),
+    key=("cart_id", "step", "at"),
+    partition_by=("step_date",),
+)
+
+CART_INPUTS = Table(
+    "cart_inputs",
+    "one day with cart events, purchases or refunds, and what carts were made from",
+    (
+        Column("report_date", DATE, "The shop's day"),
+        Column("fingerprint", STRING, "That of the day in shopper_days"),
+        Column("rules", STRING, "The settings that carts were made by"),
+        Column("as_of", TIMESTAMP, "Time of the newest event, by which carts were open or abandoned"),
     ),
     key=("report_date",),
 )

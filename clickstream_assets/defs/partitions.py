@@ -122,8 +122,8 @@ def days_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -
     return Days.of_run(context.run.tags)
 
 
-def chunks(lake: Lake, days: Days, table: Table = EVENTS) -> Iterator[Range]:
-    """Split days into chunks of at most ROWS_PER_CHUNK rows of a table, or single days, in order.
+def chunks(lake: Lake, days: Days, table: Table = EVENTS, most: int = ROWS_PER_CHUNK) -> Iterator[Range]:
+    """Split days into chunks of at most so many rows of a table, or single days, in order.
 
     A chunk goes on over other days where these have at most ROWS_PER_GAP rows.
     """
@@ -136,7 +136,7 @@ def chunks(lake: Lake, days: Days, table: Table = EVENTS) -> Iterator[Range]:
         if chunk:
             first, last = chunk
             skipped = sum(rows[d] for d in there[bisect_right(there, last) : bisect_left(there, day)])
-            if skipped <= ROWS_PER_GAP and held + skipped + count <= ROWS_PER_CHUNK:
+            if skipped <= ROWS_PER_GAP and held + skipped + count <= most:
                 chunk, held = (first, day), held + skipped + count
                 continue
             yield chunk

@@ -11,13 +11,12 @@ from hashlib import sha256
 
 import pyarrow as pa
 
-from clickstream_assets.analytics.carts import CART_EVENTS
 from clickstream_assets.analytics.customers import orders, refunds, shopper_days
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.windows import counted_time
 from clickstream_assets.catalogue import EVENTS, SHOPPER_DAYS, SHOPPER_EVENTS, SHOPPER_ORDERS, SHOPPER_REFUNDS
 from clickstream_assets.defs.partitions import Days, chunks
-from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.engine import functions_of
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.stores.lake import Lake, Snapshot
 
@@ -74,13 +73,6 @@ def files_by(snapshot: Snapshot, column: str) -> dict[date, str]:
     for row in snapshot.files.select(["path", f"partition.{column}"]).to_pylist():
         paths.setdefault(row[f"partition.{column}"], []).append(row["path"])
     return {day: sha256("|".join(sorted(its)).encode()).hexdigest()[:32] for day, its in paths.items()}
-
-
-def cart_events(lake: Lake) -> DataFrame:
-    """Return shoppers' additions to carts, removals and purchases of all time."""
-    rows = lake.read(SHOPPER_EVENTS)
-    F, _ = functions_of(rows)
-    return rows.where(F.col("event_type").isin(*CART_EVENTS))
 
 
 def newest_time(lake: Lake, events: Snapshot, rules: ValidationRules) -> datetime:

@@ -17,13 +17,13 @@ import pytest
 from clickstream_assets.analytics.carts import (
     CART_EVENTS,
     CartRules,
-    abandonments,
     cart_days,
     cart_states,
     carts,
     follow_carts,
+    steps,
 )
-from clickstream_assets.catalogue import CART_DAYS, CARTS
+from clickstream_assets.catalogue import CART_DAYS, CART_STEPS, CARTS
 from clickstream_assets.engine import Engine
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import conform
@@ -61,14 +61,30 @@ def rules(as_of: datetime) -> CartRules:
 
 
 def follow(engine: Engine, events: list[dict[str, Any]], as_of: datetime) -> tuple[list[dict], list[dict]]:
-    """CARTS rows by opening, and what was abandoned when."""
-    states = engine.persist(cart_states(engine, engine.from_arrow(event_table(events)), rules(as_of)))
-    found = conform(engine.to_arrow(carts(states)), CARTS)
-    left = engine.to_arrow(abandonments(states)).to_pylist()
+    """CARTS rows by opening, and what was abandoned from when to when."""
+    followed = engine.persist(cart_states(engine, engine.from_arrow(event_table(events)), rules(as_of)))
+    found = conform(engine.to_arrow(carts(followed)), CARTS)
+    happened = conform(engine.to_arrow(steps(followed)), CART_STEPS).to_pylist()
     return (
         found.sort_by([("user_id", "ascending"), ("opened_at", "ascending")]).to_pylist(),
-        sorted(left, key=lambda row: (row["user_id"], row["abandoned_at"])),
+        pauses(happened, as_of),
     )
+
+
+def pauses(happened: list[dict[str, Any]], as_of: datetime) -> list[dict[str, Any]]:
+    """Return when carts of CART_STEPS rows were abandoned and, unless they still are, taken up."""
+    found: list[dict[str, Any]] = []
+    for one in sorted(happened, key=lambda row: (row["user_id"], row["cart_id"], row["at"], row["step"])):
+        if one["step"] == "given_up" and one["at"] <= as_of:
+            assert (one["given_up_at"], one["given_up_date"]) == (one["at"], one["step_date"])
+            found.append({**one, "abandoned_at": one["at"], "ended_at": None})
+        elif one["step"] == "taken_up":
+            last = found[-1]
+            same = ("cart_id", "value", "given_up_at", "given_up_date")
+            assert [last[name] for name in same] == [one[name] for name in same]
+            assert last["ended_at"] is None
+            last["ended_at"] = one["at"]
+    return sorted(found, key=lambda row: (row["user_id"], row["abandoned_at"]))
 
 
 def states(engine: Engine, events: list[dict[str, Any]], as_of: str) -> list[str]:
@@ -95,6 +111,7 @@ def test_a_cart_that_was_bought_is_described_by_what_was_bought(engine: Engine):
         "state": "converted",
         "opened_at": at("2024-05-01 10:00"),
         "last_activity_at": at("2024-05-01 22:00:01.5"),
+        "last_activity_date": date(2024, 5, 1),
         "items": 2,
         "quantity": 4,
         "value": money("14"),
@@ -276,7 +293,9 @@ def by_definition(events: Iterable[dict[str, Any]], as_of: datetime) -> list[dic
                 sold = [log for log in logs if log[-1]["event_type"] == "purchase"]
                 if sold:
                     first = next(i for i, e in enumerate(sold[-1]) if e["event_type"] == "purchase")
-                    if _order(sold[-1][first]) == _order(one) and product in _content(sold[-1][:first]):
+                    is_over = one["event_time"] - sold[-1][-1]["event_time"] > 30 * DAY
+                    is_of_order = _order(sold[-1][first]) == _order(one)
+                    if is_of_order and not is_over and product in _content(sold[-1][:first]):
                         sold[-1].append(one)
         rows += [_described(user, log, as_of) for log in logs]
     return rows
@@ -336,6 +355,7 @@ def _described(user: str, log: list[dict[str, Any]], as_of: datetime) -> dict[st
         "state": state,
         "opened_at": times[0],
         "last_activity_at": log[-1]["event_time"],
+        "last_activity_date": log[-1]["event_time"].date(),
         "items": len({line[0] for line in lines}),
         "quantity": sum(line[1] for line in lines),
         "value": money(str(sum((line[1] * (line[2] or 0) for line in lines), Decimal(0)))),
@@ -351,7 +371,11 @@ def _described(user: str, log: list[dict[str, Any]], as_of: datetime) -> dict[st
 def days_of(engine: Engine, events: list[dict[str, Any]], as_of: datetime) -> list[dict[str, Any]]:
     """CART_DAYS rows by day."""
     found = engine.persist(cart_states(engine, engine.from_arrow(event_table(events)), rules(as_of)))
-    return conform(engine.to_arrow(cart_days(found)), CART_DAYS).sort_by("report_date").to_pylist()
+    return (
+        conform(engine.to_arrow(cart_days(steps(found), rules(as_of))), CART_DAYS)
+        .sort_by("report_date")
+        .to_pylist()
+    )
 
 
 def test_a_day_counts_what_happened_then_whatever_becomes_of_the_cart(engine: Engine):
@@ -430,15 +454,17 @@ def test_users_may_be_spread_over_any_batches():
             ("price", pa.int64()),
             ("currency", pa.string()),
             ("order_id", pa.string()),
+            ("hash", pa.int64()),
         ]
     )
     histories = [
-        (f"u{n}", [(60_000_000 * n + m, 0, f"{m}", "p", 10_000, 5, None, None) for m in range(n)])
+        (f"u{n}", [(60_000_000 * n + m, 0, f"{m}", "p", 10_000, 5, None, None, m) for m in range(n)])
         for n in range(9)
     ]
     table = pa.table(
         {
             "user_id": [user for user, _ in histories],
+            "carts": ["{}"] * len(histories),
             "history": pa.array(
                 [[dict(zip(event_type.names, one, strict=True)) for one in its] for _, its in histories],
                 pa.list_(event_type),
@@ -447,12 +473,15 @@ def test_users_may_be_spread_over_any_batches():
     )
     whole, parts = (
         pa.Table.from_batches(
-            follow_carts(iter(table.to_batches(max_chunksize=size)), rules(at("2024-05-01")))
+            follow_carts(
+                iter(table.to_batches(max_chunksize=size)), rules(at("2024-05-01")), (date.min, date.max)
+            )
         )
         for size in (9, 2)
     )
-    assert whole == parts.combine_chunks()
-    assert whole["quantity"].to_pylist() == list(range(1, 9))
+    by = [("what", "ascending"), ("user_id", "ascending"), ("at", "ascending")]
+    assert whole.sort_by(by) == parts.sort_by(by)
+    assert whole["quantity"].drop_null().to_pylist() == list(range(1, 9))
 
 
 def test_the_settings_say_when_a_cart_is_abandoned_and_over():

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from clickstream_assets.analytics.carts import abandonments, cart_states
+from clickstream_assets.analytics.carts import abandonments, cart_states, steps
 from clickstream_assets.analytics.customers import (
     customer_segments,
     first_changed,
@@ -27,7 +27,7 @@ from clickstream_assets.engine import Engine
 from clickstream_assets.ingest.event_frames import load_events
 from clickstream_assets_tests.analytics.days import table_of
 from clickstream_assets_tests.analytics.records import RULES, at, day, event, event_table, money
-from clickstream_assets_tests.analytics.test_carts import DAY, add, purchase, random_history, rules
+from clickstream_assets_tests.analytics.test_carts import DAY, add, follow, purchase, random_history, rules
 from clickstream_assets_tests.conftest import DATA
 
 
@@ -36,7 +36,7 @@ def segments(
 ) -> list[dict[str, Any]]:
     clock = at(as_of) if as_of else max(one["event_time"] for one in events)
     df = engine.from_arrow(event_table(events))
-    left = abandonments(engine.persist(cart_states(engine, df, rules(clock))))
+    left = abandonments(steps(engine.persist(cart_states(engine, df, rules(clock)))), rules(clock))
     wanted = engine.from_arrow(pa.table({"report_date": days}))
     return table_of(
         engine, customer_segments(orders(df), refunds(df), left, wanted, rfm_days), CUSTOMER_SEGMENTS
@@ -234,8 +234,7 @@ def test_segments_are_those_of_the_definition(engine: Engine, seed: int):
     clock = max(one["event_time"] for one in events)
     first = day("2024-01-01")
     days = [first + DAY * n for n in range(0, (clock.date() - first).days + 1, 9)]
-    states = engine.persist(cart_states(engine, engine.from_arrow(event_table(events)), rules(clock)))
-    left = engine.to_arrow(abandonments(states)).to_pylist()
+    _, left = follow(engine, events, clock)
     found = segments(engine, events, days, rfm_days=60)
     expected = [row for one in days for row in by_definition(events, left, one, 60)]
     assert found == expected
@@ -290,7 +289,8 @@ def test_the_first_changed_day_is_that_of_the_first_changed_event(engine: Engine
 def test_online_retail_has_as_many_customers_as_are_known_by_name(duckdb_engine: Engine, online_retail: Path):
     events = load_events(duckdb_engine, online_retail, RULES).events
     days = duckdb_engine.from_arrow(pa.table({"report_date": [day("2011-09-30")]}))
-    nobody = abandonments(cart_states(duckdb_engine, events, rules(at("2011-10-01"))))
+    clock = rules(at("2011-10-01"))
+    nobody = abandonments(steps(cart_states(duckdb_engine, events, clock)), clock)
     rows = table_of(
         duckdb_engine,
         customer_segments(orders(events), refunds(events), nobody, days, 365),

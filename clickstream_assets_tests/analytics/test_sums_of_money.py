@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clickstream_assets.analytics.attribution import campaign_attribution
-from clickstream_assets.analytics.carts import CartRules, abandonments, cart_states, carts
+from clickstream_assets.analytics.carts import CartRules, abandonments, cart_states, carts, steps
 from clickstream_assets.analytics.customers import customer_segments, orders, refunds
 from clickstream_assets.analytics.money import as_sent
 from clickstream_assets.analytics.products import category_conversion, product_performance
@@ -74,9 +74,11 @@ def test_every_table_adds_them_up(engine: Engine, events: DataFrame):
     shared = campaign_attribution(events, DAY, DAY, timedelta(days=30), GAP)
     assert column(shared, CAMPAIGN_ATTRIBUTION, "revenue") == [of_all] * 3
 
-    states = cart_states(engine, events, CartRules.of(Settings(_env_file=None), at("2024-05-20 10:00")))
-    assert column(carts(states), CARTS, "value") == [of_order] * USERS
+    rules = CartRules.of(Settings(_env_file=None), at("2024-05-20 10:00"))
+    followed = cart_states(engine, events, rules)
+    assert column(carts(followed), CARTS, "value") == [of_order] * USERS
     F, _ = functions_of(events)
     days = events.select(F.col("event_date").alias("report_date")).distinct()
-    customers = customer_segments(orders(events), refunds(events), abandonments(states), days, 365)
+    left = abandonments(steps(followed), rules)
+    customers = customer_segments(orders(events), refunds(events), left, days, 365)
     assert column(customers, CUSTOMER_SEGMENTS, "monetary") == [of_order] * USERS

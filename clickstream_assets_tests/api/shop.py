@@ -80,6 +80,7 @@ def cart(number: int, user: str, state: str, value: str) -> Row:
         "state": state,
         "opened_at": NOON,
         "last_activity_at": NOON + timedelta(hours=number),
+        "last_activity_date": DAY,
         "items": 2,
         "quantity": 3,
         "value": Decimal(value),

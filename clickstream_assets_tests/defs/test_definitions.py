@@ -209,7 +209,8 @@ def test_an_asset_says_where_its_tables_are(tmp_path: Path):
     )
     places = dict(line.split("|", 1) for line in said.splitlines())
     assert places["clickstream_events"] == "kafka://kafka:9092/clicks|None|None|kafka"
-    assert places["carts"] == "s3a://bucket/lake/carts|carts|s3a://bucket/lake/cart_days|delta"
+    others = ", ".join(f"s3a://bucket/lake/cart_{name}" for name in ("days", "steps", "states", "inputs"))
+    assert places["carts"] == f"s3a://bucket/lake/carts|carts|{others}|delta"
     assert places["product_windows"] == "s3a://bucket/lake/product_windows|shop.product_windows|None|delta"
     assert places["rejected_counts"] == "None|shop.rejected_counts|None|postgres"
     assert places["published_days"].startswith("None|shop.clickstream_sessions|shop.user_segments, shop.")
@@ -425,7 +426,7 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("shopper_events", {"events", "identity_ties", "exchange_rates", "sessions"}),
         ("carts", {"events", "shopper_events"}),
         ("user_segments", {"shopper_events"}),
-        ("customer_segments", {"events", "shopper_events"}),
+        ("customer_segments", {"events", "shopper_events", "carts"}),
         ("cohort_retention", {"user_segments"}),
         ("campaign_attribution", {"shopper_events"}),
         ("published_shoppers", {"carts", "customer_segments", "cohort_retention", "identity_ties"}),

@@ -3,15 +3,18 @@
 from datetime import timedelta
 
 import dagster as dg
+import pyarrow as pa
 
-from clickstream_assets.analytics.carts import CartRules, abandonments, cart_states
+from clickstream_assets.analytics.carts import CartRules, abandonments
 from clickstream_assets.analytics.cohorts import cohort_retention as compute_cohort_retention
+from clickstream_assets.analytics.customers import ABANDONED_CART_DAYS, first_changed, segment_days
 from clickstream_assets.analytics.customers import customer_segments as compute_customer_segments
-from clickstream_assets.analytics.customers import first_changed, segment_days
 from clickstream_assets.analytics.measures import percent
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.segments import user_segments as compute_user_segments
 from clickstream_assets.catalogue import (
+    CART_INPUTS,
+    CART_STEPS,
     COHORT_RETENTION,
     CUSTOMER_SEGMENT_DAYS,
     CUSTOMER_SEGMENTS,
@@ -24,7 +27,7 @@ from clickstream_assets.defs.assets import ByDay, Metadata, table_asset
 from clickstream_assets.defs.partitions import days_of
 from clickstream_assets.defs.plots import bar_plot
 from clickstream_assets.defs.scope import NO_DAY, REPLACED_FROM, replace_days_of_shoppers
-from clickstream_assets.defs.shopping import cart_events, newest_time, update_shopper_days
+from clickstream_assets.defs.shopping import newest_time, update_shopper_days
 from clickstream_assets.defs.sums import counts_by, counts_by_day
 from clickstream_assets.engine import functions_of
 from clickstream_assets.ingest.fields import ValidationRules
@@ -54,12 +57,26 @@ def user_segments(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     }
 
 
-@table_asset(CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, deps=["events", "shopper_events"])
+def _days_with_carts(lake: Lake) -> pa.Table:
+    """Return SHOPPER_DAYS rows, in whose fingerprints is what the day's carts were made from, where that is not it."""
+    days = update_shopper_days(lake)
+    inputs = lake.engine.to_arrow(lake.read(CART_INPUTS, columns=("report_date", "fingerprint"))).to_pylist()
+    carts = {row["report_date"]: row["fingerprint"] for row in inputs}
+    fingerprints = [
+        its if carts.get(day) == its else f"{its}, carts {carts.get(day)}"
+        for day, its in zip(days["report_date"].to_pylist(), days["fingerprint"].to_pylist(), strict=True)
+    ]
+    place = days.column_names.index("fingerprint")
+    return days.set_column(place, "fingerprint", pa.array(fingerprints, pa.string()))
+
+
+@table_asset(CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, deps=["events", "shopper_events", "carts"])
 def customer_segments(settings: Settings, lake: Lake) -> Metadata:
     """One row per customer as of the end of each day: RFM scores, named segment, and abandoned carts.
 
     An event changes its own day and the days after it. `customer_segment_days` says what each day was made from; the
-    days from the first one whose inputs changed are replaced, whatever it was that changed.
+    days from the first one whose inputs changed are replaced, whatever it was that changed. They are made from the
+    days' sums of orders, refunds and abandoned carts.
     """
     engine = lake.engine
     newest = lake.snapshot(EVENTS)
@@ -67,12 +84,10 @@ def customer_segments(settings: Settings, lake: Lake) -> Metadata:
     rules = CartRules.of(settings, as_of)
     settings_text = f"{settings.rfm_days} {rules.abandoned_after} {rules.lifetime}"
     before = engine.to_arrow(lake.read(CUSTOMER_SEGMENT_DAYS))
-    after = segment_days(update_shopper_days(lake), as_of, settings_text, rules.clock)
+    after = segment_days(_days_with_carts(lake), as_of, settings_text, rules.clock)
     changed = first_changed(before, after)
     if changed:
         last = max(*before["report_date"].to_pylist(), *after["report_date"].to_pylist(), changed)
-        states = cart_states(engine, cart_events(lake), rules)
-        left = engine.persist(abandonments(states))
         since = changed - timedelta(days=settings.rfm_days)
         counts = lake.snapshot(SHOPPER_ORDERS).rows_by("order_date")
         counted = sum(rows for day, rows in counts.items() if since < day <= last)
@@ -83,12 +98,12 @@ def customer_segments(settings: Settings, lake: Lake) -> Metadata:
             since = start - timedelta(days=settings.rfm_days)
             its_orders = between(lake.read(SHOPPER_ORDERS), "order_date", since, end)
             its_refunds = between(lake.read(SHOPPER_REFUNDS), "refund_date", since, end)
+            given_up = start - timedelta(days=ABANDONED_CART_DAYS)
+            left = abandonments(between(lake.read(CART_STEPS), "step_date", given_up, end), rules)
             days = between(engine.from_arrow(after.select(["report_date"])), "report_date", start, end)
             rows = compute_customer_segments(its_orders, its_refunds, left, days, settings.rfm_days)
             lake.replace(CUSTOMER_SEGMENTS, rows, days=(start, end))
         lake.replace(CUSTOMER_SEGMENT_DAYS, engine.from_arrow(after))
-        for df in (left, states):
-            engine.release(df)
     rows = lake.read(CUSTOMER_SEGMENTS)
     F, _ = functions_of(rows)
     newest_day = rules.clock.day_of(as_of)

@@ -58,8 +58,10 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform
 from clickstream_assets.stores.postgres.publishing import Publication, Published, Scope
 
-DAILY_TABLES = tuple(t for t in SERVED_TABLES if t.day and t not in (PRODUCT_WINDOWS, CUSTOMER_SEGMENTS))
-"""Tables of daily assets. The stream writes its windows itself, and customers change from some day on."""
+DAILY_TABLES = tuple(
+    t for t in SERVED_TABLES if t.day and t not in (PRODUCT_WINDOWS, CARTS, CUSTOMER_SEGMENTS)
+)
+"""Tables of daily assets. The stream writes its windows itself, and carts and customers go on from day to day."""
 SHOPPER_TABLES = (CARTS, CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION)
 """Published whole; customer_segments, of which there are many days, from the first day that has changed."""
 # Of 20 rows a user, at some 150 bytes a row: 600 MB.

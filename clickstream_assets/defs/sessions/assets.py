@@ -1,11 +1,10 @@
-"""Sessions, a day at a time, and carts, which know no days."""
+"""Sessions, a day at a time, and carts, which go on from day to day."""
 
 from datetime import date, timedelta
 
 import dagster as dg
 
-from clickstream_assets.analytics.carts import CartRules, cart_days, cart_states
-from clickstream_assets.analytics.carts import carts as final_carts
+from clickstream_assets.analytics.carts import CartRules
 from clickstream_assets.analytics.identity import IdentityRules
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.persons import shopper_events as compute_shopper_events
@@ -13,6 +12,9 @@ from clickstream_assets.analytics.sessions import SESSION_DAYS
 from clickstream_assets.analytics.sessions import sessions as compute_sessions
 from clickstream_assets.catalogue import (
     CART_DAYS,
+    CART_INPUTS,
+    CART_STATES,
+    CART_STEPS,
     CARTS,
     EVENTS,
     EXCHANGE_RATES,
@@ -27,8 +29,16 @@ from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.assets import URGENT, ByDay, Metadata, table_asset
 from clickstream_assets.defs.partitions import SESSIONS_BEFORE, Days, days_of, replace_days
 from clickstream_assets.defs.plots import bar_plot
-from clickstream_assets.defs.scope import EVENTS_VERSION, MONEY_VERSION, TIES_VERSION, run_persons
-from clickstream_assets.defs.shopping import cart_events, newest_time, update_shopper_days
+from clickstream_assets.defs.scope import (
+    EVENTS_VERSION,
+    MONEY_VERSION,
+    NO_DAY,
+    REPLACED_FROM,
+    TIES_VERSION,
+    run_persons,
+)
+from clickstream_assets.defs.sessions.update import update_carts
+from clickstream_assets.defs.shopping import newest_time, update_shopper_days
 from clickstream_assets.defs.sums import counts_by, counts_by_day
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.ingest.fields import ValidationRules
@@ -105,24 +115,21 @@ def shopper_events(context: dg.AssetExecutionContext, settings: Settings, lake: 
     return {}
 
 
-@table_asset(CARTS, CART_DAYS, deps=["events", "shopper_events"])
+@table_asset(CARTS, CART_DAYS, CART_STEPS, CART_STATES, CART_INPUTS, deps=["events", "shopper_events"])
 def carts(settings: Settings, lake: Lake) -> Metadata:
     """One row per cart of a person, across sessions: open, abandoned, emptied, converted or recovered.
 
-    Computed from all additions, removals and purchases each time, so a late event repairs the carts it concerns.
-    A cart is abandoned as of the newest event of all. `cart_days` counts what happened on each day: carts, of which a
-    buyer can have several.
+    A late event repairs the carts it concerns: those of its person, from its day on. A cart is abandoned as of the
+    newest event of all. `cart_days` counts what happened on each day: carts, of which a buyer can have several.
     """
     events = lake.snapshot(EVENTS)
     as_of = newest_time(lake, events, ValidationRules.of(settings))
-    states = cart_states(lake.engine, cart_events(lake), CartRules.of(settings, as_of))
-    lake.replace(CARTS, final_carts(states))
-    lake.replace(CART_DAYS, cart_days(states))
-    lake.engine.release(states)
-    counts = counts_by(lake, lake.read(CARTS), "state")
+    changed = update_carts(lake, CartRules.of(settings, as_of))
+    counts = counts_by(lake, lake.read(CARTS, columns=("state", "last_activity_date")), "state")
     return {
         "as_of": dg.MetadataValue.timestamp(as_of),
         "events_batch": events.batch,
+        REPLACED_FROM: str(changed) if changed else NO_DAY,
         "states": counts,
         "carts_by_state": bar_plot(f"Carts by state, as of {as_of:%Y-%m-%d %H:%M} UTC", "carts", counts),
     }

@@ -29,6 +29,7 @@ WITH RECURSIVE steps AS (
         []::line[] AS content,
         NULL::BIGINT AS bought_cart,
         NULL::VARCHAR AS bought_order,
+        NULL::BIGINT AS bought_at,
         []::line[] AS bought_content,
         NULL::VARCHAR AS act,
         NULL::BIGINT AS cart,
@@ -46,6 +47,7 @@ WITH RECURSIVE steps AS (
         content_after,
         CASE act WHEN 'buy' THEN opened_at ELSE bought_cart END,
         CASE act WHEN 'buy' THEN order_key ELSE bought_order END,
+        CASE WHEN act IN ('buy', 'buy_more') THEN us ELSE bought_at END,
         CASE act WHEN 'buy' THEN content_before ELSE bought_content END,
         act,
         CASE act WHEN 'add' THEN coalesce(opened_at, us) WHEN 'buy_more' THEN bought_cart ELSE opened_at END,
@@ -90,7 +92,8 @@ WITH RECURSIVE steps AS (
                     WHEN turn = 0 THEN 'add'
                     WHEN turn = 1 AND in_cart IS NOT NULL THEN 'remove'
                     WHEN turn = 2 AND in_cart IS NOT NULL THEN 'buy'
-                    WHEN turn = 2 AND order_key = bought_order AND in_bought IS NOT NULL THEN 'buy_more'
+                    WHEN turn = 2 AND order_key = bought_order AND in_bought IS NOT NULL
+                        AND us - bought_at <= 30 * 86400000000 THEN 'buy_more'
                 END AS act,
                 CASE act WHEN 'buy_more' THEN in_bought ELSE in_cart END AS its
             FROM (
@@ -107,6 +110,7 @@ WITH RECURSIVE steps AS (
                         steps.last_at,
                         steps.bought_cart,
                         steps.bought_order,
+                        steps.bought_at,
                         steps.bought_content,
                         -- 30 days without activity end a cart.
                         CASE
@@ -162,6 +166,7 @@ SELECT
     state,
     make_timestamptz(cart) AS opened_at,
     make_timestamptz(last_at) AS last_activity_at,
+    make_timestamptz(last_at)::DATE AS last_activity_date,
     list_unique(list_transform(lines, lambda one: one.product_id)) AS items,
     coalesce(list_sum(list_transform(lines, lambda one: one.quantity)), 0) AS quantity,
     coalesce(list_sum(list_transform(lines, lambda one: one.quantity * coalesce(one.price, 0))), 0) AS value,

@@ -64,6 +64,7 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
         "carts": [
             *_required(sa.Text, "cart_id", "user_id", "state"),
             *_required(_TIME, "opened_at", "last_activity_at"),
+            *_required(sa.Date, "last_activity_date"),
             *_required(sa.BigInteger, "items"),
             *_required(_MONEY, "quantity", "value"),
             *_columns(sa.Text, "currency"),
