@@ -51,6 +51,12 @@ TRAINED = Training(version=7, rows=1000, rows_of_all_days=5000, at=NOW - HOUR)
 VERDICTS: dict[str, tuple[Interactions, dict[str, Any], bool, str]] = {
     "nothing was ever trained": (Interactions(1, 10), {"trained": None}, True, "nothing is trained yet"),
     "nothing is new": (Interactions(7, 5000), {}, False, "nothing is new since the last training"),
+    "nothing is new, and files were put together before the training": (
+        Interactions(6, 5000),
+        {"rhythm": RHYTHM._replace(after_share=0.0)},
+        False,
+        "nothing is new since the last training",
+    ),
     "nothing is new, and the model is old": (
         Interactions(7, 5000),
         {"now": NOW + 100 * HOUR},
