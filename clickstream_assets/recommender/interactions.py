@@ -101,7 +101,7 @@ def profiled(rows: DataFrame, consents: DataFrame) -> DataFrame:
     refusers = latest.where(
         column("refused").isNotNull() & (column("agreed").isNull() | (column("refused") >= column("agreed")))
     ).select("user_id")
-    return rows.join(refusers, "user_id", "left_anti")
+    return rows.join(refusers, "user_id", "left_anti").select(*rows.columns)
 
 
 def interactions(days: DataFrame) -> DataFrame:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 from dagster import DagsterRun, DagsterRunStatus
 
@@ -21,8 +24,11 @@ from clickstream_assets.catalogue import (
 from clickstream_assets.defs.models.checks import training_keeps_up
 from clickstream_assets.defs.models.due import Interactions, Rhythm, Training, due
 from clickstream_assets.defs.models.sensors import REASON_TAG, untrained_interactions
+from clickstream_assets.defs.models.training import TrainingData
 from clickstream_assets.defs.resources import SettingsResource
+from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.settings import Settings, SettingsError, load_settings
+from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.dagster_private import StepMaterializationData, freeze_time
 from clickstream_assets_tests.defs.history import (
@@ -284,6 +290,47 @@ def test_the_check_warns_of_a_training_that_does_not_come_about(house: House):
     assert not house.check().passed
     start_run(house.instance, "train")
     assert house.check().passed
+
+
+def test_what_a_training_reads_stays_the_same_while_days_are_replaced(
+    duckdb_engine: DuckDBEngine, tmp_path: Path
+):
+    lake, settings = Lake(str(tmp_path), duckdb_engine), Settings(_env_file=None, training_days=2)
+
+    def replace(day: date, *users: str) -> None:
+        moment = datetime.combine(day, datetime.min.time(), UTC)
+        rows = [
+            {
+                **{"event_date": day, "user_id": user, "product_id": "p", "views": 1, "add_to_carts": 0},
+                **{"purchases": 0, "first_time": moment, "last_time": moment},
+            }
+            for user in users
+        ]
+        table = pa.Table.from_pylist(rows, schema=INTERACTION_DAYS.arrow)
+        lake.replace(INTERACTION_DAYS, duckdb_engine.from_arrow(table), days=(day, day))
+
+    def users(data: TrainingData) -> list[str]:
+        return sorted(duckdb_engine.to_arrow(data.interaction_days(lake))["user_id"].to_pylist())
+
+    nobody = TrainingData.newest(lake, settings.training_days)
+    assert (nobody.first_day, nobody.rows, users(nobody)) == (None, 0, [])
+    first, second, third = (date(2024, 5, day) for day in (1, 2, 3))
+    for day, user in ((first, "ann"), (second, "bob"), (third, "eve")):
+        replace(day, user)
+    # A day without interactions is none of the last two.
+    replace(date(2024, 5, 4))
+    begun = TrainingData.newest(lake, settings.training_days)
+    assert (begun.first_day, begun.last_day, begun.rows, begun.rows_of_all_days) == (second, third, 2, 3)
+    reported = json.loads(json.dumps(begun.metadata))
+
+    no = {"event_date": first, "user_id": "bob", "agreed": None, "refused": datetime(2024, 5, 1, tzinfo=UTC)}
+    stated = pa.Table.from_pylist([no], schema=CONSENT_DAYS.arrow)
+    lake.replace(CONSENT_DAYS, duckdb_engine.from_arrow(stated), days=(first, first))
+    replace(third, "eve", "new")
+    assert TrainingData.of(reported, lake, settings) == begun
+    assert users(begun) == ["bob", "eve"]
+    # A no of before the days that are trained on counts, too.
+    assert users(TrainingData.newest(lake, settings.training_days)) == ["eve", "new"]
 
 
 SHOP = [
