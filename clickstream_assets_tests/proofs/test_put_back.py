@@ -66,8 +66,9 @@ PASSES = {
     "made_from",
     "published_at",
     "seconds",
+    "files",
 }
-"""Columns that say when or in which batch a row was made."""
+"""Columns that say when, or in which batch or files, a row was made."""
 HISTORIES = {MODEL_EVALUATION.name, PUBLISHED_MODELS.name, "ingest_rules"}
 """Tables with a row per version or batch, of which there can be others."""
 OWN = {
