@@ -154,6 +154,16 @@ def test_two_sparks_at_once_are_refused(monkeypatch: pytest.MonkeyPatch):
         load_settings()
 
 
+def test_a_cart_is_abandoned_before_it_is_over(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CART_LIFETIME_DAYS", "2")
+    monkeypatch.setenv("CART_ABANDONED_AFTER_HOURS", "48")
+    assert load_settings().cart_lifetime_days == 2
+    monkeypatch.setenv("CART_ABANDONED_AFTER_HOURS", "49")
+    expected = "CART_ABANDONED_AFTER_HOURS=49 is longer than CART_LIFETIME_DAYS=2, after which a cart is over; lower it"
+    with pytest.raises(SettingsError, match=expected):
+        load_settings()
+
+
 def test_the_password_is_shown_nowhere_but_in_the_connection_string(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("POSTGRES_PASSWORD", "it's a pa$$phrase")
     settings = load_settings()

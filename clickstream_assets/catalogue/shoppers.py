@@ -224,9 +224,24 @@ CARTS = Table(
             Index(("user_id",)),
             Index(("state", "last_activity_at"), name="state_last_activity_at"),
             Index(("last_activity_at DESC", "cart_id")),
+            Index(("last_activity_date",)),
             Index(("value DESC", "cart_id")),
         ),
     ),
+)
+
+PUBLISHED_CARTS = Table(
+    "published_carts",
+    "one day of last activities whose carts were published",
+    (
+        Column("last_activity_date", DATE, "The shop's day"),
+        Column(
+            "files", STRING, "Hash of the names of the lake's files of the day that they were published from"
+        ),
+    ),
+    key=("last_activity_date",),
+    served=Served(),
+    in_lake=False,
 )
 
 CART_DAYS = Table(

@@ -88,7 +88,8 @@ def test_a_column_is_filtered_by_its_own_name_or_by_another():
 def test_a_table_has_the_day_that_its_files_are_laid_out_by():
     assert SESSIONS.day == "session_date"
     assert TABLES["raw_events"].day is None
-    assert TABLES["carts"].day is None
+    assert TABLES["carts"].day == "last_activity_date"
+    assert TABLES["cart_days"].day is None
 
 
 def test_a_table_that_is_not_served_has_no_name_in_postgresql():

@@ -135,6 +135,7 @@ def test_late_events_repair_carts_customers_and_attribution(pipeline: Pipeline):
     assert pipeline.reported("customer_segments", "replaced_from") == "2024-05-11"
     # The days before it were not even looked at.
     changes = pipeline.reported("published_shoppers", "changes")
+    assert (changes["carts"]["rows"], changes["carts"]["updated"]) == (1, 1)
     assert changes["customer_segments"]["rows"] == len(
         [row for row in pipeline.lake(CUSTOMER_SEGMENTS) if row["report_date"] >= date(2024, 5, 11)]
     )
@@ -187,10 +188,14 @@ def test_a_publication_makes_up_for_one_that_failed(pipeline: Pipeline):
     with connect(pipeline.settings) as connection:
         connection.execute("DELETE FROM customer_segments WHERE report_date = '2024-05-05'")
         connection.execute("DELETE FROM customer_segment_days WHERE report_date = '2024-05-05'")
+        connection.execute("DELETE FROM carts WHERE last_activity_date = '2024-05-02'")
+        connection.execute("DELETE FROM published_carts WHERE last_activity_date = '2024-05-02'")
     assert pipeline.served(CUSTOMER_SEGMENTS) != pipeline.lake(CUSTOMER_SEGMENTS)
     assert pipeline.materialize("published_shoppers").success
     assert pipeline.reported("published_shoppers", "customers_from") == "2024-05-05"
     assert pipeline.served(CUSTOMER_SEGMENTS) == pipeline.lake(CUSTOMER_SEGMENTS)
+    assert pipeline.served(CARTS) == pipeline.lake(CARTS)
+    assert pipeline.reported("published_shoppers", "changes")["carts"]["inserted"] == 1
 
 
 @pytest.mark.long

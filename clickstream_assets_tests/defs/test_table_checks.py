@@ -26,6 +26,7 @@ CART = {
     "state": "open",
     "opened_at": NOON,
     "last_activity_at": NOON,
+    "last_activity_date": NOON.date(),
     "items": 1,
     "quantity": 1,
     "value": 1,

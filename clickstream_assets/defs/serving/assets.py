@@ -29,6 +29,7 @@ from clickstream_assets.catalogue import (
     POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
     PRODUCT_WINDOWS,
+    PUBLISHED_CARTS,
     PUBLISHED_MODELS,
     SERVED_MODELS,
     SERVED_TABLES,
@@ -48,6 +49,7 @@ from clickstream_assets.defs.put_back import STAMP, reported_stamp
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import NO_DAY
+from clickstream_assets.defs.shopping import files_by
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender import als
 from clickstream_assets.recommender.algorithms import restore
@@ -56,14 +58,14 @@ from clickstream_assets.recommender.ranking import Model, Products
 from clickstream_assets.recommender.selection import met_products, recommend
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform
-from clickstream_assets.stores.postgres.publishing import Publication, Published, Scope
+from clickstream_assets.stores.postgres.publishing import Among, Publication, Published, Scope
 
 DAILY_TABLES = tuple(
     t for t in SERVED_TABLES if t.day and t not in (PRODUCT_WINDOWS, CARTS, CUSTOMER_SEGMENTS)
 )
 """Tables of daily assets. The stream writes its windows itself, and carts and customers go on from day to day."""
-SHOPPER_TABLES = (CARTS, CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION)
-"""Published whole; customer_segments, of which there are many days, from the first day that has changed."""
+SHOPPER_TABLES = (CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION)
+"""Published whole; of carts the days that have changed, and of customer_segments those from the first such day on."""
 # Of 20 rows a user, at some 150 bytes a row: 600 MB.
 USERS_PER_CHUNK = 200_000
 
@@ -123,8 +125,26 @@ def published_days(context: dg.AssetExecutionContext, lake: Lake, postgres: Post
     }
 
 
+def _publish_carts(lake: Lake, publication: Publication) -> Published:
+    """Publish the carts of the days of which the lake has other files than were published last.
+
+    A cart that goes on leaves the day of its last activity for another one; the files of both are others then.
+    """
+    day = str(CARTS.day)
+    files = files_by(lake.snapshot(CARTS), day)
+    before = {row[day]: row["files"] for row in publication.read(PUBLISHED_CARTS).to_pylist()}
+    changed = Days.of(one for one in files.keys() | before.keys() if files.get(one) != before.get(one))
+    if not changed.ranges:
+        return Published()
+    rows = (batch for one in changed.ranges for batch in _rows_of_days(lake, CARTS, *one))
+    published = publication.publish(CARTS, rows, Among(day, tuple(changed)))
+    made_of = [{day: one, "files": its} for one, its in files.items()]
+    publication.publish(PUBLISHED_CARTS, pa.Table.from_pylist(made_of, schema=PUBLISHED_CARTS.arrow))
+    return published
+
+
 @table_asset(
-    *(CARTS, CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION, IDENTITIES),
+    *(CARTS, CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION, IDENTITIES, PUBLISHED_CARTS),
     deps=["carts", "customer_segments", "cohort_retention", "identity_ties"],
     kinds={"postgres"},
 )
@@ -132,7 +152,8 @@ def published_shoppers(settings: Settings, lake: Lake, postgres: PostgresResourc
     """PostgreSQL's `carts`, `customer_segments` and `cohort_retention`, equal to the lake's, and which ids are whose.
 
     All change in one transaction. Publishes only the customers' days whose inputs changed since they were last
-    published, so a publication that failed is made up for by the next.
+    published, and of carts the days that the lake has written since, so a publication that failed is made up for by the
+    next.
     """
     engine = lake.engine
     changes = {}
@@ -148,6 +169,7 @@ def published_shoppers(settings: Settings, lake: Lake, postgres: PostgresResourc
             customers = _rows_of_days(lake, CUSTOMER_SEGMENTS, changed, last)
             scope = Scope("report_date", changed, last)
             changes[CUSTOMER_SEGMENTS.name] = asdict(publication.publish(CUSTOMER_SEGMENTS, customers, scope))
+        changes[CARTS.name] = asdict(_publish_carts(lake, publication))
         for table, its_rows in rows.items():
             changes[table.served_name] = asdict(publication.publish(table, its_rows))
         stamp = publication.renew_stamp("published_shoppers")

@@ -61,6 +61,29 @@ class Scope:
 
 
 @dataclass(frozen=True)
+class Among:
+    """The part of a table that a publication replaces: rows whose `column` has one of some values.
+
+    Attributes:
+        column: A column of the table.
+        values: The values; at least one.
+    """
+
+    column: str
+    values: tuple[Any, ...]
+
+    @property
+    def condition(self) -> sql.Composed:
+        """SQL condition that is true in the part, and false or null outside of it."""
+        return sql.SQL("{} = ANY({})").format(sql.Identifier(self.column), list(self.values))
+
+    @property
+    def words(self) -> str:
+        """Name of the part in error messages."""
+        return f"{self.column} {', '.join(map(str, self.values))}"
+
+
+@dataclass(frozen=True)
 class Published:
     """Counts of a publication: its rows, and the rows of the table that it changed."""
 
@@ -80,11 +103,13 @@ class Publication:
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
 
-    def publish(self, table: Table, rows: Rows, scope: Scope | None = None) -> Published:
+    def publish(self, table: Table, rows: Rows, scope: Scope | Among | None = None) -> Published:
         """Make the table, or its part in `scope`, hold exactly these rows, and count them; see `publish_by`."""
         return sum(self.publish_by(table, rows, scope).values(), Published())
 
-    def publish_by(self, table: Table, rows: Rows, scope: Scope | None = None) -> dict[Any, Published]:
+    def publish_by(
+        self, table: Table, rows: Rows, scope: Scope | Among | None = None
+    ) -> dict[Any, Published]:
         """Make the table, or its part in `scope`, hold exactly these rows, and count them by the scope's column.
 
         Publications of the same table wait for each other, from here to the end of their transactions.
@@ -134,7 +159,7 @@ class Publication:
         assert row is not None
         return str(row[0])
 
-    def _publish(self, table: Table, rows: Rows, scope: Scope | None) -> dict[Any, Published]:
+    def _publish(self, table: Table, rows: Rows, scope: Scope | Among | None) -> dict[Any, Published]:
         self._stage(table, rows)
         self._execute("LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE", table)
         self._refuse_duplicate_keys(table)
@@ -195,7 +220,7 @@ class Publication:
                 f"{table.served_name}: the key {_named(table, values)} is there {times} times"
             )
 
-    def _refuse_rows_outside(self, table: Table, scope: Scope) -> None:
+    def _refuse_rows_outside(self, table: Table, scope: Scope | Among) -> None:
         outside = self._execute(
             "SELECT {key} FROM {staged} WHERE ({in_scope}) IS NOT TRUE LIMIT 1",
             table,

@@ -1,7 +1,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from clickstream_assets.catalogue import (
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem, connect
 from clickstream_assets.stores.postgres.publishing import (
+    Among,
     Publication,
     PublicationError,
     Published,
@@ -50,7 +51,9 @@ def settings(migrated: Settings) -> Settings:
     return migrated
 
 
-def publish(settings: Settings, rows: Rows, scope: Scope | None = None, table: Table = SESSIONS) -> Published:
+def publish(
+    settings: Settings, rows: Rows, scope: Scope | Among | None = None, table: Table = SESSIONS
+) -> Published:
     with publication(settings) as transaction:
         return transaction.publish(table, rows, scope)
 
@@ -100,6 +103,19 @@ def test_scope_replaces_its_days_and_no_others(settings: Settings) -> None:
 
     assert result == Published(rows=1, inserted=0, updated=0, deleted=1)
     assert session_ids(settings) == ["b", "x"]
+
+
+def test_days_of_a_scope_need_not_follow_each_other(settings: Settings) -> None:
+    days = [DAY + timedelta(days=number) for number in range(3)]
+    publish(settings, sessions(*(session(f"s{day:%d}", session_date=day) for day in days)))
+    first, _, last = days
+    # One goes over to another of the days.
+    moved = sessions(session(f"s{first:%d}", session_date=last))
+    assert publish(settings, moved, Among("session_date", (first, last))) == Published(1, 0, 1, 1)
+    kept = query(settings, "SELECT session_id, session_date FROM clickstream_sessions ORDER BY session_date")
+    assert kept == [(f"s{days[1]:%d}", days[1]), (f"s{first:%d}", last)]
+    with pytest.raises(PublicationError, match=f"outside of session_date {first}, {last}"):
+        publish(settings, sessions(session("x", session_date=days[1])), Among("session_date", (first, last)))
 
 
 def test_no_rows_empty_the_scope_or_the_table(settings: Settings) -> None:

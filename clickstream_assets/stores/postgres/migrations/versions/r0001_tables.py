@@ -257,6 +257,11 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_required(sa.BigInteger, "batch_id"),
             sa.PrimaryKeyConstraint("window_start", "product_id"),
         ],
+        "published_carts": [
+            *_required(sa.Date, "last_activity_date"),
+            *_required(sa.Text, "files"),
+            sa.PrimaryKeyConstraint("last_activity_date"),
+        ],
         "published_models": [
             *_required(sa.Text, "model_version", "algorithm", "reason", "metric_name"),
             *_columns(sa.Double, "metric", "baseline_metric"),
@@ -341,6 +346,7 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
 _INDEXES: tuple[tuple[str, str, tuple[str, ...], str | None], ...] = (
     ("alert_notifications", "pending", ("next_attempt_at",), "delivered_at IS NULL AND failed_at IS NULL"),
     ("carts", "last_activity_at", ("last_activity_at DESC", "cart_id"), None),
+    ("carts", "last_activity_date", ("last_activity_date",), None),
     ("carts", "state_last_activity_at", ("state", "last_activity_at"), None),
     ("carts", "user_id", ("user_id",), None),
     ("carts", "value", ("value DESC", "cart_id"), None),
