@@ -35,8 +35,8 @@ from clickstream_assets.defs.shopping import update_shopper_days
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.stores.lake import Lake
 
-# Events of carts that are followed at once, in Python: some 200 MB.
-EVENTS_PER_CHUNK = 1_000_000
+# Cart events that are followed at once, in Python, with what comes of them: some 600 MB.
+EVENTS_PER_CHUNK = 500_000
 ONE_DAY = timedelta(days=1)
 
 
@@ -188,6 +188,13 @@ class _Update:
         oldest = self._rules.oldest_day(first)
         events = self._of(persons, between(lake.read(SHOPPER_EVENTS), "event_date", first, last))
         known = between(lake.read(CART_STATES), "state_date", oldest, first - ONE_DAY)
+        if persons is None:
+            # Of the others nothing happens in these days, be it by the clock.
+            since = self._rules.clock.day_of(
+                self._rules.clock.begin(first) - self._rules.abandoned_after * MICROSECOND
+            )
+            idle = between(known, "state_date", since, first - ONE_DAY).select("user_id")
+            known = among(known, as_view(cart_events(events).select("user_id").union(idle)), "user_id")
         before = as_view(latest_states(self._of(persons, known)))
         followed = engine.persist(cart_states(engine, events, self._rules, before, (first, last)))
         new = carts(followed)
