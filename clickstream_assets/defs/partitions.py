@@ -122,11 +122,12 @@ def days_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -
     return Days.of_run(context.run.tags)
 
 
-def chunks(lake: Lake, days: Days, table: Table = EVENTS, most: int = ROWS_PER_CHUNK) -> Iterator[Range]:
-    """Split days into chunks of at most so many rows of a table, or single days, in order.
+def chunks(lake: Lake, days: Days, table: Table = EVENTS, most: int | None = None) -> Iterator[Range]:
+    """Split days into chunks of at most so many rows of a table (default: ROWS_PER_CHUNK), or single days, in order.
 
     A chunk goes on over other days where these have at most ROWS_PER_GAP rows.
     """
+    most = ROWS_PER_CHUNK if most is None else most
     rows = lake.snapshot(table).rows_by(str(table.day))
     there = sorted(rows)
     chunk: Range | None = None

@@ -83,6 +83,7 @@ def test_each_record_is_counted_once_in_the_hour_in_which_it_came(lake: Lake):
     )
     duplicate = {
         "event_id": "e",
+        "event_date": TEN.date(),
         "payload_hash": "h",
         "reason": "same_event",
         "topic": "events",

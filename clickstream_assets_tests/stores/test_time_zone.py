@@ -64,7 +64,7 @@ def test_a_batch_that_was_begun_is_finished_by_the_clock_that_it_was_begun_with(
 
 def test_a_lake_from_before_there_was_a_choice_is_of_utc(duckdb_engine: DuckDBEngine, tmp_path: Path):
     lake = Lake(str(tmp_path), duckdb_engine)
-    bounds = {"earliest": 0, "max_clock_skew": 0, "max_event_bytes": 1, "max_age": None}
+    bounds = {"earliest": 0, "max_clock_skew": 0, "max_event_bytes": 1, "max_age": None, "event_id_days": 2}
     rules: dict[str, Any] = {"batch": 1, **bounds, "id_placeholders": "", "decimal_comma": False}
     lake.append_rows(
         INGEST_RULES, pa.Table.from_pylist([{**rules, "time_zone": None}], INGEST_RULES.arrow), 1
