@@ -16,9 +16,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -150,19 +148,23 @@ def new_events(day: date, count: int, seed: int) -> Iterator[dict[str, Any]]:
         yield json.loads(record.value) | {"event_id": f"new-{seed}-{number}"}
 
 
-def of_size(size: int, of_a_day: int, has_train: bool) -> dict[str, Any]:
+def of_size(size: int, of_a_day: int) -> dict[str, Any]:
     """Fill a lake, and measure what comes then."""
     days = max(1, size // of_a_day)
     newest = DAY + timedelta(days=days - 1)
-    with servers() as home, settings_of(home):
+    with servers() as home:
+        os.environ.update(
+            COMPUTE_ENGINE="duckdb",
+            DUCKDB_THREADS="2",
+            EVENTS_START_DATE=DAY.isoformat(),
+            CLICKSTREAM_HOME=str(home),
+        )
         filled = run_measured(["-m", "benchmarks.growth", "--fill", str(days), str(of_a_day)])
         say(f"{size:,} events in {days} days are written: {filled}")
         job("ingest")
         every = [(DAY + timedelta(days=n)).isoformat() for n in range(days)]
         whole = job("refresh", every)
-        result: dict[str, Any] = {"whole": whole}
-        if has_train:
-            result["train"] = job("train")
+        result: dict[str, Any] = {"whole": whole, "train": job("train")}
         result["new"] = update(new_events(newest, NEW_EVENTS, 2))
         # Once more: what the first has made anew, of its own, is there now.
         result["again"] = update(new_events(newest, NEW_EVENTS, 3))
@@ -171,18 +173,6 @@ def of_size(size: int, of_a_day: int, has_train: bool) -> dict[str, Any]:
         (event,) = new_events(newest, 1, 5)
         result["tie"] = update([event | {"anonymous_id": "a-visitor"}])
     return result
-
-
-@contextmanager
-def settings_of(home: Path) -> Iterator[None]:
-    """Set the environment to a lake of these days, on DuckDB."""
-    os.environ.update(
-        COMPUTE_ENGINE="duckdb",
-        DUCKDB_THREADS="2",
-        EVENTS_START_DATE=DAY.isoformat(),
-        CLICKSTREAM_HOME=str(home),
-    )
-    yield
 
 
 def main() -> None:
@@ -205,10 +195,8 @@ def main() -> None:
         )
         print("{}")
         return
-    from clickstream_assets.defs import jobs
-
     sizes = [int(size) for size in arguments.sizes.split(",")]
-    found = {size: of_size(size, arguments.of_a_day, hasattr(jobs, "train")) for size in sizes}
+    found = {size: of_size(size, arguments.of_a_day) for size in sizes}
     smallest, largest = found[sizes[0]], found[sizes[-1]]
 
     def growth(what: str, name: str) -> float:

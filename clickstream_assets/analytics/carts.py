@@ -99,7 +99,7 @@ class CartRules:
 
     @property
     def text(self) -> str:
-        """What the settings say, without the time."""
+        """The settings as one text, without the time."""
         return f"{self.abandoned_after} {self.lifetime}"
 
     def oldest_day(self, day: date) -> date:
@@ -444,7 +444,7 @@ class _Cart:
     opened_at: int
     last_at: int
     content: dict[str, list[Any]] = field(default_factory=dict)
-    """What was put in and not taken out: units, price and currency by product; the last two if they are known."""
+    """The products that were put in and not taken out: units of each, and price and currency if they are known."""
     abandoned_at: int | None = None
     purchased_at: int | None = None
     order: str | int | None = None
@@ -470,7 +470,7 @@ class _Cart:
 
     @property
     def lines(self) -> list[list[Any]]:
-        """What was bought from it, or is in it: product, units, price and currency."""
+        """The lines that were bought from it, or else are in it: product, units, price and currency."""
         return self.sold or [[product_id, *line] for product_id, line in self.content.items()]
 
     @property

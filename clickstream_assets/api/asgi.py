@@ -1,4 +1,4 @@
-"""What the API's two ASGI applications share: the body of a request, and an answer in one piece."""
+"""The parts that the API's two ASGI applications share: the body of a request, and an answer in one piece."""
 
 from __future__ import annotations
 

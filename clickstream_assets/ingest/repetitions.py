@@ -147,13 +147,13 @@ def _repetitions(several: pa.Table, key: list[str], days: int, *, are_lines: boo
     Returns:
         REPETITIONS rows.
     """
-    keys = zip(*(several[name].to_pylist() for name in key), strict=True)
+    keys = list(zip(*(several[name].to_pylist() for name in key), strict=True))
     dates = several["event_date"].cast(pa.int32()).to_pylist()
     moments = several["event_time"].cast(pa.int64()).to_pylist() if are_lines else dates
     records = list(zip(*(several[name].to_pylist() for name in ("payload_hash", *ITEM_KEY)), strict=True))
     is_new = several["is_new"].to_pylist()
     found: list[tuple[Any, ...]] = []
-    for _, numbers in groupby(range(len(records)), key=dict(enumerate(keys)).__getitem__):
+    for _, numbers in groupby(range(len(records)), key=keys.__getitem__):
         firsts: list[int] = []
         for number in numbers:
             near = (first for first in firsts if abs(dates[number] - dates[first]) <= days)

@@ -191,7 +191,7 @@ class _Moment(NamedTuple):
     time: int
     """Microseconds since 1970."""
     is_first: bool
-    """Whether nothing is earlier."""
+    """True if nothing is earlier."""
 
 
 def _time_at(engine: Engine, times: DataFrame, position: int) -> _Moment:

@@ -1,4 +1,4 @@
-"""Whether a training is due, from what is trained and what there is to train on: a pure function, and its inputs."""
+"""The decision that a training is due, by what is trained and what there is to train on: a pure function."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Interactions(NamedTuple):
 
     version: int
     rows: int
-    """Of all days."""
+    """Rows of all days."""
 
     @classmethod
     def of(cls, event: dg.EventLogEntry) -> Self:
@@ -64,7 +64,7 @@ class Rhythm(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether to train, and why or why not."""
+    """The decision to train or not, and its reason."""
 
     is_due: bool
     reason: str
