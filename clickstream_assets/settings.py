@@ -434,7 +434,7 @@ class Settings(BaseSettings):
     """Events that are taken in a second of each write key, all worker processes together; for more the answer is 429
     (default: any number).
     """
-    collector_max_bytes: int = Field(1_000_000, ge=1)
+    collector_max_bytes: int = Field(1_000_000, ge=1, le=32_000_000)
     """Most bytes of a request's body, as it comes and unpacked."""
     collector_max_events: int = Field(1000, ge=1)
     """Most events of a request."""

@@ -7,20 +7,26 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode, urlsplit
+from uuid import uuid4
 
 import psutil
 import pytest
+import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from clickstream_assets.engine import DuckDBEngine
+from clickstream_assets.engine import DuckDBEngine, SparkEngine
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.elasticsearch import LiveEvents
 from clickstream_assets.stores.kafka.topic import OffsetRange, Topics
+from clickstream_assets.streaming.live_events import start
+from clickstream_assets.streaming.source import configured
 from clickstream_assets_tests.api.served import Served, served
 from clickstream_assets_tests.databases import free_port, suspended, with_settings
 from clickstream_assets_tests.ingestion import Ingestion
@@ -205,11 +211,28 @@ def variables(topic: Settings) -> dict[str, str]:
     }
 
 
+def shown(events: Iterable[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    """Return who did what with which product, by the events' ids."""
+    names = ("event_type", "user_id", "anonymous_id", "product_id")
+    return {event["event_id"]: tuple(event[name] for name in names) for event in events}
+
+
 def test_trackers_need_a_new_address_and_nothing_else(
-    trackers: Path, chromium: str, shop: str, kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path
+    trackers: Path,
+    chromium: str,
+    shop: str,
+    servers: Settings,
+    duckdb_engine: DuckDBEngine,
+    spark_engine: SparkEngine,
+    tmp_path: Path,
 ) -> None:
-    topic = new_topic(kafka, partitions=3)
-    with served(Settings(_env_file=None), **variables(topic)) as api:
+    topic = with_settings(
+        new_topic(servers, partitions=3),
+        lake_path=str(tmp_path / "lake"),
+        checkpoint_path=str(tmp_path / "checkpoints"),
+        elasticsearch_alias=f"live_{uuid4().hex}",
+    )
+    with served(topic, **variables(topic), ELASTICSEARCH_ALIAS=topic.elasticsearch_alias) as api:
         for library in ("segment", "rudderstack", "posthog"):
             with sending(trackers, library, api, 7, 10):
                 pass
@@ -217,11 +240,18 @@ def test_trackers_need_a_new_address_and_nothing_else(
             *called(trackers, chromium, shop, api, "standard", topic),
             *called(trackers, chromium, shop, api, "batching", topic),
         ]
-    ingestion = Ingestion.of(with_settings(topic, lake_path=str(tmp_path / "lake")), duckdb_engine)
+        query = start(configured(spark_engine.session, topic), topic, {"availableNow": True})
+        query.awaitTermination()
+        with closing(LiveEvents(topic)) as live:
+            live.client.indices.refresh(index=topic.elasticsearch_alias)
+        answer = requests.get(f"{api.address}/real-time-events?n=1000", timeout=60)
+    ingestion = Ingestion.of(topic, duckdb_engine)
     ingestion.run()
     contents = ingestion.contents()
     assert contents["rejected_events"] == contents["conflicting_events"] == []
     events = contents["events"]
+    assert answer.status_code == 200
+    assert shown(answer.json()["real_time_events"]) == shown(events)
     views = Counter(row["user_id"] for row in events if row["event_type"] == "view")
     assert views == {"segment-user": 7, "rudderstack-user": 7, "posthog-user": 7}
     assert len({row["product_id"] for row in events if row["event_type"] == "view"}) == 7

@@ -124,15 +124,7 @@ class Delivery:
             topic = self._settings.first_topic
             sent = [producer.send(topic, value, key) for key, value in batch.records]
             errors = _errors(sent, batch.deadline)
-            # Kafka refuses records that came to it together for the size of one. Each is sent once more, alone.
-            for place, error in list(errors.items()):
-                if error.problem is KafkaProblem.TOO_LARGE:
-                    key, value = batch.records[place]
-                    alone = _errors([producer.send(topic, value, key)], batch.deadline)
-                    if alone:
-                        errors[place] = alone[0]
-                    else:
-                        del errors[place]
+            self._send_alone(producer, batch, errors)
         except UndeliveredError as error:
             errors = dict.fromkeys(range(len(batch.records)), error)
         except KafkaError as error:
@@ -145,6 +137,28 @@ class Delivery:
         if any(error.problem is not KafkaProblem.TOO_LARGE for error in errors.values()):
             self._replace(opening)
         return errors
+
+    def _send_alone(
+        self, producer: KafkaProducer, batch: _Batch, errors: dict[int, UndeliveredError]
+    ) -> None:
+        """Send what was refused for the size of all that came to Kafka together once more, each record alone.
+
+        Only a record that is refused by itself is too large. Where time does not suffice to find out, nobody is told
+        so: a tracker drops what is too large, and sends again what is not delivered.
+        """
+        refused = [place for place, error in errors.items() if error.problem is KafkaProblem.TOO_LARGE]
+        if len(batch.records) == 1:
+            return
+        for number, place in enumerate(refused):
+            if any(error.problem is not KafkaProblem.TOO_LARGE for error in errors.values()):
+                # What is still on its way would go with it.
+                late = UndeliveredError(KafkaProblem.SILENT, "records were not sent alone in time")
+                errors.update(dict.fromkeys(refused[number:], late))
+                return
+            del errors[place]
+            key, value = batch.records[place]
+            sent = producer.send(self._settings.first_topic, value, key)
+            errors.update((place, error) for error in _errors([sent], batch.deadline).values())
 
     def close(self) -> None:
         """Disconnect, once what was sent is delivered."""
@@ -251,8 +265,9 @@ class _Opening:
             ensure_topics(self._settings)
             patience = min(self._settings.kafka_timeout_seconds, _BROKER_SECONDS)
             impatient = self._settings.model_copy(update={"kafka_timeout_seconds": patience})
+            # What comes in twice is known by its event id; what comes after a record that is too large must come in.
             self._producer = self._stack.enter_context(
-                open_producer(impatient, _DELIVERY_SECONDS, _LINGER_MS)
+                open_producer(impatient, _DELIVERY_SECONDS, _LINGER_MS, is_idempotent=False)
             )
         except ClickstreamError as error:
             self._error = error

@@ -184,13 +184,17 @@ class KafkaSink:
 
 
 @contextmanager
-def open_producer(settings: Settings, patience_seconds: float, linger_ms: int) -> Iterator[KafkaProducer]:
-    """Make a producer that sends each record once, and close it.
+def open_producer(
+    settings: Settings, patience_seconds: float, linger_ms: int, *, is_idempotent: bool = True
+) -> Iterator[KafkaProducer]:
+    """Make a producer, and close it.
 
     Args:
         settings: the brokers, and how long each may take to answer.
         patience_seconds: how long it tries to deliver a record; longer than a broker may take.
         linger_ms: how long a batch of records waits for more.
+        is_idempotent: each record comes in once, though it is sent again where an answer is lost. After a record that
+            the broker refuses, kafka-python 3.0.12 has such a producer refuse all others.
 
     Raises:
         InputError: no broker answers within `kafka_timeout_seconds`.
@@ -198,7 +202,9 @@ def open_producer(settings: Settings, patience_seconds: float, linger_ms: int) -
     with _client(
         KafkaProducer,
         settings,
-        enable_idempotence=True,
+        enable_idempotence=is_idempotent,
+        # Else what is sent again comes behind what was sent after it.
+        max_in_flight_requests_per_connection=5 if is_idempotent else 1,
         acks="all",
         compression_type="lz4",
         linger_ms=linger_ms,
