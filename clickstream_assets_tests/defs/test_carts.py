@@ -53,10 +53,15 @@ class Killed(Exception):
 
 
 class Shop:
-    """Events, by their ids, in a lake; and the carts that are made of them there."""
+    """Events, by their ids, in a lake; and the carts that are made of them there.
 
-    def __init__(self, engine: Engine, folder: str | Path) -> None:
-        self.lake = Lake(str(folder), engine)
+    Only what is tried runs on the engine that it is tried on. Events are written, and tables read and compared, on
+    DuckDB: Spark takes a second for each day that is written.
+    """
+
+    def __init__(self, engine: Engine, quick: DuckDBEngine, folder: str | Path) -> None:
+        self.tried = Lake(str(folder), engine)
+        self.lake = Lake(str(folder), quick)
         self.events: dict[str, Event] = {}
         self.as_of = at("1970-01-01 00:00")
 
@@ -73,7 +78,7 @@ class Shop:
             self.lake.replace(SHOPPER_EVENTS, df, days=(day, day))
 
     def update(self) -> date | None:
-        return update_carts(self.lake, rules(self.as_of))
+        return update_carts(self.tried, rules(self.as_of))
 
     def rows(self, table: Table, df: DataFrame | None = None) -> list[dict[str, Any]]:
         """Rows of a table, or of what is to be it, in the order of its key."""
@@ -106,13 +111,13 @@ def shopper_events(rows: list[Event]) -> pa.Table:
 
 
 @pytest.fixture
-def shop(engine: Engine, tmp_path: Path) -> Shop:
-    return Shop(engine, tmp_path)
+def shop(engine: Engine, duckdb_engine: DuckDBEngine, tmp_path: Path) -> Shop:
+    return Shop(engine, duckdb_engine, tmp_path)
 
 
 @pytest.fixture
 def quick_shop(duckdb_engine: DuckDBEngine, tmp_path: Path) -> Shop:
-    return Shop(duckdb_engine, tmp_path)
+    return Shop(duckdb_engine, duckdb_engine, tmp_path)
 
 
 def parts_of_history(seed: int, parts: int, users: int) -> list[list[Event]]:
@@ -126,10 +131,20 @@ def parts_of_history(seed: int, parts: int, users: int) -> list[list[Event]]:
     return found
 
 
-@pytest.mark.parametrize("most", [1_000_000, 20], ids=["at once", "in chunks"])
-def test_carts_of_parts_are_those_of_all(shop: Shop, monkeypatch: pytest.MonkeyPatch, most: int):
+@pytest.mark.parametrize(
+    ("users", "parts", "most"),
+    [
+        pytest.param(2, 1, 12, id="few and repaired"),
+        pytest.param(2, 2, 12, id="few in chunks", marks=pytest.mark.long_on_spark),
+        pytest.param(12, 3, 1_000_000, id="at once", marks=pytest.mark.long),
+        pytest.param(12, 3, 20, id="in chunks", marks=pytest.mark.long),
+    ],
+)
+def test_carts_of_parts_are_those_of_all(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, users: int, parts: int, most: int
+):
     monkeypatch.setattr(update, "EVENTS_PER_CHUNK", most)
-    for part in parts_of_history(3, 3, users=12):
+    for part in parts_of_history(3, parts, users):
         shop.change(*part)
         shop.update()
         shop.assert_right()
@@ -175,7 +190,7 @@ def test_whatever_comes_when_carts_are_those_of_all(
     """Late events, other persons, events that are gone, runs in chunks, and one that is killed at some commit."""
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
         patched.setattr(update, "EVENTS_PER_CHUNK", most)
-        shop = Shop(duckdb_engine, folder)
+        shop = Shop(duckdb_engine, duckdb_engine, folder)
         for number, (events, gone) in enumerate(changes):
             # An event stays what it is, on its day; its person can change.
             kept = [
@@ -286,7 +301,7 @@ def test_other_settings_and_an_earlier_clock_make_all_carts_anew(quick_shop: Sho
     other = rules(shop.as_of)
     other = type(other)(other.as_of, other.abandoned_after // 2, other.lifetime // 2)
     first = min(row["step_date"] for row in shop.rows(CART_STEPS))
-    assert update_carts(shop.lake, other) == first
+    assert update_carts(shop.tried, other) == first
     assert {row["rules"] for row in shop.rows(CART_INPUTS)} == {other.text}
     shop.update()
     shop.assert_right()
@@ -316,6 +331,7 @@ def test_a_late_line_of_an_order_is_bought_from_its_cart_for_a_lifetime(quick_sh
     shop.assert_right()
 
 
+@pytest.mark.long_on_spark
 def test_without_events_there_are_no_carts(shop: Shop):
     shop.update()
     assert [shop.rows(table) for table in (*TABLES, CART_INPUTS)] == [[]] * 5
