@@ -307,10 +307,13 @@ def test_a_pid_that_is_anothers_by_now_is_left_alone(own):
     """`stack.json` has pids that other programs have, as after a reboot."""
     state_path = own.home / "stack.json"
     state = msgspec.json.decode(state_path.read_bytes())
-    with subprocess.Popen(["sleep", "120"]) as foreign:
-        own.down()
+    own.down()
+    foreign = subprocess.Popen(["sleep", "1000"])
+    try:
         for server in state["servers"].values():
-            server["pid"] = foreign.pid
+            # A server of just now would be as old as the other program, within the seconds that a corrected clock is
+            # allowed to move it.
+            server |= {"pid": foreign.pid, "created": time.time() - 60}
         state_path.write_bytes(msgspec.json.encode(state))
 
         assert [condition for _, condition in conditions(own)] == [Condition.CRASHED] * 3
@@ -318,7 +321,9 @@ def test_a_pid_that_is_anothers_by_now_is_left_alone(own):
 
         assert foreign.poll() is None
         assert [condition for _, condition in conditions(own)] == [Condition.STOPPED] * 3
+    finally:
         foreign.kill()
+        foreign.wait()
 
 
 def test_down_where_nothing_runs_does_nothing(own, tmp_path):
