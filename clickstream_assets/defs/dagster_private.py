@@ -47,6 +47,7 @@ __all__ = [
     "ErrorInfo",
     "ListedDays",
     "WorkerStatus",
+    "delete_logs",
     "freshness_seconds",
     "freshness_states",
     "is_run_by_its_server",
@@ -54,6 +55,8 @@ __all__ = [
     "kept_text",
     "last_evaluation",
     "last_evaluations",
+    "last_materializations",
+    "materializations",
     "newest_ticks",
     "planned_or_evaluated",
     "use_engine",
@@ -96,6 +99,33 @@ def planned_or_evaluated(
         check: (record.run_id, record.evaluation if record.status in _EVALUATED else None)
         for check, record in records.items()
     }
+
+
+def last_materializations(instance: dg.DagsterInstance) -> set[int]:
+    """Return the storage ids of the last materialization of each asset, and of each of its partitions."""
+    storage = instance.event_log_storage
+    assets = storage.all_asset_keys()
+    newest = storage.get_latest_materialization_storage_ids(assets)
+    found = {number for number in newest.values() if number is not None}
+    for asset in assets:
+        made = dg.DagsterEventType.ASSET_MATERIALIZATION
+        found.update(storage.get_latest_storage_id_by_partition(asset, made).values())
+    return found
+
+
+def materializations(instance: dg.DagsterInstance, run_id: str) -> Iterator[int]:
+    """Yield the storage ids of a run's materializations."""
+    cursor: str | None = None
+    more = True
+    while more:
+        page = instance.get_records_for_run(run_id, cursor, dg.DagsterEventType.ASSET_MATERIALIZATION)
+        yield from (record.storage_id for record in page.records)
+        cursor, more = page.cursor, page.has_more
+
+
+def delete_logs(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Delete what a run's steps wrote to stdout and stderr."""
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
 
 
 OVERDUE = FreshnessState.FAIL

@@ -31,6 +31,7 @@ _NO_FIELDS = (
 )
 ADVICE = {
     "tombstone": "it has no value, so there is nothing to mend or to send",
+    "emptied": "what it said is past REJECTED_RETENTION_DAYS, and deleted. Its sender may still have it",
     "avro": "Avro is not read. Have the sender, or the connector before Kafka, write JSON, and send the events anew",
     "protobuf": "Protobuf is not read. Have the sender, or the connector before Kafka, write JSON, and send the events "
     "anew",
@@ -203,6 +204,8 @@ def send_again(
         try:
             if topic not in topics:
                 raise Rejection(None, "topic_not_read", topic)
+            if record["value"] is None and record["rule"] != "tombstone":
+                raise Rejection(None, "emptied")
             mended = mend(record["value"], changes, drop, own_rules.event_dialect)
             found = parse_record(mended, now, own_rules)
         except Rejection as rejection:

@@ -257,6 +257,32 @@ class Lake:
         after = self.snapshot(table)
         return Maintenance(after.rows, before.files.num_rows, after.files.num_rows, len(removed))
 
+    def blank(
+        self, table: Table, columns: Iterable[str], where: str, marks: Mapping[str, int] | None = None
+    ) -> int:
+        """Set columns to null in the rows that an SQL condition names, in one commit; by delta-rs on both engines.
+
+        Args:
+            table: has the columns, which may be null.
+            columns: which.
+            where: the condition; files whose statistics rule it out are not read.
+            marks: numbers that are kept with the table by the same commit, as `mark` keeps them.
+
+        Returns:
+            How many rows the condition names.
+
+        Raises:
+            LakeConflictError: the rows were put into other files meanwhile; nothing was changed.
+        """
+        transactions = [Transaction(name, number) for name, number in (marks or {}).items()]
+        with self._explained(table):
+            done = self._open(table).update(
+                updates=dict.fromkeys(columns, "NULL"),
+                predicate=where,
+                commit_properties=CommitProperties(app_transactions=transactions),
+            )
+        return int(done["num_updated_rows"])
+
     def append_batch(
         self, table: Table, df: DataFrame, batch: int, app: str | None = None, is_laid_out: bool = False
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import dagster as dg
 import pytest
 
 from clickstream_assets.catalogue import RAW_EVENTS
+from clickstream_assets.defs.maintenance.history import delete_old_runs
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
@@ -40,7 +42,7 @@ def test_every_table_that_is_there_is_maintained_and_reported(
     for batch in (1, 2, 3):
         rows = duckdb_engine.from_arrow(raw_table([b"a", b"b"], batch, batch * 2))
         lake.append_batch(RAW_EVENTS, rows, batch)
-    job = definitions.resolve_job_def("lake_maintenance")
+    job = definitions.resolve_job_def("upkeep")
     result = job.execute_in_process(instance=instance)
 
     reported = reported_by(result, "maintain_tables")
@@ -63,10 +65,51 @@ def test_what_is_past_its_retention_is_deleted_and_reported(
         "SELECT days::text, 1, 'opened', 'console', now() - days * interval '1 day' "
         "FROM generate_series(1, 100) AS days RETURNING 1",
     )
-    result = definitions.resolve_job_def("lake_maintenance").execute_in_process(instance=instance)
+    result = definitions.resolve_job_def("upkeep").execute_in_process(instance=instance)
     assert reported_by(result, "delete_old_windows") == {
         "windows": 0,
         "windows_in_lake": 0,
         "notifications": 11,
         "notified_alerts": 0,
     }
+
+
+def test_the_last_run_that_made_an_asset_or_a_day_of_it_stays(instance: dg.DagsterInstance):
+    days = dg.DailyPartitionsDefinition(start_date="2024-05-01", end_date="2024-05-04")
+
+    @dg.asset
+    def whole() -> None:
+        """An asset without days."""
+
+    @dg.asset(partitions_def=days)
+    def by_day() -> None:
+        """An asset with days."""
+
+    @dg.op
+    def failing() -> None:
+        raise ValueError
+
+    @dg.job
+    def fails() -> None:
+        failing()
+
+    def made(asset: dg.AssetsDefinition, day: str | None = None) -> str:
+        return dg.materialize([asset], instance=instance, partition_key=day).run_id
+
+    runs = [
+        *(made(whole) for _ in range(3)),
+        *(made(by_day, f"2024-05-0{day}") for day in (1, 2, 1, 3)),
+    ]
+    runs.append(fails.execute_in_process(instance=instance, raise_on_error=False).run_id)
+    before = instance.get_latest_materialization_event(by_day.key)
+
+    assert delete_old_runs(instance, datetime.now(UTC) - timedelta(days=1)) == 0
+    assert delete_old_runs(instance, datetime.now(UTC) + timedelta(days=1)) == 4
+    assert {record.dagster_run.run_id for record in instance.get_run_records()} == {runs[2], *runs[4:7]}
+    assert instance.get_materialized_partitions(by_day.key) == {"2024-05-01", "2024-05-02", "2024-05-03"}
+    assert instance.get_latest_materialization_event(by_day.key) == before
+    latest = instance.get_latest_materialization_event(whole.key)
+    assert latest
+    assert latest.run_id == runs[2]
+    assert not instance.all_logs(runs[0])
+    assert delete_old_runs(instance, datetime.now(UTC) + timedelta(days=1)) == 0

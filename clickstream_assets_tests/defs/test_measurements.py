@@ -122,7 +122,7 @@ def test_ingest_is_measured_by_what_came_in_and_what_waits(
     assert of(INGESTED_EVENT, samples) == {(): 1714564800}
     assert sum(of(INGEST_LAG, samples).values()) == 2
     assert of(CHECK_FAILING, samples)["events", "counts_close", "error"] == 0
-    assert {job for (job,) in of(JOB_SUCCESS, samples)} >= {"ingest", "refresh", "stream", "lake_maintenance"}
+    assert {job for (job,) in of(JOB_SUCCESS, samples)} >= {"ingest", "refresh", "stream", "upkeep"}
     assert abs(of(JOB_SUCCESS, samples)["ingest",] - time.time()) < 300
 
     # Kafka is away: what it said last stays, and Dagster's own is measured all the same.

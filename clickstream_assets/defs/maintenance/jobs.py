@@ -1,13 +1,15 @@
 """Upkeep, nightly: what is past its retention is deleted, and the lake's small and unused files are gone."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from clickstream_assets.catalogue import TABLES
 from clickstream_assets.defs.jobs import ONE_AT_A_TIME
+from clickstream_assets.defs.maintenance.history import delete_old_runs
 from clickstream_assets.defs.plots import text_table
 from clickstream_assets.defs.steps import step
+from clickstream_assets.ingest.retention import empty_old_records
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.retention import delete_expired, update_old_copies
@@ -24,12 +26,23 @@ def delete_old_windows(context: dg.OpExecutionContext, settings: Settings, lake:
 
 @dg.op
 @step
+def delete_old_history(context: dg.OpExecutionContext, settings: Settings) -> None:
+    """Delete Dagster's runs that are past their retention; can be repeated, and interrupted, at any time."""
+    days = timedelta(days=settings.runs_retention_days)
+    deleted = delete_old_runs(context.instance, datetime.now(UTC) - days) if days else 0
+    context.add_output_metadata({"runs": deleted})
+
+
+@dg.op
+@step
 def maintain_tables(context: dg.OpExecutionContext, settings: Settings, lake: Lake) -> None:
-    """Maintain each table that is there; can be repeated, and interrupted, at any time."""
+    """Empty old records, and maintain each table that is there; can be repeated, and interrupted, at any time."""
+    emptied = empty_old_records(lake, settings, datetime.now(UTC))
     retention = timedelta(days=settings.lake_retention_days)
     done = {table.name: lake.maintain(table, retention) for table in filter(lake.exists, TABLES.values())}
     context.add_output_metadata(
         {
+            **{f"emptied_{table}": rows for table, rows in emptied._asdict().items()},
             "files_before": sum(table.files_before for table in done.values()),
             "files_after": sum(table.files_after for table in done.values()),
             "removed_files": sum(table.removed_files for table in done.values()),
@@ -46,16 +59,17 @@ def maintain_tables(context: dg.OpExecutionContext, settings: Settings, lake: La
 
 # Appending, as the ingest does, is possible meanwhile; replacing days is not.
 @dg.job(tags={ONE_AT_A_TIME: "refresh"})
-def lake_maintenance() -> None:
+def upkeep() -> None:
     """Delete what is past its retention; put small files of the lake together, and delete unused ones."""
     delete_old_windows()
+    delete_old_history()
     maintain_tables()
 
 
-nightly_maintenance = dg.ScheduleDefinition(
-    job=lake_maintenance,
+nightly_upkeep = dg.ScheduleDefinition(
+    job=upkeep,
     cron_schedule="30 3 * * *",
     execution_timezone=load_settings().shop_time_zone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Maintains the lake's tables at 03:30 of SHOP_TIME_ZONE, after the report of the day before.",
+    description="Keeps lake, PostgreSQL and Dagster's history small: at 03:30 of SHOP_TIME_ZONE, after the report.",
 )
