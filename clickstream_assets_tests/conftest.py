@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import hypothesis.configuration
 import pytest
 
 from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine, spark_session
@@ -19,6 +20,9 @@ from clickstream_assets_tests.databases import PrivateServer, pipeline_environme
 # How long an example takes says something of the machine, and nothing of the code.
 hypothesis.settings.register_profile("without_deadline", deadline=None)
 hypothesis.settings.load_profile("without_deadline")
+# By default in the current folder, which is another in each test: its table of characters, which takes 1.4 s to make,
+# would be made in each process, and examples that failed would be forgotten.
+hypothesis.configuration.set_hypothesis_home_dir(Path(__file__).parents[1] / ".hypothesis")
 
 # Most of a test's time would be spent on compiling queries, by Spark to Java and by Java to machine code, that then see
 # a few rows. Half the time without; the demo's test runs them compiled.

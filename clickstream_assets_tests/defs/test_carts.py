@@ -132,13 +132,17 @@ def parts_of_history(seed: int, parts: int, users: int) -> list[list[Event]]:
 
 
 @pytest.mark.parametrize(
-    ("users", "parts", "most"),
+    ("engine", "users", "parts", "most"),
     [
-        pytest.param(2, 1, 12, id="few and repaired"),
-        pytest.param(2, 2, 12, id="few in chunks", marks=pytest.mark.long_on_spark),
-        pytest.param(12, 3, 1_000_000, id="at once", marks=pytest.mark.long),
-        pytest.param(12, 3, 20, id="in chunks", marks=pytest.mark.long),
+        pytest.param("duckdb", 2, 2, 12, id="duckdb-few"),
+        pytest.param("spark", 2, 1, 12, id="spark-few"),
+        *(
+            pytest.param(engine, 12, 3, most, id=f"{engine}-{name}", marks=pytest.mark.long)
+            for engine in ("duckdb", "spark")
+            for most, name in ((20, "in chunks"), (1_000_000, "at once"))
+        ),
     ],
+    indirect=["engine"],
 )
 def test_carts_of_parts_are_those_of_all(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, users: int, parts: int, most: int
@@ -296,7 +300,7 @@ def test_the_clock_abandons_carts_whose_persons_do_nothing(quick_shop: Shop):
 
 def test_other_settings_and_an_earlier_clock_make_all_carts_anew(quick_shop: Shop):
     shop = quick_shop
-    shop.change(*parts_of_history(5, 1, users=6)[0])
+    shop.change(*parts_of_history(5, 1, users=3)[0])
     shop.update()
     other = rules(shop.as_of)
     other = type(other)(other.as_of, other.abandoned_after // 2, other.lifetime // 2)
