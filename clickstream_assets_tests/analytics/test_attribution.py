@@ -194,7 +194,7 @@ def random_events(seed: int, users: int = 10) -> list[dict[str, Any]]:
     return events
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_shares_are_those_of_the_definition_whole_or_day_by_day(engine: Engine, seed: int):
     events = random_events(seed)
     expected = by_definition(events, day("2024-04-20"), day("2024-05-10"))
@@ -227,7 +227,7 @@ def test_simulated_orders_are_shared_out_to_the_last_unit(engine: Engine):
     assert len({row["campaign"] for row in rows}) > 2
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_computing_the_attributed_days_again_brings_everything_up_to_date(duckdb_engine: Engine, seed: int):
     engine, source = duckdb_engine, random.Random(seed)
     events = random_events(seed)

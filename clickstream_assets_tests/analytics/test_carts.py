@@ -394,7 +394,7 @@ def test_a_day_counts_what_happened_then_whatever_becomes_of_the_cart(engine: En
     ]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long_on_spark)])
 def test_what_happened_to_carts_on_a_day_is_known_at_its_end(engine: Engine, seed: int):
     events = random_history(seed)
     as_of = max(one["event_time"] for one in events)
@@ -416,7 +416,10 @@ def without_ids(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "cart_id"} for row in rows]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    "seed",
+    [1, pytest.param(2, marks=pytest.mark.long_on_spark), pytest.param(3, marks=pytest.mark.long_on_spark)],
+)
 def test_carts_are_those_of_the_definition(engine: Engine, seed: int):
     events = random_history(seed)
     as_of = max(one["event_time"] for one in events)
@@ -426,6 +429,7 @@ def test_carts_are_those_of_the_definition(engine: Engine, seed: int):
     assert {row["state"] for row in rows} >= {"abandoned", "emptied", "converted", "recovered"}
 
 
+@pytest.mark.long_on_spark
 def test_simulated_shoppers_carts_are_those_of_the_definition(engine: Engine):
     events, _ = load(engine, simulated_lines(7))
     as_of = datetime(2024, 5, 4, tzinfo=UTC)

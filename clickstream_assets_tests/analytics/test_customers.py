@@ -222,7 +222,7 @@ def by_definition(
     return [rows[user] for user in sorted(rows)]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long_on_spark)])
 def test_segments_are_those_of_the_definition(engine: Engine, seed: int):
     events = random_history(seed)
     # Some send back what they bought, in part, a week later.

@@ -115,6 +115,7 @@ def test_refunds_are_of_the_day_of_the_refund_and_leave_revenue_as_it_was(engine
     ] == [(1, 1, money("60"), money("0"), money("60")), (3, 1, money("5"), money("20"), money("-15"))]
 
 
+@pytest.mark.long_on_spark
 def test_a_day_without_events_has_no_row_and_one_of_bots_alone_is_all_zero(engine: Engine):
     rows = summarise(engine, [event("robot", "2 12:00", is_bot=True)], first="2024-05-01", last="2024-05-03")
     (row,) = rows

@@ -176,6 +176,7 @@ def test_a_file_that_is_not_there_stops_the_demo_with_one_clear_line(tmp_path: P
     assert list(tmp_path.glob("clickstream-demo-*")) == []
 
 
+@pytest.mark.long
 def test_webserver_and_daemon_answer_while_the_sensors_work(tmp_path: Path, pipeline_env, stack):
     """`dg dev`, as a developer starts it from the repository's root after `clickstream stack up`."""
     from clickstream_assets.local.children import running

@@ -94,7 +94,7 @@ def twice(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
                 yield pa.RecordBatch.from_arrays([part, part.cast(pa.string())], names=["n", "text"])
 
 
-# DuckDB gives the last to processes.
+# DuckDB gives the last to processes; Spark has several batches of it.
 @pytest.mark.parametrize("count", [0, 1, 70_000])
 def test_a_function_maps_all_batches(engine: Engine, count):
     numbers = engine.from_arrow(pa.table({"n": pa.array(range(1, count + 1), pa.int64())}))
@@ -104,7 +104,7 @@ def test_a_function_maps_all_batches(engine: Engine, count):
     assert data["text"].to_pylist() == [str(n) for n in data["n"].to_pylist()]
 
 
-@pytest.mark.parametrize("count", [1, 70_000])
+@pytest.mark.parametrize("count", [1, pytest.param(70_000, marks=pytest.mark.long_on_spark)])
 def test_other_work_is_done_while_a_function_maps_batches(engine: Engine, count):
     numbers = engine.from_arrow(pa.table({"n": pa.array(range(1, count + 1), pa.int64())}))
     schema = pa.schema([("n", pa.int64()), ("text", pa.string())])
@@ -141,7 +141,7 @@ def refuse(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield batch
 
 
-@pytest.mark.parametrize("count", [1, 70_000])
+@pytest.mark.parametrize("count", [1, pytest.param(70_000, marks=pytest.mark.long_on_spark)])
 def test_a_function_that_fails_meanwhile_fails_where_its_result_is_asked_for(engine: Engine, count):
     numbers = engine.from_arrow(pa.table({"n": pa.array(range(1, count + 1), pa.int64())}))
     result = engine.start_map_arrow(numbers, refuse, pa.schema([("n", pa.int64())]))

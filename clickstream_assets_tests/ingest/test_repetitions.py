@@ -120,13 +120,14 @@ def test_repetitions_are_those_of_a_loop_over_all_records(
             draw.choice([None, "o-1", "o-2"]),
             draw.randrange(2),
         )
-        for _ in range(160)
+        for _ in range(120)
     ]
-    batches = [records[start : start + 23] for start in range(0, len(records), 23)]
+    batches = [records[start : start + 31] for start in range(0, len(records), 31)]
     lake = Lake(str(tmp_path), duckdb_engine)
     assert outcomes(lake, batches, days) == expected(records, days)
 
 
+@pytest.mark.long_on_spark
 def test_an_id_is_another_events_once_it_is_further_away(engine: Engine, tmp_path: Path):
     lake = Lake(str(tmp_path), engine)
     # In another batch, in the same, and one that is near the second alone.
