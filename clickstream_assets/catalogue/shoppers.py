@@ -386,6 +386,28 @@ CUSTOMER_SEGMENT_DAYS = Table(
     served=Served(),
 )
 
+USER_WEEKS = Table(
+    "user_weeks",
+    "one user in one week in which they were there",
+    (
+        Column("week", DATE, "Monday of the week, of the shop's days"),
+        Column("user_id", STRING, PERSON),
+        Column("cohort_week", DATE, "Monday of the first week in which they were there"),
+    ),
+    key=("week", "user_id"),
+    partition_by=("week",),
+)
+
+COHORT_INPUTS = Table(
+    "cohort_inputs",
+    "one week, and what its rows of user_weeks were made from",
+    (
+        Column("week", DATE, "Monday of the week"),
+        Column("files", STRING, "Hash of the names of its days' files of user_segments"),
+    ),
+    key=("week",),
+)
+
 COHORT_RETENTION = Table(
     "cohort_retention",
     "one week of one cohort: of the users who were first seen in the same ISO week",

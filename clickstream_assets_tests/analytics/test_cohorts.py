@@ -10,7 +10,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
-from clickstream_assets.analytics.cohorts import cohort_retention
+from clickstream_assets.analytics.cohorts import cohort_retention, weeks_seen, with_cohorts
 from clickstream_assets.catalogue import COHORT_RETENTION, USER_SEGMENTS
 from clickstream_assets.engine import Engine
 from clickstream_assets_tests.analytics.days import table_of
@@ -24,7 +24,10 @@ def retention(engine: Engine, visits: list[tuple[str, date]]) -> list[tuple]:
         for user, when in visits
     ]
     df = engine.from_arrow(pa.Table.from_pylist(rows, schema=USER_SEGMENTS.arrow))
-    return [tuple(row.values()) for row in table_of(engine, cohort_retention(df), COHORT_RETENTION)]
+    return [
+        tuple(row.values())
+        for row in table_of(engine, cohort_retention(with_cohorts(weeks_seen(df))), COHORT_RETENTION)
+    ]
 
 
 def test_weeks_are_iso_weeks_also_over_new_year(engine: Engine):

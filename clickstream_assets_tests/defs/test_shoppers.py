@@ -342,7 +342,7 @@ def test_checks_name_what_is_wrong(pipeline: Pipeline, run_check: RunCheck):
     overwrite(pipeline, COHORT_RETENTION, [row for row in cohorts if row["weeks_since"]])
     lost = run_check("cohort_retention", "cohorts_hold_every_user")
     assert not lost.passed
-    assert (lost.metadata["expected"].value, lost.metadata["actual"].value) == (3, 0)
+    assert (lost.metadata["expected"].value, lost.metadata["actual"].value) == (5, 2)
 
 
 @pytest.mark.long

@@ -15,6 +15,7 @@ from clickstream_assets.analytics.segments import user_segments as compute_user_
 from clickstream_assets.catalogue import (
     CART_INPUTS,
     CART_STEPS,
+    COHORT_INPUTS,
     COHORT_RETENTION,
     CUSTOMER_SEGMENT_DAYS,
     CUSTOMER_SEGMENTS,
@@ -22,11 +23,13 @@ from clickstream_assets.catalogue import (
     SHOPPER_ORDERS,
     SHOPPER_REFUNDS,
     USER_SEGMENTS,
+    USER_WEEKS,
 )
 from clickstream_assets.defs.assets import ByDay, Metadata, table_asset
 from clickstream_assets.defs.partitions import days_of
 from clickstream_assets.defs.plots import bar_plot
 from clickstream_assets.defs.scope import NO_DAY, REPLACED_FROM, replace_days_of_shoppers
+from clickstream_assets.defs.segments.cohorts import update_user_weeks
 from clickstream_assets.defs.shopping import newest_time, update_shopper_days
 from clickstream_assets.defs.sums import counts_by, counts_by_day
 from clickstream_assets.engine import functions_of
@@ -120,10 +123,14 @@ def customer_segments(settings: Settings, lake: Lake) -> Metadata:
     }
 
 
-@table_asset(COHORT_RETENTION, deps=["user_segments"])
+@table_asset(COHORT_RETENTION, USER_WEEKS, COHORT_INPUTS, deps=["user_segments"])
 def cohort_retention(lake: Lake) -> Metadata:
-    """One row per ISO week of first appearance and week since then: how many of those users were there."""
-    lake.replace(COHORT_RETENTION, compute_cohort_retention(lake.read(USER_SEGMENTS)))
+    """One row per ISO week of first appearance and week since then: how many of those users were there.
+
+    `user_weeks` has each user once a week, and is brought up to date by the weeks alone whose days have changed.
+    """
+    update_user_weeks(lake)
+    lake.replace(COHORT_RETENTION, compute_cohort_retention(lake.read(USER_WEEKS)))
     rows = lake.read(COHORT_RETENTION)
     F, _ = functions_of(rows)
     by_age = rows.groupBy("weeks_since").agg(
