@@ -35,7 +35,7 @@ Five minutes on two cores and a line of 100 Mbit/s, most of them for the package
 endef
 export SETTING_UP
 
-.PHONY: setup demo lint style types check test helm prometheus object-storage proofs image clean
+.PHONY: setup demo lint style types pages check test helm prometheus object-storage proofs image clean
 
 setup: $(VENV)/.ready
 
@@ -67,18 +67,20 @@ types: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# Runs tests, and looks at types and imports meanwhile, for which the tests leave a minute of a core free. What is wrong
-# with these is shown below what the tests say, and fails the target as they do.
-define TESTS_BESIDE_TYPES
-@$(MAKE) --no-print-directory types >$(VENV)/types.log 2>&1 & types=$$!; \
-	echo '$(1)'; $(1); failed=$$?; \
-	if wait $$types; then echo "Types and imports: nothing wrong"; else failed=1; cat $(VENV)/types.log >&2; fi; \
+pages: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# Runs tests, and makes other targets meanwhile, for which the tests leave a minute of a core free. What is wrong with these
+# is shown below what the tests say, and fails the target as they do.
+define TESTS_BESIDE
+@$(MAKE) --no-print-directory --keep-going $(1) >$(VENV)/beside.log 2>&1 & beside=$$!; \
+	echo '$(2)'; $(2); failed=$$?; \
+	if wait $$beside; then echo "Beside the tests: $(1), nothing wrong"; else failed=1; cat $(VENV)/beside.log >&2; fi; \
 	exit $$failed
 endef
 
 check: style
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
-	$(call TESTS_BESIDE_TYPES,$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m "not server and not spark and not long")
+	$(call TESTS_BESIDE,types pages,$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m "not server and not spark and not long")
 
 helm: $(VENV)/.helm-$(HELM)
 
@@ -95,7 +97,7 @@ prometheus: setup
 	@sh clickstream_assets_tests/deploy/fetch_prometheus.sh "$(abspath $(BIN))"
 
 test: style helm prometheus
-	$(call TESTS_BESIDE_TYPES,$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup)
+	$(call TESTS_BESIDE,types,$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup)
 
 object-storage: $(VENV)/.versitygw-$(VERSITYGW)
 

@@ -124,6 +124,7 @@ def test_dagsters_makers_are_told_nothing_and_ask_nobody_to_join_them(tmp_path: 
         assert not instance.nux_enabled
 
 
+@pytest.mark.server
 def test_a_code_server_loads_the_workspace_file(tmp_path: Path):
     said = run_program(
         "dagster",

@@ -116,6 +116,7 @@ def monitor(instance: dg.DagsterInstance, run_id: str) -> DagsterRunStatus:
     return status_of(instance, run_id)
 
 
+@pytest.mark.server
 def test_a_run_that_went_away_with_its_code_server_fails(
     watched: dg.DagsterInstance, server: CodeServer, monkeypatch: pytest.MonkeyPatch
 ):
@@ -129,6 +130,7 @@ def test_a_run_that_went_away_with_its_code_server_fails(
     server.start()
 
 
+@pytest.mark.server
 def test_a_run_that_a_code_server_does_not_know_any_more_fails(
     watched: dg.DagsterInstance, server: CodeServer
 ):
