@@ -568,6 +568,32 @@ TWO_USERS_ON_ONE_DEVICE = Case(
     {"P-28": (4, 1, 1, 6)},
 )
 
+_SHOE = {"product_id": "P-29", "price": 80}
+AN_ORDER_SEEN_AGAIN_BY_ANOTHER_ID = Case(
+    "thank-you pages seen again after the login and on another device, and orders of others by their side",
+    (29, 29),
+    _numbered(
+        "seen",
+        sent("purchase", "29 09:00:00", anonymous_id="phone-29", **_SHOE, order_id="A"),
+        sent("identify", "29 09:04:00", anonymous_id="phone-29", user_id="kai"),
+        sent("purchase", "29 09:05:00", anonymous_id="phone-29", user_id="kai", **_SHOE, order_id="A"),
+        sent("purchase", "29 09:10:00", anonymous_id="laptop-29", user_id="kai", **_SHOE, order_id="B"),
+        sent("purchase", "29 09:15:00", anonymous_id="phone-29", user_id="kai", **_SHOE, order_id="B"),
+        # Another user of the laptop; and another shop's customer, whose orders have the same ids.
+        sent("purchase", "29 09:20:00", anonymous_id="laptop-29", user_id="lea", **_SHOE, order_id="C"),
+        sent("purchase", "29 09:25:00", anonymous_id="phone-30", user_id="max", **_SHOE, order_id="A"),
+    ),
+    {"events": 5, "same_order_line": 2},
+    {
+        PRODUCT_PERFORMANCE: columns("product_id purchases revenue buyers", ("P-29", 4, 320, 3)),
+        DAILY_SUMMARY: columns("orders purchases buyer_count revenue", (4, 4, 3, 320)),
+        CUSTOMER_SEGMENTS: columns(
+            CUSTOMER, ("kai", 2, 160, 0, 160), ("lea", 1, 80, 0, 80), ("max", 1, 80, 0, 80)
+        ),
+    },
+    {"P-29": (0, 0, 4, 4)},
+)
+
 CASES = (
     A_LINE_PER_UNIT,
     ORDERS_WITHOUT_AN_ID,
@@ -588,4 +614,5 @@ CASES = (
     A_RETURN_BEFORE_ITS_PURCHASE,
     ITEMS_OF_ALL_SORTS,
     TWO_USERS_ON_ONE_DEVICE,
+    AN_ORDER_SEEN_AGAIN_BY_ANOTHER_ID,
 )

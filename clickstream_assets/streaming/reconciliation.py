@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 import psycopg
@@ -28,7 +29,7 @@ from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.parsing import PARSED, parse_batches
-from clickstream_assets.ingest.repetitions import order_line
+from clickstream_assets.ingest.repetitions import identities, order_line
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition, from_json, to_json
 from clickstream_assets.stores.lake import Lake
@@ -50,8 +51,9 @@ class Reason(StrEnum):
     """Reason that a window's counts differ for."""
 
     LATE = "late"
-    """The batch has events that came later than WATERMARK_DELAY allows; the stream dropped them. Or it has equal lines
-    of one order and moment that came in several micro-batches; the stream took the later ones for repetitions.
+    """The batch has events that came later than WATERMARK_DELAY allows; the stream dropped them. Or it has order lines
+    that the stream took for repetitions: equal ones of one moment that came in several micro-batches, or such as share
+    an id with a duplicate alone, which repeats an event by another id.
     """
     REPEATED = "repeated later"
     """The stream counted a duplicate: it came later than the stream remembers; or the two came in different partitions,
@@ -302,7 +304,8 @@ def _arrivals(events: DataFrame, duplicates: DataFrame, delay: timedelta) -> Dat
 
     An event is late if it is no newer than the newest one before it, less the delay: Spark drops it then. Spark
     recognizes a duplicate until the time of the event is older than that by a delay more. Where one id, or one order
-    line, came in several partitions, either record can be the first.
+    line of a user or a visitor, came in several partitions, either record can be the first. A line that shares an id
+    with an earlier duplicate can be a repetition of that for Spark, and is none for the batch.
 
     Returns:
         _COLUMNS, `is_event`, and `may_differ`: whether the stream can have dropped the event, or counted the
@@ -316,48 +319,53 @@ def _arrivals(events: DataFrame, duplicates: DataFrame, delay: timedelta) -> Dat
     )
     is_line, columns = order_line(F)
     line = F.concat_ws("\n", *(column.cast("string") for column in columns))
-    timed = as_view(
-        together.withColumn("at", F.unix_micros(counted_time(F))).withColumn("line", F.when(is_line, line))
-    )
-    before = Window.orderBy("kafka_time", *ITEM_KEY).rowsBetween(Window.unboundedPreceding, -1)
+    lines = ("user_line", "visitor_line")
+    keys = ("event_id", *lines)
+    timed = together.withColumn("at", F.unix_micros(counted_time(F)))
+    for name, identity in zip(lines, identities(F), strict=True):
+        of_one = F.when(is_line & identity.isNotNull(), F.concat_ws("\n", identity, line))
+        timed = timed.withColumn(name, of_one)
+    timed = as_view(timed)
+    in_turn = Window.orderBy("kafka_time", *ITEM_KEY)
+    before = in_turn.rowsBetween(Window.unboundedPreceding, -1)
+    timed = as_view(timed.withColumn("turn", F.row_number().over(in_turn)))
     behind = as_view(timed.withColumn("newest", F.max("at").over(before)))
-    for key in ("event_id", "line"):
+    for key in keys:
         groups = as_view(
             timed.where(F.col(key).isNotNull())
             .groupBy(key)
             .agg(
-                F.max(F.when(F.col("is_event"), F.lit(0)).otherwise(F.lit(1))).alias("repeats"),
+                F.min(F.when(~F.col("is_event"), F.col("turn"))).alias(f"{key}_repeated"),
                 F.min("at").alias(f"{key}_first"),
                 ((F.min("topic") < F.max("topic")) | (F.min("partition") < F.max("partition"))).alias(
                     f"{key}_spread"
                 ),
             )
-            .where(F.col("repeats") == 1)
-            .select(key, f"{key}_first", f"{key}_spread")
+            .where(F.col(f"{key}_repeated").isNotNull())
         )
         behind = as_view(behind.join(groups, on=key, how="left"))
-    twins = as_view(
-        timed.where(F.col("line").isNotNull() & F.col("is_event"))
-        .groupBy("line", "event_time")
-        .agg(F.count(F.lit(1)).alias("twins"))
-        .where(F.col("twins") > 1)
-    )
-    behind = as_view(behind.join(twins, on=["line", "event_time"], how="left"))
+    for key in lines:
+        twins = as_view(
+            timed.where(F.col(key).isNotNull() & F.col("is_event"))
+            .groupBy(key, "event_time")
+            .agg(F.count(F.lit(1)).alias(f"{key}_twins"))
+            .where(F.col(f"{key}_twins") > 1)
+        )
+        behind = as_view(behind.join(twins, on=[key, "event_time"], how="left"))
+
+    def any_of(conditions: Iterable[Any]) -> Any:
+        return reduce(or_, (F.coalesce(condition, F.lit(False)) for condition in conditions))
+
     wait = F.lit(delay // MICROSECOND)
-    first = F.least(
-        F.coalesce(F.col("event_id_first"), F.col("at")), F.coalesce(F.col("line_first"), F.col("at"))
-    )
+    first = F.least(*(F.coalesce(F.col(f"{key}_first"), F.col("at")) for key in keys))
     is_late = F.col("at") <= F.col("newest") - wait
     is_forgotten = first <= F.col("newest") - wait - wait
-    is_spread = F.coalesce(F.col("event_id_spread"), F.lit(False)) | F.coalesce(
-        F.col("line_spread"), F.lit(False)
-    )
-    may_differ = F.when(F.col("is_event"), is_late | F.col("twins").isNotNull()).otherwise(is_forgotten)
-    return as_view(
-        behind.select(
-            *_COLUMNS, "is_event", (F.coalesce(may_differ, F.lit(False)) | is_spread).alias("may_differ")
-        )
-    )
+    is_twin = any_of(F.col(f"{key}_twins") > 1 for key in lines)
+    follows_duplicate = any_of(F.col(f"{key}_repeated") < F.col("turn") for key in lines)
+    is_spread = any_of(F.col(f"{key}_spread") for key in keys)
+    of_event = any_of([is_late, is_twin, follows_duplicate])
+    may_differ = F.when(F.col("is_event"), of_event).otherwise(any_of([is_forgotten])) | is_spread
+    return as_view(behind.select(*_COLUMNS, "is_event", may_differ.alias("may_differ")))
 
 
 @dataclass(frozen=True)

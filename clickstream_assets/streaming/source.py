@@ -82,45 +82,50 @@ def valid_batches(
     Args:
         batches: RAW_EVENTS rows.
         rules: of valid events.
-        columns: which of PARSED, and LINE_COPY; fewer are faster.
+        columns: which of PARSED, and LINE_COPIES, both or neither; fewer are faster.
     """
     _spare_the_collector()
     lines: Counter[tuple[Any, ...]] = Counter()
     for batch in parse_batches(batches, rules):
         events = batch.filter(pc.is_null(batch.column("rule")))
-        if LINE_COPY in columns:
-            events = events.append_column(_LINE_COPY_FIELD, _line_copies(events, lines))
+        if set(LINE_COPIES) <= set(columns):
+            for field, copies in zip(_LINE_COPY_FIELDS, _line_copies(events, lines), strict=True):
+                events = events.append_column(field, copies)
         yield events.select(list(columns))
 
 
-LINE_COPY = "line_copy"
-"""Number, from 1, of an order line among those that are the same and of the same moment, in the order that they come.
+LINE_COPIES = ("user_line_copy", "visitor_line_copy")
+"""Numbers, from 1, of an order line among a user's, and a visitor's, that are the same and of the same moment, in the
+order that they come; 1 where the event has no such id (`identities`).
 
-By it the stream tells the units of an order, sent in a record each, from a thank-you page that is loaded again, as the
-batch does by their time: what is sent again at another time has the numbers of the first ones.
+By them the stream tells the units of an order, sent in a record each, from a thank-you page that is loaded again, as
+the batch does by their time: what is sent again at another time has the numbers of the first ones.
 """
-_LINE_COPY_FIELD = pa.field(LINE_COPY, pa.int64())
-_SAME_LINE = (
-    *("event_type", "user_id", "anonymous_id", "session_id", "order_id", "order_line"),
-    *("product_id", "price", "event_time"),
-)
+_LINE_COPY_FIELDS = [pa.field(name, pa.int64()) for name in LINE_COPIES]
+_IDS = ("user_id", "anonymous_id", "session_id")
+_SAME_LINE = ("event_type", "order_id", "order_line", "product_id", "price", "event_time")
 
 
-def _line_copies(events: pa.RecordBatch, lines: Counter[tuple[Any, ...]]) -> pa.Array:
-    copies = [1] * events.num_rows
+def _line_copies(events: pa.RecordBatch, lines: Counter[tuple[Any, ...]]) -> list[pa.Array]:
+    copies = [[1] * events.num_rows for _ in LINE_COPIES]
     is_line = pc.and_(
         pc.is_in(events.column("event_type"), pa.array(sorted(MONEY_TYPES))),
         pc.is_valid(events.column("order_id")),
     )
     rows = pc.indices_nonzero(is_line)
     sent = events.take(rows)
+    ids = zip(*(sent.column(name).to_pylist() for name in _IDS), strict=True)
     columns = [sent.column(name).to_pylist() for name in _SAME_LINE]
     # A missing quantity is one.
     columns.append(pc.fill_null(sent.column("quantity"), 1).to_pylist())
-    for row, line in zip(rows.to_pylist(), zip(*columns, strict=True), strict=True):
-        lines[line] += 1
-        copies[row] = lines[line]
-    return pa.array(copies, pa.int64())
+    for row, (user, visitor, session), *line in zip(rows.to_pylist(), ids, *columns, strict=True):
+        others = ("anonymous_id", visitor) if visitor or user else ("session_id", session)
+        for its_copies, (kind, identity) in zip(copies, (("user_id", user), others), strict=True):
+            if identity:
+                key = (kind, identity, *line)
+                lines[key] += 1
+                its_copies[row] = lines[key]
+    return [pa.array(its_copies, pa.int64()) for its_copies in copies]
 
 
 def classified_offsets(lake: Lake, topics: Collection[str]) -> dict[TopicPartition, int]:
@@ -184,12 +189,12 @@ def valid_events(
     Args:
         session: as for `topic_records`.
         settings: name the topics and the rules of valid events.
-        columns: which of PARSED; fewer are faster.
+        columns: as for `valid_batches`.
         starting_offsets: as for `topic_records`.
     """
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    parsed = PARSED.append(_LINE_COPY_FIELD)
+    parsed = pa.schema([*PARSED, *_LINE_COPY_FIELDS])
     schema = pa.schema([parsed.field(name) for name in columns])
     return topic_records(session, settings, starting_offsets).mapInArrow(
         partial(valid_batches, rules=ValidationRules.of(settings), columns=columns), from_arrow_schema(schema)

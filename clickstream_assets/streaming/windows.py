@@ -4,9 +4,9 @@ from typing import Any
 
 from clickstream_assets.analytics.windows import COUNTS, counted_time, counts, is_counted, visitor
 from clickstream_assets.engine import DataFrame
-from clickstream_assets.ingest.repetitions import order_line
+from clickstream_assets.ingest.repetitions import identities, order_line
 from clickstream_assets.settings import Settings
-from clickstream_assets.streaming.source import LINE_COPY
+from clickstream_assets.streaming.source import LINE_COPIES
 
 QUERY = "product_windows"
 COLUMNS = (
@@ -23,12 +23,12 @@ COLUMNS = (
     "quantity",
     "order_id",
     "order_line",
-    LINE_COPY,
+    *LINE_COPIES,
     "is_bot",
 )
 """Columns that the query needs of an event."""
 
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 """To be raised with every change of the query that its checkpoints do not survive."""
 
 
@@ -47,9 +47,9 @@ def fingerprint(settings: Settings) -> dict[str, Any]:
 def windowed(events: DataFrame, settings: Settings) -> DataFrame:
     """Count a stream of valid events.
 
-    The first event of an id, and of an order line, counts, as on the batch side; duplicates are recognized for as
-    long as they can come without being late. Events later than WATERMARK_DELAY are dropped, and counted by the first
-    of the operators, once per event.
+    The first event of an id counts, and of an order line the first of a visitor and of a user, as on the batch side;
+    duplicates are recognized for as long as they can come without being late. Events later than WATERMARK_DELAY are
+    dropped, and counted by the first of the operators, once per event.
 
     Args:
         events: COLUMNS of valid events, bots and searches included: their ids are taken too.
@@ -63,13 +63,21 @@ def windowed(events: DataFrame, settings: Settings) -> DataFrame:
         return f"{interval.total_seconds():g} seconds"
 
     is_line, columns = order_line(F)
-    line = F.to_json(F.array(*(column.cast("string") for column in (*columns, F.col(LINE_COPY)))))
+
+    def line(identity: Any, copy: str) -> Any:
+        text = F.to_json(F.array(identity, *(column.cast("string") for column in (*columns, F.col(copy)))))
+        return F.when(is_line & identity.isNotNull(), text).otherwise(F.to_json(F.array("event_id")))
+
+    user_line, visitor_line = map(line, identities(F), LINE_COPIES)
     once = (
         events.withColumn("counted_time", counted_time(F))
-        .withColumn("line", F.when(is_line, line).otherwise(F.to_json(F.array("event_id"))))
+        .withColumns({"user_line": user_line, "visitor_line": visitor_line})
         .withWatermark("counted_time", spark(settings.watermark_delay))
         .dropDuplicatesWithinWatermark(["event_id"])
-        .dropDuplicatesWithinWatermark(["line"])
+        # In this order: a line that repeats a guest's must not stand for the user who then logged in, since for the
+        # batch it is no event to be repeated. The other way round there is `Reason.LATE`.
+        .dropDuplicatesWithinWatermark(["visitor_line"])
+        .dropDuplicatesWithinWatermark(["user_line"])
     )
     window = F.window("counted_time", spark(settings.window_duration), spark(settings.slide_duration))
     return (

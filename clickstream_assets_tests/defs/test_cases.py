@@ -54,7 +54,7 @@ def test_what_real_senders_write_has_the_right_values_in_every_table(
     pipeline = Pipeline(pipeline_env, instance, definitions, MADE)
     send(pipeline_env, (value for case in CASES for value in case.values))
     pipeline.ingest()
-    assert pipeline.catch_up() == [("2024-05-01", "2024-05-28")]
+    assert pipeline.catch_up() == [("2024-05-01", "2024-05-29")]
     pipeline.train()
 
     tables = Tables(pipeline)
@@ -62,7 +62,9 @@ def test_what_real_senders_write_has_the_right_values_in_every_table(
     assert not wrong, "\n".join(wrong)
     assert tables.persons(CASES).isdisjoint({"undefined", "0", "(not set)"})
     assert pipeline.reported("exchange_rates", "shop_currency") == "EUR"
-    assert {row["anonymous_id"] for row in pipeline.served(IDENTITIES)} == {"7c1", "kitchen"}
+    assert {row["anonymous_id"] for row in pipeline.served(IDENTITIES)} == {
+        *("7c1", "kitchen", "phone-29", "laptop-29", "phone-30")
+    }
     for table in SERVED:
         assert pipeline.served(table) == tables.rows(table), table.name
 

@@ -31,7 +31,8 @@ class Recomputation:
         raw: a query on the file, in the order in which its events are sent: `event_id` (null where the sender has
             none), `payload` (all that was written), `event_time`, `event_type`, `user_id`, `client_session_id`,
             `product_id`, `product_category`, `price`, `currency`, `quantity`, `order_id`, `campaign`, `user_agent`; and
-            `order_line`, where the sender has it. `user_id` is the person.
+            `order_line`, where the sender has it. `user_id` is the person; where that is not always the sender's user,
+            there are the sender's ids, `sent_user_id` and `anonymous_id`.
         first: first day that is reported on.
         last: last one.
         zone: the shop's time zone.
@@ -41,6 +42,10 @@ class Recomputation:
         self._duckdb = database(zone)
         self._duckdb.execute(f"CREATE TABLE raw AS SELECT row_number() OVER () AS line, * FROM ({raw})")
         self._duckdb.execute("ALTER TABLE raw ADD COLUMN IF NOT EXISTS order_line VARCHAR")
+        self._duckdb.execute("ALTER TABLE raw ADD COLUMN IF NOT EXISTS anonymous_id VARCHAR")
+        if "sent_user_id" not in self._duckdb.table("raw").columns:
+            self._duckdb.execute("ALTER TABLE raw ADD COLUMN sent_user_id VARCHAR")
+            self._duckdb.execute("UPDATE raw SET sent_user_id = user_id")
         run_script(self._duckdb, "duplicates")
         create_expected(self._duckdb)
         self._duckdb.execute(

@@ -90,6 +90,16 @@ EXTRA = [
     event("05-13 09:07:00", "fox", "view", campaign="mail"),
     event("05-20 09:00:00", "fox", "purchase", price="10.00", order_id="fox-1"),
     event("05-20 09:01:00", "fox", "purchase", "p2", price="0.01", order_id="fox-1"),
+    # A guest's order whose page is loaded again after the login, and then of the user alone, which tells nobody.
+    *(
+        event(f"05-15 10:{minute:02}:00", "elf", "purchase", price="20.00", order_id="elf-1", **more)
+        for minute, more in (
+            (0, {"event_id": "elf", "user_id": None, "anonymous_id": "phone"}),
+            (5, {"event_id": "elf-reload", "anonymous_id": "phone"}),
+            (10, {}),
+        )
+    ),
+    event("05-15 10:04:00", "elf", "view", anonymous_id="phone"),
 ]
 
 
@@ -146,6 +156,8 @@ def raw(file: Path) -> str:
                 CASE WHEN first_at - INTERVAL 720 HOURS <= timestamp THEN first_user END,
                 'anonymous:' || sent.anonymous_id
             ) AS user_id,
+            sent.user_id AS sent_user_id,
+            sent.anonymous_id,
             session_id AS client_session_id,
             product_id,
             product_category,

@@ -1,7 +1,7 @@
 """The event contract and the counting rules once more, written from their description alone."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -12,6 +12,9 @@ EVENT_TYPES = {
 }
 PRODUCT_TYPES = {"add_to_wishlist", "add_to_cart", "cart", "remove_from_cart", "purchase"}
 VISITORS = ("user_id", "anonymous_id", "session_id")
+
+Lines = defaultdict[tuple[Any, ...], list[tuple[set[tuple[str, Any]], datetime]]]
+"""Order lines that are events: whose, by each of their ids, and when."""
 
 
 def event_time(event: dict[str, Any], zone: tzinfo = UTC) -> datetime:
@@ -72,7 +75,7 @@ def kind(event: dict[str, Any]) -> str:
 def verdicts(values: Iterable[bytes]) -> Iterator[tuple[str, str]]:
     """Yield each event's verdict (events, duplicates, conflicts or rejected) and type, in the order of arrival."""
     payloads: dict[str, str] = {}
-    order_lines: dict[tuple[Any, ...], datetime] = {}
+    order_lines: Lines = defaultdict(list)
     for value in values:
         if problem(value):
             yield "rejected", ""
@@ -81,9 +84,7 @@ def verdicts(values: Iterable[bytes]) -> Iterator[tuple[str, str]]:
             yield _verdict(event, payloads, order_lines), kind(event)
 
 
-def _verdict(
-    event: dict[str, Any], payloads: dict[str, str], order_lines: dict[tuple[Any, ...], datetime]
-) -> str:
+def _verdict(event: dict[str, Any], payloads: dict[str, str], order_lines: Lines) -> str:
     event_id = event.pop("event_id", None)
     payload = json.dumps(event, sort_keys=True)
     event_id = event_id or payload
@@ -93,17 +94,16 @@ def _verdict(
         return "duplicates" if known == payload else "conflicts"
     if event["event_type"] not in ("purchase", "refund") or "order_id" not in event:
         return "events"
-    who = next((name, event[name]) for name in VISITORS if event.get(name))
+    user, visitor, session = ({(name, event[name])} if event.get(name) else set() for name in VISITORS)
+    who = user | visitor or session
     amounts = [abs(event[name]) if event.get(name) else None for name in ("quantity", "price")]
-    line = (
-        who,
-        kind(event),
-        *(event.get(name) for name in ("order_id", "order_line", "product_id")),
-        *amounts,
-    )
+    names = ("order_id", "order_line", "product_id")
+    same = order_lines[kind(event), *(event.get(name) for name in names), *amounts]
     # The same line at the very same time is another unit of the order.
-    is_again = order_lines.setdefault(line, event_time(event)) != event_time(event)
-    return "duplicates" if is_again else "events"
+    if any(who & theirs and moment != event_time(event) for theirs, moment in same):
+        return "duplicates"
+    same.append((who, event_time(event)))
+    return "events"
 
 
 def judge(values: Iterable[bytes]) -> Counter[str]:

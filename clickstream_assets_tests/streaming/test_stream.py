@@ -35,6 +35,9 @@ MINUTE = timedelta(minutes=1)
 TEN, FIVE = 10 * MINUTE, 5 * MINUTE
 
 
+Ids = tuple[str | None, str | None]
+"""A user and a visitor."""
+
 Counts = dict[tuple[datetime, str], tuple[int, int, int, int]]
 """Views, carts, purchases and all events per window's start and product."""
 
@@ -278,6 +281,52 @@ def test_each_unit_of_an_order_counts_and_the_same_later_does_not(shop: Shop):
     shop.stream([click(NOON, 8, **order), click(NOON + 30 * MINUTE, 9)])
     shop.ingest()
     assert compared(shop) == [(start, 4, 5, 4, 0, Reason.LATE) for start in (NOON - FIVE, NOON)]
+
+
+def test_an_order_line_counts_once_by_any_id_of_its_person(shop: Shop):
+    order = {"event_type": "purchase", "order_id": "o1"}
+    guest, shopper = ({"user_id": user, "anonymous_id": "phone"} for user in (None, "u1"))
+    # A guest's two units, of which one has the user already; both pages again after the login, and on another device.
+    shop.stream([click(NOON, 1, **order, **guest), click(NOON, 2, **order, **shopper)])
+    shop.stream(click(NOON + MINUTE, n, **order, **shopper) for n in (3, 4))
+    shop.stream([click(NOON + 2 * MINUTE, 5, **order, user_id="u1", anonymous_id="laptop")])
+    assert [row["purchases"] for row in shop.windows()] == [2, 2]
+    # Another user of the phone, and another visitor, with an order of their own each.
+    others = {"order_id": "o2", "user_id": "u2"}, {"user_id": None, "anonymous_id": "u1"}
+    shop.stream(click(NOON + 3 * MINUTE, 6 + n, **order | shopper | other) for n, other in enumerate(others))
+    assert [row["purchases"] for row in shop.windows()] == [4, 4]
+    shop.stream([click(NOON + 30 * MINUTE, 8)])
+    shop.ingest()
+    assert compared(shop) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "repetition", "third", "counted"),
+    [
+        # The repetition of a guest's order leads neither of them to the user's on another device.
+        pytest.param(
+            *((None, "phone"), ("u1", "phone"), ("u1", "laptop"), 2),
+            id="by the visitor",
+            marks=pytest.mark.long,
+        ),
+        # That of a user's leads the stream to the visitor.
+        pytest.param(*(("u1", None), ("u1", "phone"), (None, "phone"), 1), id="by the user"),
+    ],
+)
+def test_a_line_that_shares_an_id_with_a_repetition_alone_is_not_taken_for_a_lost_event(
+    shop: Shop, line: Ids, repetition: Ids, third: Ids, counted: int
+):
+    for number, (user, visitor) in enumerate((line, repetition, third)):
+        ids = {"user_id": user, "anonymous_id": visitor}
+        moment = NOON + number * MINUTE
+        shop.stream([click(moment, number, event_type="purchase", order_id="o1", **ids)])
+    shop.stream([click(NOON + 30 * MINUTE, 3)])
+    shop.ingest()
+    different = [] if counted == 2 else [(NOON + s, 1, 2, 1, 0, Reason.LATE) for s in (-FIVE, 0 * FIVE)]
+    assert compared(shop) == different
+    # One more that is missing is not excused by it.
+    query(shop.settings, "UPDATE product_windows SET total_events = 0 WHERE purchases > 0 RETURNING 1")
+    assert {reason for *_, reason in compared(shop)} == {Reason.LOST}
 
 
 @pytest.mark.long
