@@ -1,12 +1,16 @@
 """Every table of one day: seconds, processor time and memory, against the same tables as SQL by hand.
 
-    python -m benchmarks.day --events 10000000 [--engine spark] [--runs 3] [--tables sessions carts]
+    python -m benchmarks.day --events 10000000 [--logins] [--engine spark] [--runs 3] [--tables sessions carts]
 
 The events of a day are written into a lake by a process of its own. Another then makes each table as its asset does
 (`tables`), and a third as SQL by hand in DuckDB (`by_hand`), on the same events, with as many threads and with all
 memory that it asks for. Both write what they compute; by hand, what one table needs of another stays in memory. All
 rows of both have to be the same in every column, or the run ends with the column that is not. `--scale` does it for a
 tenth of the events first, and prints how much longer the whole takes.
+
+With `--logins` there are visitors who log in, on devices of their own and on shared ones, as in a usual shop. `who` is
+what is taken for whose events are whose and which of them count: `identity_ties`, persons within `sessions`, and
+`shopper_events`; and its share of that and all tables together.
 
 `--late` then appends one purchase of one shopper to the day, brings the day up to date as the pipeline does, and
 prints which part of the whole day's time that takes. It is about all of it: `dirty_days` asks for days, and each
@@ -24,6 +28,7 @@ import argparse
 import json
 import shutil
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +42,7 @@ from clickstream_assets.settings import load_settings
 TABLES = {
     name: table for name, table in catalogue.TABLES.items() if name in (*ORDER, "customer_segment_days")
 }
-GIVEN = {"raw_events", "events", "identity_ties", "identity_changes", "exchange_rates", "ingest_rules"}
+GIVEN = {"raw_events", "events", "exchange_rates", "ingest_rules"}
 """Tables that a run finds, and makes its own from."""
 # Fingerprints are hashes of the pipeline's own.
 COMPARED = {"customer_segment_days": ["report_date", "as_of", "events"]}
@@ -90,12 +95,35 @@ def compare(name: str, lake: Path, by_hand: Path) -> int:
     return int(ours[0])
 
 
-def measure(folder: Path, events: int, engine: str, tables: list[str], runs: int) -> dict[str, Any]:
+def share_of_who(found: Mapping[str, Mapping[str, float]], tables: list[str]) -> dict[str, Any]:
+    """Return what a run of `tables` took for persons and their events, and which share of everything that is.
+
+    Args:
+        found: what it measured.
+        tables: those that it made.
+    """
+    figures: dict[str, Any] = {}
+    for key in ("seconds", "cpu_seconds"):
+        parts = {
+            "identity_ties": found["identity_ties"][key],
+            "persons_in_sessions": max(0.0, found["persons"][key] - found["as_sent"][key]),
+            "shopper_events": found["shopper_events"][key],
+        }
+        everything = found["identity_ties"][key] + sum(found[name][key] for name in tables)
+        figures[key] = {name: round(value, 3) for name, value in parts.items()} | {
+            "share": round(sum(parts.values()) / everything, 3)
+        }
+    return figures
+
+
+def measure(
+    folder: Path, events: int, engine: str, tables: list[str], runs: int, *, logins: bool
+) -> dict[str, Any]:
     """Write a day and make its tables both ways; the figures are the runs' medians."""
     lake, by_hand = folder / "lake", folder / "by_hand"
     by_hand.mkdir(parents=True)
     # On DuckDB whatever the engine, as the files are the same.
-    run("events", lake, "duckdb", str(lake), str(events))
+    run("events", lake, "duckdb", str(lake), str(events), *(["--logins"] if logins else []))
     say(f"{events:,} events are written")
     of_pipeline, of_hand = [], []
     rows: dict[str, int] = {}
@@ -130,6 +158,10 @@ def measure(folder: Path, events: int, engine: str, tables: list[str], runs: int
             f"{row['by_hand_seconds']:8.2f} s{row['by_hand_cpu_seconds']:8.2f} s CPU{row['by_hand_peak_mb']:7.0f} MB"
             f"{row['times_by_hand']:7.2f} times"
         )
+    if {"sessions", "shopper_events"} <= set(tables):
+        shares = [share_of_who(one, tables) for one in of_pipeline]
+        figures["who"] = sorted(shares, key=lambda one: one["cpu_seconds"]["share"])[len(shares) // 2]
+        say(f"who: {figures['who']}")
     return figures
 
 
@@ -138,7 +170,7 @@ def repair(folder: Path, engine: str, tables: list[str], whole: dict[str, Any]) 
     lake = folder / "lake"
     run("events", lake, "duckdb", str(lake), "late")
     found = json.loads(run("tables", lake, engine, "--late", *tables))
-    made = {name: row for name, row in found["tables"].items() if name != "start"}
+    made = {name: row for name, row in found["tables"].items() if name not in ("start", "identity_ties")}
     late: dict[str, Any] = {"days": found["days"], "tables": made}
     for key in ("seconds", "cpu_seconds"):
         late[key] = round(sum(row[key] for row in made.values()), 3)
@@ -159,6 +191,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--tables", nargs="+", choices=ORDER, default=list(ORDER), metavar="TABLE")
+    parser.add_argument("--logins", action="store_true", help="of visitors who log in, too")
     parser.add_argument("--scale", action="store_true", help="also for a tenth of the events")
     parser.add_argument(
         "--late", action="store_true", help="also bring the day up to date after a late event"
@@ -171,9 +204,13 @@ def main() -> None:
     if arguments.scale:
         with temporary_home() as folder:
             tenth = arguments.events // 10
-            smaller = measure(folder, tenth, arguments.engine, tables, arguments.runs)
+            smaller = measure(
+                folder, tenth, arguments.engine, tables, arguments.runs, logins=arguments.logins
+            )
     with temporary_home() as folder:
-        result["tables"] = measure(folder, arguments.events, arguments.engine, tables, arguments.runs)
+        result["tables"] = measure(
+            folder, arguments.events, arguments.engine, tables, arguments.runs, logins=arguments.logins
+        )
         if arguments.late:
             result["late"] = repair(folder, arguments.engine, tables, result["tables"])
     if smaller:
@@ -181,6 +218,7 @@ def main() -> None:
         result["times_for_ten_times_the_events"] = {
             name: round(row["seconds"] / smaller[name]["seconds"], 2)
             for name, row in result["tables"].items()
+            if name != "who"
         }
         say(f"for ten times the events: {result['times_for_ten_times_the_events']}")
     print(json.dumps(result))

@@ -39,6 +39,30 @@ SCRIPTS_OF = {"customer_segments": ("customer_segment_days", "customer_segments"
 """Tables that an asset makes, where it is not the one of its name alone."""
 
 
+PERSONS = """
+    WITH logins AS (
+        SELECT DISTINCT anonymous_id, user_id, event_time FROM sent
+        WHERE anonymous_id IS NOT NULL AND user_id IS NOT NULL
+    ),
+    first_logins AS (
+        SELECT anonymous_id, arg_min(user_id, event_time) AS first_user, min(event_time) AS first_at FROM logins
+        GROUP BY anonymous_id HAVING count(DISTINCT user_id) <= 10
+    )
+    SELECT sent.* REPLACE (
+        coalesce(
+            sent.user_id,
+            CASE WHEN first_at <= sent.event_time THEN logins.user_id END,
+            CASE WHEN first_at - INTERVAL 720 HOURS <= sent.event_time THEN first_user END,
+            'anonymous:' || sent.anonymous_id
+        ) AS user_id
+    )
+    FROM sent
+    LEFT JOIN first_logins USING (anonymous_id)
+    ASOF LEFT JOIN logins ON sent.anonymous_id = logins.anonymous_id AND sent.event_time >= logins.event_time
+"""
+"""Events with their persons: the user, the visitor's latest by then or first, or the visitor."""
+
+
 def source(lake: str, table: Table) -> str:
     """Return the SQL that reads a table's files."""
     files = DeltaTable(f"{lake}/{table.name}").file_uris()
@@ -70,10 +94,12 @@ def main() -> None:
         preserve_insertion_order=False,
     )
     connection.execute(
-        "CREATE VIEW accepted AS "
+        "CREATE VIEW sent AS "
         'SELECT * EXCLUDE (event_date), "offset" AS line, session_id AS client_session_id, is_bot AS is_robot '
         f"FROM {source(settings.lake, EVENTS)}"
     )
+    ((has_visitors,),) = connection.sql("SELECT count(anonymous_id) > 0 FROM sent").fetchall()
+    connection.execute(f"CREATE VIEW accepted AS {PERSONS if has_visitors else 'FROM sent'}")
     create_expected(connection)
     used = {name: used_by(partial(write, connection, name, arguments.folder)) for name in ORDER}
     print(json.dumps({"tables": {name: used[name] for name in arguments.tables}}))

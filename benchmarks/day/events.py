@@ -1,6 +1,6 @@
 """The day that is measured: events of simulated shoppers in a lake, and one that comes late.
 
-python -m benchmarks.day.events LAKE 1000000
+python -m benchmarks.day.events LAKE 1000000 [--logins]
 python -m benchmarks.day.events LAKE late
 """
 
@@ -21,6 +21,7 @@ from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.money import update_money
 from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.settings import load_settings
+from clickstream_assets.simulator.habits import USUAL, Habits
 from clickstream_assets.simulator.stream import RecordStream
 from clickstream_assets.simulator.traffic import Traffic
 from clickstream_assets.stores.lake import Lake
@@ -32,10 +33,21 @@ SIMULATED = 1_000_000
 """More events than these are copies of them: simulating goes through every single one in Python."""
 EVENTS_PER_USER = 10
 PRODUCTS = 5_000
+LOGINS = Habits(
+    anonymous=USUAL.anonymous,
+    late_login=USUAL.late_login,
+    never_login=USUAL.never_login,
+    second_device=USUAL.second_device,
+    shared_device=USUAL.shared_device,
+    guest_checkout=USUAL.guest_checkout,
+    identify=USUAL.identify,
+)
+"""Those of a usual shop's that are about who is who."""
 
 COPIES = """
     SELECT * REPLACE (
         user_id || '-' || copy AS user_id,
+        anonymous_id || '-' || copy AS anonymous_id,
         event_id || '-' || copy AS event_id,
         session_id || '-' || copy AS session_id,
         order_id || '-' || copy AS order_id,
@@ -54,7 +66,7 @@ LATE = """
 """
 
 
-def write_day(lake: Lake, count: int) -> None:
+def write_day(lake: Lake, count: int, habits: Habits) -> None:
     """Write about `count` events of the day, in order of time, into the lake's empty `events`.
 
     The events of visits that go on after midnight are left out. Of more than SIMULATED events there are several
@@ -62,7 +74,8 @@ def write_day(lake: Lake, count: int) -> None:
     """
     connection = _connection()
     copies = max(1, round(count / SIMULATED))
-    for batch, events in enumerate(simulated(count // copies, BATCH_RECORDS // copies), start=1):
+    parts = simulated(count // copies, BATCH_RECORDS // copies, habits)
+    for batch, events in enumerate(parts, start=1):
         connection.register("events", events.set_column(*_number(events, batch)))
         rows = connection.sql(COPIES, params={"copies": copies}).to_arrow_table()
         part = lake.engine.from_arrow(rows.select(EVENTS.column_names))
@@ -94,11 +107,15 @@ def _number(events: pa.Table, batch: int) -> tuple[int, str, pa.Array]:
     )
 
 
-def simulated(count: int, at_once: int) -> Iterator[pa.Table]:
-    """Yield EVENTS rows of DAY, at most so many at once."""
-    start = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
+def simulated(count: int, at_once: int, habits: Habits | None = None) -> Iterator[pa.Table]:
+    """Yield EVENTS rows of DAY, at most so many at once; by default of users alone."""
     traffic = Traffic(
-        users=max(1, count // EVENTS_PER_USER), products=PRODUCTS, seed=1, start=start, events=count
+        users=max(1, count // EVENTS_PER_USER),
+        products=PRODUCTS,
+        seed=1,
+        start=datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC),
+        events=count,
+        habits=habits or Habits(),
     )
     values = (record.value for record in RecordStream(traffic) if record.day == DAY)
     first = 0
@@ -132,12 +149,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("lake")
     parser.add_argument("what", help="how many events, or `late`")
+    parser.add_argument("--logins", action="store_true", help="of visitors who log in, too")
     arguments = parser.parse_args()
     lake = Lake(arguments.lake, DuckDBEngine(load_settings()))
     if arguments.what == "late":
         add_late_event(lake)
     else:
-        write_day(lake, int(arguments.what))
+        write_day(lake, int(arguments.what), LOGINS if arguments.logins else Habits())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@
 
 What an asset takes is all that it does: it reads from the lake, writes to it, and counts rows for Dagster; and some
 0.1 s for the run of each by itself. Not measured are the imports, and the engine's start, which a run has once.
+
+`identity_ties` is what the ingest of the events takes to find who is who. `persons` reads all columns of the day's
+events with their persons, and `as_sent` without: what is between them is what persons take of `sessions`.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from collections.abc import Callable
 from datetime import date
 
 import dagster as dg
+import pyarrow as pa
 
 from benchmarks.day.events import DAY
 from benchmarks.day.usage import used_by
+from clickstream_assets.analytics.identity import IdentityRules
 from clickstream_assets.catalogue import EVENTS
 from clickstream_assets.defs.reports.assets import (
     category_conversion,
@@ -29,8 +34,9 @@ from clickstream_assets.defs.reports.attribution import campaign_attribution
 from clickstream_assets.defs.resources import ComputeResource, LakeResource, SettingsResource
 from clickstream_assets.defs.segments.assets import cohort_retention, customer_segments, user_segments
 from clickstream_assets.defs.sessions.assets import carts, sessions, shopper_events
-from clickstream_assets.engine import as_view, functions_of
+from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.reach import dirty_days
+from clickstream_assets.ingest.ties import persons_of, update_ties
 from clickstream_assets.stores.lake import Lake
 
 ASSETS: dict[str, dg.AssetsDefinition] = {
@@ -82,6 +88,13 @@ def warm_up(lake: Lake) -> None:
     lake.snapshot(EVENTS)
 
 
+def read_through(lake: Lake, events: DataFrame) -> None:
+    """Compute all columns of EVENTS rows, and keep nothing."""
+    F, _ = functions_of(events)
+    flat = [field.name for field in EVENTS.arrow if not pa.types.is_nested(field.type)]
+    lake.engine.to_arrow(as_view(events.agg(*(F.max(name).alias(name) for name in flat))))
+
+
 def main() -> None:
     """Make the tables that are asked for, and, without measuring, those that they read."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -92,6 +105,12 @@ def main() -> None:
     lake = LakeResource(settings=settings, compute=ComputeResource(settings=settings))
     figures = {"start": used_by(lambda: warm_up(lake.get()))}
     days = [DAY]
+    rules = IdentityRules.of(settings.get())
+    figures["identity_ties"] = used_by(lambda: update_ties(lake.get(), rules))
+    if not arguments.late:
+        events = lake.get().read(EVENTS)
+        figures["as_sent"] = used_by(lambda: read_through(lake.get(), events))
+        figures["persons"] = used_by(lambda: read_through(lake.get(), persons_of(lake.get(), events, rules)))
     if arguments.late:
 
         def ask() -> None:
