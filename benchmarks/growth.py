@@ -81,8 +81,10 @@ def run_job(name: str, first: str, last: str) -> None:
 
     from clickstream_assets.definitions import defs
     from clickstream_assets.defs.dagster_private import FIRST_PARTITION_TAG, LAST_PARTITION_TAG
+    from clickstream_assets.defs.partitions import REQUEST_TAG
 
-    tags = {FIRST_PARTITION_TAG: first, LAST_PARTITION_TAG: last} if first else {}
+    # As the sensor asks for it.
+    tags = {FIRST_PARTITION_TAG: first, LAST_PARTITION_TAG: last, REQUEST_TAG: "growth"} if first else {}
     job = defs().resolve_job_def(name)
     with dg.DagsterInstance.get() as instance:
         start = time.perf_counter()

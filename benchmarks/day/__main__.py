@@ -13,9 +13,8 @@ what is taken for whose events are whose and which of them count: `identity_ties
 `shopper_events`; and its share of that and all tables together.
 
 `--late` then appends one purchase of one shopper to the day, brings the day up to date as the pipeline does, and
-prints which part of the whole day's time that takes. It is about all of it: `dirty_days` asks for days, and each
-asset of a day computes its users anew, because neither says which users are concerned and the tables of a day are
-replaced by day, not by user.
+prints which part of the whole day's time that takes. `sessions`, `shopper_events` and `carts` compute only the persons
+whom it concerns, and replace their rows; all other tables of the day are made whole.
 
 `peak_mb` is the most resident memory of the processes while the table was made, with what they had before: of the
 pipeline's that is Python, Dagster and the engine (`start_mb`) and what DuckDB keeps to use again, and from `carts` on

@@ -24,6 +24,7 @@ from benchmarks.day.events import DAY
 from benchmarks.day.usage import used_by
 from clickstream_assets.analytics.identity import IdentityRules
 from clickstream_assets.catalogue import EVENTS
+from clickstream_assets.defs.partitions import REQUEST_TAG
 from clickstream_assets.defs.reports.assets import (
     category_conversion,
     daily_summary,
@@ -68,7 +69,14 @@ def maker(
 
     def make() -> None:
         for key in map(str, days) if asset.partitions_def else [None]:
-            dg.materialize([asset], partition_key=key, resources=resources, instance=instance)
+            dg.materialize(
+                [asset],
+                partition_key=key,
+                resources=resources,
+                instance=instance,
+                # As the sensor asks for it.
+                tags={REQUEST_TAG: "day"},
+            )
 
     return make
 

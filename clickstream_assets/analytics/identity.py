@@ -138,9 +138,34 @@ def with_persons(events: DataFrame, owners: DataFrame | None) -> DataFrame:
         is_tied = (asked == F.col("tied_id")) & (at >= F.col("since")) & (at < F.col("until"))
         joined = events.join(whose, on=is_tied, how="left")
         user = F.coalesce(user, F.col("tied_user"))
-    whoever = F.coalesce(person(F, user), F.concat(F.lit(SESSION_ONLY), F.col("session_id")))
-    columns = (whoever.alias(name) if name == "user_id" else F.col(name) for name in events.columns)
+    columns = (_whoever(F, user).alias(name) if name == "user_id" else F.col(name) for name in events.columns)
     return as_view(joined.select(*columns))
+
+
+def events_by_ids(events: DataFrame, persons: DataFrame, ties: DataFrame) -> DataFrame:
+    """Return the events that can be some persons': by ids that are theirs, or were tied to them at any time.
+
+    These are few, and found without asking whose each event is.
+
+    Args:
+        events: EVENTS rows.
+        persons: `user_id` of each person.
+        ties: IDENTITY_TIES rows of all days.
+    """
+    F, _ = functions_of(events)
+    visitor = F.concat(F.lit(VISITOR), F.col("anonymous_id"))
+    tied = as_view(ties.select(_person_of_user(F, F.col("user_id")).alias("person"), visitor.alias("own_id")))
+    theirs = tied.join(
+        as_view(persons.select(F.col("user_id").alias("person"))), on="person", how="left_semi"
+    )
+    ids = as_view(persons.select(F.col("user_id").alias("own_id")).union(as_view(theirs.select("own_id"))))
+    of_each = as_view(events.select(*events.columns, _whoever(F, F.col("user_id")).alias("own_id")))
+    return as_view(of_each.join(ids, on="own_id", how="left_semi").select(*events.columns))
+
+
+def _whoever(F: ModuleType, user: Any) -> Any:
+    """Column: the person of an event, by the user whose it is; without one by its own other ids."""
+    return F.coalesce(person(F, user), F.concat(F.lit(SESSION_ONLY), F.col("session_id")))
 
 
 def person(F: ModuleType, user: Any) -> Any:

@@ -83,6 +83,28 @@ SESSIONS = Table(
     ),
 )
 
+
+def _inputs(name: str, table: str) -> Table:
+    return Table(
+        name,
+        f"one day of {table}, and what it was made from",
+        (
+            Column("report_date", DATE, "The shop's day"),
+            Column(
+                "events_batch", LONG, "Last ingest batch of its events, and of those of the days around it"
+            ),
+            Column("ties_batch", LONG, "Last ingest batch of the ties that say whose events they are"),
+            Column("events", STRING, "Hash of how many events each batch up to that has on these days"),
+            Column("rules", STRING, "Hash of the settings, exchange rates and version that it was made by"),
+            Column("version", LONG, f"Version of {table} that has it so"),
+            Column("rows", LONG, "Its rows in that version"),
+        ),
+        key=("report_date",),
+    )
+
+
+SESSION_INPUTS = _inputs("session_inputs", "sessions")
+
 _SETTLED = {
     column.name: column
     for column in (
@@ -112,6 +134,8 @@ SHOPPER_EVENTS = Table(
     key=("event_id", "event_date"),
     partition_by=("event_date",),
 )
+
+SHOPPER_INPUTS = _inputs("shopper_inputs", "shopper_events")
 
 SHOPPER_DAYS = Table(
     "shopper_days",

@@ -20,7 +20,7 @@ from clickstream_assets.catalogue import EVENTS
 from clickstream_assets.defs.dagster_private import FIRST_PARTITION_TAG, LAST_PARTITION_TAG
 from clickstream_assets.defs.jobs import refresh, train
 from clickstream_assets.defs.models.due import verdict_now
-from clickstream_assets.defs.partitions import MORE_DAYS_TAG, Days, Range, daily
+from clickstream_assets.defs.partitions import MORE_DAYS_TAG, REQUEST_TAG, Days, Range, daily
 from clickstream_assets.defs.runs import (
     blocking_checks,
     look_until_due,
@@ -30,7 +30,6 @@ from clickstream_assets.defs.runs import (
 )
 from clickstream_assets.settings import load_settings
 
-REQUEST_TAG = "clickstream/refresh_request"
 REPORTS_READ_PER_TICK = 500
 LONGEST_GAP = timedelta(days=3)
 # Of so many ranges the tag that names them, of 22 bytes each, fits into an entry of PostgreSQL's index of tags (2,704).

@@ -28,6 +28,8 @@ MORE_DAYS_TAG = "clickstream/more_days"
 """Tag of a run's days beside its partitions, which Dagster lets be no more than one range: days and `first/last`,
 separated by commas.
 """
+REQUEST_TAG = "clickstream/refresh_request"
+"""Tag of a run that the sensor `dirty_days` asked for, because events or settings have changed: which request it is."""
 # What a day's tables need in memory grows with its events; a run over many days takes them in chunks.
 ROWS_PER_CHUNK = 5_000_000
 # To compute so many rows again takes less time than another chunk.

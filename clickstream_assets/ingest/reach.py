@@ -37,6 +37,7 @@ __all__ = [
     "SESSION_DAYS",
     "days_of_other_settings",
     "dirty_days",
+    "moved_events",
     "settings_of_days",
 ]
 
@@ -81,7 +82,7 @@ def dirty_days(lake: Lake, after_batch: int, settings: Settings) -> list[date]:
     F, _ = functions_of(events)
     newest = lake.snapshot(EVENTS)
     added = lake.read(EVENTS, columns=(*_COLUMNS, "batch"), batches=(after_batch + 1, newest.batch))
-    moved = _moved(lake, after_batch)
+    moved = moved_events(lake, after_batch)
     dates = added.select("event_date")
     if moved is not None:
         dates = as_view(dates.unionByName(moved.select("event_date")))
@@ -128,10 +129,18 @@ def dirty_days(lake: Lake, after_batch: int, settings: Settings) -> list[date]:
     return sorted(days)
 
 
-def _moved(lake: Lake, after_batch: int) -> DataFrame | None:
+def moved_events(
+    lake: Lake, after_batch: int, days: tuple[date, date] = (date.min, date.max)
+) -> DataFrame | None:
     """Return the events that have another person since a batch, once for each of both: None where there are none.
 
-    `user_id` (person), `event_date` and `campaign`.
+    Args:
+        lake: has the events, and what new ties have changed.
+        after_batch: the last ingest batch whose ties are known.
+        days: the first and the last day whose events are looked at (default: all).
+
+    Returns:
+        `user_id` (person), `event_date` and `campaign`.
     """
     newest = lake.snapshot(IDENTITY_CHANGES).batch
     if newest <= after_batch:
@@ -149,7 +158,9 @@ def _moved(lake: Lake, after_batch: int) -> DataFrame | None:
         F.array("user_before", "user_after").alias("users"),
     )
     # A day more: days are the shop's.
-    of_days = events.where((F.col("event_date") >= F.lit(first.date() - DAY)) & F.col("user_id").isNull())
+    of_days = between(events, "event_date", max(days[0], first.date() - DAY), days[1]).where(
+        F.col("user_id").isNull()
+    )
     at = F.col("event_time")
     is_changed = (
         (F.col("anonymous_id") == F.col("changed_id")) & (at >= F.col("since")) & (at < F.col("until"))

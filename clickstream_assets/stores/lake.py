@@ -329,6 +329,18 @@ class Lake:
         with self._explained(table):
             return self._open(table).to_pyarrow_table(filters=[("batch", "=", batch)])
 
+    def rows(self, table: Table) -> pa.Table:
+        """Return all rows of a table that has few; by delta-rs on both engines."""
+        delta = self._open(table)
+        with self._explained(table):
+            return conform(delta.to_pyarrow_table(), table)
+
+    def replace_rows(self, table: Table, data: pa.Table) -> None:
+        """Replace all rows of a table by rows that are at hand, and few; by delta-rs on both engines."""
+        delta = self._open(table)
+        with self._explained(table):
+            write_deltalake(delta, conform(data, table), mode="overwrite")
+
     @contextmanager
     def _once(self, table: Table, batch: int, app: str) -> Iterator[None]:
         try:

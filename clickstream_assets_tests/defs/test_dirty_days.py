@@ -11,8 +11,8 @@ import pytest
 from dagster import DagsterRun, DagsterRunStatus
 
 from clickstream_assets.defs import dirty_days
-from clickstream_assets.defs.dirty_days import REQUEST_TAG, RefreshState, dirty_days_sensor
-from clickstream_assets.defs.partitions import MORE_DAYS_TAG, Days
+from clickstream_assets.defs.dirty_days import RefreshState, dirty_days_sensor
+from clickstream_assets.defs.partitions import MORE_DAYS_TAG, REQUEST_TAG, Days
 from clickstream_assets_tests.dagster_private import freeze_time
 from clickstream_assets_tests.defs.history import (
     CHECKS_OF_EVENTS,

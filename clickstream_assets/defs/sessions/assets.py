@@ -5,8 +5,6 @@ from datetime import date, timedelta
 import dagster as dg
 
 from clickstream_assets.analytics.carts import CartRules
-from clickstream_assets.analytics.identity import IdentityRules
-from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.persons import shopper_events as compute_shopper_events
 from clickstream_assets.analytics.sessions import SESSION_DAYS
 from clickstream_assets.analytics.sessions import sessions as compute_sessions
@@ -17,55 +15,42 @@ from clickstream_assets.catalogue import (
     CART_STEPS,
     CARTS,
     EVENTS,
-    EXCHANGE_RATES,
-    IDENTITY_TIES,
+    SESSION_INPUTS,
     SESSIONS,
     SHOPPER_DAYS,
     SHOPPER_EVENTS,
+    SHOPPER_INPUTS,
     SHOPPER_ORDERS,
     SHOPPER_REFUNDS,
 )
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.assets import URGENT, ByDay, Metadata, table_asset
-from clickstream_assets.defs.partitions import SESSIONS_BEFORE, Days, days_of, replace_days
+from clickstream_assets.defs.partitions import REQUEST_TAG, SESSIONS_BEFORE, days_of
 from clickstream_assets.defs.plots import bar_plot
+from clickstream_assets.defs.renewal import PersonRows, Sources, renew_days
 from clickstream_assets.defs.scope import (
     EVENTS_VERSION,
     MONEY_VERSION,
     NO_DAY,
     REPLACED_FROM,
     TIES_VERSION,
-    run_persons,
+    reported_by_run,
 )
 from clickstream_assets.defs.sessions.update import update_carts
 from clickstream_assets.defs.shopping import newest_time, update_shopper_days
 from clickstream_assets.defs.sums import counts_by, counts_by_day
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.ingest.fields import ValidationRules
-from clickstream_assets.ingest.money import priced
-from clickstream_assets.ingest.ties import persons_of
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
 
-@table_asset(SESSIONS, deps=["events", "identity_ties", "exchange_rates"], is_daily=True, op_tags=URGENT)
-def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
-    """One row per visit of a person, on the day it started and whole across midnight. Bots' are labelled.
+def rows_of_sessions(settings: Settings) -> PersonRows:
+    """Return how `sessions` are made of events."""
 
-    A day is replaced in one commit, so computing it again, in any order, gives the same table.
-    """
-    versions = {
-        EVENTS_VERSION: lake.snapshot(EVENTS).version,
-        TIES_VERSION: lake.snapshot(IDENTITY_TIES).version,
-        MONEY_VERSION: lake.snapshot(EXCHANGE_RATES).version,
-    }
-    rules = IdentityRules.of(settings)
-
-    def compute(first: date, last: date) -> DataFrame:
-        around = first - timedelta(days=SESSION_DAYS), last + timedelta(days=1)
-        events = between(lake.read(EVENTS, versions[EVENTS_VERSION]), "event_date", *around)
+    def compute(events: DataFrame, first: date, last: date) -> DataFrame:
         return compute_sessions(
-            persons_of(lake, priced(lake, events, versions[MONEY_VERSION]), rules, versions[TIES_VERSION]),
+            events,
             first,
             last,
             timedelta(minutes=settings.session_gap_minutes),
@@ -75,10 +60,55 @@ def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) 
             clock=ShopClock(settings.shop_time_zone),
         )
 
-    replace_days(context, lake, SESSIONS, compute)
+    return PersonRows(
+        SESSIONS, SESSION_INPUTS, reach=(SESSION_DAYS, 1), reads=(SESSION_DAYS, 1), compute=compute
+    )
+
+
+def rows_of_shoppers(lake: Lake) -> PersonRows:
+    """Return how `shopper_events` are made of events, and of the sessions that bots' are known by."""
+
+    def compute(events: DataFrame, first: date, last: date) -> DataFrame:
+        return compute_shopper_events(events, lake.read(SESSIONS), first, last)
+
+    return PersonRows(
+        SHOPPER_EVENTS,
+        SHOPPER_INPUTS,
+        # The sessions of so many days before, with what these depend on.
+        reach=(2 * SESSION_DAYS, 1),
+        reads=(0, 0),
+        compute=compute,
+        made_with=(SESSION_INPUTS, SESSION_DAYS),
+    )
+
+
+def _is_asked_for_by_a_person(context: dg.AssetExecutionContext) -> bool:
+    """Return whether a person asked for the run, and so for its days whatever they were made from."""
+    return REQUEST_TAG not in context.run.tags
+
+
+@table_asset(
+    SESSIONS,
+    SESSION_INPUTS,
+    deps=["events", "identity_ties", "exchange_rates"],
+    is_daily=True,
+    op_tags=URGENT,
+)
+def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
+    """One row per visit of a person, on the day it started and whole across midnight. Bots' are labelled.
+
+    A day is replaced in one commit, so computing it again, in any order, gives the same table. Of a large day, a run
+    that the sensor asked for computes only the persons whom new events concern; a run that a person starts, the whole.
+    """
+    sources = Sources.of(lake, settings)
+    renew_days(
+        sources, rows_of_sessions(settings), days_of(context), is_whole=_is_asked_for_by_a_person(context)
+    )
     steps = counts_by_day(lake, SESSIONS, days_of(context), "furthest_step", where="NOT is_bot")
     return {
-        **versions,
+        EVENTS_VERSION: sources.events.version,
+        TIES_VERSION: sources.ties.version,
+        MONEY_VERSION: sources.money_version,
         "sessions_by_step": ByDay(
             {
                 day: bar_plot(
@@ -93,7 +123,7 @@ def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) 
 
 
 @table_asset(
-    *(SHOPPER_EVENTS, SHOPPER_DAYS, SHOPPER_ORDERS, SHOPPER_REFUNDS),
+    *(SHOPPER_EVENTS, SHOPPER_INPUTS, SHOPPER_DAYS, SHOPPER_ORDERS, SHOPPER_REFUNDS),
     deps=["events", "identity_ties", "exchange_rates", SESSIONS_BEFORE],
     is_daily=True,
     op_tags=URGENT,
@@ -105,12 +135,12 @@ def shopper_events(context: dg.AssetExecutionContext, settings: Settings, lake: 
     of them. `shopper_days`, `shopper_orders` and `shopper_refunds` are what carts and customers, which depend on all
     days, have to know of each.
     """
-
-    def compute(first: date, last: date) -> DataFrame:
-        events = run_persons(context, lake, settings, Days(((first, last),)))
-        return compute_shopper_events(events, lake.read(SESSIONS), first, last)
-
-    replace_days(context, lake, SHOPPER_EVENTS, compute)
+    versions = (
+        reported_by_run(context, SESSIONS.name, name)
+        for name in (EVENTS_VERSION, TIES_VERSION, MONEY_VERSION)
+    )
+    sources = Sources.of(lake, settings, *versions)
+    renew_days(sources, rows_of_shoppers(lake), days_of(context), is_whole=_is_asked_for_by_a_person(context))
     update_shopper_days(lake)
     return {}
 
