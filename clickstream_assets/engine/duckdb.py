@@ -292,9 +292,9 @@ class DuckDBEngine(Engine):
 
     def read_delta(self, path: str, schema: pa.Schema, version: int, part: Part) -> DataFrame:
         """Let DuckDB read the files that delta-rs finds in the table's log; it skips files and columns."""
-        from deltalake import DeltaTable
+        from clickstream_assets.engine import delta_tables
 
-        table = DeltaTable(path, version=version)
+        table = delta_tables.at(path, version)
         return part.of(self._read_files(table, path, schema, _files(table, part)))
 
     def _read_files(self, table: DeltaTable, path: str, schema: pa.Schema, files: list[str]) -> DataFrame:

@@ -17,7 +17,7 @@ from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, 
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from clickstream_assets.catalogue import Table
-from clickstream_assets.engine import ADDED_LATER, DataFrame, Engine, Part, SparkEngine
+from clickstream_assets.engine import ADDED_LATER, DataFrame, Engine, Part, SparkEngine, delta_tables
 from clickstream_assets.engine.spark_private import STORAGE_FAILED, WRITE_CONFLICT
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.files import NO_SPACE, room
@@ -188,7 +188,7 @@ class Lake:
         delta = self._open(table)
         if version is not None and version != delta.version():
             with self._explained(table):
-                delta.load_as_version(version)
+                delta = delta_tables.at(self._delta_path(table), version)
         found = {name: delta.transaction_version(name) for name in marks}
         return Snapshot(
             table=table,
@@ -202,7 +202,7 @@ class Lake:
         """Return the newest version of a table; -1 for one that is not there."""
         with self._explained(table):
             try:
-                return DeltaTable(self._delta_path(table)).version()
+                return delta_tables.newest(self._delta_path(table)).version()
             except TableNotFoundError:
                 return -1
 
@@ -453,13 +453,13 @@ class Lake:
 
 def _opened(path: str) -> DeltaTable:
     try:
-        return DeltaTable(path)
+        return delta_tables.newest(path)
     except TableNotFoundError:
         raise
     except DeltaError as error:
         if not DAMAGED.search(str(error)) or not set_checkpoints_aside(path):
             raise
-    return DeltaTable(path)
+    return delta_tables.newest(path)
 
 
 def _last_batch(delta: DeltaTable, app: str) -> int:

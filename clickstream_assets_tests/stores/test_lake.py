@@ -330,7 +330,8 @@ def test_a_replacement_of_rows_that_are_put_together_meanwhile_is_refused_whole(
     write = deltalake.write_deltalake
 
     def write_after_maintenance(*arguments: Any, **options: Any) -> None:
-        duckdb_lake.maintain(VISITS, timedelta(days=7))
+        with ThreadPoolExecutor(1) as other:
+            other.submit(duckdb_lake.maintain, VISITS, timedelta(days=7)).result()
         write(*arguments, **options)
 
     monkeypatch.setattr(lake_module, "write_deltalake", write_after_maintenance)
