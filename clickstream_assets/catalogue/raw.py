@@ -219,7 +219,16 @@ DUPLICATE_EVENTS = Table(
     "one Kafka record, or item of one, that repeats an event already received",
     (
         Column("event_id", STRING, "Id of the repeated record"),
+        Column("event_time", TIMESTAMP, "When it happened, as of an event"),
         Column("event_date", DATE, "Its day, as of an event"),
+        Column("user_id", STRING, "As of an event", nullable=True),
+        Column(
+            "anonymous_id",
+            STRING,
+            "As of an event. With a user, the two are tied, as a thank-you page that is loaded again may be the first "
+            "to know both",
+            nullable=True,
+        ),
         Column("payload_hash", STRING, "Hash of its canonical payload"),
         Column(
             "reason",

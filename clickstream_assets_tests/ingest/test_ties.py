@@ -9,11 +9,20 @@ from pathlib import Path
 import pytest
 
 from clickstream_assets.analytics.identity import ties
-from clickstream_assets.catalogue import EVENTS, IDENTITY_CHANGES, IDENTITY_TIES, Table
+from clickstream_assets.catalogue import (
+    DUPLICATE_EVENTS,
+    EVENTS,
+    IDENTITY_CHANGES,
+    IDENTITY_TIES,
+    RAW_EVENTS,
+    Table,
+)
 from clickstream_assets.engine import DuckDBEngine, Engine
+from clickstream_assets.ingest.classification import classify_records
 from clickstream_assets.ingest.ties import update_ties
 from clickstream_assets.stores.lake import Lake, conform
-from clickstream_assets_tests.analytics.records import event, event_table
+from clickstream_assets_tests.analytics.records import RULES as RULES_OF_RECORDS
+from clickstream_assets_tests.analytics.records import VIEW, encode, event, event_table, raw_table
 from clickstream_assets_tests.analytics.who import RULES, Event, random_histories, tied_user
 
 
@@ -132,6 +141,30 @@ def test_events_without_both_ids_tie_nothing(
     )
     assert rows(lake, IDENTITY_TIES) == rows(lake, IDENTITY_CHANGES) == []
     assert lake.snapshot(IDENTITY_TIES).batch == 1
+
+
+def test_a_repeated_order_line_ties_its_ids_though_it_is_no_event(engine: Engine, tmp_path: Path):
+    """A guest orders, and logs in where the thank-you page is loaded again."""
+    lake = Lake(str(tmp_path), engine)
+    bought = VIEW | {
+        "event_type": "purchase",
+        "user_id": None,
+        "anonymous_id": "guest",
+        "order_id": "o",
+        "price": 1,
+    }
+    again = bought | {"event_id": "again", "user_id": "anna", "timestamp": "2024-05-01T10:05:00Z"}
+    for batch, record in enumerate((bought, again), start=1):
+        lake.append_batch(RAW_EVENTS, engine.from_arrow(raw_table([encode(record)], batch, batch)), batch)
+        classify_records(lake, RULES_OF_RECORDS)
+        update_ties(lake, RULES)
+    assert [(row["reason"], row["event_id"]) for row in rows(lake, DUPLICATE_EVENTS)] == [
+        ("same_order_line", "again")
+    ]
+    (tie,) = rows(lake, IDENTITY_TIES)
+    assert (tie["anonymous_id"], tie["user_id"], tie["event_id"]) == ("guest", "anna", "again")
+    (change,) = rows(lake, IDENTITY_CHANGES)
+    assert (change["user_before"], change["user_after"]) == (None, "anna")
 
 
 def test_ties_are_added_to_those_of_a_lake_of_an_earlier_version(duckdb_engine: DuckDBEngine, tmp_path: Path):
