@@ -330,10 +330,13 @@ class Lake:
             return self._open(table).to_pyarrow_table(filters=[("batch", "=", batch)])
 
     def rows(self, table: Table) -> pa.Table:
-        """Return all rows of a table that has few; by delta-rs on both engines."""
+        """Return all rows of a table that has few; by delta-rs on both engines.
+
+        Rows of an earlier version of the table have nulls in columns that came later.
+        """
         delta = self._open(table)
         with self._explained(table):
-            return conform(delta.to_pyarrow_table(), table)
+            return delta.to_pyarrow_table(columns=list(table.column_names))
 
     def replace_rows(self, table: Table, data: pa.Table) -> None:
         """Replace all rows of a table by rows that are at hand, and few; by delta-rs on both engines."""
@@ -368,6 +371,22 @@ class Lake:
         writer = rows.write.format("delta").mode("append").option("txnAppId", app).option("txnVersion", batch)
         with self._once(table, batch, app), self._explained_spark(table):
             writer.save(self.path(table))
+
+    def append(self, table: Table, df: DataFrame) -> int:
+        """Append rows, whatever is there already.
+
+        Returns:
+            The version that has them: the next one, unless others have written meanwhile.
+        """
+        delta = self._open(table)
+        if isinstance(self.engine, SparkEngine):
+            rows = df.select(*table.column_names).repartition(*table.partition_by)
+            with self._explained_spark(table):
+                rows.write.format("delta").mode("append").save(self.path(table))
+        else:
+            with self._explained(table):
+                write_deltalake(delta, conform(self.engine.to_arrow(df), table), mode="append")
+        return self.version(table)
 
     def replace(self, table: Table, df: DataFrame, days: tuple[date, date] | None = None) -> None:
         """Replace a whole table, or its rows of some days (first and last), in one commit.

@@ -192,7 +192,7 @@ def test_days_of_late_events_are_those_of_all(engine: Engine, tmp_path: Path):
     share=st.sampled_from([0.1, 0.5, 1.0]),
 )
 @hypothesis_settings(
-    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+    max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
 def test_whatever_comes_when_days_are_those_of_all(
     duckdb_engine: DuckDBEngine,
@@ -229,18 +229,18 @@ def kill_at(patched: pytest.MonkeyPatch, commit: int, run: Callable[[], None]) -
     """Have a run end before it makes some commit, if it makes so many."""
     done = 0
 
-    def ending(write: Callable[..., None]) -> Callable[..., None]:
-        def write_or_end(*given: Any, **more: Any) -> None:
+    def ending(write: Callable[..., Any]) -> Callable[..., Any]:
+        def write_or_end(*given: Any, **more: Any) -> Any:
             nonlocal done
             if done == commit:
                 raise Killed
             done += 1
-            write(*given, **more)
+            return write(*given, **more)
 
         return write_or_end
 
     with patched.context() as dying:
-        for name in ("replace", "replace_rows"):
+        for name in ("replace", "replace_rows", "append"):
             dying.setattr(Lake, name, ending(getattr(Lake, name)))
         try:
             run()
@@ -315,6 +315,41 @@ def test_days_before_that_are_made_later_are_looked_at_again(shop: Shop):
     shop.refresh(DAYS[2])
     shop.assert_right()
     assert f"u3 {DAYS[2]} 00:10" not in {row["event_id"] for row in shop.rows(SHOPPER_EVENTS)}
+
+
+def test_what_is_only_new_is_added_and_put_together_when_it_is_many_files(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(renewal, "MOST_FILES", 3)
+    monkeypatch.setattr(renewal, "MOST_SHARE", 1)
+    shop.ingest(*crowd(DAYS[0]))
+    shop.refresh(DAYS[0])
+    numbers = []
+    for hour in (12, 13, 14, 15):
+        shop.ingest(visit("u3", f"{DAYS[0]} {hour}:00"), visit("new", f"{DAYS[0]} {hour}:00"))
+        if hour == 15:
+            # Before it is said what the day was made from: the same is not added twice.
+            kill_at(monkeypatch, 3, lambda: shop.refresh(DAYS[0]))
+        shop.refresh(DAYS[0])
+        numbers.append(shop.lake.snapshot(SHOPPER_EVENTS).files.num_rows)
+    assert numbers == [2, 3, 1, 1]
+    shop.assert_right()
+
+
+def test_what_another_run_adds_meanwhile_is_there_once(shop: Shop, monkeypatch: pytest.MonkeyPatch):
+    shop.ingest(*crowd(DAYS[0]))
+    shop.refresh(DAYS[0])
+    shop.ingest(visit("u3", f"{DAYS[0]} 12:00"))
+    append = Lake.append
+
+    def append_second(lake: Lake, table: Table, df: DataFrame) -> int:
+        append(lake, table, df)
+        return append(lake, table, df)
+
+    with monkeypatch.context() as racing:
+        racing.setattr(Lake, "append", append_second)
+        shop.refresh(DAYS[0])
+    shop.assert_right()
 
 
 def test_files_that_are_put_together_leave_a_day_as_it_was_made(shop: Shop):

@@ -79,6 +79,7 @@ def rows_of_shoppers(lake: Lake) -> PersonRows:
         reads=(0, 0),
         compute=compute,
         made_with=(SESSION_INPUTS, SESSION_DAYS),
+        is_added_to=True,
     )
 
 
