@@ -162,7 +162,7 @@ def reconcile(settings: Settings, lake: Lake, days: int) -> Reconciliation:
     compared, different = _different_windows(lake, streamed, events, point.closed_until, since, settings)
     result = Reconciliation(compared=compared, closed_until=point.closed_until)
     if different:
-        result.differences = _differences(lake, settings, point, events, different)
+        result.differences = _differences(lake, settings, point, first, events, different)
     lake.engine.release(streamed)
     return result
 
@@ -238,7 +238,7 @@ def _different_windows(
 
 
 def _read_by_stream(lake: Lake, table: Table, point: _Point, first: date | None = None) -> DataFrame:
-    """Return the rows of a table whose records the stream had read; of events from day `first` on."""
+    """Return the rows of a table whose records the stream had read; those from day `first` on."""
     rows = lake.read(table)
     F, _ = functions_of(rows)
     is_read = F.lit(False)
@@ -247,26 +247,41 @@ def _read_by_stream(lake: Lake, table: Table, point: _Point, first: date | None 
             (F.col("topic") == topic) & (F.col("partition") == partition) & (F.col("offset") < offset)
         )
     if first is not None:
-        # The partition column first: it spares whole days.
+        # The column first by which files are laid out: it spares whole days.
         rows = rows.where(F.col("event_date") >= F.lit(first))
     return as_view(rows.where(is_read))
 
 
-def _duplicates(lake: Lake, settings: Settings, point: _Point) -> DataFrame:
+def _duplicates(lake: Lake, settings: Settings, point: _Point, first: date) -> DataFrame:
     """Parse the records of duplicates and conflicts again: the lake does not keep all of their fields."""
-    keys = _read_by_stream(lake, DUPLICATE_EVENTS, point).select(*ITEM_KEY)
-    keys = keys.unionByName(_read_by_stream(lake, CONFLICTING_EVENTS, point).select(*ITEM_KEY))
-    records = lake.read(RAW_EVENTS).join(keys.select(*RECORD_KEY), on=list(RECORD_KEY), how="left_semi")
+    # A repetition of an event of these days can be of a day before.
+    first -= timedelta(days=settings.event_id_days)
+    columns = (*ITEM_KEY, "batch")
+    keys = _read_by_stream(lake, DUPLICATE_EVENTS, point, first).select(*columns)
+    keys = keys.unionByName(_read_by_stream(lake, CONFLICTING_EVENTS, point, first).select(*columns))
+    F, _ = functions_of(keys)
+    (of_keys,) = lake.engine.to_arrow(
+        keys.agg(F.min("batch").alias("first"), F.max("batch").alias("last"))
+    ).to_pylist()
+    batches = (of_keys["first"] or 0, of_keys["last"] or 0)
+    records = lake.read(RAW_EVENTS, batches=batches).join(
+        keys.select(*RECORD_KEY), on=list(RECORD_KEY), how="left_semi"
+    )
     parse = partial(parse_batches, rules=ValidationRules.of(settings))
     parsed = lake.engine.map_arrow(records.select(*RAW_EVENTS.column_names), parse, PARSED)
-    return lake.engine.persist(parsed.join(keys, on=list(ITEM_KEY), how="left_semi"))
+    return lake.engine.persist(parsed.join(keys.select(*ITEM_KEY), on=list(ITEM_KEY), how="left_semi"))
 
 
 def _differences(
-    lake: Lake, settings: Settings, point: _Point, events: DataFrame, different: list[dict[str, Any]]
+    lake: Lake,
+    settings: Settings,
+    point: _Point,
+    first: date,
+    events: DataFrame,
+    different: list[dict[str, Any]],
 ) -> list[Difference]:
     """Find the events that the stream may have dropped and the duplicates that it may have counted, per window."""
-    duplicates = _duplicates(lake, settings, point)
+    duplicates = _duplicates(lake, settings, point, first)
     arrivals = _arrivals(events, duplicates, settings.watermark_delay)
     F, _ = functions_of(arrivals)
     starts = [row["window_start"] for row in different]
