@@ -35,7 +35,8 @@ def update_shopper_days(lake: Lake) -> pa.Table:
     engine = lake.engine
     newest = lake.snapshot(SHOPPER_EVENTS)
     files = files_by(newest, "event_date")
-    before = {row["report_date"]: row for row in engine.to_arrow(lake.read(SHOPPER_DAYS)).to_pylist()}
+    rows = [] if lake.is_lost(SHOPPER_ORDERS, SHOPPER_REFUNDS) else lake.rows(SHOPPER_DAYS).to_pylist()
+    before = {row["report_date"]: row for row in rows}
     changed = [
         day for day in files.keys() | before.keys() if before.get(day, {}).get("files") != files.get(day)
     ]

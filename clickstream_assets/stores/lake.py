@@ -206,6 +206,13 @@ class Lake:
             except TableNotFoundError:
                 return -1
 
+    def is_lost(self, *tables: Table) -> bool:
+        """Return whether one of some tables is not there, or was made anew and nothing was ever written to it.
+
+        Who keeps, in a table of its own, what others were made from, asks it: those can be lost alone.
+        """
+        return any(self.version(table) < 1 for table in tables)
+
     def read(
         self,
         table: Table,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -314,6 +315,30 @@ def test_other_settings_and_an_earlier_clock_make_all_carts_anew(quick_shop: Sho
     assert {row["as_of"] for row in shop.rows(CART_INPUTS)} == {shop.as_of}
     found = sorted(shop.rows(CARTS), key=lambda row: (row["user_id"], row["opened_at"]))
     assert without_ids(found) == by_definition(shop.events.values(), shop.as_of)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_a_table_that_is_lost_alone_is_made_anew(quick_shop: Shop, table: Table):
+    quick_shop.change(
+        add("2024-05-01 10:00", event_id="a"),
+        purchase("2024-05-03 10:00", event_id="b"),
+        add("2024-05-05 10:00", user="v", event_id="c"),
+    )
+    quick_shop.update()
+    shutil.rmtree(quick_shop.lake.path(table))
+    quick_shop.update()
+    quick_shop.assert_right()
+
+
+def test_a_shop_without_carts_is_not_followed_from_its_beginning_each_time(quick_shop: Shop):
+    quick_shop.change(purchase("2024-05-01 10:00", event_id="a"))
+    quick_shop.update()
+    quick_shop.assert_right()
+    versions = [quick_shop.lake.version(table) for table in TABLES]
+    quick_shop.change(purchase("2024-05-02 10:00", user="v", event_id="b"))
+    quick_shop.update()
+    quick_shop.assert_right()
+    assert [quick_shop.lake.version(table) for table in TABLES[:2]] == versions[:2]
 
 
 def test_a_late_line_of_an_order_is_bought_from_its_cart_for_a_lifetime(quick_shop: Shop):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections import defaultdict
 from datetime import date, timedelta
 from decimal import Decimal
@@ -66,6 +67,10 @@ def test_whoever_comes_or_goes_has_another_first_week_in_all_later_ones(engine: 
     version = lake.version(USER_WEEKS)
     update_user_weeks(lake)
     assert lake.version(USER_WEEKS) == version
+    # A table that is lost alone.
+    shutil.rmtree(lake.path(USER_WEEKS))
+    update_user_weeks(lake)
+    assert found(lake) == defined(visits)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -106,6 +107,10 @@ def test_a_day_is_read_once_and_again_when_it_was_written(duckdb_engine: DuckDBE
     # A run that was killed has replaced the day and said nothing of it.
     DeltaTable(lake.path(SHOPPER_EVENTS)).delete("event_date = '2024-05-01'")
     assert [row["report_date"] for row in days_of(lake)] == [day("2024-05-02")]
+    assert [row["order_date"] for row in table(lake, SHOPPER_ORDERS)] == [day("2024-05-02")]
+    # A table that is lost alone.
+    shutil.rmtree(lake.path(SHOPPER_ORDERS))
+    days_of(lake)
     assert [row["order_date"] for row in table(lake, SHOPPER_ORDERS)] == [day("2024-05-02")]
 
 

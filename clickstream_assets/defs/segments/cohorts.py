@@ -29,7 +29,7 @@ def update_user_weeks(lake: Lake) -> None:
     newest = lake.snapshot(USER_SEGMENTS)
     now = _files_by_week(newest)
     rows = lake.engine.to_arrow(lake.read(COHORT_INPUTS)).to_pylist()
-    made = {row["week"]: row["files"] for row in rows}
+    made = {} if lake.is_lost(USER_WEEKS) else {row["week"]: row["files"] for row in rows}
     changed = sorted(week for week in now.keys() | made.keys() if now.get(week) != made.get(week))
     if not changed:
         return

@@ -38,6 +38,7 @@ from clickstream_assets.stores.lake import Lake
 # Cart events that are followed at once, in Python, with what comes of them: some 600 MB.
 EVENTS_PER_CHUNK = 500_000
 ONE_DAY = timedelta(days=1)
+_MADE = (CARTS, CART_STEPS, CART_STATES, CART_DAYS)
 
 
 def update_carts(lake: Lake, rules: CartRules) -> date | None:
@@ -98,11 +99,16 @@ class _Update:
         as_of = max((row["as_of"].astimezone(UTC) for row in rows), default=None)
         is_other = any(row["rules"] != self._rules.text for row in rows)
         # A cart that was abandoned would have to be open again.
-        if is_other or (as_of and as_of > self._as_of):
+        is_early = as_of is not None and as_of > self._as_of
+        if is_other or is_early or self._lake.is_lost(*_MADE):
             return {}, None
         return {row["report_date"]: row["fingerprint"] for row in rows}, as_of
 
     def _keep_record(self, made: dict[date, str], as_of: datetime | None) -> None:
+        for table in _MADE:
+            if self._lake.is_lost(table):
+                # Of a shop without carts: that there are none is written down too, or all would be asked again.
+                self._lake.mark(table, {table.name: 0})
         rows = [
             {"report_date": day, "fingerprint": its, "rules": self._rules.text, "as_of": as_of}
             for day, its in made.items()
