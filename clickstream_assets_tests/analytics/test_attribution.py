@@ -57,6 +57,7 @@ def of_model(found: Shares, model: str) -> dict[str, tuple[str, str]]:
     }
 
 
+@pytest.mark.long_on_spark
 def test_each_model_shares_out_the_whole_order(engine: Engine):
     events = [
         touch("2024-05-01 10:00", "mail"),

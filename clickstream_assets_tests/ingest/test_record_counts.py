@@ -86,6 +86,7 @@ def test_each_record_is_counted_once_in_the_hour_in_which_it_came(lake: Lake):
         "event_date": TEN.date(),
         "payload_hash": "h",
         "reason": "same_event",
+        "event_time": TEN,
         "topic": "events",
         "partition": 0,
     }

@@ -165,6 +165,7 @@ def test_an_id_is_another_events_once_it_is_further_away(engine: Engine, tmp_pat
     assert outcomes(lake, batches, 2) == ["event", "same_event", "other_payload", "event", "other_payload"]
 
 
+@pytest.mark.long_on_spark
 def test_an_order_line_is_another_orders_once_it_is_further_away(engine: Engine, tmp_path: Path):
     lake = Lake(str(tmp_path), engine)
     batches = [
