@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, timedelta
 
 from clickstream_assets.analytics.measures import count, percent, rows_of
@@ -16,6 +17,11 @@ _A_MONDAY = date(1970, 1, 5)
 def week_of(day: date) -> date:
     """Return the Monday of a day's week."""
     return day - timedelta(days=day.weekday())
+
+
+def days_of_weeks(weeks: Iterable[date]) -> list[date]:
+    """Return the seven days of each week, which is given by its Monday."""
+    return [week + timedelta(days=number) for week in weeks for number in range(WEEK.days)]
 
 
 def weeks_seen(user_segments: DataFrame) -> DataFrame:

@@ -39,12 +39,12 @@ def counted_time(F: ModuleType) -> Any:
 
 def visitor(F: ModuleType) -> Any:
     """Column of EVENTS rows: who did it, as far as the event itself says; the first of its ids, and which that is."""
-    return F.coalesce(
-        *(
-            F.when(F.col(name).isNotNull(), F.concat_ws("|", F.lit(name), F.col(name)))
-            for name in ("user_id", "anonymous_id", "session_id")
-        )
-    )
+    return F.coalesce(*(named_id(F, name) for name in ("user_id", "anonymous_id", "session_id")))
+
+
+def named_id(F: ModuleType, name: str) -> Any:
+    """Column of EVENTS rows: an id and which it is, as a user id and an anonymous id can be the same text; or null."""
+    return F.when(F.col(name).isNotNull(), F.concat_ws("|", F.lit(name), F.col(name)))
 
 
 def is_counted(F: ModuleType) -> Any:

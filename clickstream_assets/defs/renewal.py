@@ -52,7 +52,7 @@ _IDS = ("event_date", "event_time", "user_id", "anonymous_id", "session_id")
 _COLUMNS = tuple(
     name for name in EVENTS.column_names if name in SHOPPER_EVENTS.column_names or name in (*_IDS, "is_bot")
 )
-"""What both tables take of an event."""
+"""Columns of an event that both tables take."""
 _Record: TypeAlias = dict[str, Any]
 """A row of the table of inputs."""
 _Batches: TypeAlias = dict[date, list[tuple[int, int, int, int]]]

@@ -51,9 +51,7 @@ def update_shopper_days(lake: Lake) -> pa.Table:
         for day in filter(files.__contains__, Days(((first, last),))):
             after[day] = {"report_date": day, **found.get(day, NO_EVENTS), "files": files[day]}
     table = _table(after)
-    rows = engine.from_arrow(table)
-    lake.replace(SHOPPER_DAYS, rows)
-    engine.release(rows)
+    lake.replace_rows(SHOPPER_DAYS, table)
     return table
 
 

@@ -18,7 +18,7 @@ _VERSIONS_KEPT = 16
 
 
 class _Opened(threading.local):
-    """What a thread keeps: others would see a table move on between two questions."""
+    """Tables that a thread keeps: others would see one move on between two questions."""
 
     def __init__(self) -> None:
         self.newest: dict[str, tuple[DeltaTable, _Commit | None]] = {}

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from clickstream_assets.analytics.measures import units
+from clickstream_assets.analytics.windows import named_id
 from clickstream_assets.catalogue import CONFLICTING_EVENTS, DUPLICATE_EVENTS, ITEM_KEY, MONEY_TYPES
 from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 
@@ -107,12 +108,8 @@ def identities(F: Any) -> tuple[Any, Any]:
     The user id, or null; and the anonymous id, or, where there is neither, the session id, or null. They say which id
     they are: a user id and an anonymous id of the same text are two persons'.
     """
-
-    def named(name: str) -> Any:
-        return F.when(F.col(name).isNotNull(), F.concat_ws("|", F.lit(name), F.col(name)))
-
-    session = F.when(F.col("user_id").isNull(), named("session_id"))
-    return named("user_id"), F.coalesce(named("anonymous_id"), session)
+    session = F.when(F.col("user_id").isNull(), named_id(F, "session_id"))
+    return named_id(F, "user_id"), F.coalesce(named_id(F, "anonymous_id"), session)
 
 
 def _order_lines(events: DataFrame) -> DataFrame:

@@ -281,12 +281,11 @@ class Lake:
         Raises:
             LakeConflictError: the rows were put into other files meanwhile; nothing was changed.
         """
-        transactions = [Transaction(name, number) for name, number in (marks or {}).items()]
         with self._explained(table):
             done = self._open(table).update(
                 updates=dict.fromkeys(columns, "NULL"),
                 predicate=where,
-                commit_properties=CommitProperties(app_transactions=transactions),
+                commit_properties=_commit_with(marks or {}),
             )
         return int(done["num_updated_rows"])
 
@@ -319,12 +318,10 @@ class Lake:
         Raises:
             LakeConflictError: another has marked one of them meanwhile.
         """
-        properties = CommitProperties(
-            app_transactions=[Transaction(name, number) for name, number in marks.items()]
-        )
+        commit = _commit_with(marks)
         with self._explained(table):
             write_deltalake(
-                self._open(table), table.arrow.empty_table(), mode="append", commit_properties=properties
+                self._open(table), table.arrow.empty_table(), mode="append", commit_properties=commit
             )
 
     def append_rows(self, table: Table, data: pa.Table, batch: int) -> None:
@@ -493,7 +490,11 @@ def _last_batch(delta: DeltaTable, app: str) -> int:
 
 
 def _commit_of(batch: int, app: str) -> CommitProperties:
-    return CommitProperties(app_transactions=[Transaction(app, batch)])
+    return _commit_with({app: batch})
+
+
+def _commit_with(marks: Mapping[str, int]) -> CommitProperties:
+    return CommitProperties(app_transactions=[Transaction(name, number) for name, number in marks.items()])
 
 
 def _added_field(field: pa.Field) -> Field:

@@ -50,7 +50,7 @@ TABLES = (CARTS, CART_STEPS, CART_STATES, CART_DAYS)
 
 
 class Killed(Exception):
-    """What a test ends a run with."""
+    """An error by which a test ends a run."""
 
 
 class Shop:

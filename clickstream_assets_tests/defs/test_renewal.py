@@ -64,7 +64,7 @@ PERSONS, WHOLE = "_renew_rows", "_renew_whole"
 
 
 class Killed(Exception):
-    """What a test ends a run with."""
+    """An error by which a test ends a run."""
 
 
 class Shop:
@@ -87,11 +87,11 @@ class Shop:
         update_ties(self.lake, IdentityRules.of(self.settings))
 
     def refresh(self, *days: str, is_whole: bool = False) -> None:
-        """What a run does of some days (default: DAYS)."""
+        """Do what a run does of some days (default: DAYS)."""
         self.renew(Days.of(map(day, days or DAYS)), is_whole)
 
     def refresh_dirty(self) -> None:
-        """What a run does of the days that events since the last one make dirty."""
+        """Do what a run does of the days that events since the last one make dirty."""
         newest = self.lake.snapshot(EVENTS).batch
         self.renew(Days.of(dirty_days(self.lake, self.reported, self.settings)))
         self.reported = newest
@@ -124,7 +124,7 @@ class Shop:
             assert self.rows(rows.table) == expected, rows.table.name
 
     def took(self, act: Callable[[], None]) -> list[tuple[str, int]]:
-        """What computing `act` takes: tables and numbers of events."""
+        """Return what computing `act` takes: tables and numbers of events."""
         self.computed.clear()
         act()
         return list(self.computed)

@@ -204,7 +204,7 @@ PAGES: dict[str, tuple[list[Ids], str]] = {
         AGAIN,
     ),
 }
-"""Who an order's page was loaded by, a minute apart, and what the last of these purchases is."""
+"""Persons by whom an order's page was loaded, a minute apart, and what the last of these purchases is."""
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["a batch", "a batch for each"])

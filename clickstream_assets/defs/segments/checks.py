@@ -1,11 +1,11 @@
 """Checks that every user is somewhere, once, and that scores follow behaviour."""
 
 from collections import Counter
-from datetime import date, timedelta
+from datetime import date
 
 import dagster as dg
 
-from clickstream_assets.analytics.cohorts import WEEK, week_of, weeks_seen
+from clickstream_assets.analytics.cohorts import WEEK, days_of_weeks, week_of, weeks_seen
 from clickstream_assets.catalogue import COHORT_RETENTION, CUSTOMER_SEGMENTS, USER_SEGMENTS
 from clickstream_assets.defs.checks import SAMPLES, table_check
 from clickstream_assets.defs.scope import replaced_days, rows_of, run_days
@@ -71,9 +71,7 @@ def cohorts_hold_every_user(context: dg.AssetCheckExecutionContext, lake: Lake) 
     """
     days = run_days(context)
     weeks = None if days is None else {week_of(day) for day in days}
-    of_weeks = (
-        None if weeks is None else [week + timedelta(days=n) for week in weeks for n in range(WEEK.days)]
-    )
+    of_weeks = None if weeks is None else days_of_weeks(weeks)
     users = weeks_seen(lake.read(USER_SEGMENTS, columns=("report_date", "user_id"), days=of_weeks))
     expected = counts_by(lake, users, "week")
     actual: Counter[date] = Counter()

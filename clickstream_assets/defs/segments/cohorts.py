@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date
 from hashlib import sha256
 
 import pyarrow as pa
 
-from clickstream_assets.analytics.cohorts import WEEK, week_of, weeks_seen, with_cohorts
+from clickstream_assets.analytics.cohorts import days_of_weeks, week_of, weeks_seen, with_cohorts
 from clickstream_assets.catalogue import COHORT_INPUTS, USER_SEGMENTS, USER_WEEKS
 from clickstream_assets.defs.differences import among, replace_rows
 from clickstream_assets.defs.shopping import files_by
@@ -28,17 +28,15 @@ def update_user_weeks(lake: Lake) -> None:
     """
     newest = lake.snapshot(USER_SEGMENTS)
     now = _files_by_week(newest)
-    rows = lake.engine.to_arrow(lake.read(COHORT_INPUTS)).to_pylist()
-    made = {} if lake.is_lost(USER_WEEKS) else {row["week"]: row["files"] for row in rows}
+    rows = [] if lake.is_lost(USER_WEEKS) else lake.rows(COHORT_INPUTS).to_pylist()
+    made = {row["week"]: row["files"] for row in rows}
     changed = sorted(week for week in now.keys() | made.keys() if now.get(week) != made.get(week))
     if not changed:
         return
     for weeks in _parts(changed, newest):
         _update(lake, newest.version, weeks)
     inputs = [{"week": week, "files": files} for week, files in sorted(now.items())]
-    df = lake.engine.from_arrow(pa.Table.from_pylist(inputs, schema=COHORT_INPUTS.arrow))
-    lake.replace(COHORT_INPUTS, df)
-    lake.engine.release(df)
+    lake.replace_rows(COHORT_INPUTS, pa.Table.from_pylist(inputs, schema=COHORT_INPUTS.arrow))
 
 
 def _files_by_week(snapshot: Snapshot) -> dict[date, str]:
@@ -66,8 +64,7 @@ def _parts(weeks: Sequence[date], snapshot: Snapshot) -> Iterator[list[date]]:
 
 def _update(lake: Lake, version: int, weeks: Sequence[date]) -> None:
     engine = lake.engine
-    days = [week + timedelta(days=n) for week in weeks for n in range(WEEK.days)]
-    segments = lake.read(USER_SEGMENTS, version, ("report_date", "user_id"), days=days)
+    segments = lake.read(USER_SEGMENTS, version, ("report_date", "user_id"), days=days_of_weeks(weeks))
     seen = engine.persist(weeks_seen(segments))
     there = lake.read(USER_WEEKS)
     F, _ = functions_of(there)

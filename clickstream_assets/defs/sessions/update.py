@@ -95,7 +95,7 @@ class _Update:
 
     def _record(self) -> tuple[dict[date, str], datetime | None]:
         """Return what carts were made from, by day, and as of when; nothing where all have to be made anew."""
-        rows = self._engine.to_arrow(self._lake.read(CART_INPUTS)).to_pylist()
+        rows = self._lake.rows(CART_INPUTS).to_pylist()
         as_of = max((row["as_of"].astimezone(UTC) for row in rows), default=None)
         is_other = any(row["rules"] != self._rules.text for row in rows)
         # A cart that was abandoned would have to be open again.
@@ -113,9 +113,7 @@ class _Update:
             {"report_date": day, "fingerprint": its, "rules": self._rules.text, "as_of": as_of}
             for day, its in made.items()
         ]
-        df = self._engine.from_arrow(pa.Table.from_pylist(rows, schema=CART_INPUTS.arrow))
-        self._lake.replace(CART_INPUTS, df)
-        self._engine.release(df)
+        self._lake.replace_rows(CART_INPUTS, pa.Table.from_pylist(rows, schema=CART_INPUTS.arrow))
 
     def _days_there(self) -> Iterator[date]:
         for table in (CARTS, CART_STATES, CART_STEPS):
