@@ -281,7 +281,7 @@ class DuckDBEngine(Engine):
         import duckdb
 
         try:
-            return df.toArrow()
+            return self._connection.sql(duckdb_query(df)).to_arrow_table()
         except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
             settings = self._settings
             raise EngineStorageError(

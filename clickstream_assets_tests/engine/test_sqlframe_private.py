@@ -80,6 +80,33 @@ def test_a_query_and_its_copy_share_nothing(duckdb_engine: DuckDBEngine):
     assert query.selects[0].this.meta["line"] == 1
 
 
+def test_what_is_made_of_a_dataframe_leaves_it_as_it_was(duckdb_engine: DuckDBEngine):
+    df = duckdb_engine.from_arrow(pa.table({"a": [3, 1, 2], "b": ["x", "y", "x"]}))
+    F, _ = functions_of(df)
+    base = df.where(F.col("a") > 1).select("a", "b")
+    before = duckdb_query(base)
+    made = [
+        base.select((F.col("a") * 2).alias("a")),
+        base.where(F.col("b") == "x"),
+        base.groupBy("b").agg(F.sum("a").alias("a")),
+        base.join(df.select("b").distinct(), on="b"),
+        base.union(base),
+        base.hint("broadcast"),
+    ]
+    assert base.pending_hints == []
+    assert len({duckdb_query(each) for each in made[:-1]} | {before}) == len(made)
+    assert duckdb_query(base) == before
+    # As SQLFrame writes it itself.
+    assert before == base.sql(dialect="duckdb", optimize=False, pretty=False)
+    assert sorted(duckdb_engine.to_arrow(base)["a"].to_pylist()) == [2, 3]
+
+
+def test_a_lambda_that_is_made_of_another_function_is_written_as_duckdb_reads_it(duckdb_engine: DuckDBEngine):
+    df = duckdb_engine.from_arrow(pa.table({"a": [[1, 2]]}))
+    F, _ = functions_of(df)
+    assert duckdb_engine.to_arrow(df.select(F.array_remove("a", 1).alias("a"))).to_pylist() == [{"a": [2]}]
+
+
 @pytest.mark.parametrize("name", ["price", "`Price per Day`", "end", "events.price", "`a`.`b`", "größe"])
 def test_a_name_that_is_looked_up_is_what_parsing_and_writing_it_gives(
     duckdb_engine: DuckDBEngine, name: str
