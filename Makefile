@@ -1,7 +1,7 @@
 # make demo     from nothing to a served recommendation; stays up until Ctrl-C
 # make demo ONCE=1 [EVENTS=FILE]     the same in a temporary home, then stops; the result is the last line
-# make check    style, types, import contracts, the pages, and the tests that need neither a server nor Spark
-# make test     the same, and the tests on real servers and on Spark
+# make check    style, types, import contracts, the pages, and the quick tests that need neither a server nor Spark
+# make test     the same, the slower ones, and the tests on real servers and on Spark
 # make proofs   what takes hours more: the longest tests; ten months of a real shop; a simulated month in one run, day by
 #               day and shuffled; ten kills of the streams; outages of each server under load; and all that is served,
 #               computed on a cluster
@@ -80,7 +80,7 @@ define TESTS_BESIDE
 endef
 
 check: style
-	$(call TESTS_BESIDE,types pages,$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m "not server and not spark and not long")
+	$(call TESTS_BESIDE,types pages,$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m "not server and not spark and not slow and not long")
 
 helm: $(VENV)/.helm-$(HELM)
 

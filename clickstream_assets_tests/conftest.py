@@ -51,11 +51,31 @@ FIRST = (
     "deploy/test_containers.py",
     "streaming/test_process.py",
 )
+# Modules with a fixture that takes seconds, once for all of their tests.
+TOGETHER = (
+    "api/test_app.py",
+    "api/test_hung_servers.py",
+    "api/test_outages.py",
+    "defs/test_launcher.py",
+    "deploy/test_helm.py",
+    "local/test_stack.py",
+    "stores/kafka/test_login.py",
+    "test_crashes.py",
+)
 
 
-def pytest_configure() -> None:
-    """End on SIGTERM as on Ctrl-C, in each process: what ends at once would leave its servers running."""
+def pytest_configure(config: pytest.Config) -> None:
+    """End on SIGTERM as on Ctrl-C, in each process: what ends at once would leave its servers running.
+
+    Raises:
+        UsageError: pytest and xdist are of versions that do not keep the tests of a group in one process.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if config.getoption("dist", None) == "loadgroup" and not hasattr(pytest.Item, "_nodeid"):
+        raise pytest.UsageError(
+            "this pytest has no Item._nodeid, by which pytest-xdist keeps groups together: the tests would take minutes "
+            "longer; see the pin of pytest in pyproject.toml"
+        )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -73,6 +93,8 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
             # One process for those of a kind: each Spark has to compile what runs the first time, and the streams'
             # tests share none of it with the others.
             item.add_marker(pytest.mark.xdist_group("streams" if "server" in needs else "spark"))
+        elif item.path.as_posix().endswith(TOGETHER):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: not item.path.as_posix().endswith(FIRST))
 
 

@@ -447,6 +447,7 @@ def run_commands(root: Path, kind: str, env: Mapping[str, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_tutorials_work_without_a_server(extended: Path):
     run_commands(extended, "not server and not spark", os.environ)
     assert "is_bounce" in (extended / "docs" / "tables.md").read_text()

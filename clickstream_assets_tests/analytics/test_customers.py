@@ -241,6 +241,7 @@ def test_segments_are_those_of_the_definition(engine: Engine, seed: int):
     assert {row["rfm_segment"] for row in found} > {None, "champions", "lost"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [4, pytest.param(5, marks=pytest.mark.long)])
 def test_an_event_changes_no_snapshot_of_an_earlier_day(duckdb_engine: Engine, seed: int):
     events = random_history(seed)

@@ -119,6 +119,7 @@ def test_the_tables_say_what_plain_loops_find_in_the_lines(engine: Engine):
     assert sum(row["purchases"] for row in products) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_lines_that_come_late_twice_broken_or_in_another_order_make_the_same_tables(engine: Engine):
     clean = tables(engine, simulated_lines(4, bots=0.1))

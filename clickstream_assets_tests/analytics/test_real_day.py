@@ -43,6 +43,7 @@ def read() -> list[dict[str, str]]:
         return list({tuple(row.values()): row for row in csv.DictReader(text)}.values())
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_the_tables_of_a_real_day_say_what_is_in_its_file(engine: Engine):
     rows = read()

@@ -179,6 +179,7 @@ def test_bots_are_labelled_with_the_reason(engine: Engine):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_a_session_without_end_is_cut_at_midnights_and_marked(engine: Engine):
     start = at("2024-05-01 12:00")

@@ -54,6 +54,7 @@ def events(engine: Engine) -> DataFrame:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_every_table_adds_them_up(engine: Engine, events: DataFrame):
     of_order = LARGEST * LINES

@@ -445,6 +445,7 @@ def test_every_answer_is_as_the_openapi_document_says(topic: Settings) -> None:
             ask()
 
 
+@pytest.mark.slow
 def test_without_kafka_a_client_is_to_come_again(nowhere: Client) -> None:
     began = time.monotonic()
     answer = post(nowhere, OWN)

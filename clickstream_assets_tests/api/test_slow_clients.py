@@ -105,6 +105,7 @@ def ports_of_clients(api: Served) -> set[int]:
     return {held.raddr.port for worker in workers for held in worker.net_connections() if held.raddr}
 
 
+@pytest.mark.slow
 def test_slow_clients_keep_nobody_waiting_and_are_hung_up_on() -> None:
     with (
         served(Settings(_env_file=None), API_REQUEST_SECONDS="3", API_IDLE_SECONDS="4") as api,

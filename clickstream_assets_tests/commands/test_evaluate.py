@@ -62,6 +62,7 @@ def table_of_ratings(folder: Path, header: str, line: str) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_json_lines_are_judged_and_one_algorithm_is_chosen(tmp_path):
     lines = [
         json.dumps({"user_id": user, "product_id": product, "event_type": "view", "timestamp": iso(time)})

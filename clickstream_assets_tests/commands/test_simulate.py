@@ -68,6 +68,7 @@ def test_a_simulation_says_now_and_then_how_far_it_is_and_how_fast(run, monkeypa
     assert len(result.stdout.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_on_a_terminal_a_simulation_has_a_bar_with_its_rate(tmp_path):
     env = os.environ | {"RAW_LOGS_PATH": str(tmp_path), "COLUMNS": "100", "TERM": "xterm"}
     code, shown = on_a_terminal(

@@ -132,6 +132,7 @@ def parts_of_history(seed: int, parts: int, users: int) -> list[list[Event]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "users", "parts", "most"),
     [
@@ -232,6 +233,7 @@ def kill_at(patched: pytest.MonkeyPatch, commit: int, shop: Shop) -> None:
             assert done == commit
 
 
+@pytest.mark.slow
 def test_a_late_event_writes_the_days_of_its_own_person_alone(
     quick_shop: Shop, monkeypatch: pytest.MonkeyPatch
 ):
@@ -299,6 +301,7 @@ def test_the_clock_abandons_carts_whose_persons_do_nothing(quick_shop: Shop):
     ]
 
 
+@pytest.mark.slow
 def test_other_settings_and_an_earlier_clock_make_all_carts_anew(quick_shop: Shop):
     shop = quick_shop
     shop.change(*parts_of_history(5, 1, users=3)[0])
@@ -317,6 +320,7 @@ def test_other_settings_and_an_earlier_clock_make_all_carts_anew(quick_shop: Sho
     assert without_ids(found) == by_definition(shop.events.values(), shop.as_of)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_a_table_that_is_lost_alone_is_made_anew(quick_shop: Shop, table: Table):
     quick_shop.change(
@@ -341,6 +345,7 @@ def test_a_shop_without_carts_is_not_followed_from_its_beginning_each_time(quick
     assert [quick_shop.lake.version(table) for table in TABLES[:2]] == versions[:2]
 
 
+@pytest.mark.slow
 def test_a_late_line_of_an_order_is_bought_from_its_cart_for_a_lifetime(quick_shop: Shop):
     shop = quick_shop
     bought: datetime = at("2024-05-01 10:00")

@@ -138,11 +138,13 @@ def test_a_code_server_loads_the_workspace_file(tmp_path: Path):
     assert "Validation successful for code location clickstream_assets." in said
 
 
+@pytest.mark.slow
 def test_dg_loads_the_project(tmp_path: Path):
     said = run_program("dg", "check", "defs", cwd=ROOT, home=tmp_path / "dagster")
     assert "All definitions loaded successfully." in said
 
 
+@pytest.mark.slow
 def test_nothing_in_use_is_something_that_dagster_may_change(tmp_path: Path):
     # Each module by itself, in a process that has none of them yet: loading the folder silences warnings, and
     # decorators warn once, when they are imported.
@@ -193,6 +195,7 @@ def test_what_comes_from_kafka_is_overdue_in_minutes_tables_in_an_hour_models_an
         assert policy.warn_window.to_timedelta() == 0.9 * expected, name
 
 
+@pytest.mark.slow
 def test_an_asset_says_where_its_tables_are(tmp_path: Path):
     # In a process of its own, as the places are those of the settings at the start.
     said = python(

@@ -171,6 +171,7 @@ def parts_of(events: list[Event], parts: int, seed: int) -> list[list[Event]]:
     return [part for part in found if part]
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_days_of_late_events_are_those_of_all(engine: Engine, tmp_path: Path):
     shop = Shop(engine, tmp_path)
@@ -260,6 +261,7 @@ def crowd(*days: str) -> list[Event]:
     return [visit(f"u{n}", f"{its} {hour}:00") for its in days for n in range(10) for hour in (10, 11)]
 
 
+@pytest.mark.slow
 def test_a_late_event_computes_its_person_alone(shop: Shop):
     shop.ingest(*crowd(*DAYS))
     assert shop.took(shop.refresh) == [("sessions", 60), ("shopper_events", 60)]
@@ -272,6 +274,7 @@ def test_a_late_event_computes_its_person_alone(shop: Shop):
     assert shop.took(shop.refresh) == []
 
 
+@pytest.mark.slow
 def test_a_login_moves_the_rows_of_the_visitor_to_the_user(shop: Shop):
     anonymous = [visit(None, f"{DAYS[0]} {hour}:00", anonymous_id="phone") for hour in (10, 11)]
     shop.ingest(*crowd(*DAYS), *anonymous)
@@ -287,6 +290,7 @@ def test_a_login_moves_the_rows_of_the_visitor_to_the_user(shop: Shop):
     shop.assert_right()
 
 
+@pytest.mark.slow
 def test_a_bot_that_is_found_later_takes_its_events_of_the_next_days_along(shop: Shop):
     night = [visit("u3", f"{DAYS[0]} 23:{minute}") for minute in (10, 55)]
     shop.ingest(*crowd(*DAYS), *night, visit("u3", f"{DAYS[1]} 00:10"))
@@ -303,6 +307,7 @@ def test_a_bot_that_is_found_later_takes_its_events_of_the_next_days_along(shop:
     assert f"u3 {DAYS[1]} 00:10" not in {row["event_id"] for row in shop.rows(SHOPPER_EVENTS)}
 
 
+@pytest.mark.slow
 def test_days_before_that_are_made_later_are_looked_at_again(shop: Shop):
     """A day's shoppers were made with older sessions of the day before: what these did not know is new to them."""
     shop.ingest(*crowd(*DAYS), visit("u3", f"{DAYS[1]} 23:55"), visit("u3", f"{DAYS[2]} 00:10"))
@@ -317,6 +322,7 @@ def test_days_before_that_are_made_later_are_looked_at_again(shop: Shop):
     assert f"u3 {DAYS[2]} 00:10" not in {row["event_id"] for row in shop.rows(SHOPPER_EVENTS)}
 
 
+@pytest.mark.slow
 def test_what_is_only_new_is_added_and_put_together_when_it_is_many_files(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ):
@@ -336,6 +342,7 @@ def test_what_is_only_new_is_added_and_put_together_when_it_is_many_files(
     shop.assert_right()
 
 
+@pytest.mark.slow
 def test_what_another_run_adds_meanwhile_is_there_once(shop: Shop, monkeypatch: pytest.MonkeyPatch):
     shop.ingest(*crowd(DAYS[0]))
     shop.refresh(DAYS[0])
@@ -352,6 +359,7 @@ def test_what_another_run_adds_meanwhile_is_there_once(shop: Shop, monkeypatch: 
     shop.assert_right()
 
 
+@pytest.mark.slow
 def test_files_that_are_put_together_leave_a_day_as_it_was_made(shop: Shop):
     shop.ingest(*crowd(DAYS[0]))
     shop.ingest(*crowd(DAYS[1]))
@@ -363,6 +371,7 @@ def test_files_that_are_put_together_leave_a_day_as_it_was_made(shop: Shop):
     shop.assert_right()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "which",
     [
@@ -407,6 +416,7 @@ def test_a_rate_of_later_days_leaves_a_day_as_it_was_made(shop: Shop):
     assert [count for _, count in shop.took(shop.refresh)] == [7, 7]
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_other_settings_leaves_no_record_of_rows_that_are_gone(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ):
@@ -447,6 +457,7 @@ def put_back(lake: Lake, table: Table, version: int) -> None:
             commit.unlink()
 
 
+@pytest.mark.slow
 def test_runs_of_the_sensor_take_persons_and_those_of_a_person_whole_days(
     duckdb_engine: DuckDBEngine,
     instance: dg.DagsterInstance,

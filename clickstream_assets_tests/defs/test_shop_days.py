@@ -63,6 +63,7 @@ def lines(day: date) -> list[bytes]:
     return [*(record.value for record in RecordStream(traffic, Faults())), *endless, *owls]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "day", "hours"),
     [
@@ -150,6 +151,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_partitions_and_the_report_follow_the_shops_clock(tmp_path: Path):
     env = {**os.environ, "SHOP_TIME_ZONE": ZONE, "LAKE_PATH": str(tmp_path), "DAGSTER_HOME": str(tmp_path)}
     seen: Any = json.loads(

@@ -220,6 +220,7 @@ def test_the_chart_is_of_the_projects_version_and_takes_its_image(minimal: Chart
     assert {pod.container["image"] for pod in minimal.pods} == {f"clickstream-assets:{version}"}
 
 
+@pytest.mark.slow
 def test_every_manifest_is_what_kubernetes_knows(jobs: dict[str, Manifest]) -> None:
     manifests = [manifest for values in VALUES for manifest in [*rendered(values).manifests, jobs[values]]]
     # The Prometheus operator's kinds are no part of Kubernetes.

@@ -89,6 +89,7 @@ def test_promtool_accepts_the_rules_and_the_configuration():
     assert checked.returncode == 0, checked.stderr
 
 
+@pytest.mark.slow
 def test_each_alert_fires_when_it_is_to_and_not_otherwise():
     tested = program("promtool", "test", "rules", str(ALERTS))
     assert tested.returncode == 0, tested.stdout + tested.stderr

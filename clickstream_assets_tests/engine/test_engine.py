@@ -95,6 +95,7 @@ def twice(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 # DuckDB gives the last to processes; Spark has several batches of it.
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 70_000])
 def test_a_function_maps_all_batches(engine: Engine, count):
     numbers = engine.from_arrow(pa.table({"n": pa.array(range(1, count + 1), pa.int64())}))

@@ -131,6 +131,7 @@ def test_a_package_that_apt_cannot_install_is_a_failure(tmp_path: Path):
     assert "E: no such package" in answer.stderr
 
 
+@pytest.mark.slow
 def test_a_command_that_says_nothing_for_long_is_counted_on_a_terminal(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"x" * 3_000_000)
     watched = [sys.executable, WATCHED, "--folder", str(tmp_path), "Packages"]

@@ -131,6 +131,7 @@ cp "$ivy/cache/a.jar" "$target/a.jar"
     return home
 
 
+@pytest.mark.slow
 def test_fetching_says_how_much_it_is_and_how_far_it_has_come(tmp_path, slow_java, monkeypatch):
     monkeypatch.setattr(jars, "_LINE_SECONDS", 0.5)
     wanted = [Configuration.KAFKA, Configuration.SPARK]

@@ -89,6 +89,7 @@ def ingest(lake: Lake, *batches: list[Event]) -> None:
         update_ties(lake, IdentityRules.of(SETTINGS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seed", [7, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 3, 5, 9, 11))]
 )

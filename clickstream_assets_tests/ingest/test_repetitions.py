@@ -128,6 +128,7 @@ def of_one_person(one: Record, other: Record) -> bool:
     return bool(who(one) & who(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))])
 def test_repetitions_are_those_of_a_loop_over_all_records_wherever_batches_are_cut(
     seed: int, duckdb_engine: DuckDBEngine, tmp_path: Path
@@ -157,6 +158,7 @@ def test_repetitions_are_those_of_a_loop_over_all_records_wherever_batches_are_c
     assert set(found) == {"event", "same_event", "other_payload", "same_order_line"}
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_an_id_is_another_events_once_it_is_further_away(engine: Engine, tmp_path: Path):
     lake = Lake(str(tmp_path), engine)
@@ -207,6 +209,7 @@ PAGES: dict[str, tuple[list[Ids], str]] = {
 """Persons by whom an order's page was loaded, a minute apart, and what the last of these purchases is."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [True, False], ids=["a batch", "a batch for each"])
 def test_an_order_line_is_the_same_persons_by_any_of_its_ids(
     duckdb_engine: DuckDBEngine, tmp_path: Path, at_once: bool

@@ -63,6 +63,7 @@ def kept(**days: Any) -> Settings:
     return Settings(_env_file=None, **days)
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_old_records_lose_their_bytes_and_nothing_else(engine: Engine, tmp_path: Path):
     lake = Lake(str(tmp_path / "lake"), engine)

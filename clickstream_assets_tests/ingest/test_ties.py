@@ -66,6 +66,7 @@ def unreported(before: list[Event], after: list[Event], changes: list[dict]) -> 
     ]
 
 
+@pytest.mark.slow
 def test_batches_in_any_order_end_in_the_ties_of_all_events(duckdb_engine: DuckDBEngine, tmp_path: Path):
     events = random_histories(1, 2)
     shuffled = random.Random(1).sample(events, len(events))
@@ -82,6 +83,7 @@ def test_batches_in_any_order_end_in_the_ties_of_all_events(duckdb_engine: DuckD
     assert lake.version(IDENTITY_TIES) == version
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_between_changes_and_ties_is_made_up_for(
     duckdb_engine: DuckDBEngine, tmp_path: Path
 ):
@@ -111,6 +113,7 @@ def test_a_run_that_was_killed_between_changes_and_ties_is_made_up_for(
     assert not unreported(first, events, since_first)
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_a_visitor_that_stays_logged_in_changes_no_day_but_those_of_its_events(
     engine: Engine, tmp_path: Path

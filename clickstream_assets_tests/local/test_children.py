@@ -38,6 +38,7 @@ with exit_on_sigterm():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "said"),
     [

@@ -23,6 +23,7 @@ def test_a_process_outlives_nothing_else_and_is_nobodys_child(tmp_path):
     assert find(process.pid, process.create_time()) is None
 
 
+@pytest.mark.slow
 def test_output_is_appended_to_the_log(tmp_path):
     log = tmp_path / "log"
     log.write_text("before\n")

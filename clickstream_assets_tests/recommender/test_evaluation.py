@@ -93,6 +93,7 @@ def slow_popularity_figures(train: list[dict], test: list[dict], k: int) -> dict
     return figures
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 @pytest.mark.parametrize("k", [1, 5, 40])
 def test_figures_match_a_slow_reference(engine, k):

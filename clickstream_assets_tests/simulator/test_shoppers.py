@@ -221,6 +221,7 @@ def test_events_fill_their_time_and_end_within_an_hour_of_it(week):
     assert all(count == pytest.approx(30_000 / 7, rel=0.2) for count in per_day.values())
 
 
+@pytest.mark.slow
 def test_robots_are_their_share_of_the_visits_and_no_person_has_their_id():
     sessions = defaultdict(list)
     for event in make(replace(WEEK, bots=0.1, events=60_000)):

@@ -130,6 +130,7 @@ def test_apps_that_write_one_table_count_their_batches_apart(lake: Lake):
     assert (lake.snapshot(RAW_EVENTS).rows, lake.snapshot(RAW_EVENTS).batch) == (2, 3)
 
 
+@pytest.mark.slow
 def test_the_last_batch_is_known_after_the_log_was_compacted(duckdb_lake: Lake):
     # delta-rs writes a checkpoint every 100 commits.
     for batch in range(1, 106):

@@ -22,6 +22,7 @@ def hung() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["gone", "hung"])
 def test_servers_that_do_not_answer_are_named(state: str, hung: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(servers, "ANSWER_SECONDS", 1.0)
