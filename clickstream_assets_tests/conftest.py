@@ -73,8 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if config.getoption("dist", None) == "loadgroup" and not hasattr(pytest.Item, "_nodeid"):
         raise pytest.UsageError(
-            "this pytest has no Item._nodeid, by which pytest-xdist keeps groups together: the tests would take minutes "
-            "longer; see the pin of pytest in pyproject.toml"
+            "this pytest has no Item._nodeid, by which pytest-xdist keeps groups together: the tests would take "
+            "minutes longer; see the pin of pytest in pyproject.toml"
         )
 
 
