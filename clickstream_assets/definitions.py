@@ -5,6 +5,9 @@ from pathlib import Path
 import dagster as dg
 
 from clickstream_assets.defs.checks import table_checks
+from clickstream_assets.defs.dagster_private import fork_runs
+
+fork_runs()
 
 
 @dg.definitions

@@ -50,8 +50,8 @@ defs = dg.Definitions(jobs=[sleeper])
 class CodeServer:
     """A code server of one job, and what it runs, in a process group of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        (folder / "sleeper.py").write_text(SLEEPER)
+    def __init__(self, folder: Path, code: str = SLEEPER) -> None:
+        (folder / "sleeper.py").write_text(code)
         self._command = [
             *(str(Path(sys.executable).parent / "dagster"), "api", "grpc", "--host", "127.0.0.1"),
             *("--port", str(free_port()), "--python-file", str(folder / "sleeper.py")),
@@ -140,6 +140,59 @@ def test_a_run_that_a_code_server_does_not_know_any_more_fails(
     assert monitor(watched, run_id) == DagsterRunStatus.FAILURE
     # Another one goes on.
     assert monitor(watched, start_run(watched, server)) == DagsterRunStatus.STARTED
+
+
+FORKED = """
+import time
+from pathlib import Path
+
+import dagster as dg
+import psutil
+
+from clickstream_assets.defs.dagster_private import fork_runs
+
+fork_runs()
+
+
+@dg.op
+def note():
+    process, folder = psutil.Process(), Path(__file__).parent
+    (folder / "parent").write_text(" ".join(process.parent().cmdline()))
+    (folder / "pid").write_text(str(process.pid))
+    while not (folder / "go on").exists():
+        time.sleep(0.05)
+
+
+@dg.job
+def sleeper():
+    note()
+
+
+defs = dg.Definitions(jobs=[sleeper])
+"""
+
+
+@pytest.mark.server
+def test_runs_are_forked_from_a_process_with_the_libraries(watched: dg.DagsterInstance, tmp_path: Path):
+    server = CodeServer(tmp_path, FORKED)
+    try:
+        run_id = start_run(watched, server)
+        wait_until((tmp_path / "pid").exists)
+        parent = (tmp_path / "parent").read_text()
+        assert "forkserver" in parent
+        assert "sqlframe.duckdb" in parent
+        assert monitor(watched, run_id) == DagsterRunStatus.STARTED
+        (tmp_path / "go on").touch()
+        wait_until(lambda: status_of(watched, run_id) == DagsterRunStatus.SUCCESS)
+        # One that dies is noticed by the server, as one of Dagster's own is.
+        for name in ("go on", "pid"):
+            (tmp_path / name).unlink()
+        run_id = start_run(watched, server)
+        wait_until((tmp_path / "pid").exists)
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        wait_until(lambda: status_of(watched, run_id) == DagsterRunStatus.FAILURE)
+    finally:
+        server.kill()
 
 
 def test_it_is_noticed_in_a_minute():
