@@ -97,7 +97,7 @@ def test_what_is_made_of_a_dataframe_leaves_it_as_it_was(duckdb_engine: DuckDBEn
     assert len({duckdb_query(each) for each in made[:-1]} | {before}) == len(made)
     assert duckdb_query(base) == before
     # As SQLFrame writes it itself.
-    assert before == base.sql(dialect="duckdb", optimize=False, pretty=False)
+    assert before == base.sql(dialect="duckdb", optimize=False, pretty=False)  # type: ignore[operator]
     assert sorted(duckdb_engine.to_arrow(base)["a"].to_pylist()) == [2, 3]
 
 
