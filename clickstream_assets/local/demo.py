@@ -277,6 +277,13 @@ class Demo:
                 raise LocalStackError(f"not everything was served after {timeout:.0f} s. {logs}")
             time.sleep(0.5)
 
+    def are_tables_new(self, sent: int) -> bool:
+        """Return whether the served tables of days hold all that was sent."""
+
+        lake = self._lake()
+        raw, events = lake.snapshot(catalogue.RAW_EVENTS), lake.snapshot(catalogue.EVENTS)
+        return raw.rows >= sent and events.batch >= raw.batch and self._are_days_published()
+
     def are_recommendations_new(self, sent: int) -> bool:
         """Return whether the published recommendations were trained on all that was sent."""
 
