@@ -137,7 +137,7 @@ def parts_of_history(seed: int, parts: int, users: int) -> list[list[Event]]:
     ("engine", "users", "parts", "most"),
     [
         pytest.param("duckdb", 2, 2, 12, id="duckdb-few"),
-        pytest.param("spark", 2, 1, 12, id="spark-few"),
+        pytest.param("spark", 2, 1, 12, id="spark-few", marks=pytest.mark.long),
         *(
             pytest.param(engine, 12, 3, most, id=f"{engine}-{name}", marks=pytest.mark.long)
             for engine in ("duckdb", "spark")

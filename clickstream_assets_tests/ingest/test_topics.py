@@ -166,6 +166,7 @@ def test_a_large_topic_and_a_small_one_share_a_commit(
     assert sorted(landing.offsets.values()) == [3, 3, 4]
 
 
+@pytest.mark.long
 def test_every_dialect_of_a_topic_of_its_own_is_the_same_on_spark(
     kafka: Settings, duckdb_engine: DuckDBEngine, spark_engine: SparkEngine, tmp_path: Path
 ):

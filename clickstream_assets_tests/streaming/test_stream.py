@@ -300,15 +300,12 @@ def test_an_order_line_counts_once_by_any_id_of_its_person(shop: Shop):
     assert compared(shop) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("line", "repetition", "third", "counted"),
     [
         # The repetition of a guest's order leads neither of them to the user's on another device.
-        pytest.param(
-            *((None, "phone"), ("u1", "phone"), ("u1", "laptop"), 2),
-            id="by the visitor",
-            marks=pytest.mark.long,
-        ),
+        pytest.param(*((None, "phone"), ("u1", "phone"), ("u1", "laptop"), 2), id="by the visitor"),
         # That of a user's leads the stream to the visitor.
         pytest.param(*(("u1", None), ("u1", "phone"), (None, "phone"), 1), id="by the user"),
     ],
