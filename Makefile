@@ -29,7 +29,7 @@ DEMO_ARGS := $(if $(ONCE),--once) $(if $(EVENTS),--events "$(EVENTS)") $(ARGS)
 define SETTING_UP
 Setting up, once; what is there already is not fetched again:
   Python packages into $(VENV): about 900 MB to fetch, 2.1 GB on disk
-  Kafka, Elasticsearch and Spark's jars into ~/.cache/clickstream-assets: 170 MB to fetch
+  Kafka, Elasticsearch and Spark's jars into ~/.cache/clickstream-assets: 180 MB to fetch
   Java and OpenMP, where they are missing: about 120 MB to fetch
 Five minutes on two cores and a line of 100 Mbit/s, most of them for the packages.
 endef

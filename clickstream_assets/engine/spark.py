@@ -102,11 +102,11 @@ def spark_config(settings: Settings, jars: Iterable[str] = ()) -> dict[str, str]
         "spark.sql.execution.arrow.maxRecordsPerBatch": "16384",
         # Records may be large: 16,384 of 1 MB are more than a worker's memory.
         "spark.sql.execution.arrow.maxBytesPerBatch": "67108864",
-        # A task that writes several days sorts its rows first, unless it may have as many files open at once; each one
-        # has buffers and dictionaries in the heap, so the rows of more days are sorted.
-        "spark.sql.maxConcurrentOutputFileWriters": "8",
-        # Of the heap, for what all open files hold back: by default nearly all of it.
-        "spark.hadoop.parquet.memory.pool.ratio": "0.25",
+        # The region is AWS_REGION's, as everywhere else; unset, Hadoop would take it from the endpoint's name. Endpoint
+        # and keys come from AWS_ENDPOINT_URL and its like by Spark itself.
+        "spark.hadoop.fs.s3a.endpoint.region": "",
+        # As delta-rs addresses a bucket, which a server of one's own understands too.
+        "spark.hadoop.fs.s3a.path.style.access": "true",
         # Delta's own log cache defaults to a size for clusters.
         "spark.databricks.delta.snapshotPartitions": "2",
         # ALS has a lineage as long as its iterations, and tasks are read recursively: 25 were too many for 1 MB.

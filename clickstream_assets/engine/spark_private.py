@@ -24,8 +24,6 @@ TIMESTAMP_TOO_LARGE = re.compile(r"ArithmeticException: long overflow[\s\S]*mill
 KAFKA_CLIENT = "org.apache.kafka"
 """Package of the Kafka client that reports an error."""
 
-WRITE_CONFLICT = re.compile(r"\bConcurrent\w*Exception|DELTA_CONCURRENT_\w+")
-"""Another writer of a Delta table was first."""
 STORAGE_FAILED = re.compile(
     r"No space left on device|Disk quota exceeded|Read-only file system|Permission denied|AccessDenied"
     r"|java\.io\.(?:IO|FileNotFound|EOF)Exception|java\.nio\.file\.\w+Exception|Mkdirs failed[^\n]*"

@@ -1,27 +1,44 @@
 """The lake: Delta tables that either engine reads and writes, with writes that can be repeated.
 
-The table's log is read by delta-rs on both engines: it needs no JVM, and answers how far a table has come from
-metadata alone. Data is written by the engine that computed it.
+The table's log is read and written by delta-rs on both engines: it needs no JVM, answers how far a table has come from
+metadata alone, and two writers of which one commits by other means would not see each other on object storage. Data is
+written where it was computed: by delta-rs in this process, or by Spark's tasks.
 """
 
+import operator
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import partial
 from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction
 
 from clickstream_assets.catalogue import Table
 from clickstream_assets.engine import ADDED_LATER, DataFrame, Engine, Part, SparkEngine, delta_tables
-from clickstream_assets.engine.spark_private import STORAGE_FAILED, WRITE_CONFLICT
+from clickstream_assets.engine.spark_private import STORAGE_FAILED
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.files import NO_SPACE, room
 from clickstream_assets.stores.delta_log import DAMAGED, set_checkpoints_aside
+from clickstream_assets.stores.table_files import write_files
+
+_Days = list[tuple[str, str, Any]]
+"""Conditions on the day that a table's files are laid out by, all of which hold."""
+_COMPARISONS: dict[str, Callable[[str, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "in": lambda day, days: day in days,
+}
+# The error of `conform` in one of Spark's tasks, as it comes back.
+_UNFIT = re.compile(r"LakeError: (rows for table [^\n]+)")
+# Another writer's commits between two tries; who comes second again and again gives up.
+_REPLACING_TRIES = 15
 
 
 class LakeError(ClickstreamError):
@@ -126,10 +143,8 @@ class Lake:
             yield
         except Exception as error:
             text = str(error)
-            if conflict := WRITE_CONFLICT.search(text):
-                raise LakeConflictError(
-                    f"table {table.name}: another writer was first: {conflict[0]}"
-                ) from error
+            if unfit := _UNFIT.search(text):
+                raise LakeError(unfit[1]) from error
             causes = dict.fromkeys(STORAGE_FAILED.findall(text))
             if not causes:
                 raise
@@ -162,7 +177,7 @@ class Lake:
         try:
             delta = _opened(path)
         except TableNotFoundError:
-            indexed = [c.name for c in table.columns if c.name in ("partition", "offset", "batch")]
+            indexed = _indexed(table)
             return DeltaTable.create(
                 path,
                 table.arrow,
@@ -307,8 +322,10 @@ class Lake:
         """
         app = app or table.name
         if isinstance(self.engine, SparkEngine):
-            self._open(table)
-            self._append_batch_spark(table, df, batch, app, is_laid_out)
+            rows = df.select(*table.column_names)
+            if not is_laid_out:
+                rows = _laid_out(rows, table)
+            self._append_spark(table, rows, batch, app)
         else:
             self._append_arrow(table, self.engine.to_arrow(df), batch, app)
 
@@ -364,17 +381,26 @@ class Lake:
             with self._once(table, batch, app), self._explained(table):
                 write_deltalake(delta, data, mode="append", commit_properties=_commit_of(batch, app))
 
-    def _append_batch_spark(
-        self, table: Table, df: DataFrame, batch: int, app: str, is_laid_out: bool
-    ) -> None:
-        rows = df.select(*table.column_names)
-        if table.partition_by and not is_laid_out:
-            # Each task would write a file of its own for every day among its rows: a batch of a month on four
-            # tasks is 120 files, and every later read pays for them.
-            rows = rows.repartition(*table.partition_by)
-        writer = rows.write.format("delta").mode("append").option("txnAppId", app).option("txnVersion", batch)
-        with self._once(table, batch, app), self._explained_spark(table):
-            writer.save(self.path(table))
+    def _append_spark(self, table: Table, rows: DataFrame, batch: int, app: str) -> None:
+        delta = self._open(table)
+        if _last_batch(delta, app) < batch:
+            with self._once(table, batch, app):
+                files = self._written_by_spark(table, rows)
+                with self._explained(table):
+                    _add(delta, files, _commit_of(batch, app))
+
+    def _written_by_spark(self, table: Table, rows: DataFrame) -> list[AddAction]:
+        """Write rows to files that no commit names yet; a partition of the table is in a row in each of Spark's."""
+        assert isinstance(self.engine, SparkEngine)
+        with self._explained_spark(table):
+            return write_files(
+                self.engine,
+                rows,
+                self._delta_path(table),
+                table.partition_by,
+                [name for name in _indexed(table) if name not in table.partition_by],
+                partial(conform, table=table),
+            )
 
     def append(self, table: Table, df: DataFrame) -> int:
         """Append rows, whatever is there already.
@@ -384,9 +410,9 @@ class Lake:
         """
         delta = self._open(table)
         if isinstance(self.engine, SparkEngine):
-            rows = df.select(*table.column_names).repartition(*table.partition_by)
-            with self._explained_spark(table):
-                rows.write.format("delta").mode("append").save(self.path(table))
+            files = self._written_by_spark(table, _laid_out(df.select(*table.column_names), table))
+            with self._explained(table):
+                _add(delta, files)
         else:
             with self._explained(table):
                 write_deltalake(delta, conform(self.engine.to_arrow(df), table), mode="append")
@@ -397,18 +423,19 @@ class Lake:
 
         `days` needs a table that is partitioned by a date; rows of other days are an error of the caller.
         """
-        where = None
+        where = filters = None
         if days:
             (column,) = table.partition_by
-            where = f"{column} >= '{days[0]}' AND {column} <= '{days[1]}'"
-        delta = self._open(table)
+            first, last = (day.isoformat() for day in days)
+            where = f"{column} >= '{first}' AND {column} <= '{last}'"
+            filters = [(column, ">=", first), (column, "<=", last)]
         if isinstance(self.engine, SparkEngine):
-            writer = df.select(*table.column_names).write.format("delta").mode("overwrite")
-            if where:
-                writer = writer.option("replaceWhere", where)
-            with self._explained_spark(table):
-                writer.save(self.path(table))
+            rows = df.select(*table.column_names)
+            if table.partition_by:
+                rows = rows.sortWithinPartitions(*table.partition_by)
+            self._replace_by_spark(table, rows, filters)
             return
+        delta = self._open(table)
         data = conform(self.engine.to_arrow(df), table)
         with self._explained(table):
             write_deltalake(delta, data, mode="overwrite", predicate=where)
@@ -419,21 +446,53 @@ class Lake:
         As `append_batch`, the commit carries the batch's number. The table is partitioned by a date.
         """
         (column,) = table.partition_by
-        where = f"{column} IN ({', '.join(repr(day.isoformat()) for day in sorted(days))})"
+        names = [day.isoformat() for day in sorted(days)]
         delta = self._open(table)
         if _last_batch(delta, table.name) >= batch:
             return
         if isinstance(self.engine, SparkEngine):
-            writer = (
-                df.select(*table.column_names).repartition(column).write.format("delta").mode("overwrite")
-            )
-            numbered = writer.option("txnAppId", table.name).option("txnVersion", batch)
-            with self._once(table, batch, table.name), self._explained_spark(table):
-                numbered.option("replaceWhere", where).save(self.path(table))
+            rows = _laid_out(df.select(*table.column_names), table)
+            with self._once(table, batch, table.name):
+                self._replace_by_spark(table, rows, [(column, "in", names)], {table.name: batch})
             return
+        where = f"{column} IN ({', '.join(map(repr, names))})"
         data, commit = conform(self.engine.to_arrow(df), table), _commit_of(batch, table.name)
         with self._once(table, batch, table.name), self._explained(table):
             write_deltalake(delta, data, mode="overwrite", predicate=where, commit_properties=commit)
+
+    def _replace_by_spark(
+        self, table: Table, rows: DataFrame, days: _Days | None, marks: Mapping[str, int] | None = None
+    ) -> None:
+        """Replace the files of some days, or all, by new ones; who comes second with the same days fails."""
+        delta = self._open(table)
+        before = _files_of(delta, days)
+        files = self._written_by_spark(table, rows)
+        for column, comparison, value in days or ():
+            written = {str(file.partition_values[column]) for file in files}
+            if strays := sorted(day for day in written if not _COMPARISONS[comparison](day, value)):
+                raise LakeError(
+                    f"rows for table {table.name}: {column} {strays[0]} is not among the days that are replaced"
+                )
+        # To try again is left to the loop: delta-rs would not see that another has written the same days meanwhile.
+        commit = _commit_with(marks or {}, retries=0)
+        tries = 0
+        with self._explained(table):
+            while True:
+                tries += 1
+                try:
+                    delta.create_write_transaction(
+                        [*files],
+                        "overwrite",
+                        delta.schema(),
+                        list(table.partition_by),
+                        days,
+                        commit_properties=commit,
+                    )
+                    return
+                except CommitFailedError:
+                    delta = self._open_or_make(table)
+                    if tries == _REPLACING_TRIES or _files_of(delta, days) != before:
+                        raise
 
     def merge(self, table: Table, data: pa.Table, batch: int) -> None:
         """Insert rows or, where the key is there, replace them, once, however often the batch is tried.
@@ -485,6 +544,29 @@ def _opened(path: str) -> DeltaTable:
     return delta_tables.newest(path)
 
 
+def _laid_out(rows: DataFrame, table: Table) -> DataFrame:
+    """Bring the rows of each partition of the table together, in a row.
+
+    Each task would write a file of its own for every day among its rows: a batch of a month on four tasks is 120 files,
+    and every later read pays for them.
+    """
+    if not table.partition_by:
+        return rows
+    return rows.repartition(*table.partition_by).sortWithinPartitions(*table.partition_by)
+
+
+def _indexed(table: Table) -> list[str]:
+    """Return the columns of which commits say the least and the greatest value in a file."""
+    return [name for name in table.column_names if name in ("partition", "offset", "batch")]
+
+
+def _add(delta: DeltaTable, files: list[AddAction], commit: CommitProperties | None = None) -> None:
+    """Commit files in addition to those that there are."""
+    delta.create_write_transaction(
+        [*files], "append", delta.schema(), delta.metadata().partition_columns, commit_properties=commit
+    )
+
+
 def _last_batch(delta: DeltaTable, app: str) -> int:
     return delta.transaction_version(app) or 0
 
@@ -493,8 +575,15 @@ def _commit_of(batch: int, app: str) -> CommitProperties:
     return _commit_with({app: batch})
 
 
-def _commit_with(marks: Mapping[str, int]) -> CommitProperties:
-    return CommitProperties(app_transactions=[Transaction(name, number) for name, number in marks.items()])
+def _commit_with(marks: Mapping[str, int], retries: int | None = None) -> CommitProperties:
+    return CommitProperties(
+        app_transactions=[Transaction(name, number) for name, number in marks.items()],
+        max_commit_retries=retries,
+    )
+
+
+def _files_of(delta: DeltaTable, days: _Days | None) -> set[str]:
+    return set(delta.file_uris(file_pruning_predicate=days))
 
 
 def _added_field(field: pa.Field) -> Field:

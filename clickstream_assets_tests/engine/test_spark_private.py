@@ -53,7 +53,6 @@ def test_it_is_the_version_that_was_read():
             f"{_STREAMING}/StreamingDeduplicateWithinWatermarkExec.class",
             "dedupeWithinWatermark",
         ),
-        ("delta-spark", "error/delta-error-classes.json", "DELTA_CONCURRENT_APPEND"),
     ],
 )
 def test_texts_are_in_its_jars(jar: str, entry: str, text: str):

@@ -22,8 +22,9 @@ from clickstream_assets.catalogue import (
     Column,
     Table,
 )
-from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
+from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine, delta_tables
 from clickstream_assets.stores import lake as lake_module
+from clickstream_assets.stores import table_files
 from clickstream_assets.stores.lake import (
     Lake,
     LakeConflictError,
@@ -172,9 +173,13 @@ def with_checkpoint(lake: Lake) -> Path:
 @pytest.mark.parametrize(
     "what", ["missing", "empty", "cut short", "without its end", "its hint is of another"]
 )
-def test_a_damaged_checkpoint_is_set_aside_while_the_commits_are_there(lake: Lake, what: str):
+def test_a_damaged_checkpoint_is_set_aside_while_the_commits_are_there(
+    lake: Lake, what: str, monkeypatch: pytest.MonkeyPatch
+):
     log = with_checkpoint(lake)
     damage(log, what)
+    # As for a process that has not opened the table before: who has goes on from the commits that it knows.
+    monkeypatch.setattr(delta_tables, "_opened", delta_tables._Opened())
     assert raw_values(lake) == [b"1", b"2", b"3"]
     append(lake, 4, b"4", first_offset=4)
     append(lake, 3, b"again", first_offset=3)
@@ -227,6 +232,36 @@ def test_two_spark_writers_of_one_batch_leave_it_there_once(spark_engine: SparkE
             future.result()
     assert raw_values(lake) == [b"a", b"b"]
     assert lake.snapshot(RAW_EVENTS).batch == 2
+
+
+@pytest.mark.long
+def test_of_two_writers_that_replace_the_same_days_with_spark_the_second_fails(
+    spark_engine: SparkEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    lake = Lake(str(tmp_path / "lake"), spark_engine)
+    write = table_files.write_files
+    between: list[tuple[date, str]] = []
+
+    def write_while_another_commits(*arguments: Any) -> list[Any]:
+        written = write(*arguments)
+        while between:
+            day, user = between.pop()
+            rows = conform(visits((day, user)), VISITS)
+            deltalake.write_deltalake(lake.path(VISITS), rows, mode="append")
+        return written
+
+    monkeypatch.setattr(lake_module, "write_files", write_while_another_commits)
+
+    def replace(user: str, *others: tuple[date, str]) -> None:
+        between.extend(others)
+        lake.replace(VISITS, lake.engine.from_arrow(visits((DAYS[1], user))), days=(DAYS[1], DAYS[1]))
+
+    # The day is empty for both: neither takes a file of the other's away.
+    with pytest.raises(LakeConflictError, match="visits"):
+        replace("a", (DAYS[1], "another"))
+    assert users(lake) == [(DAYS[1], "another")]
+    replace("b", (DAYS[0], "of another day"), (DAYS[2], "of another day"))
+    assert users(lake) == [(DAYS[0], "of another day"), (DAYS[1], "b"), (DAYS[2], "of another day")]
 
 
 @pytest.mark.parametrize("first", ["duckdb", pytest.param("spark", marks=pytest.mark.long)])
