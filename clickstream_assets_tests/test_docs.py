@@ -41,9 +41,9 @@ PAGES = sorted(
 # Variables that are not ours: Dagster's, Spark's, Hadoop's, delta-rs's, PostgreSQL's.
 OTHERS_VARIABLES = {
     "AWS_ACCESS_KEY_ID",
+    "AWS_ALLOW_HTTP",
     "AWS_ENDPOINT_URL",
     "AWS_REGION",
-    "AWS_S3_LOCKING_PROVIDER",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "DAGSTER_HOME",

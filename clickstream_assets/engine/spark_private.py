@@ -27,6 +27,8 @@ KAFKA_CLIENT = "org.apache.kafka"
 STORAGE_FAILED = re.compile(
     r"No space left on device|Disk quota exceeded|Read-only file system|Permission denied|AccessDenied"
     r"|java\.io\.(?:IO|FileNotFound|EOF)Exception|java\.nio\.file\.\w+Exception|Mkdirs failed[^\n]*"
+    # As delta-rs says it in a task, and as Hadoop's connector to S3 does.
+    r"|OSError: [^\n]+|java\.net\.\w+Exception|s3a\.\w+Exception"
 )
 """A disk or an object store did not take or give a file."""
 

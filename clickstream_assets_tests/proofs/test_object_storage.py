@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -17,19 +18,35 @@ from clickstream_assets import catalogue
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.lake import Lake, LakeStorageError
-from clickstream_assets_tests.analytics.records import event, event_table
+from clickstream_assets.streaming.query import checkpoint_of
+from clickstream_assets_tests.analytics.records import at, event, event_table
+from clickstream_assets_tests.appending import APPENDED
+from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
 from clickstream_assets_tests.databases import with_settings
 from clickstream_assets_tests.ingestion import Contents, Ingestion, ingestion_environment, simulate
 from clickstream_assets_tests.object_storage import BUCKET, ObjectStorage, object_storage
+from clickstream_assets_tests.streaming.streams import new_shop, views
 from clickstream_assets_tests.topics import new_topic
 
 pytestmark = [pytest.mark.long, pytest.mark.server]
 
 INGEST = [sys.executable, "-m", "clickstream_assets_tests.ingestion"]
-RUN = [sys.executable, "-m", "clickstream_assets_tests.whole_run", "2024-05-01", "2024-05-03"]
+RUN = [sys.executable, "-m", "clickstream_assets_tests.whole_run"]
+APPEND = [sys.executable, "-m", "clickstream_assets_tests.appending"]
+STREAM = [str(Path(sys.executable).with_name("clickstream")), "stream", "--once"]
+ON_DUCKDB = {"COMPUTE_ENGINE": "duckdb"}
+ON_SPARK = {
+    "COMPUTE_ENGINE": "spark",
+    "SPARK_MASTER": "local[2]",
+    "SPARK_SHUFFLE_PARTITIONS": "2",
+    "SPARK_CONFIG": json.dumps(FOR_A_FEW_ROWS),
+}
+# What each engine trains by a library of its own.
+TRAINED = {catalogue.USER_FACTORS, catalogue.ITEM_FACTORS, catalogue.MODEL_EVALUATION}
 # What a run takes, and when it was.
-NOT_OF_THE_DATA = {"seconds", "made_at", "made_from", "files"}
+NOT_OF_THE_DATA = {"seconds", "made_at", "made_from", "files", "generated_at"}
 FILE_READ = re.compile(r"\| GET \| \S*/(event_date=[^/ ]*)/")
 
 
@@ -64,24 +81,113 @@ def on_s3(settings: Settings, engine: DuckDBEngine, lake: str) -> Ingestion:
 
 def rows(lake: Lake, table: catalogue.Table) -> list[dict[str, object]]:
     names = [name for name in table.column_names if name not in NOT_OF_THE_DATA]
-    found = lake.engine.to_arrow(lake.read(table).select(*names))
-    return sorted(found.to_pylist(), key=repr)
+    found = lake.engine.to_arrow(lake.read(table).select(*names)).to_pylist()
+    if table is catalogue.DAILY_REPORT:
+        for row in found:
+            row["report"] = json.loads(row["report"]) | {"generated_at": None}
+    return sorted(found, key=repr)
+
+
+def carried_out(command: list[str], environment: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=1800, env=os.environ | environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def assert_equal_tables(one: str, other: str, engine: DuckDBEngine, without: set[catalogue.Table]) -> None:
+    """Compare all tables of two lakes, but for some."""
+    expected, found = (Lake(lake, engine) for lake in (one, other))
+    in_lake = [table for table in catalogue.TABLES.values() if table.in_lake and expected.exists(table)]
+    assert {EVENTS, catalogue.CARTS, catalogue.DAILY_REPORT} <= set(in_lake)
+    for table in in_lake:
+        if table not in without:
+            assert rows(found, table) == rows(expected, table), table.name
 
 
 def test_a_whole_run_ends_in_the_tables_of_a_lake_in_a_folder(
     pipeline_env: Settings, s3: ObjectStorage, duckdb_engine: DuckDBEngine, tmp_path: Path
 ):
     simulate(pipeline_env, events=2_000, share=0.02)
-    lakes = [str(tmp_path / "lake"), f"s3a://{BUCKET}/whole"]
+    lakes = (str(tmp_path / "lake"), f"s3a://{BUCKET}/whole")
     for lake in lakes:
-        environment = os.environ | {"COMPUTE_ENGINE": "duckdb", "LAKE_PATH": lake}
-        done = subprocess.run(RUN, capture_output=True, text=True, timeout=900, env=environment, check=False)
-        assert done.returncode == 0, done.stderr[-4000:]
-    folder, storage = (Lake(lake, duckdb_engine) for lake in lakes)
-    in_lake = [table for table in catalogue.TABLES.values() if table.in_lake and folder.exists(table)]
-    assert {EVENTS, catalogue.CARTS, catalogue.DAILY_REPORT} <= set(in_lake)
-    for table in in_lake:
-        assert rows(storage, table) == rows(folder, table), table.name
+        carried_out([*RUN, "2024-05-01", "2024-05-03"], ON_DUCKDB | {"LAKE_PATH": lake})
+    assert_equal_tables(*lakes, duckdb_engine, without=set())
+
+
+@pytest.mark.spark
+def test_a_day_on_spark_ends_in_the_tables_of_duckdb(
+    pipeline_env: Settings, s3: ObjectStorage, duckdb_engine: DuckDBEngine, tmp_path: Path
+):
+    simulate(pipeline_env, events=400, share=0.05)
+    lakes = (str(tmp_path / "lake"), f"s3a://{BUCKET}/day-on-spark")
+    for lake, engine in zip(lakes, (ON_DUCKDB, ON_SPARK), strict=True):
+        carried_out([*RUN, "2024-05-01", "2024-05-01"], engine | {"LAKE_PATH": lake})
+    assert_equal_tables(*lakes, duckdb_engine, without=TRAINED)
+
+
+@pytest.mark.spark
+def test_writers_of_both_engines_at_once_lose_and_double_nothing(
+    s3: ObjectStorage, duckdb_engine: DuckDBEngine, tmp_path: Path
+):
+    lake = Lake(f"s3a://{BUCKET}/both", duckdb_engine)
+    lake.snapshot(APPENDED)
+    writers = {"spark-1": ON_SPARK, "spark-2": ON_SPARK, "duckdb-1": ON_DUCKDB, "duckdb-2": ON_DUCKDB}
+    processes = [
+        subprocess.Popen(
+            [*APPEND, name, "10", str(tmp_path), str(len(writers))],
+            env=os.environ | engine | {"LAKE_PATH": f"s3a://{BUCKET}/both"},
+            stderr=subprocess.PIPE,
+        )
+        for name, engine in writers.items()
+    ]
+    for process in processes:
+        _, error = process.communicate(timeout=1800)
+        assert process.returncode == 0, error[-4000:].decode()
+    expected = [{"writer": name, "number": number} for name in writers for number in range(1, 11)]
+    assert rows(lake, APPENDED) == sorted(expected, key=repr)
+    assert lake.version(APPENDED) == 40
+
+
+@pytest.mark.spark
+def test_a_spark_writer_that_is_killed_before_its_commit_leaves_no_row(
+    s3: ObjectStorage, duckdb_engine: DuckDBEngine, tmp_path: Path
+):
+    command = [*APPEND, "killed", "2", str(tmp_path), "1", "dies"]
+    environment = os.environ | ON_SPARK | {"LAKE_PATH": f"s3a://{BUCKET}/killed"}
+    process = subprocess.run(command, env=environment, timeout=900, check=False)
+    assert process.returncode == -signal.SIGKILL
+    lake = Lake(f"s3a://{BUCKET}/killed", duckdb_engine)
+    assert rows(lake, APPENDED) == [{"writer": "killed", "number": 1}]
+    folder = s3.folder / BUCKET / "killed" / APPENDED.name
+    files = list(folder.rglob("*.parquet"))
+    assert len(files) == 2
+    for file in files:
+        os.utime(file, (0, 0))
+    lake.maintain(APPENDED, timedelta(hours=1))
+    assert len(list(folder.rglob("*.parquet"))) == 1
+    assert rows(lake, APPENDED) == [{"writer": "killed", "number": 1}]
+
+
+@pytest.mark.spark
+def test_a_stream_goes_on_from_checkpoints_on_object_storage(
+    servers: Settings, s3: ObjectStorage, tmp_path: Path
+):
+    start = at("2024-05-01 12:00")
+    with new_shop(servers, tmp_path) as shop:
+        shop.settings = with_settings(
+            shop.settings, checkpoint_path=f"s3a://{BUCKET}/checkpoints", lake_path=f"s3a://{BUCKET}/streamed"
+        )
+        environment = shop.environment() | {"SPARK_CONFIG": json.dumps(FOR_A_FEW_ROWS)}
+        # The second part falls into windows of the first: their counts are in the state alone.
+        for sent, prefix in ((30, "a"), (30, "b")):
+            shop.send(views(start, sent, timedelta(minutes=4), prefix=prefix))
+            carried_out(STREAM, environment)
+        assert checkpoint_of(shop.settings, 1).committed_offsets() == {
+            TopicPartition(shop.settings.kafka_topic, 0): 60
+        }
+        counted = {row["window_start"]: row["views"] for row in shop.windows()}
+        assert counted == {start - timedelta(minutes=5): 60, start: 60}
 
 
 @pytest.mark.parametrize(
