@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
 from clickstream_assets.analytics.measures import count, flag, percent, rows_of
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.products import NO_CATEGORY
+from clickstream_assets.analytics.segments import segment_of
 from clickstream_assets.catalogue import FUNNEL, FUNNEL_STEPS
 from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
 from clickstream_assets.catalogue.units import MICROSECOND
@@ -20,7 +22,6 @@ NO_CUSTOMER = "not_a_customer"
 
 def funnel(
     shoppers: DataFrame,
-    segments: DataFrame,
     customers: DataFrame,
     first: date,
     last: date,
@@ -39,7 +40,6 @@ def funnel(
 
     Args:
         shoppers: SHOPPER_EVENTS rows, of at least these days and the FUNNEL_DAYS_AFTER.
-        segments: USER_SEGMENTS rows, of at least these days.
         customers: CUSTOMER_SEGMENTS rows, of at least the days before these.
         first: first day.
         last: last day.
@@ -49,17 +49,51 @@ def funnel(
     Returns:
         FUNNEL rows: three per day and group that has viewers.
     """
+    return funnel_rows(funnel_groups(shoppers, customers, first, last, window, clock))
+
+
+def funnel_groups(
+    shoppers: DataFrame,
+    customers: DataFrame,
+    first: date,
+    last: date,
+    window: timedelta,
+    clock: ShopClock = UTC_CLOCK,
+    by: Sequence[str] = (),
+) -> DataFrame:
+    """Count what `funnel` makes its rows of: per day and group that has viewers, how many came to each step.
+
+    A sum over users, each of whom counts by their own events. The arguments are those of `funnel`, and `by`: columns of
+    the events, those of different values of which are followed and counted apart.
+
+    Returns:
+        `by`, report_date, dimension, value, and a column of users per step, named as in FUNNEL_STEPS.
+    """
     latest = last + timedelta(days=FUNNEL_DAYS_AFTER)
-    steps = _steps(between(shoppers, "event_date", first, latest), first, last, window, clock)
-    return _as_rows(_counted(_reached(steps, window), segments, customers))
+    steps = _steps(between(shoppers, "event_date", first, latest), first, last, window, clock, by)
+    return _counted(_reached(steps, window, by), customers, by)
 
 
-def _steps(events: DataFrame, first: date, last: date, window: timedelta, clock: ShopClock) -> DataFrame:
+def groups_of_funnel(rows: DataFrame) -> DataFrame:
+    """Return the rows of `funnel_groups` that FUNNEL rows were made of."""
+    F, _ = functions_of(rows)
+    of_step = (F.when(F.col("step") == step, F.col("users")) for step in FUNNEL_STEPS)
+    return as_view(
+        rows.groupBy("report_date", "dimension", "value").agg(
+            *(F.max(users).alias(step) for step, users in zip(FUNNEL_STEPS, of_step, strict=True))
+        )
+    )
+
+
+def _steps(
+    events: DataFrame, first: date, last: date, window: timedelta, clock: ShopClock, by: Sequence[str]
+) -> DataFrame:
     """Return the steps of each day, its own and those soon after its midnight; each overall and in its category."""
     F, _ = functions_of(events)
     midnight = clock.begin_column(F, F.col("event_date"), first, last + timedelta(days=FUNNEL_DAYS_AFTER))
     steps = as_view(
         events.where(F.col("event_type").isin(*FUNNEL_STEPS)).select(
+            *by,
             "event_date",
             "user_id",
             "event_type",
@@ -77,6 +111,8 @@ def _steps(events: DataFrame, first: date, last: date, window: timedelta, clock:
     dated = as_view(
         counted.select(
             F.when(own, F.col("event_date")).otherwise(F.date_sub("event_date", 1)).alias("report_date"),
+            own.alias("is_own"),
+            *by,
             "user_id",
             "event_type",
             "category",
@@ -86,15 +122,20 @@ def _steps(events: DataFrame, first: date, last: date, window: timedelta, clock:
     )
     value = F.when(F.col("dimension") == "category", F.col("category")).otherwise(F.lit("all"))
     return as_view(
-        dated.select("report_date", "dimension", value.alias("value"), "user_id", "event_type", "at")
+        dated.select(
+            *by, "report_date", "is_own", "dimension", value.alias("value"), "user_id", "event_type", "at"
+        )
     )
 
 
-def _reached(steps: DataFrame, window: timedelta) -> DataFrame:
-    """Return a row per group and user who viewed: `carted` and `purchased`, 1 where the user came to these steps."""
+def _reached(steps: DataFrame, window: timedelta, by: Sequence[str]) -> DataFrame:
+    """Return a row per group and user who viewed: `carted` and `purchased`, 1 where the user came to these steps.
+
+    And `bought`, 1 where the user purchased on the day itself, in whatever way.
+    """
     F, Window = functions_of(steps)
-    key = ["report_date", "dimension", "value", "user_id"]
-    columns = [*key, "event_type", "at"]
+    key = [*by, "report_date", "dimension", "value", "user_id"]
+    columns = [*key, "is_own", "event_type", "at"]
     event_type, at = F.col("event_type"), F.col("at")
     # Without a frame of rows, what happened at the same moment counts as before.
     so_far = Window.partitionBy(*key).orderBy("at")
@@ -110,77 +151,70 @@ def _reached(steps: DataFrame, window: timedelta) -> DataFrame:
             F.max("view_at").alias("viewed_at"),
             F.max(flag(F, in_cart)).alias("carted"),
             F.max(flag(F, purchased)).alias("purchased"),
+            F.max(flag(F, (event_type == "purchase") & F.col("is_own"))).alias("bought"),
         )
     ).where(F.col("viewed_at").isNotNull())
 
 
-def _counted(reached: DataFrame, segments: DataFrame, customers: DataFrame) -> DataFrame:
-    """Return a row per group, those of both kinds of segments too: `viewers`, `carters` and `purchasers`."""
+def _counted(reached: DataFrame, customers: DataFrame, by: Sequence[str]) -> DataFrame:
+    """Return a row per group, those of both kinds of segments too, with a column of users per step."""
     F, _ = functions_of(reached)
-    segment_of = segments.select(
-        F.col("report_date").alias("segment_date"), F.col("user_id").alias("segment_user"), F.col("segment")
-    )
     rfm_of = customers.select(
         F.date_add("report_date", 1).alias("rfm_date"),
         F.col("user_id").alias("rfm_user"),
         F.col("rfm_segment"),
     )
-    same_user = (F.col("report_date") == F.col("segment_date")) & (F.col("user_id") == F.col("segment_user"))
     same_customer = (F.col("report_date") == F.col("rfm_date")) & (F.col("user_id") == F.col("rfm_user"))
-    with_segment = as_view(
-        reached.join(segment_of, on=(F.col("dimension") == "overall") & same_user, how="left")
-    )
-    joined = with_segment.join(rfm_of, on=(F.col("dimension") == "overall") & same_customer, how="left")
+    joined = reached.join(rfm_of, on=(F.col("dimension") == "overall") & same_customer, how="left")
     # What counts overall counts in the user's segment, and as a customer, once more.
     named = as_view(
         joined.select(
+            *by,
             "report_date",
             "dimension",
             "value",
-            "segment",
+            segment_of(F, F.col("bought") > 0).alias("segment"),
             F.coalesce(F.col("rfm_segment"), F.lit(NO_CUSTOMER)).alias("rfm"),
             "carted",
             "purchased",
-            F.explode(F.array(*(F.lit(by) for by in ("itself", "segment", "rfm")))).alias("by"),
+            F.explode(F.array(*(F.lit(kind) for kind in ("itself", "segment", "rfm")))).alias("kind"),
         )
     )
-    by = F.col("by")
-    counts_again = (F.col("dimension") == "overall") & ((by == "rfm") | F.col("segment").isNotNull())
+    kind = F.col("kind")
     groups = as_view(
-        named.where((by == "itself") | counts_again).select(
+        named.where((kind == "itself") | (F.col("dimension") == "overall")).select(
+            *by,
             "report_date",
-            F.when(by == "itself", F.col("dimension")).otherwise(by).alias("dimension"),
-            F.when(by == "itself", F.col("value"))
-            .when(by == "segment", F.col("segment"))
+            F.when(kind == "itself", F.col("dimension")).otherwise(kind).alias("dimension"),
+            F.when(kind == "itself", F.col("value"))
+            .when(kind == "segment", F.col("segment"))
             .otherwise(F.col("rfm"))
             .alias("value"),
             "carted",
             "purchased",
         )
     )
+    counts = (count(F), *(F.sum(name).cast("long") for name in ("carted", "purchased")))
     return as_view(
-        groups.groupBy("report_date", "dimension", "value").agg(
-            count(F).alias("viewers"),
-            F.sum("carted").cast("long").alias("carters"),
-            F.sum("purchased").cast("long").alias("purchasers"),
+        groups.groupBy(*by, "report_date", "dimension", "value").agg(
+            *(users.alias(step) for step, users in zip(FUNNEL_STEPS, counts, strict=True))
         )
     )
 
 
-def _as_rows(counts: DataFrame) -> DataFrame:
-    """Return FUNNEL rows: one per step instead of a column per step."""
-    F, _ = functions_of(counts)
+def funnel_rows(groups: DataFrame) -> DataFrame:
+    """Return FUNNEL rows of those of `funnel_groups`: one per step instead of a column per step."""
+    F, _ = functions_of(groups)
     key = ["report_date", "dimension", "value"]
-    users = ["viewers", "carters", "purchasers"]
     numbered = as_view(
-        counts.select(*key, *users, F.explode(F.array(*(F.lit(n) for n in (1, 2, 3)))).alias("number"))
+        groups.select(*key, *FUNNEL_STEPS, F.explode(F.array(*(F.lit(n) for n in (1, 2, 3)))).alias("number"))
     )
     number = F.col("number")
 
     def by_number(first: Any, second: Any, third: Any) -> Any:
         return F.when(number == 1, first).when(number == 2, second).otherwise(third)
 
-    viewers, carters, purchasers = (F.col(name) for name in users)
+    viewers, carters, purchasers = (F.col(name) for name in FUNNEL_STEPS)
     rows = as_view(
         numbered.select(
             *key,
@@ -188,7 +222,7 @@ def _as_rows(counts: DataFrame) -> DataFrame:
             number.cast("int").alias("step_number"),
             by_number(viewers, carters, purchasers).alias("users"),
             F.when(number == 2, viewers).when(number == 3, carters).alias("previous"),
-            "viewers",
+            viewers.alias("viewers"),
         )
     )
     from_previous = percent(F, F.col("users"), F.col("previous"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from clickstream_assets.analytics.measures import (
     MONEY,
     MONEY_SUM,
@@ -60,6 +62,15 @@ def product_performance(events: DataFrame) -> DataFrame:
     return rows_of(PRODUCT_PERFORMANCE, by_product, computed)
 
 
+CATEGORY_SUMS = {
+    **dict.fromkeys(("views", "purchases", "add_to_carts"), "long"),
+    "revenue": MONEY_SUM,
+    "refunds": MONEY_SUM,
+    "users": "long",
+}
+"""Columns of `category_sums` beside the group, and their types."""
+
+
 def category_conversion(events: DataFrame) -> DataFrame:
     """Count views and purchases per category, as the events name it.
 
@@ -69,12 +80,26 @@ def category_conversion(events: DataFrame) -> DataFrame:
     Returns:
         CATEGORY_CONVERSION rows, one per day and category; what has none counts as `unknown`.
     """
+    return category_rows(category_sums(events))
+
+
+def category_sums(events: DataFrame, by: Sequence[str] = ()) -> DataFrame:
+    """Sum up what `category_conversion` makes its rows of, each of which is a sum over users of their own events.
+
+    Args:
+        events: SHOPPER_EVENTS rows of whole days.
+        by: columns of the events, those of different values of which are summed up apart.
+
+    Returns:
+        `by`, report_date, category, and the columns CATEGORY_SUMS.
+    """
     F, _ = functions_of(events)
-    by_category = as_view(
+    return as_view(
         events.where(F.col("event_type").isin("view", "add_to_cart", "purchase", "refund"))
+        .withColumn("report_date", F.col("event_date"))
         .withColumn("category", F.coalesce(F.col("product_category"), F.lit(NO_CATEGORY)))
         .withColumn("shopper", F.when(F.col("event_type") != "refund", F.col("user_id")))
-        .groupBy("event_date", "category")
+        .groupBy(*by, "report_date", "category")
         .agg(
             *event_counts(F, "views", "add_to_carts", "purchases"),
             revenue(F).alias("revenue"),
@@ -82,9 +107,13 @@ def category_conversion(events: DataFrame) -> DataFrame:
             F.countDistinct("shopper").cast("long").alias("users"),
         )
     )
+
+
+def category_rows(sums: DataFrame) -> DataFrame:
+    """Return CATEGORY_CONVERSION rows of those of `category_sums`."""
+    F, _ = functions_of(sums)
     computed = {
-        "report_date": F.col("event_date"),
         "net_revenue": net(F),
         "conversion_rate": percent(F, F.col("purchases"), F.col("views")),
     }
-    return rows_of(CATEGORY_CONVERSION, by_category, computed)
+    return rows_of(CATEGORY_CONVERSION, sums, computed)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+from typing import Any
+
 from clickstream_assets.analytics.measures import count, event_counts, revenue, rows_of
 from clickstream_assets.catalogue import USER_SEGMENTS
 from clickstream_assets.engine import DataFrame, functions_of
@@ -22,9 +25,13 @@ def user_segments(events: DataFrame) -> DataFrame:
         *event_counts(F, "views", "add_to_carts", "purchases"),
         revenue(F).alias("revenue"),
     )
-    is_buyer = F.col("purchases") > 0
     computed = {
         "report_date": F.col("event_date"),
-        "segment": F.when(is_buyer, F.lit("buyer")).otherwise(F.lit("window_shopper")),
+        "segment": segment_of(F, F.col("purchases") > 0),
     }
     return rows_of(USER_SEGMENTS, by_user, computed)
+
+
+def segment_of(F: ModuleType, has_purchased: Any) -> Any:
+    """Column: the segment of a user of a day, by whether they purchased that day."""
+    return F.when(has_purchased, F.lit("buyer")).otherwise(F.lit("window_shopper"))

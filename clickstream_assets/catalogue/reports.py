@@ -65,6 +65,26 @@ PRODUCT_PERFORMANCE = Table(
     ),
 )
 
+
+def _inputs(name: str, table: str) -> Table:
+    return Table(
+        name,
+        f"one large day of {table}, and what it was made from",
+        (
+            _DAY,
+            Column(
+                "events",
+                STRINGS,
+                "Hash of the names of the files of shopper_events of the day, and of each day after it that it depends "
+                "on; empty of a day without any",
+            ),
+            Column("rules", STRING, "Hash of what it was made by besides these events"),
+            Column("files", STRING, f"Hash of the names of the files of {table} that have it so"),
+        ),
+        key=("report_date",),
+    )
+
+
 CATEGORY_CONVERSION = Table(
     "category_conversion",
     "one product category on one day on which it was viewed, put into a cart, purchased or sent back",
@@ -150,6 +170,8 @@ DAILY_SUMMARY = Table(
     ),
 )
 
+CATEGORY_INPUTS = _inputs("category_inputs", "category_conversion")
+
 FUNNEL = Table(
     "funnel",
     "one step of the way from view to purchase, of the viewers of one day in one group",
@@ -192,6 +214,8 @@ FUNNEL = Table(
     served=Served(),
 )
 
+FUNNEL_INPUTS = _inputs("funnel_inputs", "funnel")
+
 DAILY_REPORT = Table(
     "daily_report",
     "one day's report",
@@ -209,4 +233,19 @@ DAILY_REPORT = Table(
     key=("report_date",),
     partition_by=("report_date",),
     served=Served(),
+)
+
+PUBLISHED_PARTS = Table(
+    "published_parts",
+    "one day of one table of the lake, as it was last published",
+    (
+        Column("table_name", STRING, "The table's name in the lake"),
+        Column("day", DATE, "The shop's day that its files are laid out by"),
+        Column("files", STRING, "Hash of the names of the day's files that were published"),
+        Column("version", LONG, "Version of the table that has them"),
+        Column("published_at", TIMESTAMP, "When they were"),
+    ),
+    key=("table_name", "day"),
+    served=Served(),
+    in_lake=False,
 )

@@ -137,6 +137,19 @@ SHOPPER_EVENTS = Table(
 
 SHOPPER_INPUTS = _inputs("shopper_inputs", "shopper_events")
 
+SHOPPER_CHANGES = Table(
+    "shopper_changes",
+    "one row that shopper_events has got or lost when its day was last renewed by persons",
+    (
+        *SHOPPER_EVENTS.columns,
+        Column("is_added", BOOL, "Whether shopper_events has got the row; else it has lost it"),
+        Column("files_before", STRING, "Hash of the names of the day's files before; empty without any"),
+        Column("files", STRING, "Hash of the names of the day's files since"),
+    ),
+    key=("event_id", "event_date", "is_added"),
+    partition_by=("event_date",),
+)
+
 SHOPPER_DAYS = Table(
     "shopper_days",
     "one day of shopper_events, and what those who read all days know it by",
@@ -254,20 +267,6 @@ CARTS = Table(
     ),
 )
 
-PUBLISHED_CARTS = Table(
-    "published_carts",
-    "one day of last activities whose carts were published",
-    (
-        Column("last_activity_date", DATE, "The shop's day"),
-        Column(
-            "files", STRING, "Hash of the names of the lake's files of the day that they were published from"
-        ),
-    ),
-    key=("last_activity_date",),
-    served=Served(),
-    in_lake=False,
-)
-
 CART_DAYS = Table(
     "cart_days",
     "one day on which something happened to some cart",
@@ -339,6 +338,7 @@ CART_INPUTS = Table(
     (
         Column("report_date", DATE, "The shop's day"),
         Column("fingerprint", STRING, "That of the day in shopper_days"),
+        Column("files", STRING, "The hash of files there", nullable=True),
         Column("rules", STRING, "The settings that carts were made by"),
         Column("as_of", TIMESTAMP, "Time of the newest event, by which carts were open or abandoned"),
     ),

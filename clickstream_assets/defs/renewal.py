@@ -28,8 +28,10 @@ import pyarrow.compute as pc
 from clickstream_assets.analytics.identity import IdentityRules, events_by_ids
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.catalogue import EVENTS, EXCHANGE_RATES, IDENTITY_TIES, SHOPPER_EVENTS, Table
-from clickstream_assets.defs.differences import among, without
+from clickstream_assets.defs.changes import keep_changes
+from clickstream_assets.defs.differences import among, unlike, without
 from clickstream_assets.defs.partitions import Days, Range, chunks
+from clickstream_assets.defs.shopping import files_by
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.money import priced
 from clickstream_assets.ingest.reach import moved_events, settings_of_days
@@ -183,7 +185,8 @@ class PersonRows:
         reads: Of how many days before and after `compute` takes the events.
         compute: Makes the rows of days, from a first to a last one, of events with persons.
         made_with: The inputs of another table whose rows `compute` reads, and of how many days before; or none.
-        is_added_to: Whether new events, as a rule, add rows and leave those that are there as they are.
+        changes: Which rows days have got and lost when they were renewed by persons; or none. New events, as a rule,
+            add rows of such a table and leave those that are there as they are.
     """
 
     table: Table
@@ -192,7 +195,7 @@ class PersonRows:
     reads: tuple[int, int]
     compute: Callable[[DataFrame, date, date], DataFrame]
     made_with: tuple[Table, int] | None = None
-    is_added_to: bool = False
+    changes: Table | None = None
 
 
 def renew_days(sources: Sources, rows: PersonRows, days: Days, is_whole: bool) -> None:
@@ -265,7 +268,7 @@ class _Chunk:
     def _most_events(self) -> int:
         """Return how many events the persons may have that are computed for themselves; 0 where none are."""
         events = sum(its[1] for of_day in self._batches.values() for its in of_day)
-        share = MOST_SHARE / 2 if self._rows.is_added_to else MOST_SHARE
+        share = MOST_SHARE / 2 if self._rows.changes else MOST_SHARE
         return min(int(share * events), MOST_EVENTS) if events >= LEAST_EVENTS else 0
 
     def _read_days(self) -> Range:
@@ -283,28 +286,39 @@ class _Chunk:
         table = self._rows.table
         settled = among(self._sources.settled(events), persons, "user_id")
         new = self._rows.compute(settled, self._first, self._last).select(*table.column_names)
-        if self._rows.is_added_to and self._files() < MOST_FILES:
-            self._add_rows(persons, new)
+        if self._rows.changes:
+            self._renew_changed(persons, new, self._rows.changes)
         else:
             self._write(without(self._there(), persons, "user_id").union(new))
 
-    def _add_rows(self, persons: DataFrame, new: DataFrame) -> None:
-        """Add the rows that some persons have by now, if they have all others already: nothing else is written."""
-        table, engine = self._rows.table, self._engine
-        version_before = self._lake.snapshot(table).version
-        new, theirs = engine.persist(new), engine.persist(among(self._there(), persons, "user_id"))
-        added = engine.persist(new.exceptAll(theirs))
-        if engine.to_arrow(theirs.exceptAll(new).limit(1)).num_rows:
-            self._write(without(self._there(), persons, "user_id").union(new))
-        elif (
-            not engine.to_arrow(added.limit(1)).num_rows
-            or self._lake.append(table, added) == version_before + 1
-        ):
-            self._record_days()
-        else:
+    def _renew_changed(self, persons: DataFrame, new: DataFrame, changes: Table) -> None:
+        """Write what is other than before of some persons' rows; where they have all that they had, it is added."""
+        table, engine, day = self._rows.table, self._engine, str(self._rows.table.day)
+        before = self._lake.snapshot(table)
+        new, old = engine.persist(new), engine.persist(among(self._there(), persons, "user_id"))
+        added, removed = engine.persist(unlike(new, old)), engine.persist(unlike(old, new))
+        got, lost = (
+            Days.of(engine.to_arrow(rows.select(day).distinct())[day].to_pylist())
+            for rows in (added, removed)
+        )
+        commits = 0
+        if lost.ranges or (got.ranges and self._files() >= MOST_FILES):
+            rows = without(self._there(), persons, "user_id").union(new)
+            for first, last in Days.of([*got, *lost]).ranges:
+                self._lake.replace(table, between(rows, day, first, last), days=(first, last))
+                commits += 1
+        elif got.ranges:
+            self._lake.append(table, added)
+            commits += 1
+        after = self._lake.snapshot(table)
+        if after.version != before.version + commits:
             # Adding comes into no conflict with another run, which may have added the same.
             self._renew_whole()
-        for df in (added, theirs, new):
+        else:
+            if commits:
+                keep_changes(self._lake, changes, added, removed, files_by(before, day), files_by(after, day))
+            self._record_days()
+        for df in (removed, added, old, new):
             engine.release(df)
 
     def _there(self) -> DataFrame:

@@ -14,7 +14,7 @@ from clickstream_assets.analytics.identity import IdentityRules
 from clickstream_assets.analytics.persons import between, within
 from clickstream_assets.catalogue import EVENTS, SESSIONS, SHOPPER_EVENTS, Table
 from clickstream_assets.defs.dagster_private import last_evaluation
-from clickstream_assets.defs.partitions import Days, days_of, replace_days
+from clickstream_assets.defs.partitions import REQUEST_TAG, Days, days_of, replace_days
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.ingest.money import priced
@@ -56,6 +56,11 @@ def rows_of(lake: Lake, table: Table, days: Days | None) -> DataFrame:
     """Return the rows of some days, or of all; of a table without days, all."""
     rows = lake.read(table)
     return within(rows, table.day, days.ranges) if table.day and days else rows
+
+
+def is_asked_for_by_a_person(context: dg.AssetExecutionContext) -> bool:
+    """Return whether a person asked for the run, and so for its days whatever they were made from."""
+    return REQUEST_TAG not in context.run.tags
 
 
 def run_events(context: Context, lake: Lake) -> DataFrame:

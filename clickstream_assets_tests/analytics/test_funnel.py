@@ -11,7 +11,6 @@ import pytest
 
 from clickstream_assets.analytics.funnel import funnel
 from clickstream_assets.analytics.persons import shopper_events
-from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.catalogue import FUNNEL
 from clickstream_assets.engine import DataFrame, Engine
 from clickstream_assets_tests.analytics import by_hand, records
@@ -55,9 +54,8 @@ def follow(
     customers: Customers | None = None,
 ) -> Rows:
     shoppers = shopper_events(events, visits, first, last + timedelta(days=1))
-    segments = user_segments(shoppers)
     known = customers_of(engine, customers or {})
-    return table_of(engine, funnel(shoppers, segments, known, first, last, window), FUNNEL)
+    return table_of(engine, funnel(shoppers, known, first, last, window), FUNNEL)
 
 
 def of_day(engine: Engine, events: Rows, date_text: str = "2024-05-01") -> Rows:

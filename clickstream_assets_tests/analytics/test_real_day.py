@@ -13,7 +13,6 @@ import pytest
 from clickstream_assets.analytics.funnel import funnel
 from clickstream_assets.analytics.persons import shopper_events
 from clickstream_assets.analytics.products import category_conversion, product_performance
-from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.summary import daily_summary
 from clickstream_assets.catalogue import (
     CATEGORY_CONVERSION,
@@ -93,7 +92,7 @@ def test_the_tables_of_a_real_day_say_what_is_in_its_file(engine: Engine):
     nobody = engine.from_arrow(CUSTOMER_SEGMENTS.arrow.empty_table())
     steps = table_of(
         engine,
-        funnel(persons, user_segments(persons), nobody, DAY, DAY, timedelta(hours=12)),
+        funnel(persons, nobody, DAY, DAY, timedelta(hours=12)),
         FUNNEL,
     )
     overall = {row["step"]: row["users"] for row in steps if row["dimension"] == "overall"}

@@ -189,7 +189,7 @@ def test_a_publication_makes_up_for_one_that_failed(pipeline: Pipeline):
         connection.execute("DELETE FROM customer_segments WHERE report_date = '2024-05-05'")
         connection.execute("DELETE FROM customer_segment_days WHERE report_date = '2024-05-05'")
         connection.execute("DELETE FROM carts WHERE last_activity_date = '2024-05-02'")
-        connection.execute("DELETE FROM published_carts WHERE last_activity_date = '2024-05-02'")
+        connection.execute("DELETE FROM published_parts WHERE table_name = 'carts' AND day = '2024-05-02'")
     assert pipeline.served(CUSTOMER_SEGMENTS) != pipeline.lake(CUSTOMER_SEGMENTS)
     assert pipeline.materialize("published_shoppers").success
     assert pipeline.reported("published_shoppers", "customers_from") == "2024-05-05"

@@ -85,7 +85,7 @@ def write_tables(lake: Lake, lines: list[bytes]) -> None:
     lake.replace(CATEGORY_CONVERSION, category_conversion(persons), days)
     lake.replace(DAILY_SUMMARY, daily_summary(persons, events, visits, *days), days)
     nobody = lake.engine.from_arrow(CUSTOMER_SEGMENTS.arrow.empty_table())
-    lake.replace(FUNNEL, funnel(persons, segments, nobody, *days, HOUR), days)
+    lake.replace(FUNNEL, funnel(persons, nobody, *days, HOUR), days)
     carts = [
         {"report_date": day, "opened": 1, "abandoned": sold, "purchased": sold}
         for day, sold in ((FIRST, 0), (FIRST + timedelta(days=1), 1), (LAST, 0))

@@ -1,27 +1,35 @@
 """The tables that a day is reported from, the report, and its mail; a day at a time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import dagster as dg
 from pydantic import Field
 
-from clickstream_assets.analytics.funnel import funnel as compute_funnel
+from clickstream_assets.analytics.funnel import (
+    FUNNEL_DAYS_AFTER,
+    funnel_groups,
+    funnel_rows,
+    groups_of_funnel,
+)
 from clickstream_assets.analytics.persons import between
-from clickstream_assets.analytics.products import category_conversion as compute_category_conversion
+from clickstream_assets.analytics.products import CATEGORY_SUMS, category_rows, category_sums
 from clickstream_assets.analytics.products import product_performance as compute_product_performance
 from clickstream_assets.analytics.summary import daily_summary as compute_daily_summary
 from clickstream_assets.catalogue import (
     CATEGORY_CONVERSION,
+    CATEGORY_INPUTS,
+    CUSTOMER_SEGMENT_DAYS,
     CUSTOMER_SEGMENTS,
     DAILY_REPORT,
     DAILY_SUMMARY,
     FUNNEL,
+    FUNNEL_INPUTS,
+    FUNNEL_STEPS,
     PRODUCT_PERFORMANCE,
     SESSIONS,
     SHOPPER_EVENTS,
-    USER_SEGMENTS,
     Table,
 )
 from clickstream_assets.catalogue.clock import ShopClock
@@ -36,9 +44,15 @@ from clickstream_assets.defs.partitions import (
 from clickstream_assets.defs.plots import bar_plot
 from clickstream_assets.defs.reports.mail import mail_reports
 from clickstream_assets.defs.reports.update import days_of_outdated_reports, report_rows, update_reports
-from clickstream_assets.defs.scope import replace_days_of_shoppers, rows_of, run_events
+from clickstream_assets.defs.scope import (
+    is_asked_for_by_a_person,
+    replace_days_of_shoppers,
+    rows_of,
+    run_events,
+)
 from clickstream_assets.defs.steps import Retry
-from clickstream_assets.engine import functions_of
+from clickstream_assets.defs.summing import PersonSums, renew_sums
+from clickstream_assets.engine import DataFrame, functions_of
 from clickstream_assets.errors import InputError
 from clickstream_assets.reports.text import render_text
 from clickstream_assets.settings import Settings
@@ -61,6 +75,7 @@ FIGURES = {
     "buyers": "buyer_count",
 }
 """Figures of a day that Dagster's UI plots over the days, and the columns of daily_summary that they are."""
+ONE_DAY = timedelta(days=1)
 PLOTTED_DAYS = 30
 PLOTTED_PRODUCTS = 20
 # Greylisting and a full mailbox's quota take minutes; after an hour of trying somebody has to look.
@@ -134,10 +149,25 @@ def product_performance(context: dg.AssetExecutionContext, lake: Lake) -> Metada
     )
 
 
-@table_asset(CATEGORY_CONVERSION, deps=["shopper_events"], is_daily=True)
+def sums_of_categories() -> PersonSums:
+    """Return how `category_conversion` is summed up."""
+    return PersonSums(
+        CATEGORY_CONVERSION,
+        CATEGORY_INPUTS,
+        group=("report_date", "category"),
+        sums=CATEGORY_SUMS,
+        of_events=lambda events, first, last, by: category_sums(
+            between(events, "event_date", first, last), by
+        ),
+        of_rows=lambda rows: rows,
+        to_rows=category_rows,
+    )
+
+
+@table_asset(CATEGORY_CONVERSION, CATEGORY_INPUTS, deps=["shopper_events"], is_daily=True)
 def category_conversion(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     """One row per product category and day: views, purchases and their rate."""
-    replace_days_of_shoppers(context, lake, CATEGORY_CONVERSION, compute_category_conversion)
+    renew_sums(lake, sums_of_categories(), days_of(context), is_whole=is_asked_for_by_a_person(context))
     return _plots(
         context,
         lake,
@@ -172,8 +202,32 @@ def daily_summary(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     )
 
 
+def sums_of_funnel(settings: Settings, lake: Lake) -> PersonSums:
+    """Return how `funnel` is summed up: with the customers as of the day before, as they are now."""
+    # Before the customers, which are replaced before them: it may be said too little of these, and not too much.
+    inputs = {row["report_date"]: row for row in lake.rows(CUSTOMER_SEGMENT_DAYS).to_pylist()}
+    customers = lake.read(CUSTOMER_SEGMENTS)
+    rules = timedelta(minutes=settings.funnel_window_minutes), ShopClock(settings.shop_time_zone)
+
+    def of_events(events: DataFrame, first: date, last: date, by: Sequence[str]) -> DataFrame:
+        of_days = between(customers, "report_date", first - ONE_DAY, last)
+        return funnel_groups(events, of_days, first, last, *rules, by)
+
+    return PersonSums(
+        FUNNEL,
+        FUNNEL_INPUTS,
+        group=("report_date", "dimension", "value"),
+        sums=dict.fromkeys(FUNNEL_STEPS, "long"),
+        of_events=of_events,
+        of_rows=groups_of_funnel,
+        to_rows=funnel_rows,
+        days_after=FUNNEL_DAYS_AFTER,
+        made_by=lambda day: [*rules, inputs.get(day - ONE_DAY)],
+    )
+
+
 # The customer segments are those of the day before; they have no partitions.
-@table_asset(FUNNEL, deps=["user_segments", "customer_segments", SHOPPERS_AFTER], is_daily=True)
+@table_asset(FUNNEL, FUNNEL_INPUTS, deps=["customer_segments", SHOPPERS_AFTER], is_daily=True)
 def funnel(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
     """From view to cart to purchase within FUNNEL_WINDOW_MINUTES: users per step, overall, by category and segment.
 
@@ -181,21 +235,8 @@ def funnel(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
     daily_summary. A late purchase changes the customers' segments of all later days, so these days' funnels are made
     again with it.
     """
-    replace_days(
-        context,
-        lake,
-        FUNNEL,
-        lambda first, last: compute_funnel(
-            lake.read(SHOPPER_EVENTS),
-            lake.read(USER_SEGMENTS),
-            between(lake.read(CUSTOMER_SEGMENTS), "report_date", first - timedelta(days=1), last),
-            first,
-            last,
-            timedelta(minutes=settings.funnel_window_minutes),
-            ShopClock(settings.shop_time_zone),
-        ),
-        more=days_of_outdated_reports(lake),
-    )
+    days = Days.of([*days_of(context), *days_of_outdated_reports(lake)])
+    renew_sums(lake, sums_of_funnel(settings, lake), days, is_whole=is_asked_for_by_a_person(context))
 
     def overall(rows: list[dict]) -> dict[str, float]:
         steps = sorted(rows, key=lambda row: row["step_number"])

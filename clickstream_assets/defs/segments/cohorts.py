@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from clickstream_assets.analytics.cohorts import days_of_weeks, week_of, weeks_seen, with_cohorts
 from clickstream_assets.catalogue import COHORT_INPUTS, USER_SEGMENTS, USER_WEEKS
-from clickstream_assets.defs.differences import among, replace_rows
+from clickstream_assets.defs.differences import among, replace_rows, unlike
 from clickstream_assets.defs.shopping import files_by
 from clickstream_assets.engine import as_view, functions_of
 from clickstream_assets.stores.lake import Lake, Snapshot
@@ -71,7 +71,7 @@ def _update(lake: Lake, version: int, weeks: Sequence[date]) -> None:
     of_weeks = F.col("week").isin(list(weeks))
     before = lake.read(USER_WEEKS, days=weeks).select("week", "user_id")
     moved = engine.persist(
-        as_view(before.exceptAll(seen).union(seen.exceptAll(before))).select("user_id").distinct()
+        as_view(unlike(before, seen).union(unlike(seen, before))).select("user_id").distinct()
     )
     if engine.to_arrow(moved.limit(1)).num_rows:
         old = among(there, moved, "user_id")

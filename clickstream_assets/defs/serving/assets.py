@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from clickstream_assets.analytics.customers import first_changed
 from clickstream_assets.analytics.identity import IdentityRules, identities
-from clickstream_assets.analytics.persons import between
 from clickstream_assets.catalogue import (
     CARTS,
     COHORT_RETENTION,
@@ -29,11 +28,10 @@ from clickstream_assets.catalogue import (
     POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
     PRODUCT_WINDOWS,
-    PUBLISHED_CARTS,
     PUBLISHED_MODELS,
+    PUBLISHED_PARTS,
     SERVED_MODELS,
     SERVED_TABLES,
-    Table,
 )
 from clickstream_assets.defs.assets import (
     FRESH_DAILY,
@@ -44,12 +42,12 @@ from clickstream_assets.defs.assets import (
     table_asset,
 )
 from clickstream_assets.defs.models.training import TRAINED_AT, TRAINED_ON, TrainingData
-from clickstream_assets.defs.partitions import Days, chunks, days_of
+from clickstream_assets.defs.partitions import Days, days_of
 from clickstream_assets.defs.put_back import STAMP, reported_stamp
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.defs.runs import metadata_value
-from clickstream_assets.defs.scope import NO_DAY
-from clickstream_assets.defs.shopping import files_by
+from clickstream_assets.defs.scope import NO_DAY, is_asked_for_by_a_person
+from clickstream_assets.defs.serving.parts import publish_days, rows_of_days
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender import als
 from clickstream_assets.recommender.algorithms import restore
@@ -58,7 +56,7 @@ from clickstream_assets.recommender.ranking import Model, Products
 from clickstream_assets.recommender.selection import met_products, recommend
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform
-from clickstream_assets.stores.postgres.publishing import Among, Publication, Published, Scope
+from clickstream_assets.stores.postgres.publishing import Publication, Published, Scope
 
 DAILY_TABLES = tuple(
     t for t in SERVED_TABLES if t.day and t not in (PRODUCT_WINDOWS, CARTS, CUSTOMER_SEGMENTS)
@@ -68,12 +66,6 @@ SHOPPER_TABLES = (CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION)
 """Published whole; of carts the days that have changed, and of customer_segments those from the first such day on."""
 # Of 20 rows a user, at some 150 bytes a row: 600 MB.
 USERS_PER_CHUNK = 200_000
-
-
-def _rows_of_days(lake: Lake, table: Table, first: date, last: date) -> Iterator[pa.RecordBatch]:
-    for start, end in chunks(lake, Days(((first, last),)), table):
-        rows = between(lake.read(table), str(table.day), start, end)
-        yield from conform(lake.engine.to_arrow(rows), table).to_batches()
 
 
 def _days_of_reports(lake: Lake, publication: Publication, days: Days) -> Days:
@@ -90,18 +82,28 @@ def _all_days(lake: Lake, days: Days) -> Days:
     return Days.of([*days, *(day for t in DAILY_TABLES for day in lake.snapshot(t).rows_by(str(t.day)))])
 
 
-@table_asset(*DAILY_TABLES, deps=[table.name for table in DAILY_TABLES], is_daily=True, kinds={"postgres"})
-def published_days(context: dg.AssetExecutionContext, lake: Lake, postgres: PostgresResource) -> Metadata:
+@table_asset(
+    *DAILY_TABLES,
+    PUBLISHED_PARTS,
+    deps=[table.name for table in DAILY_TABLES],
+    is_daily=True,
+    kinds={"postgres"},
+)
+def published_days(
+    context: dg.AssetExecutionContext, settings: Settings, lake: Lake, postgres: PostgresResource
+) -> Metadata:
     """The days' rows of PostgreSQL's `clickstream_sessions` and of the tables that have the lake's names, equal to it.
 
     All tables and all days of a run change in one transaction, and with them the funnels and reports of other days
-    that were made again. Rows that stay the same are not written; how many changed is in the metadata. All days are
-    published where the database is not as the last publication left it, as when it was put back to an earlier time.
+    that were made again. Days that the lake has as they were published are left alone, and rows that stay the same are
+    not written; how many changed is in the metadata. A run that a person starts compares all rows of its days. All days
+    are published where the database is not as the last publication left it, as when it was put back to an earlier time.
     """
     days = days_of(context)
     changes: dict[date, dict[str, Published]] = {
         day: {table.served_name: Published() for table in DAILY_TABLES} for day in days
     }
+    is_whole = is_asked_for_by_a_person(context)
     with postgres.publication() as publication:
         if publication.stamp("published_days") != reported_stamp(context.instance, "published_days"):
             days = _all_days(lake, days)
@@ -109,11 +111,9 @@ def published_days(context: dg.AssetExecutionContext, lake: Lake, postgres: Post
         for table in DAILY_TABLES:
             # What late events did to customers and carts changes these of later days too.
             its_days = reported if table in (FUNNEL, DAILY_REPORT) else days
-            for start, end in chunks(lake, its_days, table):
-                rows = _rows_of_days(lake, table, start, end)
-                published = publication.publish_by(table, rows, Scope(str(table.day), start, end))
-                for day in filter(changes.__contains__, published):
-                    changes[day][table.served_name] = published[day]
+            published = publish_days(lake, settings, publication, table, its_days, is_whole=is_whole)
+            for day in filter(changes.__contains__, published):
+                changes[day][table.served_name] = published[day]
         stamp = publication.renew_stamp("published_days")
     rows_of_day = {day: sum(its.rows for its in of_day.values()) for day, of_day in changes.items()}
     return {
@@ -125,26 +125,8 @@ def published_days(context: dg.AssetExecutionContext, lake: Lake, postgres: Post
     }
 
 
-def _publish_carts(lake: Lake, publication: Publication) -> Published:
-    """Publish the carts of the days of which the lake has other files than were published last.
-
-    A cart that goes on leaves the day of its last activity for another one; the files of both are others then.
-    """
-    day = str(CARTS.day)
-    files = files_by(lake.snapshot(CARTS), day)
-    before = {row[day]: row["files"] for row in publication.read(PUBLISHED_CARTS).to_pylist()}
-    changed = Days.of(one for one in files.keys() | before.keys() if files.get(one) != before.get(one))
-    if not changed.ranges:
-        return Published()
-    rows = (batch for one in changed.ranges for batch in _rows_of_days(lake, CARTS, *one))
-    published = publication.publish(CARTS, rows, Among(day, tuple(changed)))
-    made_of = [{day: one, "files": its} for one, its in files.items()]
-    publication.publish(PUBLISHED_CARTS, pa.Table.from_pylist(made_of, schema=PUBLISHED_CARTS.arrow))
-    return published
-
-
 @table_asset(
-    *(CARTS, CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION, IDENTITIES, PUBLISHED_CARTS),
+    *(CARTS, CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION, IDENTITIES),
     deps=["carts", "customer_segments", "cohort_retention", "identity_ties"],
     kinds={"postgres"},
 )
@@ -166,10 +148,11 @@ def published_shoppers(settings: Settings, lake: Lake, postgres: PostgresResourc
         changed = first_changed(before, days)
         if changed:
             last = max([*before["report_date"].to_pylist(), *days["report_date"].to_pylist()])
-            customers = _rows_of_days(lake, CUSTOMER_SEGMENTS, changed, last)
+            customers = rows_of_days(lake, CUSTOMER_SEGMENTS, Days(((changed, last),)))
             scope = Scope("report_date", changed, last)
             changes[CUSTOMER_SEGMENTS.name] = asdict(publication.publish(CUSTOMER_SEGMENTS, customers, scope))
-        changes[CARTS.name] = asdict(_publish_carts(lake, publication))
+        carts = publish_days(lake, settings, publication, CARTS)
+        changes[CARTS.name] = asdict(sum(carts.values(), Published()))
         for table, its_rows in rows.items():
             changes[table.served_name] = asdict(publication.publish(table, its_rows))
         stamp = publication.renew_stamp("published_shoppers")

@@ -17,6 +17,7 @@ from clickstream_assets.catalogue import (
     EVENTS,
     SESSION_INPUTS,
     SESSIONS,
+    SHOPPER_CHANGES,
     SHOPPER_DAYS,
     SHOPPER_EVENTS,
     SHOPPER_INPUTS,
@@ -25,7 +26,7 @@ from clickstream_assets.catalogue import (
 )
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.assets import URGENT, ByDay, Metadata, table_asset
-from clickstream_assets.defs.partitions import REQUEST_TAG, SESSIONS_BEFORE, days_of
+from clickstream_assets.defs.partitions import SESSIONS_BEFORE, days_of
 from clickstream_assets.defs.plots import bar_plot
 from clickstream_assets.defs.renewal import PersonRows, Sources, renew_days
 from clickstream_assets.defs.scope import (
@@ -34,6 +35,7 @@ from clickstream_assets.defs.scope import (
     NO_DAY,
     REPLACED_FROM,
     TIES_VERSION,
+    is_asked_for_by_a_person,
     reported_by_run,
 )
 from clickstream_assets.defs.sessions.update import update_carts
@@ -79,13 +81,8 @@ def rows_of_shoppers(lake: Lake) -> PersonRows:
         reads=(0, 0),
         compute=compute,
         made_with=(SESSION_INPUTS, SESSION_DAYS),
-        is_added_to=True,
+        changes=SHOPPER_CHANGES,
     )
-
-
-def _is_asked_for_by_a_person(context: dg.AssetExecutionContext) -> bool:
-    """Return whether a person asked for the run, and so for its days whatever they were made from."""
-    return REQUEST_TAG not in context.run.tags
 
 
 @table_asset(
@@ -103,7 +100,7 @@ def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) 
     """
     sources = Sources.of(lake, settings)
     renew_days(
-        sources, rows_of_sessions(settings), days_of(context), is_whole=_is_asked_for_by_a_person(context)
+        sources, rows_of_sessions(settings), days_of(context), is_whole=is_asked_for_by_a_person(context)
     )
     steps = counts_by_day(lake, SESSIONS, days_of(context), "furthest_step", where="NOT is_bot")
     return {
@@ -124,7 +121,7 @@ def sessions(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) 
 
 
 @table_asset(
-    *(SHOPPER_EVENTS, SHOPPER_INPUTS, SHOPPER_DAYS, SHOPPER_ORDERS, SHOPPER_REFUNDS),
+    *(SHOPPER_EVENTS, SHOPPER_INPUTS, SHOPPER_CHANGES, SHOPPER_DAYS, SHOPPER_ORDERS, SHOPPER_REFUNDS),
     deps=["events", "identity_ties", "exchange_rates", SESSIONS_BEFORE],
     is_daily=True,
     op_tags=URGENT,
@@ -141,7 +138,7 @@ def shopper_events(context: dg.AssetExecutionContext, settings: Settings, lake: 
         for name in (EVENTS_VERSION, TIES_VERSION, MONEY_VERSION)
     )
     sources = Sources.of(lake, settings, *versions)
-    renew_days(sources, rows_of_shoppers(lake), days_of(context), is_whole=_is_asked_for_by_a_person(context))
+    renew_days(sources, rows_of_shoppers(lake), days_of(context), is_whole=is_asked_for_by_a_person(context))
     update_shopper_days(lake)
     return {}
 

@@ -27,10 +27,12 @@ from clickstream_assets.catalogue import (
     CART_STATES,
     CART_STEPS,
     CARTS,
+    SHOPPER_CHANGES,
     SHOPPER_EVENTS,
 )
 from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
-from clickstream_assets.defs.differences import among, replace_rows, without
+from clickstream_assets.defs.changes import NO_FILES, changes_since
+from clickstream_assets.defs.differences import among, replace_rows, unlike, without
 from clickstream_assets.defs.shopping import update_shopper_days
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.stores.lake import Lake
@@ -68,12 +70,18 @@ class _Update:
         self._rules = rules
         self._as_of = EPOCH + rules.as_of * MICROSECOND
         self._events: dict[date, int] = {}
+        self._files: dict[date, str] = {}
+        """Hash of the files of each day of events, as they are."""
+        self._files_before: dict[date, str] = {}
+        """The same as they were when carts were made."""
         self._days_of_carts: list[date] = []
         self._days_of_steps: list[date] = []
 
     def run(self) -> date | None:
-        days = [row for row in update_shopper_days(self._lake).to_pylist() if row["events"]]
+        all_days = update_shopper_days(self._lake).to_pylist()
+        days = [row for row in all_days if row["events"]]
         self._events = {row["report_date"]: row["events"] for row in days}
+        self._files = {row["report_date"]: row["files"] for row in all_days}
         now = {row["report_date"]: row["fingerprint"] for row in days}
         made, made_as_of = self._record()
         changed = [day for day in now.keys() | made.keys() if now.get(day) != made.get(day)]
@@ -102,6 +110,7 @@ class _Update:
         is_early = as_of is not None and as_of > self._as_of
         if is_other or is_early or self._lake.is_lost(*_MADE):
             return {}, None
+        self._files_before = {row["report_date"]: row["files"] or NO_FILES for row in rows}
         return {row["report_date"]: row["fingerprint"] for row in rows}, as_of
 
     def _keep_record(self, made: dict[date, str], as_of: datetime | None) -> None:
@@ -110,7 +119,13 @@ class _Update:
                 # Of a shop without carts: that there are none is written down too, or all would be asked again.
                 self._lake.mark(table, {table.name: 0})
         rows = [
-            {"report_date": day, "fingerprint": its, "rules": self._rules.text, "as_of": as_of}
+            {
+                "report_date": day,
+                "fingerprint": its,
+                "files": self._files.get(day),
+                "rules": self._rules.text,
+                "as_of": as_of,
+            }
             for day, its in made.items()
         ]
         self._lake.replace_rows(CART_INPUTS, pa.Table.from_pylist(rows, schema=CART_INPUTS.arrow))
@@ -129,7 +144,7 @@ class _Update:
         # Where all of many events are new, there are none to be left out.
         if made and not (is_much and first > max(made)):
             without_record = [day for day in changed if day not in made]
-            persons = self._engine.persist(self._changed_persons(changed, without_record))
+            persons = self._changed_persons(changed, without_record)
             followed = self._count_events(first, persons) if is_much else everything
         ranges = self._chunks(first, followed / max(1, everything))
         if made and len(ranges) > 1:
@@ -153,20 +168,26 @@ class _Update:
         return list(zip(starts, [*ends, date.max], strict=True))
 
     def _changed_persons(self, changed: Collection[date], without_record: Collection[date]) -> DataFrame:
-        """Return `user_id` of whose cart events of a day are not those that their state was made from.
+        """Return `user_id`, computed, of whose cart events of a day are not those that their state was made from.
 
-        Of days that there is no record of, all persons: what there is can be what a killed run has left.
+        Of days that there is no record of, all persons: what there is can be what a killed run has left. Of the others,
+        where it is known who has other events at all, nobody else is looked at.
         """
-        events = self._lake.read(SHOPPER_EVENTS)
+        before = {day: self._files_before.get(day, NO_FILES) for day in changed}
+        changes = None if without_record else changes_since(self._lake, SHOPPER_CHANGES, before, self._files)
+        events = self._of(changes, self._lake.read(SHOPPER_EVENTS, days=changed))
+        states = self._of(changes, self._lake.read(CART_STATES, days=changed))
         F, _ = functions_of(events)
-        now = cart_input(events.where(F.col("event_date").isin(changed)))
-        before = self._lake.read(CART_STATES).where(F.col("state_date").isin(changed))
-        now, before = as_view(now), as_view(before.select("state_date", "user_id", "fingerprint"))
-        concerned = now.exceptAll(before).union(before.exceptAll(now))
+        now = as_view(cart_input(events))
+        made = as_view(states.select("state_date", "user_id", "fingerprint"))
+        concerned = unlike(now, made).union(unlike(made, now))
         if without_record:
             is_unknown = F.col("state_date").isin(without_record)
-            concerned = concerned.union(now.where(is_unknown)).union(before.where(is_unknown))
-        return concerned.select("user_id").distinct()
+            concerned = concerned.union(now.where(is_unknown)).union(made.where(is_unknown))
+        persons = self._engine.persist(concerned.select("user_id").distinct())
+        if changes is not None:
+            self._engine.release(changes)
+        return persons
 
     def _count_events(self, first: date, persons: DataFrame) -> int:
         rows = self._of(

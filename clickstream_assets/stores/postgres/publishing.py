@@ -28,6 +28,7 @@ Rows: TypeAlias = pa.Table | pa.RecordBatchReader | Iterable[pa.RecordBatch]
 _ROWS_PER_MESSAGE = 50_000
 _LOCK_TIMEOUT = "10min"
 _STAGED = sql.Identifier("pg_temp", "staged_rows")
+_KEYS = sql.Identifier("pg_temp", "staged_keys")
 
 
 class PublicationError(ClickstreamError):
@@ -84,6 +85,33 @@ class Among:
 
 
 @dataclass(frozen=True)
+class Keyed:
+    """The part of a table that a publication replaces: rows of some keys.
+
+    Attributes:
+        column: A column of the table, to count by.
+        keys: The keys' columns, a row for each key.
+    """
+
+    column: str
+    keys: pa.Table
+
+    @property
+    def condition(self) -> sql.Composed:
+        """SQL condition that is true in the part, and false outside of it; where the keys are staged."""
+        names = each("{}", self.keys.column_names)
+        return sql.SQL("({0}) IN (SELECT {0} FROM {1})").format(names, _KEYS)
+
+    @property
+    def words(self) -> str:
+        """Name of the part in error messages."""
+        return f"the {self.keys.num_rows} keys"
+
+
+Part: TypeAlias = Scope | Among | Keyed
+
+
+@dataclass(frozen=True)
 class Published:
     """Counts of a publication: its rows, and the rows of the table that it changed."""
 
@@ -103,13 +131,11 @@ class Publication:
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
 
-    def publish(self, table: Table, rows: Rows, scope: Scope | Among | None = None) -> Published:
+    def publish(self, table: Table, rows: Rows, scope: Part | None = None) -> Published:
         """Make the table, or its part in `scope`, hold exactly these rows, and count them; see `publish_by`."""
         return sum(self.publish_by(table, rows, scope).values(), Published())
 
-    def publish_by(
-        self, table: Table, rows: Rows, scope: Scope | Among | None = None
-    ) -> dict[Any, Published]:
+    def publish_by(self, table: Table, rows: Rows, scope: Part | None = None) -> dict[Any, Published]:
         """Make the table, or its part in `scope`, hold exactly these rows, and count them by the scope's column.
 
         Publications of the same table wait for each other, from here to the end of their transactions.
@@ -135,15 +161,26 @@ class Publication:
                 f"({error.diag.message_detail})"
             ) from error
 
-    def read(self, table: Table, columns: Iterable[str] | None = None) -> pa.Table:
-        """Return what a small table holds, with what this transaction has published of it.
+    def read(
+        self, table: Table, columns: Iterable[str] | None = None, scope: Scope | Among | None = None
+    ) -> pa.Table:
+        """Return what a small table, or its part in `scope`, holds, with what this transaction has published of it.
 
         `columns` are those that are needed (default: all).
         """
         names = list(columns or table.column_names)
-        rows = self._execute("SELECT {chosen} FROM {target}", table, chosen=each("{}", names)).fetchall()
+        rows = self._execute(
+            "SELECT {chosen} FROM {target} WHERE {in_scope}",
+            table,
+            chosen=each("{}", names),
+            in_scope=scope.condition if scope else sql.SQL("true"),
+        ).fetchall()
         dicts = [dict(zip(names, row, strict=True)) for row in rows]
         return pa.Table.from_pylist(dicts, schema=pa.schema([table.arrow.field(n) for n in names]))
+
+    def hold(self, table: Table) -> None:
+        """Have other publications of a table wait, from here to the end of this transaction."""
+        self._execute("LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE", table)
 
     def stamp(self, asset: str) -> str | None:
         """Return the stamp of an asset's last publication that this database has; None before the first."""
@@ -159,9 +196,11 @@ class Publication:
         assert row is not None
         return str(row[0])
 
-    def _publish(self, table: Table, rows: Rows, scope: Scope | Among | None) -> dict[Any, Published]:
+    def _publish(self, table: Table, rows: Rows, scope: Part | None) -> dict[Any, Published]:
         self._stage(table, rows)
-        self._execute("LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE", table)
+        if isinstance(scope, Keyed):
+            self._stage_keys(table, scope.keys)
+        self.hold(table)
         self._refuse_duplicate_keys(table)
         if scope:
             self._refuse_rows_outside(table, scope)
@@ -195,7 +234,7 @@ class Publication:
             )
             for its_value, number in counted.fetchall():
                 counts[its_value] += Published(**{name: number})
-        self._execute("DROP TABLE {staged}", table)
+        self._execute("DROP TABLE IF EXISTS {staged}, {staged_keys}", table)
         return counts
 
     def _stage(self, table: Table, rows: Rows) -> None:
@@ -210,6 +249,18 @@ class Publication:
         # Autovacuum does not see temporary tables, and without statistics the joins are planned for few rows.
         self._execute("ANALYZE {staged}", table)
 
+    def _stage_keys(self, table: Table, keys: pa.Table) -> None:
+        """Copy keys into a temporary table."""
+        self._execute(
+            "CREATE TEMPORARY TABLE staged_keys ON COMMIT DROP AS SELECT {key} FROM {target} WITH NO DATA",
+            table,
+        )
+        copy = self._compose("COPY {staged_keys} ({key}) FROM STDIN (FORMAT csv)", table)
+        with self._connection.cursor() as cursor, cursor.copy(copy) as copying:
+            for batch in keys.select(table.key).to_batches(max_chunksize=_ROWS_PER_MESSAGE):
+                copying.write(_to_csv(batch))
+        self._execute("ANALYZE {staged_keys}", table)
+
     def _refuse_duplicate_keys(self, table: Table) -> None:
         twice = self._execute(
             "SELECT {key}, count(*) FROM {staged} GROUP BY {key} HAVING count(*) > 1 LIMIT 1", table
@@ -220,7 +271,7 @@ class Publication:
                 f"{table.served_name}: the key {_named(table, values)} is there {times} times"
             )
 
-    def _refuse_rows_outside(self, table: Table, scope: Scope | Among) -> None:
+    def _refuse_rows_outside(self, table: Table, scope: Part) -> None:
         outside = self._execute(
             "SELECT {key} FROM {staged} WHERE ({in_scope}) IS NOT TRUE LIMIT 1",
             table,
@@ -255,6 +306,7 @@ class Publication:
         return sql.SQL(statement).format(
             target=sql.Identifier(table.served_name),
             staged=_STAGED,
+            staged_keys=_KEYS,
             columns=each("{}", table.column_names),
             key=each("{}", key),
             same_key=each("target.{0} = staged.{0}", key, " AND "),

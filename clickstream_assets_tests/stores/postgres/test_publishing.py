@@ -18,6 +18,8 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem, connect
 from clickstream_assets.stores.postgres.publishing import (
     Among,
+    Keyed,
+    Part,
     Publication,
     PublicationError,
     Published,
@@ -51,9 +53,7 @@ def settings(migrated: Settings) -> Settings:
     return migrated
 
 
-def publish(
-    settings: Settings, rows: Rows, scope: Scope | Among | None = None, table: Table = SESSIONS
-) -> Published:
+def publish(settings: Settings, rows: Rows, scope: Part | None = None, table: Table = SESSIONS) -> Published:
     with publication(settings) as transaction:
         return transaction.publish(table, rows, scope)
 
@@ -103,6 +103,24 @@ def test_scope_replaces_its_days_and_no_others(settings: Settings) -> None:
 
     assert result == Published(rows=1, inserted=0, updated=0, deleted=1)
     assert session_ids(settings) == ["b", "x"]
+
+
+def test_rows_of_some_keys_are_replaced_and_no_others(settings: Settings) -> None:
+    other = date(2024, 6, 2)
+    publish(settings, sessions(*(session(name) for name in "abcd")))
+    keys = pa.table({"session_id": ["a", "b", "c", "new", "never there"]})
+    rows = sessions(session("b", total_events=7), session("c", session_date=other), session("new"))
+    with publication(settings) as transaction:
+        found = transaction.publish_by(SESSIONS, rows, Keyed("session_date", keys))
+    assert found == {DAY: Published(2, 1, 1, 1), other: Published(1, 0, 1, 0)}
+    assert session_ids(settings) == ["b", "c", "d", "new"]
+    with pytest.raises(PublicationError, match="outside of the 5 keys"):
+        publish(settings, sessions(session("d")), Keyed("session_date", keys))
+    # Each has keys of its own.
+    with publication(settings) as transaction:
+        for name in ("b", "c"):
+            gone = Keyed("session_date", pa.table({"session_id": [name]}))
+            assert transaction.publish(SESSIONS, sessions(), gone) == Published(0, 0, 0, 1)
 
 
 def test_days_of_a_scope_need_not_follow_each_other(settings: Settings) -> None:

@@ -257,11 +257,6 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_required(sa.BigInteger, "batch_id"),
             sa.PrimaryKeyConstraint("window_start", "product_id"),
         ],
-        "published_carts": [
-            *_required(sa.Date, "last_activity_date"),
-            *_required(sa.Text, "files"),
-            sa.PrimaryKeyConstraint("last_activity_date"),
-        ],
         "published_models": [
             *_required(sa.Text, "model_version", "algorithm", "reason", "metric_name"),
             *_columns(sa.Double, "metric", "baseline_metric"),
@@ -270,6 +265,14 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_required(sa.BigInteger, "interactions", "users", "rows"),
             *_now("published_at"),
             sa.PrimaryKeyConstraint("model_version"),
+        ],
+        "published_parts": [
+            *_required(sa.Text, "table_name"),
+            *_required(sa.Date, "day"),
+            *_required(sa.Text, "files"),
+            *_required(sa.BigInteger, "version"),
+            *_required(_TIME, "published_at"),
+            sa.PrimaryKeyConstraint("table_name", "day"),
         ],
         "publications": [
             *_required(sa.Text, "asset", "stamp"),

@@ -1,0 +1,159 @@
+"""Publishes days of tables: those that the lake has otherwise than they were published, and rows that differ.
+
+PostgreSQL says itself which of the lake's files each day was published from. A day of the same files is left alone. Of
+a large day, the rows of both versions are compared in the lake, and those of the keys that differ are published. Where
+the lake may not have the older version's files any more, the day is published whole, and PostgreSQL compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from clickstream_assets.catalogue import PUBLISHED_PARTS, Table
+from clickstream_assets.defs.differences import unlike
+from clickstream_assets.defs.partitions import Days, chunks
+from clickstream_assets.defs.shopping import files_by
+from clickstream_assets.engine import DataFrame
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.lake import Lake, conform
+from clickstream_assets.stores.postgres.publishing import Among, Keyed, Publication, Published, Scope
+
+# To copy a day of so many sessions to PostgreSQL and compare them there takes 0.4 s, as to compare them in the lake.
+LEAST_ROWS = 20_000
+# Rows that differ are in memory, at some 500 bytes.
+MOST_DIFFERING = 200_000
+# Delta keeps its log for 30 days.
+MOST_AGE = timedelta(days=15)
+
+
+def publish_days(
+    lake: Lake,
+    settings: Settings,
+    publication: Publication,
+    table: Table,
+    days: Iterable[date] | None = None,
+    *,
+    is_whole: bool = False,
+) -> dict[date, Published]:
+    """Publish days of a table as the lake has them, if that is not what was published.
+
+    Args:
+        lake: has the table, laid out by days.
+        settings: say for how long the lake keeps older versions.
+        publication: the transaction.
+        table: the table.
+        days: the days (default: all, between which rows may have moved).
+        is_whole: compare all rows of the days with PostgreSQL's, whatever was published.
+
+    Returns:
+        Counts of each day; `rows` are those that the lake has.
+    """
+    return _Publisher(lake, settings, publication, table).publish(days, is_whole)
+
+
+def rows_of_days(
+    lake: Lake, table: Table, days: Iterable[date], version: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of some days, so many at once as a run works on; of the newest version, or of one."""
+    wanted = Days.of(days)
+    for first, last in chunks(lake, wanted, table):
+        rows = lake.read(table, version, days=[day for day in wanted if first <= day <= last])
+        yield from conform(lake.engine.to_arrow(rows), table).to_batches()
+
+
+class _Publisher:
+    def __init__(self, lake: Lake, settings: Settings, publication: Publication, table: Table) -> None:
+        self._lake, self._engine, self._publication, self._table = lake, lake.engine, publication, table
+        self._day = str(table.day)
+        self._oldest = datetime.now(UTC) - min(timedelta(days=settings.lake_retention_days) / 2, MOST_AGE)
+        self._now = lake.snapshot(table)
+        self._files, self._counts = files_by(self._now, self._day), self._now.rows_by(self._day)
+        self._scope = Scope("table_name", table.name)
+        # Else another could publish between this question and what follows from it.
+        publication.hold(PUBLISHED_PARTS)
+        parts = publication.read(PUBLISHED_PARTS, scope=self._scope).to_pylist()
+        self._known = {row["day"]: row for row in parts}
+
+    def publish(self, days: Iterable[date] | None, is_whole: bool) -> dict[date, Published]:
+        asked = sorted(self._files.keys() | self._known.keys()) if days is None else list(days)
+        changed = [day for day in asked if is_whole or self._files.get(day) != self._published(day, "files")]
+        compared = [] if is_whole else [day for day in changed if self._is_comparable(day)]
+        found: dict[date, Published] = {}
+        left = set(changed)
+        # Before whole days: a row that has moved to one of these is gone then.
+        if compared and (differing := self._publish_differing(compared)) is not None:
+            found |= differing
+            left -= set(compared)
+        for some in [sorted(left)] if days is None else self._chunks(left):
+            if some:
+                rows = rows_of_days(self._lake, self._table, some, self._now.version)
+                found |= self._publication.publish_by(self._table, rows, Among(self._day, tuple(some)))
+        if changed:
+            self._note(changed)
+        return {day: replace(found.get(day, Published()), rows=self._counts.get(day, 0)) for day in asked}
+
+    def _published(self, day: date, name: str) -> Any:
+        return self._known.get(day, {}).get(name)
+
+    def _chunks(self, days: Iterable[date]) -> Iterator[list[date]]:
+        wanted = Days.of(days)
+        for first, last in chunks(self._lake, wanted, self._table):
+            yield [day for day in wanted if first <= day <= last]
+
+    def _is_comparable(self, day: date) -> bool:
+        """Return whether a day is large, and was published from a version that the lake still has."""
+        known = self._known.get(day)
+        if known is None or self._counts.get(day, 0) < LEAST_ROWS or known["published_at"] < self._oldest:
+            return False
+        # A table that was put back to an earlier time has others by the same number.
+        is_there = known["version"] <= self._now.version
+        return is_there and self._files_at(known["version"]).get(day) == known["files"]
+
+    def _files_at(self, version: int) -> dict[date, str]:
+        return files_by(self._lake.snapshot(self._table, version=version), self._day)
+
+    def _publish_differing(self, days: list[date]) -> dict[date, Published] | None:
+        """Publish rows of the days that differ from those of the published versions; None if they are too many."""
+        by_version: dict[int, list[date]] = {}
+        for day in days:
+            by_version.setdefault(self._published(day, "version"), []).append(day)
+        added, removed = [], []
+        for version, its in by_version.items():
+            old, new = (
+                self._lake.read(self._table, number, days=its) for number in (version, self._now.version)
+            )
+            added.append(self._few(unlike(new, old)))
+            removed.append(self._few(unlike(old, new)))
+        rows, gone = pa.concat_tables(added), pa.concat_tables(removed)
+        if max(rows.num_rows, gone.num_rows) > MOST_DIFFERING:
+            return None
+        key = self._table.key
+        keys = pa.concat_tables([rows.select(key), gone.select(key)]).group_by(key).aggregate([])
+        return self._publication.publish_by(self._table, rows, Keyed(self._day, keys))
+
+    def _few(self, rows: DataFrame) -> pa.Table:
+        """Compute rows, of which one too many tells that they are."""
+        return conform(self._engine.to_arrow(rows.limit(MOST_DIFFERING + 1)), self._table)
+
+    def _note(self, days: Iterable[date]) -> None:
+        """Say what the days are published from now."""
+        now = datetime.now(UTC)
+        parts = {day: row for day, row in self._known.items() if day not in set(days)}
+        parts |= {
+            day: {
+                "table_name": self._table.name,
+                "day": day,
+                "files": self._files[day],
+                "version": self._now.version,
+                "published_at": now,
+            }
+            for day in days
+            if day in self._files
+        }
+        rows = pa.Table.from_pylist(list(parts.values()), schema=PUBLISHED_PARTS.arrow)
+        self._publication.publish(PUBLISHED_PARTS, rows, self._scope)
