@@ -9,14 +9,12 @@ from clickstream_assets.analytics.measures import (
     UNITS_SUM,
     count,
     count_where,
-    event_counts,
     half_even,
     in_money,
     net,
     order_key,
     percent,
     refunds,
-    revenue,
     rows_of,
 )
 from clickstream_assets.analytics.persons import between
@@ -26,15 +24,21 @@ from clickstream_assets.engine import DataFrame, as_view, functions_of
 
 
 def daily_summary(
-    shoppers: DataFrame, events: DataFrame, sessions: DataFrame, first: date, last: date
+    shoppers: DataFrame,
+    segments: DataFrame,
+    events: DataFrame,
+    sessions: DataFrame,
+    first: date,
+    last: date,
 ) -> DataFrame:
-    """Sum up days: their events and users from shoppers' events, their sessions from the sessions that started.
+    """Sum up days: their users and orders, and the sessions that started.
 
     Bots are counted apart. `total_events` counts each event once, where older reports counted the
     lines of a log: those of bots and repetitions too.
 
     Args:
-        shoppers: SHOPPER_EVENTS rows, of at least these days.
+        shoppers: SHOPPER_EVENTS rows, of at least these days; only purchases and refunds are looked at.
+        segments: USER_SEGMENTS rows, of at least these days.
         events: EVENTS rows, of at least these days: they say which days have events, and how many are bots'.
         sessions: SESSIONS rows, of at least these days.
         first: first day.
@@ -47,19 +51,20 @@ def daily_summary(
     all_events = as_view(
         between(events, "event_date", first, last).groupBy("event_date").agg(count(F).alias("all_events"))
     )
-    persons = _of_persons(between(shoppers, "event_date", first, last))
+    users = _of_users(between(segments, "report_date", first, last))
+    money = _of_money(between(shoppers, "event_date", first, last))
     visits = _of_sessions(between(sessions, "session_date", first, last))
     joined = as_view(
-        all_events.join(persons, on=F.col("event_date") == F.col("persons_date"), how="left").join(
-            visits, on=F.col("event_date") == F.col("session_date"), how="left"
-        )
+        all_events.join(users, on=F.col("event_date") == F.col("users_date"), how="left")
+        .join(money, on=F.col("event_date") == F.col("money_date"), how="left")
+        .join(visits, on=F.col("event_date") == F.col("session_date"), how="left")
     )
 
     amounts, names = ("revenue", "refunds"), ("currency", "paid_in")
     known = {
         name: F.coalesce(F.col(name), F.lit(0)).cast("long").alias(name)
-        for name in (*persons.columns, *visits.columns)
-        if name not in ("persons_date", "session_date", *amounts, *names)
+        for name in (*users.columns, *money.columns, *visits.columns)
+        if name not in ("users_date", "money_date", "session_date", *amounts, *names)
     }
     counts = as_view(
         joined.select(
@@ -84,27 +89,34 @@ def daily_summary(
     return rows_of(DAILY_SUMMARY, counts, computed)
 
 
-def _of_persons(events: DataFrame) -> DataFrame:
+def _of_users(segments: DataFrame) -> DataFrame:
+    F, _ = functions_of(segments)
+    return as_view(
+        segments.groupBy(F.col("report_date").alias("users_date")).agg(
+            F.sum("events").cast("long").alias("total_events"),
+            count(F).alias("users"),
+            count_where(F, F.col("purchases") > 0).alias("buyer_count"),
+            *(F.sum(name).cast("long").alias(name) for name in ("views", "add_to_carts", "purchases")),
+            F.sum("revenue").cast(MONEY_SUM).alias("revenue"),
+        )
+    )
+
+
+def _of_money(events: DataFrame) -> DataFrame:
     F, _ = functions_of(events)
     is_purchase = F.col("event_type") == "purchase"
-    is_money = F.col("event_type").isin("purchase", "refund")
-    is_apart = is_money & F.col("price").isNull() & F.col("sent_price").isNotNull()
+    is_apart = F.col("price").isNull() & F.col("sent_price").isNotNull()
     # The length, so that no id reads on into the key.
     order = F.concat_ws("|", F.length("user_id").cast("string"), F.col("user_id"), order_key(F))
     return as_view(
-        events.withColumn("buyer", F.when(is_purchase, F.col("user_id")))
+        events.where(F.col("event_type").isin("purchase", "refund"))
         .withColumn("order_key", F.when(is_purchase, order))
         .withColumn("paid_in", F.when(is_purchase, F.col("sent_currency")))
-        .withColumn("money_currency", F.when(is_money & F.col("price").isNotNull(), F.col("currency")))
-        .withColumn("persons_date", F.col("event_date"))
-        .groupBy("persons_date")
+        .withColumn("money_currency", F.when(F.col("price").isNotNull(), F.col("currency")))
+        .withColumn("money_date", F.col("event_date"))
+        .groupBy("money_date")
         .agg(
-            count(F).alias("total_events"),
-            F.countDistinct("user_id").cast("long").alias("users"),
-            F.countDistinct("buyer").cast("long").alias("buyer_count"),
             F.countDistinct("order_key").cast("long").alias("orders"),
-            *event_counts(F, "views", "add_to_carts", "purchases"),
-            revenue(F).alias("revenue"),
             refunds(F).alias("refunds"),
             F.max("money_currency").alias("currency"),
             count_where(F, is_apart).alias("unconverted"),

@@ -13,6 +13,7 @@ import pytest
 from clickstream_assets.analytics.funnel import funnel
 from clickstream_assets.analytics.persons import shopper_events
 from clickstream_assets.analytics.products import category_conversion, product_performance
+from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.summary import daily_summary
 from clickstream_assets.catalogue import (
     CATEGORY_CONVERSION,
@@ -50,7 +51,9 @@ def test_the_tables_of_a_real_day_say_what_is_in_its_file(engine: Engine):
     kept = visits_of(engine, events, DAY, DAY, NO_BOTS)
     persons = shopper_events(events, kept, DAY, DAY)
 
-    (summary,) = table_of(engine, daily_summary(persons, events, kept, DAY, DAY), DAILY_SUMMARY)
+    (summary,) = table_of(
+        engine, daily_summary(persons, user_segments(persons), events, kept, DAY, DAY), DAILY_SUMMARY
+    )
     users = {row["user_id"] for row in rows}
     buyers = {row["user_id"] for row in rows if row["event_type"] == "purchase"}
     paid = sum((Decimal(row["price"]) for row in rows if row["event_type"] == "purchase"), Decimal(0))

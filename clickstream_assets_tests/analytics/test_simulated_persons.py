@@ -148,8 +148,8 @@ def tables(lake: Lake, settings: Settings) -> dict[Table, list[dict[str, Any]]]:
     persons = engine.persist(persons_of(lake, priced(lake, events), IdentityRules.of(settings)))
     visits = kept(sessions(persons, first, last, GAP, settings.bot_views_per_minute, clock=clock), SESSIONS)
     shoppers = kept(shopper_events(persons, visits, first, last), SHOPPER_EVENTS)
-    kept(user_segments(shoppers), USER_SEGMENTS)
-    kept(daily_summary(shoppers, events, visits, first, last), DAILY_SUMMARY)
+    segments = kept(user_segments(shoppers), USER_SEGMENTS)
+    kept(daily_summary(shoppers, segments, events, visits, first, last), DAILY_SUMMARY)
     nobody = engine.from_arrow(CUSTOMER_SEGMENTS.arrow.empty_table())
     kept(funnel(shoppers, nobody, first, last, WINDOW, clock), FUNNEL)
     states = engine.persist(

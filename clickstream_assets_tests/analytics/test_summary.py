@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from clickstream_assets.analytics.persons import shopper_events
+from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.summary import daily_summary
 from clickstream_assets.catalogue import DAILY_SUMMARY
 from clickstream_assets.engine import DataFrame, Engine
@@ -36,7 +37,9 @@ def summaries(
     engine: Engine, events: DataFrame, visits: DataFrame, first: date = FIRST, last: date = LAST
 ) -> list[dict[str, Any]]:
     shoppers = shopper_events(events, visits, first, last)
-    return table_of(engine, daily_summary(shoppers, events, visits, first, last), DAILY_SUMMARY)
+    return table_of(
+        engine, daily_summary(shoppers, user_segments(shoppers), events, visits, first, last), DAILY_SUMMARY
+    )
 
 
 def event(user: str, time: str, kind: str = "view", **more: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from clickstream_assets.analytics.carts import CartRules, abandonments, cart_sta
 from clickstream_assets.analytics.customers import customer_segments, orders, refunds
 from clickstream_assets.analytics.money import as_sent
 from clickstream_assets.analytics.products import category_conversion, product_performance
+from clickstream_assets.analytics.segments import user_segments
 from clickstream_assets.analytics.summary import daily_summary
 from clickstream_assets.catalogue import (
     CAMPAIGN_ATTRIBUTION,
@@ -65,7 +66,7 @@ def test_every_table_adds_them_up(engine: Engine, events: DataFrame):
         return [row[name] for row in table_of(engine, df, table)]
 
     assert column(visits, SESSIONS, "revenue") == [of_order] * USERS
-    summary = daily_summary(as_sent(events), events, visits, DAY, DAY)
+    summary = daily_summary(as_sent(events), user_segments(as_sent(events)), events, visits, DAY, DAY)
     assert column(summary, DAILY_SUMMARY, "revenue") == [of_all]
     (average,) = column(summary, DAILY_SUMMARY, "average_order_value")
     # A division of whole numbers that DuckDB does in floats: good to fifteen digits.

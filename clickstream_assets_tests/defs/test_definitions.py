@@ -436,7 +436,7 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("published_shoppers", {"carts", "customer_segments", "cohort_retention", "identity_ties"}),
         ("product_performance", {"shopper_events"}),
         ("category_conversion", {"shopper_events"}),
-        ("daily_summary", {"events", "sessions", "shopper_events"}),
+        ("daily_summary", {"events", "sessions", "shopper_events", "user_segments"}),
         ("funnel", {"shopper_events", "customer_segments"}),
         (
             "daily_report",

@@ -83,7 +83,7 @@ def write_tables(lake: Lake, lines: list[bytes]) -> None:
     lake.replace(USER_SEGMENTS, segments, days)
     lake.replace(PRODUCT_PERFORMANCE, product_performance(persons), days)
     lake.replace(CATEGORY_CONVERSION, category_conversion(persons), days)
-    lake.replace(DAILY_SUMMARY, daily_summary(persons, events, visits, *days), days)
+    lake.replace(DAILY_SUMMARY, daily_summary(persons, segments, events, visits, *days), days)
     nobody = lake.engine.from_arrow(CUSTOMER_SEGMENTS.arrow.empty_table())
     lake.replace(FUNNEL, funnel(persons, nobody, *days, HOUR), days)
     carts = [

@@ -30,6 +30,7 @@ from clickstream_assets.catalogue import (
     PRODUCT_PERFORMANCE,
     SESSIONS,
     SHOPPER_EVENTS,
+    USER_SEGMENTS,
     Table,
 )
 from clickstream_assets.catalogue.clock import ShopClock
@@ -177,7 +178,7 @@ def category_conversion(context: dg.AssetExecutionContext, lake: Lake) -> Metada
     )
 
 
-@table_asset(DAILY_SUMMARY, deps=["events", "sessions", "shopper_events"], is_daily=True)
+@table_asset(DAILY_SUMMARY, deps=["events", "sessions", "shopper_events", "user_segments"], is_daily=True)
 def daily_summary(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     """One row per day with events: users, buyers, sessions, orders, revenue. Bots are counted apart.
 
@@ -188,7 +189,12 @@ def daily_summary(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
         lake,
         DAILY_SUMMARY,
         lambda first, last: compute_daily_summary(
-            lake.read(SHOPPER_EVENTS), run_events(context, lake), lake.read(SESSIONS), first, last
+            lake.read(SHOPPER_EVENTS),
+            lake.read(USER_SEGMENTS),
+            run_events(context, lake),
+            lake.read(SESSIONS),
+            first,
+            last,
         ),
     )
     return _plots(
