@@ -51,7 +51,7 @@ def publish_days(
         is_whole: compare all rows of the days with PostgreSQL's, whatever was published.
 
     Returns:
-        Counts of each day; `rows` are those that the lake has.
+        Counts of each of the days, or of those of all days that were published; `rows` are those that the lake has.
     """
     return _Publisher(lake, settings, publication, table).publish(days, is_whole)
 
@@ -95,7 +95,8 @@ class _Publisher:
                 found |= self._publication.publish_by(self._table, rows, Among(self._day, tuple(some)))
         if changed:
             self._note(changed)
-        return {day: replace(found.get(day, Published()), rows=self._counts.get(day, 0)) for day in asked}
+        shown = changed if days is None else asked
+        return {day: replace(found.get(day, Published()), rows=self._counts.get(day, 0)) for day in shown}
 
     def _published(self, day: date, name: str) -> Any:
         return self._known.get(day, {}).get(name)
