@@ -53,6 +53,7 @@ def test_it_is_the_version_that_was_read():
             f"{_STREAMING}/StreamingDeduplicateWithinWatermarkExec.class",
             "dedupeWithinWatermark",
         ),
+        ("hadoop-aws", "org/apache/hadoop/fs/s3a/AWSClientIOException.class", "s3a/AWSClientIOException"),
     ],
 )
 def test_texts_are_in_its_jars(jar: str, entry: str, text: str):
