@@ -24,6 +24,8 @@ from urllib.error import URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
+from dotenv import load_dotenv
+
 from clickstream_assets import catalogue
 from clickstream_assets.engine import DuckDBEngine, functions_of
 from clickstream_assets.errors import LocalStackError
@@ -125,7 +127,8 @@ class Demo:
         self._children: list[Child] = []
         # Those that were seen to be what answers on their ports.
         self._ours: set[Child] = set()
-        self._logs = home / "logs"
+        self._home, self._logs = home, home / "logs"
+        load_dotenv(".env")
         given = load_settings()
         spark = {"spark.driver.extraJavaOptions": QUICK_JAVA} | given.spark_config
         os.environ["SPARK_CONFIG"] = json.dumps(spark)
@@ -148,7 +151,7 @@ class Demo:
             write_rates(self._rates)
         programs = Path(sys.executable).parent
         clickstream = str(programs / "clickstream")
-        dagster = [str(programs / "dagster"), "dev", "-w", "workspace.yaml", "-h", LOOPBACK]
+        dagster = [str(programs / "dagster"), "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", LOOPBACK]
         dagster += ["-p", str(self.dagster_port)]
 
         servers = Stack.of(given, home, self._say)
@@ -194,7 +197,8 @@ class Demo:
 
     def _run(self, name: str, command: list[str], log: str) -> Child:
 
-        child = self._stack.enter_context(running(name, command, self._logs / log, os.environ, PROJECT))
+        # In a folder without a .env, which Dagster puts above the environment: it may name the servers of another home.
+        child = self._stack.enter_context(running(name, command, self._logs / log, os.environ, self._home))
         self._children.append(child)
         return child
 

@@ -28,7 +28,11 @@ pytestmark = pytest.mark.server
 
 
 def run_demo(tmp_path: Path, *arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess, dict]:
-    """Run `clickstream demo --once` as a user does; return its last line as well."""
+    """Run `clickstream demo --once` as a user does, after a demo that stayed up; return its last line as well."""
+    (tmp_path / ".env").write_text(
+        "CLICKSTREAM_HOME=/nowhere\nDAGSTER_HOME=/nowhere/dagster\nPOSTGRES_HOST=127.0.0.1\nPOSTGRES_PORT=1\n"
+        "KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1\nELASTICSEARCH_URL=http://127.0.0.1:1\n"
+    )
     done = subprocess.run(
         [CLICKSTREAM, "demo", "--once", "--timeout", "900", *arguments],
         capture_output=True,
