@@ -14,7 +14,8 @@ what is taken for whose events are whose and which of them count: `identity_ties
 
 `--late` then appends one purchase of one shopper to the day, brings the day up to date as the pipeline does, and
 prints which part of the whole day's time that takes. `sessions`, `shopper_events` and `carts` compute only the persons
-whom it concerns, and replace their rows; all other tables of the day are made whole.
+whom it concerns, and replace their rows; `funnel` and `category_conversion` change their sums by what these persons
+count for; `daily_summary` adds users up from `user_segments`. All other tables of the day are made whole.
 
 `peak_mb` is the most resident memory of the processes while the table was made, with what they had before: of the
 pipeline's that is Python, Dagster and the engine (`start_mb`) and what DuckDB keeps to use again, and from `carts` on

@@ -23,7 +23,8 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform
 from clickstream_assets.stores.postgres.publishing import Among, Keyed, Publication, Published, Scope
 
-# To copy a day of so many sessions to PostgreSQL and compare them there takes 0.4 s, as to compare them in the lake.
+# Of 300,000 sessions of which one differs, both versions are compared in 1.1 s of a processor, and by PostgreSQL, which
+# gets all of them, in 5.4 s; of some ten thousand rows, either takes less than half a second.
 LEAST_ROWS = 20_000
 # Rows that differ are in memory, at some 500 bytes.
 MOST_DIFFERING = 200_000
