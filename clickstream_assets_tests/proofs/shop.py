@@ -16,7 +16,7 @@ import pytest
 from deltalake import DeltaTable
 from psycopg import sql
 
-from clickstream_assets.catalogue import CART_DAYS, CUSTOMER_SEGMENTS, Table
+from clickstream_assets.catalogue import CART_DAYS, CARTS, CUSTOMER_SEGMENTS, Table
 from clickstream_assets.definitions import defs
 from clickstream_assets.defs.serving.assets import DAILY_TABLES as SERVED_BY_DAY
 from clickstream_assets.defs.serving.assets import SHOPPER_TABLES
@@ -27,7 +27,7 @@ from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets_tests.databases import pipeline_environment
 from clickstream_assets_tests.defs.pipeline import Pipeline
 
-SERVED = (*SERVED_BY_DAY, *SHOPPER_TABLES, CUSTOMER_SEGMENTS)
+SERVED = (*SERVED_BY_DAY, *SHOPPER_TABLES, CARTS, CUSTOMER_SEGMENTS)
 DAILY_TABLES = (*SERVED, CART_DAYS)
 # What is recommended is not in question here.
 SMALL_MODELS = {"ALS_FACTORS": "8", "ALS_ITERATIONS": "2"}
