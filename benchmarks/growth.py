@@ -5,7 +5,7 @@
 The lake gets days of a million events, by copies of a simulated one, and all tables of them are made once. Then, on the
 newest day, come 1,000 new events; one late event of ten days before; and the first tie of a visitor: each is ingested
 and refreshed by the jobs that the sensors start, a process each. `train` is run once. Per size there are seconds and
-peak memory of each job, and the seconds of each asset.
+peak memory of each job, the seconds of each asset, and the megabytes on disk of the lake's tables and of PostgreSQL.
 
 `ingest_growth`, `refresh_growth` and `late_growth` are the seconds at the largest size over those at the smallest.
 """
@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -150,6 +151,22 @@ def new_events(day: date, count: int, seed: int) -> Iterator[dict[str, Any]]:
         yield json.loads(record.value) | {"event_id": f"new-{seed}-{number}"}
 
 
+def stored() -> dict[str, float]:
+    """Return the megabytes of the lake's tables that have one or more, and of the served tables' database."""
+    from clickstream_assets.settings import load_settings
+    from clickstream_assets.stores.postgres.connection import connect
+
+    settings = load_settings()
+    megabytes = {
+        table.name: sum(file.stat().st_size for file in table.rglob("*") if file.is_file()) / 1e6
+        for table in Path(settings.lake).iterdir()
+    }
+    with connect(settings) as connection:
+        ((size,),) = connection.execute("SELECT pg_database_size(current_database())").fetchall()
+    megabytes["PostgreSQL"] = size / 1e6
+    return {name: round(its, 1) for name, its in sorted(megabytes.items()) if its >= 1}
+
+
 def of_size(size: int, of_a_day: int) -> dict[str, Any]:
     """Fill a lake, and measure what comes then."""
     days = max(1, size // of_a_day)
@@ -174,6 +191,7 @@ def of_size(size: int, of_a_day: int) -> dict[str, Any]:
         result["late"] = update(new_events(late, 1, 4))
         (event,) = new_events(newest, 1, 5)
         result["tie"] = update([event | {"anonymous_id": "a-visitor"}])
+        result["megabytes"] = stored()
     return result
 
 
