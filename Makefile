@@ -14,8 +14,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Each has servers and a Spark of its own, 3 GB of memory, and waits for them a third of its time: one more than two cores.
-TEST_PROCESSES ?= 3
+# Two of them have a Spark, and each has servers of its own: 10 GB in all. They wait half of their time.
+TEST_PROCESSES ?= 4
 BIN := $(VENV)/bin
 # Images set it, and each of the hundreds of processes of our tests would compile our modules anew.
 export PYTHONDONTWRITEBYTECODE :=
@@ -80,7 +80,7 @@ define TESTS_BESIDE
 endef
 
 check: style
-	$(call TESTS_BESIDE,types pages,$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m "not server and not spark and not slow and not long")
+	$(call TESTS_BESIDE,types pages,$(BIN)/pytest --numprocesses logical --dist worksteal -m "not server and not spark and not slow and not long")
 
 helm: $(VENV)/.helm-$(HELM)
 

@@ -208,6 +208,7 @@ def test_shares_are_those_of_the_definition_whole_or_day_by_day(engine: Engine, 
     }
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_simulated_orders_are_shared_out_to_the_last_unit(engine: Engine):
     events, sessions = load(engine, simulated_lines(3, bots=0.2))

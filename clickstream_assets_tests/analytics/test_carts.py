@@ -394,6 +394,7 @@ def test_a_day_counts_what_happened_then_whatever_becomes_of_the_cart(engine: En
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long_on_spark)])
 def test_what_happened_to_carts_on_a_day_is_known_at_its_end(engine: Engine, seed: int):
     events = random_history(seed)
@@ -429,6 +430,7 @@ def test_carts_are_those_of_the_definition(engine: Engine, seed: int):
     assert {row["state"] for row in rows} >= {"abandoned", "emptied", "converted", "recovered"}
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_simulated_shoppers_carts_are_those_of_the_definition(engine: Engine):
     events, _ = load(engine, simulated_lines(7))

@@ -91,6 +91,7 @@ def test_a_day_knows_what_was_bought_up_to_its_end(engine: Engine):
     ]
 
 
+@pytest.mark.slow
 def test_scores_are_fifths_of_the_days_buyers_and_equals_have_the_same(engine: Engine):
     events = [
         purchase(f"2024-05-{10 + n} 10:00", user=f"u{n}", price=str(100 - n), order_id=f"{n}-{m}")

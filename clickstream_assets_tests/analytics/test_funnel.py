@@ -128,6 +128,7 @@ def test_steps_count_in_order_and_within_the_window_of_one_view(engine: Engine):
     assert found["overall", "all"] == tuple(totals)
 
 
+@pytest.mark.slow
 def test_a_category_needs_all_its_steps_and_segments_are_those_of_the_day(engine: Engine):
     rows = of_day(
         engine,
@@ -165,6 +166,7 @@ def test_a_category_needs_all_its_steps_and_segments_are_those_of_the_day(engine
     assert [row["conversion_from_previous"] for row in shoes] == [Decimal("0.00")]
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 @pytest.mark.parametrize("minutes", [5, 60, 1440])
 def test_the_funnel_is_that_of_every_view_tried_with_every_later_step(engine: Engine, minutes: int):

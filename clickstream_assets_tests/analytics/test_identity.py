@@ -143,6 +143,7 @@ def test_ties_that_come_shuffled_late_or_twice_are_the_same(engine: Engine):
     assert 0 < expected.num_rows < sum(1 for event in events if event["user_id"] and event["anonymous_id"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late_ones", [50, 100])
 def test_what_new_ties_change_is_what_the_rule_says(engine: Engine, late_ones: int):
     """Some events come late: of all anonymous events, those whose person differs lie in the reported times."""

@@ -88,6 +88,7 @@ def test_a_session_says_what_happened_in_it(engine: Engine):
     assert (row["furthest_step"], row["campaign"], row["client_session_ids"]) == ("purchase", None, None)
 
 
+@pytest.mark.slow
 def test_a_session_says_how_far_it_came_and_what_brought_it(engine: Engine):
     def steps(user: str, *types: str) -> list[dict]:
         start = at("2024-05-01 10:00")
@@ -268,6 +269,7 @@ CUTS: list[dict[str, bool]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "cuts"),
     [

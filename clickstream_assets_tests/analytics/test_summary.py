@@ -100,6 +100,7 @@ def test_a_day_is_summed_up_without_bots_who_are_counted_apart(engine: Engine):
     }
 
 
+@pytest.mark.slow
 def test_refunds_are_of_the_day_of_the_refund_and_leave_revenue_as_it_was(engine: Engine):
     sold: dict[str, Any] = {"price": Decimal(20), "order_id": "R1"}
     rows = summarise(
@@ -137,6 +138,7 @@ def test_the_summary_says_what_plain_loops_find_in_the_lines(engine: Engine):
     assert [row["bot_events"] + row["bot_sessions"] for row in rows] == [0, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_lines_that_come_late_twice_broken_or_in_another_order_make_the_same_summary(engine: Engine):
     clean, *others = (

@@ -166,6 +166,7 @@ def test_a_body_without_any_event_is_refused_and_not_kept(nowhere: Client, body:
         assert refused(post(nowhere, sent)) == (400, "no_events")
 
 
+@pytest.mark.slow
 def test_limits_are_kept_before_and_after_unpacking(nowhere: Client) -> None:
     large = json.dumps(OWN | {"properties": {"text": "x" * 1_000_000}}).encode()
     bomb = gzip.compress(bytes(300_000_000), 9)

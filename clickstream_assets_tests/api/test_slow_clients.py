@@ -144,6 +144,7 @@ LARGE = {
 """Bytes that a client sends before it reads, and the status of the only answer to them."""
 
 
+@pytest.mark.slow
 def test_what_is_too_large_is_refused_and_what_comes_unasked_is_left_out() -> None:
     with served(Settings(_env_file=None)) as api:
         url = urlsplit(api.address)
@@ -156,6 +157,7 @@ def test_what_is_too_large_is_refused_and_what_comes_unasked_is_left_out() -> No
             assert b"connection: close" in received.lower(), name
 
 
+@pytest.mark.slow
 def test_a_flood_of_connections_drives_out_the_slowest() -> None:
     settings = Settings(_env_file=None)
     patient = {"API_WORKERS": "1", "API_REQUEST_SECONDS": "600", "API_IDLE_SECONDS": "600"}

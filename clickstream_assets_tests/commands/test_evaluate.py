@@ -130,6 +130,7 @@ def test_tables_of_ratings_are_read_by_their_header(tmp_path, duckdb_engine, hea
     ) == sorted(visits())
 
 
+@pytest.mark.slow
 def test_a_table_of_ratings_is_judged(tmp_path):
     report = run(
         "--events", table_of_ratings(tmp_path, "user_id,product_id,timestamp", "{user},{product},{time}")
@@ -139,6 +140,7 @@ def test_a_table_of_ratings_is_judged(tmp_path):
     assert (report["users"], report["items"], report["evaluated_users"]) == (80, 40, 80)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -54,6 +54,7 @@ def test_simulate_ends_with_one_json_object_of_its_counts(run, tmp_path):
     assert f"{counts['sent']:,} records" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_simulation_says_now_and_then_how_far_it_is_and_how_fast(run, monkeypatch):
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.2)
     result = run("simulate", "-n", "200", "--rate", "200", "--items", "0", "--no-kafka")
@@ -138,6 +139,7 @@ def test_replay_ends_with_one_json_object_of_what_was_sent_and_skipped(run, tmp_
     assert (tmp_path / "raw_logs" / "clickstream_2010-12-01.jsonl").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -182,6 +184,7 @@ def started(tmp_path, *arguments):
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("arguments", "exit_code"),

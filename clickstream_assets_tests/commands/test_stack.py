@@ -145,6 +145,7 @@ def test_a_servers_file_that_cannot_be_written_is_named(tmp_path):
         server.write("server.properties", "listeners=\n", Identity())
 
 
+@pytest.mark.slow
 def test_a_demo_names_all_ports_that_are_taken_and_starts_nothing(start, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         dagster, api = (str(taken.getsockname()[1]) for taken in (one, two))
@@ -160,6 +161,7 @@ def test_a_demo_names_all_ports_that_are_taken_and_starts_nothing(start, tmp_pat
     assert not (tmp_path / ".env").exists()
 
 
+@pytest.mark.slow
 def test_a_second_demo_in_a_home_is_refused_and_leaves_the_first_alone(start, tmp_path):
     home = tmp_path / "home"
     home.mkdir()

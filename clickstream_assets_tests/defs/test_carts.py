@@ -271,6 +271,7 @@ def test_a_late_event_writes_the_days_of_its_own_person_alone(
     assert {day.day for day, files in shop.files(CARTS).items() if files != before[CARTS].get(day)} == {9}
 
 
+@pytest.mark.slow
 def test_the_clock_abandons_carts_whose_persons_do_nothing(quick_shop: Shop):
     shop = quick_shop
     shop.change(
@@ -334,6 +335,7 @@ def test_a_table_that_is_lost_alone_is_made_anew(quick_shop: Shop, table: Table)
     quick_shop.assert_right()
 
 
+@pytest.mark.slow
 def test_a_shop_without_carts_is_not_followed_from_its_beginning_each_time(quick_shop: Shop):
     quick_shop.change(purchase("2024-05-01 10:00", event_id="a"))
     quick_shop.update()
@@ -365,6 +367,7 @@ def test_a_late_line_of_an_order_is_bought_from_its_cart_for_a_lifetime(quick_sh
     shop.assert_right()
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_without_events_there_are_no_carts(shop: Shop):
     shop.update()

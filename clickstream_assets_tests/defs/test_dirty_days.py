@@ -127,6 +127,7 @@ def test_a_run_of_old_days_takes_many_ranges_at_once(refreshing: Refreshing, rep
     assert tags.get(MORE_DAYS_TAG, "") == ",".join(more)
 
 
+@pytest.mark.slow
 def test_the_newest_days_come_first_then_the_others_each_with_all_that_rests_on_it(refreshing: Refreshing):
     refreshing.report("2024-05-01", "2024-05-02", "2024-05-10", "2024-06-01")
     requests = []

@@ -540,6 +540,7 @@ def test_a_daemon_whose_servers_are_away_has_people_told(shop: Shop, monkeypatch
     assert len(shop.mails.mails) == len(shop.posted())
 
 
+@pytest.mark.slow
 def test_many_at_once_are_one_message(shop: Shop):
     many = [f"asset_{number}" for number in range(30)]
     for name in many:

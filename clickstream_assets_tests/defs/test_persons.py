@@ -118,6 +118,7 @@ def is_right(pipeline: Pipeline, days: int = 1) -> None:
     assert owed == {"spring"}
 
 
+@pytest.mark.slow
 def test_an_id_of_more_events_than_one_person_has_is_warned_of(
     duckdb_engine: DuckDBEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

@@ -406,6 +406,7 @@ def test_days_are_made_whole_where_other_than_events_is_new(
     shop.assert_right()
 
 
+@pytest.mark.slow
 def test_a_rate_of_later_days_leaves_a_day_as_it_was_made(shop: Shop):
     shop.ingest(*crowd(*DAYS))
     shop.lake.replace(EXCHANGE_RATES, shop.lake.engine.from_arrow(ShopMoney("EUR", ()).table()))

@@ -53,6 +53,7 @@ def needed(file: Path) -> set[str]:
     return {data[start : data.index(b"\0", start)].decode() for start in names}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the image and its wheels are Linux's")
 def test_every_library_that_a_wheel_needs_is_in_a_wheel_promised_or_installed():
     site = Path(sysconfig.get_path("platlib"))

@@ -206,6 +206,7 @@ except EngineStorageError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_query_that_has_nowhere_to_spill_to_names_the_settings(tmp_path: Path):
     # A file where the folder of what is spilled would be.
     (tmp_path / "spill").write_text("")

@@ -141,6 +141,7 @@ def test_a_command_that_says_nothing_for_long_is_counted_on_a_terminal(tmp_path:
     assert "done" in shown
 
 
+@pytest.mark.slow
 def test_elsewhere_it_is_a_line_now_and_then(tmp_path: Path):
     code = f"import runpy, sys; sys.argv = {[WATCHED, 'Helm', 'sleep', '1']}; " + (
         f"module = runpy.run_path({WATCHED!r}); module['main'].__globals__['SECONDS_BETWEEN_LINES'] = 0.3; "

@@ -60,6 +60,7 @@ def test_spark_gets_no_jar_twice(jars_path):
     assert artifacts(spark_jars(jars_path)) & artifacts(shipped) == {"annotations"}
 
 
+@pytest.mark.slow
 def test_a_network_that_does_not_answer_is_named_and_leaves_nothing_to_be_taken_for_whole(
     tmp_path, monkeypatch
 ):
@@ -93,6 +94,7 @@ def test_a_part_that_is_there_is_enough_for_who_asks_for_it(sparks_jars_only, mo
         kafka_classpath(sparks_jars_only)
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_fetched_and_a_failure_leaves_the_rest(sparks_jars_only, monkeypatch):
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=1")
     said: list[str] = []

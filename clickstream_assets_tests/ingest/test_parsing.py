@@ -605,6 +605,7 @@ def mutated(source: random.Random) -> bytes:
     return value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)])
 def test_each_of_many_mutated_records_is_an_event_or_rejected(count):
     source = random.Random(count)
@@ -657,6 +658,7 @@ def test_reloaded_thank_you_page_is_one_purchase(engine: Engine):
     assert (duplicate["event_id"], duplicate["reason"]) == ("b", "same_order_line")
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_equal_lines_of_a_moment_are_units_in_whatever_batches_and_partitions_they_come(engine: Engine):
     line = PURCHASE | {"price": 10}
@@ -707,6 +709,7 @@ def _random_records(seed: int, count: int) -> list[bytes]:
     return records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "batch_sizes",
     [

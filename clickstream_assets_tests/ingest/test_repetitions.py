@@ -167,6 +167,7 @@ def test_an_id_is_another_events_once_it_is_further_away(engine: Engine, tmp_pat
     assert outcomes(lake, batches, 2) == ["event", "same_event", "other_payload", "event", "other_payload"]
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_an_order_line_is_another_orders_once_it_is_further_away(engine: Engine, tmp_path: Path):
     lake = Lake(str(tmp_path), engine)
@@ -228,6 +229,7 @@ def test_an_order_line_is_the_same_persons_by_any_of_its_ids(
     assert last == {page: outcome for page, (_, outcome) in PAGES.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_units_of_a_moment_stay_units_where_one_has_the_user_too(engine: Engine, tmp_path: Path):
     units = [purchase(0, None, "phone"), purchase(0, "u", "phone")]
@@ -237,6 +239,7 @@ def test_units_of_a_moment_stay_units_where_one_has_the_user_too(engine: Engine,
     assert outcome == [ANOTHER, ANOTHER, AGAIN, AGAIN, ANOTHER]
 
 
+@pytest.mark.slow
 def test_only_files_of_days_around_are_read(duckdb_engine: DuckDBEngine, tmp_path: Path):
     lake = Lake(str(tmp_path), duckdb_engine)
     outcomes(lake, [[event(f"e-{day}", day) for day in range(14)]], 2)

@@ -100,6 +100,7 @@ def test_everything_is_kept_unless_somebody_says_otherwise(duckdb_engine: DuckDB
     assert empty_old_records(lake, kept(), ARRIVED + 10_000 * DAY) == Emptied()
 
 
+@pytest.mark.slow
 def test_what_is_not_classified_yet_keeps_its_bytes(lake: Lake):
     # As after weeks without a run.
     assert empty_old_records(lake, kept(raw_retention_days=1), ARRIVED + 100 * DAY) == Emptied()
@@ -107,6 +108,7 @@ def test_what_is_not_classified_yet_keeps_its_bytes(lake: Lake):
     assert empty_old_records(lake, kept(raw_retention_days=1), ARRIVED + 100 * DAY) == Emptied(raw_events=5)
 
 
+@pytest.mark.slow
 def test_rejected_records_are_counted_still_and_can_be_sent_no_more(lake: Lake):
     classify_records(lake, RULES)
     settings, now = kept(rejected_retention_days=1), ARRIVED + 2 * DAY
@@ -121,6 +123,7 @@ def test_rejected_records_are_counted_still_and_can_be_sent_no_more(lake: Lake):
     assert resent.still_rejected == {"emptied": 1, "tombstone": 1}
 
 
+@pytest.mark.slow
 def test_no_table_is_made_again_of_records_without_bytes(lake: Lake, tmp_path: Path):
     classify_records(lake, RULES)
     empty_old_records(lake, kept(raw_retention_days=1), ARRIVED + 2.5 * DAY)

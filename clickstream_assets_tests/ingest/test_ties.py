@@ -146,6 +146,7 @@ def test_events_without_both_ids_tie_nothing(
     assert lake.snapshot(IDENTITY_TIES).batch == 1
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_a_repeated_order_line_ties_its_ids_though_it_is_no_event(engine: Engine, tmp_path: Path):
     """A guest orders, and logs in where the thank-you page is loaded again."""

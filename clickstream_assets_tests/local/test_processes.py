@@ -10,6 +10,7 @@ from clickstream_assets.local import processes
 from clickstream_assets.local.processes import end, find, is_alive, start
 
 
+@pytest.mark.slow
 def test_a_process_outlives_nothing_else_and_is_nobodys_child(tmp_path):
     process = start(["sleep", "60"], tmp_path, tmp_path / "log")
     assert process
@@ -38,6 +39,7 @@ def test_a_pid_that_is_anothers_by_now_is_not_taken_for_ours():
     assert find(me.pid, me.create_time() - 3600) is None
 
 
+@pytest.mark.slow
 def test_what_ignores_the_signal_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "STOP_TIMEOUT_SECONDS", 0.5)
     process = start(["sh", "-c", "trap '' TERM; echo ready; sleep 60 & wait"], tmp_path, tmp_path / "log")

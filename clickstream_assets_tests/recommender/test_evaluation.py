@@ -133,6 +133,7 @@ def test_only_users_with_something_new_and_known_to_find_are_judged(engine):
         assert judged.coverage == 0.5
 
 
+@pytest.mark.slow
 def test_nothing_of_the_test_part_reaches_training(duckdb_engine):
     past = [event(f"u{user}", f"p{user % 5}", at=user) for user in range(60)]
     future = [event(f"u{user}", f"p{(user + 1) % 5}", "purchase", at=1000 + user) for user in range(20)]
@@ -171,6 +172,7 @@ def test_without_history_there_is_nothing_to_judge(duckdb_engine):
         evaluate(duckdb_engine, train, test, PARAMETERS, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hours", [12, 1])
 def test_nothing_of_a_judgement_stays_in_memory(duckdb_engine, hours):
     events = [

@@ -254,6 +254,7 @@ def counted(part: pa.Table) -> int:
     return sum(pc.sum(part[name]).as_py() for name in dict.fromkeys(KINDS.values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hours", "fraction"), [(1, 0.5), (80, 0.1), (80, 0.25), (80, 0.9)])
 def test_the_temporal_split_matches_a_sort_and_leaks_nothing(duckdb_engine, fraction, hours):
     events = random_events(hours=hours)
@@ -293,6 +294,7 @@ def test_both_engines_split_time_at_the_same_moment(duckdb_engine, spark_engine)
     assert min(map(len, found)) > 0
 
 
+@pytest.mark.slow
 def test_only_the_day_that_is_cut_is_read_from_the_events(duckdb_engine):
     engine = duckdb_engine
 
@@ -309,6 +311,7 @@ def test_only_the_day_that_is_cut_is_read_from_the_events(duckdb_engine):
     assert [rows(engine.to_arrow(part), *INTERACTION_DAYS.key) for part in parts] == whole
 
 
+@pytest.mark.slow
 def test_events_that_were_made_anew_since_their_sums_are_cut_where_they_end(duckdb_engine):
     table = events_table(*(event("ann", f"p{number}", at=number * 3600) for number in range(40)))
     events = duckdb_engine.from_arrow(table)

@@ -111,6 +111,7 @@ def write_tables(lake: Lake, lines: list[bytes]) -> None:
     from_rows(lake, CAMPAIGN_ATTRIBUTION, campaigns)
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_reports_say_what_plain_loops_find_and_stay_as_long_as_that_is_so(engine: Engine, tmp_path: Path):
     lines = simulated_lines(seed=3)
@@ -177,6 +178,7 @@ def test_reports_say_what_plain_loops_find_and_stay_as_long_as_that_is_so(engine
     assert lake.snapshot(DAILY_REPORT).version == version
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_what_changes_customers_or_carts_makes_the_reports_of_all_later_days_again(
     engine: Engine, tmp_path: Path

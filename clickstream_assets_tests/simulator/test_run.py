@@ -47,6 +47,7 @@ def test_a_simulation_puts_the_same_records_into_the_topic_and_the_daily_files(o
     assert list(files)[:2] == ["clickstream_2026-01-01.jsonl", "clickstream_2026-01-02.jsonl"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

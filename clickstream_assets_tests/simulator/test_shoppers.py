@@ -80,6 +80,7 @@ def crowded(events):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "traffic",
     [
@@ -288,6 +289,7 @@ def test_every_visit_may_be_a_robot_s():
     assert {event["event_type"] for event in events} == {"view"}
 
 
+@pytest.mark.slow
 def test_shoppers_keep_their_tastes_between_runs():
     assert Catalogue(100).shopper(7) == Catalogue(100).shopper(7)
     tastes = Counter(Catalogue(100).shopper(number).favourites[0] for number in range(1, 1001))

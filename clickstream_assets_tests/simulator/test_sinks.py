@@ -97,6 +97,7 @@ def test_an_undelivered_record_is_noted_with_the_error_of_the_caller(own_topic):
     assert "record 2 of 2000000 bytes" in error.__notes__[0]
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_not_there_is_named_with_the_fix(offline_settings):
     with pytest.raises(InputError) as caught:
         KafkaSink(offline_settings)

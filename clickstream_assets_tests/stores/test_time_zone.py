@@ -32,6 +32,7 @@ def ingest(lake: Lake, settings: Settings, batch: int) -> None:
     classify_records(lake, ValidationRules.of(settings))
 
 
+@pytest.mark.slow
 def test_a_lake_is_not_gone_on_with_by_another_clock(duckdb_engine: DuckDBEngine, tmp_path: Path):
     lake = Lake(str(tmp_path), duckdb_engine)
     berlin, utc = (settings_of(tmp_path, zone) for zone in ("Europe/Berlin", "UTC"))

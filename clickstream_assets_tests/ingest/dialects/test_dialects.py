@@ -154,6 +154,7 @@ def test_snowplows_events_are_the_events_that_they_say():
     }
 
 
+@pytest.mark.slow
 def test_a_topic_of_all_dialects_is_ingested_with_own_records_in_between(
     duckdb_engine: DuckDBEngine, tmp_path: Path
 ):

@@ -237,6 +237,7 @@ def test_an_array_that_is_broken_says_where(path, text, message):
         values_of(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["array", "lines", "parquet"])
 def test_a_file_is_read_in_little_memory(path, form):
     row: dict[str, Any] = {

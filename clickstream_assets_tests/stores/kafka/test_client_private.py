@@ -111,6 +111,7 @@ def test_transactions_are_followed_as_the_client_itself_follows_them(kafka: Sett
     assert (records, position) == read(settings, 0, by_batches=False)
 
 
+@pytest.mark.slow
 def test_a_client_that_finds_no_broker_says_why_and_leaves_nothing_running():
     settings = Settings(
         _env_file=None, kafka_bootstrap_servers=f"127.0.0.1:{free_port()}", kafka_timeout_seconds=0.3
