@@ -86,6 +86,7 @@ def test_an_order_without_a_campaign_is_direct(engine: Engine):
         assert of_model(found, model) == {"(direct)": ("2", "5")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("time", "campaign"),
     [
@@ -229,6 +230,7 @@ def test_simulated_orders_are_shared_out_to_the_last_unit(engine: Engine):
     assert len({row["campaign"] for row in rows}) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_computing_the_attributed_days_again_brings_everything_up_to_date(duckdb_engine: Engine, seed: int):
     engine, source = duckdb_engine, random.Random(seed)

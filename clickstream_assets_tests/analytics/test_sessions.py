@@ -57,6 +57,7 @@ def test_a_gap_of_exactly_the_limit_does_not_end_a_session(engine: Engine):
     ]
 
 
+@pytest.mark.slow
 def test_a_session_belongs_to_the_day_it_starts_on_and_is_whole_across_midnight(engine: Engine):
     events = views("u", "2024-05-01 23:50", "2024-05-02 00:10", "2024-05-02 09:00")
     assert spans(compute(engine, events, "2024-05-01", "2024-05-01")) == [("01 23:50", "02 00:10", 2)]

@@ -127,6 +127,7 @@ def kafka_has(settings: Settings) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 def test_it_is_off_until_there_are_keys() -> None:
     for keys in (None, "", " , "):
         with application(Settings(_env_file=None), collector_write_keys=keys) as client:
@@ -185,6 +186,7 @@ def test_other_methods_are_refused_by_name(nowhere: Client) -> None:
         assert answer.headers["Allow"] == "POST, OPTIONS"
 
 
+@pytest.mark.slow
 def test_pages_of_allowed_origins_may_send_and_read() -> None:
     asked = {
         "Access-Control-Request-Method": "POST",

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import psutil
+import pytest
 import requests
 
 from clickstream_assets.settings import Settings
@@ -71,6 +72,7 @@ def test_taken_port_is_named(settings: Settings) -> None:
     assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.slow
 def test_more_connections_than_files_are_refused_by_name() -> None:
     failed = subprocess.run(
         ["/bin/sh", "-c", f"ulimit -n 300; exec {COMMAND[0]} api --port 0"],

@@ -95,6 +95,7 @@ def test_a_damaged_state_is_a_message(run, tmp_path, command):
     assert f"{tmp_path}/home/stack.json is damaged" in answer.stderr
 
 
+@pytest.mark.slow
 def test_a_setting_that_cannot_be_used_is_named_without_a_traceback(start):
     answer = start("stack", "status", POSTGRES_PORT="many")
     assert answer.returncode == 1
@@ -119,6 +120,7 @@ def test_a_home_that_cannot_be_made_is_named(run, tmp_path):
     assert "CLICKSTREAM_HOME" in answer.stderr
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_more_is_named(tmp_path):
     # A limit on the size of files is the nearest to a full disk that needs no right to mount one.
     answer = subprocess.run(

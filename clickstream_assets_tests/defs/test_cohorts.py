@@ -49,6 +49,7 @@ def defined(visits: dict[date, set[str]]) -> set[tuple[Any, ...]]:
     return {(week, user, min(its)) for user, its in weeks.items() for week in its}
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_whoever_comes_or_goes_has_another_first_week_in_all_later_ones(engine: Engine, tmp_path: Path):
     lake = Lake(str(tmp_path), engine)

@@ -156,6 +156,7 @@ def test_a_late_event_in_every_ingest_does_not_keep_today_waiting(refreshing: Re
     assert asked == ["2024-05-11", "2024-05-01", "2024-05-11", "2024-05-01"]
 
 
+@pytest.mark.slow
 def test_four_hundred_stray_old_days_are_four_runs_after_that_of_today(refreshing: Refreshing):
     today = date(2024, 5, 11)
     strays = [today - timedelta(days=11 * number) for number in range(1, 401)]

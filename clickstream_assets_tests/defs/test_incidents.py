@@ -250,6 +250,7 @@ def test_a_run_that_is_run_again_and_then_succeeds_is_no_incident(shop: Shop):
     assert shop.mails.mails == []
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_again_is_one_however_often_it_is_tried(shop: Shop):
     for _ in range(3):
         shop.run("refresh", sessions=AWAY)
@@ -296,6 +297,7 @@ def test_a_run_that_a_person_started_is_told_and_its_end_is_not(shop: Shop):
     assert len(shop.mails.mails) == 1
 
 
+@pytest.mark.slow
 def test_a_failed_check_is_told_with_what_it_found(shop: Shop):
     warning = dg.AssetCheckResult(
         passed=False,
@@ -598,6 +600,7 @@ def test_a_receiver_that_is_away_keeps_nobody_waiting_and_gets_the_message_later
     assert "t0ken" not in said
 
 
+@pytest.mark.slow
 def test_a_mail_server_that_is_away_is_asked_again_and_no_incident_is_lost(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ):
@@ -624,6 +627,7 @@ def test_a_mail_server_that_is_away_is_asked_again_and_no_incident_is_lost(
     ]
 
 
+@pytest.mark.slow
 def test_a_mail_server_that_hangs_costs_its_patience_once(shop: Shop, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("clickstream_assets.defs.incidents.delivery.MAIL_SECONDS", 0.3)
     # The port takes connections, and nothing ever reads from them.
@@ -639,6 +643,7 @@ def test_a_mail_server_that_hangs_costs_its_patience_once(shop: Shop, monkeypatc
     assert len(shop.posted()) == 1
 
 
+@pytest.mark.slow
 def test_a_message_that_was_sent_and_not_remembered_is_sent_again_under_its_id(shop: Shop):
     shop.run("nightly", sessions=AWAY)
     shop.look()
@@ -672,6 +677,7 @@ def test_what_was_told_stays_told_after_a_restart(shop: Shop):
     assert (len(shop.mails.mails), len(shop.posted())) == (1, 1)
 
 
+@pytest.mark.slow
 def test_one_look_at_a_time(shop: Shop, answers: list[int], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("INCIDENT_TO")
     begun, go_on = threading.Event(), threading.Event()

@@ -387,6 +387,7 @@ def test_a_missing_topic_that_keeps_others_back_is_an_error_and_no_quiet_skip(
     assert "has no topic nobody-made-this, nor-this" in refused(look_at_kafka(instance, definitions))
 
 
+@pytest.mark.slow
 def test_a_broker_that_does_not_answer_is_an_error_and_no_quiet_skip(
     instance: dg.DagsterInstance, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
 ):

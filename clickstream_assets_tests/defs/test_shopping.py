@@ -91,6 +91,7 @@ def test_a_day_is_known_by_its_events_persons_and_prices(
     assert table(lake, SHOPPER_REFUNDS) == []
 
 
+@pytest.mark.slow
 def test_a_day_is_read_once_and_again_when_it_was_written(duckdb_engine: DuckDBEngine, tmp_path: Path):
     lake = Lake(str(tmp_path), duckdb_engine)
     write(lake, bought("2024-05-01 10:00", "a", "1"))

@@ -15,6 +15,7 @@ from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.streaming.status import Status, metadata
 
 
+@pytest.mark.slow
 def test_materializations_are_in_dagsters_history(tmp_path: Path):
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     lag = {TopicPartition("web", 0): 3, TopicPartition("web", 1): 4}

@@ -161,6 +161,7 @@ def test_kibana_shows_open_alerts_first():
     assert sorted(AlertState) == [AlertState.OPEN, AlertState.RESOLVED]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl, which Kibana's image has, is not installed")
 @pytest.mark.parametrize(("said", "code"), [({"success": True}, 0), ({"success": False, "errors": []}, 1)])
 def test_kibanas_objects_are_loaded_or_the_container_fails(tmp_path: Path, said: dict[str, Any], code: int):

@@ -86,6 +86,7 @@ def test_no_thread_has_a_table_move_on_for_another(path: Path):
     assert table.version() == 1
 
 
+@pytest.mark.slow
 def test_only_so_many_versions_are_kept(path: Path):
     write(path, *range(3, 30))
     for version in range(29):

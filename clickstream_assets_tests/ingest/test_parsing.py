@@ -532,6 +532,7 @@ def test_tombstones_and_oversized_values_are_rejected_without_being_read():
     assert rejection(encode(VIEW | {"note": "x" * 50}), small).rule == "too_large"
 
 
+@pytest.mark.slow
 @given(
     st.binary(max_size=200)
     | st.recursive(

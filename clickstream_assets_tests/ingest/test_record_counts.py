@@ -76,6 +76,7 @@ def counted(lake: Lake) -> set[tuple[Any, ...]]:
     return {(row["hour"].astimezone(UTC).hour, *(row[name] for name in names[1:])) for row in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.long_on_spark
 def test_each_record_is_counted_once_in_the_hour_in_which_it_came(lake: Lake):
     rejected(

@@ -90,6 +90,7 @@ def test_old_records_lose_their_bytes_and_nothing_else(engine: Engine, tmp_path:
     assert misclassified_records(lake, 4, first_batch=1) == []
 
 
+@pytest.mark.slow
 def test_everything_is_kept_unless_somebody_says_otherwise(duckdb_engine: DuckDBEngine, tmp_path: Path):
     lake = Lake(str(tmp_path / "lake"), duckdb_engine)
     assert empty_old_records(lake, kept(raw_retention_days=1, rejected_retention_days=1), ARRIVED) == (

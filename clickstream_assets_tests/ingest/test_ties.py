@@ -172,6 +172,7 @@ def test_a_repeated_order_line_ties_its_ids_though_it_is_no_event(engine: Engine
     assert (change["user_before"], change["user_after"]) == (None, "anna")
 
 
+@pytest.mark.slow
 def test_ties_are_added_to_those_of_a_lake_of_an_earlier_version(duckdb_engine: DuckDBEngine, tmp_path: Path):
     """Such a lake has events in many batches, and no table of ties."""
     lake = Lake(str(tmp_path), duckdb_engine)

@@ -202,6 +202,7 @@ def test_the_latest_stated_consent_of_a_shopper_decides_for_all_their_events(eng
     assert found.num_rows == 1 + is_profiled * sum(row["product_id"] is not None for row in stated)
 
 
+@pytest.mark.slow
 def test_the_past_of_a_split_is_not_judged_by_the_consent_of_then(duckdb_engine):
     events = events_table(
         event("ann", "cup", at=1, **NO), event("ann", "pen", at=9, **YES), event("bob", "cup", at=2, **YES)
@@ -224,6 +225,7 @@ def test_both_engines_find_the_same_interactions(duckdb_engine, spark_engine):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_the_future_is_hidden_at_the_time_quantile(engine):
     events = events_table(
         *(
@@ -240,6 +242,7 @@ def test_the_future_is_hidden_at_the_time_quantile(engine):
     assert sorted(engine.to_arrow(test)["product_id"].to_pylist()) == ["p3", "p6"]
 
 
+@pytest.mark.slow
 def test_events_of_one_moment_are_not_torn_apart(engine):
     events = events_table(*(event("ann", f"p{number}", at=at) for number, at in enumerate([0, 7, 7, 7])))
 
@@ -339,6 +342,7 @@ def test_nothing_to_split_is_said_clearly(duckdb_engine, events, message):
         split(duckdb_engine, duckdb_engine.from_arrow(events_table(*events)), 0.25)
 
 
+@pytest.mark.slow
 def test_the_random_split_hides_the_same_share_of_each_product(engine):
     found = interactions_in(engine.from_arrow(random_events()))
 

@@ -49,6 +49,7 @@ def people(sessions):
     return [s for s in sessions if not is_robot(s) and most_views_in_a_minute(s) <= 120]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plain", [False, True])
 def test_the_mix_is_near_70_views_20_carts_10_purchases(week, plain):
     types = Counter(event["event_type"] for event in (make(WEEK, plain=True) if plain else week))

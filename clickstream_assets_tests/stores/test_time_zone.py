@@ -50,6 +50,7 @@ def test_a_lake_is_not_gone_on_with_by_another_clock(duckdb_engine: DuckDBEngine
     assert set(lake.snapshot(EVENTS).rows_by("event_date").values()) == {2}
 
 
+@pytest.mark.slow
 def test_a_batch_that_was_begun_is_finished_by_the_clock_that_it_was_begun_with(
     duckdb_engine: DuckDBEngine, tmp_path: Path
 ):

@@ -197,6 +197,7 @@ def test_a_topic_of_all_dialects_is_ingested_with_own_records_in_between(
     assert REJECTED_EVENTS.column_names == list(rejected)
 
 
+@pytest.mark.slow
 def test_the_stream_reads_every_dialect_as_the_ingest_does():
     values = [value for dialect in CASES for value in records_of(dialect)]
     streamed = [

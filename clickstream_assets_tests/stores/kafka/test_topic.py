@@ -197,6 +197,7 @@ def test_a_missing_topic_is_an_error_of_its_own(kafka: Settings):
         Topics(settings).offsets()
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_not_there_is_named_with_the_fix():
     servers = f"127.0.0.1:{free_port()}"
     settings = Settings(_env_file=None, kafka_bootstrap_servers=servers, kafka_timeout_seconds=0.5)
@@ -207,6 +208,7 @@ def test_a_broker_that_is_not_there_is_named_with_the_fix():
         Topics(settings).offsets()
 
 
+@pytest.mark.slow
 def test_a_read_from_a_broker_that_is_not_there_ends(duckdb_engine: DuckDBEngine):
     servers = f"127.0.0.1:{free_port()}"
     settings = Settings(_env_file=None, kafka_bootstrap_servers=servers, kafka_timeout_seconds=0.5)
