@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from multiprocessing import forkserver, get_context
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -103,8 +103,6 @@ def fork_runs() -> None:
     context.set_forkserver_preload(_LIBRARIES)
     # The server that loads us has its own context already, as an attribute of the instance.
     server.DagsterApiServer._mp_ctx = property(lambda _: context, lambda *_: None)
-    # Now, and not when the first run waits for it.
-    forkserver.ensure_running()
 
 
 def last_evaluation(

@@ -171,7 +171,7 @@ class Sources:
         """Return a hash of what days are made by beside events and ties, where no event is later than a day."""
         rates = [rate for rate in self.money.rates if rate.since <= last]
         made_by = [version("clickstream_assets"), settings_of_days(self.settings), self.money.currency, rates]
-        return _hash(made_by)
+        return hash_of(made_by)
 
 
 @dataclass(frozen=True)
@@ -388,7 +388,7 @@ class _Chunk:
     def _fingerprint(self, day: date, batch: int) -> str:
         """Return a hash of the events up to a batch that the day's rows depend on."""
         around = Days((_widened((day, day), self._rows.reach),))
-        return _hash(
+        return hash_of(
             [
                 [other.isoformat(), [its for its in self._batches.get(other, ()) if its[0] <= batch]]
                 for other in around
@@ -404,5 +404,6 @@ def _widened(days: Range, by: tuple[int, int]) -> Range:
     return days[0] - timedelta(days=by[0]), days[1] + timedelta(days=by[1])
 
 
-def _hash(values: Iterable[Any]) -> str:
+def hash_of(values: Iterable[Any]) -> str:
+    """Return the hash of values by which it is known that they are others."""
     return sha256(json.dumps(values, default=str).encode()).hexdigest()[:32]

@@ -11,12 +11,10 @@ rows of another time, their files are not those that the record names, and the d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import reduce
-from hashlib import sha256
 from importlib.metadata import version
 from operator import and_
 from typing import Any
@@ -28,7 +26,7 @@ from clickstream_assets.catalogue import SHOPPER_CHANGES, SHOPPER_EVENTS, Table
 from clickstream_assets.defs.changes import NO_FILES, changes_since
 from clickstream_assets.defs.differences import among, without
 from clickstream_assets.defs.partitions import Days, chunks
-from clickstream_assets.defs.renewal import LEAST_EVENTS, MOST_EVENTS, MOST_SHARE
+from clickstream_assets.defs.renewal import LEAST_EVENTS, MOST_EVENTS, MOST_SHARE, hash_of
 from clickstream_assets.defs.shopping import files_by
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.stores.lake import Lake
@@ -113,8 +111,7 @@ class _Renewal:
         return [day + timedelta(days=number) for number in range(self._sums.days_after + 1)]
 
     def _rules(self, day: date) -> str:
-        made_by = [version("clickstream_assets"), self._sums.made_by(day)]
-        return sha256(json.dumps(made_by, default=str).encode()).hexdigest()[:32]
+        return hash_of([version("clickstream_assets"), self._sums.made_by(day)])
 
     def _read(self, first: date, last: date) -> DataFrame:
         latest = last + timedelta(days=self._sums.days_after)

@@ -109,6 +109,17 @@ def _only_one_in(home: Path) -> Iterator[None]:
         yield
 
 
+def absolute_paths(settings: Settings) -> dict[str, str]:
+    """Return the paths that are set, by their variables, for processes that are started in another folder."""
+    given = {name: value for name, value in settings if name in settings.model_fields_set}
+    paths = {name: str(value.absolute()) for name, value in given.items() if isinstance(value, Path)}
+    if settings.lake_path:
+        paths["lake_path"] = settings.lake
+    if settings.checkpoint_path:
+        paths["checkpoint_path"] = settings.checkpoints
+    return {name.upper(): path for name, path in paths.items()}
+
+
 class Demo:
     """A running pipeline: the servers, Dagster and the API, until the exit stack closes."""
 
@@ -130,6 +141,7 @@ class Demo:
         self._home, self._logs = home, home / "logs"
         load_dotenv(".env")
         given = load_settings()
+        os.environ.update(absolute_paths(given))
         spark = {"spark.driver.extraJavaOptions": QUICK_JAVA} | given.spark_config
         os.environ["SPARK_CONFIG"] = json.dumps(spark)
         dagster_port, api_port = (0, 0) if once else (given.dagster_port, given.api_port)
@@ -281,20 +293,25 @@ class Demo:
                 raise LocalStackError(f"not everything was served after {timeout:.0f} s. {logs}")
             time.sleep(0.5)
 
-    def are_tables_new(self, sent: int) -> bool:
-        """Return whether the served tables of days hold all that was sent."""
+    def _is_ingested(self, sent: int) -> bool:
+        """Return whether all that was sent is in the lake, and classified."""
 
         lake = self._lake()
         raw, events = lake.snapshot(catalogue.RAW_EVENTS), lake.snapshot(catalogue.EVENTS)
-        return raw.rows >= sent and events.batch >= raw.batch and self._are_days_published()
+        return raw.rows >= sent and events.batch >= raw.batch
+
+    def are_tables_new(self, sent: int) -> bool:
+        """Return whether the served tables of days hold all that was sent."""
+
+        return self._is_ingested(sent) and self._are_days_published()
 
     def are_recommendations_new(self, sent: int) -> bool:
         """Return whether the published recommendations were trained on all that was sent."""
 
-        lake = self._lake()
-        raw, events = lake.snapshot(catalogue.RAW_EVENTS), lake.snapshot(catalogue.EVENTS)
-        if raw.rows < sent or events.batch < raw.batch:
+        if not self._is_ingested(sent):
             return False
+        lake = self._lake()
+        events = lake.snapshot(catalogue.EVENTS)
         with connect(self.settings) as connection:
             model = connection.execute(
                 "SELECT trained_on, first_day, last_day, interactions "

@@ -106,7 +106,7 @@ def shop(
 
 @pytest.fixture
 def scopes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, int]]:
-    """Of each publication of carts, whether it is of keys, and how many rows were sent."""
+    """A list that gets, at each publication of carts, whether it is of keys, and how many rows were sent."""
     found: list[tuple[bool, int]] = []
     publish_by = Publication.publish_by
 

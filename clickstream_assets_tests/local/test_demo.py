@@ -1,0 +1,19 @@
+"""What a demo's processes are given; the demo itself is tried in e2e/."""
+
+from pathlib import Path
+
+from clickstream_assets.local.demo import absolute_paths
+from clickstream_assets.settings import Settings
+
+
+def test_relative_paths_are_those_of_the_folder_that_the_demo_was_started_in(tmp_path: Path):
+    (tmp_path / ".env").write_text(
+        "EXCHANGE_RATES=rates.csv\nLAKE_PATH=lake/\nCHECKPOINT_PATH=s3a://shop/kept/\n"
+    )
+    settings = Settings(_env_file=tmp_path / ".env")
+    # Tests run in a folder of their own.
+    assert absolute_paths(settings) == {
+        "EXCHANGE_RATES": str(tmp_path / "rates.csv"),
+        "LAKE_PATH": str(tmp_path / "lake"),
+        "CHECKPOINT_PATH": "s3a://shop/kept",
+    }
