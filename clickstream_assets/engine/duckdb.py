@@ -27,6 +27,9 @@ from clickstream_assets.engine.sqlframe_private import (
     duckdb_query,
     is_sqlframe,
     look_up_names,
+    named_table,
+    rewrite_statements,
+    share_steps,
     use_compiled_classes,
 )
 from clickstream_assets.errors import ClickstreamError
@@ -41,9 +44,14 @@ _A = TypeVar("_A")
 _DUCKDB_TYPES = {"string": "VARCHAR", "int": "INTEGER", "bigint": "BIGINT", "date": "DATE"}
 ADDED_LATER = "clickstream.added_later"
 """Metadata of a Delta column that the table's older files do not have."""
-# A view keeps the Arrow tables that it reads in memory, so it goes when they are to go.
-_RELATION_NAME = re.compile(r"\b(?:relation|view)_\d+\b")
+_RELATION_NAME = re.compile(r"\b(?:relation|view|delta)_\d+\b")
+_views: dict[str, str] = {}
+"""The queries of `as_view`, by their names, each after those that it reads."""
 _views_on: dict[str, list[str]] = {}
+_shapes: dict[str, str] = {}
+"""The columns and types of what has a name, as DuckDB writes them in CREATE TABLE."""
+# What is asked of a query, as by a DataFrame's schema.
+_ASKED = re.compile(r"(?:DESCRIBE|EXPLAIN|CREATE OR REPLACE TEMPORARY VIEW \S+ AS) ")
 _relation_numbers = itertools.count(1)
 _BATCH_ROWS = 16_384
 # Compressing takes what a pipe does with the rest. And what is read is then in Arrow's own memory, which goes back to
@@ -62,22 +70,60 @@ class EngineStorageError(ClickstreamError):
 def as_view(df: DataFrame) -> DataFrame:
     """Give a name to an intermediate result; it stays lazy, and its rows are the same.
 
-    To be put between the steps of a long function: SQLFrame copies the whole query at each operation, so that 35
-    in a row cost 2 s whatever the data, and a view starts afresh. Spark needs nothing.
+    To be put between the steps of a long function: SQLFrame goes through the whole query at each operation, and a
+    view starts afresh. It is no view of DuckDB's, which would plan all that it reads again for each view upon it: its
+    query is put in front of those that are computed (`_with_views`). Spark needs nothing.
     """
     if not is_sqlframe(df):
         return df
-    connection, _ = _duckdb_session()
     name = f"view_{next(_relation_numbers)}"
     query = duckdb_query(df)
-    connection.execute(f"CREATE TEMP VIEW {name} AS {query}")
-    for source in set(_RELATION_NAME.findall(query)):
+    sources = _sources(query)
+    bound = _bind(query, sources)
+    _views[name] = query
+    for source in sources:
         _views_on.setdefault(source, []).append(name)
-    # Its columns as they are bound: to fetch no row of it takes as long again.
-    view = connection.table(name)
-    return _named_relation(
-        name, {column: _bound_type(t) for column, t in zip(view.columns, view.types, strict=True)}
+    types = dict(zip(bound.columns, bound.types, strict=True))
+    return _named(
+        name,
+        {column: str(kind) for column, kind in types.items()},
+        {column: _bound_type(kind) for column, kind in types.items()},
     )
+
+
+def _sources(query: str) -> list[str]:
+    return sorted(set(_RELATION_NAME.findall(query)))
+
+
+def _bind(query: str, sources: Iterable[str]) -> Any:
+    """Return DuckDB's relation of a query on empty tables, which has its columns and types.
+
+    On the views themselves DuckDB would plan all that they read, and after 30 steps that takes 50 ms.
+    """
+    shapes = _shapes_connection()
+    for name in sources:
+        if name in _shapes:
+            shapes.execute(f"CREATE TEMP TABLE IF NOT EXISTS {name} ({_shapes[name]})")
+    return shapes.sql(query)
+
+
+def _with_views(query: str) -> str:
+    """Put the views that a query reads in front of it, each with those that it reads itself."""
+    found: dict[str, str] = {}
+    waiting = [query]
+    while waiting:
+        for name in _sources(waiting.pop()):
+            if name in _views and name not in found:
+                found[name] = _views[name]
+                waiting.append(found[name])
+    if not found:
+        return query
+    # By their numbers, so that each comes after what it reads. DuckDB sees which of them to compute once.
+    ordered = sorted(found, key=lambda name: int(name.rpartition("_")[-1]))
+    views = ", ".join(f"{name} AS ({found[name]})" for name in ordered)
+    asked = _ASKED.match(query)
+    start = asked.end() if asked else 0
+    return f"{query[:start]}WITH {views} SELECT * FROM ({query[start:]})"
 
 
 _BOUND_TYPES = {
@@ -119,10 +165,6 @@ def _sql_type(arrow: pa.DataType) -> str:
     return _SQL_TYPES[arrow]
 
 
-def _sql_types(schema: pa.Schema) -> dict[str, str]:
-    return {field.name: _sql_type(field.type) for field in schema}
-
-
 def _bound_type(bound: Any) -> str:
     """Write the type of a DuckDB column as Spark does."""
     if bound.id == "decimal":
@@ -144,6 +186,7 @@ def _duckdb_session() -> tuple[Any, Any]:
 
     use_compiled_classes()
     copy_queries_quickly()
+    share_steps()
     look_up_names()
     # Keeping insertion order costs memory on large results, and no function here relies on it.
     # Nor does caching files' data: each is read once a query, and the cache would fill the limit and stay.
@@ -153,14 +196,49 @@ def _duckdb_session() -> tuple[Any, Any]:
     connection.execute("SET TimeZone = 'UTC'")
     # SQLFrame holds it to the end, and DuckDB prints what is still there by then as 40 lines of leaks.
     atexit.register(connection.close)
-    return connection, DuckDBSession(conn=connection)
+    session = DuckDBSession(conn=connection)
+    rewrite_statements(session, _with_views)
+    return connection, session
 
 
-def _named_relation(name: str, types: dict[str, str]) -> DataFrame:
-    """Return the DataFrame of a relation that DuckDB knows by this name, with Spark's types of its columns."""
+@cache
+def _shapes_connection() -> Any:
+    """A database with an empty table for each relation and view that a view reads."""
+    import duckdb
+
+    connection = duckdb.connect(config={"threads": 1})
+    connection.execute("SET TimeZone = 'UTC'")
+    atexit.register(connection.close)
+    return connection
+
+
+def _forget(name: str) -> None:
+    """Forget a name and the views that read it; one that reads several goes with the first of them."""
+    for view in _views_on.pop(name, ()):
+        _forget(view)
+    _views.pop(name, None)
+    if _shapes.pop(name, None):
+        _shapes_connection().execute(f"DROP TABLE IF EXISTS {name}")
+
+
+@cache
+def _duckdb_type(arrow: pa.DataType) -> str:
+    """Write the type that DuckDB gives a column of Arrow's."""
+    (bound,) = _shapes_connection().from_arrow(pa.table({"a": pa.array([], arrow)})).types
+    return str(bound)
+
+
+def _of_schema(name: str, schema: pa.Schema) -> DataFrame:
+    """Return the DataFrame of what has this name and the columns of a schema."""
+    bound = {field.name: _duckdb_type(field.type) for field in schema}
+    return _named(name, bound, {field.name: _sql_type(field.type) for field in schema})
+
+
+def _named(name: str, bound: dict[str, str], types: dict[str, str]) -> DataFrame:
+    """Return the DataFrame of what has this name, with the types of its columns as DuckDB and as Spark write them."""
     _, session = _duckdb_session()
-    session.catalog.add_table(name, {f"`{column}`": kind for column, kind in types.items()})
-    return session.table(name)
+    _shapes[name] = ", ".join(f'"{column}" {kind}' for column, kind in bound.items())
+    return named_table(session, name, types)
 
 
 def _to_message(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Buffer:
@@ -264,7 +342,7 @@ class DuckDBEngine(Engine):
     def _register(self, relation: Any, schema: pa.Schema) -> DataFrame:
         name = f"relation_{next(_relation_numbers)}"
         self._connection.register(name, relation)
-        df = _named_relation(name, _sql_types(schema))
+        df = _of_schema(name, schema)
         attach(df, name, relation)
         return df
 
@@ -281,7 +359,7 @@ class DuckDBEngine(Engine):
         import duckdb
 
         try:
-            return self._connection.sql(duckdb_query(df)).to_arrow_table()
+            return self._connection.sql(_with_views(duckdb_query(df))).to_arrow_table()
         except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
             settings = self._settings
             raise EngineStorageError(
@@ -325,7 +403,7 @@ class DuckDBEngine(Engine):
             source = f"(FROM {source} UNION ALL BY NAME FROM {empty})"
         name = f"delta_{next(_relation_numbers)}"
         self._connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {columns} FROM {source}")
-        return _named_relation(name, _sql_types(schema))
+        return _of_schema(name, schema)
 
     def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
         """Run the function here, or where there is much to do in a process per core; the result is in memory."""
@@ -388,11 +466,5 @@ class DuckDBEngine(Engine):
     def release(self, df: DataFrame) -> None:
         """Let go of the Arrow table, and of the views that read it."""
         name = detach(df)
-        self._drop_views_on(name)
+        _forget(name)
         self._connection.unregister(name)
-
-    def _drop_views_on(self, name: str) -> None:
-        for view in _views_on.pop(name, ()):
-            self._drop_views_on(view)
-            # One that reads several sources goes with the first of them.
-            self._connection.execute(f"DROP VIEW IF EXISTS {view}")

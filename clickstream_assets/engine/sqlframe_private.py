@@ -4,12 +4,17 @@ A test asks for each of these, so an upgrade that changes one fails there and no
 """
 
 import copy
-from functools import lru_cache
+import itertools
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import lru_cache, wraps
 from typing import Any
 
 # Names of tables are numbered, so a long run would gather them without end.
 _NAMES_KEPT = 4096
 _FLAT = frozenset({int, str, bool, float, type(None)})
+_shares_steps = ContextVar("shares_steps", default=False)
+"""Whether the copy of a query has the same steps as the query, or copies of them."""
 
 
 def is_sqlframe(df: Any) -> bool:
@@ -47,7 +52,16 @@ def copy_queries_quickly() -> None:
     def deepcopy(value: Any) -> Any:
         if type(value) is dict and _FLAT.issuperset(map(type, value.values())):
             return dict(value)
-        return value.__deepcopy__({}) if isinstance(value, core.Expr) else copy.deepcopy(value)
+        if not isinstance(value, core.Expr):
+            return copy.deepcopy(value)
+        steps = value.args.get("with_") if _shares_steps.get() else None
+        if steps is None:
+            return value.__deepcopy__({})
+        value.args["with_"] = None
+        copied = value.__deepcopy__({})
+        value.args["with_"] = steps
+        copied.set("with_", type(steps)(**steps.args | {"expressions": list(steps.expressions)}))
+        return copied
 
     core.deepcopy = deepcopy  # type: ignore[assignment]
 
@@ -65,6 +79,62 @@ def copy_queries_quickly() -> None:
 
     # It copies the query to write hints into it, where there are any.
     frame._resolve_pending_hints = lambda self: resolve(self) if self.pending_hints else self
+
+
+def share_steps() -> None:
+    """Have a DataFrame's query share its steps (CTEs) with those that are made of it, and give each step a number.
+
+    SQLFrame copies all steps before at each operation, four times, and writes them as SQL to name the new one by a
+    hash. What was a step stays as it is: it is changed only where a query is written, which copies all of it first, or
+    where two DataFrames that are joined have steps of one name that differ.
+    """
+    import sqlframe.base.dataframe
+    import sqlframe.base.operations
+    from sqlglot import exp
+
+    frame: Any = sqlframe.base.dataframe.BaseDataFrame
+    numbers = itertools.count(1)
+    add = frame._add_ctes_to_expression
+
+    def sharing(function: Callable[..., Any], is_shared: bool) -> Callable[..., Any]:
+        @wraps(function)
+        def wrapper(*args: Any, **named: Any) -> Any:
+            token = _shares_steps.set(is_shared)
+            try:
+                return function(*args, **named)
+            finally:
+                _shares_steps.reset(token)
+
+        return wrapper
+
+    def create_step(
+        _: Any, expression: Any, branch_id: str, sequence_id: str, name: str | None = None, **given: Any
+    ) -> tuple[Any, str]:
+        name = name or f"t{next(numbers):08}"
+        query = expression.copy()
+        query.set("with_", None)
+        (step,) = exp.Select().with_(name, as_=query, copy=False, **given).ctes
+        step.set("branch_id", branch_id)
+        step.set("sequence_id", sequence_id)
+        return step, name
+
+    def add_steps(self: Any, expression: Any, steps: list[Any]) -> Any:
+        there = {step.alias_or_name: step for step in expression.ctes}
+        others = [step for step in steps if there.get(step.alias_or_name) is not step]
+        return add(
+            self, expression, [step.copy() if step.alias_or_name in there else step for step in others]
+        )
+
+    frame._create_cte_from_expression = create_step
+    frame._add_ctes_to_expression = add_steps
+    # It names the steps by a hash of what they are then.
+    frame._replace_cte_names_with_hashes = lambda _, expression: expression
+    for name in ("copy", "_convert_leaf_to_cte", "_set_operation"):
+        setattr(frame, name, sharing(getattr(frame, name), True))
+    operations = sqlframe.base.operations
+    operations._run_operation = sharing(operations._run_operation, True)
+    for name in ("_create_hash_from_expression", "_get_expressions"):
+        setattr(frame, name, sharing(getattr(frame, name), False))
 
 
 def look_up_names() -> None:
@@ -105,6 +175,27 @@ def look_up_names() -> None:
         module.quote_preserving_alias_or_name = quote_preserving_alias_or_name
     _BaseSession._normalize_string = lru_cache(_NAMES_KEPT)(_BaseSession._normalize_string)
     sqlframe.base.util.dialect_to_string = lru_cache(sqlframe.base.util.dialect_to_string)
+
+
+def rewrite_statements(session: Any, rewrite: Callable[[str], str]) -> None:
+    """Have a session of SQLFrame's on DuckDB rewrite what it executes by itself, as for a DataFrame's `count()`."""
+    execute = session._execute
+    session._execute = lambda statement: execute(rewrite(statement))
+
+
+def named_table(session: Any, name: str, types: dict[str, str]) -> Any:
+    """Return the DataFrame of a table or view, with Spark's types of its columns.
+
+    As `session.catalog.add_table` and `session.table` do it, which parse each column's name three times, and its type.
+    """
+    from sqlglot import exp
+
+    dialect = session.input_dialect
+    table = exp.to_table(name, dialect=dialect)
+    quoted = {f"`{column}`": kind for column, kind in types.items()}
+    session.catalog._schema.add_table(table, quoted, dialect=dialect)
+    names = [exp.to_column(column, dialect=dialect) for column in quoted]
+    return session._create_table(exp.Select(expressions=names, from_=exp.From(this=table)))
 
 
 def duckdb_query(df: Any) -> str:

@@ -163,7 +163,7 @@ def test_days_of_late_events_are_those_of_all(engine: Engine, tmp_path: Path):
     shop = Shop(engine, tmp_path)
     shop.score(customers_at(3))
     seen: list[list[int]] = []
-    for part in parts_of(shopping(3, crowds=8, size=40), 3, 3):
+    for part in parts_of(shopping(3, crowds=5, size=40), 3, 3):
         shop.ingest(*part)
         seen.append([count for _, count in shop.summed_by(shop.refresh_dirty)])
         shop.assert_right()

@@ -182,6 +182,20 @@ def test_a_view_has_the_types_of_what_it_names(engine: Engine):
     assert rows(engine.to_arrow(as_view(view.select(*SCHEMA.names)))) == ROWS
 
 
+def test_views_on_views_are_what_they_are_of_and_whatever_is_asked_of_them_is_answered(engine: Engine):
+    view = engine.from_arrow(pa.table({"n": [1, 2, 3], "text": ["a", "view_1", "a"]}))
+    F, _ = functions_of(view)
+    for number in range(8):
+        step = as_view(view.select("text", (F.col("n") + number).alias("n")))
+        texts = as_view(step.groupBy("text").agg(F.max("n").alias("most")))
+        view = as_view(step.join(texts, on="text").select("text", "n"))
+    assert view.count() == 3
+    assert view.columns == ["text", "n"]
+    assert engine.to_arrow(view.where(F.col("text") == "view_1")).to_pylist() == [{"text": "view_1", "n": 30}]
+    total = view.unionByName(view).agg(F.sum("n").alias("n"))
+    assert engine.to_arrow(total).to_pylist() == [{"n": 2 * (29 + 30 + 31)}]
+
+
 def test_released_data_is_no_longer_held(duckdb_engine: DuckDBEngine):
     before = pa.total_allocated_bytes()
     df = duckdb_engine.from_arrow(pa.table({"n": pa.array(range(1_000_000), pa.int64())}))

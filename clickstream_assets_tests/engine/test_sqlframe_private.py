@@ -24,6 +24,7 @@ from clickstream_assets.engine.sqlframe_private import (
     duckdb_query,
     is_sqlframe,
     look_up_names,
+    named_table,
 )
 
 
@@ -99,6 +100,50 @@ def test_what_is_made_of_a_dataframe_leaves_it_as_it_was(duckdb_engine: DuckDBEn
     # As SQLFrame writes it itself.
     assert before == base.sql(dialect="duckdb", optimize=False, pretty=False)  # type: ignore[operator]
     assert sorted(duckdb_engine.to_arrow(base)["a"].to_pylist()) == [2, 3]
+
+
+def test_steps_are_shared_until_a_query_is_written(duckdb_engine: DuckDBEngine):
+    df: Any = duckdb_engine.from_arrow(pa.table({"a": [3, 1, 2], "b": ["x", "y", "x"]}))
+    F, _ = functions_of(df)
+    base = df.where(F.col("a") > 1).select("a", "b").select("a", "b")
+    steps = base.expression.ctes
+    assert len(steps) > 1
+    further = base.select(F.col("a").alias("c")).where(F.col("c") > 2)
+    assert all(one is other for one, other in zip(steps, further.expression.ctes, strict=False))
+    # Those of both sides of a join are there once, and each of the others has a name of its own.
+    joined = (
+        base.alias("one").join(base.alias("other"), on="a").join(further.withColumnRenamed("c", "a"), on="a")
+    )
+    names = [step.alias_or_name for step in joined.expression.ctes]
+    assert len(names) == len(set(names))
+    assert set(names) > {step.alias_or_name for step in further.expression.ctes}
+    before = [step.sql() for step in steps]
+    assert duckdb_engine.to_arrow(joined.select("a")).to_pylist() == [{"a": 3}]
+    assert [step.sql() for step in steps] == before
+    assert sorted(duckdb_engine.to_arrow(base)["a"].to_pylist()) == [2, 3]
+
+
+def test_steps_of_one_name_that_differ_are_told_apart(duckdb_engine: DuckDBEngine):
+    df: Any = duckdb_engine.from_arrow(pa.table({"a": [1, 2]}))
+    F, _ = functions_of(df)
+    one, other = (df._convert_leaf_to_cte(name="t_same").where(F.col("a") == n).select("a") for n in (1, 2))
+    (step,) = other.expression.ctes[-1:]
+    step.this.set("where", parse_one("SELECT 1 WHERE a < 5").args["where"])
+    assert sorted(duckdb_engine.to_arrow(one.union(other))["a"].to_pylist()) == [1, 2]
+    assert duckdb_engine.to_arrow(one)["a"].to_pylist() == [1]
+    assert duckdb_engine.to_arrow(other)["a"].to_pylist() == [2]
+
+
+def test_a_table_is_what_sqlframe_makes_of_its_name(duckdb_engine: DuckDBEngine):
+    session: Any = duckdb_engine.from_arrow(pa.table({"a": [1]})).session
+    types = {"price per day": "double", "end": "string"}
+    named = named_table(session, "table_of_ours", types)
+    session.catalog.add_table("table_of_its_own", {f"`{name}`": kind for name, kind in types.items()})
+    its_own = session.table("table_of_its_own")
+    assert named.expression.sql().replace("of_ours", "of_its_own") == its_own.expression.sql()
+    assert named.columns == its_own.columns == list(types)
+    schema = session.catalog._schema
+    assert schema.find(exp.to_table("table_of_ours")) == schema.find(exp.to_table("table_of_its_own"))
 
 
 def test_a_lambda_that_is_made_of_another_function_is_written_as_duckdb_reads_it(duckdb_engine: DuckDBEngine):
