@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,9 +92,17 @@ def settled(configuration: Path, folder: Path, **targets: str) -> Path:
     return written
 
 
+def is_ready(port: int) -> bool:
+    """Whether Prometheus or Alertmanager says so."""
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/-/ready", timeout=10).ok
+    except requests.ConnectionError:
+        return False
+
+
 @contextmanager
 def program(folder: Path, *command: str) -> Iterator[None]:
-    with (folder / f"{Path(command[0]).name}.log").open("wb") as log:
+    with (folder / f"{Path(command[0]).name.removeprefix('prometheus-')}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
     try:
         yield
@@ -106,7 +115,6 @@ def program(folder: Path, *command: str) -> Iterator[None]:
 def monitored() -> Iterator[Monitored]:
     # Asked for first: a test without them is to be skipped before anything is started.
     prometheus, alertmanager = path_of("prometheus"), path_of("prometheus-alertmanager")
-    ports = {"prometheus": free_port(), "alertmanager": free_port()}
     with tempfile.TemporaryDirectory(prefix="clickstream-alerting-") as home:
         folder = Path(home)
         stack = Stack(folder / "stack", Settings(_env_file=None).jars_path)
@@ -117,6 +125,8 @@ def monitored() -> Iterator[Monitored]:
             prepare_servers(settings)
             shutil.copy(RULES, folder)
             log = folder / "stream.log"
+            # Now, as whatever connects meanwhile may be given one of them.
+            ports = {name: free_port() for name in ("prometheus", "alertmanager")}
             with (
                 new_shop(settings, folder, **QUICK) as shop,
                 running(shop, log),
@@ -146,6 +156,8 @@ def monitored() -> Iterator[Monitored]:
                 ),
             ):
                 found = Monitored(stack, shop, log, api.address, f"http://127.0.0.1:{ports['alertmanager']}")
+                for name, port in ports.items():
+                    wait_until(partial(is_ready, port), folder / f"{name}.log")
                 shop.send(traffic(0, 100))
                 wait_until(lambda: STREAM_FAILING.name in requests.get(f"{api.address}/metrics").text, log)
                 wait_until(lambda: not found.failing(), log)
