@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 _A = TypeVar("_A")
 
-_DUCKDB_TYPES = {"string": "VARCHAR", "int": "INTEGER", "bigint": "BIGINT", "date": "DATE"}
 ADDED_LATER = "clickstream.added_later"
 """Metadata of a Delta column that the table's older files do not have."""
 _RELATION_NAME = re.compile(r"\b(?:relation|view|delta)_\d+\b")
@@ -83,12 +82,7 @@ def as_view(df: DataFrame) -> DataFrame:
     _views[name] = query
     for source in sources:
         _views_on.setdefault(source, []).append(name)
-    types = dict(zip(bound.columns, bound.types, strict=True))
-    return _named(
-        name,
-        {column: str(kind) for column, kind in types.items()},
-        {column: _bound_type(kind) for column, kind in types.items()},
-    )
+    return _named(name, dict(zip(bound.columns, map(str, bound.types), strict=True)))
 
 
 def _sources(query: str) -> list[str]:
@@ -139,30 +133,14 @@ _BOUND_TYPES = {
     "timestamp": "timestamp",
     "timestamp with time zone": "timestamp",
 }
-_SQL_TYPES = {
-    pa.string(): "string",
-    pa.large_string(): "string",
-    pa.int32(): "int",
-    pa.int64(): "bigint",
-    pa.float32(): "float",
-    pa.float64(): "double",
-    pa.bool_(): "boolean",
-    pa.date32(): "date",
-    pa.binary(): "binary",
-    pa.large_binary(): "binary",
-}
 
 
-def _sql_type(arrow: pa.DataType) -> str:
-    if pa.types.is_timestamp(arrow):
-        return "timestamp"
-    if pa.types.is_decimal(arrow):
-        return f"decimal({arrow.precision},{arrow.scale})"
-    if pa.types.is_list(arrow) or pa.types.is_large_list(arrow):
-        return f"array<{_sql_type(arrow.value_type)}>"
-    if pa.types.is_struct(arrow):
-        return f"struct<{', '.join(f'{field.name}: {_sql_type(field.type)}' for field in arrow)}>"
-    return _SQL_TYPES[arrow]
+@cache
+def _spark_type(written: str) -> str:
+    """Write the type of a column, which is written as DuckDB does, as Spark does."""
+    import duckdb
+
+    return _bound_type(duckdb.sqltype(written))
 
 
 def _bound_type(bound: Any) -> str:
@@ -230,15 +208,14 @@ def _duckdb_type(arrow: pa.DataType) -> str:
 
 def _of_schema(name: str, schema: pa.Schema) -> DataFrame:
     """Return the DataFrame of what has this name and the columns of a schema."""
-    bound = {field.name: _duckdb_type(field.type) for field in schema}
-    return _named(name, bound, {field.name: _sql_type(field.type) for field in schema})
+    return _named(name, {field.name: _duckdb_type(field.type) for field in schema})
 
 
-def _named(name: str, bound: dict[str, str], types: dict[str, str]) -> DataFrame:
-    """Return the DataFrame of what has this name, with the types of its columns as DuckDB and as Spark write them."""
+def _named(name: str, types: dict[str, str]) -> DataFrame:
+    """Return the DataFrame of what has this name, with the types of its columns as DuckDB writes them."""
     _, session = _duckdb_session()
-    _shapes[name] = ", ".join(f'"{column}" {kind}' for column, kind in bound.items())
-    return named_table(session, name, types)
+    _shapes[name] = ", ".join(f'"{column}" {kind}' for column, kind in types.items())
+    return named_table(session, name, {column: _spark_type(kind) for column, kind in types.items()})
 
 
 def _to_message(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Buffer:
@@ -386,7 +363,7 @@ class DuckDBEngine(Engine):
         partition_by = table.metadata().partition_columns
         hive = ""
         if partition_by:
-            types = {name: _DUCKDB_TYPES[_sql_type(schema.field(name).type)] for name in partition_by}
+            types = {name: _duckdb_type(schema.field(name).type) for name in partition_by}
             hive = f", hive_partitioning = true, hive_types = {_literal(types)}"
         columns = ", ".join(
             # Spark writes times in a form (INT96) that does not say that they are UTC.

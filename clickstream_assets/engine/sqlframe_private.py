@@ -14,7 +14,7 @@ from typing import Any
 _NAMES_KEPT = 4096
 _FLAT = frozenset({int, str, bool, float, type(None)})
 _shares_steps = ContextVar("shares_steps", default=False)
-"""Whether the copy of a query has the same steps as the query, or copies of them."""
+"""True while the copy of a query has the same steps as the query, and not copies of them."""
 
 
 def is_sqlframe(df: Any) -> bool:

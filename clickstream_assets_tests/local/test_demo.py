@@ -1,4 +1,4 @@
-"""What a demo's processes are given; the demo itself is tried in e2e/."""
+"""The settings that a demo's processes are given; the demo itself is tried in e2e/."""
 
 from pathlib import Path
 

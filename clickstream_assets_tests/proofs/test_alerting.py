@@ -94,7 +94,7 @@ def settled(configuration: Path, folder: Path, **targets: str) -> Path:
 
 
 def is_ready(port: int) -> bool:
-    """Whether Prometheus or Alertmanager says so."""
+    """Return whether Prometheus or Alertmanager says that it is."""
     try:
         return requests.get(f"http://127.0.0.1:{port}/-/ready", timeout=10).ok
     except requests.ConnectionError:
