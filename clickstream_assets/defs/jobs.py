@@ -4,6 +4,8 @@ import dagster as dg
 
 ONE_AT_A_TIME = "clickstream/one_at_a_time"
 """Tag that dagster.yaml limits to one run per value."""
+GIVES_WAY = "clickstream/gives_way"
+"""Tag of a run that leaves the processors to others: its niceness, 1 to 19."""
 TRAINING_KEEPS_UP = dg.AssetCheckKey(dg.AssetKey("product_recommendations"), "training_keeps_up")
 """The check that a refresh carries out on what a training made."""
 
@@ -35,8 +37,9 @@ refresh = dg.define_asset_job(
 train = dg.define_asset_job(
     "train",
     selection=(dg.AssetSelection.groups("models") - _DAYS_OF_MODELS) | _RECOMMENDATIONS,
-    # Beside a refresh: it reads one version of the tables of days, and writes none of them.
-    tags={ONE_AT_A_TIME: "train"},
+    # Beside a refresh: it reads one version of the tables of days, and writes none of them. New events wait for a
+    # refresh, and nobody for a training; at 10 it has a tenth of a processor that both want.
+    tags={ONE_AT_A_TIME: "train", GIVES_WAY: "10"},
     description="The models of TRAINING_DAYS, their evaluation, and the recommendations that are served.",
 )
 

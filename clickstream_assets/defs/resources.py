@@ -1,11 +1,14 @@
 """Dagster resources: the settings and everything that does I/O, opened only when an asset asks."""
 
+import multiprocessing
+import os
 from contextlib import AbstractContextManager
 
 import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 from pydantic import PrivateAttr
 
+from clickstream_assets.defs.jobs import GIVES_WAY
 from clickstream_assets.defs.partitions import daily
 from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine, spark_session
 from clickstream_assets.settings import EngineName, Settings, load_settings
@@ -33,6 +36,15 @@ class ComputeResource(dg.ConfigurableResource):
     """Gives assets the engine that the settings name; Spark starts when it is first used, and not before."""
 
     settings: SettingsResource
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Let a run that gives way have the processors that others leave, the engine's threads and processes included.
+
+        Only where the process is the run's own, as that of every launched run is: there is no way back from it.
+        """
+        if context.run and GIVES_WAY in context.run.tags and multiprocessing.parent_process():
+            niceness = max(int(context.run.tags[GIVES_WAY]), os.nice(0))
+            os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
     def engine(self) -> Engine:
         """Return the engine. A process has one Spark session, so every call shares it."""

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import dagster as dg
@@ -17,6 +17,7 @@ from dagster import DagsterRunStatus
 from tenacity import retry, stop_after_delay, wait_fixed
 
 from clickstream_assets.defs import launcher
+from clickstream_assets.defs.jobs import GIVES_WAY
 from clickstream_assets.local.ports import free_port
 from clickstream_assets_tests.dagster_private import (
     DagsterGrpcClient,
@@ -92,10 +93,10 @@ def server(tmp_path: Path) -> Iterator[CodeServer]:
     started.kill()
 
 
-def start_run(instance: dg.DagsterInstance, server: CodeServer) -> str:
+def start_run(instance: dg.DagsterInstance, server: CodeServer, tags: Mapping[str, str] | None = None) -> str:
     """A run that is under way."""
     run = create_run_for_test(
-        instance, job_name="sleeper", remote_job_origin=RemoteJobOrigin(REPOSITORY, "sleeper")
+        instance, job_name="sleeper", remote_job_origin=RemoteJobOrigin(REPOSITORY, "sleeper"), tags=tags
     )
     dg.DefaultRunLauncher.launch_run_from_grpc_client(instance, run, server.client)
     wait_until(lambda: status_of(instance, run.run_id) == DagsterRunStatus.STARTED)
@@ -143,6 +144,7 @@ def test_a_run_that_a_code_server_does_not_know_any_more_fails(
 
 
 FORKED = """
+import os
 import time
 from pathlib import Path
 
@@ -150,20 +152,29 @@ import dagster as dg
 import psutil
 
 from clickstream_assets.defs.dagster_private import fork_runs
+from clickstream_assets.defs.resources import ComputeResource, LakeResource, SettingsResource
 
 fork_runs()
 
 
 @dg.op
-def note():
+def note(lake: LakeResource, compute: ComputeResource):
     process, folder = psutil.Process(), Path(__file__).parent
     (folder / "parent").write_text(" ".join(process.parent().cmdline()))
+    (folder / "niceness").write_text(str(os.nice(0)))
     (folder / "pid").write_text(str(process.pid))
     while not (folder / "go on").exists():
         time.sleep(0.05)
 
 
-@dg.job
+settings = SettingsResource()
+compute = ComputeResource(settings=settings)
+
+
+lake = LakeResource(settings=settings, compute=compute)
+
+
+@dg.job(resource_defs={"compute": compute, "lake": lake})
 def sleeper():
     note()
 
@@ -176,11 +187,13 @@ defs = dg.Definitions(jobs=[sleeper])
 def test_runs_are_forked_from_a_process_with_the_libraries(watched: dg.DagsterInstance, tmp_path: Path):
     server = CodeServer(tmp_path, FORKED)
     try:
-        run_id = start_run(watched, server)
+        run_id = start_run(watched, server, {GIVES_WAY: str(os.nice(0) + 7)})
         wait_until((tmp_path / "pid").exists)
         parent = (tmp_path / "parent").read_text()
         assert "forkserver" in parent
         assert "sqlframe.duckdb" in parent
+        # Not twice, though two resources need the engine.
+        assert int((tmp_path / "niceness").read_text()) == os.nice(0) + 7
         assert monitor(watched, run_id) == DagsterRunStatus.STARTED
         (tmp_path / "go on").touch()
         wait_until(lambda: status_of(watched, run_id) == DagsterRunStatus.SUCCESS)
