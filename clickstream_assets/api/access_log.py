@@ -1,4 +1,4 @@
-"""One JSON line per request: its route and how it went, without any id of a person."""
+"""A JSON line per request: its route and how it went, without any id of a person."""
 
 import logging
 from time import perf_counter

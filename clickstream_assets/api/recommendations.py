@@ -1,4 +1,7 @@
-"""`GET /api/recommend/{user_id}`: products for one shopper."""
+"""`GET /api/recommend/{user_id}`: products for one shopper.
+
+From what `product_recommendations` has published of them, and popular products they have not met (`queries`).
+"""
 
 from http import HTTPStatus
 from typing import Any

@@ -66,7 +66,7 @@ INTERACTIONS = Table(
 
 USER_FACTORS = Table(
     "als_user_factors",
-    "one user's vector in the factor model",
+    "one user's vector in the factor model, to look at: recommendations solve it anew from what the user met",
     (
         Column("user_id", STRING, PERSON),
         Column("factors", VECTOR, "The vector"),

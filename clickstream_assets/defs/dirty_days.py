@@ -28,6 +28,7 @@ from clickstream_assets.defs.runs import (
     under_way,
     wait_after_failures,
 )
+from clickstream_assets.defs.scope import DIRTY_DAYS
 from clickstream_assets.settings import load_settings
 
 REPORTS_READ_PER_TICK = 500
@@ -183,7 +184,7 @@ def _take_in_reports(instance: dg.DagsterInstance, state: RefreshState) -> None:
     ).records
     for record in records:
         state.seen = record.storage_id
-        days = metadata_value(record.event_log_entry, "dirty_days") or []
+        days = metadata_value(record.event_log_entry, DIRTY_DAYS) or []
         state.put_behind(date.fromisoformat(day) for day in days)
 
 

@@ -31,7 +31,7 @@ from clickstream_assets.catalogue import EVENTS, EXCHANGE_RATES, IDENTITY_TIES, 
 from clickstream_assets.defs.changes import keep_changes
 from clickstream_assets.defs.differences import among, unlike, without
 from clickstream_assets.defs.partitions import Days, Range, chunks
-from clickstream_assets.defs.shopping import files_by
+from clickstream_assets.defs.shopper_days import files_by
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.money import priced
 from clickstream_assets.ingest.reach import moved_events, settings_of_days

@@ -27,6 +27,8 @@ EVENTS_VERSION = "events_version"
 TIES_VERSION = "identity_ties_version"
 MONEY_VERSION = "exchange_rates_version"
 """Metadata of `sessions`: the versions of `events`, `identity_ties` and `exchange_rates` that they were made from."""
+DIRTY_DAYS = "dirty_days"
+"""Metadata of `events`: the days that a batch has made dirty; the sensor of defs/dirty_days.py takes them in."""
 SETTINGS = "settings"
 """Metadata of `events`: the settings that change days already computed, as they were when it was reported."""
 REPLACED_FROM = "replaced_from"
@@ -95,7 +97,7 @@ def reported_by_run(context: Context, asset: str, name: str) -> Any:
     return metadata_value(event, name) if is_of_run else None
 
 
-def replace_days_of_shoppers(
+def replace_days_from_shopper_events(
     context: dg.AssetExecutionContext, lake: Lake, table: Table, compute: Callable[[DataFrame], DataFrame]
 ) -> None:
     """Replace the rows of the run's days by those that `compute` makes of these days' shopper_events."""

@@ -59,7 +59,7 @@ def fit(
     return ALGORITHMS[algorithm](engine, interactions, products, parameters)
 
 
-def restore(
+def model_to_publish(
     algorithm: str,
     engine: Engine,
     interactions: DataFrame,

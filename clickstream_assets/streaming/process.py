@@ -31,7 +31,7 @@ from clickstream_assets.streaming.errors import (
     query_error,
 )
 from clickstream_assets.streaming.lake_copies import update_copies
-from clickstream_assets.streaming.notifications import deliver_pending
+from clickstream_assets.streaming.outbox import deliver_pending
 from clickstream_assets.streaming.owner import OwnedError, Presence, always_on, ownership
 from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets.streaming.query import WindowQuery, lake_of

@@ -28,8 +28,8 @@ from clickstream_assets.catalogue import (
 )
 from clickstream_assets.defs import partitions
 from clickstream_assets.defs.sessions import update
-from clickstream_assets.defs.sessions.update import update_carts
-from clickstream_assets.defs.shopping import files_by
+from clickstream_assets.defs.sessions.carts import update_carts
+from clickstream_assets.defs.shopper_days import files_by
 from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine
 from clickstream_assets.stores.lake import Lake, conform
 from clickstream_assets_tests.analytics.records import at, event_table

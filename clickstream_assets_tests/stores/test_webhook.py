@@ -1,4 +1,4 @@
-"""Posting to webhooks; what is posted, and what becomes of each answer, is in streaming/test_notifications.py."""
+"""Posting to webhooks; what is posted, and what becomes of each answer, is in streaming/test_outbox.py."""
 
 import pytest
 

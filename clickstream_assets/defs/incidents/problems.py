@@ -38,6 +38,7 @@ from clickstream_assets.defs.runs import (
     metadata_value,
     under_way,
 )
+from clickstream_assets.defs.scope import DIRTY_DAYS
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 from clickstream_assets.silences import Kind
@@ -283,7 +284,7 @@ def _news_of(look: Look, key: dg.AssetKey, parent: dg.AssetKey, newest: dg.Event
         report.timestamp
         for report in reports
         # Records that repeat others, or are rejected, make no day dirty.
-        if parent != _EVENTS or metadata_value(report.event_log_entry, "dirty_days")
+        if parent != _EVENTS or metadata_value(report.event_log_entry, DIRTY_DAYS)
     )
     return next(times, None)
 

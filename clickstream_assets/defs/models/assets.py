@@ -19,7 +19,7 @@ from clickstream_assets.defs.models.training import EVENTS_BATCH, TRAINED_ON, Tr
 from clickstream_assets.defs.plots import text_table
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.defs.runs import metadata_value
-from clickstream_assets.defs.scope import replace_days_of_shoppers, run_batch
+from clickstream_assets.defs.scope import replace_days_from_shopper_events, run_batch
 from clickstream_assets.recommender import als
 from clickstream_assets.recommender.evaluation import evaluation_table, judge
 from clickstream_assets.recommender.interactions import consent_days
@@ -43,8 +43,8 @@ def interaction_days(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
 
     What is trained on adds them up, so that no training reads all events.
     """
-    replace_days_of_shoppers(context, lake, CONSENT_DAYS, consent_days)
-    replace_days_of_shoppers(context, lake, INTERACTION_DAYS, sum_up_days)
+    replace_days_from_shopper_events(context, lake, CONSENT_DAYS, consent_days)
+    replace_days_from_shopper_events(context, lake, INTERACTION_DAYS, sum_up_days)
     return {EVENTS_BATCH: run_batch(context, lake)}
 
 
@@ -73,12 +73,13 @@ def popular_products(context: dg.AssetExecutionContext, settings: Settings, lake
 def als_model(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
     """Factors of users and products by alternating least squares on implicit feedback.
 
-    Trained by `implicit` on DuckDB's engine and by Spark's MLlib on Spark's, into the same two tables. The same
-    data, settings and engine give the same factors and the same model version.
+    Trained by `implicit` on DuckDB's engine and by Spark's MLlib on Spark's, into the same two tables. Lists are made
+    of the products' factors, by which `AlsModel.scores` solves each user's anew (recommender/als.py). The same data,
+    settings and engine give the same factors and the same model version.
     """
     parameters = als.Parameters.of(settings)
-    trained_on = context.instance.get_latest_materialization_event(dg.AssetKey(INTERACTIONS.name))
-    batch = metadata_value(trained_on, EVENTS_BATCH)
+    made = context.instance.get_latest_materialization_event(dg.AssetKey(INTERACTIONS.name))
+    batch = metadata_value(made, EVENTS_BATCH)
     engine = lake.engine
     products = Products.of(engine.to_arrow(lake.read(POPULAR_PRODUCTS)))
     if len(products):

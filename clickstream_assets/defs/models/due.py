@@ -1,4 +1,4 @@
-"""The decision that a training is due, by what is trained and what there is to train on: a pure function."""
+"""The decision that a training is due, by what is trained and what there is to train on."""
 
 from __future__ import annotations
 

@@ -24,8 +24,15 @@ from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.plots import shortened, text_list
 from clickstream_assets.defs.put_back import older_tables
 from clickstream_assets.defs.runs import metadata_value
-from clickstream_assets.defs.scope import MONEY_VERSION, NO_DAY, PUT_BACK_AT, REPLACED_FROM, SETTINGS
-from clickstream_assets.defs.shopping import newest_time
+from clickstream_assets.defs.scope import (
+    DIRTY_DAYS,
+    MONEY_VERSION,
+    NO_DAY,
+    PUT_BACK_AT,
+    REPLACED_FROM,
+    SETTINGS,
+)
+from clickstream_assets.defs.shopper_days import newest_time
 from clickstream_assets.ingest.classification import classify_records, land_records
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.money import days_of_other_money, settings_of_money, update_money
@@ -142,7 +149,7 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
             NEWEST_EVENT: dg.MetadataValue.timestamp(newest_time(lake, lake.snapshot(EVENTS), rules)),
             MONEY_VERSION: lake.snapshot(EXCHANGE_RATES).version,
             SETTINGS: made_by,
-            "dirty_days": [day.isoformat() for day in sorted(days)],
+            DIRTY_DAYS: [day.isoformat() for day in sorted(days)],
         },
         DUPLICATE_EVENTS.name: {"new_records": sum(repeated.values()), **repeated},
         CONFLICTING_EVENTS.name: {"new_records": counts["other_payload"]},

@@ -42,17 +42,17 @@ from clickstream_assets.defs.partitions import (
     days_of,
     replace_days,
 )
+from clickstream_assets.defs.person_sums import PersonSums, renew_sums
 from clickstream_assets.defs.plots import bar_plot
 from clickstream_assets.defs.reports.mail import mail_reports
 from clickstream_assets.defs.reports.update import days_of_outdated_reports, report_rows, update_reports
 from clickstream_assets.defs.scope import (
     is_asked_for_by_a_person,
-    replace_days_of_shoppers,
+    replace_days_from_shopper_events,
     rows_of,
     run_events,
 )
 from clickstream_assets.defs.steps import Retry
-from clickstream_assets.defs.summing import PersonSums, renew_sums
 from clickstream_assets.engine import DataFrame, functions_of
 from clickstream_assets.errors import InputError
 from clickstream_assets.reports.text import render_text
@@ -134,7 +134,7 @@ def _plots(
 @table_asset(PRODUCT_PERFORMANCE, deps=["shopper_events"], is_daily=True, op_tags=URGENT)
 def product_performance(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     """One row per product and day, ranked by views."""
-    replace_days_of_shoppers(context, lake, PRODUCT_PERFORMANCE, compute_product_performance)
+    replace_days_from_shopper_events(context, lake, PRODUCT_PERFORMANCE, compute_product_performance)
 
     def most_viewed(rows: list[dict]) -> dict[str, float]:
         ranked = sorted(rows, key=lambda row: row["rank"])

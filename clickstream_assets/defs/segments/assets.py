@@ -28,9 +28,9 @@ from clickstream_assets.catalogue import (
 from clickstream_assets.defs.assets import ByDay, Metadata, table_asset
 from clickstream_assets.defs.partitions import days_of
 from clickstream_assets.defs.plots import bar_plot
-from clickstream_assets.defs.scope import NO_DAY, REPLACED_FROM, replace_days_of_shoppers
+from clickstream_assets.defs.scope import NO_DAY, REPLACED_FROM, replace_days_from_shopper_events
 from clickstream_assets.defs.segments.cohorts import update_user_weeks
-from clickstream_assets.defs.shopping import newest_time, update_shopper_days
+from clickstream_assets.defs.shopper_days import newest_time, update_shopper_days
 from clickstream_assets.defs.sums import counts_by, counts_by_day
 from clickstream_assets.engine import functions_of
 from clickstream_assets.ingest.fields import ValidationRules
@@ -44,7 +44,7 @@ ORDERS_PER_CHUNK = 5_000_000
 @table_asset(USER_SEGMENTS, deps=["shopper_events"], is_daily=True)
 def user_segments(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
     """One row per person and day: buyer (purchased that day) or window shopper."""
-    replace_days_of_shoppers(context, lake, USER_SEGMENTS, compute_user_segments)
+    replace_days_from_shopper_events(context, lake, USER_SEGMENTS, compute_user_segments)
     users = counts_by_day(lake, USER_SEGMENTS, days_of(context), "segment")
     return {
         "users_by_segment": ByDay(

@@ -11,7 +11,7 @@ import pyarrow as pa
 from clickstream_assets.analytics.cohorts import days_of_weeks, week_of, weeks_seen, with_cohorts
 from clickstream_assets.catalogue import COHORT_INPUTS, USER_SEGMENTS, USER_WEEKS
 from clickstream_assets.defs.differences import among, replace_rows, unlike
-from clickstream_assets.defs.shopping import files_by
+from clickstream_assets.defs.shopper_days import files_by
 from clickstream_assets.engine import as_view, functions_of
 from clickstream_assets.stores.lake import Lake, Snapshot
 

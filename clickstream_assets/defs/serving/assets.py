@@ -50,7 +50,7 @@ from clickstream_assets.defs.scope import NO_DAY, is_asked_for_by_a_person
 from clickstream_assets.defs.serving.parts import publish_days, rows_of_days
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender import als
-from clickstream_assets.recommender.algorithms import restore
+from clickstream_assets.recommender.algorithms import model_to_publish
 from clickstream_assets.recommender.evaluation import chosen_algorithm
 from clickstream_assets.recommender.ranking import Model, Products
 from clickstream_assets.recommender.selection import met_products, recommend
@@ -215,7 +215,7 @@ def product_recommendations(
     algorithm = chosen_algorithm(evaluation.to_pylist())
     popular = conform(engine.to_arrow(lake.read(POPULAR_PRODUCTS)), POPULAR_PRODUCTS)
     interactions = lake.read(INTERACTIONS)
-    model = restore(
+    model = model_to_publish(
         algorithm,
         engine,
         interactions,
@@ -227,7 +227,7 @@ def product_recommendations(
     (baseline,) = [row for row in evaluation.to_pylist() if row["algorithm"] == "popularity"]
     # By the lake: Dagster's database can be of another time.
     model_version = chosen["model_version"]
-    trained_on, _, _ = model_version.partition("-")
+    batch, _, _ = model_version.partition("-")
     made = context.instance.get_latest_materialization_event(dg.AssetKey(INTERACTIONS.name))
     data = TrainingData.of(metadata_value(made, TRAINED_ON), lake, settings)
     record: dict[str, Any] = {
@@ -237,7 +237,7 @@ def product_recommendations(
         "metric_name": f"ndcg@{chosen['k']}",
         "metric": chosen["ndcg"],
         "baseline_metric": baseline["ndcg"],
-        "trained_on": f"events batch {trained_on}",
+        "trained_on": f"events batch {batch}",
         "first_day": data.first_day,
         "last_day": data.last_day,
         "interactions": data.rows,

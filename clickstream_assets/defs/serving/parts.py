@@ -17,7 +17,7 @@ import pyarrow as pa
 from clickstream_assets.catalogue import PUBLISHED_PARTS, Table
 from clickstream_assets.defs.differences import unlike
 from clickstream_assets.defs.partitions import Days, chunks
-from clickstream_assets.defs.shopping import files_by
+from clickstream_assets.defs.shopper_days import files_by
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform

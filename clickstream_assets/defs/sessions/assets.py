@@ -38,8 +38,8 @@ from clickstream_assets.defs.scope import (
     is_asked_for_by_a_person,
     reported_by_run,
 )
-from clickstream_assets.defs.sessions.update import update_carts
-from clickstream_assets.defs.shopping import newest_time, update_shopper_days
+from clickstream_assets.defs.sessions.carts import update_carts
+from clickstream_assets.defs.shopper_days import newest_time, update_shopper_days
 from clickstream_assets.defs.sums import counts_by, counts_by_day
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.ingest.fields import ValidationRules
@@ -48,7 +48,11 @@ from clickstream_assets.stores.lake import Lake
 
 
 def rows_of_sessions(settings: Settings) -> PersonRows:
-    """Return how `sessions` are made of events."""
+    """Return how `sessions` are made of events.
+
+    `renew_days` reads these of `events`, with persons and in the shop's money (`Sources`): all of a day, or of the
+    persons whom new events concern.
+    """
 
     def compute(events: DataFrame, first: date, last: date) -> DataFrame:
         return compute_sessions(
@@ -68,7 +72,7 @@ def rows_of_sessions(settings: Settings) -> PersonRows:
 
 
 def rows_of_shoppers(lake: Lake) -> PersonRows:
-    """Return how `shopper_events` are made of events, and of the sessions that bots' are known by."""
+    """Return how `shopper_events` are made of events, read as for sessions, and of the sessions that tell bots."""
 
     def compute(events: DataFrame, first: date, last: date) -> DataFrame:
         return compute_shopper_events(events, lake.read(SESSIONS), first, last)

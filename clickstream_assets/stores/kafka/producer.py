@@ -1,4 +1,4 @@
-"""Sends records to the first topic of click events, and makes the topics that are missing."""
+"""Sends records to the topics of click events, and makes those that are missing."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -79,7 +79,9 @@ def _create(admin: KafkaAdminClient, name: str, settings: Settings) -> bool:
 
 
 class KafkaSink:
-    """Sends records to the first topic of click events, each exactly once and a key's in order.
+    """Sends records to the first topic of click events, or to the one that is named.
+
+    Each is there exactly once, and a key's are in order.
 
     The topics are created if they are missing. A record that the broker does not take within three times
     `kafka_timeout_seconds`, or refuses, is an error: of a later `send`, or at the latest of `flush`.

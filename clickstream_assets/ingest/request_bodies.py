@@ -1,4 +1,4 @@
-"""From the body of an HTTP request to the records that it brings: an event each, and nothing of what is not kept.
+"""From the body of a request to the collector to its records: an event each, and nothing of what is not kept.
 
 A record stays as it was sent, byte by byte, but for what only its arrival can say, and for what is not to be kept: the
 key that it was sent with, and addresses of the network. `parsing.py` judges it afterwards, as any other.

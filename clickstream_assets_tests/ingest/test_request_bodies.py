@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from clickstream_assets.catalogue.units import MINUTE, SECOND
-from clickstream_assets.ingest.arrivals import (
+from clickstream_assets.ingest.fields import Rejection, ValidationRules
+from clickstream_assets.ingest.parsing import parse_record
+from clickstream_assets.ingest.request_bodies import (
     Arrival,
     TooLargeError,
     events_of,
@@ -19,8 +21,6 @@ from clickstream_assets.ingest.arrivals import (
     unpacked,
     without_addresses,
 )
-from clickstream_assets.ingest.fields import Rejection, ValidationRules
-from clickstream_assets.ingest.parsing import parse_record
 from clickstream_assets.settings import Settings
 
 RULES = ValidationRules.of(Settings(_env_file=None))

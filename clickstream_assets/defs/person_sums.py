@@ -27,7 +27,7 @@ from clickstream_assets.defs.changes import NO_FILES, changes_since
 from clickstream_assets.defs.differences import among, without
 from clickstream_assets.defs.partitions import Days, chunks
 from clickstream_assets.defs.renewal import LEAST_EVENTS, MOST_EVENTS, MOST_SHARE, hash_of
-from clickstream_assets.defs.shopping import files_by
+from clickstream_assets.defs.shopper_days import files_by
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.stores.lake import Lake
 

@@ -23,7 +23,7 @@ from clickstream_assets.catalogue import (
     Table,
 )
 from clickstream_assets.catalogue.units import MICROSECOND
-from clickstream_assets.defs.shopping import newest_time, update_shopper_days
+from clickstream_assets.defs.shopper_days import newest_time, update_shopper_days
 from clickstream_assets.engine import DuckDBEngine, Engine
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests.analytics.records import RULES, at, day, event, event_table, rows_of

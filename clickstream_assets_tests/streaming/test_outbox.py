@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 
 from clickstream_assets.settings import Settings, SettingsError, load_settings
 from clickstream_assets.stores.postgres.connection import connect
-from clickstream_assets.streaming.notifications import box, deliver_pending
+from clickstream_assets.streaming.outbox import box, deliver_pending
 from clickstream_assets_tests.databases import free_port, fresh_database, query, with_settings
 from clickstream_assets_tests.web import Answer, Request, web_server
 

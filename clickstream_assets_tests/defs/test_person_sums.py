@@ -25,10 +25,10 @@ from clickstream_assets.catalogue import (
     FUNNEL,
     SHOPPER_EVENTS,
 )
-from clickstream_assets.defs import renewal, summing
+from clickstream_assets.defs import renewal, person_sums
 from clickstream_assets.defs.partitions import Days
+from clickstream_assets.defs.person_sums import PersonSums, renew_sums
 from clickstream_assets.defs.reports.assets import sums_of_categories, sums_of_funnel
-from clickstream_assets.defs.summing import PersonSums, renew_sums
 from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
@@ -117,10 +117,10 @@ class Shop(test_renewal.Shop):
 
 @pytest.fixture(autouse=True)
 def _days_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (renewal, summing):
+    for module in (renewal, person_sums):
         monkeypatch.setattr(module, "LEAST_EVENTS", 1)
     monkeypatch.setattr(renewal, "MOST_SHARE", 1)
-    monkeypatch.setattr(summing, "MOST_SHARE", 0.5)
+    monkeypatch.setattr(person_sums, "MOST_SHARE", 0.5)
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_whatever_comes_when_days_are_those_of_all(
 ):
     """Late events, logins, bots, customers of other segments, files put together, and a run that is killed."""
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(summing, "MOST_SHARE", share)
+        patched.setattr(person_sums, "MOST_SHARE", share)
         shop = Shop(duckdb_engine, folder)
         shop.score(customers_at(seed))
         for number, part in enumerate(parts_of(shopping(seed, crowds=5, size=40), parts, seed)):
@@ -260,7 +260,7 @@ def test_days_are_made_whole_where_other_than_events_is_new(
     elif which == "customers":
         shop.score(customers | {(day(DAYS[0]), "u4"): "champions"})
     elif which == "few":
-        monkeypatch.setattr(summing, "LEAST_EVENTS", 1_000)
+        monkeypatch.setattr(person_sums, "LEAST_EVENTS", 1_000)
     elif which == "many":
         late += [visit(f"u{n}", f"{DAYS[1]} 10:30") for n in range(4, 10)]
     elif which == "another writer":

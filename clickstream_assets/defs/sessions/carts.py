@@ -33,7 +33,7 @@ from clickstream_assets.catalogue import (
 from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
 from clickstream_assets.defs.changes import NO_FILES, changes_since
 from clickstream_assets.defs.differences import among, replace_rows, unlike, without
-from clickstream_assets.defs.shopping import update_shopper_days
+from clickstream_assets.defs.shopper_days import update_shopper_days
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.stores.lake import Lake
 
