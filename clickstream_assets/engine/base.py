@@ -57,6 +57,10 @@ class Engine(ABC):
     def to_arrow(self, df: DataFrame) -> pa.Table:
         """Compute a DataFrame into memory."""
 
+    def to_batches(self, df: DataFrame) -> Iterator[pa.RecordBatch]:
+        """Compute a DataFrame a batch after the other, where the engine can; it does nothing else until the last."""
+        yield from self.to_arrow(df).to_batches()
+
     @abstractmethod
     def read_delta(self, path: str, schema: pa.Schema, version: int, part: Part) -> DataFrame:
         """Read a part of a version of a Delta table, lazily; files without rows of it are skipped."""

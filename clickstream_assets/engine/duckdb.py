@@ -9,6 +9,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, cached_property, partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -53,6 +54,8 @@ _shapes: dict[str, str] = {}
 _ASKED = re.compile(r"(?:DESCRIBE|EXPLAIN|CREATE OR REPLACE TEMPORARY VIEW \S+ AS) ")
 _relation_numbers = itertools.count(1)
 _BATCH_ROWS = 16_384
+_STREAMED_ROWS = 122_880
+"""As many as DuckDB's threads work on at once."""
 # Compressing takes what a pipe does with the rest. And what is read is then in Arrow's own memory, which goes back to
 # the system when it is released. Python's, of so many large messages, does not: 200 MB after 5 million records.
 _MESSAGES = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -333,11 +336,28 @@ class DuckDBEngine(Engine):
         Raises:
             EngineStorageError: it takes more than the memory and the disk that DuckDB may use.
         """
+        with self._explained():
+            return self._connection.sql(_with_views(duckdb_query(df))).to_arrow_table()
+
+    def to_batches(self, df: DataFrame) -> Iterator[pa.RecordBatch]:
+        """Compute a DataFrame a batch after the other; until the last one, the engine does nothing else.
+
+        Raises:
+            EngineStorageError: as `to_arrow`.
+        """
+        with self._explained():
+            yield from self._connection.sql(_with_views(duckdb_query(df))).to_arrow_reader(_STREAMED_ROWS)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         import duckdb
 
         try:
-            return self._connection.sql(_with_views(duckdb_query(df))).to_arrow_table()
-        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+            yield
+        except (duckdb.OutOfMemoryException, duckdb.IOException, OSError) as error:
+            # What goes wrong within a stream is an OSError of Arrow's, which begins with the name of DuckDB's.
+            if type(error) is OSError and not str(error).startswith(("Out of Memory Error", "IO Error")):
+                raise
             settings = self._settings
             raise EngineStorageError(
                 f"DUCKDB_MEMORY_LIMIT={settings.duckdb_memory_limit}: DuckDB could not go on: "

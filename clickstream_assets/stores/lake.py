@@ -7,7 +7,7 @@ written where it was computed: by delta-rs in this process, or by Spark's tasks.
 
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -436,9 +436,32 @@ class Lake:
             self._replace_by_spark(table, rows, filters)
             return
         delta = self._open(table)
-        data = conform(self.engine.to_arrow(df), table)
-        with self._explained(table):
-            write_deltalake(delta, data, mode="overwrite", predicate=where)
+        with self._streamed(table, df) as rows, self._explained(table):
+            write_deltalake(delta, rows, mode="overwrite", predicate=where)
+
+    @contextmanager
+    def _streamed(self, table: Table, df: DataFrame) -> Iterator[pa.RecordBatchReader]:
+        """Give delta-rs a table's rows as they are computed: a large day's need not be in memory at once."""
+        failed: list[Exception] = []
+
+        def batches() -> Generator[pa.RecordBatch, None, None]:
+            try:
+                for batch in self.engine.to_batches(df):
+                    yield from conform(pa.Table.from_batches([batch]), table).to_batches()
+            except Exception as error:
+                failed.append(error)
+                raise
+
+        rows = batches()
+        try:
+            yield pa.RecordBatchReader.from_batches(table.arrow, rows)
+        except Exception:
+            if failed:
+                # Of what stopped the stream delta-rs knows the text alone.
+                raise failed[0] from None
+            raise
+        finally:
+            rows.close()
 
     def replace_days(self, table: Table, df: DataFrame, days: Collection[date], batch: int) -> None:
         """Replace the rows of some days by those that they have as of a batch, once, however often it is tried.

@@ -25,7 +25,7 @@ from clickstream_assets.catalogue import (
     FUNNEL,
     SHOPPER_EVENTS,
 )
-from clickstream_assets.defs import renewal, person_sums
+from clickstream_assets.defs import person_sums, renewal
 from clickstream_assets.defs.partitions import Days
 from clickstream_assets.defs.person_sums import PersonSums, renew_sums
 from clickstream_assets.defs.reports.assets import sums_of_categories, sums_of_funnel
