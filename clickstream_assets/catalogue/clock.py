@@ -33,6 +33,26 @@ def _span(zone: str, number: int) -> tuple[int, int]:
     return begin, end
 
 
+# No other numbers: those of 8 digits are seconds of August 1970, those of 12 milliseconds of 1976, and those of 14 are
+# after the year 2600.
+_DIGITS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+_YEARS = range(1990, 2100)
+
+
+def in_digits(number: int) -> datetime | None:
+    """Return the time without a zone whose digits a number has, of 1990 to 2099; None if it is a count since 1970.
+
+    Its digits are those of a day (20210131, which is its midnight here), of a minute (202101311234) or of a second.
+    """
+    text = str(number)
+    if len(text) not in _DIGITS or int(text[:4]) not in _YEARS:
+        return None
+    try:
+        return datetime.strptime(text, _DIGITS[len(text)])
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True)
 class ShopClock:
     """Days of a time zone, by its IANA name."""

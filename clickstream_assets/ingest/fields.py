@@ -7,7 +7,7 @@ event or leaves the field out is the business of `parsing.py`.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cached_property, lru_cache, partial
 from typing import Annotated, Any, NamedTuple, Self
@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple, Self
 import msgspec
 
 from clickstream_assets.catalogue import EVENT_FIELDS, ID_FIELDS, STRING
-from clickstream_assets.catalogue.clock import ShopClock
+from clickstream_assets.catalogue.clock import ShopClock, in_digits
 from clickstream_assets.catalogue.units import DAY, EPOCH, MICROSECOND, SECOND
 from clickstream_assets.settings import EventDialect, Settings
 
@@ -33,6 +33,12 @@ BEFORE_START = "before_events_start_date"
 # as JavaScript's, microseconds or nanoseconds.
 _LATEST_SECONDS = 10**11
 _LATEST_NANOSECONDS = 10**20
+# Years of 1990 to 2099: of a number outside of them the digits may be those of the calendar.
+_LIKELY = range(*((datetime(year, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND for year in (1990, 2100)))
+_FIRST_OF_NINE_DIGITS = 10**8
+_LONGEST_DAY = len("2024-05-02")
+NO_TIME_OF_DAY = "no_time_of_day"
+"""Rule that a time breaks that is a day alone: no moment of it is made up."""
 _CENTS = Decimal("0.0001")
 
 
@@ -192,7 +198,8 @@ def read_time(name: str, value: Any, kafka_time: int, rules: ValidationRules) ->
 
     Args:
         name: the field.
-        value: a text, or a number of seconds, milliseconds, microseconds or nanoseconds, also as text.
+        value: a text, or a number: of seconds, milliseconds, microseconds or nanoseconds, or one whose digits are those
+            of the calendar and the shop's clock (20240502100000); also as text.
         kafka_time: when the record came, microseconds since 1970; an event cannot be much later.
         rules: the bounds to keep.
     """
@@ -216,8 +223,14 @@ def read_time(name: str, value: Any, kafka_time: int, rules: ValidationRules) ->
     per_second = 1
     while not -_LATEST_SECONDS * per_second < number < _LATEST_SECONDS * per_second:
         per_second *= 1000
-    microseconds = number * SECOND // per_second if isinstance(number, int) else number * SECOND / per_second
-    return in_bounds(name, value, int(microseconds), kafka_time, rules)
+    microseconds = int(
+        number * SECOND // per_second if isinstance(number, int) else number * SECOND / per_second
+    )
+    if microseconds not in _LIKELY and number == int(number) and (moment := in_digits(int(number))):
+        if number < _FIRST_OF_NINE_DIGITS:
+            raise Rejection(name, NO_TIME_OF_DAY, value)
+        microseconds = _since_epoch(moment, rules)
+    return in_bounds(name, value, microseconds, kafka_time, rules)
 
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,4})?")
@@ -227,14 +240,14 @@ _UTC_NAMES = re.compile(r"\s*(UTC|GMT)$", re.IGNORECASE)
 def iso_8601(name: str, text: str, rules: ValidationRules) -> int:
     """Read a time of ISO 8601 as microseconds since 1970; without an offset it is what the shop's clocks show."""
     try:
-        # A bare date is ISO 8601 too, but no moment.
-        moment = datetime.fromisoformat(text) if len(text) > 10 else None
-        if moment is not None:
-            return _since_epoch(moment, rules)
+        moment = datetime.fromisoformat(text)
+        if len(text) <= _LONGEST_DAY:
+            raise Rejection(name, NO_TIME_OF_DAY, text)
+        return _since_epoch(moment, rules)
     except ValueError:
         # Or a clock cannot show the first or the last day of all.
-        if moment := _with_named_zone(text):
-            return _since_epoch(moment, rules)
+        if named := _with_named_zone(text):
+            return _since_epoch(named, rules)
     raise Rejection(name, "not_iso_8601", text)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -11,7 +11,7 @@ from typing import Any
 
 from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
 from clickstream_assets.errors import InputError
-from clickstream_assets.ingest.fields import Rejection, ValidationRules, in_bounds
+from clickstream_assets.ingest.fields import NO_TIME_OF_DAY, Rejection, ValidationRules, in_bounds
 from clickstream_assets.ingest.files import EventFile, KeyedValue
 from clickstream_assets.ingest.parsing import parse_record
 from clickstream_assets.settings import Settings
@@ -21,6 +21,7 @@ FIRST_RECORDS = 1000
 _NEARLY_ALL = 0.95
 _STRAY = timedelta(days=365)
 _RULES_SHOWN = 5
+_VALUES_SHOWN = 3
 _LONGEST_VALUE_SHOWN = 60
 
 
@@ -32,14 +33,16 @@ class FirstLook:
         records: How many were looked at.
         events: How many events they have.
         rejected: How many of their items will be rejected, by field and rule.
-        examples: A value of each of these, where there is one.
+        examples: Up to three different values of each of these, where there are some.
         first_day: The earliest day of the events, were none too early; None where there is none.
     """
 
     records: int = 0
     events: int = 0
     rejected: Counter[tuple[str | None, str]] = field(default_factory=Counter)
-    examples: dict[tuple[str | None, str], str] = field(default_factory=dict)
+    examples: defaultdict[tuple[str | None, str], list[str]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     first_day: date | None = None
 
     @property
@@ -59,8 +62,16 @@ class FirstLook:
         return "; ".join(shown) + (f"; and by {more} rules more" if more else "")
 
     def _example(self, of: tuple[str | None, str]) -> str:
-        value = self.examples.get(of)
-        return f" (such as {value[:_LONGEST_VALUE_SHOWN]!r})" if value else ""
+        values = ", ".join(repr(value) for value in self.examples.get(of, ()))
+        return f" (such as {values})" if values else ""
+
+    def reject(self, rejection: Rejection) -> None:
+        """Count an item that will be rejected."""
+        broken = (rejection.field, rejection.rule)
+        self.rejected[broken] += 1
+        shown = (rejection.shown or "")[:_LONGEST_VALUE_SHOWN]
+        if shown and shown not in self.examples[broken] and len(self.examples[broken]) < _VALUES_SHOWN:
+            self.examples[broken].append(shown)
 
 
 def look_at(settings: Settings, records: Iterable[KeyedValue]) -> FirstLook:
@@ -85,10 +96,7 @@ def look_at(settings: Settings, records: Iterable[KeyedValue]) -> FirstLook:
             in_bounds("timestamp", None, found.event_time, now, strict)
             look.events += 1
         except Rejection as rejection:
-            broken = (rejection.field, rejection.rule)
-            look.rejected[broken] += 1
-            if rejection.shown:
-                look.examples.setdefault(broken, rejection.shown)
+            look.reject(rejection)
 
     try:
         for _, value in records:
@@ -127,10 +135,21 @@ def in_words(file: EventFile, look: FirstLook) -> str:
     return f"{first}{look.rejected.total():,} will be rejected: {look.reasons}{rows}"
 
 
+_DAYS_ADVICE = (
+    ". A day alone is no time, and none is made up: write in the file what is known of the time of day, such as "
+    "2024-05-02T12:00:00 for every order of a day of which no more is known"
+)
+_JSON_ADVICE = ". Each line of the file has to be a whole JSON object, or all of the file an array of them"
 _ADVICE = (
     ". Say which of its columns are which fields (--map timestamp=when), give all of its events a value that it lacks "
     "(--set event_type=view), or mend the file"
 )
+
+
+def _advice(look: FirstLook) -> str:
+    """Say how to mend what the most items are rejected for."""
+    ((_, rule), _), *_ = look.rejected.most_common(1)
+    return {NO_TIME_OF_DAY: _DAYS_ADVICE, "not_json": _JSON_ADVICE}.get(rule, _ADVICE)
 
 
 def require_events(file: EventFile, look: FirstLook, *, anyway: bool = False) -> None:
@@ -156,7 +175,7 @@ def require_events(file: EventFile, look: FirstLook, *, anyway: bool = False) ->
         of = f"{look.rejected.total():,} of its first {look.events + look.rejected.total():,} events"
     raise InputError(
         f"{taken_for}, and nothing is sent, since {of} would be rejected: {look.reasons}"
-        f"{_left_out(file, '; rows left out besides: ')}{_ADVICE}; or send it with --anyway"
+        f"{_left_out(file, '; rows left out besides: ')}{_advice(look)}; or send it with --anyway"
     )
 
 

@@ -9,6 +9,7 @@ from typing import BinaryIO, Self
 
 import msgspec
 
+from clickstream_assets.catalogue.clock import in_digits
 from clickstream_assets.errors import InputError
 
 _LINES_IN_MEMORY = 10_000
@@ -100,7 +101,12 @@ def event_day(value: bytes) -> date | None:
 
 
 def _day_of_number(since_epoch: int) -> date:
-    """Return the date of a time in seconds, milliseconds, microseconds or nanoseconds: what is before the year 5138."""
+    """Return the date of a time in seconds, milliseconds, microseconds or nanoseconds: what is before the year 5138.
+
+    That of the calendar, where its digits are.
+    """
+    if moment := in_digits(since_epoch):
+        return moment.date()
     while since_epoch >= 10**11:
         since_epoch //= 1000
     return datetime.fromtimestamp(since_epoch, UTC).date()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,39 @@ def test_a_file_of_which_nearly_all_would_be_rejected_is_not_sent(run, path, goo
         )
         assert "--anyway" in result.stderr
     assert run("replay", str(path), "--no-kafka", "--anyway").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        (GOOD.replace("T10:00:00Z", ""), "no_time_of_day (such as '2024-05-02'). A day alone is no time"),
+        (
+            GOOD.replace('"2024-05-02T10:00:00Z"', "20240502"),
+            "no_time_of_day (such as '20240502'). A day alone",
+        ),
+        (
+            "oops\n",
+            "record not_json (such as 'JSON is malformed: invalid character (byte 0)'). Each line of the file",
+        ),
+        (NO_TYPE, "event_type missing. Say which of its columns are which fields (--map timestamp=when)"),
+    ],
+    ids=["day", "day in digits", "no JSON", "no type"],
+)
+def test_a_file_that_is_not_sent_has_advice_that_fits_what_is_wrong(settings, path, line, advice):
+    path.write_text(GOOD + line * 30)
+    file = EventFile(path)
+    with pytest.raises(InputError, match=re.escape(advice)) as caught:
+        require_events(file, look_at_file(settings, file))
+    assert ("--map" in str(caught.value)) == ("--map" in advice)
+
+
+def test_up_to_three_different_values_of_a_broken_rule_are_named(settings, path):
+    kinds = ["logout", "login", "logout", "signup", "wave", "x" * 100]
+    path.write_text("".join(GOOD.replace("view", kind) for kind in kinds))
+    file = EventFile(path)
+    assert (
+        look_at_file(settings, file).reasons == "6 event_type unknown (such as 'logout', 'login', 'signup')"
+    )
 
 
 @pytest.mark.parametrize("command", [["replay", "--no-kafka"], ["demo", "--once", "--events"]])

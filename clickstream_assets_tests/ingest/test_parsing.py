@@ -218,7 +218,19 @@ def test_robots_are_labelled_by_their_user_agent(user_agent, is_bot):
         ({**VIEW, "timestamp": 99_999_999_999}, "timestamp", "in_the_future"),
         ({**VIEW, "timestamp": 10**300}, "timestamp", "in_the_future"),
         ({**VIEW, "timestamp": "yesterday, at noon"}, "timestamp", "not_iso_8601"),
-        ({**VIEW, "timestamp": "2024-05-01"}, "timestamp", "not_iso_8601"),
+        ({**VIEW, "timestamp": "2024-05-01"}, "timestamp", "no_time_of_day"),
+        ({**VIEW, "timestamp": " 2024-05-01 "}, "timestamp", "no_time_of_day"),
+        ({**VIEW, "timestamp": "20240501"}, "timestamp", "no_time_of_day"),
+        ({**VIEW, "timestamp": "20240501.0"}, "timestamp", "no_time_of_day"),
+        ({**VIEW, "timestamp": 20240501}, "timestamp", "no_time_of_day"),
+        (with_field(b'"timestamp":20240501.0'), "timestamp", "no_time_of_day"),
+        # No day, minute or second of the calendar: a number of seconds or milliseconds.
+        ({**VIEW, "timestamp": 20240532}, "timestamp", "before_events_start_date"),
+        ({**VIEW, "timestamp": 20240501.5}, "timestamp", "before_events_start_date"),
+        ({**VIEW, "timestamp": 202413011000}, "timestamp", "before_events_start_date"),
+        ({**VIEW, "timestamp": 20240501106000}, "timestamp", "in_the_future"),
+        ({**VIEW, "timestamp": 24056}, "timestamp", "before_events_start_date"),
+        ({**VIEW, "timestamp": "24-5-1"}, "timestamp", "not_iso_8601"),
         ({**VIEW, "timestamp": "2024-13-01T00:00:00Z"}, "timestamp", "not_iso_8601"),
         ({**VIEW, "timestamp": "1999-12-31T23:59:59Z"}, "timestamp", "before_events_start_date"),
         ({**VIEW, "timestamp": "0001-01-01T00:00:00+14:00"}, "timestamp", "before_events_start_date"),
@@ -435,6 +447,10 @@ def test_an_item_has_what_the_record_says_where_it_says_nothing_itself():
         (1_714_557_600_250_001, 1_714_557_600_250_001),
         ("1714557600250001000", 1_714_557_600_250_001),
         (1_714_557_600_250_001_999, 1_714_557_600_250_001),
+        # Digits of the calendar.
+        ("20240501100000", 1_714_557_600_000_000),
+        (202405011000, 1_714_557_600_000_000),
+        ("202405011000.0", 1_714_557_600_000_000),
     ],
 )
 def test_a_time_can_be_a_number_of_any_unit_or_name_utc(timestamp, microseconds):
@@ -768,6 +784,8 @@ def test_conflict_says_which_record_came_first(engine: Engine):
         ("2024-03-31T23:30:00Z", "2024-03-31T23:30:00Z", "2024-04-01"),
         ("2024-03-31T23:30:00-05:00", "2024-04-01T04:30:00Z", "2024-04-01"),
         (1711924200, "2024-03-31T22:30:00Z", "2024-04-01"),
+        # Digits of the calendar are the shop's.
+        (202403310030, "2024-03-30T23:30:00Z", "2024-03-31"),
     ],
 )
 def test_a_time_without_an_offset_and_the_day_are_those_of_the_shops_clock(timestamp, moment, day):

@@ -26,6 +26,8 @@ FIELDS = (
 """Fields that a record can have."""
 _BY_KEY = {column_key(name): name for name in FIELDS}
 NUMBERS = frozenset({"price", "quantity"})
+VISITOR_FIELDS = frozenset({"user_id", "anonymous_id", "session_id"})
+"""Ids of which an event has one, at least."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def own_names(names: Sequence[str]) -> list[str]:
 _NEEDED = {
     "event_type": {"event_type"},
     "timestamp": set(TIMESTAMP_FIELDS),
-    "user_id, anonymous_id or session_id": {"user_id", "anonymous_id", "session_id"},
+    "user_id, anonymous_id or session_id": VISITOR_FIELDS,
 }
 
 

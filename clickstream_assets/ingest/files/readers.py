@@ -10,7 +10,7 @@ import msgspec
 
 from clickstream_assets.ingest.dialects.snowplow import PLACES
 from clickstream_assets.ingest.files.columns import NUMBERS, Columns, renamed
-from clickstream_assets.ingest.files.json_values import values_of
+from clickstream_assets.ingest.files.json_values import elements_of, values_of
 from clickstream_assets.ingest.files.kinds import Kind
 from clickstream_assets.ingest.files.kinds.kind import number
 from clickstream_assets.ingest.files.kinds.otto import events_of
@@ -179,6 +179,11 @@ def lines(binary: IO[bytes], skipped: Skipped) -> Iterator[bytes]:
 def json_values(what: Source) -> Records:
     """Return what splits a file into the values of its array, or those that it has one after another."""
     return lambda binary, _: values_of(binary, what)
+
+
+def list_in_object(what: Source, name: str) -> Records:
+    """Return what splits a file into the elements of the list that its one object has under a name."""
+    return lambda binary, _: elements_of(binary, what, name)
 
 
 class _Keyed(msgspec.Struct):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from itertools import islice
 from pathlib import PurePath
-from typing import Any
-
-import msgspec
+from typing import IO, Any
 
 from clickstream_assets.errors import InputError
 from clickstream_assets.ingest.dialects import dialect_of
 from clickstream_assets.ingest.dialects.snowplow import is_tsv
 from clickstream_assets.ingest.files.columns import (
+    VISITOR_FIELDS,
     Columns,
     fields_of,
     has_path,
@@ -21,7 +25,7 @@ from clickstream_assets.ingest.files.columns import (
     names_in,
     own_names,
 )
-from clickstream_assets.ingest.files.json_values import values_of
+from clickstream_assets.ingest.files.json_values import elements_of, is_cut, members_at_start, values_of
 from clickstream_assets.ingest.files.kinds import KINDS
 from clickstream_assets.ingest.files.kinds.otto import is_session
 from clickstream_assets.ingest.files.readers import (
@@ -35,17 +39,19 @@ from clickstream_assets.ingest.files.readers import (
     as_it_is,
     json_values,
     lines,
+    list_in_object,
     tsv_as_it_is,
     with_columns,
 )
 from clickstream_assets.ingest.files.skipped import Skipped
-from clickstream_assets.ingest.files.sources import Source, archive_of
+from clickstream_assets.ingest.files.sources import HEAD_BYTES, Source, archive_of
 from clickstream_assets.ingest.files.tables import PARQUET, Table, csv_tables, parquet_table, without_header
 from clickstream_assets.settings import EventDialect
 
 JSON_LINES = "JSON lines"
 JSON_ARRAY = "JSON array"
 JSON_OBJECTS = "JSON objects over several lines"
+JSON_LIST = "the list {!r} of a JSON object"
 OTTO = "OTTO sessions"
 SNOWPLOW_TSV = "Snowplow TSV"
 OWN_COLUMNS = "own fields"
@@ -125,44 +131,151 @@ def _of_text(source: Source, head: bytes, columns: Columns) -> Reader:
     raise _unknown(source, first.decode(errors="backslashreplace"), tables)
 
 
+@dataclass(frozen=True)
+class _Form:
+    """How a file has its records in JSON.
+
+    Attributes:
+        name: Words for it.
+        records: Splits the file into records.
+        values: Some of the first.
+    """
+
+    name: str
+    records: Records
+    values: list[bytes]
+
+
 def _of_json(source: Source, head: bytes, columns: Columns) -> Reader | None:
     start = head.lstrip()[:1]
-    found: tuple[str, Records, list[bytes]] | None = None
+    form: _Form | None = None
     if start == b"[":
-        values = list(_first_values(source, head))
-        if any(_object(value) is not None for value in values):
-            found = (JSON_ARRAY, json_values(source), values)
-    elif start == b"{" or _LINE_NAMES & set(PurePath(source.name).suffixes):
-        first_lines = head.split(b"\n", _FIRST_LINES)[:_FIRST_LINES]
-        if any(_object(line) is not None for line in first_lines):
-            found = (JSON_LINES, lines, first_lines)
-        elif values := [value for value in _first_values(source, head) if _object(value) is not None]:
-            found = (JSON_OBJECTS, json_values(source), values)
-    if found is None:
+        form = _Form(JSON_ARRAY, json_values(source), _first_values(head, values_of, source))
+    elif start == b"{":
+        form = _of_objects(source, head, columns)
+    elif _LINE_NAMES & set(PurePath(source.name).suffixes):
+        form = _of_lines(head)
+    objects = [one for one in map(_object, form.values) if one is not None] if form else []
+    if not form or not objects:
         return None
-    name, records, values = found
-    objects = [one for one in map(_object, values) if one is not None]
     if columns:
-        _require_paths(source, values, columns)
-        return JsonReader(f"{name}, {MAPPED_COLUMNS}", source, records, with_columns(columns))
+        _require_paths(source, form.values, columns)
+        return JsonReader(f"{form.name}, {MAPPED_COLUMNS}", source, form.records, with_columns(columns))
     if is_session(objects[0]):
-        return SessionReader(OTTO, source, records)
-    return JsonReader(name, source, records, as_it_is)
+        return SessionReader(OTTO, source, form.records)
+    return JsonReader(form.name, source, form.records, as_it_is)
 
 
-def _first_values(source: Source, head: bytes) -> Iterator[bytes]:
-    try:
-        yield from islice(values_of(BytesIO(head), source), _FIRST_VALUES)
-    except (InputError, EOFError, UnicodeDecodeError):
-        # The head ends within a value. Reading says what else is wrong, with the number of events before.
-        return
+def _of_lines(head: bytes) -> _Form:
+    return _Form(JSON_LINES, lines, _first_lines(head))
+
+
+def _of_objects(source: Source, head: bytes, columns: Columns) -> _Form:
+    """Tell how a file that begins with a brace has its records: a line each, over several lines, or in a list.
+
+    Raises:
+        InputError: its records are in a list in each of several objects, or in one of several lists.
+    """
+    first = head.lstrip().partition(b"\n")[0]
+    values = _first_values(head, values_of, source)
+    if _object(first) is not None:
+        form = _of_lines(head)
+        is_alone = not head.strip()[len(first.strip()) :]
+    elif values and not head.lstrip().startswith(values[0]):
+        form = _Form(JSON_OBJECTS, json_values(source), values)
+        is_alone = len(values) == 1
+    elif not values and is_cut(head):
+        return _of_one_object(source, members_at_start(head.decode()), head)
+    else:
+        # A line that is broken, or that has several objects.
+        form = _of_lines(head)
+        if not any(_object(value) is not None for value in form.values):
+            form = _Form(JSON_OBJECTS, json_values(source), values)
+        return form
+    objects = [one for one in map(_object, form.values) if one is not None]
+    lists = [() if _is_event(one, columns) else _lists_of_objects(one) for one in objects]
+    if not lists or not all(lists):
+        return form
+    if is_alone:
+        return _of_one_object(source, objects[0], head)
+    raise InputError(
+        f"{source} has JSON objects that are no events. If these are in their lists, "
+        f"{_how_to_unpack(source, lists[0])}; if not, say which members are which fields (--map timestamp=when)"
+    )
+
+
+def _of_one_object(source: Source, members: dict[str, Any], head: bytes) -> _Form:
+    """Return what reads the one list of objects that an object has, as far as its beginning shows."""
+    found = _lists_of_objects(members)
+    if len(found) > 1:
+        raise InputError(
+            f"{source} is one JSON object with several lists of objects; if its events are in one of them, "
+            f"{_how_to_unpack(source, found)}"
+        )
+    if not found or "event_type" in members:
+        if len(head) < HEAD_BYTES:
+            raise InputError(
+                f"{source} ends within its first JSON object: the file is truncated; fetch it again"
+            )
+        raise InputError(
+            f"{source} is one big JSON object, which begins with {', '.join(members)}, and no list of events is in its "
+            f"first {HEAD_BYTES:,} bytes; write its events as JSON objects, a line each"
+        )
+    name = found[0]
+    elements = list_in_object(source, name)
+    values = _first_values(head, partial(elements_of, name=name), source)
+    return _Form(JSON_LIST.format(name), elements, values)
+
+
+def _is_event(record: dict[str, Any], columns: Columns) -> bool:
+    """Return whether an object is a record of events itself, also one that has items."""
+    return (
+        "event_type" in record
+        or not VISITOR_FIELDS.isdisjoint(record)
+        or dialect_of(record) is not EventDialect.OWN
+        or is_session(record)
+        or any("event_type" in one for one in _objects_in(record.get("items")))
+        or any(has_path(json.dumps(record).encode(), column) for column in columns.mapped.values())
+    )
+
+
+def _lists_of_objects(record: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name, value in record.items() if _objects_in(value))
+
+
+def _objects_in(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _how_to_unpack(source: Source, names: Sequence[str]) -> str:
+    # Quoted for a shell, as a name can be of any characters.
+    commands = " or ".join(
+        shlex.join(["jq", "-c", f".[{json.dumps(name)}][]", source.name]) for name in names
+    )
+    return f"write them a line each: {commands}"
+
+
+def _first_lines(head: bytes) -> list[bytes]:
+    return head.split(b"\n", _FIRST_LINES)[:_FIRST_LINES]
+
+
+def _first_values(
+    head: bytes, split: Callable[[IO[bytes], Source], Iterator[bytes]], source: Source
+) -> list[bytes]:
+    values: list[bytes] = []
+    # The head ends within a value. Reading says what else is wrong, with the number of events before.
+    with suppress(InputError, EOFError, UnicodeDecodeError):
+        values.extend(islice(split(BytesIO(head), source), _FIRST_VALUES))
+    return values
 
 
 def _object(value: bytes) -> dict[str, Any] | None:
+    """Return an object, its numbers as texts: one that no reader reads is for the pipeline to judge."""
     try:
-        return msgspec.json.decode(value, type=dict)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        found = json.loads(value.decode(), parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def _require_paths(source: Source, values: list[bytes], columns: Columns) -> None:

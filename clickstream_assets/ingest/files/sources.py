@@ -19,7 +19,8 @@ import zstandard
 from clickstream_assets.errors import InputError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_HEAD_BYTES = 1 << 20
+HEAD_BYTES = 1 << 20
+"""Bytes of a file that it is recognised by."""
 _CHUNK_BYTES = 1 << 18
 # Such as a gzipped file in a zip; more is somebody's mistake, or malice.
 _MOST_LAYERS = 3
@@ -129,9 +130,7 @@ class Source:
         size = 0
         try:
             with self.opened() as file:
-                while size < _HEAD_BYTES and (
-                    chunk := cast(io.BufferedReader, file).read1(_HEAD_BYTES - size)
-                ):
+                while size < HEAD_BYTES and (chunk := cast(io.BufferedReader, file).read1(HEAD_BYTES - size)):
                     read.append(chunk)
                     size += len(chunk)
         except (OSError, EOFError, *DAMAGE, RuntimeError, NotImplementedError) as error:
