@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import msgspec
 
-from clickstream_assets.catalogue import EVENT_FIELDS
+from clickstream_assets.catalogue import EVENT_FIELDS, ID_FIELDS
 from clickstream_assets.errors import InputError
 from clickstream_assets.ingest.fields import TIMESTAMP_FIELDS
 from clickstream_assets.ingest.files.tables import column_key
@@ -26,6 +26,10 @@ FIELDS = (
 """Fields that a record can have."""
 _BY_KEY = {column_key(name): name for name in FIELDS}
 NUMBERS = frozenset({"price", "quantity"})
+VALUE_FIELDS = frozenset(
+    {"event_type", *TIMESTAMP_FIELDS, *ID_FIELDS, *NUMBERS, "currency", "consent", "properties", "items"}
+)
+"""Fields that are no texts: ids, numbers, times and what has words of its own."""
 VISITOR_FIELDS = frozenset({"user_id", "anonymous_id", "session_id"})
 """Ids of which an event has one, at least."""
 

@@ -9,7 +9,7 @@ from typing import IO, Any, Protocol
 import msgspec
 
 from clickstream_assets.ingest.dialects.snowplow import PLACES
-from clickstream_assets.ingest.files.columns import NUMBERS, Columns, renamed
+from clickstream_assets.ingest.files.columns import NUMBERS, VALUE_FIELDS, Columns, renamed
 from clickstream_assets.ingest.files.json_values import elements_of, values_of
 from clickstream_assets.ingest.files.kinds import Kind
 from clickstream_assets.ingest.files.kinds.kind import number
@@ -96,7 +96,8 @@ class KindReader:
         """Yield the events of the rows that are some."""
         event_of = self.kind.reader(self.table)
         encode = msgspec.json.Encoder().encode
-        for place, row in self.table.rows(self.places, skipped):
+        texts = self.kind.texts(self.places)
+        for place, row in self.table.rows(self.places, skipped, texts):
             try:
                 event = event_of(row)
             except SkippedRow as skip:
@@ -124,7 +125,8 @@ class RecordReader:
     def read(self, skipped: Skipped) -> Iterator[KeyedValue]:
         """Yield an object for each row, with what is not empty."""
         numbers = [name for name in self.names.values() if name in NUMBERS]
-        for record in self.table.records(self.names, skipped):
+        texts = {place for place, name in self.names.items() if name not in VALUE_FIELDS}
+        for record in self.table.records(self.names, skipped, texts):
             for name in numbers:
                 if isinstance(text := record.get(name), str):
                     record[name] = number(text)

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import msgspec
 
-from clickstream_assets.ingest.files.tables import Table, column_key
+from clickstream_assets.ingest.files.tables import Table, column_key, is_missing
 
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
@@ -49,11 +49,13 @@ class Column:
         names: How it is named, in whatever case and with whatever between the words; the first is the publisher's.
         pattern: What its values are like: all columns with one are known without a header.
         is_optional: Whether a table of the kind can lack it.
+        is_text: Whether it is no id, number or time, so that NA or None can be a name.
     """
 
     names: tuple[str, ...]
     pattern: str | None = None
     is_optional: bool = False
+    is_text: bool = False
 
     @cached_property
     def keys(self) -> frozenset[str]:
@@ -61,9 +63,9 @@ class Column:
         return frozenset(map(column_key, self.names))
 
 
-def column(names: str, pattern: str | None = None, *, optional: bool = False) -> Column:
+def column(names: str, pattern: str | None = None, *, optional: bool = False, text: bool = False) -> Column:
     """Make a column of its names, with a stroke between."""
-    return Column(tuple(names.split("|")), pattern, optional)
+    return Column(tuple(names.split("|")), pattern, optional, text)
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,14 @@ class Kind:
         others = {key for place, key in enumerate(keys) if place not in found and not _is_index(key)}
         return None if self.is_exact and others else found
 
+    def texts(self, places: Sequence[int | None]) -> set[int]:
+        """Return which places of a table are columns of text."""
+        return {
+            place
+            for place, one in zip(places, self.columns, strict=True)
+            if place is not None and one.is_text
+        }
+
     def places_without_names(self, table: Table, rows: Sequence[Sequence[str]]) -> list[int | None] | None:
         """Return where a table has the columns, by what values of some rows are like; None if it is of another kind."""
         if any(one.pattern is None for one in self.columns):
@@ -114,7 +124,7 @@ class Kind:
 
 
 def _fits(pattern: re.Pattern[str], text: str) -> bool:
-    return pattern.fullmatch(text) is not None
+    return pattern.fullmatch("" if is_missing(text) else text) is not None
 
 
 def _is_index(key: str) -> bool:

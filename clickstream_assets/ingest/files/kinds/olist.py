@@ -14,6 +14,7 @@ from clickstream_assets.ingest.files.tables import PARQUET, Table, csv_tables, p
 _ORDERS = ("orders", ("order_id", "customer_id", "order_purchase_timestamp", "order_status"))
 _CUSTOMERS = ("customers", ("customer_id", "customer_unique_id"))
 _PRODUCTS = ("products", ("product_id", "product_category_name"))
+_TEXTS = {"product_category_name"}
 # More is no folder of a data set.
 _MOST_FILES = 200
 
@@ -79,8 +80,10 @@ def _tables_beside(source: Source) -> Iterator[tuple[str, Table]]:
 
 
 def _rows(table: Table, columns: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield the rows that have an id, which is the first column."""
     places = [table.names.index(name) for name in columns]
-    return (row for _, row in table.rows(places, Skipped()))
+    texts = {place for place, name in zip(places, columns, strict=True) if name in _TEXTS}
+    return (row for _, row in table.rows(places, Skipped(), texts) if row[0])
 
 
 def _pairs(table: Table, columns: Sequence[str]) -> Iterator[tuple[str, str]]:

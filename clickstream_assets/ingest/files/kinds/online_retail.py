@@ -120,12 +120,12 @@ ONLINE_RETAIL = Kind(
     (
         column("InvoiceNo|Invoice", r"[A-Za-z]?\d{6}"),
         column("StockCode", r"\w[\w .-]*"),
-        column("Description", r".*", optional=True),
+        column("Description", r".*", optional=True, text=True),
         column("Quantity", r"-?\d+(\.0)?"),
         column("InvoiceDate", r"\d{1,4}[-/.]\d{1,2}[-/.]\d{2,4}[ T]\d{1,2}:\d{2}(:\d{2})?"),
         column("UnitPrice|Price", r"-?\d*[.,]?\d*"),
         column("CustomerID|Customer", r"(\d{5}(\.0)?)?"),
-        column("Country", r"\D*", optional=True),
+        column("Country", r"\D*", optional=True, text=True),
     ),
     _reader,
 )

@@ -99,7 +99,7 @@ def _diginetica_view(row: Sequence[str]) -> Event:
     session, user_id, product_id, since_begin, day = row
     return Event(
         event_type="view",
-        user_id=_unless_na(user_id),
+        user_id=_user(user_id),
         timestamp=_within_session(day, since_begin),
         product_id=product_id,
         session_id=session,
@@ -110,7 +110,7 @@ def _diginetica_purchase(row: Sequence[str]) -> Event:
     session, user_id, since_begin, day, order_id, product_id = row
     return Event(
         event_type="purchase",
-        user_id=_unless_na(user_id),
+        user_id=_user(user_id),
         timestamp=_within_session(day, since_begin),
         product_id=product_id,
         session_id=session,
@@ -118,8 +118,8 @@ def _diginetica_purchase(row: Sequence[str]) -> Event:
     )
 
 
-def _unless_na(text: str) -> str | None:
-    return None if text.upper() in ("", "NA", "NAN", "NULL") else text.removesuffix(".0")
+def _user(text: str) -> str | None:
+    return text.removesuffix(".0") or None
 
 
 def _within_session(day: str, since_begin: str) -> str:
@@ -137,7 +137,7 @@ _MILLISECONDS = r"\d{13}(\.0)?"
 _ISO_TIME = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?"
 _ID = r"\d+"
 _DAY = r"\d{4}-\d\d-\d\d"
-_USER_OR_NA = r"\d+(\.0)?|NA|"
+_USER = r"(\d+(\.0)?)?"
 
 RETAILROCKET = Kind(
     "RetailRocket",
@@ -202,7 +202,7 @@ DIGINETICA_VIEWS = Kind(
     "Diginetica item views",
     (
         column("sessionId", _ID),
-        column("userId", _USER_OR_NA),
+        column("userId", _USER),
         column("itemId", _ID),
         column("timeframe", _ID),
         column("eventdate", _DAY),
@@ -213,7 +213,7 @@ DIGINETICA_PURCHASES = Kind(
     "Diginetica purchases",
     (
         column("sessionId", _ID),
-        column("userId", _USER_OR_NA),
+        column("userId", _USER),
         column("timeframe", _ID),
         column("eventdate", _DAY),
         column("ordernumber", r"\d*"),
