@@ -8,14 +8,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-
 from clickstream_assets.errors import InputError
 from clickstream_assets.ingest.files.columns import Columns
 from clickstream_assets.ingest.files.readers import KeyedValue, Reader
 from clickstream_assets.ingest.files.recognition import UnknownFormatError, recognise
 from clickstream_assets.ingest.files.skipped import Skipped
-from clickstream_assets.ingest.files.sources import DAMAGE, Source, opened
+from clickstream_assets.ingest.files.sources import FAULTS, Source, named_fault, opened
 
 __all__ = ["Columns", "EventFile", "KeyedValue", "UnknownFormatError", "opened"]
 
@@ -70,21 +68,8 @@ class EventFile:
             for keyed in self._reader.read(self._skipped):
                 yield keyed
                 read += 1
-        except EOFError:
-            raise InputError(
-                f"{self.path} ends in the middle: the file is truncated, after {read} readable events; fetch it again"
-            ) from None
-        except (OSError, *DAMAGE, pa.ArrowException) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise InputError(
-                f"{self.path} is damaged after {read} readable events ({error}); fetch it again"
-            ) from None
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{self.path} is not UTF-8: byte 0x{error.object[error.start]:02x} after {read} readable "
-                "events; convert it, for example with `iconv -f latin1 -t utf-8`"
-            ) from None
+        except FAULTS as error:
+            raise named_fault(self.path, error, f"{read} readable events") from None
 
 
 def _of_zip(path: Path, packed: list[Source], columns: Columns) -> Reader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import IO, Any, Protocol
 
 import msgspec
@@ -11,7 +12,7 @@ import msgspec
 from clickstream_assets.ingest.dialects.snowplow import PLACES
 from clickstream_assets.ingest.files.columns import NUMBERS, VALUE_FIELDS, Columns, renamed
 from clickstream_assets.ingest.files.json_values import elements_of, values_of
-from clickstream_assets.ingest.files.kinds import Kind
+from clickstream_assets.ingest.files.kinds import Kind, Rows
 from clickstream_assets.ingest.files.kinds.kind import number
 from clickstream_assets.ingest.files.kinds.otto import events_of
 from clickstream_assets.ingest.files.skipped import BLANK_LINE, Skipped, SkippedRow
@@ -87,14 +88,18 @@ class KindReader:
     kind: Kind
     places: Sequence[int | None]
 
+    @cached_property
+    def _rows(self) -> Rows:
+        return self.kind.reader(self.table)
+
     @property
     def format(self) -> str:
-        """The kind's name."""
-        return self.kind.name
+        """The kind's name, and what is not sure of how it is read."""
+        return f"{self.kind.name}, {self._rows.remark}" if self._rows.remark else self.kind.name
 
     def read(self, skipped: Skipped) -> Iterator[KeyedValue]:
         """Yield the events of the rows that are some."""
-        event_of = self.kind.reader(self.table)
+        event_of = self._rows.event_of
         encode = msgspec.json.Encoder().encode
         texts = self.kind.texts(self.places)
         for place, row in self.table.rows(self.places, skipped, texts):

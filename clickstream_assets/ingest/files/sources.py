@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+import pyarrow as pa
 import zstandard
 
 from clickstream_assets.errors import InputError
@@ -34,6 +35,22 @@ _PARTS_OF_MACOS = "__MACOSX/"
 
 DAMAGE = (zlib.error, lzma.LZMAError, zipfile.BadZipFile, zstandard.ZstdError)
 """Errors of compressed bytes that are not as they were written; besides an OSError without a number."""
+FAULTS = (EOFError, OSError, UnicodeDecodeError, pa.ArrowException, *DAMAGE)
+"""Errors of a file that is not as it was written, while it is read."""
+
+
+def named_fault(what: object, fault: Exception, read: str) -> Exception:
+    """Return the error that says what is wrong with a file, and how much of it could be read; else the fault."""
+    if isinstance(fault, EOFError):
+        return InputError(f"{what} ends in the middle: the file is truncated, after {read}; fetch it again")
+    if isinstance(fault, UnicodeDecodeError):
+        return InputError(
+            f"{what} is not UTF-8: byte 0x{fault.object[fault.start]:02x} after {read}; convert it, for example with "
+            "`iconv -f latin1 -t utf-8`"
+        )
+    if isinstance(fault, OSError) and fault.errno is not None:
+        return fault
+    return InputError(f"{what} is damaged after {read} ({fault}); fetch it again")
 
 
 class _ZstdFile(io.RawIOBase):

@@ -95,7 +95,8 @@ class Table:
                     # Few have one: all are asked in a tenth of the time that one by one takes.
                     if not _MISSING_VALUES.isdisjoint(row):
                         row = _without_missing(row, texts)
-                    if not _is_content(row):
+                    # What begins with a letter or a digit is not looked at any further.
+                    if not (row and row[0] > " ") and not _is_content(row):
                         skipped.note("", BLANK_LINE)
                     elif len(row) == width:
                         yield rows.line_num, row if as_it_is else pick(row)

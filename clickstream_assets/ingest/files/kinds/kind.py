@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import msgspec
 
@@ -39,6 +40,18 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 ReadRow = Callable[[Sequence[str]], Event]
 """Makes an event of a row's texts; raises SkippedRow for a row that is none."""
+
+
+class Rows(NamedTuple):
+    """Reading of a table's rows.
+
+    Attributes:
+        event_of: Makes an event of each.
+        remark: Words for what is not sure of it; "" where all is.
+    """
+
+    event_of: ReadRow
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,13 +88,13 @@ class Kind:
     Attributes:
         name: What people call it.
         columns: In the order of a table without a header.
-        reader: Makes the function that reads a table's rows, of their texts in the columns' order.
+        reader: Finds out how a table's rows are read, of their texts in the columns' order.
         is_exact: Whether a table with other columns besides is of another kind.
     """
 
     name: str
     columns: tuple[Column, ...]
-    reader: Callable[[Table], ReadRow]
+    reader: Callable[[Table], Rows]
     is_exact: bool = False
 
     def places(self, table: Table) -> list[int | None] | None:
@@ -132,9 +145,9 @@ def _is_index(key: str) -> bool:
     return key in ("", "index") or key.startswith("unnamed")
 
 
-def same_for_all(event: ReadRow) -> Callable[[Table], ReadRow]:
+def same_for_all(event_of: ReadRow) -> Callable[[Table], Rows]:
     """Make a `reader` of a function that needs nothing of the table."""
-    return lambda _: event
+    return lambda _: Rows(event_of)
 
 
 def number(text: str) -> msgspec.Raw | str | None:

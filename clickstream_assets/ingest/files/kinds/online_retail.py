@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from itertools import pairwise
 
-from clickstream_assets.ingest.files.kinds.kind import Event, Kind, ReadRow, column, number, texts
+from clickstream_assets.errors import InputError
+from clickstream_assets.ingest.files.kinds.kind import Event, Kind, Rows, column, number, texts
+from clickstream_assets.ingest.files.kinds.local_times import Span, day_order, iso_time
 from clickstream_assets.ingest.files.skipped import (
     MALFORMED_ROW,
     NO_CUSTOMER,
@@ -16,37 +20,43 @@ from clickstream_assets.ingest.files.skipped import (
     Skipped,
     SkippedRow,
 )
+from clickstream_assets.ingest.files.sources import FAULTS
 from clickstream_assets.ingest.files.tables import Table
 
-_TIME = re.compile(
-    r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{2})[ T](\d{1,2}):(\d{2})(?::(\d{2}))?(?: ([AP]M))?",
-    re.ASCII | re.IGNORECASE,
-)
-_YEAR_FIRST = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})[ T](\d{1,2}):(\d{2})(?::(\d{2}))?", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"(-?\d+),(\d+)", re.ASCII)
-_TIMES_LOOKED_AT = 200_000
+_INVOICE = re.compile(r"[A-Za-z]?(\d{6})", re.ASCII)
+# The first invoices of Online Retail II, of Online Retail, and after both, with their days.
+_FIRST_INVOICES = (
+    (489_434, datetime(2009, 12, 1)),
+    (536_365, datetime(2010, 12, 1)),
+    (581_588, datetime(2011, 12, 10)),
+)
 
 
-def _reader(table: Table) -> ReadRow:
-    return partial(_event, _is_day_first(table))
-
-
-def _is_day_first(table: Table) -> bool:
-    """Return whether times like 1/12/2010 begin with the day: some number there is no month, or stands still.
-
-    The publisher's begin with the month, 12/1/2010 8:26; copies that went through a spreadsheet elsewhere do not.
-    """
+def _reader(table: Table) -> Rows:
     places = ONLINE_RETAIL.places(table) or list(range(len(ONLINE_RETAIL.columns)))
-    place = places[_TIME_COLUMN]
-    for count, (_, (text,)) in enumerate(table.rows([place], Skipped())):
-        given = _TIME.fullmatch(text)
-        if count == 0 and (given is None):
-            return False
-        if given is not None and (int(given[1]) > 12 or int(given[3]) > 12):
-            return int(given[1]) > 12
-        if count > _TIMES_LOOKED_AT:
-            break
-    return False
+    order = day_order(_invoice_times(table, [places[_INVOICE_COLUMN], places[_TIME_COLUMN]]), _span_of)
+    return Rows(partial(_event, order.is_day_first), order.remark)
+
+
+def _invoice_times(table: Table, places: Sequence[int | None]) -> Iterator[tuple[int | None, str]]:
+    # Whoever reads on meets a fault where it is, with the number of events before it.
+    with suppress(InputError, *FAULTS):
+        for _, (invoice, time) in table.rows(places, Skipped()):
+            yield _number_of(invoice), time
+
+
+def _number_of(invoice: str) -> int | None:
+    """Return an invoice's number, which rises with time, also among those that give back."""
+    given = _INVOICE.fullmatch(invoice)
+    return int(given[1]) if given else None
+
+
+def _span_of(number: int) -> Span | None:
+    for (first, begin), (last, end) in pairwise(_FIRST_INVOICES):
+        if first <= number < last:
+            return begin, end
+    return None
 
 
 def _event(is_day_first: bool, row: Sequence[str]) -> Event:
@@ -84,36 +94,13 @@ def _with_dot(text: str) -> str:
 
 def _time(text: str, is_day_first: bool) -> str:
     """Return the shop's local time, which is read by SHOP_TIME_ZONE."""
-    parts: list[int] | None = None
-    if given := _TIME.fullmatch(text):
-        first, _, second, year, hour, minute, seconds, half = given.groups(default="0")
-        month, day = (second, first) if is_day_first else (first, second)
-        hours = int(hour) if half == "0" else int(hour) % 12 + 12 * (half.upper() == "PM")
-        parts = [
-            int(year) + (2000 if len(year) == 2 else 0),
-            int(month),
-            int(day),
-            hours,
-            int(minute),
-            int(seconds),
-        ]
-    elif given := _YEAR_FIRST.fullmatch(text):
-        parts = list(map(int, given.groups(default="0")))
-    if parts:
-        try:
-            return datetime(*parts).isoformat()  # type: ignore[arg-type]
-        except ValueError as error:
-            raise SkippedRow(MALFORMED_ROW, f"InvoiceDate {text!r}: {error}") from None
     try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        raise SkippedRow(
-            MALFORMED_ROW,
-            f"InvoiceDate {text!r} is neither like 2010-12-01 08:26:00 nor like 12/1/2010 8:26",
-        ) from None
-    return text.replace(" ", "T", 1)
+        return iso_time(text, is_day_first)
+    except ValueError as error:
+        raise SkippedRow(MALFORMED_ROW, f"InvoiceDate {text!r}: {error}") from None
 
 
+_INVOICE_COLUMN = 0
 _TIME_COLUMN = 4
 ONLINE_RETAIL = Kind(
     "UCI Online Retail",
