@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -121,6 +122,42 @@ def missing_fields(names: Iterable[str]) -> list[str]:
     """Return which fields an event needs of which columns have none: what it is, when it was and whose."""
     given = set(names)
     return [words for words, fields in _NEEDED.items() if given.isdisjoint(fields)]
+
+
+# As other people name them, the likeliest first.
+_OTHER_NAMES = {
+    "event_type": "event_name, event, action, event_action, activity, behavior_type, behavior, behaviour, type",
+    "timestamp": "ts, event_time, time, datetime, date_time, event_ts, occurred_at, created_at, when, purchase_time, "
+    "order_time, invoice_date, event_date, order_date, date",
+    "user_id": "customer_id, uid, visitor_id, client_id, member_id, user_pseudo_id, distinct_id, shopper_id, user, "
+    "customer, visitor, who",
+    "product_id": "item_id, sku, article_id, product_code, stock_code, product, item, article",
+}
+_ORDERS = frozenset(
+    map(column_key, ("order_id", "order", "order_no", "invoice", "invoice_no", "transaction_id"))
+)
+
+
+def guessed_options(names: Sequence[str]) -> str:
+    """Return the options that would make events of a table's rows, as its columns' names suggest.
+
+    COLUMN stands for what they do not suggest.
+    """
+    left = {column_key(name): name for name in names}
+    missing = missing_fields(own_names(names))
+    options: list[tuple[str, str]] = []
+    for field_name, others in _OTHER_NAMES.items():
+        is_needed = any(words.startswith(field_name) for words in missing)
+        key = next((key for key in map(column_key, others.split(", ")) if key in left), None)
+        if column_key(field_name) in left or not (is_needed or field_name == "product_id"):
+            continue
+        if key:
+            options.append(("--map", f"{field_name}={left.pop(key)}"))
+        elif field_name == "event_type":
+            options.append(("--set", f"event_type={'view' if _ORDERS.isdisjoint(left) else 'purchase'}"))
+        elif is_needed:
+            options.append(("--map", f"{field_name}=COLUMN"))
+    return " ".join(map(shlex.join, options))
 
 
 def fields_of(names: Sequence[str], columns: Columns) -> dict[int, str]:

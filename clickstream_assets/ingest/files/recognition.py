@@ -20,6 +20,7 @@ from clickstream_assets.ingest.files.columns import (
     VISITOR_FIELDS,
     Columns,
     fields_of,
+    guessed_options,
     has_path,
     missing_fields,
     names_in,
@@ -359,9 +360,9 @@ def _unknown(source: Source, first: str, tables: list[Table]) -> UnknownFormatEr
         f"Parquet of own fields (event_type, timestamp, user_id, …), Snowplow TSV, {OTTO}, {kinds}"
     )
     if tables:
-        missing = missing_fields(own_names(max(tables, key=lambda table: len(table.names)).names))
+        names = max(tables, key=lambda table: len(table.names)).names
         message += (
-            f". It has no column of the name {', nor '.join(missing)}: say which they are, such as --map "
-            "timestamp=when --map user_id=who, or what is the same for all events, such as --set event_type=view"
+            f". It has no column of the name {', nor '.join(missing_fields(own_names(names)))}: say which they are, or "
+            f"what is the same for all events; by its columns' names perhaps with {guessed_options(names)}"
         )
     return UnknownFormatError(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,8 @@ import pytest
 from pyarrow import parquet
 
 from clickstream_assets.errors import InputError
-from clickstream_assets.ingest.files import Columns, EventFile
+from clickstream_assets.ingest.files import Columns, EventFile, UnknownFormatError
+from clickstream_assets.ingest.files.columns import missing_fields
 
 ROWS = [
     {
@@ -133,6 +135,37 @@ def test_a_value_for_all_events_of_a_public_data_set_leaves_it_what_it_is(path):
 def test_what_is_said_wrongly_is_named(mapped, fixed, message):
     with pytest.raises(InputError, match=message):
         Columns.of(mapped, fixed)
+
+
+@pytest.mark.parametrize(
+    ("header", "options"),
+    [
+        ("user_id,product_id,event_type,ts", "--map timestamp=ts"),
+        (
+            "Event Time,user,event_name,item_id",
+            "--map event_type=event_name --map 'timestamp=Event Time' --map user_id=user --map product_id=item_id",
+        ),
+        (
+            "order_id,CustomerID,sku,order_date",
+            "--set event_type=purchase --map timestamp=order_date --map user_id=CustomerID --map product_id=sku",
+        ),
+        ("date,ts,uid,product_id,query", "--set event_type=view --map timestamp=ts --map user_id=uid"),
+        ("a,b,c", "--set event_type=view --map timestamp=COLUMN --map user_id=COLUMN"),
+        ("event_type,timestamp,visitorid,product_id", "--map user_id=visitorid"),
+        ("action,event_timestamp,session_id,user", "--map event_type=action"),
+    ],
+)  # fmt: skip
+def test_columns_names_suggest_what_to_type(path, header, options):
+    path.write_text(f"{header}\n{','.join('x' * (header.count(',') + 1))}\n")
+    with pytest.raises(UnknownFormatError) as caught:
+        EventFile(path)
+    assert str(caught.value).endswith(f"by its columns' names perhaps with {options}")
+    if "COLUMN" not in options:
+        words = shlex.split(options)
+        pairs = list(zip(words[::2], words[1::2], strict=True))
+        mapped, fixed = ([text for option, text in pairs if option == name] for name in ("--map", "--set"))
+        (event,) = [json.loads(value) for _, value in EventFile(path, Columns.of(mapped, fixed))]
+        assert not missing_fields(event)
 
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are(path):

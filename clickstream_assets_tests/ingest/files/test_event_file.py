@@ -314,7 +314,7 @@ DAMAGED[len(DAMAGED) // 2 : len(DAMAGED) // 2 + 20] = b"\xff" * 20
         (
             "e.csv",
             "event_type,user_id,event_time\nview,u,1\n",
-            "It has no column of the name timestamp: say which .*--map timestamp=when",
+            "It has no column of the name timestamp: say which .*--map timestamp=event_time$",
         ),
         ("e.jsonl", gzip.compress(FLAT_EVENT)[:12], "truncated or damaged gzip"),
         ("e.jsonl", bytes(DAMAGED), "is damaged"),
