@@ -88,6 +88,7 @@ _LIBRARIES = [
     *("dagster", "dagster._grpc.impl", "dagster_postgres", "dagster_pyspark", "alembic.command"),
     *("duckdb", "sqlframe.duckdb", "sqlglot.optimizer", "numpy", "pyarrow.dataset", "deltalake"),
     *("psycopg", "pydantic_settings", "sqlalchemy.dialects.postgresql", "msgspec", "tenacity"),
+    *("scipy.sparse.linalg", "jinja2", "requests", "crawlerdetect", "standardwebhooks", "tomlkit"),
 ]
 
 

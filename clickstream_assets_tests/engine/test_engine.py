@@ -206,17 +206,27 @@ def test_released_data_is_no_longer_held(duckdb_engine: DuckDBEngine):
 
 
 SPILLED = """
+from clickstream_assets.catalogue.table import LONG, STRING, Column, Table
 from clickstream_assets.engine import DuckDBEngine, EngineStorageError, functions_of
 from clickstream_assets.settings import load_settings
+from clickstream_assets.stores.lake import Lake
 import pyarrow as pa
 
-engine = DuckDBEngine(load_settings())
+settings = load_settings()
+engine = DuckDBEngine(settings)
+lake = Lake(settings.lake, engine)
+table = Table("texts", "a text", (Column("text", STRING, "The text"), Column("n", LONG, "A number")), key=("text",))
+few = pa.table({"text": ["a"], "n": pa.array([1], pa.int64())})
+lake.replace(table, engine.from_arrow(few))
 df = engine.from_arrow(pa.table({"n": pa.array(range(3_000_000), pa.int64())}))
 F, _ = functions_of(df)
-try:
-    engine.to_arrow(df.groupBy(F.sha2(F.col("n").cast("string"), 256).alias("text")).agg(F.sum("n").alias("n")))
-except EngineStorageError as error:
-    print(error)
+many = df.groupBy(F.sha2(F.col("n").cast("string"), 256).alias("text")).agg(F.sum("n").alias("n"))
+for compute in (engine.to_arrow, lambda df: lake.replace(table, df)):
+    try:
+        compute(many)
+    except EngineStorageError as error:
+        print(error)
+print("Left:", engine.to_arrow(lake.read(table)).to_pylist())
 """
 
 
@@ -229,8 +239,12 @@ def test_a_query_that_has_nowhere_to_spill_to_names_the_settings(tmp_path: Path)
     done = subprocess.run(
         [sys.executable, "-c", SPILLED], env=environment, capture_output=True, text=True, check=True
     )
-    assert "DUCKDB_MEMORY_LIMIT=60MB: DuckDB could not go on: " in done.stdout
-    assert f"It spills to {tmp_path}/spill" in done.stdout
+    *errors, left = done.stdout.splitlines()
+    assert len(errors) == 2
+    for error in errors:
+        assert error.startswith("DUCKDB_MEMORY_LIMIT=60MB: DuckDB could not go on: ")
+        assert f"It spills to {tmp_path}/spill" in error
+    assert left == "Left: [{'text': 'a', 'n': 1}]"
 
 
 SPILLED_BEFORE = """
