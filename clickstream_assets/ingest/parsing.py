@@ -34,7 +34,7 @@ from clickstream_assets.catalogue import (
     TYPES_OF_PRODUCTS,
     Column,
 )
-from clickstream_assets.ingest.dialects import Item, dialect_of, snowplow, translated
+from clickstream_assets.ingest.dialects import Item, dialect_of, snowplow, translated, visitors_in
 from clickstream_assets.ingest.dialects.wire import other_format, without_header
 from clickstream_assets.ingest.fields import (
     FIELDS,
@@ -113,7 +113,6 @@ _NAMES = [column.name for column in EVENT_FIELDS]
 _USER_ID, _ANONYMOUS_ID, _EVENT_NAME, _PRODUCT_ID, _PRICE, _QUANTITY, _USER_AGENT = map(
     _NAMES.index, ("user_id", "anonymous_id", "event_name", "product_id", "price", "quantity", "user_agent")
 )
-_VISITORS = ("user_id", "anonymous_id", "session_id")
 _Body = msgspec.defstruct(
     "_Body",
     [(name, Any, None) for name in ("event_type", "event_time", "event_date", *_NAMES, "properties", "item")],
@@ -206,6 +205,7 @@ def parse_record(value: bytes | None, kafka_time: int, rules: ValidationRules) -
                     return [event]
         payload, dialect = read_payload(value, rules.event_dialect)
         items = items_of(payload, dialect)
+        visitors = visitors_in(dialect)
     except Rejection as rejection:
         return [rejection]
     found: list[Event | Rejection] = []
@@ -214,7 +214,7 @@ def parse_record(value: bytes | None, kafka_time: int, rules: ValidationRules) -
             if isinstance(item, Rejection):
                 raise item
             event = None if has_nul else _usual_item(item, place, kafka_time, rules)
-            found.append(event or _any_event(item, place, kafka_time, rules))
+            found.append(event or _any_event(item, place, kafka_time, rules, visitors))
         except Rejection as rejection:
             found.append(rejection)
     return found
@@ -432,7 +432,9 @@ def decode_any(value: bytes) -> Any:
         raise Rejection(None, "not_json", str(error)) from None
 
 
-def _any_event(item: Item, place: int, kafka_time: int, rules: ValidationRules) -> Event:
+def _any_event(
+    item: Item, place: int, kafka_time: int, rules: ValidationRules, visitors: Sequence[str]
+) -> Event:
     """Read an event field by field, whatever order they come in; those that are left are unknown."""
     payload, ending = item
     problems: dict[str, Rejection] = {}
@@ -462,10 +464,8 @@ def _any_event(item: Item, place: int, kafka_time: int, rules: ValidationRules) 
         values["price"] = None
     values["currency"] = values["currency"] or named
     properties = read("properties", read_properties, left.pop("properties", None), left)
-    if all(values[name] is None for name in _VISITORS):
-        raise next(
-            (problems[name] for name in _VISITORS if name in problems), Rejection("user_id", "missing")
-        )
+    if all(values[name] is None for name in visitors):
+        raise next((problems[name] for name in visitors if name in problems), Rejection("user_id", "missing"))
     if values["product_id"] is None:
         if event_type in TYPES_OF_PRODUCTS:
             raise problems.get("product_id", Rejection("product_id", "missing"))

@@ -17,6 +17,7 @@ import msgspec
 
 from clickstream_assets.catalogue.units import EPOCH, MINUTE
 from clickstream_assets.ingest.dialects import segment
+from clickstream_assets.ingest.dialects.paths import in_utc
 from clickstream_assets.ingest.fields import Rejection, ValidationRules, iso_8601
 
 Fields = dict[str, msgspec.Raw]
@@ -244,7 +245,7 @@ def _correct_clock(fields: Fields, arrival: Arrival) -> bool:
 def _time(value: msgspec.Raw | None, arrival: Arrival) -> int | None:
     text = _text_of(value)
     try:
-        return iso_8601("sentAt", text, arrival.rules) if text else None
+        return iso_8601("sentAt", in_utc(text), arrival.rules) if text else None
     except (Rejection, OverflowError):
         return None
 

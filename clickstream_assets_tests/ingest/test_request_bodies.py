@@ -178,6 +178,15 @@ def test_a_wrong_clock_is_corrected_by_what_it_showed_when_the_call_was_sent(
         assert found.get("originalTimestamp") == (timestamp if corrected else None)
 
 
+def test_a_clock_that_names_no_zone_is_utcs_wherever_the_shop_is() -> None:
+    rules = ValidationRules.of(Settings(_env_file=None, shop_time_zone="Asia/Tokyo"))
+    call = CALL | {"timestamp": "2026-05-02 11:00:00", "sentAt": "2026-05-02 12:00:00"}
+    assert record(call, clock_tolerance=5 * MINUTE, rules=rules) == call
+    ahead = call | {"timestamp": "2026-05-02 13:50:00", "sentAt": "2026-05-02 14:00:00"}
+    corrected = record(ahead, clock_tolerance=5 * MINUTE, rules=rules)
+    assert corrected["timestamp"] == "2026-05-02T11:50:00Z"
+
+
 def test_a_call_that_a_wrong_clock_sends_again_is_the_same_event() -> None:
     hashes = set()
     for seconds in range(0, 20, 5):

@@ -34,6 +34,15 @@ def paths_of(field: str, dialect: EventDialect) -> tuple[tuple[str, ...], ...]:
     return ((field,),) if dialect is EventDialect.OWN else _WRITTEN[dialect].get(field, ())
 
 
+_VISITORS = ("user_id", "anonymous_id", "session_id")
+
+
+def visitors_in(dialect: EventDialect) -> tuple[str, ...]:
+    """Return the own fields that say whose an event in a dialect is; one without any of them is nobody's."""
+    # GA4's session is a second since 1970, which visits of several visitors begin in.
+    return _VISITORS[:2] if dialect is EventDialect.GA4 else _VISITORS
+
+
 def dialect_of(record: dict[str, Any]) -> EventDialect:
     """Return the dialect that a record is in by its shape; what is like none of the others is an own record."""
     # Before all: no other dialect has the one field that an own event cannot lack.

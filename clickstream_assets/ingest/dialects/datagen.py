@@ -5,7 +5,7 @@ Their schemas are in https://github.com/confluentinc/kafka-connect-datagen; they
 
 from typing import Any
 
-from clickstream_assets.ingest.dialects.paths import Item, names, picked, rest, table, written
+from clickstream_assets.ingest.dialects.paths import Item, names, picked, rest, spread, table, written
 
 _VIEW = frozenset({"product_id", "user_id", "view_time", "ts"})
 _ORDER = frozenset({"product_id", "customer_id", "order_id", "ts"})
@@ -23,4 +23,5 @@ def is_one(record: dict[str, Any]) -> bool:
 def items(record: dict[str, Any]) -> list[Item]:
     """Translate a record, which does not say what it is."""
     event_type = "view" if record.keys() >= _VIEW else "purchase"
-    return [({"event_type": event_type, **picked(record, _FIELDS), "properties": rest(record, _READ)}, "")]
+    shared = {"event_type": event_type, **picked(record, _FIELDS), "properties": rest(record, _READ)}
+    return spread(shared, ())

@@ -1,5 +1,6 @@
 """Small helpers of the dialects: values by nested paths, what is left besides, and one item per product."""
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -25,6 +26,17 @@ def table(**paths: str) -> Table:
     return tuple(
         (field, tuple((first, tuple(more)) for first, *more in (path.split(".") for path in text.split())))
         for field, text in paths.items()
+    )
+
+
+def with_joined_names(fields: Table) -> Table:
+    """Return a table that also has each nested name as one: a.b as a_b and "a.b", as flat tables name their columns."""
+    return tuple(
+        (
+            field,
+            (*paths, *((mark.join((first, *more)), ()) for first, more in paths if more for mark in "_.")),
+        )
+        for field, paths in fields
     )
 
 
@@ -88,21 +100,63 @@ def names(*fields: Table) -> frozenset[str]:
 
 def rest(record: dict[str, Any], read: frozenset[str]) -> dict[str, Any]:
     """Return what a record has besides what was read of it."""
-    return {name: value for name, value in record.items() if name not in read and value is not None}
+    return {name: value for name, value in record.items() if name not in read}
+
+
+def without_empty(given: dict[str, Any]) -> dict[str, Any]:
+    """Return an object without what is empty in it, at any depth: null, "", [], {} and "(not set)"."""
+    kept = {}
+    for name, value in given.items():
+        kind = type(value)
+        if kind is dict:
+            value = without_empty(value)
+        elif kind is list:
+            value = _without_empty(value)
+        # Neither 0 nor false is empty.
+        if (value or value == 0) and value != NOT_SET:
+            kept[name] = value
+    return kept
+
+
+def _without_empty(given: list[Any]) -> list[Any]:
+    """Return a list, whose elements keep their places, with what is in them; an empty one where all are empty."""
+    kept = []
+    has_some = False
+    for value in given:
+        kind = type(value)
+        if kind is dict:
+            value = without_empty(value)
+        elif kind is list:
+            value = _without_empty(value)
+        has_some = has_some or bool((value or value == 0) and value != NOT_SET)
+        kept.append(value)
+    return kept if has_some else []
+
+
+# A day and the time on it, without an offset or a zone.
+_ZONELESS = re.compile(r"\s*\d{4}-?\d\d-?\d\d[T ][\d:.,]+\s*", re.IGNORECASE)
+
+
+def in_utc(time: Any) -> Any:
+    """Return a time with its zone, where the sender's clock is UTC's wherever the shop is; a number as it is."""
+    # Most end in it.
+    if type(time) is str and time[-1:] != "Z" and _ZONELESS.fullmatch(time):
+        return f"{time.strip()}Z"
+    return time
 
 
 def spread(shared: dict[str, Any], products: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> list[Item]:
     """Make one item for each product of a record, or one of the record where it has none or is not about products.
 
     Args:
-        shared: own fields of the record, with `properties`.
-        products: own fields and properties of each product.
+        shared: own fields of the record, with `properties`, of which what is empty is left out.
+        products: own fields and properties of each product, the latter likewise.
     """
     event_type = shared.get("event_type")
+    given = shared["properties"] = without_empty(shared["properties"])
     if event_type in PER_PRODUCT:
-        given = shared["properties"]
         items = [
-            ({**shared, **fields, "properties": {**given, **more}}, f"-{place}")
+            ({**shared, **fields, "properties": given | without_empty(more) if more else given}, f"-{place}")
             for place, (fields, more) in enumerate(products, start=1)
         ]
         if items:

@@ -13,6 +13,7 @@ from clickstream_assets.ingest.dialects.paths import (
     Item,
     at,
     consent_of,
+    in_utc,
     is_given,
     mapping,
     names,
@@ -93,9 +94,11 @@ WRITTEN = written(
     user_id="distinct_id",
 )
 
-_READ_OF_PRODUCT = names(_PRODUCT)
-_READ_OF_CALL = names(_ORDER) | {"products"}
-_READ_OF_LINE = _READ_OF_CALL | _READ_OF_PRODUCT
+_READ_OF_PRODUCT = names(_PRODUCT) - {"sku"}
+_READ_OF_CALL = names(_ORDER)
+_READ_OF_SEARCH = _READ_OF_CALL | names(_SEARCH)
+_READ_OF_LINES = _READ_OF_CALL | {"products"}
+_READ_OF_LINE = _READ_OF_LINES | _READ_OF_PRODUCT
 # Besides what is read: who the visitor is in person, and where.
 _READ_OF_CONTEXT = frozenset({"sessionId", "userAgent", "user_agent", "consent", "ip", "traits"})
 
@@ -150,26 +153,30 @@ def _call(record: dict[str, Any], decode: Callable[[bytes], Any]) -> list[Item]:
     properties = mapping(record.get("properties"))
     context = mapping(record.get("context"))
     shared = {"event_type": event_type, **picked(record, _RECORD), **picked(properties, _ORDER)}
+    # A call's times are UTC's; a table of them in a warehouse does not say so.
+    shared["timestamp"] = in_utc(shared.get("timestamp"))
     consent = consent_of(at(context, "consent", "categoryPreferences"))
     if consent is not None:
         shared["consent"] = consent
     products: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    is_line = event_type in PER_PRODUCT and not (lines := objects(properties.get("products")))
-    left = rest(properties, _READ_OF_LINE if is_line else _READ_OF_CALL)
+    read = _READ_OF_CALL
     if event_type in PER_PRODUCT:
+        lines = objects(properties.get("products"))
         products = [(picked(line, _PRODUCT), rest(line, _READ_OF_PRODUCT)) for line in lines]
-        if is_line:
+        read = _READ_OF_LINES if lines else _READ_OF_LINE
+        if not lines:
             shared |= picked(properties, _ORDER_AS_LINE if event_type in MONEY_TYPES else _PRODUCT)
             if event_type == "refund" and "price" not in shared:
                 shared |= picked(properties, _WHOLE_REFUND)
     elif event_type == "search":
         shared |= picked(properties, _SEARCH)
-        left.pop("query", None)
+        read = _READ_OF_SEARCH
     elif event_type == "custom":
         shared["event_name"] = name
     elif call == "alias" and (previous := picked(record, _PREVIOUS)):
         shared |= previous
-    elif is_given(page := record.get("name")):
+    left = rest(properties, read)
+    if event_type in ("page_view", "identify") and is_given(page := record.get("name")):
         left.setdefault("name", page)
     if around := rest(context, _READ_OF_CONTEXT):
         left["context"] = around
@@ -195,6 +202,18 @@ _POSTHOG_READ = frozenset(
 )
 
 
+def _is_anonymous(properties: dict[str, Any]) -> bool:
+    """Return whether an event's `distinct_id` is one that PostHog's library made up.
+
+    `$is_identified` is whether the library was told a user, and `$process_person_profile` whether the event is of a
+    person with a profile, https://posthog.com/docs/data/anonymous-vs-identified-events.
+    """
+    is_identified = properties.get("$is_identified")
+    if type(is_identified) is bool:
+        return not is_identified
+    return properties.get("$process_person_profile") is False
+
+
 def _as_call(event: dict[str, Any], decode: Callable[[bytes], Any]) -> dict[str, Any]:
     """Return a PostHog event as the call that Segment would have."""
     properties = event.get("properties")
@@ -212,9 +231,13 @@ def _as_call(event: dict[str, Any], decode: Callable[[bytes], Any]) -> dict[str,
     person = event.get("distinct_id")
     person = person if is_given(person) else first("distinct_id")
     name = event["event"]
-    device = first("$anon_distinct_id", "$device_id") or (first("alias") if name == "$create_alias" else None)
-    is_anonymous = person == device or (device is None and properties.get("$process_person_profile") is False)
-    user = first("$user_id") or (None if is_anonymous else person)
+    alias = first("alias") if name == "$create_alias" else None
+    device = first("$anon_distinct_id", "$device_id") or alias
+    is_anonymous = is_given(person) and (
+        # What identifies a person has the id of the user, whatever else it says.
+        person == device or (name != "$identify" and _is_anonymous(properties))
+    )
+    user = first("$user_id") or (alias if is_anonymous else person)
     return {
         "type": _POSTHOG_CALLS.get(name.lower(), "track"),
         "event": name,
@@ -224,7 +247,8 @@ def _as_call(event: dict[str, Any], decode: Callable[[bytes], Any]) -> dict[str,
         "timestamp": event.get("timestamp"),
         "sentAt": event.get("sentAt", event.get("sent_at")),
         "userId": user,
-        "anonymousId": device or (person if is_anonymous else None),
+        # The login ties the former to the user; the device's other id is in no later event but beside the user's.
+        "anonymousId": person if is_anonymous else device,
         "context": {
             "sessionId": first("$session_id"),
             "userAgent": first("$raw_user_agent", "$useragent"),

@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from clickstream_assets.ingest.dialects.paths import (
+    PER_PRODUCT,
     Item,
     at,
     in_query,
@@ -52,6 +53,8 @@ _VARIANT = table(
     price="price.amount",
     currency="price.currencyCode",
 )
+# By which a shop knows what the fields have no room for.
+_NAMES = table(variant_id="id", sku="sku", variant_title="title", product_title="product.title")
 WRITTEN = written(
     _RECORD,
     _VARIANT,
@@ -60,18 +63,16 @@ WRITTEN = written(
     price="finalLinePrice.amount",
     quantity="quantity",
 )
+_PRODUCTS = frozenset({"productVariant", "productVariants", "cartLine", "lineItems"})
 # Besides what is read: who the shopper is in person.
-_PERSONAL = frozenset(
+_READ_OF_PARTS = frozenset(
     {
-        *("lineItems", "order", "email", "phone", "smsMarketingPhone"),
+        *("order", "email", "phone", "smsMarketingPhone", "buyerIdentity"),
         *("billingAddress", "shippingAddress", "delivery", "transactions", "localization", "attributes"),
+        "query",
     }
 )
-_PRODUCTS = frozenset(
-    {"productVariant", "productVariants", "cartLine", "checkout", "searchResult", "collection", "cart"}
-)
-# Of a checkout or a collection.
-_READ_OF_PARTS = _PERSONAL | _PRODUCTS
+_PARTS = ("checkout", "collection", "cart", "searchResult")
 
 
 def is_one(record: dict[str, Any]) -> bool:
@@ -96,43 +97,51 @@ def items(record: dict[str, Any]) -> list[Item]:
         shared["campaign"] = campaign
     if event_type == "custom":
         shared["event_name"] = name
-    shared["properties"] = _left(data) | mapping(record.get("customData"))
+    # Products are events of their own, or else are kept as they are.
+    read = _PRODUCTS if event_type in PER_PRODUCT else frozenset()
+    left = _left(data, read) | mapping(record.get("customData"))
     products: list[tuple[dict[str, Any], dict[str, Any]]] = []
     if event_type == "purchase":
-        products = [(_line(line), {}) for line in objects(at(data, "checkout", "lineItems"))]
+        products = [_line(line) for line in objects(at(data, "checkout", "lineItems"))]
     elif event_type == "impression":
-        products = [(_variant(one), {}) for one in objects(at(data, "collection", "productVariants"))]
-    elif event_type == "view":
-        shared |= _variant(mapping(data.get("productVariant")))
-    elif event_type in ("add_to_cart", "remove_from_cart"):
+        products = [_variant(one) for one in objects(at(data, "collection", "productVariants"))]
+    elif event_type in ("view", "add_to_cart", "remove_from_cart"):
         line = mapping(data.get("cartLine"))
-        shared |= _variant(mapping(line.get("merchandise")))
-        if is_given(quantity := line.get("quantity")):
+        variant = data.get("productVariant") if event_type == "view" else line.get("merchandise")
+        fields, named = _variant(mapping(variant))
+        shared |= fields
+        left |= named
+        if event_type != "view" and is_given(quantity := line.get("quantity")):
             shared["quantity"] = quantity
+    shared["properties"] = left
     return spread(shared, products)
 
 
-def _left(data: dict[str, Any]) -> dict[str, Any]:
-    left = rest(data, _PRODUCTS)
-    for name in ("checkout", "collection"):
-        if name in data and (more := rest(mapping(data[name]), _READ_OF_PARTS)):
-            left[name] = more
+def _left(data: dict[str, Any], read: frozenset[str]) -> dict[str, Any]:
+    left = rest(data, read)
+    for name in _PARTS:
+        if name in left:
+            left[name] = rest(mapping(left[name]), _READ_OF_PARTS | read)
     return left
 
 
-def _variant(variant: dict[str, Any]) -> dict[str, Any]:
-    fields = picked(variant, _VARIANT)
+def _variant(variant: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fields of a variant of a product, and by what else it is known."""
+    fields, named = picked(variant, _VARIANT), picked(variant, _NAMES)
     if "product_id" in fields:
         fields["product_id"] = _plain_id(fields["product_id"])
-    return fields
+    if "variant_id" in named:
+        named["variant_id"] = _plain_id(named["variant_id"])
+    return fields, named
 
 
-def _line(line: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a line of an order; its price is what was paid for it, for each of its units."""
-    fields = _variant(mapping(line.get("variant")))
-    if "product_id" not in fields and is_given(title := line.get("title")):
+def _line(line: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what there is of a line of an order; its price is what was paid for it, for each of its units."""
+    fields, named = _variant(mapping(line.get("variant")))
+    if is_given(title := line.get("title")):
+        named.setdefault("product_title", title)
         # Sold without a variant, such as a gift card or a line that somebody typed.
-        fields["product_id"] = title
+        fields.setdefault("product_id", title)
     quantity = line.get("quantity")
     if is_given(quantity):
         fields["quantity"] = quantity
@@ -141,7 +150,7 @@ def _line(line: dict[str, Any]) -> dict[str, Any]:
         fields["price"] = _each(paid, quantity)
         if is_given(code := at(line, "finalLinePrice", "currencyCode")):
             fields["currency"] = code
-    return fields
+    return fields, named
 
 
 def _each(paid: Any, quantity: Any) -> Any:

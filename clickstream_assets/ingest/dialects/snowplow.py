@@ -13,6 +13,7 @@ from clickstream_assets.ingest.dialects.paths import (
     PER_PRODUCT,
     Item,
     in_query,
+    in_utc,
     is_given,
     mapping,
     names,
@@ -54,6 +55,8 @@ _RECORD = table(
     campaign="mkt_campaign",
     user_agent="useragent",
 )
+# The collector's cookie, which one visitor may have several of, as browsers take it for another site's.
+_COLLECTORS = table(anonymous_id="network_userid")
 _SESSION = table(anonymous_id="userId user_id", session_id="sessionId session_id")
 _PRODUCT = table(
     product_id="id",
@@ -75,7 +78,7 @@ _OLD_LINE = table(
     currency="ti_currency tr_currency",
 )
 WRITTEN = written(
-    *(_RECORD, _TIME, _SESSION, _PRODUCT, _TRANSACTION, _WHOLE_REFUND, _OLD_LINE),
+    *(_RECORD, _TIME, _SESSION, _COLLECTORS, _PRODUCT, _TRANSACTION, _WHOLE_REFUND, _OLD_LINE),
     event_type="event_name event",
     event_name="se_action event_name",
     query="terms",
@@ -88,13 +91,21 @@ _ACTION, _PRODUCTS, _ORDERS, _REFUNDS, _STEPS = (
 _SESSIONS, _SEARCHES = (
     f"com_snowplowanalytics_snowplow_{name}" for name in ("client_session", "site_search")
 )
-_READ = frozenset({_ACTION, _PRODUCTS, _SESSIONS, _SEARCHES})
+_READ = frozenset({_ACTION, _SESSIONS, _SEARCHES})
+_READ_PER_PRODUCT = _READ | {_PRODUCTS}
 _QUERY_KEYS = ("q", "query", "search", "search_query", "s", "keyword", "keywords")
 
 # Places of columns, from 0, of the TSV; it has 131, and what comes after these can be cut off.
 PLACES = {
     **{"collector_tstamp": 3, "dvce_created_tstamp": 4, "event": 5, "event_id": 6, "user_id": 12},
-    **{"domain_userid": 15, "page_urlquery": 36, "mkt_campaign": 51, "contexts": 52, "se_action": 54},
+    **{
+        "domain_userid": 15,
+        "network_userid": 17,
+        "page_urlquery": 36,
+        "mkt_campaign": 51,
+        "contexts": 52,
+        "se_action": 54,
+    },
     **{
         "unstruct_event": 58,
         "ti_orderid": 67,
@@ -167,14 +178,16 @@ def items(record: dict[str, Any], decode: Callable[[bytes], Any]) -> list[Item]:
     if "anonymous_id" not in shared or "session_id" not in shared:
         # Of an app, which has no cookies.
         shared = {**picked(_first(entities, _SESSIONS), _SESSION), **shared}
-    shared["timestamp"] = _in_utc(picked(record, _TIME).get("timestamp"))
+        if "anonymous_id" not in shared and "user_id" not in shared:
+            shared |= picked(record, _COLLECTORS)
+    shared["timestamp"] = in_utc(picked(record, _TIME).get("timestamp"))
     event_type, name = _type_and_name(record, entities)
     shared["event_type"] = event_type
     consent = _consent(entities)
     if consent is not None:
         shared["consent"] = consent
     lines = entities.get(_PRODUCTS, [])
-    left = {entity: found for entity, found in entities.items() if entity not in _READ}
+    left: dict[str, Any] = rest(entities, _READ_PER_PRODUCT if event_type in PER_PRODUCT else _READ)
     if event_type == "custom":
         shared["event_name"] = name
     elif event_type == "search":
@@ -264,22 +277,6 @@ def _entity_of_schema(schema: str) -> str | None:
 def _first(entities: dict[str, list[dict[str, Any]]], name: str) -> dict[str, Any]:
     found = entities.get(name)
     return found[0] if found else {}
-
-
-# An offset, of hours at least, or a name.
-_ZONE = re.compile(r"(?:Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)$", re.IGNORECASE)
-
-
-def _in_utc(time: Any) -> Any:
-    """Return a time with its zone: Snowplow's clock is UTC's, wherever the shop is."""
-    if (
-        type(time) is not str
-        or len(time) <= 10
-        or _ZONE.search(time, 10)
-        or time.replace(".", "").isdecimal()
-    ):
-        return time
-    return f"{time.strip()}Z"
 
 
 _CONSENTS = {

@@ -201,9 +201,11 @@ class _Keyed(msgspec.Struct):
     anonymous_id: Any = None
     anonymousId: Any = None
     user_pseudo_id: Any = None
+    client_id: Any = None
     clientId: Any = None
     domain_userid: Any = None
     distinct_id: Any = None
+    network_userid: Any = None
     session_id: Any = None
 
 
@@ -234,7 +236,7 @@ def with_columns(columns: Columns) -> Keyed:
     return keyed
 
 
-_TSV_IDS = (PLACES["user_id"], PLACES["domain_userid"], PLACES["domain_sessionid"])
+_TSV_IDS = tuple(PLACES[name] for name in ("user_id", "domain_userid", "network_userid", "domain_sessionid"))
 
 
 def tsv_as_it_is(value: bytes) -> KeyedValue:

@@ -15,6 +15,7 @@ import pytest
 from clickstream_assets.catalogue import EVENT_TYPES, EVENTS, RAW_EVENTS, REJECTED_EVENTS
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.ingest.classification import classify_records
+from clickstream_assets.ingest.dialects.snowplow import PLACES
 from clickstream_assets.ingest.fields import Rejection, ValidationRules
 from clickstream_assets.ingest.parsing import parse_record
 from clickstream_assets.ingest.rejected import Selection, newest_rejected
@@ -508,6 +509,297 @@ def test_a_row_of_the_export_has_an_id_where_it_can_have_one():
     # From before there was an index: what has the same content is the same.
     old = one_of({**ROW, "items": ROW["items"][:1]})
     assert old.event_id == old.payload_hash
+
+
+LIBRARY = {
+    "uuid": "p-1",
+    "timestamp": "2024-05-02T10:00:00Z",
+    "event": "$autocapture",
+    "distinct_id": "made-up",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "properties", "user", "visitor"),
+    [
+        # A visitor whom nobody named, whose device has another id than the visitor, as after a logout.
+        (
+            *({}, {"$device_id": "d", "$is_identified": False, "$process_person_profile": False}),
+            *(None, "made-up"),
+        ),
+        ({}, {"$device_id": "d", "$is_identified": False}, None, "made-up"),
+        ({}, {"$device_id": "d", "$process_person_profile": False}, None, "made-up"),
+        ({}, {"$is_identified": False, "$process_person_profile": True}, None, "made-up"),
+        ({}, {"$process_person_profile": False}, None, "made-up"),
+        ({}, {"$device_id": "made-up"}, None, "made-up"),
+        # A user, whatever the shop keeps of them.
+        ({"distinct_id": "u"}, {"$device_id": "d", "$is_identified": True}, "u", "d"),
+        (
+            *(
+                {"distinct_id": "u"},
+                {"$device_id": "d", "$is_identified": True, "$process_person_profile": False},
+            ),
+            *("u", "d"),
+        ),
+        ({"distinct_id": "u"}, {"$device_id": "d", "$process_person_profile": True}, "u", "d"),
+        ({"distinct_id": "u"}, {}, "u", None),
+        ({}, {"$user_id": "u", "$device_id": "d", "$is_identified": False}, "u", "made-up"),
+        # The events that tie the two.
+        (
+            *(
+                {"event": "$identify", "distinct_id": "u"},
+                {"$anon_distinct_id": "made-up", "$is_identified": False},
+            ),
+            *("u", "made-up"),
+        ),
+        (
+            *({"event": "$create_alias"}, {"alias": "u", "$device_id": "d", "$is_identified": False}),
+            *("u", "made-up"),
+        ),
+        ({"event": "$create_alias", "distinct_id": "u"}, {"alias": "before"}, "u", "before"),
+    ],
+)
+def test_a_visitor_whom_posthog_does_not_know_is_no_user(
+    changes: dict[str, Any], properties: dict[str, Any], user: str | None, visitor: str | None
+):
+    event = one_of({**LIBRARY, **changes, "properties": properties})
+    assert (event.user_id, event.anonymous_id) == (user, visitor)
+    as_text = one_of({**LIBRARY, **changes, "properties": encode(properties).decode()})
+    assert as_text == event
+
+
+@pytest.mark.parametrize("visitor", [None, "", "(not set)", "null", "undefined"])
+def test_ga4s_session_is_nobodys_visitor(visitor: str | None):
+    """Strangers whose visits begin in one second have one `ga_session_id`."""
+    row = {**ROW, "user_id": None, "user_pseudo_id": visitor, "event_name": "page_view"}
+    session = [{"key": "ga_session_id", "value": {"int_value": "1714644000"}}]
+    assert rule_of({**row, "event_params": session}) == ("user_id", "missing")
+    del row["event_params"]
+    assert rule_of({**row, "ga_session_id": "1714644000", "session_id": "s"}) == ("user_id", "missing")
+    known = one_of({**row, "event_params": session, "user_id": "u-1"})
+    assert (known.user_id, known.anonymous_id, known.session_id) == ("u-1", None, "1714644000")
+    # The sessions of others are theirs alone.
+    call = {"type": "page", "messageId": "m", "timestamp": "2024-05-02T10:00:00Z", "anonymousId": visitor}
+    assert one_of({**call, "context": {"sessionId": "s-1"}}).session_id == "s-1"
+
+
+@pytest.mark.parametrize(
+    ("columns", "parameter", "campaign"),
+    [
+        ({}, "spring", "spring"),
+        ({"collected_traffic_source": None}, "spring", "spring"),
+        ({"collected_traffic_source": {"manual_campaign_name": "(direct)"}}, "spring", "spring"),
+        ({"collected_traffic_source": {"manual_campaign_name": "autumn"}}, "spring", "autumn"),
+        (
+            *({"session_traffic_source_last_click": {"manual_campaign": {"campaign_name": "winter"}}}, None),
+            "winter",
+        ),
+        (
+            {
+                "session_traffic_source_last_click": {
+                    "manual_campaign": {"campaign_name": "(not set)"},
+                    "google_ads_campaign": {"campaign_name": "shoes"},
+                }
+            },
+            *(None, "shoes"),
+        ),
+        *(({}, none, None) for none in ("(direct)", "(not set)", "(organic)", "<Other>", "", None)),
+        # Which brought somebody the first time, not this time.
+        ({"traffic_source": {"name": "first"}}, None, None),
+    ],
+)
+def test_ga4s_campaign_is_read_wherever_an_export_has_it(
+    columns: dict[str, Any], parameter: str | None, campaign: str | None
+):
+    row = {name: value for name, value in ROW.items() if "traffic_source" not in name}
+    sent = [
+        {"key": "campaign", "value": {"string_value": parameter}},
+        {"key": "medium", "value": {"string_value": "email"}},
+    ]
+    event = one_of({**row, "event_name": "page_view", "event_params": sent, **columns})
+    assert event.campaign == campaign
+    left = msgspec.json.decode(event.properties)
+    assert left["medium"] == "email"
+    assert "campaign" not in left
+
+
+BOUGHT = [{"product_id": "P-1", "name": "Lamp", "price": 5}, {"product_id": "P-2", "name": "Pot", "price": 7}]
+ITEMS = [{"item_id": "P-1", "item_name": "Lamp", "price": 5}, {"item_id": "P-2", "price": 7}]
+LINES = [{"id": "1", "title": "Lamp", "quantity": 1}, {"id": "2", "title": "Pot", "quantity": 2}]
+ENTITY = "com_snowplowanalytics_snowplow_ecommerce_product"
+STEP = "contexts_com_snowplowanalytics_snowplow_ecommerce_checkout_step_1"
+ACTION = "unstruct_event_com_snowplowanalytics_snowplow_ecommerce_snowplow_ecommerce_action_1"
+
+
+@pytest.mark.parametrize(
+    ("record", "event_type", "path", "products"),
+    [
+        *(
+            ({**order(products=BOUGHT), "event": name}, kind, ("products",), BOUGHT)
+            for name, kind in (
+                ("Checkout Started", "begin_checkout"),
+                ("Payment Info Entered", "custom"),
+                ("Cart Viewed", "page_view"),
+            )
+        ),
+        *(
+            ({**ROW, "event_name": name, "items": ITEMS}, kind, ("items",), ITEMS)
+            for name, kind in (
+                ("begin_checkout", "begin_checkout"),
+                ("add_shipping_info", "custom"),
+                ("view_cart", "page_view"),
+                ("view_search_results", "search"),
+            )
+        ),
+        *(
+            ({**checkout(lineItems=LINES), "name": name}, kind, ("checkout", "lineItems"), LINES)
+            for name, kind in (("checkout_started", "begin_checkout"), ("payment_info_submitted", "custom"))
+        ),
+        (
+            *({**CHECKOUT, "name": "cart_viewed", "data": {"cart": {"lines": LINES}}}, "page_view"),
+            *(("cart", "lines"), LINES),
+        ),
+        *(
+            (
+                {
+                    **TRANSACTION,
+                    **{ACTION: {"type": "checkout_step"}, STEP: [{"step": step}]},
+                    f"contexts_{ENTITY}_1": [{"id": "P-1", "price": 5}],
+                },
+                *(kind, (ENTITY,), [{"id": "P-1", "price": 5}]),
+            )
+            for step, kind in ((1, "begin_checkout"), (2, "custom"))
+        ),
+    ],
+)
+def test_products_of_an_event_that_is_not_one_for_each_are_kept_with_it(
+    record: Any, event_type: str, path: tuple[str, ...], products: list[Any]
+):
+    event = one_of(record)
+    assert event.event_type == event_type
+    value = msgspec.json.decode(event.properties)
+    for name in path:
+        value = value[name]
+    assert value == products
+
+
+def test_products_that_are_events_are_in_no_properties_beside_them():
+    records = (order(products=BOUGHT), {**ROW, "items": ITEMS}, checkout(lineItems=LINES), TRANSACTION)
+    for record in records:
+        events = found(record)
+        assert len(events) == 2
+        for event in events:
+            left = msgspec.json.decode(event.properties or "{}")
+            assert not {"products", "items", "lineItems", ENTITY} & {*left, *left.get("checkout", {})}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {**ROW, "event_name": "page_view", "event_timestamp": "2024-05-02 10:00:30"},
+        {**ROW, "event_name": "page_view", "event_timestamp": "2024-05-02 10:00:30.000000 UTC"},
+        {**ROW, "event_name": "page_view", "event_timestamp": "2024-05-02T12:00:30+02:00"},
+        {**ROW, "event_name": "page_view", "event_timestamp": " 2024-05-02 10:00:30 "},
+        {**ROW, "event_name": "page_view", "event_timestamp": "20240502T100030"},
+        {**ROW, "event_name": "page_view", "event_timestamp": "1714644030000000"},
+        {**ROW, "event_name": "page_view", "event_timestamp": 1_714_644_030_000_000},
+        {**ROW, "event_name": "page_view", "event_timestamp": "1.71464403e15"},
+        {**ORDER, "event": "x", "timestamp": "2024-05-02 10:00:30.000"},
+        {"event": "x", "message_id": "m", "user_id": "u", "timestamp": "2024-05-02 10:00:30"},
+        {"event": "x", "message_id": "m", "user_id": "u", "received_at": "2024-05-02 10:00:30+00"},
+        {**LIBRARY, "timestamp": "2024-05-02 10:00:30.000000"},
+    ],
+)
+def test_a_time_without_a_zone_is_utcs_where_the_senders_clock_is(record: Any):
+    rules = ValidationRules.of(Settings(_env_file=None, shop_time_zone="Asia/Tokyo"))
+    (event,) = found(record, rules=rules)
+    assert event.event_time == 1_714_644_030_000_000
+    day = {**record, **{name: "2024-05-02" for name in record if "time" in name or name == "received_at"}}
+    assert rule_of(day, rules)[1] == "not_iso_8601"
+
+
+NOTHING = {"a": None, "b": "", "c": [], "d": {}, "e": "(not set)", "f": {"g": None}, "h": [None, {"i": ""}]}
+SOMETHING = {
+    "zero": 0,
+    "no": False,
+    "list": [None, 1, {"a": ""}],
+    "rate": 0.5,
+    "deep": {"kept": "x", "a": None},
+}
+WITHOUT = {"zero": 0, "no": False, "list": [None, 1, {}], "rate": 0.5, "deep": {"kept": "x"}}
+
+
+@pytest.mark.parametrize("given", [{}, SOMETHING])
+def test_what_is_empty_is_no_property(given: dict[str, Any]):
+    sent = {**NOTHING, **given}
+    lines = [{**P1, **sent}]
+    item = {"item_id": "P-1", "price": 5, "coupon": "(not set)", **sent}
+    parameters = {name: {"string_value": value} for name, value in sent.items()}
+    row = {**ROW, "device": None, "geo": {"city": "(not set)"}}
+    entity = "contexts_com_example_{}_1"
+    records = [
+        {**ORDER, "event": "x", "properties": sent, "context": {"page": NOTHING}},
+        {**ORDER, "properties": {"products": lines}, "context": {}},
+        {**LIBRARY, "properties": sent},
+        {**row, "items": [item], "event_params": []},
+        {**row, "event_name": "x", "items": [], "event_params": parameters},
+        {**CHECKOUT, "name": "x", "data": sent, "customData": NOTHING},
+        {
+            **{name: value for name, value in TRANSACTION.items() if "_com_" not in name},
+            **{"event": "struct", "se_action": "x", "contexts_com_example_empty_1": []},
+            entity.format("own"): [{**sent, "id": "i"}],
+        },
+        {"product_id": "P", "user_id": "u", "view_time": 1, "ts": 1_714_644_030_000, **sent},
+    ]
+    kept = WITHOUT if given else None
+    named = kept or {}
+    expected = [kept] * 6 + [{"com_example_own": [named | {"id": "i"}]}, named | {"view_time": 1}]
+    properties = [one_of(record).properties for record in records]
+    assert [text and msgspec.json.decode(text) for text in properties] == expected
+
+
+def test_a_visitor_without_another_id_is_known_by_the_collectors_cookie():
+    record = {**TRANSACTION, "user_id": None, "domain_userid": None, "network_userid": "n-1"}
+    for user, own, expected in (
+        (None, None, (None, "n-1")),
+        ("u", None, ("u", None)),
+        (None, "d", (None, "d")),
+    ):
+        events = found({**record, "user_id": user, "domain_userid": own})
+        assert {(event.user_id, event.anonymous_id) for event in events} == {expected}
+    session = "contexts_com_snowplowanalytics_snowplow_client_session_1_0_2"
+    assert {event.anonymous_id for event in found({**record, session: [{"userId": "app-1"}]})} == {"app-1"}
+    columns = [""] * 131
+    for name, value in (("event", "page_view"), ("event_id", "e"), ("network_userid", "n-1")):
+        columns[PLACES[name]] = value
+    columns[PLACES["collector_tstamp"]] = "2024-05-02 10:00:00"
+    assert one_of("\t".join(columns).encode()).anonymous_id == "n-1"
+    # What the collector writes where it is told to know nobody.
+    columns[PLACES["network_userid"]] = "00000000-0000-0000-0000-000000000000"
+    assert rule_of("\t".join(columns).encode()) == ("user_id", "missing")
+
+
+def test_what_a_shop_calls_a_variant_is_kept_with_its_product():
+    variant = {
+        **{"id": "gid://shopify/ProductVariant/41", "sku": "L-41", "title": "Blue", "price": {"amount": 1}},
+        "product": {"id": "91", "title": "Lamp"},
+    }
+    named = {"variant_id": "41", "sku": "L-41", "variant_title": "Blue", "product_title": "Lamp"}
+    data = (
+        ("checkout_completed", {"checkout": {"lineItems": [{"variant": variant, "title": "Lamp"}]}}),
+        ("collection_viewed", {"collection": {"productVariants": [variant]}}),
+        ("product_viewed", {"productVariant": variant}),
+        ("product_added_to_cart", {"cartLine": {"merchandise": variant, "quantity": 1}}),
+    )
+    for name, sent in data:
+        event = one_of({**CHECKOUT, "name": name, "data": sent})
+        assert (event.product_id, msgspec.json.decode(event.properties)) == ("91", named)
+    typed = one_of(checkout(lineItems=[{"title": "Gift", "variant": None}]))
+    assert (typed.product_id, msgspec.json.decode(typed.properties)["product_title"]) == ("Gift", "Gift")
+    # As Segment's lines keep theirs.
+    line = one_of(order(products=[{**P1, "sku": "L-41", "name": "Lamp"}]))
+    left = msgspec.json.decode(line.properties)
+    assert (left["sku"], left["name"]) == ("L-41", "Lamp")
 
 
 def test_an_own_record_is_never_taken_for_another_dialects():
