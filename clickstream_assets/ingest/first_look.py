@@ -19,6 +19,7 @@ from clickstream_assets.settings import Settings
 FIRST_RECORDS = 1000
 """Records of a file that are looked at before it is sent."""
 _NEARLY_ALL = 0.95
+_SELDOM = 0.1
 _STRAY = timedelta(days=365)
 _RULES_SHOWN = 5
 _VALUES_SHOWN = 3
@@ -135,21 +136,24 @@ def in_words(file: EventFile, look: FirstLook) -> str:
     return f"{first}{look.rejected.total():,} will be rejected: {look.reasons}{rows}"
 
 
-_DAYS_ADVICE = (
-    ". A day alone is no time, and none is made up: write in the file what is known of the time of day, such as "
-    "2024-05-02T12:00:00 for every order of a day of which no more is known"
-)
-_JSON_ADVICE = ". Each line of the file has to be a whole JSON object, or all of the file an array of them"
 _ADVICE = (
     ". Say which of its columns are which fields (--map timestamp=when), give all of its events a value that it lacks "
     "(--set event_type=view), or mend the file"
 )
+_ADVICE_FOR = {
+    NO_TIME_OF_DAY: ". A day alone is no time, and none is made up: write in the file what is known of the time of "
+    "day, such as 2024-05-02T12:00:00 for every order of a day of which no more is known",
+    "not_json": ". Each line of the file has to be a whole JSON object, or all of the file an array of them",
+}
 
 
 def _advice(look: FirstLook) -> str:
-    """Say how to mend what the most items are rejected for."""
-    ((_, rule), _), *_ = look.rejected.most_common(1)
-    return {NO_TIME_OF_DAY: _DAYS_ADVICE, "not_json": _JSON_ADVICE}.get(rule, _ADVICE)
+    """Say how to mend what most items are rejected for."""
+    frequent = [
+        rule for (_, rule), count in look.rejected.most_common() if count > _SELDOM * look.rejected.total()
+    ]
+    advice = (_ADVICE_FOR.get(rule, _ADVICE) for rule in frequent)
+    return "".join(dict.fromkeys(advice)) or _ADVICE
 
 
 def require_events(file: EventFile, look: FirstLook, *, anyway: bool = False) -> None:

@@ -106,9 +106,13 @@ def test_a_file_of_which_nearly_all_would_be_rejected_is_not_sent(run, path, goo
             "oops\n",
             "record not_json (such as 'JSON is malformed: invalid character (byte 0)'). Each line of the file",
         ),
+        (
+            GOOD.replace("T10:00:00Z", "") + NO_TYPE,
+            "for every order of a day of which no more is known. Say which of its columns are which fields (--map",
+        ),
         (NO_TYPE, "event_type missing. Say which of its columns are which fields (--map timestamp=when)"),
     ],
-    ids=["day", "day in digits", "no JSON", "no type"],
+    ids=["day", "day in digits", "no JSON", "day and no type", "no type"],
 )
 def test_a_file_that_is_not_sent_has_advice_that_fits_what_is_wrong(settings, path, line, advice):
     path.write_text(GOOD + line * 30)

@@ -186,7 +186,7 @@ def _of_objects(source: Source, head: bytes, columns: Columns) -> _Form:
         form = _Form(JSON_OBJECTS, json_values(source), values)
         is_alone = len(values) == 1
     elif not values and is_cut(head):
-        return _of_one_object(source, members_at_start(head.decode()), head)
+        return _of_one_object(source, members_at_start(head.decode()), head, columns)
     else:
         # A line that is broken, or that has several objects.
         form = _of_lines(head)
@@ -198,16 +198,19 @@ def _of_objects(source: Source, head: bytes, columns: Columns) -> _Form:
     if not lists or not all(lists):
         return form
     if is_alone:
-        return _of_one_object(source, objects[0], head)
+        return _of_one_object(source, objects[0], head, columns)
     raise InputError(
         f"{source} has JSON objects that are no events. If these are in their lists, "
         f"{_how_to_unpack(source, lists[0])}; if not, say which members are which fields (--map timestamp=when)"
     )
 
 
-def _of_one_object(source: Source, members: dict[str, Any], head: bytes) -> _Form:
-    """Return what reads the one list of objects that an object has, as far as its beginning shows."""
+def _of_one_object(source: Source, members: dict[str, Any], head: bytes, columns: Columns) -> _Form:
+    """Return what reads the one list of events that an object has, or of objects, as far as its beginning shows."""
     found = _lists_of_objects(members)
+    of_events = tuple(name for name in found if _is_event(_objects_in(members[name])[0], columns))
+    if len(of_events) == 1:
+        found = of_events
     if len(found) > 1:
         raise InputError(
             f"{source} is one JSON object with several lists of objects; if its events are in one of them, "

@@ -110,6 +110,17 @@ def test_the_one_list_of_objects_of_an_object_is_its_events(path, form, name):
     assert [key for key, _ in events] == [b"a"] * 3
 
 
+@pytest.mark.parametrize("answers", [[{"status": 200}], CALLS], ids=["others", "calls"])
+def test_of_several_lists_the_one_whose_objects_are_events_is_read(path, answers):
+    path.write_text(json.dumps({"answers": [{"status": 200}], "items": CALLS, "more": answers}))
+    if answers is CALLS:
+        with pytest.raises(InputError, match=r"several lists of objects.*answers.*items.*more"):
+            EventFile(path)
+        return
+    assert EventFile(path).format == "the list 'items' of a JSON object"
+    assert values_of(path) == CALLS
+
+
 def test_a_list_in_an_object_keeps_what_is_written_and_leaves_what_is_no_object_to_the_pipeline(path):
     path.write_text('{"results": [{"userId": 1, "price": 12.50}, null, 7,\n {"a": [1]}], "n": 1e400}')
     assert [value for _, value in EventFile(path)] == [
