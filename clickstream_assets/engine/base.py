@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from datetime import date
 from types import ModuleType
@@ -57,7 +57,7 @@ class Engine(ABC):
     def to_arrow(self, df: DataFrame) -> pa.Table:
         """Compute a DataFrame into memory."""
 
-    def to_batches(self, df: DataFrame) -> Iterator[pa.RecordBatch]:
+    def to_batches(self, df: DataFrame) -> Generator[pa.RecordBatch, None, None]:
         """Compute a DataFrame a batch after the other, where the engine can; it does nothing else until the last."""
         yield from self.to_arrow(df).to_batches()
 
@@ -80,6 +80,9 @@ class Engine(ABC):
 
         Other work may be done with the engine meanwhile. On Spark it begins, as all does, when rows are asked for.
         """
+
+    def end_processes(self) -> None:  # noqa: B027
+        """Give back the processes that the engine has started on this machine to map with, where it has any."""
 
     @abstractmethod
     def persist(self, df: DataFrame) -> DataFrame:

@@ -7,9 +7,9 @@ import itertools
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache, cached_property, partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -54,6 +54,7 @@ _shapes: dict[str, str] = {}
 _ASKED = re.compile(r"(?:DESCRIBE|EXPLAIN|CREATE OR REPLACE TEMPORARY VIEW \S+ AS) ")
 _relation_numbers = itertools.count(1)
 _BATCH_ROWS = 16_384
+_BLOCK_ROWS = 16 * _BATCH_ROWS
 _STREAMED_ROWS = 122_880
 """As many as DuckDB's threads work on at once."""
 # Compressing takes what a pipe does with the rest. And what is read is then in Arrow's own memory, which goes back to
@@ -246,6 +247,22 @@ def _divided(number: int, by: int) -> int:
     return -(-number // by)
 
 
+def _blocks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Put batches together to tables of _BLOCK_ROWS rows, and a last one of the rest; none where there are no rows."""
+    held: list[pa.RecordBatch] = []
+    missing = _BLOCK_ROWS
+    for batch in batches:
+        rest = batch
+        while rest.num_rows >= missing:
+            yield pa.Table.from_batches([*held, rest.slice(0, missing)])
+            held, rest, missing = [], rest.slice(missing), _BLOCK_ROWS
+        if rest.num_rows:
+            held.append(rest)
+            missing -= rest.num_rows
+    if held:
+        yield pa.Table.from_batches(held)
+
+
 def _apply(function: BatchFunction, schema: pa.Schema, message: pa.Buffer) -> pa.Buffer:
     return _to_message(schema, function(iter(pa.ipc.open_stream(message))))
 
@@ -339,7 +356,7 @@ class DuckDBEngine(Engine):
         with self._explained():
             return self._connection.sql(_with_views(duckdb_query(df))).to_arrow_table()
 
-    def to_batches(self, df: DataFrame) -> Iterator[pa.RecordBatch]:
+    def to_batches(self, df: DataFrame) -> Generator[pa.RecordBatch, None, None]:
         """Compute a DataFrame a batch after the other; until the last one, the engine does nothing else.
 
         Raises:
@@ -404,14 +421,15 @@ class DuckDBEngine(Engine):
 
     def map_arrow(self, df: DataFrame, function: BatchFunction, schema: pa.Schema) -> DataFrame:
         """Run the function here, or where there is much to do in a process per core; the result is in memory."""
-        return self.from_arrow(self._map(self.to_arrow(df), function, schema))
+        with closing(self.to_batches(df)) as batches:
+            return self.from_arrow(self._map(batches, function, schema))
 
     def start_map_arrow(
         self, df: DataFrame, function: BatchFunction, schema: pa.Schema
     ) -> Callable[[], DataFrame]:
         """Compute `df`, and leave the rest to a thread; DuckDB's connection stays with the caller's."""
         background = ThreadPoolExecutor(1, "map_arrow")
-        mapped = background.submit(self._map, self.to_arrow(df), function, schema)
+        mapped = background.submit(self._map, self.to_arrow(df).to_batches(), function, schema)
         background.shutdown(wait=False)
         return lambda: self.from_arrow(mapped.result())
 
@@ -425,16 +443,27 @@ class DuckDBEngine(Engine):
         messages = _worker_pool(self.processes).map(partial(_call, function), arguments)
         return pa.concat_tables(map(_from_message, messages))
 
-    def _map(self, data: pa.Table, function: BatchFunction, schema: pa.Schema) -> pa.Table:
-        number = _divided(data.num_rows, _BATCH_ROWS)
-        if number < _PARALLEL_BATCHES:
-            batches = data.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS)
-            return pa.Table.from_batches(function(iter(batches)), schema)
-        # As many for each worker, of one size: else all wait for those that have one more.
-        workers = min(self.processes, number)
-        rows = _divided(data.num_rows, workers * _divided(number, workers))
-        parts = (data.slice(start, rows) for start in range(0, data.num_rows, rows))
+    def end_processes(self) -> None:
+        """End the worker processes, which hold 300 MB each; the next work for them starts others."""
+        if _worker_pool.cache_info().currsize:
+            _worker_pool(self.processes).shutdown()
+            _worker_pool.cache_clear()
+
+    def _map(self, batches: Iterable[pa.RecordBatch], function: BatchFunction, schema: pa.Schema) -> pa.Table:
+        blocks = _blocks(batches)
+        first = next(blocks, None)
+        if first is None or first.num_rows <= (_PARALLEL_BATCHES - 1) * _BATCH_ROWS:
+            rows = [] if first is None else first.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS)
+            return pa.Table.from_batches(function(iter(rows)), schema)
+        parts = (part for block in itertools.chain([first], blocks) for part in self._parts(block))
         return pa.concat_tables(self._map_in_processes(parts, function, schema))
+
+    def _parts(self, block: pa.Table) -> Iterator[pa.Table]:
+        """Split a block into as many parts for each worker, of one size: else all wait for those that have more."""
+        number = _divided(block.num_rows, _BATCH_ROWS)
+        workers = min(self.processes, number)
+        rows = _divided(block.num_rows, workers * _divided(number, workers))
+        return (block.slice(start, rows) for start in range(0, block.num_rows, rows))
 
     def _map_in_processes(
         self, parts: Iterable[pa.Table], function: BatchFunction, schema: pa.Schema

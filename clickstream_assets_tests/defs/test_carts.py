@@ -27,7 +27,7 @@ from clickstream_assets.catalogue import (
     Table,
 )
 from clickstream_assets.defs import partitions
-from clickstream_assets.defs.sessions import update
+from clickstream_assets.defs.sessions import carts as cart_updates
 from clickstream_assets.defs.sessions.carts import update_carts
 from clickstream_assets.defs.shopper_days import files_by
 from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine
@@ -149,7 +149,7 @@ def parts_of_history(seed: int, parts: int, users: int) -> list[list[Event]]:
 def test_carts_of_parts_are_those_of_all(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, users: int, parts: int, most: int
 ):
-    monkeypatch.setattr(update, "EVENTS_PER_CHUNK", most)
+    monkeypatch.setattr(cart_updates, "EVENTS_PER_CHUNK", most)
     for part in parts_of_history(3, parts, users):
         shop.change(*part)
         shop.update()
@@ -195,7 +195,7 @@ def test_whatever_comes_when_carts_are_those_of_all(
 ):
     """Late events, other persons, events that are gone, runs in chunks, and one that is killed at some commit."""
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(update, "EVENTS_PER_CHUNK", most)
+        patched.setattr(cart_updates, "EVENTS_PER_CHUNK", most)
         shop = Shop(duckdb_engine, duckdb_engine, folder)
         for number, (events, gone) in enumerate(changes):
             # An event stays what it is, on its day; its person can change.

@@ -157,6 +157,8 @@ def carts(settings: Settings, lake: Lake) -> Metadata:
     events = lake.snapshot(EVENTS)
     as_of = newest_time(lake, events, ValidationRules.of(settings))
     changed = update_carts(lake, CartRules.of(settings, as_of))
+    # No other table of a refresh needs them.
+    lake.engine.end_processes()
     counts = counts_by(lake, lake.read(CARTS, columns=("state", "last_activity_date")), "state")
     return {
         "as_of": dg.MetadataValue.timestamp(as_of),
