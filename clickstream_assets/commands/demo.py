@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clickstream_assets.commands.simulate import AnywayOption, MapOption, SetOption
+from clickstream_assets.commands.simulate import AnywayOption, MapOption, SetOption, TimeOfDayOption
 from clickstream_assets.settings import load_settings
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def demo(
     ] = None,
     mapped: MapOption = None,
     fixed: SetOption = None,
+    time_of_day: TimeOfDayOption = None,
     anyway: AnywayOption = False,
     count: Annotated[int, typer.Option(min=1, help="How many events to simulate.")] = 20_000,
     faults: Annotated[
@@ -56,7 +57,7 @@ def demo(
     try:
         if events:
             # Looked at first: nobody should wait for the servers to learn of a misspelt name, or of a wrong file.
-            file = EventFile(events, Columns.of(mapped or (), fixed or ()))
+            file = EventFile(events, Columns.of(mapped or (), fixed or (), time_of_day))
             look = look_at_file(load_settings(), file)
             # Without a valid event there is nothing to wait for.
             require_events(file, look, anyway=anyway and look.events > 0)

@@ -45,6 +45,10 @@ SetOption = Annotated[
         "--set", metavar="FIELD=VALUE", help="Give a field of all events this value: JSON, or else a text."
     ),
 ]
+TimeOfDayOption = Annotated[
+    str | None,
+    typer.Option(metavar="HH:MM", help="Read a timestamp that is a day alone as this time of it."),
+]
 AnywayOption = Annotated[
     bool, typer.Option("--anyway", help="Send FILE even if nearly all of its first records will be rejected.")
 ]
@@ -207,6 +211,7 @@ def replay(
     limit: Annotated[int | None, typer.Option(help="The most records to send (default: all).")] = None,
     mapped: MapOption = None,
     fixed: SetOption = None,
+    time_of_day: TimeOfDayOption = None,
     anyway: AnywayOption = False,
     no_kafka: _NoKafka = False,
     no_files: _NoFiles = False,
@@ -228,7 +233,7 @@ def replay(
         from clickstream_assets.ingest.files import Columns, EventFile
         from clickstream_assets.ingest.replay import run_replay
 
-        events = EventFile(file, Columns.of(mapped or (), fixed or ()))
+        events = EventFile(file, Columns.of(mapped or (), fixed or (), time_of_day))
         started = monotonic()
         with counting(f"Replaying {file.name}", limit) as progress:
             replayed = run_replay(

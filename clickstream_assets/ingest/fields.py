@@ -6,6 +6,7 @@ event or leaves the field out is the business of `parsing.py`.
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -231,6 +232,17 @@ def read_time(name: str, value: Any, kafka_time: int, rules: ValidationRules) ->
             raise Rejection(name, NO_TIME_OF_DAY, value)
         microseconds = _since_epoch(moment, rules)
     return in_bounds(name, value, microseconds, kafka_time, rules)
+
+
+def day_in(value: Any) -> date | None:
+    """Return the day that a text or a number is alone, as it breaks NO_TIME_OF_DAY; None if it is another value."""
+    text = str(value).strip()
+    if whole := _WHOLE_NUMBER.fullmatch(text):
+        text = whole[1]
+    if len(text) <= _LONGEST_DAY:
+        with suppress(ValueError):
+            return datetime.fromisoformat(text).date()
+    return None
 
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,4})?")

@@ -141,8 +141,8 @@ _ADVICE = (
     "(--set event_type=view), or mend the file"
 )
 _ADVICE_FOR = {
-    NO_TIME_OF_DAY: ". A day alone is no time, and none is made up: write in the file what is known of the time of "
-    "day, such as 2024-05-02T12:00:00 for every order of a day of which no more is known",
+    NO_TIME_OF_DAY: ". A day alone is no time, and none is made up: give all such days a time if that is "
+    "what you want (--time-of-day 12:00), or write it in the file",
     "not_json": ". Each line of the file has to be a whole JSON object, or all of the file an array of them",
 }
 

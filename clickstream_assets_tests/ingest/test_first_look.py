@@ -108,7 +108,7 @@ def test_a_file_of_which_nearly_all_would_be_rejected_is_not_sent(run, path, goo
         ),
         (
             GOOD.replace("T10:00:00Z", "") + NO_TYPE,
-            "for every order of a day of which no more is known. Say which of its columns are which fields (--map",
+            "(--time-of-day 12:00), or write it in the file. Say which of its columns are which fields (--map",
         ),
         (NO_TYPE, "event_type missing. Say which of its columns are which fields (--map timestamp=when)"),
     ],
@@ -197,6 +197,16 @@ def test_columns_are_named_on_the_command_line(run, tmp_path):
         "event_type": "view",
     }
     assert run("replay", str(path), "--map", "timestamp=time").stderr.startswith("--map timestamp=time")
+
+
+def test_a_file_of_days_alone_is_sent_with_a_time_that_is_said(run, path):
+    path.write_text("event_type,user_id,product_id,timestamp\npurchase,u,p,2024-05-02\n")
+    refused = run("replay", str(path), "--no-kafka")
+    assert (refused.exit_code, "--time-of-day 12:00" in refused.stderr) == (1, True)
+    result = run("replay", str(path), "--no-kafka", "--time-of-day", "12:00")
+    assert result.exit_code == 0, result.output
+    (written,) = (path.parent / "raw_logs").iterdir()
+    assert json.loads(written.read_text())["timestamp"] == "2024-05-02T12:00:00"
 
 
 def test_times_that_are_numbers_go_into_the_daily_file_of_their_day(run, path):

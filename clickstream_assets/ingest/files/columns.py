@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import time
 from decimal import Decimal
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ import msgspec
 
 from clickstream_assets.catalogue import EVENT_FIELDS, ID_FIELDS
 from clickstream_assets.errors import InputError
-from clickstream_assets.ingest.fields import TIMESTAMP_FIELDS
+from clickstream_assets.ingest.fields import TIMESTAMP_FIELDS, day_in
 from clickstream_assets.ingest.files.tables import column_key
 
 FIELDS = (
@@ -42,28 +43,51 @@ class Columns:
     Attributes:
         mapped: Columns by their fields; of JSON also a path to a value, `user.id`.
         fixed: Values by their fields.
+        time_of_day: What is a day alone is this time of it, in ISO 8601; without one such a day stays as it is.
     """
 
     mapped: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    time_of_day: str | None = None
 
     def __bool__(self) -> bool:
         """Return whether anything is said."""
-        return bool(self.mapped or self.fixed)
+        return bool(self.mapped or self.fixed or self.time_of_day)
 
     @classmethod
-    def of(cls, mapped: Iterable[str] = (), fixed: Iterable[str] = ()) -> Self:
-        """Read `FIELD=COLUMN` and `FIELD=VALUE`, where a value is JSON or else a text.
+    def of(
+        cls, mapped: Iterable[str] = (), fixed: Iterable[str] = (), time_of_day: str | None = None
+    ) -> Self:
+        """Read `FIELD=COLUMN` and `FIELD=VALUE`, where a value is JSON or else a text, and a time such as `12:00`.
 
         Raises:
             InputError: a text is not written so, its field is none of an event, or a field is said twice.
         """
+        if time_of_day is not None:
+            try:
+                time_of_day = time.fromisoformat(time_of_day).isoformat()
+            except ValueError:
+                raise InputError(
+                    f"--time-of-day {time_of_day}: write it as hours and minutes, such as --time-of-day 12:00"
+                ) from None
         columns = dict(_parts("--map", text, "COLUMN", "timestamp=when") for text in _once("--map", mapped))
         values = dict(_parts("--set", text, "VALUE", "event_type=view") for text in _once("--set", fixed))
         both = sorted(columns.keys() & values.keys())
         if both:
             raise InputError(f"--map and --set both say what {both[0]} is; leave one of them out")
-        return cls(columns, {name: _value(text) for name, text in values.items()})
+        return cls(columns, {name: _value(text) for name, text in values.items()}, time_of_day)
+
+    def complete(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Give a record, in place, the values that all have, and a time of day where it has none."""
+        record.update(self.fixed)
+        if self.time_of_day:
+            for name in TIMESTAMP_FIELDS:
+                given = record.get(name)
+                if isinstance(given, msgspec.Raw):
+                    given = _scalar(given)
+                if given is not None and (day := day_in(given)):
+                    record[name] = f"{day.isoformat()}T{self.time_of_day}"
+        return record
 
     def require(self, names: Iterable[str], what: object) -> None:
         """Check that a table has the columns.
@@ -175,6 +199,13 @@ def fields_of(names: Sequence[str], columns: Columns) -> dict[int, str]:
     return found
 
 
+def _scalar(value: msgspec.Raw) -> str | int | float | None:
+    try:
+        return msgspec.json.decode(value, type=str | int | float)
+    except msgspec.MsgspecError:
+        return None
+
+
 _Members = dict[str, msgspec.Raw]
 _members = msgspec.json.Decoder(_Members).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -198,7 +229,7 @@ def renamed(value: bytes, columns: Columns) -> bytes:
             found[name] = given
     said = set(columns.mapped.values())
     left = {name: given for name, given in members.items() if name not in said and name not in columns.mapped}
-    return _encode({**left, **found, **columns.fixed})
+    return _encode(columns.complete({**left, **found}))
 
 
 def has_path(value: bytes, column: str) -> bool:

@@ -117,14 +117,14 @@ class RecordReader:
 
     Attributes:
         names: The fields by their columns' places.
-        fixed: Values that all events have.
+        columns: Values that all events have.
         has_json: Whether texts that are objects or lists in JSON are meant as such.
     """
 
     format: str
     table: Table
     names: Mapping[int, str]
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    columns: Columns = field(default_factory=Columns)
     has_json: bool = False
 
     def read(self, skipped: Skipped) -> Iterator[KeyedValue]:
@@ -137,8 +137,7 @@ class RecordReader:
                     record[name] = number(text)
             if self.has_json:
                 record = {name: _json_in(value) for name, value in record.items()}
-            record.update(self.fixed)
-            value = _encode(record)
+            value = _encode(self.columns.complete(record))
             yield key_of(value), value
 
 

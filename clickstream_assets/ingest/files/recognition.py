@@ -310,7 +310,7 @@ def _mapped(table: Table, columns: Columns) -> Reader:
     """Return what reads a table of which somebody says which columns are which fields."""
     columns.require(table.names, table.source)
     fields = fields_of(table.names, columns)
-    return RecordReader(f"{_form(table)}, {MAPPED_COLUMNS}", table, fields, columns.fixed)
+    return RecordReader(f"{_form(table)}, {MAPPED_COLUMNS}", table, fields, columns)
 
 
 def _form(table: Table) -> str:

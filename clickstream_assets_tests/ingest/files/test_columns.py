@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
@@ -135,6 +136,50 @@ def test_a_value_for_all_events_of_a_public_data_set_leaves_it_what_it_is(path):
 def test_what_is_said_wrongly_is_named(mapped, fixed, message):
     with pytest.raises(InputError, match=message):
         Columns.of(mapped, fixed)
+
+
+DAYS = {
+    "2024-05-02": "2024-05-02T12:30:00",
+    "20240502": "2024-05-02T12:30:00",
+    "20240502.0": "2024-05-02T12:30:00",
+    " 2024-05-02 ": "2024-05-02T12:30:00",
+}
+NO_DAYS = ["2024-05-02T10:00:00Z", "2024-05-02 10:00", "1714644000", "20240532", "soon", "2/5/2024"]
+
+
+@pytest.mark.parametrize("form", ["JSON", "CSV", "JSON by --map", "CSV by --map", "Parquet"])
+@pytest.mark.parametrize(("written", "read"), [*DAYS.items(), *((time, time) for time in NO_DAYS)])
+def test_a_day_alone_is_at_the_time_that_somebody_says(path, form, written, read):
+    name = "when" if "--map" in form else "timestamp"
+    row = {"event_type": "purchase", "user_id": "u", name: written, "product_id": "p"}
+    if form == "Parquet":
+        parquet.write_table(pa.Table.from_pylist([row]), path)
+    elif form.startswith("JSON"):
+        path.write_text(json.dumps(row))
+    else:
+        path.write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    mapped = ["timestamp=when"] if "--map" in form else []
+    assert [
+        json.loads(value)["timestamp"] for _, value in EventFile(path, Columns.of(mapped, (), "12:30"))
+    ] == [read]
+    assert [json.loads(value)["timestamp"] for _, value in EventFile(path, Columns.of(mapped))] == [written]
+
+
+def test_days_that_are_no_texts_are_so_too(path):
+    noon = Columns.of((), (), "12:00")
+    path.write_text('{"event_type": "view", "user_id": "u", "timestamp": 20240502}')
+    assert [json.loads(value)["timestamp"] for _, value in EventFile(path, noon)] == ["2024-05-02T12:00:00"]
+    row = {"event_type": "view", "user_id": "u", "event_timestamp": date(2024, 5, 2)}
+    parquet.write_table(pa.Table.from_pylist([row]), path)
+    assert [json.loads(value)["event_timestamp"] for _, value in EventFile(path, noon)] == [
+        "2024-05-02T12:00:00"
+    ]
+
+
+@pytest.mark.parametrize("text", ["noon", "25:00", "", "12:00 PM"])
+def test_a_time_of_day_that_is_none_is_named(text):
+    with pytest.raises(InputError, match=f"--time-of-day {text}: write it as hours and minutes"):
+        Columns.of((), (), text)
 
 
 @pytest.mark.parametrize(
