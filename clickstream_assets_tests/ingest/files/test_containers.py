@@ -238,7 +238,7 @@ def test_an_array_that_is_broken_says_where(path, text, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["array", "lines", "parquet"])
+@pytest.mark.parametrize("form", ["array", "list", "lines", "parquet"])
 def test_a_file_is_read_in_little_memory(path, form):
     row: dict[str, Any] = {
         "event_type": "view",
@@ -251,7 +251,10 @@ def test_a_file_is_read_in_little_memory(path, form):
         parquet.write_table(pa.Table.from_pylist([row] * number), path, row_group_size=20_000)
     else:
         text = json.dumps(row)
-        path.write_text("[" + ",".join([text] * number) + "]" if form == "array" else f"{text}\n" * number)
+        array = "[" + ",".join([text] * number) + "]"
+        written = {"array": array, "list": f'{{"results": {array}}}', "lines": f"{text}\n" * number}
+        path.write_text(written[form])
+        del array, written
         assert path.stat().st_size > 20_000_000
     events = EventFile(path)
     tracemalloc.start()
