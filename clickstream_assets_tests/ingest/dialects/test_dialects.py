@@ -16,7 +16,7 @@ from clickstream_assets.catalogue import EVENT_TYPES, EVENTS, RAW_EVENTS, REJECT
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.ingest.classification import classify_records
 from clickstream_assets.ingest.dialects.snowplow import PLACES
-from clickstream_assets.ingest.fields import Rejection, ValidationRules
+from clickstream_assets.ingest.fields import NO_TIME_OF_DAY, Rejection, ValidationRules
 from clickstream_assets.ingest.parsing import parse_record
 from clickstream_assets.ingest.rejected import Selection, newest_rejected
 from clickstream_assets.settings import EventDialect, Settings
@@ -715,7 +715,7 @@ def test_a_time_without_a_zone_is_utcs_where_the_senders_clock_is(record: Any):
     (event,) = found(record, rules=rules)
     assert event.event_time == 1_714_644_030_000_000
     day = {**record, **{name: "2024-05-02" for name in record if "time" in name or name == "received_at"}}
-    assert rule_of(day, rules)[1] == "not_iso_8601"
+    assert rule_of(day, rules)[1] == NO_TIME_OF_DAY
 
 
 NOTHING = {"a": None, "b": "", "c": [], "d": {}, "e": "(not set)", "f": {"g": None}, "h": [None, {"i": ""}]}
