@@ -37,6 +37,8 @@ from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.kafka.topic import DataLossError, Offsets, Topics, deleted_records, plan_ranges
 from clickstream_assets.stores.lake import Lake, LakeConflictError, LakeError, Snapshot
 
+ROWS_AT_ONCE = 5_000_000
+"""Most records that are compared with their items at once: 300 MB of DuckDB's memory, whatever the lake holds."""
 CLASSIFIED_TABLES = (EVENTS, DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS)
 """The tables of which each record is in exactly one: `events`, and the non-event tables."""
 
@@ -380,7 +382,16 @@ def misclassified_records(
     Returns:
         At most `limit` dicts of RECORD_KEY and `tables`: the number of rows for the record.
     """
-    batches = (batch if first_batch is None else first_batch, batch)
+    first = batch if first_batch is None else first_batch
+    found: list[dict[str, Any]] = []
+    for batches in lake.snapshot(RAW_EVENTS).ranges_of_batches(first, batch, ROWS_AT_ONCE):
+        found += _misclassified(lake, batches, limit - len(found))
+        if len(found) == limit:
+            break
+    return found
+
+
+def _misclassified(lake: Lake, batches: tuple[int, int], limit: int) -> list[dict[str, Any]]:
     records = lake.read(RAW_EVENTS, batches=batches)
     F, _ = functions_of(records)
     nothing = F.lit(None).cast("int")

@@ -14,6 +14,7 @@ from datetime import date, timedelta
 from functools import partial
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, write_deltalake
@@ -85,6 +86,32 @@ class Snapshot:
             return {}
         grouped = self.files.group_by(f"partition.{column}").aggregate([("num_records", "sum")]).to_pylist()
         return {row[f"partition.{column}"]: row["num_records_sum"] for row in grouped}
+
+    def ranges_of_batches(self, first: int, last: int, most: int) -> Iterator[tuple[int, int]]:
+        """Split ingest batches into ranges, each of single batches or of at most so many rows, in order.
+
+        By the files' statistics: of a file that has several batches, each counts for as many rows.
+        """
+        files = self.files
+        if files.num_rows:
+            # As files come, this grows with what is new alone.
+            files = files.filter(pc.fill_null(pc.greater_equal(files["max.batch"], first), True))
+        rows = np.zeros(max(0, last - first + 1))
+        for file in (
+            files.select(["num_records", "min.batch", "max.batch"]).to_pylist() if files.num_rows else ()
+        ):
+            low, high = file["min.batch"], file["max.batch"]
+            # Another writer may keep no statistics.
+            low, high = first if low is None else low, last if high is None else high
+            rows[max(low - first, 0) : max(high - first + 1, 0)] += file["num_records"] / (high - low + 1)
+        start, held = first, 0.0
+        for batch, its in enumerate(rows.tolist(), start=first):
+            if batch > start and held + its > most:
+                yield start, batch - 1
+                start, held = batch, 0.0
+            held += its
+        if rows.size:
+            yield start, last
 
     def up_to_batch(self, batch: int) -> Self:
         """Leave out the files with rows of later batches."""

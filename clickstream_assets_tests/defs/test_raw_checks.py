@@ -119,3 +119,4 @@ def test_each_ingest_is_checked_by_what_is_new_and_all_of_it_once_a_day(
     passed, ids = found(pipeline, "event_ids_are_unique")
     assert (passed, ids["first_batch"]) == (False, 1)
     assert sorted(ids["sample_event_ids"]) == [ANN["event_id"], BOB["event_id"]]
+    assert ids["ids_used_again"] == 2

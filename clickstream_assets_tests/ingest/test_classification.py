@@ -259,6 +259,18 @@ def test_a_lost_record_is_found(copy_of_two_hours: Ingestion):
     ]
 
 
+def test_all_batches_are_looked_at_a_range_after_the_other(
+    copy_of_two_hours: Ingestion, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(classification, "ROWS_AT_ONCE", 5)
+    for offset in (1, 7):
+        lose(copy_of_two_hours, EVENTS, offset)
+    wrong = misclassified_records(copy_of_two_hours.lake, 2, first_batch=1)
+    assert [(row["offset"], row["tables"]) for row in wrong] == [(1, 0), (7, 0)]
+    (first,) = misclassified_records(copy_of_two_hours.lake, 2, limit=1, first_batch=1)
+    assert first["offset"] == 1
+
+
 def test_a_doubled_record_is_found(copy_of_two_hours: Ingestion):
     double(copy_of_two_hours, REJECTED_EVENTS, 9)
     assert hours_of(copy_of_two_hours)[10] == (5, 4, 0, 0, 2)

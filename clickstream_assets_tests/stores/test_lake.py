@@ -391,6 +391,19 @@ def test_files_without_rows_of_a_batch_are_not_opened(duckdb_lake: Lake):
     assert rows["value"].to_pylist() == [b"2"]
 
 
+def test_batches_are_split_into_ranges_by_their_rows(duckdb_lake: Lake):
+    for batch, rows in enumerate((3, 1, 1, 6, 2), start=1):
+        append(duckdb_lake, batch, *[b"%d" % batch] * rows, first_offset=10 * batch)
+    snapshot = duckdb_lake.snapshot(RAW_EVENTS)
+    assert list(snapshot.ranges_of_batches(1, 5, 4)) == [(1, 2), (3, 3), (4, 4), (5, 5)]
+    assert list(snapshot.ranges_of_batches(2, 3, 4)) == [(2, 3)]
+    assert list(snapshot.ranges_of_batches(1, 5, 100)) == [(1, 5)]
+    assert list(snapshot.ranges_of_batches(6, 5, 4)) == []
+    # Put together, each counts for as many.
+    duckdb_lake.maintain(RAW_EVENTS, timedelta(days=7))
+    assert list(duckdb_lake.snapshot(RAW_EVENTS).ranges_of_batches(1, 5, 6)) == [(1, 2), (3, 4), (5, 5)]
+
+
 def test_the_rows_of_some_batches_are_read(lake: Lake):
     for batch in (1, 2, 3, 4):
         append(lake, batch, b"%d" % batch, first_offset=batch)

@@ -2,11 +2,13 @@
 
 import dagster as dg
 
+from clickstream_assets.analytics.persons import between
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.defs.checks import SAMPLES, table_check
+from clickstream_assets.defs.partitions import Days, chunks
 from clickstream_assets.defs.plots import text_table
 from clickstream_assets.defs.scope import Passed
-from clickstream_assets.engine import functions_of
+from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.classification import (
     CLASSIFIED_TABLES,
     counts_by_hour,
@@ -16,6 +18,7 @@ from clickstream_assets.stores.lake import Lake
 
 NAMES = (RAW_EVENTS.name, "items", *(table.name for table in CLASSIFIED_TABLES))
 HOURS_SHOWN = 48
+_ID_COLUMNS = ("event_id", "event_date", "batch")
 
 
 @table_check(EVENTS, is_blocking=True)
@@ -64,26 +67,38 @@ def event_ids_are_unique(context: dg.AssetCheckExecutionContext, lake: Lake) -> 
     events are looked at, `ids_used_again` counts the ids that occur on several days: more than EVENT_ID_DAYS apart, or
     they would be repetitions, they are taken for events of their own.
     """
-    newest = lake.snapshot(EVENTS).batch
+    snapshot = lake.snapshot(EVENTS)
+    newest = snapshot.batch
     passed = Passed.of(context, event_ids_are_unique.check_key, newest)
-    columns = ("event_id", "event_date", "batch")
+    used_again = passed.metadata.get("ids_used_again")
     if passed.batch:
-        new = lake.read(EVENTS, columns=columns, batches=(passed.batch + 1, newest))
+        new = lake.read(EVENTS, columns=_ID_COLUMNS, batches=(passed.batch + 1, newest))
         days = lake.engine.to_arrow(new.select("event_date").distinct())["event_date"].to_pylist()
-        of_days = lake.read(EVENTS, columns=columns, days=days)
-        events = of_days.join(new.select("event_id").distinct(), "event_id", "left_semi")
+        of_days = lake.read(EVENTS, columns=_ID_COLUMNS, days=days)
+        ids = _ids_of_several(lake, of_days.join(new.select("event_id").distinct(), "event_id", "left_semi"))
     else:
-        events = lake.read(EVENTS, columns=columns)
-    F, _ = functions_of(events)
-    several = events.groupBy("event_id").agg(
-        F.count(F.lit(1)).alias("rows"), F.countDistinct("event_date").alias("days")
-    )
-    several = lake.engine.persist(several.where(F.col("rows") > 1))
-    twice = several.where(F.col("rows") > F.col("days")).limit(SAMPLES)
-    ids = lake.engine.to_arrow(twice.select("event_id"))["event_id"].to_pylist()
-    used_again = passed.metadata.get("ids_used_again") if passed.batch else several.count()
-    lake.engine.release(several)
+        events = lake.read(EVENTS, columns=_ID_COLUMNS)
+        # Days at a time: what an engine keeps of each group beside a count, it cannot put on the disk.
+        parts = chunks(lake, Days.of(snapshot.rows_by("event_date")))
+        ids = [
+            event_id
+            for first, last in parts
+            for event_id in _ids_of_several(lake, between(events, "event_date", first, last))
+        ]
+        F, _ = functions_of(events)
+        rows = as_view(events.groupBy("event_id").agg(F.count(F.lit(1)).alias("rows")))
+        several = rows.where(F.col("rows") > 1).agg(F.count(F.lit(1)).cast("long").alias("ids"))
+        used_again = lake.engine.to_arrow(several)["ids"][0].as_py()
     return dg.AssetCheckResult(
         passed=not ids,
-        metadata={**passed.progress(newest), "sample_event_ids": ids, "ids_used_again": used_again},
+        metadata={**passed.progress(newest), "sample_event_ids": ids[:SAMPLES], "ids_used_again": used_again},
     )
+
+
+def _ids_of_several(lake: Lake, events: DataFrame) -> list[str]:
+    """Return ids, at most SAMPLES, that several of these events of one day have."""
+    F, _ = functions_of(events)
+    rows = events.groupBy("event_date", "event_id").agg(F.count(F.lit(1)).alias("rows"))
+    twice = rows.where(F.col("rows") > 1).select("event_id").limit(SAMPLES)
+    ids: list[str] = lake.engine.to_arrow(twice)["event_id"].to_pylist()
+    return ids
