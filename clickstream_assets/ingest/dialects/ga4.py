@@ -115,6 +115,7 @@ def items(record: dict[str, Any]) -> list[Item]:
     """Translate a record."""
     name = record.get("event_name")
     event_type = (type_of(name, _TYPES) or "custom") if is_given(name) else None
+    shared = {"event_type": event_type, "event_id": _event_id(record)}
     sent = record.get("event_params")
     if type(sent) is list or type(sent) is dict:
         parameters = _parameters(sent)
@@ -122,19 +123,15 @@ def items(record: dict[str, Any]) -> list[Item]:
             # What a query put beside the export's columns.
             parameters = rest(record, _COLUMNS) | parameters
         left = rest(parameters, _READ_OF_PARAMETERS)
-        shared = picked(parameters, _PARAMETERS) | picked(record, _RECORD)
+        shared |= picked(parameters, _PARAMETERS) | picked(record, _RECORD)
         campaign = _campaign(record, _CAMPAIGN) or _campaign(parameters, _CAMPAIGN_PARAMETER)
     else:
         parameters = record
         left = rest(record, _READ_OF_FLAT)
-        shared = picked(record, _FLAT_PARAMETERS) | picked(record, _FLAT_RECORD)
+        shared |= picked(record, _FLAT_PARAMETERS) | picked(record, _FLAT_RECORD)
         campaign = _campaign(record, _FLAT_CAMPAIGN) or _campaign(record, _CAMPAIGN_PARAMETER)
-    shared |= {
-        "event_type": event_type,
-        "event_id": _event_id(record),
-        # As text it lacks its zone.
-        "timestamp": in_utc(shared.get("timestamp")),
-    }
+    # As text it lacks its zone.
+    shared["timestamp"] = in_utc(shared.get("timestamp"))
     if campaign is not None:
         shared["campaign"] = campaign
     consent = shared.get("consent")
@@ -183,7 +180,7 @@ def _campaign(record: dict[str, Any], fields: Table) -> Any:
         found = record.get(first)
         for name in more:
             found = found.get(name) if type(found) is dict else None
-        if is_given(found) and not (type(found) is str and found.startswith(("(", "<"))):
+        if found is not None and found != "" and not (type(found) is str and found[0] in "(<"):
             return found
     return None
 
@@ -214,7 +211,7 @@ def _event_id(record: dict[str, Any]) -> Any:
     Rows from before there was `batch_event_index` have none: all events of a request have one time there, so two of the
     same name would be one.
     """
-    if is_given(own := record.get("event_id")):
+    if "event_id" in record and is_given(own := record["event_id"]):
         return own
     visitor = record.get("user_pseudo_id") or record.get("user_id")
     place = record.get("batch_event_index")
