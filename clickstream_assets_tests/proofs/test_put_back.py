@@ -20,9 +20,15 @@ from elasticsearch.helpers import bulk, scan
 from psycopg import sql
 
 from clickstream_assets.catalogue import (
+    CATEGORY_INPUTS,
+    FUNNEL_INPUTS,
     MODEL_EVALUATION,
     PUBLISHED_MODELS,
+    PUBLISHED_PARTS,
     SERVED_TABLES,
+    SESSION_INPUTS,
+    SHOPPER_CHANGES,
+    SHOPPER_INPUTS,
     TABLES,
 )
 from clickstream_assets.commands.stream import rebuild_streams
@@ -69,8 +75,12 @@ PASSES = {
     "files",
 }
 """Columns that say when, or in which batch or files, a row was made."""
-HISTORIES = {MODEL_EVALUATION.name, PUBLISHED_MODELS.name, "ingest_rules"}
-"""Tables with a row per version or batch, of which there can be others."""
+HISTORIES = {
+    *(MODEL_EVALUATION.name, PUBLISHED_MODELS.name, "ingest_rules"),
+    *(SESSION_INPUTS.name, SHOPPER_INPUTS.name, SHOPPER_CHANGES.name),
+    *(CATEGORY_INPUTS.name, FUNNEL_INPUTS.name, PUBLISHED_PARTS.name),
+}
+"""Tables with a row per version or batch, or of what days were made from: there can be others."""
 OWN = {
     "VIEWS_THRESHOLD": "20",
     "STREAM_IDLE_SECONDS": "0",
