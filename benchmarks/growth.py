@@ -54,12 +54,13 @@ def fill(lake_of: Any, days: int, of_a_day: int) -> None:
     connection = duckdb.connect(config={"threads": 2})
     connection.execute("SET TimeZone = 'UTC'")
     parts = list(simulated(of_a_day, BATCH_EVENTS))
-    batch = first = 0
+    records = sum(part.num_rows for part in parts)
+    batch = 0
     for day in range(days):
         for part in parts:
             batch += 1
             connection.register("events", part)
-            values = {"day": day, "batch": batch, "first": first}
+            values = {"day": day, "batch": batch, "first": day * records}
             rows = connection.sql(OF_ANOTHER_DAY, params=values).to_arrow_table()
             events = lake_of.engine.from_arrow(rows.select(EVENTS.column_names))
             records = connection.sql(
@@ -70,7 +71,6 @@ def fill(lake_of: Any, days: int, of_a_day: int) -> None:
             lake_of.append_batch(EVENTS, events, batch)
             for df in (events, raw):
                 lake_of.engine.release(df)
-            first += part.num_rows
     update_money(lake_of, 0, load_settings())
 
 
