@@ -54,13 +54,13 @@ def fill(lake_of: Any, days: int, of_a_day: int) -> None:
     connection = duckdb.connect(config={"threads": 2})
     connection.execute("SET TimeZone = 'UTC'")
     parts = list(simulated(of_a_day, BATCH_EVENTS))
-    records = sum(part.num_rows for part in parts)
+    of_each = sum(part.num_rows for part in parts)
     batch = 0
     for day in range(days):
         for part in parts:
             batch += 1
             connection.register("events", part)
-            values = {"day": day, "batch": batch, "first": day * records}
+            values = {"day": day, "batch": batch, "first": day * of_each}
             rows = connection.sql(OF_ANOTHER_DAY, params=values).to_arrow_table()
             events = lake_of.engine.from_arrow(rows.select(EVENTS.column_names))
             records = connection.sql(
