@@ -372,8 +372,9 @@ class DuckDBEngine(Engine):
         try:
             yield
         except (duckdb.OutOfMemoryException, duckdb.IOException, OSError) as error:
-            # What goes wrong within a stream is an OSError of Arrow's, which begins with the name of DuckDB's.
-            if type(error) is OSError and not str(error).startswith(("Out of Memory Error", "IO Error")):
+            # What goes wrong within a stream is an OSError of Arrow's, which begins with the name of DuckDB's. Another
+            # one is no question of room, such as that a file is gone.
+            if isinstance(error, OSError) and not str(error).startswith(("Out of Memory Error", "IO Error")):
                 raise
             settings = self._settings
             raise EngineStorageError(

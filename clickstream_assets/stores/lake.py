@@ -92,26 +92,24 @@ class Snapshot:
 
         By the files' statistics: of a file that has several batches, each counts for as many rows.
         """
-        files = self.files
-        if files.num_rows:
-            # As files come, this grows with what is new alone.
-            files = files.filter(pc.fill_null(pc.greater_equal(files["max.batch"], first), True))
-        rows = np.zeros(max(0, last - first + 1))
-        for file in (
-            files.select(["num_records", "min.batch", "max.batch"]).to_pylist() if files.num_rows else ()
-        ):
-            low, high = file["min.batch"], file["max.batch"]
+        if first > last:
+            return
+        rows = np.zeros(last - first + 1)
+        if self.files.num_rows:
+            files = self.files.select(["num_records", "min.batch", "max.batch"])
             # Another writer may keep no statistics.
-            low, high = first if low is None else low, last if high is None else high
-            rows[max(low - first, 0) : max(high - first + 1, 0)] += file["num_records"] / (high - low + 1)
+            is_wanted = pc.fill_null(pc.greater_equal(files["max.batch"], first), True)
+            for file in files.filter(is_wanted).to_pylist():
+                low, high = file["min.batch"], file["max.batch"]
+                low, high = first if low is None else low, last if high is None else high
+                rows[max(low - first, 0) : max(high - first + 1, 0)] += file["num_records"] / (high - low + 1)
         start, held = first, 0.0
         for batch, its in enumerate(rows.tolist(), start=first):
             if batch > start and held + its > most:
                 yield start, batch - 1
                 start, held = batch, 0.0
             held += its
-        if rows.size:
-            yield start, last
+        yield start, last
 
     def up_to_batch(self, batch: int) -> Self:
         """Leave out the files with rows of later batches."""
@@ -485,7 +483,7 @@ class Lake:
         except Exception:
             if failed:
                 # Of what stopped the stream delta-rs knows the text alone.
-                raise failed[0] from None
+                raise failed[0] from failed[0].__cause__
             raise
         finally:
             rows.close()

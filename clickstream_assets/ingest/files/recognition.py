@@ -134,7 +134,7 @@ def _of_text(source: Source, head: bytes, columns: Columns) -> Reader:
 
 @dataclass(frozen=True)
 class _Form:
-    """How a file has its records in JSON.
+    """Form in which a file has its records in JSON.
 
     Attributes:
         name: Words for it.
