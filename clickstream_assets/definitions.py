@@ -6,13 +6,20 @@ import dagster as dg
 
 from clickstream_assets.defs.checks import table_checks
 from clickstream_assets.defs.dagster_private import fork_runs
-
-fork_runs()
+from clickstream_assets.defs.partitions import daily
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """Load the code location."""
+    loaded = load()
+    # The first day is read from the lake by delta-rs, whose threads a fork would not have.
+    fork_runs("clickstream_assets.preloaded", {"EVENTS_START_DATE": daily().start.date().isoformat()})
+    return loaded
+
+
+def load() -> dg.Definitions:
+    """Put the definitions together."""
     loaded = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
     return dg.Definitions.merge(
         loaded,

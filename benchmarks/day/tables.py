@@ -31,7 +31,7 @@ from clickstream_assets.defs.reports.assets import (
     funnel,
     product_performance,
 )
-from clickstream_assets.defs.reports.attribution import campaign_attribution
+from clickstream_assets.defs.reports.attribution import campaign_attribution, campaign_touches
 from clickstream_assets.defs.resources import ComputeResource, LakeResource, SettingsResource
 from clickstream_assets.defs.segments.assets import cohort_retention, customer_segments, user_segments
 from clickstream_assets.defs.sessions.assets import carts, sessions, shopper_events
@@ -57,6 +57,8 @@ ASSETS: dict[str, dg.AssetsDefinition] = {
     )
 }
 """In an order in which each comes after those that it reads."""
+READ_BY_ONE = {campaign_attribution: [campaign_touches]}
+"""Assets that are made with the one that reads them, and counted with it."""
 READ_BY_OTHERS = ("sessions", "shopper_events", "user_segments", "customer_segments")
 
 
@@ -70,7 +72,7 @@ def maker(
     def make() -> None:
         for key in map(str, days) if asset.partitions_def else [None]:
             dg.materialize(
-                [asset],
+                [*READ_BY_ONE.get(asset, []), asset],
                 partition_key=key,
                 resources=resources,
                 instance=instance,

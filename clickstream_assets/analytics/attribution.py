@@ -21,7 +21,7 @@ from typing import Any
 from clickstream_assets.analytics.customers import orders as orders_of
 from clickstream_assets.analytics.measures import UNITS_SUM, in_money
 from clickstream_assets.analytics.persons import between
-from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION
+from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION, CAMPAIGN_TOUCHES
 from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
 from clickstream_assets.catalogue.units import MICROSECOND, MONEY_UNITS
 from clickstream_assets.engine import DataFrame, as_view, functions_of
@@ -29,8 +29,44 @@ from clickstream_assets.engine import DataFrame, as_view, functions_of
 DIRECT = "(direct)"
 
 
+def campaign_touches(shoppers: DataFrame, gap: timedelta) -> DataFrame:
+    """Put each person's touches of a day together.
+
+    A touch that goes on past midnight has a row on each day; `campaign_attribution` takes them for one.
+
+    Args:
+        shoppers: SHOPPER_EVENTS rows of whole days.
+        gap: inactivity that ends a session.
+
+    Returns:
+        CAMPAIGN_TOUCHES rows.
+    """
+    F, Window = functions_of(shoppers)
+    day = ("event_date", "user_id")
+    rows = as_view(
+        shoppers.where(F.col("campaign").isNotNull()).select(
+            *day,
+            "event_id",
+            "campaign",
+            F.col("event_time").alias("first_time"),
+            F.col("event_time").alias("last_time"),
+        )
+    )
+    in_order = Window.partitionBy(*day).orderBy("first_time", "event_id")
+    return (
+        _numbered(rows, in_order, gap)
+        .groupBy(*day, F.col("touch").cast("long").alias("position"))
+        .agg(
+            F.min("campaign").alias("campaign"),
+            F.min("first_time").alias("first_time"),
+            F.max("last_time").alias("last_time"),
+        )
+        .select(*CAMPAIGN_TOUCHES.column_names)
+    )
+
+
 def campaign_attribution(
-    shoppers: DataFrame, first: date, last: date, lookback: timedelta, gap: timedelta
+    shoppers: DataFrame, touches: DataFrame, first: date, last: date, lookback: timedelta, gap: timedelta
 ) -> DataFrame:
     """Share out the orders from day `first` to day `last`, both included.
 
@@ -38,16 +74,17 @@ def campaign_attribution(
     up to its last line count.
 
     Args:
-        shoppers: SHOPPER_EVENTS rows, at least of the days and of the lookback before them.
+        shoppers: SHOPPER_EVENTS rows, at least of the days.
+        touches: CAMPAIGN_TOUCHES rows, at least of the days and of the lookback before them.
         first: first day.
         last: last day.
-        lookback: time before an order in which touches count.
+        lookback: time before an order in which touches count; at least the gap.
         gap: inactivity that ends a session.
 
     Returns:
         CAMPAIGN_ATTRIBUTION rows.
     """
-    F, _ = functions_of(shoppers)
+    F, Window = functions_of(shoppers)
     orders = as_view(
         orders_of(between(shoppers, "event_date", first, last)).select(
             "user_id",
@@ -57,41 +94,51 @@ def campaign_attribution(
             (F.col("amount") * F.lit(MONEY_UNITS)).cast(UNITS_SUM).alias("units"),
         )
     )
-    touches = _touches(between(shoppers, "event_date", first - lookback - timedelta(days=1), last), gap)
-    since = F.col("order_us") - F.col("touch_us")
-    before = (F.col("user_id") == F.col("touched_id")) & (since >= 0) & (since <= lookback // MICROSECOND)
-    # If a touch began before the lookback, its events within it count.
+    # Most persons of the lookback order nothing on the days.
+    buyers = orders.select(F.col("user_id").alias("buyer_id")).distinct()
+    of_lookback = between(touches, "event_date", first - lookback - timedelta(days=1), last)
+    of_buyers = as_view(
+        of_lookback.join(buyers, on=F.col("user_id") == F.col("buyer_id"), how="inner").select(
+            F.col("user_id").alias("touched_id"),
+            "event_date",
+            "position",
+            "campaign",
+            "first_time",
+            "last_time",
+        )
+    )
+    in_order = Window.partitionBy("touched_id").orderBy("event_date", "position")
+    touched = as_view(
+        _numbered(of_buyers, in_order, gap).select(
+            "touched_id",
+            "touch",
+            "campaign",
+            F.unix_micros("first_time").alias("first_us"),
+            F.unix_micros("last_time").alias("last_us"),
+        )
+    )
+    # An event of it is within the lookback, also if it began before that or goes on after the order.
+    is_of = F.col("user_id") == F.col("touched_id")
+    is_before = F.col("first_us") <= F.col("order_us")
+    is_in_time = F.col("order_us") - F.col("last_us") <= F.lit(lookback // MICROSECOND)
     reached = as_view(
-        orders.join(touches, on=before, how="inner")
-        .groupBy("user_id", "order_key", "report_date", "touch", "campaign")
-        .agg(F.max("position").alias("position"))
+        orders.join(touched, on=is_of & is_before & is_in_time, how="inner")
+        .select("user_id", "order_key", "report_date", "touch", "campaign")
+        .distinct()
     )
     return _shares(orders, reached)
 
 
-def _touches(events: DataFrame, gap: timedelta) -> DataFrame:
-    """Return a row per event with a campaign: its `position` among its user's, and the number of its `touch`."""
-    F, Window = functions_of(events)
-    in_order = Window.partitionBy("touched_id").orderBy("touch_us", "event_id")
-    rows = as_view(
-        events.where(F.col("campaign").isNotNull()).select(
-            F.col("user_id").alias("touched_id"),
-            F.unix_micros("event_time").alias("touch_us"),
-            "event_id",
-            "campaign",
-        )
+def _numbered(rows: DataFrame, in_order: Any, gap: timedelta) -> DataFrame:
+    """Number the touches that rows, each of a `first_time` and a `last_time`, are parts of: `touch`, from 1."""
+    F, _ = functions_of(rows)
+    paused = (
+        F.unix_micros("first_time") - F.unix_micros(F.lag("last_time").over(in_order)) > gap // MICROSECOND
     )
-    paused = F.col("touch_us") - F.lag("touch_us").over(in_order) > gap // MICROSECOND
     goes_on = (F.lag("campaign").over(in_order) == F.col("campaign")) & ~paused
-    kept = ("touched_id", "touch_us", "event_id", "campaign")
-    marked = as_view(
-        rows.select(
-            *kept,
-            F.when(goes_on, F.lit(0)).otherwise(F.lit(1)).alias("begins"),
-            F.row_number().over(in_order).alias("position"),
-        )
-    )
-    return as_view(marked.select(*kept, "position", F.sum("begins").over(in_order).alias("touch")))
+    begins = F.when(goes_on, F.lit(0)).otherwise(F.lit(1))
+    marked = as_view(rows.select(*rows.columns, begins.alias("begins")))
+    return as_view(marked.select(*rows.columns, F.sum("begins").over(in_order).alias("touch")))
 
 
 def _shares(orders: DataFrame, reached: DataFrame) -> DataFrame:
@@ -102,8 +149,8 @@ def _shares(orders: DataFrame, reached: DataFrame) -> DataFrame:
         reached.select(
             *(F.col(name).alias(f"touched_{name}") for name in order),
             "campaign",
-            F.row_number().over(of_order.orderBy("position")).alias("from_first"),
-            F.row_number().over(of_order.orderBy(F.col("position").desc())).alias("from_last"),
+            F.row_number().over(of_order.orderBy("touch")).alias("from_first"),
+            F.row_number().over(of_order.orderBy(F.col("touch").desc())).alias("from_last"),
         )
     )
     on = None

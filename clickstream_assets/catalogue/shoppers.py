@@ -446,6 +446,21 @@ COHORT_RETENTION = Table(
     served=Served(),
 )
 
+CAMPAIGN_TOUCHES = Table(
+    "campaign_touches",
+    "one touch of a campaign on one person's day: events of it in a row, without a pause that would end a session",
+    (
+        Column("event_date", DATE, "The shop's day"),
+        Column("user_id", STRING, PERSON),
+        Column("position", LONG, "Its place among the person's touches of the day, from 1"),
+        Column("campaign", STRING, "The campaign"),
+        Column("first_time", TIMESTAMP, "Its first event"),
+        Column("last_time", TIMESTAMP, "Its last event"),
+    ),
+    key=("event_date", "user_id", "position"),
+    partition_by=("event_date",),
+)
+
 CAMPAIGN_ATTRIBUTION = Table(
     "campaign_attribution",
     "one campaign's share of one day's orders by one attribution model",

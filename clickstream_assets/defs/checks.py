@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from clickstream_assets.catalogue import PRODUCT_WINDOWS, SESSIONS, Column, Table
-from clickstream_assets.defs.assets import tables_in_lake
+from clickstream_assets.defs.assets import LAST, tables_in_lake
 from clickstream_assets.defs.scope import Passed, replaced_days, rows_of, run_days
 from clickstream_assets.defs.steps import step
 from clickstream_assets.engine import DataFrame, functions_of
@@ -32,8 +32,10 @@ def table_check(
         table: the table.
         is_blocking: Whether nothing that depends on the asset is made in the same run after the check failed.
         deps: other assets that it reads.
-        op_tags: tags of its step.
+        op_tags: tags of its step; unless given, one that nothing waits for comes after all others of its run.
     """
+    # Readers wait for what is published.
+    tags = LAST if op_tags is None and not is_blocking else op_tags
 
     def decorate(body: Callable[..., dg.AssetCheckResult]) -> dg.AssetChecksDefinition:
         check = dg.asset_check(
@@ -41,7 +43,7 @@ def table_check(
             name=body.__name__,
             additional_deps=list(deps),
             blocking=is_blocking,
-            op_tags=op_tags,
+            op_tags=tags,
         )
         return check(step(body))
 

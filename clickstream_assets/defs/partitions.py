@@ -57,8 +57,8 @@ SESSIONS_BEFORE = _around("sessions", SESSION_DAYS)
 """The sessions that a day's events can be in, without which a bot's would not be left out."""
 SHOPPERS_AFTER = _around("shopper_events", 0, FUNNEL_DAYS_AFTER)
 """The events that a day's funnel goes on in."""
-SHOPPERS_BEFORE = _around("shopper_events", load_settings().attribution_days)
-"""The events whose campaigns a day's orders can be owed to."""
+TOUCHES_BEFORE = _around("campaign_touches", load_settings().attribution_days)
+"""The touches of campaigns that a day's orders can be owed to."""
 SUMMARIES_BEFORE = _around("daily_summary", REPORT_COMPARISON_DAYS)
 """The days that a day's report compares it with."""
 

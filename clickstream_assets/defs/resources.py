@@ -73,16 +73,19 @@ class LakeResource(dg.ConfigurableResource):
 
     settings: SettingsResource
     compute: ComputeResource
+    _is_of_time_zone: bool = PrivateAttr(False)
 
     def get(self) -> Lake:
-        """Return the lake that the settings name.
+        """Return the lake that the settings name; the first call of a run looks at its time zone.
 
         Raises:
             InputError: it was begun with another SHOP_TIME_ZONE.
         """
         settings = self.settings.get()
         lake = Lake(settings.lake, self.compute.engine())
-        require_time_zone(lake, settings)
+        if not self._is_of_time_zone:
+            require_time_zone(lake, settings)
+            self._is_of_time_zone = True
         return lake
 
 

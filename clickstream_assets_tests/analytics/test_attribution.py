@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clickstream_assets.analytics.attribution import attributed_days, campaign_attribution
+from clickstream_assets.analytics.attribution import attributed_days, campaign_attribution, campaign_touches
 from clickstream_assets.analytics.persons import shopper_events
 from clickstream_assets.catalogue import CAMPAIGN_ATTRIBUTION, SESSIONS
 from clickstream_assets.catalogue.clock import ShopClock
@@ -45,7 +45,7 @@ def attribute(engine: Engine, events: list[dict[str, Any]], first: str, last: st
     nobody = engine.from_arrow(SESSIONS.arrow.empty_table())
     days = day(first), day(last or first)
     shoppers = shopper_events(df, nobody, days[0] - LOOKBACK - DAY, days[1])
-    rows = campaign_attribution(shoppers, *days, LOOKBACK, GAP)
+    rows = campaign_attribution(shoppers, campaign_touches(shoppers, GAP), *days, LOOKBACK, GAP)
     return shares_of(table_of(engine, rows, CAMPAIGN_ATTRIBUTION))
 
 
@@ -134,6 +134,20 @@ def test_touches_at_one_moment_go_by_event_id(engine: Engine):
     assert of_model(found, "last_touch") == {"b": ("1", "1")}
 
 
+def test_a_touch_goes_on_past_midnight(engine: Engine):
+    events = [
+        *(touch(f"2024-05-01 {time}", "a") for time in ("23:40", "23:50")),
+        touch("2024-05-02 00:20", "a"),
+        touch("2024-05-02 00:51", "a"),
+        touch("2024-05-02 01:00", "b"),
+        buy("2024-05-02 02:00", "3"),
+    ]
+    assert of_model(attribute(engine, events, "2024-05-02"), "linear") == {
+        "a": ("0.6666", "2"),
+        "b": ("0.3334", "1"),
+    }
+
+
 def by_definition(events: list[dict[str, Any]], first: date, last: date) -> Shares:
     """The shares of each order, one after another."""
     orders: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
@@ -213,9 +227,10 @@ def test_shares_are_those_of_the_definition_whole_or_day_by_day(engine: Engine, 
 @pytest.mark.long_on_spark
 def test_simulated_orders_are_shared_out_to_the_last_unit(engine: Engine):
     events, sessions = load(engine, simulated_lines(3, bots=0.2))
+    shoppers = shopper_events(events, sessions, FIRST, LAST)
     rows = table_of(
         engine,
-        campaign_attribution(shopper_events(events, sessions, FIRST, LAST), FIRST, LAST, LOOKBACK, GAP),
+        campaign_attribution(shoppers, campaign_touches(shoppers, GAP), FIRST, LAST, LOOKBACK, GAP),
         CAMPAIGN_ATTRIBUTION,
     )
     persons = engine.to_arrow(sessions).to_pylist()

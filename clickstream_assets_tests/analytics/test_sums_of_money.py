@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clickstream_assets.analytics.attribution import campaign_attribution
+from clickstream_assets.analytics.attribution import campaign_attribution, campaign_touches
 from clickstream_assets.analytics.carts import CartRules, abandonments, cart_states, carts, steps
 from clickstream_assets.analytics.customers import customer_segments, orders, refunds
 from clickstream_assets.analytics.money import as_sent
@@ -73,7 +73,7 @@ def test_every_table_adds_them_up(engine: Engine, events: DataFrame):
     assert abs(average - of_order) / of_order < Decimal("1e-15")
     assert column(product_performance(events), PRODUCT_PERFORMANCE, "revenue") == [of_all]
     assert column(category_conversion(events), CATEGORY_CONVERSION, "revenue") == [of_all]
-    shared = campaign_attribution(events, DAY, DAY, timedelta(days=30), GAP)
+    shared = campaign_attribution(events, campaign_touches(events, GAP), DAY, DAY, timedelta(days=30), GAP)
     assert column(shared, CAMPAIGN_ATTRIBUTION, "revenue") == [of_all] * 3
 
     rules = CartRules.of(Settings(_env_file=None), at("2024-05-20 10:00"))

@@ -48,6 +48,9 @@ defs = dg.Definitions(jobs=[sleeper])
 """
 
 
+PROJECT = Path(__file__).parents[2]
+
+
 class CodeServer:
     """A code server of one job, and what it runs, in a process group of its own."""
 
@@ -57,7 +60,7 @@ class CodeServer:
             *(str(Path(sys.executable).parent / "dagster"), "api", "grpc", "--host", "127.0.0.1"),
             *("--port", str(free_port()), "--python-file", str(folder / "sleeper.py")),
         ]
-        self._environment = os.environ | {"DAGSTER_HOME": str(folder)}
+        self._environment = os.environ | {"DAGSTER_HOME": str(folder), "PYTHONPATH": f"{folder}:{PROJECT}"}
         self.client = DagsterGrpcClient(port=int(self._command[6]), host="127.0.0.1")
         self.start()
 
@@ -80,7 +83,7 @@ class CodeServer:
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """An instance with the project's launcher, on SQLite."""
-    ours = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text())
+    ours = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump({"run_launcher": ours["run_launcher"]}))
     with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(tmp_path))) as instance:
         yield instance
@@ -145,6 +148,7 @@ def test_a_run_that_a_code_server_does_not_know_any_more_fails(
 
 FORKED = """
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -154,13 +158,14 @@ import psutil
 from clickstream_assets.defs.dagster_private import fork_runs
 from clickstream_assets.defs.resources import ComputeResource, LakeResource, SettingsResource
 
-fork_runs()
+fork_runs("shop.preloaded", {"SHOP": "open"})
 
 
 @dg.op
 def note(lake: LakeResource, compute: ComputeResource):
     process, folder = psutil.Process(), Path(__file__).parent
     (folder / "parent").write_text(" ".join(process.parent().cmdline()))
+    (folder / "preloaded").write_text(sys.modules["shop.preloaded"].shop if "shop.preloaded" in sys.modules else "")
     (folder / "niceness").write_text(str(os.nice(0)))
     (folder / "pid").write_text(str(process.pid))
     while not (folder / "go on").exists():
@@ -174,7 +179,7 @@ compute = ComputeResource(settings=settings)
 lake = LakeResource(settings=settings, compute=compute)
 
 
-@dg.job(resource_defs={"compute": compute, "lake": lake})
+@dg.job(resource_defs={"compute": compute, "lake": lake}, executor_def=dg.in_process_executor)
 def sleeper():
     note()
 
@@ -185,6 +190,10 @@ defs = dg.Definitions(jobs=[sleeper])
 
 @pytest.mark.server
 def test_runs_are_forked_from_a_process_with_the_libraries(watched: dg.DagsterInstance, tmp_path: Path):
+    package = tmp_path / "shop"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "preloaded.py").write_text("import os\n\nshop = os.environ['SHOP']\n")
     server = CodeServer(tmp_path, FORKED)
     try:
         run_id = start_run(watched, server, {GIVES_WAY: str(os.nice(0) + 7)})
@@ -192,6 +201,7 @@ def test_runs_are_forked_from_a_process_with_the_libraries(watched: dg.DagsterIn
         parent = (tmp_path / "parent").read_text()
         assert "forkserver" in parent
         assert "sqlframe.duckdb" in parent
+        assert (tmp_path / "preloaded").read_text() == "open"
         # Not twice, though two resources need the engine.
         assert int((tmp_path / "niceness").read_text()) == os.nice(0) + 7
         assert monitor(watched, run_id) == DagsterRunStatus.STARTED
@@ -204,10 +214,17 @@ def test_runs_are_forked_from_a_process_with_the_libraries(watched: dg.DagsterIn
         wait_until((tmp_path / "pid").exists)
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
         wait_until(lambda: status_of(watched, run_id) == DagsterRunStatus.FAILURE)
+        # What has been changed is imported anew.
+        (tmp_path / "pid").unlink()
+        (package / "changed.py").touch()
+        start_run(watched, server)
+        wait_until((tmp_path / "pid").exists)
+        assert "forkserver" not in (tmp_path / "parent").read_text()
+        assert (tmp_path / "preloaded").read_text() == ""
     finally:
         server.kill()
 
 
 def test_it_is_noticed_in_a_minute():
-    configured = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text())
+    configured = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
     assert launcher.SILENCE_SECONDS + configured["run_monitoring"]["poll_interval_seconds"] < 60

@@ -12,8 +12,8 @@ from clickstream_assets.defs import partitions
 from clickstream_assets.defs.partitions import (
     SESSIONS_BEFORE,
     SHOPPERS_AFTER,
-    SHOPPERS_BEFORE,
     SUMMARIES_BEFORE,
+    TOUCHES_BEFORE,
     Days,
     chunks,
     daily,
@@ -186,7 +186,7 @@ def test_today_can_be_materialized_and_tomorrow_cannot():
 
 def test_a_table_reads_as_many_days_around_as_an_event_reaches():
     offsets = []
-    for dep in (SESSIONS_BEFORE, SHOPPERS_AFTER, SHOPPERS_BEFORE, SUMMARIES_BEFORE):
+    for dep in (SESSIONS_BEFORE, SHOPPERS_AFTER, TOUCHES_BEFORE, SUMMARIES_BEFORE):
         mapping = dep.partition_mapping
         assert isinstance(mapping, dg.TimeWindowPartitionMapping)
         offsets.append((mapping.start_offset, mapping.end_offset))

@@ -30,7 +30,7 @@ from clickstream_assets_tests.defs.pipeline import Pipeline
 
 MADE = (
     *("sessions", "shopper_events", "carts", "user_segments", "customer_segments", "funnel"),
-    *("daily_summary", "campaign_attribution", "interaction_days", "interactions"),
+    *("daily_summary", "campaign_touches", "campaign_attribution", "interaction_days", "interactions"),
     "published_shoppers",
 )
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from clickstream_assets.analytics.attribution import campaign_attribution
+from clickstream_assets.analytics.attribution import campaign_attribution, campaign_touches
 from clickstream_assets.analytics.identity import IdentityRules
 from clickstream_assets.analytics.persons import between, shopper_events
 from clickstream_assets.analytics.sessions import SESSION_DAYS, sessions
 from clickstream_assets.catalogue import (
     CAMPAIGN_ATTRIBUTION,
+    CAMPAIGN_TOUCHES,
     EVENTS,
     SESSIONS,
     SHOPPER_EVENTS,
@@ -70,7 +71,10 @@ class Tables:
         shoppers = shopper_events(persons, self.lake.read(SESSIONS), first, last)
         self.lake.replace(SHOPPER_EVENTS, shoppers, (first, last))
         lookback = timedelta(days=SETTINGS.attribution_days)
-        shares = campaign_attribution(self.lake.read(SHOPPER_EVENTS), first, last, lookback, gap)
+        shoppers = self.lake.read(SHOPPER_EVENTS)
+        touches = campaign_touches(between(shoppers, "event_date", first, last), gap)
+        self.lake.replace(CAMPAIGN_TOUCHES, touches, (first, last))
+        shares = campaign_attribution(shoppers, self.lake.read(CAMPAIGN_TOUCHES), first, last, lookback, gap)
         self.lake.replace(CAMPAIGN_ATTRIBUTION, shares, (first, last))
 
     def _persons(self, first: date, last: date) -> DataFrame:

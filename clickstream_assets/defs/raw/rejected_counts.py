@@ -48,7 +48,7 @@ def rejected_counts(lake: Lake, postgres: PostgresResource) -> Metadata:
     }
 
 
-@table_check(REJECTED_EVENTS, deps=[REJECTED_COUNTS.name], op_tags=LAST)
+@table_check(REJECTED_EVENTS, deps=[REJECTED_COUNTS.name])
 def rejected_shares_are_usual(lake: Lake) -> dg.AssetCheckResult:
     """No rule is broken by a larger share of the last 24 hours' records than of the week's before.
 
@@ -58,7 +58,7 @@ def rejected_shares_are_usual(lake: Lake) -> dg.AssetCheckResult:
     return _verdict(rejected_shares(lake), "rejected", "`clickstream rejected list --rule {rule}` shows them")
 
 
-@table_check(EVENTS, deps=[REJECTED_COUNTS.name], op_tags=LAST)
+@table_check(EVENTS, deps=[REJECTED_COUNTS.name])
 def left_out_shares_are_usual(lake: Lake) -> dg.AssetCheckResult:
     """No field is left out of a larger share of the last 24 hours' events than of the week's before.
 

@@ -5,26 +5,38 @@ from datetime import date, timedelta
 import dagster as dg
 
 from clickstream_assets.analytics.attribution import campaign_attribution as compute_campaign_attribution
+from clickstream_assets.analytics.attribution import campaign_touches as touches_of_days
 from clickstream_assets.analytics.measures import revenue
 from clickstream_assets.analytics.persons import within
 from clickstream_assets.catalogue import (
     ATTRIBUTION_MODELS,
     CAMPAIGN_ATTRIBUTION,
+    CAMPAIGN_TOUCHES,
     DAILY_SUMMARY,
     SHOPPER_EVENTS,
 )
 from clickstream_assets.defs.assets import ByDay, Metadata, table_asset
 from clickstream_assets.defs.checks import table_check
-from clickstream_assets.defs.partitions import SHOPPERS_BEFORE, Days, days_of, replace_days
+from clickstream_assets.defs.partitions import TOUCHES_BEFORE, Days, days_of, replace_days
 from clickstream_assets.defs.plots import bar_plot
-from clickstream_assets.defs.scope import rows_of, run_days
+from clickstream_assets.defs.scope import replace_days_from_shopper_events, rows_of, run_days
 from clickstream_assets.defs.sums import Sums, compared, sums
 from clickstream_assets.engine import functions_of
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
 
-@table_asset(CAMPAIGN_ATTRIBUTION, deps=[SHOPPERS_BEFORE], is_daily=True)
+@table_asset(CAMPAIGN_TOUCHES, deps=["shopper_events"], is_daily=True)
+def campaign_touches(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
+    """One row per touch of a campaign on a person's day, so that no attribution reads the events of its lookback."""
+    gap = timedelta(minutes=settings.session_gap_minutes)
+    replace_days_from_shopper_events(
+        context, lake, CAMPAIGN_TOUCHES, lambda shoppers: touches_of_days(shoppers, gap)
+    )
+    return {}
+
+
+@table_asset(CAMPAIGN_ATTRIBUTION, deps=["shopper_events", TOUCHES_BEFORE], is_daily=True)
 def campaign_attribution(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
     """One row per day, model and campaign: the orders and the revenue owed to it.
 
@@ -36,6 +48,7 @@ def campaign_attribution(context: dg.AssetExecutionContext, settings: Settings, 
         CAMPAIGN_ATTRIBUTION,
         lambda first, last: compute_campaign_attribution(
             lake.read(SHOPPER_EVENTS),
+            lake.read(CAMPAIGN_TOUCHES),
             first,
             last,
             timedelta(days=settings.attribution_days),
