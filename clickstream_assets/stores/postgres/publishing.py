@@ -282,6 +282,9 @@ class Publication:
                 f"{table.served_name}: the row with {_named(table, outside)} is outside of {scope.words}, "
                 "which is what is being published"
             )
+        if isinstance(scope, Keyed) and {*scope.keys.column_names} == {*table.key}:
+            # Their keys are those of the part.
+            return
         taken = self._execute(
             "SELECT {key} FROM {target} AS target WHERE ({in_scope}) IS NOT TRUE "
             "AND EXISTS (SELECT FROM {staged} AS staged WHERE {same_key}) LIMIT 1",
