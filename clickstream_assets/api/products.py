@@ -1,4 +1,7 @@
-"""`GET /api/products`, `/api/products/{product_id}` and `/api/categories`: what sells, day by day."""
+"""`GET /api/products`, `/api/products/{product_id}` and `/api/categories`: what sells, day by day.
+
+And `GET /api/catalogue`: what the shop sells.
+"""
 
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +14,7 @@ from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.listing import list_route, listing, range_of
 from clickstream_assets.api.parameters import path_of
 from clickstream_assets.api.problems import ApiError
-from clickstream_assets.catalogue import CATEGORY_CONVERSION, LONG, PRODUCT_PERFORMANCE, Column
+from clickstream_assets.catalogue import CATEGORY_CONVERSION, LONG, PRODUCT_PERFORMANCE, PRODUCTS, Column
 
 blueprint = APIBlueprint("products", __name__, url_prefix="/api", tag="Products")
 
@@ -37,6 +40,15 @@ listing(
 )
 
 
+Product = listing(
+    blueprint,
+    "/catalogue",
+    PRODUCTS,
+    "Product",
+    "List what the shop sells, by product id: names, categories, prices, pictures and pages.",
+    limit=100,
+)
+
 ProductTotals = schema_of(
     "ProductTotals",
     (
@@ -50,6 +62,12 @@ class ProductHistory(Schema):
     """The answer: one product's days."""
 
     product_id = fields.String(required=True, metadata={"description": "The product"})
+    product = fields.Nested(
+        Product,
+        required=True,
+        allow_none=True,
+        metadata={"description": "What the shop says of it; null where neither feed nor event names it"},
+    )
     totals = fields.Nested(
         ProductTotals,
         required=True,
@@ -67,12 +85,15 @@ class ProductHistory(Schema):
     problems=[404],
 )
 def list_product_days(asked: queries.Asked, product_id: str) -> dict[str, Any]:
-    """List a product's days, the newest first, and their totals."""
+    """Say what a product is, and list its days, the newest first, with their totals."""
     with database().snapshot() as connection:
-        found = queries.product(connection, product_id, asked)
-    if found is None:
+        days, totals = queries.product_days(connection, product_id, asked)
+        product = queries.products(connection, [product_id]).get(product_id)
+        is_known = product or days.rows or queries.is_met(connection, product_id)
+    if not is_known:
         raise ApiError(
-            HTTPStatus.NOT_FOUND, "unknown_product", "There is no day on which anybody met this product."
+            HTTPStatus.NOT_FOUND,
+            "unknown_product",
+            "The shop does not say what it is, and there is no day on which anybody met it.",
         )
-    days, totals = found
-    return {"product_id": product_id, "totals": totals, "days": days}
+    return {"product_id": product_id, "product": product, "totals": totals, "days": days}

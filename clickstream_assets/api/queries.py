@@ -15,6 +15,7 @@ from clickstream_assets.catalogue import (
     ACTIVITY_SEGMENTS,
     CUSTOMER_SEGMENTS,
     PRODUCT_PERFORMANCE,
+    PRODUCTS,
     SERVED_TABLES,
     USER_SEGMENTS,
     who,
@@ -284,16 +285,30 @@ PRODUCT_TOTALS = (
 """The columns of a product's days that its totals have."""
 
 
-def product(
+def products(connection: Connection[DictRow], product_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return what the shop says of some products, by their ids: PRODUCTS rows of those that it knows."""
+    rows = connection.execute(
+        sql.SQL("SELECT {} FROM products WHERE product_id = ANY(%s)").format(
+            sql.SQL(", ").join(map(sql.Identifier, PRODUCTS.column_names))
+        ),
+        [list(product_ids)],
+    ).fetchall()
+    return {row["product_id"]: row for row in rows}
+
+
+def is_met(connection: Connection[DictRow], product_id: str) -> bool:
+    """Return whether there is a day on which somebody met a product."""
+    return _exists(connection, "product_performance", Condition("product_id", "=", product_id))
+
+
+def product_days(
     connection: Connection[DictRow], product_id: str, asked: Asked
-) -> tuple[Page, dict[str, Any]] | None:
-    """Return a product's days, the newest first, and the totals of all pages' days; None if no day is known."""
+) -> tuple[Page, dict[str, Any]]:
+    """Return a product's days, the newest first, and the totals of all pages' days."""
     condition = Condition("product_id", "=", product_id)
     asked = asked.where(condition)
     columns = PRODUCT_PERFORMANCE.column_names
     days = page_of(connection, "product_performance", columns, ["report_date DESC"], asked)
-    if not days.rows and not _exists(connection, "product_performance", condition):
-        return None
     [totals] = connection.execute(
         sql.SQL(
             "SELECT count(*) AS days, coalesce(sum(view_count), 0)::bigint AS view_count, "

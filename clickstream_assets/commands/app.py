@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from clickstream_assets.commands.api import api
+from clickstream_assets.commands.catalogue import catalogue_command
 from clickstream_assets.commands.demo import demo
 from clickstream_assets.commands.errors import ReportingGroup
 from clickstream_assets.commands.evaluate import evaluate
@@ -51,6 +52,7 @@ app.add_typer(rejected_app, name="rejected")
 app.add_typer(incidents_app, name="incidents")
 app.command()(simulate)
 app.command()(replay)
+app.command("catalogue")(catalogue_command)
 app.command()(stream)
 app.command()(api)
 app.command()(evaluate)

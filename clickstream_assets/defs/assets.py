@@ -40,6 +40,7 @@ _FRESHNESS = {
     "sessions": FRESH_AS_TABLES,
     "segments": FRESH_AS_TABLES,
     "reports": FRESH_AS_TABLES,
+    "products": FRESH_AS_TABLES,
     "serving": FRESH_AS_TABLES,
     "models": FRESH_DAILY,
 }

@@ -25,7 +25,7 @@ _RECOMMENDATIONS = dg.AssetSelection.assets("product_recommendations")
 refresh = dg.define_asset_job(
     "refresh",
     selection=(
-        (dg.AssetSelection.groups("sessions", "segments", "reports", "serving") | _DAYS_OF_MODELS)
+        (dg.AssetSelection.groups("sessions", "segments", "reports", "products", "serving") | _DAYS_OF_MODELS)
         # Mail goes out once a day, and models are trained when there is enough new, not with every event.
         - (dg.AssetSelection.assets("report_mail") | _RECOMMENDATIONS)
     )

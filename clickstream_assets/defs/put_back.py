@@ -29,6 +29,7 @@ from clickstream_assets.stores.postgres.publishing import read_stamps
 PUBLICATIONS = {
     "published_days": refresh,
     "published_shoppers": refresh,
+    "published_products": refresh,
     "product_recommendations": train,
     "rejected_counts": ingest,
 }

@@ -13,6 +13,7 @@ from clickstream_assets.engine.base import (
     SparkSession,
     functions_of,
     number_of_hex,
+    text_in_json,
 )
 from clickstream_assets.engine.duckdb import ADDED_LATER, DuckDBEngine, EngineStorageError, as_view
 from clickstream_assets.engine.spark import SparkEngine, spark_config, spark_session
@@ -32,4 +33,5 @@ __all__ = [
     "number_of_hex",
     "spark_config",
     "spark_session",
+    "text_in_json",
 ]

@@ -542,15 +542,15 @@ class Lake:
                     if tries == _REPLACING_TRIES or _files_of(delta, days) != before:
                         raise
 
-    def merge(self, table: Table, data: pa.Table, batch: int) -> None:
+    def merge(self, table: Table, data: pa.Table, batch: int | None = None) -> None:
         """Insert rows or, where the key is there, replace them, once, however often the batch is tried.
 
-        As `append_batch`, the commit carries the batch's number. By delta-rs on both engines: what is merged is at
-        hand, and few.
+        As `append_batch`, the commit carries the batch's number, where the rows are of a batch. By delta-rs on both
+        engines: what is merged is at hand, and few.
         """
         rows = conform(data, table)
         delta = self._open(table)
-        if _last_batch(delta, table.name) >= batch:
+        if batch is not None and _last_batch(delta, table.name) >= batch:
             return
         same = dict.fromkeys((*table.partition_by, *table.key))
         conditions = [f"target.{name} = source.{name}" for name in same]
@@ -567,7 +567,7 @@ class Lake:
                     " AND ".join(conditions),
                     source_alias="source",
                     target_alias="target",
-                    commit_properties=_commit_of(batch, table.name),
+                    commit_properties=_commit_with({} if batch is None else {table.name: batch}),
                 )
                 .when_matched_update_all()
                 .when_not_matched_insert_all()

@@ -20,6 +20,7 @@ from clickstream_assets.catalogue import (
     IDENTITIES,
     PRODUCT_PERFORMANCE,
     PRODUCT_WINDOWS,
+    PRODUCTS,
     REJECTED_COUNTS,
     SESSIONS,
     USER_SEGMENTS,
@@ -105,6 +106,17 @@ def product_day(day: date, product: str, rank: int, views: int, purchases: int =
         "users": views,
         "buyers": purchases,
         "conversion_rate": round(Decimal(100 * purchases) / views, 2),
+    }
+
+
+def product(name: str, price: str, **more: Any) -> Row:
+    return {
+        **dict.fromkeys(PRODUCTS.column_names),
+        "product_id": name,
+        "name": f"Product {name}",
+        "price": Decimal(price),
+        "currency": "EUR",
+        **more,
     }
 
 
@@ -268,6 +280,14 @@ ROWS: dict[Table, list[Row]] = {
         product_day(DAY, "p1", 1, 30, 2),
         product_day(DAY, "p2", 2, 20),
         *(product_day(DAY, name, rank, 1) for rank, name in enumerate(STRANGE_PRODUCTS, start=3)),
+    ],
+    PRODUCTS: [
+        product(
+            "p1", "9.9900", category="books", brand="Acme", available=True, image="https://a.example/1.png"
+        ),
+        product("p2", "0.5000", category="toys.wood", available=False, link="https://a.example/2"),
+        # Nobody met it.
+        product("p9", "12.0000", category="books", brand="Ajax"),
     ],
     CATEGORY_CONVERSION: [
         category_day(DAY_BEFORE, "books", 10, 1),

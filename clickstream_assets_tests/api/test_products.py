@@ -4,7 +4,7 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from clickstream_assets.catalogue import PRODUCT_PERFORMANCE
+from clickstream_assets.catalogue import PRODUCT_PERFORMANCE, PRODUCTS
 from clickstream_assets_tests.api.shop import STRANGE_PRODUCTS
 
 
@@ -64,3 +64,17 @@ def test_unknown_product_is_a_problem_document(client: FlaskClient) -> None:
     answer = client.get("/api/products/nothing")
     assert (answer.status_code, answer.content_type) == (404, "application/problem+json")
     assert answer.json["code"] == "unknown_product"
+
+
+def test_a_product_says_what_it_is_whether_anybody_met_it_or_not(client: FlaskClient) -> None:
+    product = asked(client, "products/p1")["product"]
+    assert list(product) == PRODUCTS.column_names
+    assert (product["name"], product["price"], product["currency"], product["available"]) == (
+        "Product p1",
+        9.99,
+        "EUR",
+        True,
+    )
+    never_met = asked(client, "products/p9")
+    assert (never_met["product"]["brand"], never_met["days"], never_met["totals"]["days"]) == ("Ajax", [], 0)
+    assert asked(client, "products/50%25")["product"] is None

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 JOBS = {
     "ingest": {"raw"},
-    "refresh": {"sessions", "segments", "reports", "models", "serving"},
+    "refresh": {"sessions", "segments", "reports", "products", "models", "serving"},
     "train": {"models", "serving"},
     "stream": {"windows"},
     "morning_report_job": {"sessions", "segments", "reports", "serving"},
@@ -40,8 +40,8 @@ MAILED = {"report_mail"}
 TRAINED = {"interactions", "popular_products", "als_model", "model_evaluation", "product_recommendations"}
 NOT_IN_JOB = {
     "refresh": MAILED | TRAINED,
-    "train": {"interaction_days", "published_days", "published_shoppers"},
-    "morning_report_job": MAILED | TRAINED,
+    "train": {"interaction_days", "published_days", "published_shoppers", "published_products"},
+    "morning_report_job": MAILED | TRAINED | {"published_products"},
 }
 CHECKS_OF_OTHERS = {"refresh": {("product_recommendations", "training_keeps_up")}}
 """Checks that a job carries out on what another makes."""
@@ -51,6 +51,7 @@ SHOWN_TABLES = {
     "als_model": catalogue.ITEM_FACTORS,
     "published_days": catalogue.SESSIONS,
     "published_shoppers": catalogue.CARTS,
+    "published_products": catalogue.PRODUCTS,
 }
 # By asset or by group; all others are tables of the lake.
 KINDS = {
@@ -435,6 +436,8 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("campaign_touches", {"shopper_events"}),
         ("campaign_attribution", {"shopper_events", "campaign_touches"}),
         ("published_shoppers", {"carts", "customer_segments", "cohort_retention", "identity_ties"}),
+        ("products", {"events", "exchange_rates"}),
+        ("published_products", {"products"}),
         ("product_performance", {"shopper_events"}),
         ("category_conversion", {"shopper_events"}),
         ("daily_summary", {"events", "sessions", "shopper_events", "user_segments"}),

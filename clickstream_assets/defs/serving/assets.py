@@ -28,6 +28,7 @@ from clickstream_assets.catalogue import (
     POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
     PRODUCT_WINDOWS,
+    PRODUCTS,
     PUBLISHED_MODELS,
     PUBLISHED_PARTS,
     SERVED_MODELS,
@@ -35,6 +36,7 @@ from clickstream_assets.catalogue import (
 )
 from clickstream_assets.defs.assets import (
     FRESH_DAILY,
+    LAST,
     PARTITION_ROW_COUNT,
     URGENT,
     ByDay,
@@ -64,6 +66,8 @@ DAILY_TABLES = tuple(
 """Tables of daily assets. The stream writes its windows itself, and carts and customers go on from day to day."""
 SHOPPER_TABLES = (CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION)
 """Published whole; of carts the days that have changed, and of customer_segments those from the first such day on."""
+PRODUCTS_VERSION = "products_version"
+"""Metadata of `published_products`: the version of `products` that PostgreSQL has."""
 # Of 20 rows a user, at some 150 bytes a row: 600 MB.
 USERS_PER_CHUNK = 200_000
 
@@ -161,6 +165,28 @@ def published_shoppers(settings: Settings, lake: Lake, postgres: PostgresResourc
         "changes": changes,
         "customers_from": str(changed) if changed else NO_DAY,
         "dagster/row_count": sum(change["rows"] for change in changes.values()),
+    }
+
+
+@table_asset(PRODUCTS, deps=["products"], kinds={"postgres"}, op_tags=LAST)
+def published_products(context: dg.AssetExecutionContext, lake: Lake, postgres: PostgresResource) -> Metadata:
+    """PostgreSQL's `products`, equal to the lake's; left alone while the lake has the version that was published."""
+    version = lake.version(PRODUCTS)
+    reported = context.instance.get_latest_materialization_event(dg.AssetKey("published_products"))
+    is_there = metadata_value(reported, PRODUCTS_VERSION) == version
+    with postgres.publication() as publication:
+        stamp = publication.stamp("published_products")
+        if is_asked_for_by_a_person(context) or not is_there or stamp != metadata_value(reported, STAMP):
+            rows = lake.engine.to_arrow(lake.read(PRODUCTS, version))
+            changes = publication.publish(PRODUCTS, conform(rows, PRODUCTS))
+            stamp = publication.renew_stamp("published_products")
+        else:
+            changes = Published(rows=lake.snapshot(PRODUCTS, version=version).rows)
+    return {
+        STAMP: stamp,
+        PRODUCTS_VERSION: version,
+        "changes": asdict(changes),
+        "dagster/row_count": changes.rows,
     }
 
 

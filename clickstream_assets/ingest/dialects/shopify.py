@@ -54,7 +54,9 @@ _VARIANT = table(
     currency="price.currencyCode",
 )
 # By which a shop knows what the fields have no room for.
-_NAMES = table(variant_id="id", sku="sku", variant_title="title", product_title="product.title")
+_NAMES = table(
+    variant_id="id", sku="sku", variant_title="title", product_title="product.title", image="image.src"
+)
 WRITTEN = written(
     _RECORD,
     _VARIANT,

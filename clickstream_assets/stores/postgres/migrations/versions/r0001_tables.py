@@ -257,6 +257,14 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_required(sa.BigInteger, "batch_id"),
             sa.PrimaryKeyConstraint("window_start", "product_id"),
         ],
+        "products": [
+            *_required(sa.Text, "product_id"),
+            *_columns(sa.Text, "name", "category", "brand"),
+            *_columns(sa.Numeric(18, 4), "price"),
+            *_columns(sa.Text, "currency", "image", "link"),
+            *_columns(sa.Boolean, "available"),
+            sa.PrimaryKeyConstraint("product_id"),
+        ],
         "published_models": [
             *_required(sa.Text, "model_version", "algorithm", "reason", "metric_name"),
             *_columns(sa.Double, "metric", "baseline_metric"),
@@ -369,6 +377,7 @@ _INDEXES: tuple[tuple[str, str, tuple[str, ...], str | None], ...] = (
     ("product_performance", "product_id", ("product_id",), None),
     ("product_performance", "report_date_rank", ("report_date", "rank"), None),
     ("product_recommendations", "user_id_rank", ("user_id", "rank"), None),
+    ("products", "category", ("category",), None),
     ("product_windows", "batch_id", ("batch_id",), None),
     ("product_windows", "open", ("window_end",), "NOT is_final"),
     ("product_windows", "product_id", ("product_id", "window_start"), None),
