@@ -113,7 +113,7 @@ def on_engine(engine: Engine, lake: Lake, first: date, last: date) -> dict[str, 
             lambda: rows(customer_segments(orders(events()), refunds(events()), no_carts, last_day, 365))
         ),
         "interactions": timed(lambda: rows(interactions(interaction_days(events())))),
-        "product_totals": timed(lambda: rows(rank_products(interactions(interaction_days(events()))))),
+        "product_totals": timed(lambda: rows(rank_products(interactions(interaction_days(events())), 30))),
     }
 
 

@@ -260,13 +260,34 @@ class Settings(BaseSettings):
     train_max_age_hours: float = Field(22, gt=0)
     """Hours after a training at which anything new, however little, is reason enough for the next."""
     als_factors: int = Field(64, ge=1)
-    """Length of the factor vectors."""
+    """Length of the factor vectors of ALS."""
     als_iterations: int = Field(15, ge=1)
     """Alternating least squares sweeps."""
     als_regularization: float = Field(1.0, gt=0)
     """L2 penalty on the factors, per interaction of the user or product."""
     als_alpha: float = Field(6.0, gt=0)
     """Confidence is 1 + alpha * strength / mean strength."""
+    ease_products: int = Field(5000, ge=1)
+    """Most products that EASE learns, those that most speaks for: 8 bytes of memory for each pair of them."""
+    ease_regularization: float = Field(20.0, gt=0)
+    """L2 penalty on EASE's weights, as a multiple of what a product's interactions come to on average."""
+    ease_share: float = Field(0.5, ge=0, le=1)
+    """Share of EASE in `blend`; the rest is that of ALS."""
+    category_weight: float = Field(0.3, ge=0)
+    """Weight of what is popular in the shopper's categories, in `blend` and `item_knn`; 1 is as much as all else."""
+    trend_days: int = Field(30, ge=1)
+    """Days up to the newest interaction that a product's trend is of."""
+    trend_exponent: float = Field(0.5, ge=0)
+    """Scores of `blend` are multiplied by trend ^ this: its share of recent interactions divided by that of all."""
+    taste_half_life_days: float = Field(120, ge=0)
+    """Days after which an interaction says half as much of taste; 0 for ever as much."""
+    # Strengths have three decimals.
+    view_weight: float = Field(1, ge=0.001)
+    """What a view or click says of taste."""
+    add_to_cart_weight: float = Field(4, ge=0.001)
+    """What an addition to the cart says of taste."""
+    purchase_weight: float = Field(10, ge=0.001)
+    """What a purchase says of taste."""
     model_seed: int = Field(42, ge=0)
     """Seed of every random choice in training."""
     evaluation_test_fraction: float = Field(0.25, gt=0, lt=1)

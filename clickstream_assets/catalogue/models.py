@@ -16,7 +16,8 @@ from clickstream_assets.catalogue.table import (
 )
 from clickstream_assets.catalogue.who import PERSON
 
-ALGORITHM_NAMES = ("als", "item_knn", "popularity")
+ALGORITHM_NAMES = ("blend", "als", "ease", "item_knn", "category", "trending", "popularity")
+_ALGORITHM = "The algorithm"
 
 _EVENTS_OF_TASTE = (
     Column("views", LONG, "Events of type view or click"),
@@ -93,6 +94,7 @@ POPULAR_PRODUCTS = Table(
         Column("product_category", STRING, "Its latest category", nullable=True),
         Column("score", DOUBLE, "Sum of the strengths of all shoppers' interactions"),
         Column("users", LONG, "Different shoppers who met it"),
+        Column("recent_users", LONG, "Those of them who met it within TREND_DAYS"),
         Column("purchases", LONG, "Times it was bought"),
     ),
     key=("product_id",),
@@ -118,7 +120,7 @@ MODEL_EVALUATION = Table(
     "one algorithm, ranked on the future against all products",
     (
         Column("model_version", STRING, "Version of the model that was evaluated"),
-        Column("algorithm", STRING, "als, item_knn or popularity", values=ALGORITHM_NAMES),
+        Column("algorithm", STRING, _ALGORITHM, values=ALGORITHM_NAMES),
         Column("k", LONG, "Length of the ranked lists"),
         Column("users", LONG, "Users with something to find"),
         Column("ndcg", DOUBLE, "Mean nDCG@k"),
@@ -146,7 +148,7 @@ PRODUCT_RECOMMENDATIONS = Table(
             DOUBLE,
             "The algorithm's score; comparable among one user's rows of one algorithm",
         ),
-        Column("algorithm", STRING, "als, item_knn or popularity", values=ALGORITHM_NAMES),
+        Column("algorithm", STRING, _ALGORITHM, values=ALGORITHM_NAMES),
         Column("reason", STRING, "Why, in words that can be shown to the shopper"),
         Column(
             "reason_product_id", STRING, "The product of their own that the reason speaks of", nullable=True
@@ -178,7 +180,7 @@ PUBLISHED_MODELS = Table(
     "one model that was put before the shoppers",
     (
         Column("model_version", STRING, "Version of the model"),
-        Column("algorithm", STRING, "als, item_knn or popularity", values=ALGORITHM_NAMES),
+        Column("algorithm", STRING, _ALGORITHM, values=ALGORITHM_NAMES),
         Column("reason", STRING, "Why this algorithm was chosen"),
         Column("metric_name", STRING, "The metric that the choice was made by"),
         Column("metric", DOUBLE, "Its value for this model", nullable=True),

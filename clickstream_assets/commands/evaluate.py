@@ -1,6 +1,7 @@
 """`clickstream evaluate`: which algorithm finds best what shoppers turned to later, on a file of events."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -54,16 +55,26 @@ def _report(settings: Settings, path: Path, split: SplitKind) -> dict[str, Any]:
     from clickstream_assets.engine import DuckDBEngine
     from clickstream_assets.ingest.event_frames import load_events, shoppers_of
     from clickstream_assets.ingest.fields import ValidationRules
-    from clickstream_assets.recommender.als import Parameters
     from clickstream_assets.recommender.evaluation import METRICS, choose, evaluate
+    from clickstream_assets.recommender.parameters import Parameters
+    from clickstream_assets.recommender.popularity import latest_categories
 
     engine = DuckDBEngine(settings)
     loaded = load_events(engine, path, ValidationRules.of(settings))
     if loaded.left_out:
         details = ", ".join(f"{count:,} {reason}" for reason, count in loaded.left_out.items())
         typer.echo(f"Left out of {path}: {details}", err=True)
-    train, test = _split(engine, shoppers_of(loaded.events, IdentityRules.of(settings)), settings, split)
-    evaluations = evaluate(engine, train, test, Parameters.of(settings), settings.evaluation_k)
+    events = engine.persist(shoppers_of(loaded.events, IdentityRules.of(settings)))
+    train, test, until = _split(engine, events, settings, split)
+    product_days = events.withColumnRenamed("event_date", "report_date")
+    evaluations = evaluate(
+        engine,
+        train,
+        test,
+        Parameters.of(settings),
+        settings.evaluation_k,
+        categories=latest_categories(product_days, until),
+    )
     choice = choose(evaluations)
     size = _size(engine, train)
     return {
@@ -91,25 +102,29 @@ def _report(settings: Settings, path: Path, split: SplitKind) -> dict[str, Any]:
 
 def _split(
     engine: "Engine", events: "DataFrame", settings: Settings, kind: SplitKind
-) -> tuple["DataFrame", "DataFrame"]:
+) -> tuple["DataFrame", "DataFrame", date | None]:
+    """Return what to train on, what to judge by, and the last day that training may know of, if any."""
     from clickstream_assets.recommender.interactions import (
         consent_days,
         interaction_days,
         interactions,
+        last_day,
         profiled,
         split_at_random,
         split_by_time,
     )
+    from clickstream_assets.recommender.parameters import EventWeights
 
     fraction = settings.evaluation_test_fraction
-    consents = consent_days(events)
+    weights, consents, until = EventWeights.of(settings), consent_days(events), None
     days = engine.persist(profiled(interaction_days(events), consents))
     if kind == "random":
-        train, test = split_at_random(interactions(days), fraction, settings.model_seed)
+        train, test = split_at_random(interactions(days, weights), fraction, settings.model_seed)
     else:
-        parts = split_by_time(engine, days, profiled(events, consents), fraction)
-        train, test = (interactions(part) for part in parts)
-    return engine.persist(train), engine.persist(test)
+        past, future = split_by_time(engine, days, profiled(events, consents), fraction)
+        until = last_day(engine, past)
+        train, test = (interactions(part, weights) for part in (past, future))
+    return engine.persist(train), engine.persist(test), until
 
 
 def _size(engine: "Engine", interactions: "DataFrame") -> dict[str, int]:

@@ -21,7 +21,7 @@ SECTIONS = {
     "kafka_bootstrap_servers": "Kafka and ingest",
     "events_start_date": "Events",
     "identity_lookback_days": "Persons, sessions, carts and customers",
-    "als_factors": "Recommendations",
+    "training_days": "Recommendations",
     "window_duration": "Windows, alerts and streams",
     "postgres_host": "PostgreSQL",
     "elasticsearch_url": "Elasticsearch",

@@ -20,20 +20,20 @@ from scipy.special import stdtr
 from clickstream_assets.catalogue import MODEL_EVALUATION
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.errors import ClickstreamError
-from clickstream_assets.recommender.algorithms import ALGORITHMS, fit, products_of
-from clickstream_assets.recommender.als import Parameters
+from clickstream_assets.recommender.algorithms import ALGORITHMS, TrainingSet, fit, products_of
 from clickstream_assets.recommender.interactions import (
     NotEnoughInteractions,
     interactions,
+    last_day,
     split_by_time,
 )
-from clickstream_assets.recommender.popularity import PopularityModel
+from clickstream_assets.recommender.parameters import USUAL_WEIGHTS, EventWeights, Parameters
+from clickstream_assets.recommender.popularity import PopularityModel, latest_categories
 from clickstream_assets.recommender.ranking import (
     FloatArray,
     Histories,
     Model,
-    Products,
-    best_unmet,
+    best,
     histories,
 )
 
@@ -46,7 +46,7 @@ BASELINE = PopularityModel.algorithm
 LEAST_USERS = 30
 SIGNIFICANCE = 0.05
 # What training and ranking read of an interaction; the rest would be in memory for nothing.
-_TRAINED_ON = ("user_id", "product_id", "strength", "add_to_carts", "purchases")
+_TRAINED_ON = ("user_id", "product_id", "strength", "add_to_carts", "purchases", "last_time")
 
 _JUDGED = pa.schema(
     [
@@ -101,6 +101,7 @@ def evaluate(
     parameters: Parameters,
     k: int,
     algorithms: Iterable[str] = tuple(ALGORITHMS),
+    categories: DataFrame | None = None,
 ) -> list[Evaluation]:
     """Train each algorithm on `train` and judge its lists of k products by `test`.
 
@@ -112,19 +113,19 @@ def evaluate(
         engine: where the interactions are.
         train: INTERACTIONS rows; of their columns `_TRAINED_ON` are read.
         test: INTERACTIONS rows that `train` knows nothing of; `user_id` and `product_id` are read.
-        parameters: for ALS.
+        parameters: those of the algorithms.
         k: length of the lists.
         algorithms: names from `ALGORITHMS`.
+        categories: `product_id` and `product_category`, as they are known when training ends.
 
     Raises:
         NotEnoughInteractions: there is nothing to train on.
     """
-    products = products_of(engine, train)
-    tasks = engine.persist(_tasks(train, test))
+    products = products_of(engine, train, parameters.trend_days, categories)
+    data = TrainingSet.of(engine, train, parameters, products)
+    tasks = engine.persist(_tasks(data.interactions, test))
     try:
-        return [
-            _evaluate(engine, algorithm, train, products, tasks, parameters, k) for algorithm in algorithms
-        ]
+        return [_evaluate(data, algorithm, tasks, k) for algorithm in algorithms]
     finally:
         engine.release(tasks)
 
@@ -137,6 +138,8 @@ def judge(
     test_fraction: float,
     k: int,
     serving: str | None = None,
+    weights: EventWeights = USUAL_WEIGHTS,
+    product_days: DataFrame | None = None,
 ) -> tuple[list[Evaluation], Choice]:
     """Split events by time, evaluate every algorithm and choose: popularity, where there is too little.
 
@@ -144,6 +147,9 @@ def judge(
         engine, parameters, k: as for `evaluate`.
         days, events, test_fraction: as for `split_by_time`.
         serving: name of the algorithm being served now, if any.
+        weights: what events are worth.
+        product_days: PRODUCT_PERFORMANCE rows of the days, for the products' categories; those after the day that is
+            cut are not looked at.
     """
     try:
         with ExitStack() as held:
@@ -154,9 +160,10 @@ def judge(
                 return persisted
 
             past, future = split_by_time(engine, days, events, test_fraction)
-            train = persist(interactions(past).select(*_TRAINED_ON))
+            train = persist(interactions(past, weights).select(*_TRAINED_ON))
             test = persist(future.select("user_id", "product_id").distinct())
-            evaluations = evaluate(engine, train, test, parameters, k)
+            categories = product_days and latest_categories(product_days, last_day(engine, past))
+            evaluations = evaluate(engine, train, test, parameters, k, categories=categories)
     except NotEnoughInteractions as error:
         nobody = Evaluation(BASELINE, k, _JUDGED.empty_table().drop_columns("listed"), coverage=0, seconds=0)
         return [nobody], Choice(BASELINE, {BASELINE: str(error)})
@@ -194,17 +201,10 @@ def _tasks(train: DataFrame, test: DataFrame) -> DataFrame:
     return histories(train).join(relevant, "user_id").select("user_id", "met", "relevant")
 
 
-def _evaluate(
-    engine: Engine,
-    algorithm: str,
-    train: DataFrame,
-    products: Products,
-    tasks: DataFrame,
-    parameters: Parameters,
-    k: int,
-) -> Evaluation:
+def _evaluate(data: TrainingSet, algorithm: str, tasks: DataFrame, k: int) -> Evaluation:
+    engine = data.engine
     start = time.perf_counter()
-    model = fit(algorithm, engine, train, parameters, products)
+    model = fit(algorithm, data)
     lists = engine.map_arrow(tasks, partial(_judge_batches, model=model, k=k), _JUDGED)
     judged = engine.to_arrow(lists)
     engine.release(lists)
@@ -221,18 +221,21 @@ def _evaluate(
 
 def _judge_batches(batches: Iterator[pa.RecordBatch], model: Model, k: int) -> Iterator[pa.RecordBatch]:
     for block in Histories.blocks(batches, model.products):
+        picked = best(model, block, k).products
         relevant = block.rows.column("relevant")
-        figures, listed = [], []
-        for shopper, (picked, _) in enumerate(best_unmet(model, block, k)):
-            wanted = model.products.positions(relevant[shopper].values)
-            figures.append(rank_metrics(np.isin(picked, wanted), len(wanted), k))
-            listed.append(picked)
-        columns = [[row[metric] for row in figures] for metric in METRICS]
+        counts = pc.list_value_length(relevant).to_numpy()
+        # A pair of shopper and product is one number.
+        first = np.arange(len(counts)) * len(model.products)
+        wanted = np.repeat(first, counts) + model.products.positions(relevant.flatten())
+        hits = np.isin(picked + first[:, None], wanted) & (picked >= 0)
+        figures = rank_metrics(hits, counts, k)
+        listed = pa.array([row[row >= 0] for row in picked], _JUDGED.field("listed").type)
+        columns = [figures[metric] for metric in METRICS]
         yield pa.record_batch([block.rows.column("user_id"), *columns, listed], schema=_JUDGED)
 
 
-def rank_metrics(hits: np.ndarray, relevant: int, k: int) -> dict[str, float]:
-    """Judge one list.
+def rank_metrics(hits: np.ndarray, relevant: np.ndarray | int, k: int) -> dict[str, FloatArray]:
+    """Judge lists.
 
     - ndcg: sum of 1 / log2(1 + rank) over the hits, divided by the same sum of an ideal list, whose first
       min(k, relevant) ranks are hits (Järvelin and Kekäläinen, ACM TOIS 20(4), 2002; binary gains).
@@ -242,18 +245,22 @@ def rank_metrics(hits: np.ndarray, relevant: int, k: int) -> dict[str, float]:
     - recall: hits / relevant.
 
     Args:
-        hits: per rank of the list, best first, whether it is relevant; at most k.
-        relevant: how many products there were to find; at least 1.
+        hits: [..., ranks], per rank of each list, best first, whether it is relevant; at most k.
+        relevant: [...], how many products there were to find; at least 1.
         k: the length asked for.
+
+    Returns:
+        [...] by metric.
     """
-    ranks = np.flatnonzero(hits) + 1
-    ideal = np.arange(1, min(k, relevant) + 1)
-    found = np.arange(1, len(ranks) + 1)
+    ranks = np.arange(1, hits.shape[-1] + 1)
+    found = hits.sum(axis=-1)
+    ideal = np.concatenate(([0.0], np.cumsum(1 / np.log2(1 + np.arange(1, k + 1)))))
+    precisions = np.cumsum(hits, axis=-1) / ranks
     return {
-        "ndcg": float(np.sum(1 / np.log2(1 + ranks)) / np.sum(1 / np.log2(1 + ideal))),
-        "map": float(np.sum(found / ranks) / relevant),
-        "precision": len(ranks) / k,
-        "recall": len(ranks) / relevant,
+        "ndcg": (hits / np.log2(1 + ranks)).sum(axis=-1) / ideal[np.minimum(k, relevant)],
+        "map": (hits * precisions).sum(axis=-1) / relevant,
+        "precision": found / k,
+        "recall": found / relevant,
     }
 
 

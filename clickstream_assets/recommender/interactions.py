@@ -3,6 +3,7 @@
 Shoppers who refused consent are left out here, once, for every model.
 """
 
+from datetime import date
 from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -14,10 +15,8 @@ from clickstream_assets.catalogue import INTERACTION_DAYS, INTERACTIONS
 from clickstream_assets.catalogue.units import MINUTE
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.errors import ClickstreamError
+from clickstream_assets.recommender.parameters import USUAL_WEIGHTS, EventWeights
 
-VIEW_WEIGHT = 1
-ADD_TO_CART_WEIGHT = 4
-PURCHASE_WEIGHT = 10
 _COUNTED = {
     "views": ("view", "click"),
     "add_to_carts": ("add_to_cart",),
@@ -104,7 +103,7 @@ def profiled(rows: DataFrame, consents: DataFrame) -> DataFrame:
     return rows.join(refusers, "user_id", "left_anti").select(*rows.columns)
 
 
-def interactions(days: DataFrame) -> DataFrame:
+def interactions(days: DataFrame, weights: EventWeights = USUAL_WEIGHTS) -> DataFrame:
     """Add up each shopper's days with each product.
 
     A kind of event met n times adds weight * log2(1 + n), so the tenth view says less than the first (the log
@@ -113,6 +112,7 @@ def interactions(days: DataFrame) -> DataFrame:
 
     Args:
         days: INTERACTION_DAYS rows, of shoppers who may be profiled.
+        weights: what an event of each type is worth.
 
     Returns:
         INTERACTIONS, one row per shopper and product.
@@ -125,9 +125,9 @@ def interactions(days: DataFrame) -> DataFrame:
         functions.max("last_time").alias("last_time"),
     )
     strength = (
-        VIEW_WEIGHT * functions.log2(column("views") + 1)
-        + ADD_TO_CART_WEIGHT * functions.log2(column("add_to_carts") + 1)
-        + PURCHASE_WEIGHT * functions.log2(column("purchases") + 1)
+        weights.view * functions.log2(column("views") + 1)
+        + weights.add_to_cart * functions.log2(column("add_to_carts") + 1)
+        + weights.purchase * functions.log2(column("purchases") + 1)
     )
     return met.withColumn("strength", functions.round(strength, 3).cast("double")).select(
         *INTERACTIONS.column_names
@@ -185,6 +185,12 @@ def split_by_time(
         .select(*names)
         .unionByName(interaction_days(of_day.where(time >= boundary.time)).select(*names)),
     )
+
+
+def last_day(engine: Engine, days: DataFrame) -> date | None:
+    """Return the newest day of INTERACTION_DAYS rows; None of none."""
+    functions, _ = functions_of(days)
+    return engine.to_arrow(days.agg(functions.max("event_date").alias("last")))["last"][0].as_py()
 
 
 class _Moment(NamedTuple):

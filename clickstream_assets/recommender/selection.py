@@ -8,25 +8,28 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clickstream_assets.catalogue import PRODUCT_RECOMMENDATIONS
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender.popularity import PopularityModel
 from clickstream_assets.recommender.ranking import (
     Deed,
-    FloatArray,
+    EqualHistories,
     Histories,
     IntArray,
     Model,
+    Picks,
     Products,
-    best_unmet,
+    best,
     histories,
 )
 
+# What stands before and after the product's id.
 _REASONS = {
-    Deed.VIEWED: "Because you viewed {}",
-    Deed.ADDED_TO_CART: "Because you added {} to your cart",
-    Deed.BOUGHT: "Because you bought {}",
+    Deed.VIEWED: ("Because you viewed ", ""),
+    Deed.ADDED_TO_CART: ("Because you added ", " to your cart"),
+    Deed.BOUGHT: ("Because you bought ", ""),
 }
 
 
@@ -39,7 +42,7 @@ def recommend(engine: Engine, model: Model, interactions: DataFrame, n: int, mod
     in its own row: algorithm `popularity`.
 
     The model is shipped to where the shoppers are: 4 bytes a factor and product for ALS (26 MB for 100,000
-    products of 64 factors), 1.2 kB a product for item-kNN.
+    products of 64 factors), 1.2 kB a product for item-kNN, 4 bytes a pair of products for EASE (100 MB for 5,000).
 
     Args:
         engine: where the interactions are.
@@ -50,10 +53,11 @@ def recommend(engine: Engine, model: Model, interactions: DataFrame, n: int, mod
 
     Returns:
         PRODUCT_RECOMMENDATIONS. `confidence_score` is that of the row's own algorithm: an estimated preference
-        (als), a sum of cosines times strengths (item_knn), or the product's popularity score (popularity).
+        (als, ease), a sum of cosines times strengths (item_knn), a weighted sum of such (blend), or the product's
+        popularity score (popularity).
     """
     rank = partial(_recommend_batches, model=model, n=n, model_version=model_version)
-    return engine.map_arrow(histories(interactions), rank, PRODUCT_RECOMMENDATIONS.arrow)
+    return engine.map_arrow(histories(model.ageing.of(interactions)), rank, PRODUCT_RECOMMENDATIONS.arrow)
 
 
 def met_products(interactions: DataFrame) -> DataFrame:
@@ -73,54 +77,64 @@ def met_products(interactions: DataFrame) -> DataFrame:
 def _recommend_batches(
     batches: Iterator[pa.RecordBatch], model: Model, n: int, model_version: str
 ) -> Iterator[pa.RecordBatch]:
+    popular = _popular(model.products)
     for block in Histories.blocks(batches, model.products):
-        lists = [
-            _list_columns(model, block, shopper, picked, scores)
-            for shopper, (picked, scores) in enumerate(best_unmet(model, block, n))
-        ]
-        columns = [[value for values in column for value in values] for column in zip(*lists, strict=True)]
-        versions = [model_version] * len(columns[0])
-        yield pa.record_batch([*columns, versions], schema=PRODUCT_RECOMMENDATIONS.arrow)
+        picks = best(model, block, n)
+        yield _rows(model, block, picks, _sources(model, block, picks), popular, model_version)
 
 
-def _list_columns(
-    model: Model, block: Histories, shopper: int, picked: IntArray, scores: FloatArray
-) -> tuple[list, ...]:
-    """Make one shopper's rows: the values of each column but the last, `model_version`."""
-    products = model.products
-    source = _sources(model, block, shopper, picked, scores)
-    scores = np.where(source >= 0, scores, products.scores[picked])
-    own = block.own(shopper)
-    own_ids = products.ids.take(pa.array(block.strengths.indices[own])).to_pylist()
-    deeds = block.deeds[own]
-    explained = [
-        (model.algorithm, _REASONS[Deed(deeds[met])].format(own_ids[met]), own_ids[met])
-        if met >= 0
-        else (PopularityModel.algorithm, _popular(products, product), None)
-        for product, met in zip(picked, source, strict=True)
-    ]
-    return (
-        [block.rows.column("user_id")[shopper].as_py()] * len(picked),
-        products.ids.take(pa.array(picked)).to_pylist(),
-        list(range(1, len(picked) + 1)),
-        scores.tolist(),
-        [algorithm for algorithm, _, _ in explained],
-        [reason for _, reason, _ in explained],
-        [product for _, _, product in explained],
+def _rows(
+    model: Model, block: Histories, picks: Picks, sources: IntArray, popular: pa.Array, model_version: str
+) -> pa.RecordBatch:
+    """Make the rows of a block's lists; `popular` are the reasons of each product that nothing else speaks for."""
+    products, ids = model.products, model.products.ids
+    shopper, place = np.nonzero(picks.products >= 0)
+    picked, source = picks.products[shopper, place], sources[shopper, place]
+    is_own = source >= 0
+    scores = np.where(is_own, picks.scores[shopper, place], products.scores[picked])
+    of_own = pa.array(np.where(is_own, block.strengths.indices[source], 0), mask=~is_own)
+    own_ids = ids.take(of_own)
+    deed = block.deeds[source] if len(block.deeds) else np.zeros(len(source), int)
+    before, after = (
+        pa.array([_REASONS[done][part] for done in Deed]).take(pa.array(deed)) for part in (0, 1)
+    )
+    explained = pc.binary_join_element_wise(before, own_ids, after, "")
+    algorithms = pa.array([PopularityModel.algorithm, model.algorithm])
+    return pa.record_batch(
+        [
+            block.rows.column("user_id").take(pa.array(shopper)),
+            ids.take(pa.array(picked)),
+            pa.array(place + 1),
+            pa.array(scores.astype(np.float64)),
+            algorithms.take(pa.array(is_own.astype(int))),
+            pc.coalesce(explained, popular.take(pa.array(picked))),
+            own_ids,
+            pa.repeat(model_version, len(shopper)),
+        ],
+        schema=PRODUCT_RECOMMENDATIONS.arrow,
     )
 
 
-def _sources(model: Model, block: Histories, shopper: int, picked: IntArray, scores: FloatArray) -> IntArray:
-    """Find which of the shopper's own products speaks most for each pick; -1 where all of them together do not."""
-    own = block.own(shopper)
-    if own.start == own.stop:
-        return np.full(len(picked), -1)
-    contributions = model.contributions(block.strengths.indices[own], block.strengths.data[own], picked)
-    most = contributions.argmax(axis=1)
-    speaks = (contributions[np.arange(len(picked)), most] > 0) & (scores > 0)
-    return np.where(speaks, most, -1)
+def _sources(model: Model, block: Histories, picks: Picks) -> IntArray:
+    """Find which of the shopper's own products speaks most for each pick: where it is in the block's entries.
+
+    Returns:
+        [shoppers, n]; -1 where all of them together do not.
+    """
+    sources = np.full(picks.products.shape, -1)
+    for group in EqualHistories.groups(block.strengths, picks.products.shape[1]):
+        own, strengths = block.strengths.indices[group.entries], block.strengths.data[group.entries]
+        picked, scores = picks.products[group.shoppers], picks.scores[group.shoppers]
+        contributions = model.contributions(own, strengths, np.maximum(picked, 0))
+        most = contributions.argmax(axis=2)
+        speaks = (np.take_along_axis(contributions, most[:, :, None], 2)[:, :, 0] > 0) & (scores > 0)
+        entries = np.take_along_axis(group.entries, most, 1)
+        sources[group.shoppers] = np.where(speaks & (picked >= 0), entries, -1)
+    return sources
 
 
-def _popular(products: Products, product: int) -> str:
-    shoppers = products.shoppers[product]
-    return f"Popular with {shoppers:,} shopper{'' if shoppers == 1 else 's'}"
+def _popular(products: Products) -> pa.Array:
+    return pa.array(
+        [f"Popular with {n:,} shopper{'' if n == 1 else 's'}" for n in products.shoppers.tolist()],
+        pa.string(),
+    )

@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from clickstream_assets.catalogue import EVENTS, INTERACTIONS
 from clickstream_assets.engine import DataFrame, Engine
-from clickstream_assets.recommender.als import Parameters
 from clickstream_assets.recommender.interactions import (
     consent_days,
     interaction_days,
@@ -16,6 +15,7 @@ from clickstream_assets.recommender.interactions import (
     profiled,
     split_by_time,
 )
+from clickstream_assets.recommender.parameters import Parameters
 
 PARAMETERS = Parameters(factors=8, iterations=10, regularization=0.1, alpha=5.0, seed=42)
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)

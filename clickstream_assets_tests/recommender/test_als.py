@@ -7,10 +7,11 @@ from scipy.sparse import csr_matrix
 
 from clickstream_assets.catalogue import ITEM_FACTORS, USER_FACTORS
 from clickstream_assets.recommender import als
-from clickstream_assets.recommender.algorithms import fit
-from clickstream_assets.recommender.als import AlsModel, Parameters
+from clickstream_assets.recommender.algorithms import TrainingSet, fit
+from clickstream_assets.recommender.als import AlsModel
 from clickstream_assets.recommender.evaluation import evaluate
 from clickstream_assets.recommender.interactions import NotEnoughInteractions
+from clickstream_assets.recommender.parameters import Parameters
 from clickstream_assets.recommender.popularity import rank_products
 from clickstream_assets.recommender.ranking import Products
 from clickstream_assets.recommender.selection import recommend
@@ -25,7 +26,7 @@ from clickstream_assets_tests.recommender.shop import (
 
 def train(engine, table: pa.Table, parameters: Parameters = PARAMETERS) -> tuple[Products, als.Factors]:
     interactions = engine.from_arrow(table)
-    products = Products.of(engine.to_arrow(rank_products(interactions)))
+    products = Products.of(engine.to_arrow(rank_products(interactions, 30)))
     return products, als.train(engine, interactions, products, parameters)
 
 
@@ -52,7 +53,7 @@ def test_recommendations_follow_the_shoppers_kind(engine):
     interactions = engine.from_arrow(past)
 
     lists = engine.to_arrow(
-        recommend(engine, fit("als", engine, interactions, PARAMETERS), interactions, 5, "v1")
+        recommend(engine, fit("als", TrainingSet.of(engine, interactions, PARAMETERS)), interactions, 5, "v1")
     ).to_pylist()
 
     alike = [kind_of(row["product_id"]) == int(row["user_id"][1:]) % 2 for row in lists]
@@ -115,22 +116,25 @@ def test_without_interactions_there_is_nothing_to_train(engine):
 @pytest.fixture
 def model() -> AlsModel:
     random = np.random.default_rng(3)
-    products = Products(pa.array([f"p{number}" for number in range(9)]), np.full(9, 4), np.full(9, 10.0))
+    ids = pa.array([f"p{number}" for number in range(9)])
+    products = Products(ids, np.full(9, 4), np.full(9, 10.0), np.full(9, 4), np.full(9, -1))
     return AlsModel(products, random.normal(size=(9, 4)).astype(np.float32), 0.3, 1.7)
 
 
-def test_a_shoppers_scores_solve_the_papers_equation(model):
-    own, strengths = np.array([1, 4, 6]), np.array([1.0, 5.0, 2.5])
+# Fewer than the four factors, and more.
+@pytest.mark.parametrize("own", [[1, 4, 6], [0, 1, 4, 5, 6, 8]])
+def test_a_shoppers_scores_solve_the_papers_equation(model, own):
+    strengths = np.linspace(0.5, 5, len(own))
     confidence, preference = np.ones(9), np.zeros(9)
     confidence[own], preference[own] = 1 + 1.7 * strengths, 1
     items = model.item_factors.astype(float)
     # Equation 4 of Hu et al., written out over all products.
     user = np.linalg.solve(
-        items.T @ np.diag(confidence) @ items + 0.3 * 3 * np.eye(4),
+        items.T @ np.diag(confidence) @ items + 0.3 * len(own) * np.eye(4),
         items.T @ np.diag(confidence) @ preference,
     )
 
-    scores = model.scores(csr_matrix((strengths, own, [0, 3, 3]), shape=(2, 9)))
+    scores = model.scores(csr_matrix((strengths, own, [0, len(own), len(own)]), shape=(2, 9)))
 
     estimates = items @ user
     assert min(estimates) < 0 < max(estimates)
@@ -138,23 +142,26 @@ def test_a_shoppers_scores_solve_the_papers_equation(model):
     assert not scores[1].any()
 
 
-def test_the_contributions_of_what_was_met_add_up_to_the_score(model):
-    own, strengths, picked = np.array([1, 4, 6]), np.array([1.0, 5.0, 2.5]), np.array([0, 2, 8])
+@pytest.mark.parametrize("own", [[1, 4, 6], [0, 1, 4, 5, 6, 8]])
+def test_the_contributions_of_what_was_met_add_up_to_the_score(model, own):
+    own, picked = np.array(own), np.array([2, 3, 7])
+    strengths = np.linspace(0.5, 5, len(own))
 
-    contributions = model.contributions(own, strengths, picked)
+    [contributions] = model.contributions(own[None], strengths[None], picked[None])
 
-    scores = model.scores(csr_matrix((strengths, own, [0, 3]), shape=(1, 9)))[0]
+    scores = model.scores(csr_matrix((strengths, own, [0, len(own)]), shape=(1, 9)))[0]
     np.testing.assert_allclose(np.maximum(contributions.sum(axis=1), 0), scores[picked], rtol=1e-4, atol=1e-6)
     assert scores[picked].any()
 
 
 def test_products_without_a_vector_score_nothing():
-    products = Products(pa.array(["pen", "nib"]), np.array([2, 1]), np.array([4.0, 1.0]))
+    two = np.array([2, 1])
+    products = Products(pa.array(["pen", "nib"]), two, np.array([4.0, 1.0]), two, np.full(2, -1))
     factors = pa.Table.from_pylist(
         [{"product_id": "gone", "factors": [9.0, 9.0]}, {"product_id": "pen", "factors": [1.0, 2.0]}],
         schema=ITEM_FACTORS.arrow,
     )
 
-    model = AlsModel.of(products, factors, PARAMETERS)
+    model = AlsModel.of(products, factors, PARAMETERS, 1.0)
 
     assert model.item_factors.tolist() == [[1.0, 2.0], [0.0, 0.0]]

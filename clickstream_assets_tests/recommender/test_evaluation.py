@@ -156,7 +156,9 @@ def test_nothing_of_the_test_part_reaches_training(duckdb_engine):
 def test_all_algorithms_are_judged_on_the_same_users(engine):
     train, test = (engine.from_arrow(table) for table in planted_taste())
 
-    als, item_knn, popularity = evaluate(engine, train, test, PARAMETERS, 10)
+    als, item_knn, popularity = evaluate(
+        engine, train, test, PARAMETERS, 10, ["als", "item_knn", "popularity"]
+    )
 
     assert als.by_user["user_id"].equals(popularity.by_user["user_id"])
     assert item_knn.by_user["user_id"].equals(popularity.by_user["user_id"])

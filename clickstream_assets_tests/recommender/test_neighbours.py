@@ -6,13 +6,14 @@ from clickstream_assets.catalogue import SIMILAR_PRODUCTS
 from clickstream_assets.recommender import neighbours
 from clickstream_assets.recommender.interactions import NotEnoughInteractions
 from clickstream_assets.recommender.popularity import rank_products
-from clickstream_assets.recommender.ranking import Products
+from clickstream_assets.recommender.ranking import Products, strength_matrix
 from clickstream_assets_tests.recommender.shop import interactions_table, met
 
 
 def train(engine, *interactions: dict) -> neighbours.ItemKnnModel:
     df = engine.from_arrow(interactions_table(*interactions))
-    return neighbours.train(engine, df, Products.of(engine.to_arrow(rank_products(df))))
+    products = Products.of(engine.to_arrow(rank_products(df, 30)))
+    return neighbours.train(strength_matrix(engine, df, products)[1], products)
 
 
 def test_neighbours_are_ranked_by_cosine(engine):

@@ -21,10 +21,13 @@ from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import replace_days_from_shopper_events, run_batch
 from clickstream_assets.recommender import als
+from clickstream_assets.recommender.algorithms import TrainingSet
 from clickstream_assets.recommender.evaluation import evaluation_table, judge
 from clickstream_assets.recommender.interactions import consent_days
 from clickstream_assets.recommender.interactions import interaction_days as sum_up_days
 from clickstream_assets.recommender.interactions import interactions as add_up_days
+from clickstream_assets.recommender.parameters import EventWeights, Parameters
+from clickstream_assets.recommender.popularity import latest_categories
 from clickstream_assets.recommender.popularity import popular_products as rank_popular_products
 from clickstream_assets.recommender.ranking import Products
 from clickstream_assets.settings import Settings
@@ -57,15 +60,16 @@ def interactions(context: dg.AssetExecutionContext, settings: Settings, lake: La
     """
     batch = events_batch(context.instance)
     data = TrainingData.newest(lake, settings.training_days)
-    lake.replace(INTERACTIONS, add_up_days(data.interaction_days(lake)))
+    lake.replace(INTERACTIONS, add_up_days(data.interaction_days(lake), EventWeights.of(settings)))
     return {EVENTS_BATCH: batch, TRAINED_ON: data.metadata}
 
 
 @table_asset(POPULAR_PRODUCTS, deps=["product_performance", "interactions"], op_tags=URGENT)
 def popular_products(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
     """One row per product, by how much shoppers met it: the baseline, and what new shoppers are shown."""
-    product_days = TrainingData.of_run(context, lake, settings).product_days(lake)
-    lake.replace(POPULAR_PRODUCTS, rank_popular_products(lake.read(INTERACTIONS), product_days))
+    categories = latest_categories(TrainingData.of_run(context, lake, settings).product_days(lake))
+    popular = rank_popular_products(lake.read(INTERACTIONS), categories, settings.trend_days)
+    lake.replace(POPULAR_PRODUCTS, popular)
     return {}
 
 
@@ -77,13 +81,14 @@ def als_model(context: dg.AssetExecutionContext, settings: Settings, lake: Lake)
     of the products' factors, by which `AlsModel.scores` solves each user's anew (recommender/als.py). The same data,
     settings and engine give the same factors and the same model version.
     """
-    parameters = als.Parameters.of(settings)
+    parameters = Parameters.of(settings)
     made = context.instance.get_latest_materialization_event(dg.AssetKey(INTERACTIONS.name))
     batch = metadata_value(made, EVENTS_BATCH)
     engine = lake.engine
     products = Products.of(engine.to_arrow(lake.read(POPULAR_PRODUCTS)))
     if len(products):
-        factors = als.train(engine, lake.read(INTERACTIONS), products, parameters)
+        data = TrainingSet.of(engine, lake.read(INTERACTIONS), parameters, products)
+        factors = als.train(engine, data.interactions, products, parameters)
     else:
         factors = als.Factors(USER_FACTORS.arrow.empty_table(), ITEM_FACTORS.arrow.empty_table())
     lake.replace(USER_FACTORS, engine.from_arrow(factors.user_factors))
@@ -111,10 +116,12 @@ def model_evaluation(
         lake.engine,
         data.interaction_days(lake),
         data.shopper_events(lake),
-        als.Parameters.of(settings),
+        Parameters.of(settings),
         settings.evaluation_test_fraction,
         settings.evaluation_k,
         serving=postgres.serving_algorithm(),
+        weights=EventWeights.of(settings),
+        product_days=data.product_days(lake),
     )
     table = evaluation_table(evaluations, choice, str(metadata_value(model, "model_version")))
     lake.replace(MODEL_EVALUATION, lake.engine.from_arrow(table))

@@ -51,9 +51,9 @@ from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import NO_DAY, is_asked_for_by_a_person
 from clickstream_assets.defs.serving.parts import publish_days, rows_of_days
 from clickstream_assets.engine import DataFrame, Engine, functions_of
-from clickstream_assets.recommender import als
-from clickstream_assets.recommender.algorithms import model_to_publish
+from clickstream_assets.recommender.algorithms import TrainingSet, fit
 from clickstream_assets.recommender.evaluation import chosen_algorithm
+from clickstream_assets.recommender.parameters import Parameters
 from clickstream_assets.recommender.ranking import Model, Products
 from clickstream_assets.recommender.selection import met_products, recommend
 from clickstream_assets.settings import Settings
@@ -241,21 +241,21 @@ def product_recommendations(
     algorithm = chosen_algorithm(evaluation.to_pylist())
     popular = conform(engine.to_arrow(lake.read(POPULAR_PRODUCTS)), POPULAR_PRODUCTS)
     interactions = lake.read(INTERACTIONS)
-    model = model_to_publish(
-        algorithm,
+    data = TrainingSet.of(
         engine,
         interactions,
+        Parameters.of(settings),
         Products.of(popular),
         engine.to_arrow(lake.read(ITEM_FACTORS)),
-        als.Parameters.of(settings),
     )
+    model = fit(algorithm, data)
     (chosen,) = [row for row in evaluation.to_pylist() if row["chosen"]]
     (baseline,) = [row for row in evaluation.to_pylist() if row["algorithm"] == "popularity"]
     # By the lake: Dagster's database can be of another time.
     model_version = chosen["model_version"]
     batch, _, _ = model_version.partition("-")
     made = context.instance.get_latest_materialization_event(dg.AssetKey(INTERACTIONS.name))
-    data = TrainingData.of(metadata_value(made, TRAINED_ON), lake, settings)
+    trained_on = TrainingData.of(metadata_value(made, TRAINED_ON), lake, settings)
     record: dict[str, Any] = {
         "model_version": model_version,
         "algorithm": algorithm,
@@ -264,9 +264,9 @@ def product_recommendations(
         "metric": chosen["ndcg"],
         "baseline_metric": baseline["ndcg"],
         "trained_on": f"events batch {batch}",
-        "first_day": data.first_day,
-        "last_day": data.last_day,
-        "interactions": data.rows,
+        "first_day": trained_on.first_day,
+        "last_day": trained_on.last_day,
+        "interactions": trained_on.rows,
     }
     users: list[int] = []
     lists = _lists(engine, model, interactions, settings.recommendations_per_user, model_version, users)
@@ -288,7 +288,7 @@ def product_recommendations(
         "algorithm": algorithm,
         "reason": chosen["reason"],
         "model_version": model_version,
-        TRAINED_ON: data.metadata,
+        TRAINED_ON: trained_on.metadata,
         TRAINED_AT: made.timestamp if made else time.time(),
         "users": sum(users),
         "changes": changes,

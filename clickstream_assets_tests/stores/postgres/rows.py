@@ -109,7 +109,14 @@ def popular(products: list[str]) -> pa.Table:
     return table(
         POPULAR_PRODUCTS,
         [
-            {"rank": rank, "product_id": product, "score": 100.0 / rank, "users": 5, "purchases": 1}
+            {
+                "rank": rank,
+                "product_id": product,
+                "score": 100.0 / rank,
+                "users": 5,
+                "recent_users": 5,
+                "purchases": 1,
+            }
             for rank, product in enumerate(products, start=1)
         ],
     )

@@ -219,7 +219,7 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_required(sa.Text, "product_id"),
             *_columns(sa.Text, "product_category"),
             *_required(sa.Double, "score"),
-            *_required(sa.BigInteger, "users", "purchases"),
+            *_required(sa.BigInteger, "users", "recent_users", "purchases"),
             sa.PrimaryKeyConstraint("product_id"),
         ],
         "product_performance": [
