@@ -296,6 +296,12 @@ class Settings(BaseSettings):
     """Length of the ranked lists that are evaluated."""
     recommendations_per_user: int = Field(20, ge=1, le=1000)
     """Published rows per user."""
+    next_product_sessions: int = Field(100_000, ge=1, le=1_000_000)
+    """Sessions, the newest, in which the model of the next product looks for neighbours. Each API process holds it:
+    about 50 bytes a session and product of it.
+    """
+    recent_minutes: int = Field(1440, ge=1)
+    """Minutes for which the products that a visitor met count as recent: the next product is foretold from them."""
 
     window_duration: Interval = Field(timedelta(minutes=10), gt=timedelta(0))
     """Length of a window, such as 10 minutes."""

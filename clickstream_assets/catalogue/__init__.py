@@ -6,9 +6,20 @@ one of them is exported from here, and is one of `TABLES`.
 """
 
 # ruff: noqa: F403
-from clickstream_assets.catalogue import models, money, products, raw, reports, shoppers, who, windows
+from clickstream_assets.catalogue import (
+    models,
+    money,
+    next_product,
+    products,
+    raw,
+    reports,
+    shoppers,
+    who,
+    windows,
+)
 from clickstream_assets.catalogue.models import *
 from clickstream_assets.catalogue.money import *
+from clickstream_assets.catalogue.next_product import *
 from clickstream_assets.catalogue.products import *
 from clickstream_assets.catalogue.raw import *
 from clickstream_assets.catalogue.reports import *
@@ -20,7 +31,7 @@ from clickstream_assets.catalogue.windows import *
 
 TABLES = {
     table.name: table
-    for module in (raw, who, money, shoppers, windows, reports, products, models)
+    for module in (raw, who, money, shoppers, windows, reports, products, models, next_product)
     for table in vars(module).values()
     if isinstance(table, Table)
 }

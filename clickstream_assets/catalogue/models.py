@@ -200,10 +200,17 @@ PUBLISHED_MODELS = Table(
 # Apart from published_models, because a model that is served again after another one keeps the row of its first time.
 SERVED_MODELS = Table(
     "served_models",
-    "one kind of answer: recommendations",
+    "one kind of answer: lists that were made before, or the product that comes next",
     (
-        Column("answers", STRING, "recommendations", values=("recommendations",)),
-        Column("model_version", STRING, "The model of published_models that gives them"),
+        Column(
+            "answers",
+            STRING,
+            "recommendations or next_product",
+            values=("recommendations", "next_product"),
+        ),
+        Column(
+            "model_version", STRING, "The model of published_models, or next_product_models, that gives them"
+        ),
     ),
     key=("answers",),
     served=Served(stamp="served_since"),

@@ -20,7 +20,7 @@ ingest = dg.define_asset_job(
 )
 
 _DAYS_OF_MODELS = dg.AssetSelection.assets("interaction_days")
-_RECOMMENDATIONS = dg.AssetSelection.assets("product_recommendations")
+_RECOMMENDATIONS = dg.AssetSelection.assets("product_recommendations", "published_next_product")
 
 refresh = dg.define_asset_job(
     "refresh",

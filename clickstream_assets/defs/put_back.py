@@ -31,6 +31,7 @@ PUBLICATIONS = {
     "published_shoppers": refresh,
     "published_products": refresh,
     "product_recommendations": train,
+    "published_next_product": train,
     "rejected_counts": ingest,
 }
 """The assets that publish to PostgreSQL, and the job that each is part of."""

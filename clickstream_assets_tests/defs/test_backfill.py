@@ -276,7 +276,11 @@ def test_a_model_that_is_served_again_is_the_one_that_is_served(
         monkeypatch.setenv("MODEL_SEED", str(seed))
         pipeline.train()
         version = pipeline.reported("als_model", "model_version")
-        assert pipeline.served(SERVED_MODELS) == [{"answers": "recommendations", "model_version": version}]
+        served = {row["answers"]: row["model_version"] for row in pipeline.served(SERVED_MODELS)}
+        assert served == {
+            "recommendations": version,
+            "next_product": pipeline.reported("next_product_models", "model_version"),
+        }
         return version
 
     pipeline.ingest(event("05-01 10:00", "ann"), event("05-01 11:00", "bob", "p2"))

@@ -37,7 +37,10 @@ JOBS = {
 }
 """The groups that each job brings up to date."""
 MAILED = {"report_mail"}
-TRAINED = {"interactions", "popular_products", "als_model", "model_evaluation", "product_recommendations"}
+TRAINED = {
+    *("interactions", "popular_products", "als_model", "model_evaluation", "product_recommendations"),
+    *("next_product_models", "published_next_product"),
+}
 NOT_IN_JOB = {
     "refresh": MAILED | TRAINED,
     "train": {"interaction_days", "published_days", "published_shoppers", "published_products"},
@@ -50,6 +53,7 @@ CHECKS_OF_OTHERS = {"refresh": {("product_recommendations", "training_keeps_up")
 SHOWN_TABLES = {
     "als_model": catalogue.ITEM_FACTORS,
     "published_days": catalogue.SESSIONS,
+    "published_next_product": catalogue.NEXT_PRODUCT_MODELS,
     "published_shoppers": catalogue.CARTS,
     "published_products": catalogue.PRODUCTS,
 }
@@ -188,7 +192,10 @@ def test_what_comes_from_kafka_is_overdue_in_minutes_tables_in_an_hour_models_an
         node, name = graph.get(key), key.to_user_string()
         policy = node.freshness_policy
         assert isinstance(policy, TimeWindowFreshnessPolicy), name
-        is_daily = name in ("daily_report", "report_mail", "product_recommendations")
+        is_daily = name in (
+            *("daily_report", "report_mail", "product_recommendations"),
+            "published_next_product",
+        )
         group = "" if name == "interaction_days" else str(node.group_name)
         expected = day if is_daily else windows.get(group, hour)
         assert policy.fail_window.to_timedelta() == expected, name
@@ -464,6 +471,8 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("popular_products", {"product_performance", "interactions"}),
         ("als_model", {"interactions", "popular_products"}),
         ("model_evaluation", {"interaction_days", "shopper_events", "als_model"}),
+        ("next_product_models", {"interactions", "interaction_days", "shopper_events"}),
+        ("published_next_product", {"next_product_models"}),
         (
             "product_recommendations",
             {"interactions", "popular_products", "als_model", "model_evaluation"},

@@ -17,9 +17,12 @@ from clickstream_assets.catalogue import (
     CONSENT_DAYS,
     INTERACTION_DAYS,
     INTERACTIONS,
+    NEXT_PRODUCT_MODELS,
+    NEXT_PRODUCT_PARTS,
     POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
     PUBLISHED_MODELS,
+    SERVED_MODELS,
 )
 from clickstream_assets.defs.models.checks import training_keeps_up
 from clickstream_assets.defs.models.due import Interactions, Rhythm, Training, due
@@ -371,6 +374,16 @@ def test_a_refresh_sums_its_days_up_and_the_sensor_has_them_trained_on(
     (model,) = pipeline.served(PUBLISHED_MODELS)
     assert (model["trained_on"], model["interactions"]) == ("events batch 1", len(SHOP))
     assert (model["first_day"], model["last_day"]) == (date(2024, 5, 1), date(2024, 5, 3))
+    (next_product,) = pipeline.served(NEXT_PRODUCT_MODELS)
+    # Each of the three came on three days, twice a day.
+    assert (next_product["trained_on"], next_product["sessions"]) == ("events batch 1", 18)
+    assert [row["model_version"] for row in pipeline.served(NEXT_PRODUCT_PARTS)] == [
+        next_product["model_version"]
+    ]
+    assert {(row["answers"], row["model_version"]) for row in pipeline.served(SERVED_MODELS)} == {
+        ("recommendations", model["model_version"]),
+        ("next_product", next_product["model_version"]),
+    }
     assert asked() == "nothing is new since the last training"
 
     # A view more of a pair that met: a refresh replaces its day, and nothing is trained.

@@ -23,6 +23,8 @@ from clickstream_assets.catalogue import (
     CATEGORY_INPUTS,
     FUNNEL_INPUTS,
     MODEL_EVALUATION,
+    NEXT_PRODUCT_MODELS,
+    NEXT_PRODUCT_PARTS,
     PUBLISHED_MODELS,
     PUBLISHED_PARTS,
     SERVED_TABLES,
@@ -77,6 +79,7 @@ PASSES = {
 """Columns that say when, or in which batch or files, a row was made."""
 HISTORIES = {
     *(MODEL_EVALUATION.name, PUBLISHED_MODELS.name, "ingest_rules"),
+    *(NEXT_PRODUCT_MODELS.name, NEXT_PRODUCT_PARTS.name),
     *(SESSION_INPUTS.name, SHOPPER_INPUTS.name, SHOPPER_CHANGES.name),
     *(CATEGORY_INPUTS.name, FUNNEL_INPUTS.name, PUBLISHED_PARTS.name),
 }

@@ -281,7 +281,11 @@ def product_recommendations(
         record_rows = pa.Table.from_pylist([record], schema=PUBLISHED_MODELS.arrow)
         publication.publish(PUBLISHED_MODELS, record_rows, this_version)
         served = [{"answers": "recommendations", "model_version": model_version}]
-        publication.publish(SERVED_MODELS, pa.Table.from_pylist(served, schema=SERVED_MODELS.arrow))
+        publication.publish(
+            SERVED_MODELS,
+            pa.Table.from_pylist(served, schema=SERVED_MODELS.arrow),
+            Scope("answers", "recommendations"),
+        )
         stamp = publication.renew_stamp("product_recommendations")
     return {
         STAMP: stamp,
