@@ -50,6 +50,11 @@ class Scope:
     last: Any = None
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that say whether a row is in the part."""
+        return (self.column,)
+
+    @property
     def condition(self) -> sql.Composed:
         """SQL condition that is true in the part, and false or null outside of it."""
         last = self.first if self.last is None else self.last
@@ -74,6 +79,11 @@ class Among:
     values: tuple[Any, ...]
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that say whether a row is in the part."""
+        return (self.column,)
+
+    @property
     def condition(self) -> sql.Composed:
         """SQL condition that is true in the part, and false or null outside of it."""
         return sql.SQL("{} = ANY({})").format(sql.Identifier(self.column), list(self.values))
@@ -95,6 +105,11 @@ class Keyed:
 
     column: str
     keys: pa.Table
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that say whether a row is in the part."""
+        return tuple(self.keys.column_names)
 
     @property
     def condition(self) -> sql.Composed:
@@ -282,12 +297,14 @@ class Publication:
                 f"{table.served_name}: the row with {_named(table, outside)} is outside of {scope.words}, "
                 "which is what is being published"
             )
-        if isinstance(scope, Keyed) and {*scope.keys.column_names} == {*table.key}:
-            # Their keys are those of the part.
+        if {*scope.columns} <= {*table.key}:
+            # Who has the same key is in the part too.
             return
+        # Without a limit: for the first of many, PostgreSQL would look through the staged rows for each of the table's.
         taken = self._execute(
-            "SELECT {key} FROM {target} AS target WHERE ({in_scope}) IS NOT TRUE "
-            "AND EXISTS (SELECT FROM {staged} AS staged WHERE {same_key}) LIMIT 1",
+            "WITH taken AS MATERIALIZED (SELECT {key} FROM {staged} AS staged WHERE EXISTS ("
+            "SELECT FROM {target} AS target WHERE {same_key} AND ({in_scope}) IS NOT TRUE)) "
+            "SELECT {key} FROM taken LIMIT 1",
             table,
             in_scope=scope.condition,
         ).fetchone()
