@@ -10,6 +10,7 @@ from clickstream_assets.catalogue import (
     models,
     money,
     next_product,
+    predictions,
     products,
     raw,
     reports,
@@ -20,6 +21,7 @@ from clickstream_assets.catalogue import (
 from clickstream_assets.catalogue.models import *
 from clickstream_assets.catalogue.money import *
 from clickstream_assets.catalogue.next_product import *
+from clickstream_assets.catalogue.predictions import *
 from clickstream_assets.catalogue.products import *
 from clickstream_assets.catalogue.raw import *
 from clickstream_assets.catalogue.reports import *
@@ -31,7 +33,7 @@ from clickstream_assets.catalogue.windows import *
 
 TABLES = {
     table.name: table
-    for module in (raw, who, money, shoppers, windows, reports, products, models, next_product)
+    for module in (raw, who, money, shoppers, windows, reports, products, models, next_product, predictions)
     for table in vars(module).values()
     if isinstance(table, Table)
 }
