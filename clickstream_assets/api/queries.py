@@ -345,6 +345,16 @@ def report_days(connection: Connection[DictRow]) -> Mapping[str, Any]:
     return row
 
 
+def person_prediction(connection: Connection[DictRow], person: str) -> dict[str, Any] | None:
+    """Return a person's probabilities of a purchase, by which model and as of which day; None if there are none."""
+    return connection.execute(
+        "SELECT user_id, probability_7_days, probability_28_days, reasons, last_day AS as_of, model_version "
+        "FROM person_predictions, (SELECT last_day, model_version FROM purchase_models "
+        "WHERE accepted AND predicted <> 'purchase_in_session' LIMIT 1) AS model WHERE user_id = %s",
+        [person],
+    ).fetchone()
+
+
 @dataclass(frozen=True)
 class StreamStatus:
     """The state of the streams, the alerts and their notifications.

@@ -43,6 +43,7 @@ _FRESHNESS = {
     "products": FRESH_AS_TABLES,
     "serving": FRESH_AS_TABLES,
     "models": FRESH_DAILY,
+    "predictions": FRESH_DAILY,
 }
 """Freshness of the assets of each group; Dagster says of one that is not brought up to date in time that it is overdue.
 """

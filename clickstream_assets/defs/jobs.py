@@ -20,7 +20,9 @@ ingest = dg.define_asset_job(
 )
 
 _DAYS_OF_MODELS = dg.AssetSelection.assets("interaction_days")
-_RECOMMENDATIONS = dg.AssetSelection.assets("product_recommendations", "published_next_product")
+_RECOMMENDATIONS = dg.AssetSelection.assets(
+    "product_recommendations", "published_next_product", "published_predictions"
+)
 
 refresh = dg.define_asset_job(
     "refresh",
@@ -36,7 +38,7 @@ refresh = dg.define_asset_job(
 
 train = dg.define_asset_job(
     "train",
-    selection=(dg.AssetSelection.groups("models") - _DAYS_OF_MODELS) | _RECOMMENDATIONS,
+    selection=(dg.AssetSelection.groups("models", "predictions") - _DAYS_OF_MODELS) | _RECOMMENDATIONS,
     # Beside a refresh: it reads one version of the tables of days, and writes none of them. New events wait for a
     # refresh, and nobody for a training; at 10 it has a tenth of a processor that both want.
     tags={ONE_AT_A_TIME: "train", GIVES_WAY: "10"},

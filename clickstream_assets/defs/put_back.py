@@ -32,6 +32,7 @@ PUBLICATIONS = {
     "published_products": refresh,
     "product_recommendations": train,
     "published_next_product": train,
+    "published_predictions": train,
     "rejected_counts": ingest,
 }
 """The assets that publish to PostgreSQL, and the job that each is part of."""

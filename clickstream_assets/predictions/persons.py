@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -105,15 +105,15 @@ def measures(days: DataFrame, as_of: DataFrame) -> DataFrame:
             F.when(F.col("purchases") > 0, ago).cast("long").alias("bought"),
             F.when(F.col("add_to_carts") > 0, ago).cast("long").alias("carted"),
             "purchases",
-            F.col("revenue").cast("double").alias("paid"),
+            F.col("revenue").alias("paid"),
         )
     )
     ago, bought, carted = F.col("ago"), F.col("bought"), F.col("carted")
 
-    def days_where(condition: object) -> object:
+    def days_where(condition: Any) -> Any:
         return F.sum(F.when(condition, F.lit(1)).otherwise(F.lit(0))).cast("long")
 
-    def past(value: object) -> object:
+    def past(value: Any) -> Any:
         return F.when(ago >= 0, value)
 
     by_person = as_view(
@@ -124,7 +124,7 @@ def measures(days: DataFrame, as_of: DataFrame) -> DataFrame:
             days_where(bought.between(0, _MONTH - 1)).alias("buying_days_month"),
             days_where(bought.between(0, _QUARTER - 1)).alias("buying_days_quarter"),
             F.coalesce(F.sum(past(F.col("purchases"))), F.lit(0)).cast("long").alias("lines"),
-            F.coalesce(F.sum(past(F.col("paid"))), F.lit(0.0)).cast("double").alias("revenue"),
+            F.coalesce(F.sum(past(F.col("paid"))).cast("double"), F.lit(0.0)).alias("revenue"),
             F.min(past(ago)).alias("seen_ago"),
             days_where(ago.between(0, _MONTH - 1)).alias("days_month"),
             F.min(past(carted)).alias("carted_ago"),
@@ -143,9 +143,9 @@ def measures(days: DataFrame, as_of: DataFrame) -> DataFrame:
 def features_of(rows: pa.Table | pa.RecordBatch) -> FloatArray:
     """Return FEATURES of rows of `measures`, a column each.
 
-    Times are log(1 + days), and counts log(1 + count). `pace` is that of days of purchase a month, between the first
-    and the day itself; `overdue` compares the time since the last purchase with the mean time between purchases, or
-    with a month where there was one.
+    Times are log(1 + days), and counts log(1 + count), to six digits. `pace` is that of days of purchase a month,
+    between the first and the day itself; `overdue` compares the time since the last purchase with the mean time between
+    purchases, or with a month where there was one.
     """
 
     def column(name: str) -> FloatArray:
@@ -170,7 +170,8 @@ def features_of(rows: pa.Table | pa.RecordBatch) -> FloatArray:
         "visits_month": np.log1p(column("days_month")),
         "last_cart": np.where(carted >= 0, np.log1p(np.maximum(carted, 0)), _NEVER),
     }
-    return np.stack([columns[name] for name in FEATURES], axis=1)
+    # Equal values that were computed in other ways are equal again, and give a curve one point.
+    return np.stack([columns[name] for name in FEATURES], axis=1).round(6)
 
 
 def past_days(first: date, last: date, horizon: int) -> list[date]:
@@ -289,51 +290,45 @@ def train_persons(rows: pa.Table, horizon: int) -> tuple[AdditiveModel | None, V
     return (fit_persons(rows, horizon) if found.accepted else None), found
 
 
-class PersonModels(NamedTuple):
-    """The models that persons are scored with."""
-
-    version: str
-    by_horizon: Mapping[int, AdditiveModel]
-    """Of those of HORIZONS that were accepted."""
-
-
 @dataclass(frozen=True)
 class _Scores:
-    models: PersonModels
+    """What `map_arrow` ships to where the rows are."""
+
+    models: Mapping[int, AdditiveModel]
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for rows in batches:
             yield _scored(rows, self.models)
 
 
-def predictions(engine: Engine, days: DataFrame, as_of: date, models: PersonModels) -> DataFrame:
+def predictions(
+    engine: Engine, days: DataFrame, as_of: date, models: Mapping[int, AdditiveModel]
+) -> DataFrame:
     """Give each person of `measures` their probabilities, by the end of a day.
 
     Args:
         engine: where the days are.
         days: USER_SEGMENTS rows of LOOK_BACK_DAYS up to the day.
         as_of: the day.
-        models: the models; where one is missing, so is the probability.
+        models: the models by their horizons, at least one; where one is missing, so is the probability.
 
     Returns:
-        PERSON_PREDICTIONS rows.
+        PERSON_PREDICTIONS rows. The reasons are those of the nearest horizon.
     """
     day = engine.from_arrow(pa.table({"as_of": pa.array([as_of], pa.date32())}))
     return engine.map_arrow(measures(days, day), _Scores(models), PERSON_PREDICTIONS.arrow)
 
 
-def _scored(rows: pa.RecordBatch, models: PersonModels) -> pa.RecordBatch:
+def _scored(rows: pa.RecordBatch, models: Mapping[int, AdditiveModel]) -> pa.RecordBatch:
     features = features_of(rows)
-    columns = {"user_id": rows["user_id"], "as_of": rows["as_of"]}
+    columns = {"user_id": rows["user_id"]}
     for horizon in HORIZONS:
-        model = models.by_horizon.get(horizon)
-        found = [None] * len(rows) if model is None else probabilities(model, features).round(4)
+        # Three digits: of a person who stays away the same from day to day, so that the row is not written again.
+        found = probabilities(models[horizon], features).round(3) if horizon in models else [None] * len(rows)
         columns[f"probability_{horizon}_days"] = pa.array(found, pa.float64())
-    (explained, *_) = [models.by_horizon[horizon] for horizon in HORIZONS if horizon in models.by_horizon]
-    columns["reasons"] = pa.array(
-        [list(reasons_of(explained, row, _WORDS)) for row in features], pa.list_(pa.string())
-    )
-    columns["model_version"] = pa.array([models.version] * len(rows), pa.string())
+    nearest = models[min(models)]
+    reasons = [list(reasons_of(nearest, row, _WORDS)) for row in features.tolist()]
+    columns["reasons"] = pa.array(reasons, pa.list_(pa.string()))
     return pa.record_batch(
         [columns[name] for name in PERSON_PREDICTIONS.column_names], schema=PERSON_PREDICTIONS.arrow
     )

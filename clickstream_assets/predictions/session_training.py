@@ -99,11 +99,11 @@ def sessions_of(events: pa.Table, gap: timedelta) -> list[Session]:
 
 
 def _visits(events: pa.Table, gap: timedelta) -> Iterator[tuple[str, datetime, datetime, list[SessionEvent]]]:
-    person, start, last = "", None, None
+    person, start, last = "", datetime.min, datetime.min
     rows: list[SessionEvent] = []
     columns = (events[name].to_pylist() for name in ("user_id", "event_time", *_READ))
     for whose, time, kind, product, category, price in zip(*columns, strict=True):
-        if whose != person or last is None or time - last > gap:
+        if whose != person or not rows or time - last > gap:
             if rows:
                 yield person, start, last, rows
             person, start, rows = whose, time, []

@@ -130,7 +130,7 @@ def features_of(events: Iterable[SessionEvent], rates: Mapping[str, float]) -> l
             total += rate_of(category, rates)
         if event.price is not None:
             price = log1p(max(float(event.price), 0.0))
-        rows.append([carts, total / seen if seen else 0.0, price, float(min(len(categories), 3)), repeats])
+        rows.append([carts, round(total / max(seen, 1), 6), price, float(min(len(categories), 3)), repeats])
     return rows
 
 

@@ -18,9 +18,11 @@ from clickstream_assets.catalogue import (
     FLASH_SALE_ALERTS,
     FUNNEL,
     IDENTITIES,
+    PERSON_PREDICTIONS,
     PRODUCT_PERFORMANCE,
     PRODUCT_WINDOWS,
     PRODUCTS,
+    PURCHASE_MODELS,
     REJECTED_COUNTS,
     SESSIONS,
     USER_SEGMENTS,
@@ -322,6 +324,24 @@ ROWS: dict[Table, list[Row]] = {
         identity("phone", "u1", 0, is_latest=True),
         identity("laptop", "u1", 2, is_latest=False),
         identity("laptop", "u2", 3, is_latest=True),
+    ],
+    PURCHASE_MODELS: [
+        {
+            "predicted": f"purchase_in_{what}",
+            "model_version": "7-2026-02-28",
+            "accepted": what != "28_days",
+            "reason": "log loss",
+            "last_day": date(2026, 2, 28),
+        }
+        for what in ("7_days", "28_days", "session")
+    ],
+    PERSON_PREDICTIONS: [
+        {
+            "user_id": "anonymous:phone",
+            "probability_7_days": 0.125,
+            "probability_28_days": None,
+            "reasons": ["bought not long ago", "was there lately"],
+        }
     ],
     DAILY_SUMMARY: [summary()],
     DAILY_REPORT: [

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 JOBS = {
     "ingest": {"raw"},
     "refresh": {"sessions", "segments", "reports", "products", "models", "serving"},
-    "train": {"models", "serving"},
+    "train": {"models", "predictions", "serving"},
     "stream": {"windows"},
     "morning_report_job": {"sessions", "segments", "reports", "serving"},
 }
@@ -40,6 +40,7 @@ MAILED = {"report_mail"}
 TRAINED = {
     *("interactions", "popular_products", "als_model", "model_evaluation", "product_recommendations"),
     *("next_product_models", "published_next_product"),
+    *("purchase_models", "person_predictions", "published_predictions"),
 }
 NOT_IN_JOB = {
     "refresh": MAILED | TRAINED,
@@ -54,6 +55,7 @@ SHOWN_TABLES = {
     "als_model": catalogue.ITEM_FACTORS,
     "published_days": catalogue.SESSIONS,
     "published_next_product": catalogue.NEXT_PRODUCT_MODELS,
+    "published_predictions": catalogue.PERSON_PREDICTIONS,
     "published_shoppers": catalogue.CARTS,
     "published_products": catalogue.PRODUCTS,
 }
@@ -187,14 +189,14 @@ def test_what_comes_from_kafka_is_overdue_in_minutes_tables_in_an_hour_models_an
     graph: AssetGraph,
 ):
     minutes, hour, day = timedelta(minutes=15), timedelta(hours=1), timedelta(hours=26)
-    windows = {"raw": minutes, "windows": minutes, "models": day}
+    windows = {"raw": minutes, "windows": minutes, "models": day, "predictions": day}
     for key in graph.materializable_asset_keys:
         node, name = graph.get(key), key.to_user_string()
         policy = node.freshness_policy
         assert isinstance(policy, TimeWindowFreshnessPolicy), name
         is_daily = name in (
             *("daily_report", "report_mail", "product_recommendations"),
-            "published_next_product",
+            *("published_next_product", "published_predictions"),
         )
         group = "" if name == "interaction_days" else str(node.group_name)
         expected = day if is_daily else windows.get(group, hour)
@@ -340,6 +342,7 @@ def test_what_stops_a_run_is_checked_before_anything_rests_on_it(graph: AssetGra
         ("flash_sale_alerts", "alerts_follow_from_windows"): False,
         ("interactions", "interactions_hold_all_days"): True,
         ("model_evaluation", "chosen_is_not_worse_than_popularity"): True,
+        ("purchase_models", "accepted_are_better_than_simple_rules"): True,
         # What was trained before stays served.
         ("product_recommendations", "training_keeps_up"): False,
     }
@@ -397,7 +400,7 @@ def test_checks_of_the_streams_can_be_run_without_them(definitions: dg.Definitio
 
 
 def test_jobs_leave_no_asset_to_be_made_by_hand(groups: dict[str, set[str]]):
-    assert groups.keys() == JOBS["ingest"] | JOBS["refresh"] | JOBS["stream"]
+    assert groups.keys() == JOBS["ingest"] | JOBS["refresh"] | JOBS["train"] | JOBS["stream"]
 
 
 @pytest.mark.parametrize(
@@ -473,6 +476,9 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("model_evaluation", {"interaction_days", "shopper_events", "als_model"}),
         ("next_product_models", {"interactions", "interaction_days", "shopper_events"}),
         ("published_next_product", {"next_product_models"}),
+        ("purchase_models", {"user_segments", "interaction_days", "shopper_events"}),
+        ("person_predictions", {"user_segments", "interaction_days", "purchase_models"}),
+        ("published_predictions", {"person_predictions", "purchase_models"}),
         (
             "product_recommendations",
             {"interactions", "popular_products", "als_model", "model_evaluation"},

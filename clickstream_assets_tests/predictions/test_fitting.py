@@ -59,7 +59,7 @@ def test_a_feature_that_is_always_the_same_says_nothing():
 def test_recalibration_moves_the_mean_alone():
     features, _, outcomes = examples(1000)
     model = fit(NAMES, features, outcomes)
-    seldom = outcomes * (np.arange(len(outcomes)) % 2)
+    seldom = outcomes * (np.arange(len(outcomes)) % 2).astype(float)
     moved = recalibrated(model, features, seldom)
     assert probabilities(moved, features).mean() == pytest.approx(seldom.mean())
     assert moved.curves == model.curves

@@ -47,6 +47,7 @@ EXTRA_COLUMNS = {
     "category_conversion": {"id", "created_at"},
     "daily_summary": {"id", "generated_at"},
     "product_recommendations": {"published_at"},
+    "person_predictions": {"published_at"},
     "next_product_models": {"published_at"},
     "published_models": {"published_at"},
     "served_models": {"served_since"},

@@ -236,6 +236,13 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             sa.PrimaryKeyConstraint("id"),
             sa.UniqueConstraint("report_date", "product_id"),
         ],
+        "person_predictions": [
+            *_required(sa.Text, "user_id"),
+            *_columns(sa.Double, "probability_7_days", "probability_28_days"),
+            *_required(ARRAY(sa.Text), "reasons"),
+            *_now("published_at"),
+            sa.PrimaryKeyConstraint("user_id"),
+        ],
         "product_recommendations": [
             *_required(sa.Text, "user_id", "product_id"),
             *_required(sa.Double, "confidence_score"),
@@ -286,6 +293,18 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_required(sa.Text, "asset", "stamp"),
             *_now("published_at"),
             sa.PrimaryKeyConstraint("asset"),
+        ],
+        "purchase_models": [
+            *_required(sa.Text, "predicted", "model_version"),
+            *_required(sa.Boolean, "accepted"),
+            *_required(sa.Text, "reason"),
+            *_columns(sa.Date, "last_day"),
+            *_columns(sa.BigInteger, "examples", "buyers"),
+            *_columns(
+                sa.Double, "auc", "log_loss", "base_log_loss", "rule_log_loss", "lift", "calibration_error"
+            ),
+            *_columns(sa.Text, "model"),
+            sa.PrimaryKeyConstraint("predicted"),
         ],
         "rejected_counts": [
             *_required(_TIME, "hour"),

@@ -1,0 +1,1 @@
+"""The group of what is predicted of persons and sessions."""
