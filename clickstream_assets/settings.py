@@ -166,6 +166,10 @@ class Settings(BaseSettings):
     records, as EVENT_DIALECT names them: clickstream-events,web=segment,app=ga4. All are read, and the simulator,
     `clickstream replay` and others of ours send to the first.
     """
+    kafka_products_topic: str | None = None
+    """A topic of what the shop sells: records keyed by product, of the fields that `clickstream catalogue` reads; one
+    without a value withdraws the product. No topic of KAFKA_TOPIC (default: none is read).
+    """
     kafka_topic_partitions: int = Field(3, ge=1)
     """Partitions of a topic when we create it."""
     kafka_timeout_seconds: float = Field(10, gt=0)
@@ -620,6 +624,22 @@ class Settings(BaseSettings):
         _parse_topics(text)
         return text
 
+    @model_validator(mode="after")
+    def _products_have_a_topic_of_their_own(self) -> Self:
+        if self.kafka_products_topic is None:
+            return self
+        topics = _parse_topics(self.kafka_products_topic)
+        if len(topics) > 1 or any(topics.values()):
+            raise ValueError(
+                f"KAFKA_PRODUCTS_TOPIC={self.kafka_products_topic!r}: name one topic, without a dialect"
+            )
+        if self.kafka_products_topic in self.topics:
+            raise ValueError(
+                f"KAFKA_PRODUCTS_TOPIC={self.kafka_products_topic!r} is a topic of KAFKA_TOPIC, whose records are "
+                "events; name another one"
+            )
+        return self
+
     @field_validator("collector_allowed_origins")
     @classmethod
     def _are_origins(cls, text: str) -> str:
@@ -641,6 +661,11 @@ class Settings(BaseSettings):
     def topics(self) -> Mapping[str, EventDialect | None]:
         """The topics of click events, and the dialect of each that has one of its own, in the order of KAFKA_TOPIC."""
         return _parse_topics(self.kafka_topic)
+
+    @property
+    def all_topics(self) -> tuple[str, ...]:
+        """The topics of click events, and that of products, if there is one."""
+        return (*self.topics, *filter(None, [self.kafka_products_topic]))
 
     @property
     def first_topic(self) -> str:

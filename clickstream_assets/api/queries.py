@@ -3,6 +3,7 @@
 A list of one served table needs no query of its own: `listing` pages through it with `page_of`.
 """
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -21,6 +22,7 @@ from clickstream_assets.catalogue import (
     who,
 )
 from clickstream_assets.catalogue.units import percent
+from clickstream_assets.stores.postgres.reports import with_names
 
 SUMMARY_FIGURES = (
     *("total_events", "users", "buyer_count", "window_shopper_count", "buyer_rate", "sessions"),
@@ -332,9 +334,10 @@ def reports(connection: Connection[DictRow], asked: Asked) -> Page:
     return page_of(connection, source, columns, ["report_date DESC"], asked)
 
 
-def report(connection: Connection[DictRow], day: date) -> str | None:
-    """Return a day's report as JSON text."""
-    return _value(connection, "SELECT report FROM daily_report WHERE report_date = %s", [day])
+def report(connection: Connection[DictRow], day: date) -> dict[str, Any] | None:
+    """Return a day's report, its products with their names."""
+    text = _value(connection, "SELECT report FROM daily_report WHERE report_date = %s", [day])
+    return None if text is None else with_names(connection, json.loads(text))
 
 
 def report_days(connection: Connection[DictRow]) -> Mapping[str, Any]:

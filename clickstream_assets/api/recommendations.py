@@ -13,6 +13,7 @@ from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.parameters import QueryParameters, Text, WholeNumber, path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
+from clickstream_assets.api.product_details import detail_fields, with_details
 
 blueprint = APIBlueprint("recommendations", __name__, url_prefix="/api", tag="Recommendations")
 
@@ -58,6 +59,7 @@ class RecommendedProduct(Schema):
         validate=validators.OneOf(["personal", "popular"]),
         metadata={"description": "personal: published for this shopper; popular: filled in"},
     )
+    name, category, price, currency, image, link, available = detail_fields()
 
 
 class Recommendations(Schema):
@@ -116,13 +118,24 @@ def _answer(
         if anonymous_id is not None:
             user_id = queries.resolved_visitor(connection, anonymous_id)
         found = queries.recommendations(connection, user_id, query_data["n"], excluded)
+        items = with_details(connection, _items(found))
     if not found.anything_published:
         raise ApiError(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "nothing_published",
             "No recommendations have been published yet.",
         )
-    items = [
+    return {
+        "user_id": user_id,
+        "fallback": not found.known_user,
+        "message": _message(found),
+        "model_version": found.model_version,
+        "items": [{**item, "rank": rank} for rank, item in enumerate(items, start=1)],
+    }
+
+
+def _items(found: queries.Recommendations) -> list[dict[str, Any]]:
+    return [
         *({**row, "score": row["confidence_score"], "source": "personal"} for row in found.personal),
         *(
             {
@@ -135,13 +148,6 @@ def _answer(
             for row in found.popular
         ),
     ]
-    return {
-        "user_id": user_id,
-        "fallback": not found.known_user,
-        "message": _message(found),
-        "model_version": found.model_version,
-        "items": [{**item, "rank": rank} for rank, item in enumerate(items, start=1)],
-    }
 
 
 def _message(found: queries.Recommendations) -> str | None:

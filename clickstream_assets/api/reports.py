@@ -62,8 +62,12 @@ def _object(description: str, **properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _list(description: str, **properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "description": description, "items": _object("One of them", **properties)}
+def _list(
+    description: str, optional: Mapping[str, dict[str, Any]] | None = None, /, **properties: dict[str, Any]
+) -> dict[str, Any]:
+    one = _object("One of them", **properties)
+    one["properties"] |= optional or {}
+    return {"type": "array", "description": description, "items": one}
 
 
 def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,6 +77,7 @@ def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
 _COUNT: dict[str, Any] = {"type": "integer"}
 _NUMBER = {"type": "number"}
 _TEXT = {"type": "string"}
+_NAME = {"name": {**_TEXT, "description": "The product's name, as it is now; left out where it is not known"}}
 _USERS: dict[str, Any] = {
     "count": _COUNT,
     "user_ids": {"type": "array", "items": _TEXT, "description": "The first of them"},
@@ -93,7 +98,7 @@ REPORT_SCHEMA = _object(
     total_events=_COUNT,
     window_shoppers=_object("Users who were there and did not purchase", **_USERS),
     buyers=_object("Users who purchased that day, whatever they did before", **_USERS),
-    top_5_viewed_products=_list("Most viewed first", product_id=_TEXT, views=_COUNT),
+    top_5_viewed_products=_list("Most viewed first", _NAME, product_id=_TEXT, views=_COUNT),
     conversion_rates_by_category={
         "type": "object",
         "description": "By category, those that convert best first",
@@ -190,11 +195,11 @@ def show_report(path_data: dict[str, date], query_data: dict[str, str], **_: obj
             raise _no_report(day, queries.report_days(connection))
     headers = {"Vary": "Accept"}
     if form == "json":
-        return Response(report, headers=headers, mimetype=FORMATS[form])
+        return Response(json.dumps(report, ensure_ascii=False), headers=headers, mimetype=FORMATS[form])
     if form == "html":
         headers["Content-Security-Policy"] = _PAGE_POLICY
     render = render_html if form == "html" else render_text
-    return Response(render(json.loads(report)), headers=headers, mimetype=FORMATS[form])
+    return Response(render(report), headers=headers, mimetype=FORMATS[form])
 
 
 def _no_report(day: date, days: Mapping[str, Any]) -> ApiError:

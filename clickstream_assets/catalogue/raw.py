@@ -112,6 +112,25 @@ RAW_EVENTS = Table(
     partition_by=("topic", "partition"),
 )
 
+RAW_PRODUCTS = replace(
+    RAW_EVENTS, name="raw_products", grain="one record of KAFKA_PRODUCTS_TOPIC, its bytes as they came"
+)
+
+REJECTED_PRODUCTS = Table(
+    "rejected_products",
+    "one record of KAFKA_PRODUCTS_TOPIC that says nothing of a product",
+    (
+        *_RECORD,
+        _KAFKA_TIMESTAMP,
+        Column("key", BINARY, "Record key", nullable=True),
+        Column("value", BINARY, "Record value, as it came", nullable=True),
+        Column("field", STRING, "The field that is wrong; null where the whole record is", nullable=True),
+        Column("rule", STRING, "The rule that it breaks"),
+        Column("rejected_value", STRING, "The field's value as text, at most 200 characters", nullable=True),
+    ),
+    key=RECORD_KEY,
+)
+
 INGEST_RULES = Table(
     "ingest_rules",
     "one ingest batch: what its records are read and checked by, as set when it was first classified",

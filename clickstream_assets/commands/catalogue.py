@@ -31,8 +31,8 @@ def catalogue_command(
     the last counts; the same file again changes nothing.
 
     Lines that cannot be read are said on stderr, and the exit code is then 1;
-    the others are taken in. The products are served when the next run of
-    `refresh` or `catalogue` has published them. The last line on stdout is
+    the others are taken in. Dagster serves them seconds later: its sensor
+    `new_products` starts a run. The last line on stdout is
     one JSON object of counts.
     """
     # Imported here, so that `clickstream --help` need not wait for DuckDB.

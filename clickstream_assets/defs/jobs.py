@@ -29,11 +29,20 @@ refresh = dg.define_asset_job(
     selection=(
         (dg.AssetSelection.groups("sessions", "segments", "reports", "products", "serving") | _DAYS_OF_MODELS)
         # Mail goes out once a day, and models are trained when there is enough new, not with every event.
-        - (dg.AssetSelection.assets("report_mail") | _RECOMMENDATIONS)
+        # A feed is taken in when there is something new in it.
+        - (dg.AssetSelection.assets("report_mail", "product_feed") | _RECOMMENDATIONS)
     )
     | dg.AssetSelection.checks(TRAINING_KEEPS_UP),
     tags={ONE_AT_A_TIME: "refresh"},
     description="The tables of some days, and what is served of them.",
+)
+
+catalogue = dg.define_asset_job(
+    "catalogue",
+    selection=dg.AssetSelection.assets("product_feed", "products", "published_products"),
+    # Both make products.
+    tags={ONE_AT_A_TIME: "refresh"},
+    description="What a feed says of products, down to what is served of them.",
 )
 
 train = dg.define_asset_job(

@@ -25,6 +25,7 @@ from clickstream_assets.catalogue import (
     RAW_EVENTS,
     RECORD_KEY,
     REJECTED_EVENTS,
+    Table,
 )
 from clickstream_assets.catalogue.units import HOUR
 from clickstream_assets.engine import DataFrame, as_view, functions_of
@@ -56,20 +57,21 @@ class Landing:
     """Records that Kafka had deleted before they were ingested."""
 
 
-def land_records(lake: Lake, topics: Topics, settings: Settings) -> Landing:
-    """Append the topics' new records to `raw_events`, in batches.
+def land_records(lake: Lake, topics: Topics, settings: Settings, table: Table = RAW_EVENTS) -> Landing:
+    """Append the topics' new records to `raw_events`, or a table of the same columns, in batches.
 
     Args:
         lake: gets the records.
         topics: have the records; those that arrive while this runs are left to the next run.
         settings: say how many records are in a commit and in all at most, and whether records may be lost.
+        table: where to.
 
     Raises:
         TopicError: Kafka does not answer, or no longer has records that were never ingested.
     """
     available = topics.offsets()
     landing = Landing()
-    reading = _Reading(lake, topics, available)
+    reading = _Reading(lake, topics, available, table)
     rows_before: int | None = None
     deleted: dict[TopicPartition, int] | None = None
     while True:
@@ -83,7 +85,7 @@ def land_records(lake: Lake, topics: Topics, settings: Settings) -> Landing:
         passed = {p for p, offset in landing.offsets.items() if p in deleted and offset > available[p].low}
         landing.lost = sum(deleted[partition] for partition in passed)
         limit = max(0, min(settings.ingest_batch, settings.ingest_run_records - landing.records))
-        ranges = plan_ranges(landing.offsets, available, limit, settings.allow_data_loss)
+        ranges = plan_ranges(landing.offsets, available, limit, settings.allow_data_loss, topics.setting)
         if not ranges:
             return landing
         batch = snapshot.batch + 1
@@ -91,7 +93,7 @@ def land_records(lake: Lake, topics: Topics, settings: Settings) -> Landing:
         with topics.explained():
             if lake.engine.to_arrow(records.select("offset").limit(1)).num_rows:
                 # Each of Spark's tasks reads one Kafka partition.
-                lake.append_batch(RAW_EVENTS, records, batch, is_laid_out=True)
+                lake.append_batch(table, records, batch, is_laid_out=True)
             else:
                 # Markers and aborted records of transactions have offsets and are never shown, so no row says that
                 # they were passed.
@@ -109,6 +111,20 @@ class Ingested:
     """Last batch of `events`."""
     offsets: dict[TopicPartition, int] = field(default_factory=dict)
     """Per partition that is known, the next offset to ingest."""
+
+
+def landed(
+    lake: Lake, partitions: Iterable[TopicPartition], table: Table = RAW_EVENTS
+) -> dict[TopicPartition, int]:
+    """Return the next offset of each partition that a table of records knows, and change nothing there.
+
+    Raises:
+        LakeError: the lake cannot be read.
+    """
+    if not lake.exists(table):
+        return {}
+    marks = _Marks(partitions)
+    return marks.offsets(lake.snapshot(table, marks=marks.names))
 
 
 def ingested(lake: Lake, partitions: Iterable[TopicPartition]) -> Ingested:
@@ -156,8 +172,10 @@ class _Marks:
 class _Reading:
     """Progress of topics in the lake, while they are read."""
 
-    def __init__(self, lake: Lake, topics: Topics, available: Mapping[TopicPartition, Offsets]) -> None:
-        self._lake = lake
+    def __init__(
+        self, lake: Lake, topics: Topics, available: Mapping[TopicPartition, Offsets], table: Table
+    ) -> None:
+        self._lake, self._table = lake, table
         self._marks = _Marks(available)
         snapshot = self.snapshot()
         known = self.offsets(snapshot)
@@ -169,8 +187,8 @@ class _Reading:
             mark, number = self._marks.ids[topic], topic_id.int >> 65
             if snapshot.marks.get(mark, number) != number:
                 raise DataLossError(
-                    f"KAFKA_TOPIC: {topic!r} is another topic than the one that was ingested: it was deleted and made "
-                    "anew. Name another topic in its place, or use another LAKE_PATH for the new topic"
+                    f"{topics.setting}: {topic!r} is another topic than the one that was ingested: it was deleted and "
+                    "made anew. Name another topic in its place, or use another LAKE_PATH for the new topic"
                 )
             if mark not in snapshot.marks:
                 new[mark] = number
@@ -179,8 +197,8 @@ class _Reading:
             self._mark(new)
 
     def snapshot(self) -> Snapshot:
-        """Read the metadata of `raw_events`, with what is kept there of the topics."""
-        return self._lake.snapshot(RAW_EVENTS, marks=self._marks.names)
+        """Read the metadata of the table, with what is kept there of the topics."""
+        return self._lake.snapshot(self._table, marks=self._marks.names)
 
     def offsets(self, snapshot: Snapshot) -> dict[TopicPartition, int]:
         """Return the next offset of each partition that is known."""
@@ -193,7 +211,7 @@ class _Reading:
     def _mark(self, marks: Mapping[str, int]) -> None:
         # Another run that does the same at once is as good.
         with suppress(LakeConflictError):
-            self._lake.mark(RAW_EVENTS, marks)
+            self._lake.mark(self._table, marks)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickstream_assets.analytics.product_details import ADDRESS, MAX_ADDRESS_LENGTH, MAX_NAME_LENGTH
-from clickstream_assets.catalogue import PRODUCT_FEED
+from clickstream_assets.catalogue import PRODUCT_FEED, RAW_PRODUCTS, RECORD_KEY, REJECTED_PRODUCTS
 from clickstream_assets.errors import InputError
 from clickstream_assets.ingest.fields import (
     FIELDS,
@@ -31,6 +31,8 @@ from clickstream_assets.ingest.fields import (
     read_text,
 )
 from clickstream_assets.ingest.files.sources import BYTE_ORDER_MARK, FAULTS, Source, named_fault
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake, LakeConflictError
 
 Row = dict[str, Any]
@@ -99,12 +101,13 @@ class RejectedLine:
         return f"line {self.line}: {what}{field}{self.rule}; {FIXES.get(self.rule, 'see docs/products.md')}"
 
 
-def read_product(given: Mapping[str, Any], rules: ValidationRules) -> Row:
+def read_product(given: Mapping[str, Any], rules: ValidationRules, key: str | None = None) -> Row:
     """Read what a line or a record of a feed says of its product.
 
     Args:
         given: values by the names of COLUMN_NAMES; others are of no account.
         rules: say what stands for no id, and what a comma in a price means.
+        key: the product's id, where the values name none.
 
     Raises:
         Rejection: a value cannot be read, or there is no product.
@@ -114,9 +117,7 @@ def read_product(given: Mapping[str, Any], rules: ValidationRules) -> Row:
     def first(field: str) -> Any:
         return next((values[n] for n in COLUMN_NAMES[field] if values.get(n) not in (None, "", [])), None)
 
-    product_id = read_id("product_id", first("product_id"), rules)
-    if product_id is None:
-        raise Rejection("product_id", "missing", first("product_id"))
+    product_id = _product_id(first("product_id") or key, rules)
     price, currency = read_price(first("price"), rules.decimal_comma)
     if price is not None and price < 0:
         raise Rejection("price", "out_of_range", first("price"))
@@ -134,6 +135,13 @@ def read_product(given: Mapping[str, Any], rules: ValidationRules) -> Row:
         "available": _availability(first("available")),
         "withdrawn": False,
     }
+
+
+def _product_id(value: Any, rules: ValidationRules) -> str:
+    product_id = read_id("product_id", value, rules)
+    if product_id is None:
+        raise Rejection("product_id", "missing", value)
+    return product_id
 
 
 def _plain(name: str) -> str:
@@ -308,15 +316,18 @@ class FeedCounts:
     """Those that it named before and does not name any more."""
 
 
-def take_in(lake: Lake, rows: Iterable[Row], *, is_whole: bool = False) -> FeedCounts:
+def take_in(
+    lake: Lake, rows: Iterable[Row], *, is_whole: bool = False, batch: int | None = None
+) -> FeedCounts:
     """Keep what a feed says: of each product the last row, in place of what feeds said of it before.
 
-    The same again changes nothing, and writes nothing.
+    The same again changes nothing, and writes nothing but a batch's number.
 
     Args:
         lake: keeps it.
-        rows: PRODUCT_FEED rows.
+        rows: PRODUCT_FEED rows; of one that is withdrawn, what feeds said before stays.
         is_whole: Whether the products that feeds named before, and these rows do not, are withdrawn.
+        batch: Number of the batch of `raw_products` that the rows are, which is taken in once.
 
     Raises:
         LakeConflictError: others write the table all the time.
@@ -325,8 +336,8 @@ def take_in(lake: Lake, rows: Iterable[Row], *, is_whole: bool = False) -> FeedC
     for left in range(_TRIES, 0, -1):
         counts, changed = _compared(lake, told, is_whole)
         try:
-            if changed:
-                lake.merge(PRODUCT_FEED, pa.Table.from_pylist(changed, schema=PRODUCT_FEED.arrow))
+            if changed or batch is not None:
+                lake.merge(PRODUCT_FEED, pa.Table.from_pylist(changed, schema=PRODUCT_FEED.arrow), batch)
             return counts
         except LakeConflictError:
             if left == 1:
@@ -339,6 +350,10 @@ def _compared(lake: Lake, told: Mapping[str, Row], is_whole: bool) -> tuple[Feed
     if not is_whole:
         kept = kept.filter(pc.is_in(kept["product_id"], pa.array(told, pa.string())))
     before = {row["product_id"]: row for row in kept.to_pylist()}
+    told = {
+        name: {**before[name], "withdrawn": True} if row["withdrawn"] and name in before else row
+        for name, row in told.items()
+    }
     new = [row for name, row in told.items() if name not in before]
     changed = [row for name, row in told.items() if name in before and before[name] != row]
     gone = [
@@ -348,3 +363,54 @@ def _compared(lake: Lake, told: Mapping[str, Row], is_whole: bool) -> tuple[Feed
     ]
     same = len(told) - len(new) - len(changed)
     return FeedCounts(len(new), len(changed), same, len(gone)), [*new, *changed, *gone]
+
+
+def products_topic(settings: Settings) -> Topics | None:
+    """Return the topic of products; None where none is set."""
+    if settings.kafka_products_topic is None:
+        return None
+    return Topics(settings, [settings.kafka_products_topic], "KAFKA_PRODUCTS_TOPIC")
+
+
+def update_feed(lake: Lake, rules: ValidationRules) -> int:
+    """Take in what the records of new batches of `raw_products` say, each batch once.
+
+    A record is of the product that its value names, or else its key; without a value it withdraws that of its key. What
+    says nothing of a product is kept in `rejected_products`.
+
+    Returns:
+        How many records of these batches are rejected.
+    """
+    taken, newest = (lake.snapshot(table).batch for table in (PRODUCT_FEED, RAW_PRODUCTS))
+    if taken > newest:
+        # The records were put back to an earlier time.
+        lake.mark(PRODUCT_FEED, {PRODUCT_FEED.name: 0})
+        taken = 0
+    count = 0
+    for batch in range(taken + 1, newest + 1):
+        records = lake.rows_of_batch(RAW_PRODUCTS, batch)
+        order = [(name, "ascending") for name in RECORD_KEY]
+        rows, rejected = [], []
+        for record in records.sort_by(order).to_pylist():
+            try:
+                rows.append(_read_record(record["key"], record["value"], rules))
+            except Rejection as rejection:
+                why = {"field": rejection.field, "rule": rejection.rule, "rejected_value": rejection.shown}
+                rejected.append(record | why)
+        # First: once the feed holds a batch, both tables do.
+        if rejected:
+            found = pa.Table.from_pylist(rejected, schema=REJECTED_PRODUCTS.arrow)
+            lake.append_rows(REJECTED_PRODUCTS, found, batch)
+        take_in(lake, rows, batch=batch)
+        count += len(rejected)
+    return count
+
+
+def _read_record(key: bytes | None, value: bytes | None, rules: ValidationRules) -> Row:
+    name = None if key is None else key.decode(errors="replace")
+    if value is not None:
+        return read_product(decode_product(value), rules, name)
+    return dict.fromkeys(PRODUCT_FEED.column_names) | {
+        "product_id": _product_id(name, rules),
+        "withdrawn": True,
+    }

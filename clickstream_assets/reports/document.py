@@ -1,5 +1,7 @@
 """The content of the daily report: one JSON object, from which alone text and HTML are made.
 
+Whoever reads a published report adds the names of its products.
+
 It starts with what older reports of this shape hold, under the same names; the rest follows. Rates are per cent,
 money is in the shop's currency, `currency`: what is in another one without an exchange rate is counted as
 `unconverted`, and is in no amount. `complete` says whether the

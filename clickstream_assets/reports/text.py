@@ -5,7 +5,7 @@ The sections up to the table of categories are laid out as older reports lay the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from textwrap import wrap
 from typing import Any
 
@@ -85,6 +85,15 @@ def amounts_shown(report: Report) -> str:
     return " ".join(sentences)
 
 
+def product_shown(product: Mapping[str, Any]) -> str:
+    """Name a product of the report: by its name, where it is known, and its id."""
+    name = product.get("name")
+    if not name:
+        return product["product_id"]
+    name = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return f"{name} ({product['product_id']})"
+
+
 def shortened_campaigns(report: Report) -> list[dict[str, Any]]:
     """Return the campaigns with the highest revenue, and the others together: a shop may name one per mail."""
     rows = report["campaigns"] or []
@@ -112,7 +121,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     yield from _head("TOP 5 VIEWED PRODUCTS")
     for rank, product in enumerate(report["top_5_viewed_products"], start=1):
-        yield f"{rank}. {product['product_id']} - {product['views']} views"
+        yield f"{rank}. {product_shown(product)} - {product['views']} views"
     yield ""
     yield from _head("CONVERSION RATES BY PRODUCT CATEGORY")
     named = _padded(["Category", *report["conversion_rates_by_category"]], NAME_WIDTH)

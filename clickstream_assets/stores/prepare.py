@@ -27,7 +27,7 @@ def prepare_servers(settings: Settings, progress: Progress = silent) -> None:
     progress(f"PostgreSQL: {_sentence(migrate(settings), settings.postgres_db)}")
     made = ensure_topics(settings)
     partitions = settings.kafka_topic_partitions
-    for topic in settings.topics:
+    for topic in settings.all_topics:
         if topic in made:
             progress(f"Kafka: made the topic {topic}, with {partitions} partition{'s'[: partitions > 1]}")
         else:

@@ -15,6 +15,16 @@ def client_of_empty_tables(postgres: Settings) -> Iterator[FlaskClient]:
         yield from clients_of(empty)
 
 
+NAMES = ("name", "category", "price", "currency", "image", "link", "available")
+DETAILS = {
+    product: dict(zip(NAMES, values, strict=True))
+    for product, values in {
+        "p1": ("Product p1", "books", 9.99, "EUR", "https://a.example/1.png", None, True),
+        "p2": ("Product p2", "toys.wood", 0.5, "EUR", None, "https://a.example/2", False),
+    }.items()
+}
+
+
 def test_recommendations_are_the_published_ones_in_their_order(client: FlaskClient) -> None:
     answer = client.get("/api/recommend/u1?n=2")
     assert answer.status_code == 200
@@ -32,6 +42,7 @@ def test_recommendations_are_the_published_ones_in_their_order(client: FlaskClie
                 "algorithm": "als",
                 "reason": f"Because you looked at {product}",
                 "source": "personal",
+                **DETAILS[product],
             }
             for rank, (product, score) in enumerate([("p1", 1.0), ("p2", 0.5)], start=1)
         ],
@@ -51,6 +62,8 @@ def test_list_is_filled_up_with_popular_products_that_are_not_in_it(client: Flas
         "algorithm": "popularity",
         "reason": "Popular with other shoppers",
         "source": "popular",
+        # Nothing is known of it.
+        **dict.fromkeys(DETAILS["p1"]),
     }
 
 

@@ -2,6 +2,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from clickstream_assets.api.reports import REPORT_SCHEMA
+from clickstream_assets.reports.document import Report
 from clickstream_assets.reports.page import render_html
 from clickstream_assets.reports.text import render_text
 from clickstream_assets.settings import Settings
@@ -12,10 +13,28 @@ from clickstream_assets_tests.reports.days import report
 PATH = "/api/reports/2024-05-08"
 
 
-def test_report_is_json_by_default_as_it_was_stored(client: FlaskClient) -> None:
+def named_report() -> Report:
+    """The report as it was stored, with the names that are known."""
+    stored = report()
+    products = [
+        product
+        | ({"name": f"Product {product['product_id']}"} if product["product_id"] in ("p1", "p2") else {})
+        for product in stored["top_5_viewed_products"]
+    ]
+    return stored | {"top_5_viewed_products": products}
+
+
+def test_report_is_json_by_default_as_it_was_stored_with_the_names_of_its_products(
+    client: FlaskClient,
+) -> None:
     answer = client.get(PATH)
     assert (answer.status_code, answer.content_type) == (200, "application/json")
-    assert answer.json == report()
+    assert answer.json == named_report()
+    assert [product.get("name") for product in answer.json["top_5_viewed_products"]][:3] == [
+        "Product p1",
+        "Product p2",
+        None,
+    ]
     assert list(answer.json) == list(REPORT_SCHEMA["properties"])
 
 
@@ -31,8 +50,8 @@ def test_report_is_text_or_a_page_on_request(client: FlaskClient, asked: str) ->
         assert answer.headers["Vary"] == "Accept"
         return answer.text
 
-    assert of("text", "text/plain") == render_text(report())
-    assert of("html", "text/html") == render_html(report())
+    assert of("text", "text/plain") == render_text(named_report())
+    assert of("html", "text/html") == render_html(named_report())
 
 
 def test_browser_gets_a_page_in_which_no_script_runs(client: FlaskClient) -> None:

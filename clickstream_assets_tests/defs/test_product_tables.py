@@ -13,16 +13,30 @@ import pyarrow as pa
 import pytest
 
 from clickstream_assets.analytics.product_details import products, seen_products
-from clickstream_assets.catalogue import EVENTS, EXCHANGE_RATES, PRODUCT_FEED, PRODUCTS, SEEN_PRODUCTS, Table
+from clickstream_assets.catalogue import (
+    EVENTS,
+    EXCHANGE_RATES,
+    PRODUCT_FEED,
+    PRODUCTS,
+    RAW_PRODUCTS,
+    SEEN_PRODUCTS,
+    Table,
+)
 from clickstream_assets.defs.products import update
+from clickstream_assets.defs.products.sensors import new_products
 from clickstream_assets.defs.products.update import update_products, update_seen_products
 from clickstream_assets.engine import DuckDBEngine, Engine
 from clickstream_assets.ingest.product_feed import take_in
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.exchange_rates import Rate, ShopMoney
+from clickstream_assets.stores.kafka.producer import ensure_topics
 from clickstream_assets.stores.lake import Lake
+from clickstream_assets_tests import topics
 from clickstream_assets_tests.analytics.records import day, event, event_table, rows_of
+from clickstream_assets_tests.dagster_private import SensorExecutionData
+from clickstream_assets_tests.defs.history import end_run, materialize, past_run, start_run, tick
 from clickstream_assets_tests.defs.pipeline import Pipeline
+from clickstream_assets_tests.defs.test_new_records import lake_resource
 
 Row = dict[str, Any]
 
@@ -221,3 +235,80 @@ def test_what_trackers_send_of_products_is_served_and_what_did_not_change_is_lef
     (row,) = [row for row in pipeline.served(PRODUCTS) if row["product_id"] == "ga4"]
     assert (row["name"], row["available"], row["price"]) == ("Cup", True, Decimal("5.5"))
     assert row in pipeline.lake(PRODUCTS)
+
+
+def look(instance: dg.DagsterInstance, definitions: dg.Definitions) -> SensorExecutionData:
+    return tick(new_products, instance, definitions, None, {"lake": lake_resource()})
+
+
+def test_a_run_is_asked_for_when_the_feed_says_what_is_not_among_the_products(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    duckdb_engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("LAKE_PATH", str(tmp_path / "lake"))
+    lake = Lake(str(tmp_path / "lake"), duckdb_engine)
+    assert look(instance, definitions).skip_message == "the products are as the feed has them"
+    take_in(lake, [told("a")])
+    assert len(look(instance, definitions).run_requests or []) == 1
+    run = start_run(instance, "catalogue")
+    assert look(instance, definitions).skip_message == f"run {run.run_id} is under way"
+    update_products(lake)
+    versions = {
+        "product_feed_version": lake.version(PRODUCT_FEED),
+        "products_version": lake.version(PRODUCTS),
+    }
+    materialize(instance, "products", **versions)
+    end_run(instance, run, dg.DagsterRunStatus.SUCCESS)
+    # It was killed before it published them.
+    assert len(look(instance, definitions).run_requests or []) == 1
+    materialize(instance, "published_products", **versions)
+    assert look(instance, definitions).skip_message == "the products are as the feed has them"
+    past_run(instance, "catalogue", dg.DagsterRunStatus.FAILURE)
+    assert "the last run failed" in str(look(instance, definitions).skip_message)
+
+
+def test_what_the_topic_of_products_says_is_served_once_it_is_there(
+    pipeline_env: Settings,
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    topic = f"{pipeline_env.kafka_topic}-products"
+    monkeypatch.setenv("KAFKA_PRODUCTS_TOPIC", topic)
+    made = Pipeline(load_settings(), instance, definitions)
+    assert f"has no topic {topic}" in str(look(instance, definitions).skip_message)
+
+    ensure_topics(made.settings)
+
+    def say(key: str, value: Any) -> None:
+        content = None if value is None else json.dumps(value).encode()
+        topics.send(made.settings, {0: [content]}, key.encode(), topic=topic)
+
+    def served() -> dict[str, tuple[Any, ...]]:
+        job = definitions.resolve_job_def("catalogue")
+        assert job.execute_in_process(instance=instance).success
+        return {row["product_id"]: (row["name"], row["available"]) for row in made.served(PRODUCTS)}
+
+    say("a", {"title": "Shoe", "availability": "in_stock"})
+    found = look(instance, definitions)
+    assert found.skip_message is None
+    (request,) = found.run_requests or []
+    assert request.tags["clickstream/waiting_records"] == "1"
+    say("b", {"title": "Hat", "price": "cheap"})
+    assert served() == {"a": ("Shoe", True)}
+    assert (made.reported("product_feed", "records"), made.reported("product_feed", "rejected_records")) == (
+        2,
+        1,
+    )
+    assert made.reported("product_feed", "samples") == "- not_a_number price: cheap (partition 0, offset 1)"
+    assert look(instance, definitions).skip_message == "the products are as the feed has them"
+    stamp = made.reported("published_products", "publication")
+    assert served() == {"a": ("Shoe", True)}
+    assert (made.reported("product_feed", "records"), len(made.lake(RAW_PRODUCTS))) == (0, 2)
+    say("a", None)
+    assert len(look(instance, definitions).run_requests or []) == 1
+    assert served() == {"a": ("Shoe", False)}
+    assert made.reported("published_products", "publication") != stamp

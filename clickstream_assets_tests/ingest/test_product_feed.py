@@ -5,20 +5,22 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import shutil
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from clickstream_assets.catalogue import PRODUCT_FEED
+from clickstream_assets.catalogue import PRODUCT_FEED, RAW_PRODUCTS, REJECTED_PRODUCTS
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.errors import InputError
 from clickstream_assets.ingest import product_feed
-from clickstream_assets.ingest.product_feed import FIXES, FeedCounts, FeedFile, take_in
+from clickstream_assets.ingest.product_feed import FIXES, FeedCounts, FeedFile, take_in, update_feed
 from clickstream_assets.stores.lake import Lake, LakeConflictError
-from clickstream_assets_tests.analytics.records import RULES, money
+from clickstream_assets_tests.analytics.records import ARRIVED, RULES, money
 
 Row = dict[str, Any]
 
@@ -219,3 +221,96 @@ def test_another_who_writes_at_the_same_time_loses_nothing(
     assert take_in(lake, [row_of("b")]) == FeedCounts(new=1)
     assert len(calls) == 2
     assert {row["product_id"] for row in lake.rows(PRODUCT_FEED).to_pylist()} == {"a", "b"}
+
+
+def land(lake: Lake, batch: int, *records: tuple[bytes | None, bytes | None], first: int = 0) -> None:
+    """Put records of a topic's partition into a batch of `raw_products`."""
+    rows = [
+        {
+            **{"topic": "products", "partition": 0, "offset": first + n, "batch": batch},
+            **{"kafka_time": ARRIVED, "key": key, "value": value},
+        }
+        for n, (key, value) in enumerate(records)
+    ]
+    table = pa.Table.from_pylist(rows, schema=RAW_PRODUCTS.arrow)
+    lake.append_batch(RAW_PRODUCTS, lake.engine.from_arrow(table), batch)
+
+
+def kept(lake: Lake) -> dict[str, tuple[Any, ...]]:
+    rows = lake.rows(PRODUCT_FEED).to_pylist()
+    return {row["product_id"]: (row["name"], row["price"], row["withdrawn"]) for row in rows}
+
+
+def rejections(lake: Lake) -> list[tuple[Any, ...]]:
+    rows = lake.rows(REJECTED_PRODUCTS).to_pylist()
+    return sorted((row["offset"], row["field"], row["rule"], row["rejected_value"]) for row in rows)
+
+
+def test_records_of_the_topic_are_taken_in_once_and_one_without_a_value_withdraws(
+    duckdb_engine: DuckDBEngine, tmp_path: Path
+):
+    lake = Lake(str(tmp_path), duckdb_engine)
+    land(
+        lake,
+        1,
+        (b"a", b'{"name": "old"}'),
+        # The value's own id comes before the key.
+        (b"key", b'{"id": "b", "title": "B", "price": "2 EUR"}'),
+        (b"a", b'{"g:id": "a", "g:title": "A"}'),
+        (None, b'{"name": "of nothing"}'),
+        (b"c", b"no JSON"),
+        (b"d", None),
+    )
+    assert update_feed(lake, RULES) == 2
+    assert kept(lake) == {
+        "a": ("A", None, False),
+        "b": ("B", money("2"), False),
+        "d": (None, None, True),
+    }
+    rejected = [(3, "product_id", "missing", None), (4, None, "not_json", "no JSON")]
+    assert rejections(lake) == rejected
+    version = lake.version(PRODUCT_FEED)
+    assert update_feed(lake, RULES) == 0
+    assert (lake.version(PRODUCT_FEED), rejections(lake)) == (version, rejected)
+    land(lake, 2, (b"a", None), (b"undefined", None), first=6)
+    land(lake, 3, (b"d", b'{"name": "D"}'), (b"b", None), (b"b", b'{"price": 3}'), first=8)
+    assert update_feed(lake, RULES) == 1
+    assert kept(lake) == {
+        "a": ("A", None, True),
+        "b": (None, money("3"), False),
+        "d": ("D", None, False),
+    }
+    assert rejections(lake)[-1] == (7, "product_id", "missing", "undefined")
+
+
+def test_a_run_that_is_killed_between_its_two_tables_is_made_up_for(
+    duckdb_engine: DuckDBEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    lake = Lake(str(tmp_path), duckdb_engine)
+    land(lake, 1, (b"a", b'{"name": "A"}'), (b"b", b"no JSON"))
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(product_feed, "take_in", killed)
+        with pytest.raises(KeyboardInterrupt):
+            update_feed(lake, RULES)
+    assert (len(rejections(lake)), kept(lake)) == (1, {})
+    # More came meanwhile, and a file between two batches.
+    land(lake, 2, (b"a", b'{"name": "A2"}'), (b"c", b"[]"), first=2)
+    take_in(lake, [row_of("a", name="file"), row_of("f")])
+    update_feed(lake, RULES)
+    assert [offset for offset, *_ in rejections(lake)] == [1, 3]
+    assert kept(lake) == {"a": ("A2", None, False), "f": (None, None, False)}
+
+
+def test_records_that_were_put_back_are_taken_in_again(duckdb_engine: DuckDBEngine, tmp_path: Path):
+    lake = Lake(str(tmp_path), duckdb_engine)
+    land(lake, 1, (b"a", b'{"name": "A"}'))
+    land(lake, 2, (b"a", b'{"name": "A2"}'), first=1)
+    update_feed(lake, RULES)
+    shutil.rmtree(lake.path(RAW_PRODUCTS))
+    land(lake, 1, (b"a", b'{"name": "A"}'), (b"b", b'{"name": "B"}'))
+    update_feed(lake, RULES)
+    assert kept(lake) == {"a": ("A", None, False), "b": ("B", None, False)}

@@ -223,3 +223,20 @@ def test_long_names_stay_in_their_columns():
     assert {len(line) for line in campaigns} == {40 + 26}
     assert campaigns[1].startswith("utm_newsletter_2019_week_000_segment_of… ")
     assert campaigns[-1].startswith("185 more ")
+
+
+def test_a_product_is_named_with_its_id_where_its_name_is_known():
+    named = report()
+    first, *others = named["top_5_viewed_products"]
+    named["top_5_viewed_products"] = [
+        {**first, "name": HOSTILE},
+        {**others[0], "name": "x" * 99},
+        *others[1:],
+    ]
+    lines = render_text(named).splitlines()
+    assert f"1. {HOSTILE} (p1) - 900 views" in lines
+    assert f"2. {'x' * 39}… (p2) - 70 views" in lines
+    assert "3. p3 - 70 views" in lines
+    page = render_html(named)
+    assert HOSTILE not in page
+    assert "&lt;script&gt;" in page

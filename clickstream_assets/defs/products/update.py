@@ -36,8 +36,12 @@ def update_seen_products(lake: Lake) -> int:
     return events.batch
 
 
-def update_products(lake: Lake) -> bool:
+def update_products(lake: Lake, feed_version: int | None = None) -> bool:
     """Make `products` of what events and the feed say.
+
+    Args:
+        lake: has the tables.
+        feed_version: the version of the feed (default: the newest).
 
     Returns:
         Whether anything is other than before; else nothing is written.
@@ -45,7 +49,9 @@ def update_products(lake: Lake) -> bool:
     engine = lake.engine
     money = ShopMoney.of(lake)
     rates = lake.read(EXCHANGE_RATES) if money.rates else None
-    made = engine.persist(products(lake.read(SEEN_PRODUCTS), lake.read(PRODUCT_FEED), money.currency, rates))
+    made = engine.persist(
+        products(lake.read(SEEN_PRODUCTS), lake.read(PRODUCT_FEED, feed_version), money.currency, rates)
+    )
     before = lake.read(PRODUCTS)
     is_changed = any(_has_rows(lake, unlike(*pair)) for pair in ((made, before), (before, made)))
     if is_changed:

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -25,7 +25,7 @@ from clickstream_assets.ingest.money import settings_of_money
 from clickstream_assets.ingest.reach import settings_of_days
 from clickstream_assets.settings import load_settings
 from clickstream_assets.stores.kafka.partition import TopicPartition
-from clickstream_assets.stores.kafka.topic import Offsets, TopicNotFoundError
+from clickstream_assets.stores.kafka.topic import TopicNotFoundError, waiting_offsets
 
 
 @dg.sensor(
@@ -74,7 +74,7 @@ def _look(
         return dg.SensorResult(skip_reason=str(error))
     there = held(reported and reported.storage_id, frozenset(available))
     settings = load_settings()
-    waiting = _waiting(available, there.offsets, settings.allow_data_loss)
+    waiting = waiting_offsets(there.offsets, available, settings.allow_data_loss)
     unclassified = there.landed != there.classified
     # A run was killed before its report, or the lake or Dagster's database is of another time than the other.
     unreported = there.classified != (metadata_value(reported and reported.event_log_entry, "batch") or 0)
@@ -90,18 +90,3 @@ def _look(
     # Dagster takes a key once, so a run whose machine has another file of rates than this one is not asked for again.
     key = blake2b(json.dumps([made_by, now], sort_keys=True).encode(), digest_size=16).hexdigest()
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"settings {key}", tags=tags)])
-
-
-def _waiting(
-    available: Mapping[TopicPartition, Offsets], offsets: Mapping[TopicPartition, int], allow_data_loss: bool
-) -> int:
-    """Return by how many offsets the topics and what was ingested of it differ.
-
-    Records that were lost count too, and a partition that ends too early: the run fails and says what happened. Where
-    losses are allowed they do not, as no run could ever bring them in.
-    """
-    waiting = 0
-    for partition, there in available.items():
-        start = offsets.get(partition, there.low)
-        waiting += abs(there.high - (max(start, there.low) if allow_data_loss else start))
-    return waiting

@@ -45,6 +45,7 @@ from clickstream_assets.defs.assets import (
 )
 from clickstream_assets.defs.models.training import TRAINED_AT, TRAINED_ON, TrainingData
 from clickstream_assets.defs.partitions import Days, days_of
+from clickstream_assets.defs.products.assets import PRODUCTS_VERSION
 from clickstream_assets.defs.put_back import STAMP, reported_stamp
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.defs.runs import metadata_value
@@ -66,8 +67,6 @@ DAILY_TABLES = tuple(
 """Tables of daily assets. The stream writes its windows itself, and carts and customers go on from day to day."""
 SHOPPER_TABLES = (CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION)
 """Published whole; of carts the days that have changed, and of customer_segments those from the first such day on."""
-PRODUCTS_VERSION = "products_version"
-"""Metadata of `published_products`: the version of `products` that PostgreSQL has."""
 # Of 20 rows a user, at some 150 bytes a row: 600 MB.
 USERS_PER_CHUNK = 200_000
 

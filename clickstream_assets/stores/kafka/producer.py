@@ -54,19 +54,21 @@ class _Partitioner(DefaultPartitioner):
 
 
 def ensure_topics(settings: Settings) -> list[str]:
-    """Create the topics of click events that are missing, and return which those were.
+    """Create the topics that are missing, of click events and of products, and return which those were.
 
     Raises:
         InputError: no broker answers within `kafka_timeout_seconds`, or a topic cannot be created.
     """
     with _client(KafkaAdminClient, settings) as admin:
-        missing = [name for name in settings.topics if admin.describe_topics([name])[0]["error_code"]]
+        missing = [name for name in settings.all_topics if admin.describe_topics([name])[0]["error_code"]]
         return [name for name in missing if _create(admin, name, settings)]
 
 
 def _create(admin: KafkaAdminClient, name: str, settings: Settings) -> bool:
     """Create a topic; return whether it was still missing."""
-    for configs in (_TOPIC_CONFIGS, {}):
+    # Of a product the last record says all.
+    own = {"cleanup.policy": "compact"} if name == settings.kafka_products_topic else {}
+    for configs in (_TOPIC_CONFIGS | own, own):
         topic = {"num_partitions": settings.kafka_topic_partitions, "configs": configs}
         created = admin.create_topics({name: topic}, raise_errors=False)["topics"][0]
         if created["error_code"] != InvalidConfigurationError.errno:
@@ -74,7 +76,8 @@ def _create(admin: KafkaAdminClient, name: str, settings: Settings) -> bool:
     if created["error_code"] == TopicAlreadyExistsError.errno:
         return False
     if created["error_code"]:
-        raise InputError(f"KAFKA_TOPIC={name}: the broker would not create it: {created['error_message']}")
+        setting = "KAFKA_PRODUCTS_TOPIC" if own else "KAFKA_TOPIC"
+        raise InputError(f"{setting}={name}: the broker would not create it: {created['error_message']}")
     return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -109,6 +109,7 @@ def plan_ranges(
     available: Mapping[TopicPartition, Offsets],
     limit: int,
     allow_data_loss: bool = False,
+    setting: str = "KAFKA_TOPIC",
 ) -> list[OffsetRange]:
     """Decide which records to read next, at most `limit` of them, an even share of each partition of each topic.
 
@@ -117,6 +118,7 @@ def plan_ranges(
         available: what Kafka holds.
         limit: most records to read.
         allow_data_loss: go on where Kafka has deleted records that were never ingested.
+        setting: the setting that names the topics.
 
     Returns:
         The ranges, none of them empty, by partition.
@@ -136,7 +138,7 @@ def plan_ranges(
         partition, offsets = min(shrunk.items())
         raise DataLossError(
             f"{_worded(partition)} ends at offset {offsets.high:,}, before offset {ingested[partition]:,}, up to which "
-            "it was ingested: the topic was deleted and made anew. Name another topic in KAFKA_TOPIC, or use another "
+            f"it was ingested: the topic was deleted and made anew. Name another topic in {setting}, or use another "
             "LAKE_PATH for the new topic"
         )
     waiting = {
@@ -165,6 +167,23 @@ def deleted_records(
 ) -> dict[TopicPartition, int]:
     """Return how many records Kafka has deleted that were never ingested, per partition that has any."""
     return {p: o.low - ingested[p] for p, o in available.items() if p in ingested and o.low > ingested[p]}
+
+
+def waiting_offsets(
+    ingested: Mapping[TopicPartition, int],
+    available: Mapping[TopicPartition, Offsets],
+    allow_data_loss: bool = False,
+) -> int:
+    """Return by how many offsets the topics and what was ingested of them differ.
+
+    Records that were lost count too, and a partition that ends too early: the run fails and says what happened. Where
+    losses are allowed they do not, as no run could ever bring them in.
+    """
+    waiting = 0
+    for partition, there in available.items():
+        start = ingested.get(partition, there.low)
+        waiting += abs(there.high - (max(start, there.low) if allow_data_loss else start))
+    return waiting
 
 
 def arrival_columns(timestamp: Column, read: Column) -> tuple[Column, Column]:
@@ -210,10 +229,19 @@ def _read(settings: Settings, batch: int, room: int, ranges: list[OffsetRange]) 
 
 
 class Topics:
-    """The topics of click events, read as one."""
+    """The topics of click events, or those that are named, read as one.
 
-    def __init__(self, settings: Settings) -> None:
-        self.names = tuple(settings.topics)
+    Args:
+        settings: name the broker.
+        names: the topics (default: those of click events).
+        setting: the setting that names them.
+    """
+
+    def __init__(
+        self, settings: Settings, names: Iterable[str] | None = None, setting: str = "KAFKA_TOPIC"
+    ) -> None:
+        self.names = tuple(settings.topics if names is None else names)
+        self.setting = setting
         self._settings = settings
         self._servers = settings.kafka_bootstrap_servers
         self._timeout = settings.kafka_timeout_seconds
@@ -300,7 +328,7 @@ class Topics:
             missing = [name for name, found in numbers.items() if not found]
             if missing:
                 raise TopicNotFoundError(
-                    f"KAFKA_TOPIC={self._settings.kafka_topic!r}: {self._servers} has no topic {', '.join(missing)}. "
+                    f"{self.setting}={','.join(self.names)!r}: {self._servers} has no topic {', '.join(missing)}. "
                     "`clickstream prepare` makes it, as do events sent with `clickstream simulate` or `clickstream "
                     "replay`, or make it yourself",
                     others_are_there=len(missing) < len(numbers),

@@ -7,6 +7,7 @@ from datetime import date, datetime
 from typing import Any, TypeAlias
 
 import psycopg
+from psycopg.rows import tuple_row
 
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
@@ -40,7 +41,7 @@ def published_report(settings: Settings, day: date) -> dict[str, Any]:
     with explained(settings), connect(settings) as connection:
         row = connection.execute("SELECT report FROM daily_report WHERE report_date = %s", [day]).fetchone()
         if row:
-            return json.loads(row[0])
+            return with_names(connection, json.loads(row[0]))
         days = connection.execute(
             "SELECT min(report_date), max(report_date), count(*) FROM daily_report"
         ).fetchone()
@@ -49,6 +50,22 @@ def published_report(settings: Settings, day: date) -> dict[str, Any]:
     raise NoReportError(
         f"No report of {day} has been published: {which}. Materialize the day's daily_report and published_days"
     )
+
+
+def with_names(connection: psycopg.Connection[Any], report: dict[str, Any]) -> dict[str, Any]:
+    """Return a report whose products have their names, where these are known, as they are now.
+
+    They are no part of what is kept of a report, which would be another whenever a name changes.
+    """
+    products = report["top_5_viewed_products"]
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        found = cursor.execute(
+            "SELECT product_id, name FROM products WHERE product_id = ANY(%s) AND name IS NOT NULL",
+            [[product["product_id"] for product in products]],
+        ).fetchall()
+    names = {product_id: {"name": name} for product_id, name in found}
+    named = [{**product, **names.get(product["product_id"], {})} for product in products]
+    return {**report, "top_5_viewed_products": named}
 
 
 def mail_once(settings: Settings, mails: Iterable[Mail], send: Callable[[date, str], str]) -> Mailed:

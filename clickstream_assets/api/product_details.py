@@ -1,0 +1,30 @@
+"""What answers say of the products that they name: name, category, price, picture and page."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from apiflask import fields
+from psycopg import Connection
+from psycopg.rows import DictRow
+
+from clickstream_assets.api.fields import field_of
+from clickstream_assets.api.queries import products
+from clickstream_assets.catalogue import PRODUCTS
+
+DETAILS = ("name", "category", "price", "currency", "image", "link", "available")
+"""Columns of PRODUCTS that answers have of their products; null where nothing is known."""
+
+
+def detail_fields() -> tuple[fields.Field, ...]:
+    """Return the fields of DETAILS, in their order, for the schema of a product in an answer."""
+    return tuple(field_of(PRODUCTS.by_name[name]) for name in DETAILS)
+
+
+def with_details(connection: Connection[DictRow], items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return items, which have a `product_id`, with DETAILS of their products after their own fields."""
+    rows = list(items)
+    known = products(connection, [row["product_id"] for row in rows])
+    nothing = dict.fromkeys(DETAILS)
+    return [
+        {**row, **{name: known.get(row["product_id"], nothing)[name] for name in DETAILS}} for row in rows
+    ]
