@@ -19,6 +19,9 @@ NAMING_TYPES = (
 """Types of events whose properties are of their product; a custom event's may be of anything."""
 # Properties by which trackers and shops name what events have no field for; the first that is given counts.
 NAMES = ("product_name", "product_title", "item_name", "name")
+# What some shops have in the place of a name; a longer one is a text about the product.
+DESCRIPTION = "description"
+MAX_DESCRIPTION_LENGTH = 100
 IMAGES = ("image_url", "image_link", "image", "product_image")
 LINKS = ("product_url", "product_link", "url", "link")
 MAX_NAME_LENGTH = 512
@@ -42,7 +45,9 @@ def seen_products(events: DataFrame) -> DataFrame:
     of_products = events.where(
         F.col("product_id").isNotNull() & ~F.col("is_bot") & F.col("event_type").isin(*NAMING_TYPES)
     )
-    name = F.trim(_first(F, NAMES))
+    description = text_in_json(F, "properties", DESCRIPTION)
+    short = F.when(F.length(description) <= MAX_DESCRIPTION_LENGTH, description)
+    name = F.trim(F.coalesce(*(text_in_json(F, "properties", name) for name in NAMES), short))
     is_name = (F.length(name).between(1, MAX_NAME_LENGTH)) & ~name.rlike(r'^(\{"|\[)')
     price_is_asked = (F.col("event_type") != "refund") & (F.col("price") >= 0)
     said = {
@@ -139,10 +144,6 @@ def products(
         "available": F.when(F.col("withdrawn"), F.lit(False)).otherwise(F.col("available")),
     }
     return rows_of(PRODUCTS, joined, computed)
-
-
-def _first(F: ModuleType, names: Sequence[str]) -> Any:
-    return F.coalesce(*(text_in_json(F, "properties", name) for name in names))
 
 
 def _address(F: ModuleType, names: Sequence[str]) -> Any:

@@ -106,6 +106,16 @@ def test_what_is_no_name_and_no_address_of_the_web_is_left_out(engine: Engine, p
     assert [row[name] for name in ("name", "image", "link")] == [None, *others.values()]
 
 
+def test_a_short_description_stands_for_a_name_where_there_is_none(engine: Engine):
+    rows = seen(
+        engine,
+        event("purchase", "10:00", "a", {"description": "WHITE LANTERN", "country": "UK"}),
+        event("view", "10:00", "b", {"description": "Soft", "name": "Jumper"}),
+        event("view", "10:00", "c", {"description": "Soft. " * 20}),
+    )
+    assert [row["name"] for row in rows] == ["WHITE LANTERN", "Jumper", None]
+
+
 def test_robots_name_no_product(engine: Engine):
     assert seen(engine, event("view", "10:00", properties={"name": "x"}, is_bot=True)) == []
 
