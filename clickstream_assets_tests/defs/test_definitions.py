@@ -44,7 +44,7 @@ TRAINED = {
     *("purchase_models", "person_predictions", "published_predictions"),
 }
 NOT_IN_JOB = {
-    "catalogue": {"published_days", "published_shoppers", "product_recommendations"},
+    "catalogue": TRAINED | {"published_days", "published_shoppers"},
     "refresh": MAILED | TRAINED | {"product_feed"},
     "train": {"interaction_days", "published_days", "published_shoppers", "published_products"},
     "morning_report_job": MAILED | TRAINED | {"published_products"},
