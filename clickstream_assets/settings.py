@@ -272,7 +272,7 @@ class Settings(BaseSettings):
     als_alpha: float = Field(6.0, gt=0)
     """Confidence is 1 + alpha * strength / mean strength."""
     ease_products: int = Field(5000, ge=1)
-    """Most products that EASE learns, those that most speaks for: 8 bytes of memory for each pair of them."""
+    """Most products that EASE learns, those that most speaks for: 12 bytes of memory for each pair of them."""
     ease_regularization: float = Field(20.0, gt=0)
     """L2 penalty on EASE's weights, as a multiple of what a product's interactions come to on average."""
     ease_share: float = Field(0.5, ge=0, le=1)
@@ -292,6 +292,12 @@ class Settings(BaseSettings):
     """What an addition to the cart says of taste."""
     purchase_weight: float = Field(10, ge=0.001)
     """What a purchase says of taste."""
+    search_days: int = Field(7, ge=0)
+    """Days between two searches for better values of ALS_FACTORS to TASTE_HALF_LIFE_DAYS, which begin from these; 0
+    never searches.
+    """
+    search_trials: int = Field(6, ge=0)
+    """Settings of ALS that a search tries."""
     model_seed: int = Field(42, ge=0)
     """Seed of every random choice in training."""
     evaluation_test_fraction: float = Field(0.25, gt=0, lt=1)

@@ -16,7 +16,7 @@ from clickstream_assets.catalogue.table import (
 )
 from clickstream_assets.catalogue.who import PERSON
 
-ALGORITHM_NAMES = ("blend", "als", "ease", "item_knn", "category", "trending", "popularity")
+ALGORITHM_NAMES = ("blend", "als", "ease", "item_knn", "category", "buy_again", "trending", "popularity")
 _ALGORITHM = "The algorithm"
 
 _EVENTS_OF_TASTE = (
@@ -61,6 +61,9 @@ INTERACTIONS = Table(
         Column("product_id", STRING, "The product"),
         Column("strength", DOUBLE, "Sum of the events' weights: how much this says of taste"),
         *_EVENTS_OF_TASTE,
+        Column("purchase_days", LONG, "Days with a purchase"),
+        Column("first_purchase", TIMESTAMP, "First event of the first such day", nullable=True),
+        Column("last_purchase", TIMESTAMP, "Last event of the last such day", nullable=True),
     ),
     key=("user_id", "product_id"),
 )
@@ -117,23 +120,67 @@ SIMILAR_PRODUCTS = Table(
 
 MODEL_EVALUATION = Table(
     "model_evaluation",
-    "one algorithm, ranked on the future against all products",
+    "one algorithm, ranked on the future against all products for one target",
     (
         Column("model_version", STRING, "Version of the model that was evaluated"),
+        Column(
+            "target",
+            STRING,
+            "What is to be found: what is new to known shoppers (next), what shoppers without a history meet (new), or "
+            "what known shoppers buy, repeats included (purchases)",
+            values=("next", "new", "purchases"),
+        ),
         Column("algorithm", STRING, _ALGORITHM, values=ALGORITHM_NAMES),
+        Column("is_served", BOOL, "Whether it was served with these parameters when it was judged"),
+        Column("parameters", STRING, "Its parameters, JSON"),
         Column("k", LONG, "Length of the ranked lists"),
         Column("users", LONG, "Users with something to find"),
+        Column("pairs", LONG, "Pairs of user and product to find"),
+        Column("share", DOUBLE, "Their share of all pairs in the part that is judged by"),
         Column("ndcg", DOUBLE, "Mean nDCG@k"),
+        Column("ndcg_low", DOUBLE, "Lower end of its 95 % bootstrap interval"),
+        Column("ndcg_high", DOUBLE, "Upper end of it"),
         Column("map", DOUBLE, "Mean average precision@k, divided by the number of relevant products"),
         Column("precision", DOUBLE, "Mean precision@k"),
         Column("recall", DOUBLE, "Mean recall@k"),
         Column("coverage", DOUBLE, "Share of all products that appear in some list"),
+        Column("novelty", DOUBLE, "Mean -log2 of the share of users who had met a listed product"),
         Column("seconds", DOUBLE, "Training and ranking time"),
         Column("chosen", BOOL, "Whether this algorithm is to be published"),
         Column("reason", STRING, "Why it was or was not chosen"),
     ),
-    key=("model_version", "algorithm"),
+    key=("model_version", "target", "algorithm", "is_served"),
     served=Served(),
+)
+
+MODEL_PARAMETERS = Table(
+    "model_parameters",
+    "one search for parameters",
+    (
+        Column("last_day", DATE, "The newest day with an interaction that was looked at"),
+        Column("started_from", STRING, "The settings that it started from, JSON"),
+        Column("parameters", STRING, "What was found, JSON"),
+        Column("fallback_exponent", DOUBLE, "Exponent of the trend in what unknown shoppers are shown"),
+        Column("interactions", LONG, "Rows of `interaction_days` on TRAINING_DAYS"),
+        Column("users", LONG, "Users who judged"),
+        Column("ndcg_before", DOUBLE, "Mean nDCG of the blend by the settings, on the validation cuts"),
+        Column("ndcg", DOUBLE, "The same by what was found"),
+        Column("trials", STRING, "All that was tried: changes, nDCG and whether they were taken, JSON"),
+    ),
+    key=("last_day", "started_from", "interactions"),
+)
+
+MODEL_LOOKS = Table(
+    "model_looks",
+    "one look at whether a personal algorithm is better than what is served",
+    (
+        Column("look", LONG, "Its number, from 1"),
+        Column("judged_until", TIMESTAMP, "The newest interaction that was judged by"),
+        Column("significance", DOUBLE, "The chance of a false alarm that it was allowed"),
+        Column("served", STRING, "What was served before", nullable=True),
+        Column("chosen", STRING, "The algorithm that was chosen"),
+    ),
+    key=("look",),
 )
 
 PRODUCT_RECOMMENDATIONS = Table(
@@ -181,6 +228,7 @@ PUBLISHED_MODELS = Table(
     (
         Column("model_version", STRING, "Version of the model"),
         Column("algorithm", STRING, _ALGORITHM, values=ALGORITHM_NAMES),
+        Column("parameters", STRING, "Its parameters, JSON"),
         Column("reason", STRING, "Why this algorithm was chosen"),
         Column("metric_name", STRING, "The metric that the choice was made by"),
         Column("metric", DOUBLE, "Its value for this model", nullable=True),

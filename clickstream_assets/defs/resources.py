@@ -101,18 +101,20 @@ class PostgresResource(dg.ConfigurableResource):
         """
         return publication(load_settings())
 
-    def serving_algorithm(self) -> str | None:
-        """Return the algorithm of the recommendations that are being served; None before the first.
+    def serving(self) -> tuple[str, str] | None:
+        """Return the algorithm of the recommendations that are being served, and its parameters as JSON.
+
+        None before the first.
 
         Raises:
             SettingsError: a setting cannot be used.
             PostgresError: the database cannot be reached.
         """
         settings = load_settings()
-        served = "SELECT algorithm FROM published_models JOIN served_models USING (model_version)"
+        served = "SELECT algorithm, parameters FROM published_models JOIN served_models USING (model_version)"
         with explained(settings), connect(settings) as connection:
             row = connection.execute(served).fetchone()
-        return row[0] if row else None
+        return (row[0], row[1]) if row else None
 
 
 @dg.definitions

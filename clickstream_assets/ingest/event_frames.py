@@ -42,10 +42,14 @@ class RatingsError(ClickstreamError):
 
 @dataclass(frozen=True)
 class LoadedEvents:
-    """EVENTS rows, and the number of the file's other records by reason."""
+    """EVENTS rows, and the number of the file's other records by reason.
+
+    `rejected_by_rule` are the rejected ones by what they break: `rule`, `field` and `records`, most first.
+    """
 
     events: DataFrame
     left_out: dict[str, int]
+    rejected_by_rule: tuple[dict[str, Any], ...] = ()
 
 
 def load_events(engine: Engine, path: Path, rules: ValidationRules) -> LoadedEvents:
@@ -75,8 +79,17 @@ def load_events(engine: Engine, path: Path, rules: ValidationRules) -> LoadedEve
     }
     counts = {reason: table.count() for reason, table in tables.items()}
     return LoadedEvents(
-        classified.events, {reason: n for reason, n in {**file.skipped, **counts}.items() if n}
+        classified.events,
+        {reason: n for reason, n in {**file.skipped, **counts}.items() if n},
+        _by_rule(engine, classified.rejected) if counts["rejected"] else (),
     )
+
+
+def _by_rule(engine: Engine, rejected: DataFrame) -> tuple[dict[str, Any], ...]:
+    F, _ = functions_of(rejected)
+    counted = rejected.groupBy("rule", "field").agg(F.count(F.lit(1)).cast("long").alias("records"))
+    rows = engine.to_arrow(counted).to_pylist()
+    return tuple(sorted(rows, key=lambda row: (-row["records"], row["rule"], row["field"] or "")))
 
 
 def shoppers_of(events: DataFrame, rules: IdentityRules) -> DataFrame:

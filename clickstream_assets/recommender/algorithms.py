@@ -10,7 +10,7 @@ import pyarrow as pa
 from scipy.sparse import csr_matrix
 
 from clickstream_assets.engine import DataFrame, Engine, functions_of
-from clickstream_assets.recommender import als, ease, neighbours
+from clickstream_assets.recommender import als, ease, neighbours, repurchases
 from clickstream_assets.recommender.als import AlsModel
 from clickstream_assets.recommender.ease import EaseModel
 from clickstream_assets.recommender.interactions import NotEnoughInteractions
@@ -19,9 +19,11 @@ from clickstream_assets.recommender.neighbours import ItemKnnModel
 from clickstream_assets.recommender.parameters import Parameters
 from clickstream_assets.recommender.popularity import CategoryModel, PopularityModel, rank_products
 from clickstream_assets.recommender.ranking import Ageing, FloatArray, Model, Products, strength_matrix
+from clickstream_assets.recommender.repurchases import BuyAgainModel
 
 BLEND = "blend"
 TRENDING = "trending"
+BUY_AGAIN = BuyAgainModel.algorithm
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class TrainingSet:
 
     Attributes:
         engine: Where the interactions are.
-        interactions: INTERACTIONS rows, with the strength that they have at the end of them.
+        unaged: INTERACTIONS rows.
+        interactions: The same, with the strength that they have at the end of them.
         products: The products among them.
         parameters: Those of all algorithms.
         ageing: How the strengths were aged.
@@ -38,6 +41,7 @@ class TrainingSet:
     """
 
     engine: Engine
+    unaged: DataFrame
     interactions: DataFrame
     products: Products
     parameters: Parameters
@@ -57,7 +61,7 @@ class TrainingSet:
         ageing = Ageing.until_last(engine, interactions, parameters.half_life_days)
         if products is None:
             products = products_of(engine, interactions, parameters.trend_days)
-        return cls(engine, ageing.of(interactions), products, parameters, ageing, item_factors)
+        return cls(engine, interactions, ageing.of(interactions), products, parameters, ageing, item_factors)
 
     @cached_property
     def strengths(self) -> csr_matrix:
@@ -83,6 +87,11 @@ class TrainingSet:
     def item_knn(self) -> ItemKnnModel:
         """Nearest neighbours."""
         return neighbours.train(self.strengths, self.products)
+
+    @cached_property
+    def buy_again(self) -> BuyAgainModel:
+        """Own past purchases."""
+        return repurchases.train(self.engine, self.unaged, self.products)
 
     @property
     def category(self) -> tuple[float, Model]:
@@ -126,6 +135,7 @@ ALGORITHMS: dict[str, Fit] = {
     EaseModel.algorithm: lambda data: data.ease,
     ItemKnnModel.algorithm: _fit_item_knn,
     CategoryModel.algorithm: lambda data: CategoryModel(data.products),
+    BUY_AGAIN: lambda data: data.buy_again,
     TRENDING: _fit_trending,
     PopularityModel.algorithm: lambda data: PopularityModel(data.products),
 }
@@ -155,4 +165,7 @@ def fit(algorithm: str, data: TrainingSet) -> Model:
         raise NotEnoughInteractions(
             f"No shopper has met any product: there is nothing to train {algorithm} on."
         )
-    return replace(ALGORITHMS[algorithm](data), ageing=data.ageing)  # type: ignore[type-var]
+    model = ALGORITHMS[algorithm](data)
+    if algorithm == BUY_AGAIN:
+        return model
+    return replace(model, ageing=data.ageing)  # type: ignore[type-var]

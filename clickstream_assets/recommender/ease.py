@@ -54,7 +54,8 @@ class EaseModel:
 def train(strengths: csr_matrix, products: Products, parameters: Parameters) -> EaseModel:
     """Compute the weights of at most `ease_products` products, in this process.
 
-    Takes 8 bytes, and half of it for the model, for each pair of them: 200 MB and 5 s for 5,000.
+    Takes 12 bytes, and a third of it for the model, for each pair of them: 300 MB and a few seconds for 5,000. Single
+    precision is enough, because the penalty keeps the matrix far from singular.
 
     Args:
         strengths: [users, products].
@@ -71,7 +72,7 @@ def train(strengths: csr_matrix, products: Products, parameters: Parameters) -> 
     at = np.sort(np.argsort(-total, kind="stable")[: parameters.ease_products])
     mean = mean_strength(strengths)
     met = csr_matrix(strengths[:, at], dtype=np.float64) / mean
-    gram = (met.T @ met).toarray()
+    gram = (met.T @ met).astype(np.float32).toarray()
     diagonal = np.diag_indices_from(gram)
     gram[diagonal] += parameters.ease_regularization * gram[diagonal].mean()
     weights = _inverse(gram)
@@ -85,8 +86,8 @@ def train(strengths: csr_matrix, products: Products, parameters: Parameters) -> 
 
 def _inverse(matrix: FloatArray) -> FloatArray:
     """Invert a symmetric matrix with positive eigenvalues, which the penalty makes it, in place: half of LU's work."""
-    factor, failed = lapack.dpotrf(matrix.T, lower=0, overwrite_a=1)
-    inverse, failed_too = lapack.dpotri(factor, lower=0, overwrite_c=1)
+    factor, failed = lapack.spotrf(matrix.T, lower=0, overwrite_a=1)
+    inverse, failed_too = lapack.spotri(factor, lower=0, overwrite_c=1)
     if failed or failed_too:
         raise np.linalg.LinAlgError(f"EASE's matrix cannot be inverted (LAPACK: {failed}, {failed_too})")
     upper = np.triu(inverse)

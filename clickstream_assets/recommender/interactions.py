@@ -119,8 +119,12 @@ def interactions(days: DataFrame, weights: EventWeights = USUAL_WEIGHTS) -> Data
     """
     functions, _ = functions_of(days)
     column = functions.col
+    is_bought = column("purchases") > 0
     met = days.groupBy("user_id", "product_id").agg(
         *(functions.sum(name).cast("long").alias(name) for name in _COUNTED),
+        functions.sum(functions.when(is_bought, 1).otherwise(0)).cast("long").alias("purchase_days"),
+        functions.min(functions.when(is_bought, column("first_time"))).alias("first_purchase"),
+        functions.max(functions.when(is_bought, column("last_time"))).alias("last_purchase"),
         functions.min("first_time").alias("first_time"),
         functions.max("last_time").alias("last_time"),
     )

@@ -38,7 +38,7 @@ class Mix:
         step = max(1, -(-strengths.shape[0] // _MEASURED_SHOPPERS))
         some = strengths[::step]
         kept = [(share, model) for share, model in shares if share > 0]
-        weights = tuple(share / _height(model.scores(some), some) for share, model in kept)
+        weights = tuple(share / height(model.scores(some), some) for share, model in kept)
         return cls(algorithm, tuple(model for _, model in kept), weights, factor)
 
     @property
@@ -66,7 +66,7 @@ class Mix:
         return terms * self.factor[picked][:, :, None]
 
 
-def _height(scores: FloatArray, strengths: csr_matrix) -> float:
+def height(scores: FloatArray, strengths: csr_matrix) -> float:
     """The mean of shoppers' highest score of a product that they have not met; 1 where all are 0."""
     shoppers = np.repeat(np.arange(strengths.shape[0]), np.diff(strengths.indptr))
     scores[shoppers, strengths.indices] = 0

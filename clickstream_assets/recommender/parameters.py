@@ -1,6 +1,7 @@
 """Parameters of training, and what a shopper's event of a type is worth."""
 
-from dataclasses import asdict, dataclass
+import json
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import blake2b
 from typing import Any, Self
 
@@ -71,3 +72,13 @@ class Parameters:
     def as_dict(self) -> dict[str, Any]:
         """The parameters by name."""
         return asdict(self)
+
+    @property
+    def as_json(self) -> str:
+        """The parameters as JSON, which `read` reads."""
+        return json.dumps(self.as_dict)
+
+    def read(self, text: str) -> Self:
+        """Return parameters that were written by any version; those that it did not know are these."""
+        known = {field.name for field in fields(self)}
+        return replace(self, **{name: value for name, value in json.loads(text).items() if name in known})

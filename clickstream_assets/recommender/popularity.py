@@ -8,6 +8,7 @@ from datetime import date
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 from scipy.sparse import csr_matrix
 
 from clickstream_assets.catalogue import POPULAR_PRODUCTS
@@ -88,6 +89,15 @@ def popular_products(interactions: DataFrame, categories: DataFrame, trend_days:
     """
     ranked = rank_products(interactions, trend_days)
     return ranked.join(categories, "product_id", "left").select(*POPULAR_PRODUCTS.column_names)
+
+
+def reranked(popular: pa.Table, exponent: float) -> pa.Table:
+    """Rank POPULAR_PRODUCTS rows by score * trend ^ exponent; what is equal stays in its order."""
+    products = Products.of(popular)
+    order = np.argsort(-products.scores * products.trend**exponent, kind="stable")
+    ranks = pa.array(np.arange(1, len(products) + 1))
+    ranked = popular.sort_by("rank").take(pa.array(order))
+    return ranked.set_column(ranked.schema.get_field_index("rank"), popular.schema.field("rank"), ranks)
 
 
 @dataclass(frozen=True)

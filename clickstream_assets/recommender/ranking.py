@@ -217,7 +217,9 @@ class Histories:
     @classmethod
     def _of(cls, rows: pa.RecordBatch, products: Products) -> Self:
         met = rows.column("met")
-        shopper = np.repeat(np.arange(rows.num_rows), pc.list_value_length(met).to_numpy())
+        # A shopper of whom nothing counts has no list.
+        lengths = pc.fill_null(pc.list_value_length(met), 0).to_numpy()
+        shopper = np.repeat(np.arange(rows.num_rows), lengths)
         product_ids, strengths, deeds = met.flatten().flatten()
         positions = products.positions(product_ids)
         # What a shopper met after training is no product of the model, so it cannot be recommended either.

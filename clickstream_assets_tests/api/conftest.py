@@ -62,7 +62,10 @@ def publish(settings: Settings) -> None:
         transaction.publish(POPULAR_PRODUCTS, popular([f"p{n}" for n in range(4, 21)]))
         transaction.publish(
             PUBLISHED_MODELS,
-            table(PUBLISHED_MODELS, [model | {"trained_on": "1", "interactions": 9, "users": 1, "rows": 5}]),
+            table(
+                PUBLISHED_MODELS,
+                [model | {"parameters": "{}", "trained_on": "1", "interactions": 9, "users": 1, "rows": 5}],
+            ),
         )
         transaction.publish(
             SERVED_MODELS,

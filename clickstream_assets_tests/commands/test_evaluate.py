@@ -74,7 +74,7 @@ def test_json_lines_are_judged_and_one_algorithm_is_chosen(tmp_path):
     result = evaluate("--events", file, "--k", "5", "--seed", "7")
 
     report = json.loads(result.stdout)
-    assert report | {"algorithms": {}} == {
+    expected = {
         "split": "temporal",
         "test_fraction": 0.25,
         "k": 5,
@@ -84,14 +84,21 @@ def test_json_lines_are_judged_and_one_algorithm_is_chosen(tmp_path):
         "users": 80,
         "items": 40,
         "evaluated_users": 80,
-        "algorithms": {},
-        "chosen": report["chosen"],
-        "reason": report["reason"],
+        "target": "next",
+        "evaluated_pairs": 240,
+        "share_of_pairs": 1.0,
     }
+    assert {name: report[name] for name in expected} == expected
+    [left_out] = report["left_out"].values()
+    assert (left_out["duplicate"], left_out["rejected"]) == (1, 1)
+    assert [rule["records"] for rule in left_out["by_rule"]] == [1]
+    assert set(report["targets"]) == {"next", "new", "purchases"}
     personal = {"blend", "als", "ease", "item_knn", "category"}
     assert set(report["algorithms"]) == personal | {"trending", "popularity"}
     for figures in report["algorithms"].values():
-        assert set(figures) == {"ndcg", "map", "precision", "recall", "coverage", "seconds"}
+        assert set(figures) >= {"ndcg", "map", "precision", "recall", "coverage", "seconds"}
+        low, high = figures["ndcg_interval"]
+        assert low <= figures["ndcg"] <= high
     assert report["chosen"] in personal
     assert report["algorithms"]["als"]["ndcg"] > report["algorithms"]["popularity"]["ndcg"]
     assert "1 duplicate, 1 rejected" in result.stderr

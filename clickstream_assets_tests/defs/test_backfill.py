@@ -288,7 +288,9 @@ def test_a_model_that_is_served_again_is_the_one_that_is_served(
     first, second, third = (served_with(seed) for seed in (1, 2, 1))
     assert first == third != second
     assert [row["model_version"] for row in pipeline.served(PUBLISHED_MODELS)] == sorted([first, second])
-    assert PostgresResource().serving_algorithm() == "popularity"
+    serving = PostgresResource().serving()
+    assert serving is not None
+    assert serving[0] == "popularity"
     assert pipeline.served(MET_PRODUCTS) == [
         {"user_id": "ann", "product_ids": ["p1"]},
         {"user_id": "bob", "product_ids": ["p2"]},
@@ -370,7 +372,14 @@ def rewrite_evaluation(pipeline: Pipeline, chosen: str, **ndcg: float) -> None:
     path = f"{pipeline.settings.lake}/{MODEL_EVALUATION.name}"
     row = DeltaTable(path).to_pyarrow_table().to_pylist()[0]
     rows = [
-        {**row, "algorithm": algorithm, "ndcg": figure, "chosen": algorithm == chosen}
+        {
+            **row,
+            "target": "next",
+            "is_served": False,
+            "algorithm": algorithm,
+            "ndcg": figure,
+            "chosen": algorithm == chosen,
+        }
         for algorithm, figure in ndcg.items()
     ]
     write_deltalake(path, pa.Table.from_pylist(rows, schema=MODEL_EVALUATION.arrow), mode="overwrite")

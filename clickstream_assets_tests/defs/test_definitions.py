@@ -39,7 +39,8 @@ JOBS = {
 """The groups that each job brings up to date."""
 MAILED = {"report_mail"}
 TRAINED = {
-    *("interactions", "popular_products", "als_model", "model_evaluation", "product_recommendations"),
+    *("interactions", "model_parameters", "popular_products", "als_model", "model_evaluation"),
+    "product_recommendations",
     *("next_product_models", "published_next_product"),
     *("purchase_models", "person_predictions", "published_predictions"),
 }
@@ -474,9 +475,10 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("live_events", {"clickstream_events"}),
         ("interaction_days", {"shopper_events"}),
         ("interactions", {"interaction_days"}),
-        ("popular_products", {"product_performance", "interactions"}),
-        ("als_model", {"interactions", "popular_products"}),
-        ("model_evaluation", {"interaction_days", "shopper_events", "als_model"}),
+        ("model_parameters", {"product_performance", "interactions", "shopper_events"}),
+        ("popular_products", {"product_performance", "interactions", "model_parameters"}),
+        ("als_model", {"interactions", "popular_products", "model_parameters"}),
+        ("model_evaluation", {"interaction_days", "shopper_events", "als_model", "model_parameters"}),
         ("next_product_models", {"interactions", "interaction_days", "shopper_events"}),
         ("published_next_product", {"next_product_models"}),
         ("purchase_models", {"user_segments", "interaction_days", "shopper_events"}),

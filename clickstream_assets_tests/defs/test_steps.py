@@ -84,7 +84,7 @@ def test_a_wrong_password_is_not_tried_again(postgres: Settings, monkeypatch: py
 
     def body() -> None:
         times.append(1)
-        PostgresResource().serving_algorithm()
+        PostgresResource().serving()
 
     assert "POSTGRES_PASSWORD" in run(body)
     assert len(times) == 1

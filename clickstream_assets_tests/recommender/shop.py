@@ -89,6 +89,9 @@ def met(user: str, product: str, strength: float = 1.0, **counts: int) -> dict[s
         "purchases": counts.get("purchases", 0),
         "first_time": START,
         "last_time": START,
+        "purchase_days": min(1, counts.get("purchases", 0)),
+        "first_purchase": START if counts.get("purchases") else None,
+        "last_purchase": START if counts.get("purchases") else None,
     }
 
 

@@ -61,6 +61,9 @@ def test_events_add_up_to_one_row_per_shopper_and_product(engine):
             "purchases": 2,
             "first_time": START,
             "last_time": START + timedelta(seconds=40),
+            "purchase_days": 1,
+            "first_purchase": START,
+            "last_purchase": START + timedelta(seconds=40),
         },
         {
             "user_id": "bob",
@@ -71,6 +74,9 @@ def test_events_add_up_to_one_row_per_shopper_and_product(engine):
             "purchases": 0,
             "first_time": START + timedelta(seconds=3),
             "last_time": START + timedelta(seconds=3),
+            "purchase_days": 0,
+            "first_purchase": None,
+            "last_purchase": None,
         },
     ]
     assert [field.type for field in found.schema] == [field.type for field in INTERACTIONS.arrow]

@@ -4,7 +4,8 @@ import pyarrow as pa
 import pytest
 
 from clickstream_assets.catalogue import INTERACTIONS, PRODUCT_RECOMMENDATIONS
-from clickstream_assets.recommender.algorithms import ALGORITHMS, TrainingSet, fit
+from clickstream_assets.recommender.algorithms import TrainingSet, fit
+from clickstream_assets.recommender.evaluation import TARGETS
 from clickstream_assets.recommender.parameters import Parameters
 from clickstream_assets.recommender.selection import met_products, recommend
 from clickstream_assets_tests.recommender.shop import (
@@ -27,7 +28,7 @@ def lists(engine, algorithm: str, table: pa.Table, n: int = 10, since: tuple = (
     return rows(engine.to_arrow(recommend(engine, model, everything, n, "v7")), "user_id", "rank")
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", TARGETS["next"])
 def test_nobody_is_shown_what_they_have_met_and_everybody_gets_a_list(engine, algorithm):
     events = engine.from_arrow(random_events())
     table = engine.to_arrow(interactions_in(events))
@@ -120,7 +121,7 @@ def test_a_product_in_the_cart_is_a_reason_in_its_own_words(duckdb_engine):
     assert (ann["product_id"], ann["reason"]) == ("ink", "Because you added pen to your cart")
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", TARGETS["next"])
 def test_shoppers_who_came_after_training_are_served(engine, algorithm):
     found = lists(
         engine, algorithm, SHOP, since=(met("eve", "pen"), met("fay", "brand new"), met("eve", "brand new"))

@@ -3,7 +3,10 @@
 A refresh replaces the sums of its days. All others have no days, and are replaced whole.
 """
 
+import json
+
 import dagster as dg
+import pyarrow as pa
 
 from clickstream_assets.catalogue import (
     CONSENT_DAYS,
@@ -11,27 +14,51 @@ from clickstream_assets.catalogue import (
     INTERACTIONS,
     ITEM_FACTORS,
     MODEL_EVALUATION,
+    MODEL_LOOKS,
+    MODEL_PARAMETERS,
     POPULAR_PRODUCTS,
     USER_FACTORS,
 )
 from clickstream_assets.defs.assets import FRESH_AS_TABLES, URGENT, Metadata, table_asset
-from clickstream_assets.defs.models.training import EVENTS_BATCH, TRAINED_ON, TrainingData, events_batch
+from clickstream_assets.defs.models.training import (
+    EVENTS_BATCH,
+    TRAINED_ON,
+    TrainingData,
+    events_batch,
+    newest_parameters,
+)
 from clickstream_assets.defs.plots import text_table
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import replace_days_from_shopper_events, run_batch
 from clickstream_assets.recommender import als
 from clickstream_assets.recommender.algorithms import TrainingSet
-from clickstream_assets.recommender.evaluation import evaluation_table, judge
-from clickstream_assets.recommender.interactions import consent_days
+from clickstream_assets.recommender.evaluation import (
+    BASELINE,
+    SERVED,
+    TARGETS,
+    Contender,
+    choose,
+    evaluation_table,
+    is_judged,
+    judge,
+    nobody,
+)
+from clickstream_assets.recommender.gate import News, next_look, significance
+from clickstream_assets.recommender.interactions import (
+    NotEnoughInteractions,
+    consent_days,
+    split_by_time,
+)
 from clickstream_assets.recommender.interactions import interaction_days as sum_up_days
 from clickstream_assets.recommender.interactions import interactions as add_up_days
 from clickstream_assets.recommender.parameters import EventWeights, Parameters
-from clickstream_assets.recommender.popularity import latest_categories
+from clickstream_assets.recommender.popularity import latest_categories, reranked
 from clickstream_assets.recommender.popularity import popular_products as rank_popular_products
 from clickstream_assets.recommender.ranking import Products
+from clickstream_assets.recommender.search import folds_by_time, remembered, search_row
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.lake import Lake, conform
 
 
 @table_asset(
@@ -64,16 +91,69 @@ def interactions(context: dg.AssetExecutionContext, settings: Settings, lake: La
     return {EVENTS_BATCH: batch, TRAINED_ON: data.metadata}
 
 
-@table_asset(POPULAR_PRODUCTS, deps=["product_performance", "interactions"], op_tags=URGENT)
+@table_asset(MODEL_PARAMETERS, deps=["interactions", "shopper_events", "product_performance"], op_tags=URGENT)
+def model_parameters(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
+    """Parameters found by a small search inside the training part, remembered for SEARCH_DAYS; one row per search.
+
+    What the models are judged by afterwards is not looked at.
+    """
+    data = TrainingData.of_run(context, lake, settings)
+    engine, start = lake.engine, Parameters.of(settings)
+    searches = engine.to_arrow(lake.read(MODEL_PARAMETERS)).to_pylist()
+    row = remembered(searches, start, data.last_day, data.rows, settings.search_days)
+    is_new = row is None and data.last_day is not None and settings.search_days > 0
+    if is_new and data.last_day:
+        days, events = data.interaction_days(lake), data.shopper_events(lake)
+        fraction = settings.evaluation_test_fraction
+        try:
+            past, _ = split_by_time(engine, days, events, fraction)
+            weights = EventWeights.of(settings)
+            folds = folds_by_time(engine, past, events, data.product_days(lake), start, weights, fraction)
+        except NotEnoughInteractions:
+            folds = []
+        row = search_row(
+            folds, start, settings.search_trials, settings.evaluation_k, data.last_day, data.rows
+        )
+        searches = [other for other in searches if any(other[n] != row[n] for n in MODEL_PARAMETERS.key)]
+        searches.append(row)
+    lake.replace(
+        MODEL_PARAMETERS, engine.from_arrow(pa.Table.from_pylist(searches, schema=MODEL_PARAMETERS.arrow))
+    )
+    found = row or {"parameters": start.as_json, "ndcg_before": 0.0, "ndcg": 0.0, "users": 0}
+    return {
+        "searched": is_new,
+        "parameters": json.loads(found["parameters"]),
+        "ndcg_before": found["ndcg_before"],
+        "ndcg": found["ndcg"],
+        "users": found["users"],
+    }
+
+
+@table_asset(
+    POPULAR_PRODUCTS, deps=["product_performance", "interactions", "model_parameters"], op_tags=URGENT
+)
 def popular_products(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
-    """One row per product, by how much shoppers met it: the baseline, and what new shoppers are shown."""
-    categories = latest_categories(TrainingData.of_run(context, lake, settings).product_days(lake))
+    """One row per product, by how much shoppers met it, and how trendy it is: what new shoppers are shown.
+
+    How much the trend counts is chosen by new shoppers (`model_parameters`).
+    """
+    data = TrainingData.of_run(context, lake, settings)
+    categories = latest_categories(data.product_days(lake))
     popular = rank_popular_products(lake.read(INTERACTIONS), categories, settings.trend_days)
+    exponent = newest_parameters(lake, settings, data)[1]
+    if exponent:
+        ranked = conform(lake.engine.to_arrow(popular), POPULAR_PRODUCTS)
+        popular = lake.engine.from_arrow(reranked(ranked, exponent))
     lake.replace(POPULAR_PRODUCTS, popular)
-    return {}
+    return {"fallback_exponent": exponent}
 
 
-@table_asset(ITEM_FACTORS, USER_FACTORS, deps=["interactions", "popular_products"], op_tags=URGENT)
+@table_asset(
+    ITEM_FACTORS,
+    USER_FACTORS,
+    deps=["interactions", "popular_products", "model_parameters"],
+    op_tags=URGENT,
+)
 def als_model(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
     """Factors of users and products by alternating least squares on implicit feedback.
 
@@ -81,7 +161,7 @@ def als_model(context: dg.AssetExecutionContext, settings: Settings, lake: Lake)
     of the products' factors, by which `AlsModel.scores` solves each user's anew (recommender/als.py). The same data,
     settings and engine give the same factors and the same model version.
     """
-    parameters = Parameters.of(settings)
+    parameters, _ = newest_parameters(lake, settings, TrainingData.of_run(context, lake, settings))
     made = context.instance.get_latest_materialization_event(dg.AssetKey(INTERACTIONS.name))
     batch = metadata_value(made, EVENTS_BATCH)
     engine = lake.engine
@@ -101,40 +181,95 @@ def als_model(context: dg.AssetExecutionContext, settings: Settings, lake: Lake)
     }
 
 
-@table_asset(MODEL_EVALUATION, deps=["interaction_days", "shopper_events", "als_model"], op_tags=URGENT)
+@table_asset(
+    MODEL_EVALUATION,
+    MODEL_LOOKS,
+    deps=["interaction_days", "shopper_events", "als_model", "model_parameters"],
+    op_tags=URGENT,
+)
 def model_evaluation(
     context: dg.AssetExecutionContext, settings: Settings, lake: Lake, postgres: PostgresResource
 ) -> Metadata:
     """Every algorithm, trained on the past and ranked on the future against all products; and which to publish.
 
-    A personal algorithm is chosen only if it surely beats popularity on the same split; what is being served
-    stays unless something is better.
+    What is being served is judged on the same split, and stays unless another is surely better; how sure follows from
+    how often that was asked before (`model_looks`).
     """
     model = context.instance.get_latest_materialization_event(dg.AssetKey("als_model"))
     data = TrainingData.of_run(context, lake, settings)
-    evaluations, choice = judge(
-        lake.engine,
-        data.interaction_days(lake),
-        data.shopper_events(lake),
-        Parameters.of(settings),
-        settings.evaluation_test_fraction,
-        settings.evaluation_k,
-        serving=postgres.serving_algorithm(),
-        weights=EventWeights.of(settings),
-        product_days=data.product_days(lake),
+    engine = lake.engine
+    parameters, _ = newest_parameters(lake, settings, data)
+    serving = postgres.serving()
+    served = None
+    if serving and serving[0] != BASELINE and serving[0] in TARGETS["next"]:
+        served = Contender(serving[0], Parameters.of(settings).read(serving[1]))
+    looks = engine.to_arrow(lake.read(MODEL_LOOKS)).sort_by("look").to_pylist()
+    look = None
+    try:
+        past, future = split_by_time(
+            engine,
+            data.interaction_days(lake),
+            data.shopper_events(lake),
+            settings.evaluation_test_fraction,
+        )
+        evaluations = judge(
+            engine,
+            past,
+            future,
+            parameters,
+            settings.evaluation_k,
+            EventWeights.of(settings),
+            data.product_days(lake),
+            served,
+        )
+    except NotEnoughInteractions as error:
+        found, choice = nobody(settings.evaluation_k, str(error))
+    else:
+        found = [evaluation for its in evaluations.values() for evaluation in its]
+        news = News.since(engine, future, looks[-1]["judged_until"] if looks else None)
+        look = next_look(looks[-1]["look"] if looks else 0, news.share)
+        if not is_judged(evaluations["next"]):
+            look = None
+        name = None
+        if served:
+            name = served.algorithm if served.parameters == parameters else SERVED
+        choice = choose(evaluations["next"], significance(look) if look else 0.0, name)
+        if look and (not looks or look > looks[-1]["look"]):
+            looks.append(
+                {
+                    "look": look,
+                    "judged_until": news.until,
+                    "significance": significance(look),
+                    "served": serving[0] if serving else None,
+                    "chosen": choice.algorithm,
+                }
+            )
+    table = evaluation_table(
+        found, {"next": choice}, str(metadata_value(model, "model_version")), settings.model_seed
     )
-    table = evaluation_table(evaluations, choice, str(metadata_value(model, "model_version")))
-    lake.replace(MODEL_EVALUATION, lake.engine.from_arrow(table))
-    figures = ("ndcg", "map", "precision", "recall", "coverage", "seconds")
+    lake.replace(MODEL_EVALUATION, engine.from_arrow(table))
+    lake.replace(MODEL_LOOKS, engine.from_arrow(pa.Table.from_pylist(looks, schema=MODEL_LOOKS.arrow)))
+    figures = ("share", "ndcg", "map", "precision", "recall", "coverage", "seconds")
+    rows = table.to_pylist()
     return {
         "chosen": choice.algorithm,
         "reason": choice.reason,
+        "look": look or 0,
         "evaluation": text_table(
-            ["algorithm", *figures, "chosen"],
+            ["target", "algorithm", *figures, "chosen"],
             [
-                (row["algorithm"], *(f"{row[name]:.4f}" for name in figures), "yes" if row["chosen"] else "")
-                for row in table.to_pylist()
+                (
+                    row["target"],
+                    row["algorithm"] + (" (served)" if row["is_served"] else ""),
+                    *(f"{row[name]:.4f}" for name in figures),
+                    "yes" if row["chosen"] else "",
+                )
+                for row in rows
             ],
         ),
-        **{f"ndcg_{row['algorithm']}": row["ndcg"] for row in table.to_pylist()},
+        **{
+            f"ndcg_{row['algorithm']}": row["ndcg"]
+            for row in rows
+            if row["target"] == "next" and not row["is_served"]
+        },
     }

@@ -14,6 +14,7 @@ from clickstream_assets.catalogue import (
     CONSENT_DAYS,
     INTERACTION_DAYS,
     INTERACTIONS,
+    MODEL_PARAMETERS,
     PRODUCT_PERFORMANCE,
     SHOPPER_EVENTS,
     Table,
@@ -23,6 +24,8 @@ from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import reported_by_run
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.recommender.interactions import profiled
+from clickstream_assets.recommender.parameters import Parameters
+from clickstream_assets.recommender.search import remembered
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
@@ -123,3 +126,14 @@ def events_batch(instance: dg.DagsterInstance) -> int:
     """Return the last batch of the events that `interaction_days` is made from; 0 before the first."""
     made = instance.get_latest_materialization_event(dg.AssetKey(INTERACTION_DAYS.name))
     return metadata_value(made, EVENTS_BATCH) or 0
+
+
+def newest_parameters(lake: Lake, settings: Settings, data: TrainingData) -> tuple[Parameters, float]:
+    """Return the parameters to train with, and the trend's exponent in what unknown shoppers are shown.
+
+    Those of the last search, while they hold; else the settings'.
+    """
+    start = Parameters.of(settings)
+    searches = lake.engine.to_arrow(lake.read(MODEL_PARAMETERS)).to_pylist()
+    row = remembered(searches, start, data.last_day, data.rows, settings.search_days)
+    return (start.read(row["parameters"]), row["fallback_exponent"]) if row else (start, 0.0)

@@ -53,7 +53,7 @@ from clickstream_assets.defs.scope import NO_DAY, is_asked_for_by_a_person
 from clickstream_assets.defs.serving.parts import publish_days, rows_of_days
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender.algorithms import TrainingSet, fit
-from clickstream_assets.recommender.evaluation import chosen_algorithm
+from clickstream_assets.recommender.evaluation import chosen_row
 from clickstream_assets.recommender.parameters import Parameters
 from clickstream_assets.recommender.ranking import Model, Products
 from clickstream_assets.recommender.selection import met_products, recommend
@@ -237,19 +237,25 @@ def product_recommendations(
     """
     engine = lake.engine
     evaluation = conform(engine.to_arrow(lake.read(MODEL_EVALUATION)), MODEL_EVALUATION)
-    algorithm = chosen_algorithm(evaluation.to_pylist())
+    chosen = chosen_row(evaluation.to_pylist())
+    algorithm = chosen["algorithm"]
+    # What stays in service can have other parameters than what was trained beside it.
+    parameters = Parameters.of(settings).read(chosen["parameters"])
     popular = conform(engine.to_arrow(lake.read(POPULAR_PRODUCTS)), POPULAR_PRODUCTS)
     interactions = lake.read(INTERACTIONS)
     data = TrainingSet.of(
         engine,
         interactions,
-        Parameters.of(settings),
+        parameters,
         Products.of(popular),
-        engine.to_arrow(lake.read(ITEM_FACTORS)),
+        None if chosen["is_served"] else engine.to_arrow(lake.read(ITEM_FACTORS)),
     )
     model = fit(algorithm, data)
-    (chosen,) = [row for row in evaluation.to_pylist() if row["chosen"]]
-    (baseline,) = [row for row in evaluation.to_pylist() if row["algorithm"] == "popularity"]
+    (baseline,) = [
+        row
+        for row in evaluation.to_pylist()
+        if row["target"] == "next" and row["algorithm"] == "popularity" and not row["is_served"]
+    ]
     # By the lake: Dagster's database can be of another time.
     model_version = chosen["model_version"]
     batch, _, _ = model_version.partition("-")
@@ -258,6 +264,7 @@ def product_recommendations(
     record: dict[str, Any] = {
         "model_version": model_version,
         "algorithm": algorithm,
+        "parameters": parameters.as_json,
         "reason": chosen["reason"],
         "metric_name": f"ndcg@{chosen['k']}",
         "metric": chosen["ndcg"],

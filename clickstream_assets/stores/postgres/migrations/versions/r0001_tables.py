@@ -207,12 +207,15 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             sa.PrimaryKeyConstraint("user_id"),
         ],
         "model_evaluation": [
-            *_required(sa.Text, "model_version", "algorithm"),
-            *_required(sa.BigInteger, "k", "users"),
-            *_required(sa.Double, "ndcg", "map", "precision", "recall", "coverage", "seconds"),
+            *_required(sa.Text, "model_version", "target", "algorithm"),
+            *_required(sa.Boolean, "is_served"),
+            *_required(sa.Text, "parameters"),
+            *_required(sa.BigInteger, "k", "users", "pairs"),
+            *_required(sa.Double, "share", "ndcg", "ndcg_low", "ndcg_high", "map", "precision", "recall"),
+            *_required(sa.Double, "coverage", "novelty", "seconds"),
             *_required(sa.Boolean, "chosen"),
             *_required(sa.Text, "reason"),
-            sa.PrimaryKeyConstraint("model_version", "algorithm"),
+            sa.PrimaryKeyConstraint("model_version", "target", "algorithm", "is_served"),
         ],
         "popular_products": [
             *_required(sa.BigInteger, "rank"),
@@ -273,7 +276,7 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             sa.PrimaryKeyConstraint("product_id"),
         ],
         "published_models": [
-            *_required(sa.Text, "model_version", "algorithm", "reason", "metric_name"),
+            *_required(sa.Text, "model_version", "algorithm", "parameters", "reason", "metric_name"),
             *_columns(sa.Double, "metric", "baseline_metric"),
             *_required(sa.Text, "trained_on"),
             *_columns(sa.Date, "first_day", "last_day"),
