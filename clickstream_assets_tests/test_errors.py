@@ -39,6 +39,7 @@ NOT_RETRYABLE = {
     "RatingsError",
     "ServerError",
     "SettingsError",
+    "SplitError",
     "StreamError",
     "TimestampError",
     "TopicNotFoundError",
