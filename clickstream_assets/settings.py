@@ -312,6 +312,10 @@ class Settings(BaseSettings):
     """
     recent_minutes: int = Field(1440, ge=1)
     """Minutes for which the products that a visitor met count as recent: the next product is foretold from them."""
+    recent_events: int = Field(100_000, ge=0)
+    """Product events, the newest, that each API process keeps of all visitors to recommend by, read from Kafka; each
+    takes about 500 bytes. 0: what visitors did since the last training does not count.
+    """
 
     window_duration: Interval = Field(timedelta(minutes=10), gt=timedelta(0))
     """Length of a window, such as 10 minutes."""

@@ -11,6 +11,7 @@ from clickstream_assets.api import (
     events,
     health,
     metrics,
+    moment,
     persons,
     predictions,
     products,
@@ -28,7 +29,8 @@ from clickstream_assets.settings import Settings
 
 def create_api(settings: Settings, metrics_folder: Path | None = None) -> Collector:
     """Make the ASGI application: the collector, and Flask's in threads for all else; arguments as of `create_app`."""
-    return Collector(Threads(create_app(settings, metrics_folder)), settings, metrics_folder)
+    app = create_app(settings, metrics_folder)
+    return Collector(Threads(app), settings, metrics_folder, app.extensions[moment.EXTENSION])
 
 
 def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFlask:
@@ -52,8 +54,10 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
     # A user id may hold slashes, two in a row too.
     app.url_map.merge_slashes = False
     app.url_map.converters["any_text"] = recommendations.AnyTextConverter
-    # Neither is connected yet.
-    app.extensions[database.EXTENSION] = database.Database(settings)
+    # None is connected yet.
+    served = database.Database(settings)
+    app.extensions[database.EXTENSION] = served
+    app.extensions[moment.EXTENSION] = moment.Moment(settings, served)
     app.extensions[events.EXTENSION] = events.ReadEvents(settings)
     register_problems(app)
     register_access_log(app)

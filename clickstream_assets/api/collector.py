@@ -24,6 +24,7 @@ from clickstream_assets.api.access_log import log_request
 from clickstream_assets.api.asgi import Answer, Application, Receive, Scope, Send, body_of
 from clickstream_assets.api.collector_routes import ROUTES, route_of
 from clickstream_assets.api.metrics import count_events, count_request
+from clickstream_assets.api.moment import Moment
 from clickstream_assets.api.outages import Outage
 from clickstream_assets.api.problems import ApiError, answer_of
 from clickstream_assets.api.rates import RateLimit
@@ -59,10 +60,14 @@ class Collector:
         application: answers the others.
         settings: the keys, the limits and the topic.
         folder: where worker processes share what they have taken; none for one process.
+        moment: what is to be read from Kafka while the server runs.
     """
 
-    def __init__(self, application: Application, settings: Settings, folder: Path | None) -> None:
+    def __init__(
+        self, application: Application, settings: Settings, folder: Path | None, moment: Moment
+    ) -> None:
         self._application = application
+        self._moment = moment
         self._settings = settings
         self._rules = ValidationRules.of(settings).of_topic(settings.first_topic)
         self._keys = [key.encode() for key in settings.collector_keys]
@@ -101,10 +106,12 @@ class Collector:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
+        self._moment.open()
         if self._keys:
             self._delivery.open()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        self._moment.close()
         self._delivery.close()
         if self._rates:
             self._rates.close()

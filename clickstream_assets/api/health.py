@@ -1,7 +1,7 @@
 """`GET /health/live` and `/health/ready`: whether the process is up, and whether it can answer.
 
 A service without PostgreSQL is not ready. Without Elasticsearch it is degraded and still gets requests: only the live
-events are missing.
+events are missing. So it is while it cannot read what visitors do from Kafka, which recommendations count.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +12,7 @@ from apiflask import APIBlueprint, Schema, fields, validators
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import Database, database
 from clickstream_assets.api.events import live_events
+from clickstream_assets.api.moment import moment
 from clickstream_assets.api.problems import ApiError, documented
 from clickstream_assets.stores.elasticsearch import ElasticsearchError, LiveEvents
 from clickstream_assets.stores.postgres.connection import PostgresError
@@ -31,7 +32,9 @@ class Ready(Schema):
     status = fields.String(
         required=True,
         validate=validators.OneOf(["ready", "degraded"]),
-        metadata={"description": "ready; or degraded, where only real-time events cannot be read"},
+        metadata={
+            "description": "ready; or degraded, where only real-time events cannot be read, or what visitors do"
+        },
     )
     dependencies = fields.Dict(
         keys=fields.String(),
@@ -52,14 +55,17 @@ def live() -> dict[str, str]:
 @blueprint.output(Ready)
 @blueprint.doc(responses=documented(503))
 def ready() -> dict[str, object]:
-    """Say whether PostgreSQL answers and has the tables, and whether Elasticsearch answers."""
+    """Say whether PostgreSQL answers and has the tables, Elasticsearch answers, and Kafka is read to its end."""
     # At once: each may take seconds to say that it does not answer.
     with ThreadPoolExecutor(1) as other:
         elasticsearch = other.submit(_elasticsearch, live_events())
         needed = _postgres(database())
-    dependencies = {**needed, "elasticsearch": elasticsearch.result()}
+    others = {"elasticsearch": elasticsearch.result()}
+    if (now := moment()).is_open:
+        others["recent_events"] = now.problem or "ok"
+    dependencies = {**needed, **others}
     if set(needed.values()) == {"ok"}:
-        status = "ready" if dependencies["elasticsearch"] == "ok" else "degraded"
+        status = "ready" if set(others.values()) == {"ok"} else "degraded"
         return {"status": status, "dependencies": dependencies}
     wrong = "; ".join(f"{name}: {state}" for name, state in dependencies.items() if state != "ok")
     raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", wrong, dependencies=dependencies)

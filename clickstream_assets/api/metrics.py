@@ -18,6 +18,7 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     disable_created_metrics,
     generate_latest,
@@ -67,6 +68,17 @@ _REQUESTS = Histogram(
 _COLLECTED = Counter(
     catalogue.COLLECTED.name, catalogue.COLLECTED.description, catalogue.COLLECTED.labels, registry=None
 )
+_RECENT_READ = Gauge(
+    catalogue.RECENT_READ.name,
+    catalogue.RECENT_READ.description,
+    registry=None,
+    multiprocess_mode="livemin",
+)
+
+
+def note_recent_read(at: float) -> None:
+    """Note when this process had read all that Kafka had, seconds since 1970."""
+    _RECENT_READ.set(at)
 
 
 def register_request_metrics(app: Flask) -> None:
@@ -124,6 +136,7 @@ def metrics() -> Response:
     else:
         registry.register(_REQUESTS)
         registry.register(_COLLECTED)
+        registry.register(_RECENT_READ)
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 

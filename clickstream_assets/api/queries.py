@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, LiteralString, NamedTuple, Self
 
 from psycopg import Connection, sql
 from psycopg.rows import DictRow
@@ -139,54 +139,91 @@ def _exists(connection: Connection[DictRow], table: str, condition: Condition) -
 
 
 @dataclass(frozen=True)
-class Recommendations:
-    """The products that can be recommended to one user.
+class Known:
+    """What the served tables know of a person whom products are recommended to.
 
     Attributes:
-        personal: product_id, confidence_score, algorithm and reason, best first.
-        popular: product_id and score of products to fill up with, best first.
-        known_user: Whether the user has met any product, so that what is published is made for them too.
-        anything_published: Whether anything is published for anybody.
+        person: The person; of an anonymous id, who it is now.
+        anonymous_ids: Ids that are theirs now.
+        published: product_id, confidence_score, algorithm, reason and model_version of the list that was made for them
+            before, best first.
+        met: Products that they have met; none if they have met none that lists are made by.
         model_version: The model that is being served.
     """
 
-    personal: list[dict[str, Any]]
-    popular: list[dict[str, Any]]
-    known_user: bool
-    anything_published: bool
+    person: str
+    anonymous_ids: list[str]
+    published: list[dict[str, Any]]
+    met: list[str] | None
     model_version: str | None
 
+    def of_nobody(self) -> Self:
+        """Return what is known of somebody who does not want to be profiled."""
+        return replace(self, anonymous_ids=[], published=[], met=None)
 
-def recommendations(
-    connection: Connection[DictRow], user_id: str, n: int, excluded: Collection[str]
-) -> Recommendations:
-    """Return up to `n` products for a user, none of them in `excluded` or one that the user has met."""
-    published = connection.execute(
-        "SELECT product_id, confidence_score, algorithm, reason FROM product_recommendations "
-        "WHERE user_id = %s ORDER BY rank, product_id",
-        [user_id],
-    ).fetchall()
-    met = _value(connection, "SELECT product_ids FROM met_products WHERE user_id = %s", [user_id])
-    personal = [row for row in published if row["product_id"] not in excluded][:n]
-    taken = [*excluded, *(met or ()), *(row["product_id"] for row in personal)]
-    popular = connection.execute(
+
+def known(connection: Connection[DictRow], person: str, anonymous_id: str | None = None) -> Known:
+    """Return what is known of a person, or of a visitor by their anonymous id."""
+    if anonymous_id is not None:
+        person = resolved_visitor(connection, anonymous_id)
+    # One statement: each costs as much as what it finds.
+    row = connection.execute(
+        """
+        SELECT
+            (SELECT model_version FROM served_models WHERE answers = 'recommendations') AS model_version,
+            (SELECT product_ids FROM met_products WHERE user_id = %(person)s) AS met,
+            (SELECT array_agg(anonymous_id) FROM identities WHERE user_id = %(person)s AND is_latest) AS ids,
+            (
+                SELECT json_agg(json_build_array(product_id, confidence_score, algorithm, reason, model_version)
+                    ORDER BY rank, product_id)
+                FROM product_recommendations WHERE user_id = %(person)s
+            ) AS published
+        """,
+        {"person": person},
+    ).fetchone()
+    assert row is not None
+    names = ("product_id", "confidence_score", "algorithm", "reason", "model_version")
+    return Known(
+        person=person,
+        anonymous_ids=row["ids"] or [],
+        published=[dict(zip(names, values, strict=True)) for values in row["published"] or ()],
+        met=row["met"],
+        model_version=row["model_version"],
+    )
+
+
+def popular_products(
+    connection: Connection[DictRow], n: int, left_out: Collection[str]
+) -> list[dict[str, Any]]:
+    """Return product_id and score of the n most popular products but those left out, best first."""
+    return connection.execute(
         "SELECT product_id, score FROM popular_products WHERE product_id <> ALL(%s) "
         "ORDER BY rank, product_id LIMIT %s",
-        [taken, n - len(personal)],
+        [list(left_out), n],
     ).fetchall()
-    return Recommendations(
-        personal=personal,
-        popular=popular,
-        known_user=met is not None,
-        anything_published=bool(published or popular)
-        or _value(
+
+
+def is_anything_recommended(connection: Connection[DictRow]) -> bool:
+    """Return whether any recommendation is published for anybody."""
+    return bool(
+        _value(
             connection,
             "SELECT EXISTS (SELECT FROM product_recommendations) OR EXISTS (SELECT FROM popular_products)",
-        ),
-        model_version=_value(
-            connection, "SELECT model_version FROM served_models WHERE answers = 'recommendations'"
-        ),
+        )
     )
+
+
+def served_model(connection: Connection[DictRow], answers: str) -> str | None:
+    """Return the version of the model that gives a kind of answer; None if none does."""
+    return _value(connection, "SELECT model_version FROM served_models WHERE answers = %s", [answers])
+
+
+def model_parts(connection: Connection[DictRow], version: str) -> list[str]:
+    """Return the parts of a model of the next product, in order."""
+    rows = connection.execute(
+        "SELECT content FROM next_product_parts WHERE model_version = %s ORDER BY part", [version]
+    ).fetchall()
+    return [row["content"] for row in rows]
 
 
 def person_of_visitor(anonymous_id: str) -> sql.Composable:

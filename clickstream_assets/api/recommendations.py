@@ -1,23 +1,37 @@
-"""`GET /api/recommend/{user_id}`: products for one shopper.
+"""`GET /api/recommend/{user_id}` and `POST /api/session/recommend`: products for one shopper.
 
-From what `product_recommendations` has published of them, and popular products they have not met (`queries`).
+First what a shopper may go to next, by what they did last (`moment`); then what `product_recommendations` has published
+of them; then popular products.
 """
 
+from collections.abc import Collection, Iterator
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 from apiflask import APIBlueprint, Schema, fields, validators
+from psycopg import Connection
+from psycopg.rows import DictRow
 from werkzeug.routing import BaseConverter
 
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
-from clickstream_assets.api.parameters import QueryParameters, Text, WholeNumber, path_of
+from clickstream_assets.api.moment import ServedModel, moment
+from clickstream_assets.api.parameters import Flag, QueryParameters, Text, WholeNumber, path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
 from clickstream_assets.api.product_details import detail_fields, with_details
+from clickstream_assets.recommender.next_product import Act, Met, Pick, Why
 
 blueprint = APIBlueprint("recommendations", __name__, url_prefix="/api", tag="Recommendations")
 
 _POPULAR_REASON = "Popular with other shoppers"
+_ALGORITHMS = {Why.MET: "recent", Why.SESSIONS: "vmis_knn", Why.CATEGORY: "category"}
+_ACTS = {
+    Act.VIEWED: "you viewed {}",
+    Act.ADDED_TO_CART: "you added {} to your cart",
+    Act.BOUGHT: "you bought {}",
+}
+_MOST_PRODUCTS = 100
 
 
 class AnyTextConverter(BaseConverter):
@@ -35,6 +49,13 @@ class _Query(QueryParameters):
         validate=validators.Length(max=100, error="must not be given more than 100 times"),
         metadata={"description": "Products to leave out; repeated, or with commas between them"},
     )
+    met = Flag(
+        load_default=True,
+        metadata={
+            "description": "Whether products that the shopper met lately are given again where they are likely to come "
+            "next; what they bought just now is not"
+        },
+    )
 
 
 class RecommendedProduct(Schema):
@@ -43,36 +64,67 @@ class RecommendedProduct(Schema):
     product_id = fields.String(required=True, metadata={"description": "The product"})
     rank = fields.Integer(required=True, metadata={"description": "Place in this list, from 1"})
     score = fields.Float(
-        required=True, metadata={"description": "Comparable among the products of one algorithm"}
+        required=True, metadata={"description": "Comparable among the products of one source and algorithm"}
     )
     confidence_score = fields.Float(
         required=True,
         allow_none=True,
         metadata={
-            "description": "The score of a published recommendation; null for a product that fills the list"
+            "description": "The score of a published recommendation, or the chance that the product comes next; null "
+            "for a product that fills the list"
         },
     )
-    algorithm = fields.String(required=True, metadata={"description": "als, item_knn or popularity"})
+    algorithm = fields.String(
+        required=True,
+        metadata={
+            "description": "als, item_knn or popularity; and in the moment recent (met already), vmis_knn (sessions "
+            "like this one went there) or category"
+        },
+    )
     reason = fields.String(required=True, metadata={"description": "Why, in words for the shopper"})
     source = fields.String(
         required=True,
-        validate=validators.OneOf(["personal", "popular"]),
-        metadata={"description": "personal: published for this shopper; popular: filled in"},
+        validate=validators.OneOf(["session", "personal", "popular"]),
+        metadata={
+            "description": "session: by what the shopper did last; personal: published for this shopper; popular: "
+            "filled in"
+        },
+    )
+    model_version = fields.String(
+        required=True, allow_none=True, metadata={"description": "The model that the product comes from"}
     )
     name, category, price, currency, image, link, available = detail_fields()
+
+
+class InTheMoment(Schema):
+    """What the shopper did last, and how far that counts."""
+
+    events = fields.Integer(required=True, metadata={"description": "Events of the shopper that count"})
+    model_version = fields.String(
+        required=True, allow_none=True, metadata={"description": "The model that says what comes next"}
+    )
+    problem = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "What keeps the last events from counting; null if they count"},
+    )
 
 
 class Recommendations(Schema):
     """The answer: products for one shopper."""
 
     user_id = fields.String(required=True, metadata={"description": "The shopper"})
-    fallback = fields.Boolean(required=True, metadata={"description": "Whether the shopper is not known"})
+    fallback = fields.Boolean(
+        required=True,
+        metadata={"description": "Whether nothing of the shopper is known, nor what they did last"},
+    )
     message = fields.String(
         required=True, allow_none=True, metadata={"description": "What is special about this answer"}
     )
     model_version = fields.String(
-        required=True, allow_none=True, metadata={"description": "The model that is being served"}
+        required=True, allow_none=True, metadata={"description": "The model that the published lists are of"}
     )
+    in_the_moment = fields.Nested(InTheMoment, required=True)
     items = fields.List(
         fields.Nested(RecommendedProduct), required=True, metadata={"description": "Best first"}
     )
@@ -92,7 +144,7 @@ class _OfVisitor(_Query):
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))
 def recommend_to_visitor(query_data: dict[str, Any], **_: object) -> dict[str, Any]:
     """Recommend products to a visitor, as to the person that they are now."""
-    return _answer(query_data, anonymous_id=query_data["anonymous_id"])
+    return _of_person(query_data, anonymous_id=query_data["anonymous_id"])
 
 
 @blueprint.get("/recommend/<any_text:user_id>")
@@ -103,56 +155,179 @@ def recommend_to_visitor(query_data: dict[str, Any], **_: object) -> dict[str, A
 def recommend(user_id: str, query_data: dict[str, Any], **_: object) -> dict[str, Any]:
     """Recommend products to a shopper.
 
-    Products that are published for the shopper come first, without the excluded ones; the most popular products
-    that the shopper has not met fill the list up to `n`. A shopper who has met nearly everything gets fewer than
-    `n`. A shopper who is not known gets popular products only, and `fallback` is true.
+    What they may go to next by what they did in the last minutes comes first, down to a second ago. Then come products
+    that are published for the shopper, without the excluded ones; the most popular products that the shopper has not
+    met fill the list up to `n`. A shopper who has met nearly everything gets fewer than `n`. A shopper of whom nothing
+    is known gets popular products only, and `fallback` is true.
     """
-    return _answer(query_data, user_id)
+    return _of_person(query_data, user_id)
+
+
+class _Session(Schema):
+    products = fields.List(
+        Text(min_length=1),
+        required=True,
+        validate=validators.Length(1, _MOST_PRODUCTS, error=f"must have 1 to {_MOST_PRODUCTS} products"),
+        metadata={"description": "Products that were met, in order, the newest last"},
+    )
+    in_cart = fields.List(
+        Text(min_length=1),
+        load_default=list,
+        validate=validators.Length(
+            max=_MOST_PRODUCTS, error=f"must not have more than {_MOST_PRODUCTS} products"
+        ),
+        metadata={"description": "Those of them that are in the cart"},
+    )
+    bought = fields.List(
+        Text(min_length=1),
+        load_default=list,
+        validate=validators.Length(
+            max=_MOST_PRODUCTS, error=f"must not have more than {_MOST_PRODUCTS} products"
+        ),
+        metadata={"description": "Those of them that were bought; they are not given again"},
+    )
+
+
+@blueprint.post("/session/recommend")
+@blueprint.input(_Session, location="json")
+@blueprint.input(_Query, location="query", unknown="raise")
+@blueprint.output(Recommendations(exclude=["user_id"]), status_code=200)
+@blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))
+def recommend_to_session(
+    json_data: dict[str, Any], query_data: dict[str, Any], **_: object
+) -> dict[str, Any]:
+    """Recommend products to a session that the request describes; nobody need be known."""
+    in_cart, bought = set(json_data["in_cart"]), set(json_data["bought"])
+    times: dict[str, int] = {}
+    for product_id in reversed(json_data["products"]):
+        times[product_id] = times.get(product_id, 0) + 1
+    met = [
+        Met(
+            product_id,
+            Act.BOUGHT
+            if product_id in bought
+            else Act.ADDED_TO_CART
+            if product_id in in_cart
+            else Act.VIEWED,
+            count,
+        )
+        for product_id, count in times.items()
+    ]
+    with database().snapshot() as connection:
+        version = queries.served_model(connection, "recommendations")
+        of_nobody = queries.Known("", [], [], None, version)
+        return _answer(connection, query_data, of_nobody, met, len(json_data["products"]))
+
+
+def _of_person(
+    query_data: dict[str, Any], person: str = "", anonymous_id: str | None = None
+) -> dict[str, Any]:
+    recent = moment().recent
+    if anonymous_id is not None and (user := recent.person_of_visitor(anonymous_id)):
+        # Of a moment ago: the served tables know it after the next refresh.
+        person, anonymous_id = user, None
+    with database().snapshot() as connection:
+        known = queries.known(connection, person, anonymous_id)
+        lately = recent.of_person(known.person, known.anonymous_ids)
+        if lately.may_be_profiled is False:
+            return _answer(connection, query_data, known.of_nobody(), [], 0)
+        return _answer(connection, query_data, known, lately.met, lately.events)
 
 
 def _answer(
-    query_data: dict[str, Any], user_id: str = "", *, anonymous_id: str | None = None
+    connection: Connection[DictRow],
+    query_data: dict[str, Any],
+    known: queries.Known,
+    met: list[Met],
+    events: int,
 ) -> dict[str, Any]:
-    excluded = {part for value in query_data["exclude"] for part in (value, *value.split(","))}
-    with database().snapshot() as connection:
-        if anonymous_id is not None:
-            user_id = queries.resolved_visitor(connection, anonymous_id)
-        found = queries.recommendations(connection, user_id, query_data["n"], excluded)
-        items = with_details(connection, _items(found))
-    if not found.anything_published:
-        raise ApiError(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "nothing_published",
-            "No recommendations have been published yet.",
-        )
-    return {
-        "user_id": user_id,
-        "fallback": not found.known_user,
-        "message": _message(found),
-        "model_version": found.model_version,
-        "items": [{**item, "rank": rank} for rank, item in enumerate(items, start=1)],
-    }
-
-
-def _items(found: queries.Recommendations) -> list[dict[str, Any]]:
-    return [
-        *({**row, "score": row["confidence_score"], "source": "personal"} for row in found.personal),
-        *(
+    now, n = moment(), query_data["n"]
+    left_out = {part for value in query_data["exclude"] for part in (value, *value.split(","))}
+    left_out |= {each.product_id for each in met if each.act is Act.BOUGHT}
+    model = now.model
+    items = list(_of_session(model, met, n, left_out, query_data["met"])) if model else []
+    given = {item["product_id"] for item in items}
+    met_lately = {each.product_id for each in met}
+    items += islice(
+        (
+            {**row, "score": row["confidence_score"], "source": "personal"}
+            for row in known.published
+            if row["product_id"] not in left_out | given | met_lately
+        ),
+        n - len(items),
+    )
+    if len(items) < n:
+        given = {item["product_id"] for item in items}
+        taken = left_out | given | met_lately | set(known.met or ())
+        items += (
             {
                 **row,
                 "confidence_score": None,
                 "algorithm": "popularity",
                 "reason": _POPULAR_REASON,
                 "source": "popular",
+                "model_version": known.model_version,
             }
-            for row in found.popular
-        ),
-    ]
+            for row in queries.popular_products(connection, n - len(items), taken)
+        )
+    if not items and not queries.is_anything_recommended(connection):
+        raise ApiError(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "nothing_published",
+            "No recommendations have been published yet.",
+        )
+    is_known = known.met is not None or any(item["source"] == "session" for item in items)
+    problem = now.problem
+    return {
+        "user_id": known.person,
+        "fallback": not is_known,
+        "message": _message(items, is_known, problem),
+        "model_version": known.model_version,
+        "in_the_moment": {
+            "events": events,
+            "model_version": model.version if model else None,
+            "problem": problem,
+        },
+        "items": [
+            {**item, "rank": rank} for rank, item in enumerate(with_details(connection, items), start=1)
+        ],
+    }
 
 
-def _message(found: queries.Recommendations) -> str | None:
-    if not found.known_user:
-        return "Nothing is published for this user; these are the most popular products."
-    if not found.personal and not found.popular:
-        return "There is no product left that this user has not met and that is not excluded."
-    return None
+def _of_session(
+    model: ServedModel, met: list[Met], n: int, left_out: Collection[str], with_met: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield what may come next by the visit itself; what is only popular is left to the lists that follow."""
+    for pick in model.ranks.rank(met, n, left_out, without_met=not with_met):
+        if pick.why is not Why.POPULAR:
+            yield {
+                "product_id": pick.product_id,
+                "score": pick.score,
+                "confidence_score": pick.score,
+                "algorithm": _ALGORITHMS[pick.why],
+                "reason": _reason(pick),
+                "source": "session",
+                "model_version": model.version,
+            }
+
+
+def _reason(pick: Pick) -> str:
+    assert pick.of is not None
+    act = _ACTS[pick.of.act]
+    if pick.why is Why.MET:
+        return act.format("this").capitalize()
+    because = act.format(pick.of.product_id)
+    if pick.why is Why.SESSIONS:
+        return f"Because {because}, and others went on to this"
+    return f"Because {because}, which is of the same category"
+
+
+def _message(items: list[dict[str, Any]], is_known: bool, problem: str | None) -> str | None:
+    said = []
+    if not is_known:
+        said.append("Nothing is published for this user; these are the most popular products.")
+    elif not items:
+        said.append("There is no product left that this user has not met and that is not excluded.")
+    if problem:
+        said.append(f"What happened in the last minutes does not count: {problem}.")
+    return " ".join(said) or None

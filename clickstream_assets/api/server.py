@@ -90,10 +90,17 @@ class _Server(BaseApplication):
             # A management socket in the user's home, which we do not use.
             "control_socket_disable": True,
             # Only the first process calls it; a `with` would end in each worker too.
+            "child_exit": lambda _, worker: self._forget_metrics(worker.pid),
             "on_exit": lambda _: shutil.rmtree(self._metrics_folder),
         }
         for name, value in options.items():
             self.cfg.set(name, value)
+
+    def _forget_metrics(self, pid: int) -> None:
+        """Forget what holds of a worker only while it lives: it would else be reported for ever."""
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(pid, str(self._metrics_folder))
 
     def load(self) -> Application:
         from clickstream_assets.api.app import create_api

@@ -55,6 +55,12 @@ COLLECTED = Metric(
     "client sent again count again",
     ("verdict",),
 )
+RECENT_READ = Metric(
+    "clickstream_recent_events_timestamp_seconds",
+    Kind.GAUGE,
+    "When the API had last read all that Kafka had, of its worker processes the one that is furthest behind; 0 before "
+    "the first time. What visitors did since does not count in what they are recommended",
+)
 
 STREAM_UPDATED = Metric(
     "clickstream_stream_updated_timestamp_seconds",
@@ -194,7 +200,7 @@ CHECK_FAILING = Metric(
 )
 
 SECTIONS = {
-    "The API": (POSTGRES_UP, REQUESTS, COLLECTED),
+    "The API": (POSTGRES_UP, REQUESTS, COLLECTED, RECENT_READ),
     "The streams": (
         STREAM_FAILING,
         STREAM_UPDATED,

@@ -26,8 +26,9 @@ from clickstream_assets.defs.resources import KafkaResource
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.ingest.classification import CLASSIFIED_TABLES
 from clickstream_assets.settings import load_settings
+from clickstream_assets.stores.kafka.consumer import TopicError
 from clickstream_assets.stores.kafka.partition import from_json
-from clickstream_assets.stores.kafka.topic import TopicError, Topics
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.postgres.measurements import Sample, write_measurements
 
 EVERY_SECONDS = 15

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 FloatArray: TypeAlias = NDArray[np.floating]
 IntArray: TypeAlias = NDArray[np.integer]
@@ -347,6 +346,9 @@ class NextProduct:
             choices: the products that a visitor had met, as for `rank`, and the one that came next. They are to be of
                 a later time than the model's sessions, which would else know the answer.
         """
+        # The API's processes never learn, and start in half the time without it.
+        from scipy.optimize import minimize
+
         weighed: list[tuple[FloatArray, int]] = []
         for recent, chosen in choices:
             recent = recent[:RECENT_PRODUCTS]

@@ -18,7 +18,8 @@ from clickstream_assets.engine.spark_private import (
 from clickstream_assets.errors import ClickstreamError, DiskFullError
 from clickstream_assets.files import NO_SPACE, room
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import DataLossError, TopicError, timestamp_error
+from clickstream_assets.stores.kafka.consumer import TopicError
+from clickstream_assets.stores.kafka.topic import DataLossError, timestamp_error
 from clickstream_assets.streaming.checkpoint import REBUILD, CheckpointError
 
 LOST_TO_WINDOWS = f"run {REBUILD} to take what is missing from the lake"

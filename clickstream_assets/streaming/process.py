@@ -17,8 +17,9 @@ from clickstream_assets.engine import SparkSession
 from clickstream_assets.errors import ClickstreamError, is_retryable
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import ElasticsearchError
+from clickstream_assets.stores.kafka.consumer import TopicNotFoundError
 from clickstream_assets.stores.kafka.partition import TopicPartition
-from clickstream_assets.stores.kafka.topic import Offsets, TopicNotFoundError, Topics
+from clickstream_assets.stores.kafka.topic import Offsets, Topics
 from clickstream_assets.stores.lake import LakeError
 from clickstream_assets.stores.postgres.connection import PostgresError, explained
 from clickstream_assets.streaming import live_events, waits

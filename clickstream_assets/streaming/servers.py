@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import ElasticsearchError, ElasticsearchServer
+from clickstream_assets.stores.kafka.consumer import TopicError
 from clickstream_assets.stores.kafka.partition import TopicPartition
-from clickstream_assets.stores.kafka.topic import Offsets, TopicError, Topics
+from clickstream_assets.stores.kafka.topic import Offsets, Topics
 
 ANSWER_SECONDS = 5.0
 """So long may each take to answer."""

@@ -20,12 +20,12 @@ COMMAND = [str(Path(sys.executable).with_name("clickstream")), "api"]
 
 
 class Served:
-    """The API as `clickstream api` serves it; on a free port, unless API_PORT names one."""
+    """The API as `clickstream api` serves it; on a free port, unless API_PORT names one; without Kafka's events."""
 
     def __init__(self, settings: Settings, **variables: str) -> None:
         self.process = subprocess.Popen(
             [*COMMAND, "--port", variables.pop("API_PORT", "0")],
-            env=environment(settings) | {"API_WORKERS": "2"} | variables,
+            env=environment(settings) | {"API_WORKERS": "2", "RECENT_EVENTS": "0"} | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 
 from clickstream_assets.api.collector_routes import ROUTES
 from clickstream_assets.settings import Settings
-from clickstream_assets_tests.api.conftest import LISTS, PARAMETERS, PATHS
+from clickstream_assets_tests.api.conftest import LISTS, PARAMETERS, PATHS, POSTED
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def offered(document: dict[str, Any], path: str) -> set[str]:
 
 def test_openapi_document_describes_the_routes(client: FlaskClient) -> None:
     document = client.get("/openapi.json").json
-    assert set(document["paths"]) == {*PATHS, *ROUTES}
+    assert set(document["paths"]) == {*PATHS, *POSTED, *ROUTES}
     assert [path for path in PATHS if "text/csv" in offered(document, path)] == LISTS
     assert offered(document, "/api/reports/{date}") == {"application/json", "text/plain", "text/html"}
     for path in document["paths"].values():

@@ -33,6 +33,7 @@ def test_recommendations_are_the_published_ones_in_their_order(client: FlaskClie
         "fallback": False,
         "message": None,
         "model_version": "m1",
+        "in_the_moment": {"events": 0, "model_version": None, "problem": None},
         "items": [
             {
                 "product_id": product,
@@ -42,6 +43,7 @@ def test_recommendations_are_the_published_ones_in_their_order(client: FlaskClie
                 "algorithm": "als",
                 "reason": f"Because you looked at {product}",
                 "source": "personal",
+                "model_version": "m1",
                 **DETAILS[product],
             }
             for rank, (product, score) in enumerate([("p1", 1.0), ("p2", 0.5)], start=1)
@@ -62,6 +64,7 @@ def test_list_is_filled_up_with_popular_products_that_are_not_in_it(client: Flas
         "algorithm": "popularity",
         "reason": "Popular with other shoppers",
         "source": "popular",
+        "model_version": "m1",
         # Nothing is known of it.
         **dict.fromkeys(DETAILS["p1"]),
     }
@@ -93,6 +96,7 @@ def test_user_who_has_met_everything_is_known_and_has_nothing_left(client: Flask
         "fallback": False,
         "message": "There is no product left that this user has not met and that is not excluded.",
         "model_version": "m1",
+        "in_the_moment": {"events": 0, "model_version": None, "problem": None},
         "items": [],
     }
 

@@ -16,8 +16,9 @@ from clickstream_assets.defs.resources import ComputeResource, KafkaResource, La
 from clickstream_assets.ingest.money import settings_of_money
 from clickstream_assets.ingest.reach import settings_of_days
 from clickstream_assets.settings import Settings, load_settings
+from clickstream_assets.stores.kafka.consumer import TopicError
 from clickstream_assets.stores.kafka.partition import TopicPartition
-from clickstream_assets.stores.kafka.topic import Offsets, TopicError, Topics
+from clickstream_assets.stores.kafka.topic import Offsets, Topics
 from clickstream_assets.streaming.query import lake_of
 from clickstream_assets_tests.dagster_private import SensorExecutionData
 from clickstream_assets_tests.databases import free_port

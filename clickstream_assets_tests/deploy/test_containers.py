@@ -174,7 +174,7 @@ def test_simulated_events_come_out_of_the_api(
     wait_until(lambda: len(latest_events(api)) == 10)
     assert ask(f"{api}/health/ready") == {
         "status": "ready",
-        "dependencies": {"postgres": "ok", "tables": "ok", "elasticsearch": "ok"},
+        "dependencies": {"postgres": "ok", "tables": "ok", "elasticsearch": "ok", "recent_events": "ok"},
     }
 
 

@@ -12,8 +12,9 @@ from clickstream_assets.catalogue import EVENTS, RAW_EVENTS, REJECTED_EVENTS
 from clickstream_assets.engine import DuckDBEngine, SparkEngine
 from clickstream_assets.ingest.classification import misclassified_records
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.consumer import TopicNotFoundError
 from clickstream_assets.stores.kafka.producer import ensure_topics
-from clickstream_assets.stores.kafka.topic import DataLossError, TopicNotFoundError, Topics
+from clickstream_assets.stores.kafka.topic import DataLossError, Topics
 from clickstream_assets_tests.databases import with_settings
 from clickstream_assets_tests.ingest.dialects.writers import WRITERS, happenings, own
 from clickstream_assets_tests.ingestion import Ingestion

@@ -17,8 +17,9 @@ from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import ElasticsearchError, ElasticsearchProblem, LiveEvents
 from clickstream_assets.stores.kafka.client_private import close_producer
+from clickstream_assets.stores.kafka.consumer import TopicError
 from clickstream_assets.stores.kafka.producer import KafkaSink, ensure_topics
-from clickstream_assets.stores.kafka.topic import OffsetRange, TopicError, Topics
+from clickstream_assets.stores.kafka.topic import OffsetRange, Topics
 from clickstream_assets.streaming.alert_index import AlertIndex
 from clickstream_assets_tests.databases import suspended, with_settings
 from clickstream_assets_tests.stores.test_elasticsearch import document

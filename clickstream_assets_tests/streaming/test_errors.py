@@ -6,7 +6,8 @@ import pytest
 
 from clickstream_assets.errors import DiskFullError, is_retryable
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import DataLossError, TimestampError, TopicError
+from clickstream_assets.stores.kafka.consumer import TopicError
+from clickstream_assets.stores.kafka.topic import DataLossError, TimestampError
 from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem
 from clickstream_assets.streaming.checkpoint import CheckpointError
 from clickstream_assets.streaming.errors import (

@@ -15,7 +15,8 @@ from clickstream_assets.defs.runs import metadata_value, under_way, wait_after_f
 from clickstream_assets.ingest.classification import landed
 from clickstream_assets.ingest.product_feed import products_topic
 from clickstream_assets.settings import load_settings
-from clickstream_assets.stores.kafka.topic import TopicNotFoundError, waiting_offsets
+from clickstream_assets.stores.kafka.consumer import TopicNotFoundError
+from clickstream_assets.stores.kafka.topic import waiting_offsets
 from clickstream_assets.stores.lake import Lake
 
 

@@ -24,8 +24,9 @@ from clickstream_assets.ingest.classification import Ingested, ingested
 from clickstream_assets.ingest.money import settings_of_money
 from clickstream_assets.ingest.reach import settings_of_days
 from clickstream_assets.settings import load_settings
+from clickstream_assets.stores.kafka.consumer import TopicNotFoundError
 from clickstream_assets.stores.kafka.partition import TopicPartition
-from clickstream_assets.stores.kafka.topic import TopicNotFoundError, waiting_offsets
+from clickstream_assets.stores.kafka.topic import waiting_offsets
 
 
 @dg.sensor(

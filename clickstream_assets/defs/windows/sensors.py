@@ -13,7 +13,7 @@ from clickstream_assets.defs.resources import KafkaResource
 from clickstream_assets.defs.runs import under_way, wait_after_failures
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.elasticsearch import ElasticsearchError
-from clickstream_assets.stores.kafka.topic import TopicNotFoundError
+from clickstream_assets.stores.kafka.consumer import TopicNotFoundError
 from clickstream_assets.streaming.lake_copies import are_copied
 from clickstream_assets.streaming.live_events import lost_since
 from clickstream_assets.streaming.owner import always_on, owner

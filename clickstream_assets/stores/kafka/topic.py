@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -20,12 +20,16 @@ import pyarrow as pa
 from clickstream_assets.catalogue import RAW_EVENTS
 from clickstream_assets.engine import DataFrame, DuckDBEngine, Engine, SparkEngine
 from clickstream_assets.engine.spark_private import TIMESTAMP_TOO_LARGE
-from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.consumer import (
+    FIRST_MILLISECOND,
+    TopicError,
+    TopicReader,
+    arrivals,
+)
 from clickstream_assets.stores.kafka.partition import TopicPartition, to_topics
 
 if TYPE_CHECKING:
-    from kafka import KafkaConsumer
     from pyspark.sql import Column
 
     from clickstream_assets.stores.kafka.client_private import Records
@@ -40,26 +44,6 @@ _PARALLEL_RECORDS = 100_000
 _FIRST_RECORDS = 100
 # Most that one of Spark's tasks reads.
 _TASK_RECORDS = 200_000
-
-# Kafka was first released in January 2011. Before that is, say, who counts in seconds.
-_FIRST_MILLISECOND = 1_293_840_000_000
-
-
-class TopicError(ClickstreamError):
-    """Kafka cannot give what was asked; the message names the setting and the fix."""
-
-    retryable = True
-
-
-class TopicNotFoundError(TopicError):
-    """A topic is not there (yet)."""
-
-    retryable = False
-
-    def __init__(self, message: str, others_are_there: bool = False) -> None:
-        super().__init__(message)
-        self.others_are_there = others_are_there
-        """Whether some of the topics are there, so that what waits for the missing ones keeps those back."""
 
 
 class DataLossError(TopicError):
@@ -194,22 +178,11 @@ def arrival_columns(timestamp: Column, read: Column) -> tuple[Column, Column]:
     """
     from pyspark.sql import functions as F
 
-    first = F.timestamp_millis(F.lit(_FIRST_MILLISECOND))
+    first = F.timestamp_millis(F.lit(FIRST_MILLISECOND))
     came = timestamp.between(first, read)
     return (
         F.when(came, timestamp).otherwise(read).alias("kafka_time"),
         F.when(~came, F.unix_millis(timestamp)).alias("kafka_timestamp"),
-    )
-
-
-def _arrivals(timestamps: list[int], read: int) -> tuple[list[int], list[int | None]]:
-    """Do as `arrival_columns` does, in milliseconds since 1970."""
-    if not timestamps or (min(timestamps) >= _FIRST_MILLISECOND and max(timestamps) <= read):
-        return timestamps, [None] * len(timestamps)
-    came = [_FIRST_MILLISECOND <= timestamp <= read for timestamp in timestamps]
-    return (
-        [timestamp if is_so else read for timestamp, is_so in zip(timestamps, came, strict=True)],
-        [None if is_so else timestamp for timestamp, is_so in zip(timestamps, came, strict=True)],
     )
 
 
@@ -228,48 +201,15 @@ def _read(settings: Settings, batch: int, room: int, ranges: list[OffsetRange]) 
     return pa.Table.from_batches(Topics(settings).read_here(ranges, batch, room), RAW_EVENTS.arrow)
 
 
-class Topics:
-    """The topics of click events, or those that are named, read as one.
-
-    Args:
-        settings: name the broker.
-        names: the topics (default: those of click events).
-        setting: the setting that names them.
-    """
+class Topics(TopicReader):
+    """The topics of click events, or those that are named, read as one by offsets; arguments as of `TopicReader`."""
 
     def __init__(
         self, settings: Settings, names: Iterable[str] | None = None, setting: str = "KAFKA_TOPIC"
     ) -> None:
-        self.names = tuple(settings.topics if names is None else names)
-        self.setting = setting
-        self._settings = settings
+        super().__init__(settings, names, setting)
         self._servers = settings.kafka_bootstrap_servers
-        self._timeout = settings.kafka_timeout_seconds
         self._batch_bytes = settings.ingest_batch_bytes
-
-    def _consumer(self, explain: Callable[[str, bool], TopicError]) -> AbstractContextManager[KafkaConsumer]:
-        from kafka import KafkaConsumer
-
-        from clickstream_assets.stores.kafka.client import open_client
-
-        return open_client(
-            KafkaConsumer,
-            self._timeout,
-            explain,
-            **self._settings.kafka_client_options,
-            # Offsets are the lake's business and never committed.
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            # Records of a transaction that was aborted are no records.
-            isolation_level="read_committed",
-            metrics_enabled=False,
-            allow_auto_create_topics=False,
-            # Longer than the half second for which a broker holds back an answer without records.
-            request_timeout_ms=max(1000, int(self._timeout * 1000)),
-            max_partition_fetch_bytes=4_194_304,
-            # The default of 50 MB would be most of a small machine's memory.
-            fetch_max_bytes=16_777_216,
-        )
 
     def offsets(self) -> dict[TopicPartition, Offsets]:
         """Ask Kafka what each partition of each topic holds.
@@ -279,7 +219,7 @@ class Topics:
         """
         from kafka import TopicPartition as KafkaPartition
 
-        with self._found() as (consumer, found):
+        with self.found() as (consumer, found):
             partitions = [KafkaPartition(*partition) for partition in found]
             timeout_ms = int(self._timeout * 1000)
             low = consumer.beginning_offsets(partitions, timeout_ms)
@@ -313,30 +253,8 @@ class Topics:
         """
         from clickstream_assets.stores.kafka.client_private import topic_id
 
-        with self._found() as (consumer, _):
+        with self.found() as (consumer, _):
             return {name: topic_id(consumer, name) for name in self.names}
-
-    @contextmanager
-    def _found(self) -> Iterator[tuple[KafkaConsumer, list[TopicPartition]]]:
-        """Open a consumer that knows the partitions of the topics, which are in order."""
-        from clickstream_assets.stores.kafka.client import unreachable_message
-
-        with self._consumer(
-            lambda *reason: TopicError(unreachable_message(self._settings, *reason))
-        ) as consumer:
-            numbers = {name: consumer.partitions_for_topic(name) for name in self.names}
-            missing = [name for name, found in numbers.items() if not found]
-            if missing:
-                raise TopicNotFoundError(
-                    f"{self.setting}={','.join(self.names)!r}: {self._servers} has no topic {', '.join(missing)}. "
-                    "`clickstream prepare` makes it, as do events sent with `clickstream simulate` or `clickstream "
-                    "replay`, or make it yourself",
-                    others_are_there=len(missing) < len(numbers),
-                )
-            yield (
-                consumer,
-                sorted(TopicPartition(name, n) for name, found in numbers.items() for n in found or ()),
-            )
 
     def read(self, engine: Engine, ranges: list[OffsetRange], batch: int) -> DataFrame:
         """Read these ranges as RAW_EVENTS rows of an ingest batch.
@@ -370,7 +288,7 @@ class Topics:
             .option("startingOffsets", json.dumps(starts))
             .option("endingOffsets", json.dumps(ends))
             .option("failOnDataLoss", "true")
-            # As `_consumer` does.
+            # As `consumer` does.
             .option("kafka.isolation.level", "read_committed")
             # Else it is one task a Kafka partition: on two cores, three take as long as four.
             .option("maxRecordsPerPartition", _TASK_RECORDS)
@@ -421,7 +339,7 @@ class Topics:
                 f"{self._timeout:g} s ({reason})"
             )
 
-        with self._consumer(explain) as consumer:
+        with self.consumer(explain) as consumer:
             consumer.assign(list(unread))
             for partition, unread_range in unread.items():
                 consumer.seek(partition, unread_range.start)
@@ -448,7 +366,7 @@ class Topics:
     def _to_arrow(self, wanted: OffsetRange, found: list[Records], batch: int) -> pa.RecordBatch:
         offsets = list(chain.from_iterable(records.offsets for records in found))
         count = len(offsets)
-        times, timestamps = _arrivals(
+        times, timestamps = arrivals(
             list(chain.from_iterable(records.times for records in found)), int(time.time() * 1000)
         )
         columns: dict[str, pa.Array] = {

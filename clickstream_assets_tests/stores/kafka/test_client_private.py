@@ -14,7 +14,8 @@ from kafka import KafkaConsumer, TopicPartition
 
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.client_private import poll_batches
-from clickstream_assets.stores.kafka.topic import TopicError, Topics
+from clickstream_assets.stores.kafka.consumer import TopicError
+from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets_tests.databases import free_port
 from clickstream_assets_tests.topics import Transactions, new_topic
 

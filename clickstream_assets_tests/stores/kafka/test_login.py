@@ -20,8 +20,9 @@ from clickstream_assets.local.kafka import Kafka
 from clickstream_assets.local.ports import LOOPBACK, free_port
 from clickstream_assets.local.server import Tools
 from clickstream_assets.settings import KafkaSecurity, Settings, SettingsError, load_settings
+from clickstream_assets.stores.kafka.consumer import TopicError
 from clickstream_assets.stores.kafka.producer import KafkaSink, ensure_topics
-from clickstream_assets.stores.kafka.topic import OffsetRange, Offsets, TopicError, Topics
+from clickstream_assets.stores.kafka.topic import OffsetRange, Offsets, Topics
 from clickstream_assets_tests.databases import with_settings
 from clickstream_assets_tests.topics import first
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from clickstream_assets.catalogue import RAW_EVENTS
 from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.consumer import TopicError, TopicNotFoundError
 from clickstream_assets.stores.kafka.partition import (
     TopicPartition,
     from_json,
@@ -28,8 +29,6 @@ from clickstream_assets.stores.kafka.topic import (
     OffsetRange,
     Offsets,
     TimestampError,
-    TopicError,
-    TopicNotFoundError,
     Topics,
     deleted_records,
     plan_ranges,

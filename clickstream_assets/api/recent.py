@@ -1,0 +1,168 @@
+"""The products that visitors met in the last minutes, in memory, and whose these events are."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from threading import Lock
+from time import time
+from typing import Any, NamedTuple, TypeVar
+
+from clickstream_assets.catalogue.units import MINUTE, SECOND
+from clickstream_assets.catalogue.who import SESSION_ONLY, VISITOR, person_of_user, person_of_visitor
+from clickstream_assets.ingest.fields import Rejection, ValidationRules
+from clickstream_assets.ingest.parsing import parse_record
+from clickstream_assets.recommender.next_product import ACTS, Act, Met, recent_products
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.tail import Arrived
+
+V = TypeVar("V")
+
+# Of one person: those of the products that a list is made from, and again.
+_EVENTS_OF_PERSON = 50
+
+
+class Seen(NamedTuple):
+    """A product event of a visitor: when (microseconds since 1970), what they did, and with which product."""
+
+    time: int
+    act: Act
+    product_id: str
+    category: str | None
+    price: float | None
+
+
+class Lately(NamedTuple):
+    """What a person did lately.
+
+    Attributes:
+        met: The different products, the newest first.
+        events: How many events these come from.
+        may_be_profiled: False if the latest consent that they stated lately is a no; None if they stated none.
+    """
+
+    met: list[Met]
+    events: int
+    may_be_profiled: bool | None
+
+
+class Recent:
+    """The newest product events: of the last RECENT_MINUTES, and RECENT_EVENTS at most.
+
+    Records are read as ingest reads them: in any dialect, by its rules. Robots, by their user agent, and what is
+    rejected are left out; a robot by its pace is not known yet. An anonymous id is the user's that it came with last;
+    before that, it is who the served tables say (`queries.recommendation_facts`). An event that came twice counts once.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._rules = ValidationRules.of(settings)
+        self._by_topic = {topic: self._rules.of_topic(topic) for topic in settings.topics}
+        self._most = settings.recent_events
+        self._age = settings.recent_minutes * MINUTE
+        self._max_users = settings.identity_max_users
+        self._lock = Lock()
+        self._events: dict[str, deque[Seen]] = {}
+        self._order: deque[tuple[str, Seen]] = deque()
+        # Users that an anonymous id came with, the latest last; the ids that came last, too.
+        self._users: OrderedDict[str, dict[str, None]] = OrderedDict()
+        self._visitors: dict[str, set[str]] = {}
+        self._consents: OrderedDict[str, tuple[int, bool]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return the number of events that are held."""
+        return len(self._order)
+
+    def take(self, records: Iterable[Arrived]) -> None:
+        """Add what came."""
+        found: list[Any] = [
+            event
+            for record in records
+            for event in parse_record(record.value, record.kafka_time, self._by_topic[record.topic])
+            if not isinstance(event, Rejection)
+        ]
+        with self._lock:
+            for event in found:
+                if not event.is_bot:
+                    self._add(event)
+            self._forget(int(time() * SECOND) - self._age)
+
+    def _add(self, event: Any) -> None:
+        user, visitor = event.user_id, event.anonymous_id
+        if user is not None:
+            key = person_of_user(user)
+        elif visitor is not None:
+            key = person_of_visitor(visitor)
+        else:
+            key = SESSION_ONLY + event.session_id
+        if user is not None and visitor is not None:
+            self._tie(visitor, key)
+        if event.consent is not None:
+            time_before, agreed = self._consents.get(key, (event.event_time, True))
+            if event.event_time > time_before or (event.event_time == time_before and agreed):
+                _put(self._consents, key, (event.event_time, event.consent), self._most)
+        act = ACTS.get(event.event_type)
+        if act is None or event.product_id is None:
+            return
+        price = None if event.price is None else float(event.price)
+        seen = Seen(event.event_time, act, event.product_id, event.product_category, price)
+        own = self._events.setdefault(key, deque(maxlen=_EVENTS_OF_PERSON))
+        if seen not in own:
+            own.append(seen)
+            self._order.append((key, seen))
+
+    def _tie(self, visitor: str, person: str) -> None:
+        users = self._users.get(visitor, {})
+        for before in users:
+            self._visitors.get(before, set()).discard(visitor)
+        users.pop(person, None)
+        users[person] = None
+        dropped = _put(self._users, visitor, users, self._most)
+        if dropped:
+            for before in dropped[1]:
+                self._visitors.get(before, set()).discard(dropped[0])
+        if len(users) <= self._max_users:
+            self._visitors.setdefault(person, set()).add(visitor)
+
+    def _forget(self, since: int) -> None:
+        """Forget events that are too many or too old, in the order that they came."""
+        while self._order and (len(self._order) > self._most or self._order[0][1].time < since):
+            key, seen = self._order.popleft()
+            own = self._events.get(key)
+            # Of a person with many, the oldest are gone already.
+            if own and own[0] == seen:
+                own.popleft()
+                if not own:
+                    del self._events[key]
+
+    def person_of_visitor(self, visitor: str) -> str | None:
+        """Return the user that an anonymous id came with last; None if it lately came with none, or with too many."""
+        with self._lock:
+            users = self._users.get(visitor, {})
+            return next(reversed(users)) if users and len(users) <= self._max_users else None
+
+    def of_person(self, person: str, visitors: Iterable[str] = ()) -> Lately:
+        """Return what a person did lately.
+
+        Args:
+            person: as the served tables name them.
+            visitors: anonymous ids that the served tables say are theirs.
+        """
+        since = int(time() * SECOND) - self._age
+        with self._lock:
+            ids = {*visitors, *self._visitors.get(person, ())}
+            # One that is somebody else's by now.
+            ids = {each for each in ids if next(reversed(self._users.get(each, {person: None}))) == person}
+            keys = [person, *(VISITOR + each for each in ids)]
+            seen = [event for key in keys for event in self._events.get(key, ()) if event.time >= since]
+            consents = [self._consents[key] for key in keys if key in self._consents]
+        seen.sort(key=lambda event: event.time, reverse=True)
+        met = recent_products((event.product_id, event.act, event.category, event.price) for event in seen)
+        agreed = min(consents, key=lambda consent: (-consent[0], consent[1]))[1] if consents else None
+        return Lately(met, len(seen), agreed)
+
+
+def _put(kept: OrderedDict[str, V], key: str, value: V, most: int) -> tuple[str, V] | None:
+    """Keep a value as the newest; return the oldest one, if it is one too many and was dropped."""
+    kept[key] = value
+    kept.move_to_end(key)
+    return kept.popitem(last=False) if len(kept) > most else None
