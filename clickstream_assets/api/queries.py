@@ -148,6 +148,7 @@ class Known:
         published: product_id, confidence_score, algorithm, reason and model_version of the list that was made for them
             before, best first.
         met: Products that they have met; none if they have met none that lists are made by.
+        may_be_profiled: False if the latest consent that they stated was a no.
         model_version: The model that is being served.
     """
 
@@ -155,6 +156,7 @@ class Known:
     anonymous_ids: list[str]
     published: list[dict[str, Any]]
     met: list[str] | None
+    may_be_profiled: bool
     model_version: str | None
 
     def of_nobody(self) -> Self:
@@ -172,6 +174,7 @@ def known(connection: Connection[DictRow], person: str, anonymous_id: str | None
         SELECT
             (SELECT model_version FROM served_models WHERE answers = 'recommendations') AS model_version,
             (SELECT product_ids FROM met_products WHERE user_id = %(person)s) AS met,
+            NOT EXISTS (SELECT FROM profiling_refusals WHERE user_id = %(person)s) AS may_be_profiled,
             (SELECT array_agg(anonymous_id) FROM identities WHERE user_id = %(person)s AND is_latest) AS ids,
             (
                 SELECT json_agg(json_build_array(product_id, confidence_score, algorithm, reason, model_version)
@@ -188,6 +191,7 @@ def known(connection: Connection[DictRow], person: str, anonymous_id: str | None
         anonymous_ids=row["ids"] or [],
         published=[dict(zip(names, values, strict=True)) for values in row["published"] or ()],
         met=row["met"],
+        may_be_profiled=row["may_be_profiled"],
         model_version=row["model_version"],
     )
 

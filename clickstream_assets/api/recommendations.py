@@ -215,7 +215,7 @@ def recommend_to_session(
     ]
     with database().snapshot() as connection:
         version = queries.served_model(connection, "recommendations")
-        of_nobody = queries.Known("", [], [], None, version)
+        of_nobody = queries.Known("", [], [], None, may_be_profiled=True, model_version=version)
         return _answer(connection, query_data, of_nobody, met, len(json_data["products"]))
 
 
@@ -229,7 +229,9 @@ def _of_person(
     with database().snapshot() as connection:
         known = queries.known(connection, person, anonymous_id)
         lately = recent.of_person(known.person, known.anonymous_ids)
-        if lately.may_be_profiled is False:
+        # What they stated in these minutes is later than what is published.
+        stated = lately.may_be_profiled
+        if not (known.may_be_profiled if stated is None else stated):
             return _answer(connection, query_data, known.of_nobody(), [], 0)
         return _answer(connection, query_data, known, lately.met, lately.events)
 

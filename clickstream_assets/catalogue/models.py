@@ -222,6 +222,18 @@ MET_PRODUCTS = Table(
     in_lake=False,
 )
 
+PROFILING_REFUSALS = Table(
+    "profiling_refusals",
+    "one user whose latest stated consent is a no: nothing is recommended by what they did",
+    (
+        Column("user_id", STRING, PERSON),
+        Column("refused", TIMESTAMP, "Last event that states a no"),
+    ),
+    key=("user_id",),
+    served=Served(),
+    in_lake=False,
+)
+
 PUBLISHED_MODELS = Table(
     "published_models",
     "one model that was put before the shoppers",

@@ -83,24 +83,36 @@ def consent_days(events: DataFrame) -> DataFrame:
 
 
 def profiled(rows: DataFrame, consents: DataFrame) -> DataFrame:
-    """Leave out the rows of shoppers who do not agree to being profiled.
-
-    The latest event of a shopper that states a consent, whatever its type, decides for all of theirs; of a yes and a
-    no of the same moment the no counts. Who never stated any is not left out.
+    """Leave out the rows of shoppers who do not agree to being profiled; see `refusals`.
 
     Args:
         rows: rows with `user_id`.
         consents: CONSENT_DAYS rows of all days.
+    """
+    refusers = refusals(consents).select("user_id")
+    return rows.join(refusers, "user_id", "left_anti").select(*rows.columns)
+
+
+def refusals(consents: DataFrame) -> DataFrame:
+    """Return the shoppers who do not agree to being profiled.
+
+    The latest event of a shopper that states a consent, whatever its type, decides for all of theirs; of a yes and a
+    no of the same moment the no counts. Who never stated any is not among them.
+
+    Args:
+        consents: CONSENT_DAYS rows of all days.
+
+    Returns:
+        PROFILING_REFUSALS rows.
     """
     functions, _ = functions_of(consents)
     column = functions.col
     latest = consents.groupBy("user_id").agg(
         functions.max("agreed").alias("agreed"), functions.max("refused").alias("refused")
     )
-    refusers = latest.where(
+    return latest.where(
         column("refused").isNotNull() & (column("agreed").isNull() | (column("refused") >= column("agreed")))
-    ).select("user_id")
-    return rows.join(refusers, "user_id", "left_anti").select(*rows.columns)
+    ).select("user_id", "refused")
 
 
 def interactions(days: DataFrame, weights: EventWeights = USUAL_WEIGHTS) -> DataFrame:

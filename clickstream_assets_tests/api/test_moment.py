@@ -19,7 +19,7 @@ from clickstream_assets.api.app import create_app
 from clickstream_assets.api.database import EXTENSION
 from clickstream_assets.api.moment import EXTENSION as MOMENT
 from clickstream_assets.api.moment import Moment
-from clickstream_assets.catalogue import IDENTITIES, NEXT_PRODUCT_PARTS, SERVED_MODELS
+from clickstream_assets.catalogue import IDENTITIES, NEXT_PRODUCT_PARTS, PROFILING_REFUSALS, SERVED_MODELS
 from clickstream_assets.catalogue.metrics import RECENT_READ
 from clickstream_assets.recommender.next_product import Assortment, NextProduct, Sessions
 from clickstream_assets.settings import Settings
@@ -118,6 +118,21 @@ def test_a_new_visitors_last_events_come_first_and_say_why(shop: tuple[FlaskClie
     assert [item["rank"] for item in answer["items"]] == list(range(1, 9))
     assert {item["model_version"] for item in answer["items"] if item["source"] == "session"} == {"n1"}
     assert client.get("/api/recommend?anonymous_id=new&met=false").json["items"][0]["product_id"] != "s1"
+
+
+def test_who_refused_to_be_profiled_is_recommended_nothing_by_what_they_did(
+    settings: Settings, shop: tuple[FlaskClient, Moment]
+) -> None:
+    client, now = shop
+    refusal = {"user_id": "refuser", "refused": datetime(2024, 5, 1, tzinfo=UTC)}
+    with publication(settings) as transaction:
+        transaction.publish(PROFILING_REFUSALS, table(PROFILING_REFUSALS, [refusal]))
+    happen(now, {"user_id": "refuser", "product_id": "s1"}, {"user_id": "another", "product_id": "s1"})
+    assert {source for _, source in items(client, "/api/recommend/refuser")} == {"popular"}
+    assert items(client, "/api/recommend/another")[0] == ("s1", "session")
+    # Who has thought better of it since is not refused any longer.
+    happen(now, {"user_id": "refuser", "product_id": "s1", "consent": True})
+    assert items(client, "/api/recommend/refuser")[0] == ("s1", "session")
 
 
 def test_what_was_just_bought_is_left_out_and_what_is_in_the_cart_is_not(

@@ -287,7 +287,7 @@ def test_every_table_of_the_lake_is_some_assets(graph: AssetGraph):
     # Live events are Elasticsearch's; rejected counts, identities and published carts are PostgreSQL's. What the counts
     # are made from is no table that anybody asks for, as the rules of a batch are none.
     expected = {table.name for table in catalogue.TABLES.values() if table.in_lake}
-    expected |= {"live_events", "rejected_counts", "identities", "published_parts"}
+    expected |= {"live_events", "rejected_counts", "identities", "profiling_refusals", "published_parts"}
     assert described == expected - {"ingest_rules", "record_counts"}
 
 
@@ -449,7 +449,10 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("cohort_retention", {"user_segments"}),
         ("campaign_touches", {"shopper_events"}),
         ("campaign_attribution", {"shopper_events", "campaign_touches"}),
-        ("published_shoppers", {"carts", "customer_segments", "cohort_retention", "identity_ties"}),
+        (
+            "published_shoppers",
+            {"carts", "customer_segments", "cohort_retention", "identity_ties", "interaction_days"},
+        ),
         ("products", {"events", "exchange_rates", "product_feed"}),
         ("published_products", {"products"}),
         ("product_performance", {"shopper_events"}),

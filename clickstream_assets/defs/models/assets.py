@@ -95,13 +95,15 @@ def interactions(context: dg.AssetExecutionContext, settings: Settings, lake: La
 def model_parameters(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
     """Parameters found by a small search inside the training part, remembered for SEARCH_DAYS; one row per search.
 
-    What the models are judged by afterwards is not looked at.
+    What the models are judged by afterwards is not looked at. A shop's first training takes those of the settings, so
+    that its first recommendations do not wait for a search; the next one searches.
     """
     data = TrainingData.of_run(context, lake, settings)
     engine, start = lake.engine, Parameters.of(settings)
     searches = engine.to_arrow(lake.read(MODEL_PARAMETERS)).to_pylist()
     row = remembered(searches, start, data.last_day, data.rows, settings.search_days)
-    is_new = row is None and data.last_day is not None and settings.search_days > 0
+    is_first = context.instance.get_latest_materialization_event(dg.AssetKey("als_model")) is None
+    is_new = row is None and data.last_day is not None and settings.search_days > 0 and not is_first
     if is_new and data.last_day:
         days, events = data.interaction_days(lake), data.shopper_events(lake)
         fraction = settings.evaluation_test_fraction

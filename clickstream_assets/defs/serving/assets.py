@@ -15,6 +15,7 @@ from clickstream_assets.analytics.identity import IdentityRules, identities
 from clickstream_assets.catalogue import (
     CARTS,
     COHORT_RETENTION,
+    CONSENT_DAYS,
     CUSTOMER_SEGMENT_DAYS,
     CUSTOMER_SEGMENTS,
     DAILY_REPORT,
@@ -29,6 +30,7 @@ from clickstream_assets.catalogue import (
     PRODUCT_RECOMMENDATIONS,
     PRODUCT_WINDOWS,
     PRODUCTS,
+    PROFILING_REFUSALS,
     PUBLISHED_MODELS,
     PUBLISHED_PARTS,
     SERVED_MODELS,
@@ -54,6 +56,7 @@ from clickstream_assets.defs.serving.parts import publish_days, rows_of_days
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender.algorithms import TrainingSet, fit
 from clickstream_assets.recommender.evaluation import chosen_row
+from clickstream_assets.recommender.interactions import refusals
 from clickstream_assets.recommender.parameters import Parameters
 from clickstream_assets.recommender.ranking import Model, Products
 from clickstream_assets.recommender.selection import met_products, recommend
@@ -129,12 +132,13 @@ def published_days(
 
 
 @table_asset(
-    *(CARTS, CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION, IDENTITIES),
-    deps=["carts", "customer_segments", "cohort_retention", "identity_ties"],
+    *(CARTS, CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION, IDENTITIES, PROFILING_REFUSALS),
+    deps=["carts", "customer_segments", "cohort_retention", "identity_ties", "interaction_days"],
     kinds={"postgres"},
 )
 def published_shoppers(settings: Settings, lake: Lake, postgres: PostgresResource) -> Metadata:
-    """PostgreSQL's `carts`, `customer_segments` and `cohort_retention`, equal to the lake's, and which ids are whose.
+    """PostgreSQL's `carts`, `customer_segments` and `cohort_retention`, equal to the lake's; whose ids are whose, and
+    who refused to be profiled.
 
     All change in one transaction. Publishes only the customers' days whose inputs changed since they were last
     published, and of carts the days that the lake has written since, so a publication that failed is made up for by the
@@ -145,6 +149,8 @@ def published_shoppers(settings: Settings, lake: Lake, postgres: PostgresResourc
     rows = {table: conform(engine.to_arrow(lake.read(table)), table) for table in SHOPPER_TABLES}
     whose = identities(lake.read(IDENTITY_TIES), IdentityRules.of(settings))
     rows[IDENTITIES] = conform(engine.to_arrow(whose), IDENTITIES)
+    refused = engine.to_arrow(refusals(lake.read(CONSENT_DAYS)))
+    rows[PROFILING_REFUSALS] = conform(refused, PROFILING_REFUSALS)
     days = rows[CUSTOMER_SEGMENT_DAYS]
     with postgres.publication() as publication:
         before = publication.read(CUSTOMER_SEGMENT_DAYS)

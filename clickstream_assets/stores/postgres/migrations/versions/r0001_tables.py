@@ -206,6 +206,11 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_required(ARRAY(sa.Text), "product_ids"),
             sa.PrimaryKeyConstraint("user_id"),
         ],
+        "profiling_refusals": [
+            *_required(sa.Text, "user_id"),
+            *_required(_TIME, "refused"),
+            sa.PrimaryKeyConstraint("user_id"),
+        ],
         "model_evaluation": [
             *_required(sa.Text, "model_version", "target", "algorithm"),
             *_required(sa.Boolean, "is_served"),
