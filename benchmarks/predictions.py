@@ -1,4 +1,4 @@
-"""How well purchases are foretold, on two public data sets; prints one JSON object.
+"""Accuracy of foretold purchases, on two public data sets; prints one JSON object.
 
     python -m benchmarks.predictions --uci FILE --rees46 FILE
 

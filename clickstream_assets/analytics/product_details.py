@@ -1,4 +1,4 @@
-"""What events say of products, the last of it, and what a feed says instead."""
+"""Details of products: the last that events say of them, and what a feed says instead."""
 
 from __future__ import annotations
 

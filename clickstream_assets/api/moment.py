@@ -1,4 +1,4 @@
-"""What recommendations in the moment are made from: visitors' last events, and the model of the next product.
+"""Sources of recommendations in the moment: visitors' last events, and the model of the next product.
 
 Each worker process reads the end of Kafka's topics itself, in a thread, without a consumer group: what a visitor does
 counts within the second, whether or not Dagster and the streams run. Another thread looks every few seconds which model
@@ -100,7 +100,7 @@ class Moment:
 
     @property
     def problem(self) -> str | None:
-        """What keeps the last events from counting, in words without host names; None if they count."""
+        """The reason why the last events do not count, in words without host names; None if they count."""
         if not self.is_open:
             return None
         behind = self.behind_seconds

@@ -1,4 +1,4 @@
-"""What answers say of the products that they name: name, category, price, picture and page."""
+"""Details of the products that answers name: name, category, price, picture and page."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -140,7 +140,7 @@ def _exists(connection: Connection[DictRow], table: str, condition: Condition) -
 
 @dataclass(frozen=True)
 class Known:
-    """What the served tables know of a person whom products are recommended to.
+    """A person whom products are recommended to, as the served tables know them.
 
     Attributes:
         person: The person; of an anonymous id, who it is now.

@@ -33,7 +33,7 @@ class Seen(NamedTuple):
 
 
 class Lately(NamedTuple):
-    """What a person did lately.
+    """A person's last events.
 
     Attributes:
         met: The different products, the newest first.
@@ -51,7 +51,7 @@ class Recent:
 
     Records are read as ingest reads them: in any dialect, by its rules. Robots, by their user agent, and what is
     rejected are left out; a robot by its pace is not known yet. An anonymous id is the user's that it came with last;
-    before that, it is who the served tables say (`queries.recommendation_facts`). An event that came twice counts once.
+    before that, it is who the served tables say (`queries.known`). An event that came twice counts once.
     """
 
     def __init__(self, settings: Settings) -> None:

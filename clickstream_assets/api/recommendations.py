@@ -97,7 +97,7 @@ class RecommendedProduct(Schema):
 
 
 class InTheMoment(Schema):
-    """What the shopper did last, and how far that counts."""
+    """The shopper's last events, and how far they count."""
 
     events = fields.Integer(required=True, metadata={"description": "Events of the shopper that count"})
     model_version = fields.String(
@@ -163,6 +163,17 @@ def recommend(user_id: str, query_data: dict[str, Any], **_: object) -> dict[str
     return _of_person(query_data, user_id)
 
 
+def _some_of_them(description: str) -> fields.List:
+    return fields.List(
+        Text(min_length=1),
+        load_default=list,
+        validate=validators.Length(
+            max=_MOST_PRODUCTS, error=f"must not have more than {_MOST_PRODUCTS} products"
+        ),
+        metadata={"description": description},
+    )
+
+
 class _Session(Schema):
     products = fields.List(
         Text(min_length=1),
@@ -170,22 +181,8 @@ class _Session(Schema):
         validate=validators.Length(1, _MOST_PRODUCTS, error=f"must have 1 to {_MOST_PRODUCTS} products"),
         metadata={"description": "Products that were met, in order, the newest last"},
     )
-    in_cart = fields.List(
-        Text(min_length=1),
-        load_default=list,
-        validate=validators.Length(
-            max=_MOST_PRODUCTS, error=f"must not have more than {_MOST_PRODUCTS} products"
-        ),
-        metadata={"description": "Those of them that are in the cart"},
-    )
-    bought = fields.List(
-        Text(min_length=1),
-        load_default=list,
-        validate=validators.Length(
-            max=_MOST_PRODUCTS, error=f"must not have more than {_MOST_PRODUCTS} products"
-        ),
-        metadata={"description": "Those of them that were bought; they are not given again"},
-    )
+    in_cart = _some_of_them("Those of them that are in the cart")
+    bought = _some_of_them("Those of them that were bought; they are not given again")
 
 
 @blueprint.post("/session/recommend")

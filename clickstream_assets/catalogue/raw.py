@@ -99,6 +99,15 @@ _PLACE = (
     Column("items", INT, "How many items the record has; 1 where it names none"),
 )
 
+_REJECTION = (
+    _KAFKA_TIMESTAMP,
+    Column("key", BINARY, "Record key", nullable=True),
+    Column("value", BINARY, "Record value, as it came", nullable=True),
+    Column("field", STRING, "The field that is wrong; null where the whole record is", nullable=True),
+    Column("rule", STRING, "The rule that it breaks"),
+    Column("rejected_value", STRING, "The field's value as text, at most 200 characters", nullable=True),
+)
+
 RAW_EVENTS = Table(
     "raw_events",
     "one Kafka record, its bytes as they came",
@@ -121,12 +130,7 @@ REJECTED_PRODUCTS = Table(
     "one record of KAFKA_PRODUCTS_TOPIC that says nothing of a product",
     (
         *_RECORD,
-        _KAFKA_TIMESTAMP,
-        Column("key", BINARY, "Record key", nullable=True),
-        Column("value", BINARY, "Record value, as it came", nullable=True),
-        Column("field", STRING, "The field that is wrong; null where the whole record is", nullable=True),
-        Column("rule", STRING, "The rule that it breaks"),
-        Column("rejected_value", STRING, "The field's value as text, at most 200 characters", nullable=True),
+        *_REJECTION,
     ),
     key=RECORD_KEY,
 )
@@ -284,12 +288,7 @@ REJECTED_EVENTS = Table(
     (
         *_RECORD,
         *_PLACE,
-        _KAFKA_TIMESTAMP,
-        Column("key", BINARY, "Record key", nullable=True),
-        Column("value", BINARY, "Record value, as it came", nullable=True),
-        Column("field", STRING, "The field that is wrong; null where the whole record is", nullable=True),
-        Column("rule", STRING, "The rule that it breaks"),
-        Column("rejected_value", STRING, "The field's value as text, at most 200 characters", nullable=True),
+        *_REJECTION,
         Column(
             "rejected_by",
             STRING,

@@ -4,6 +4,8 @@ import dagster as dg
 
 ONE_AT_A_TIME = "clickstream/one_at_a_time"
 """Tag that dagster.yaml limits to one run per value."""
+WAITING_RECORDS = "clickstream/waiting_records"
+"""Tag of a run that new records have started: how many offsets were waiting."""
 GIVES_WAY = "clickstream/gives_way"
 """Tag of a run that leaves the processors to others: its niceness, 1 to 19."""
 TRAINING_KEEPS_UP = dg.AssetCheckKey(dg.AssetKey("product_recommendations"), "training_keeps_up")

@@ -8,7 +8,7 @@ import time
 import dagster as dg
 
 from clickstream_assets.catalogue import PRODUCT_FEED, PRODUCTS, RAW_PRODUCTS
-from clickstream_assets.defs.jobs import catalogue, refresh
+from clickstream_assets.defs.jobs import WAITING_RECORDS, catalogue, refresh
 from clickstream_assets.defs.products.assets import FEED_VERSION, PRODUCTS_VERSION
 from clickstream_assets.defs.resources import LakeResource
 from clickstream_assets.defs.runs import metadata_value, under_way, wait_after_failures
@@ -54,7 +54,7 @@ def new_products(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.
         waiting = 0
     if not is_new and not waiting:
         return dg.SensorResult(skip_reason="the products are as the feed has them")
-    return dg.SensorResult(run_requests=[dg.RunRequest(tags={"clickstream/waiting_records": str(waiting)})])
+    return dg.SensorResult(run_requests=[dg.RunRequest(tags={WAITING_RECORDS: str(waiting)})])
 
 
 def _waiting(lake: Lake) -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-
 from clickstream_assets.analytics.product_details import latest, products, seen_products
 from clickstream_assets.catalogue import EVENTS, EXCHANGE_RATES, PRODUCT_FEED, PRODUCTS, SEEN_PRODUCTS
 from clickstream_assets.defs.differences import among, unlike
+from clickstream_assets.engine import DataFrame
 from clickstream_assets.ingest.classification import ROWS_AT_ONCE
 from clickstream_assets.stores.exchange_rates import ShopMoney
 from clickstream_assets.stores.lake import Lake
@@ -60,6 +59,5 @@ def update_products(lake: Lake, feed_version: int | None = None) -> bool:
     return is_changed
 
 
-def _has_rows(lake: Lake, rows: object) -> bool:
-    found: pa.Table = lake.engine.to_arrow(rows.limit(1))  # type: ignore[attr-defined]
-    return bool(found.num_rows)
+def _has_rows(lake: Lake, rows: DataFrame) -> bool:
+    return bool(lake.engine.to_arrow(rows.limit(1)).num_rows)

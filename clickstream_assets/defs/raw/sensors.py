@@ -10,7 +10,7 @@ from hashlib import blake2b
 import dagster as dg
 
 from clickstream_assets.catalogue import EVENTS
-from clickstream_assets.defs.jobs import ingest
+from clickstream_assets.defs.jobs import WAITING_RECORDS, ingest
 from clickstream_assets.defs.resources import KafkaResource, LakeResource
 from clickstream_assets.defs.runs import (
     blocking_checks,
@@ -81,7 +81,7 @@ def _look(
     unreported = there.classified != (metadata_value(reported and reported.event_log_entry, "batch") or 0)
     # A run was killed before its checks. One whose checks failed is for a person to look at.
     unchecked = reported and None in blocking_checks(context, events, reported.storage_id).values()
-    tags = {"clickstream/waiting_records": str(waiting)}
+    tags = {WAITING_RECORDS: str(waiting)}
     if waiting or unclassified or unreported or unchecked:
         return dg.SensorResult(run_requests=[dg.RunRequest(tags=tags)])
     made_by = metadata_value(reported and reported.event_log_entry, SETTINGS)

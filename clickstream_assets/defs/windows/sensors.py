@@ -8,7 +8,7 @@ import time
 import dagster as dg
 
 from clickstream_assets.catalogue import EVENTS
-from clickstream_assets.defs.jobs import stream, stream_checks
+from clickstream_assets.defs.jobs import WAITING_RECORDS, stream, stream_checks
 from clickstream_assets.defs.resources import KafkaResource
 from clickstream_assets.defs.runs import under_way, wait_after_failures
 from clickstream_assets.settings import Settings, load_settings
@@ -55,7 +55,7 @@ def new_stream_records(context: dg.SensorEvaluationContext, kafka: KafkaResource
     waiting = sum(max(0, o.high - max(read.get(p, o.low), o.low)) for p, o in available.items())
     if not waiting and not is_idle(settings) and not _is_put_back(settings, progress):
         return dg.SensorResult(skip_reason="no new records")
-    return dg.SensorResult(run_requests=[dg.RunRequest(tags={"clickstream/waiting_records": str(waiting)})])
+    return dg.SensorResult(run_requests=[dg.RunRequest(tags={WAITING_RECORDS: str(waiting)})])
 
 
 def _is_put_back(settings: Settings, progress: Progress | None) -> bool:
