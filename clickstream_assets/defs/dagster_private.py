@@ -35,7 +35,7 @@ from dagster._utils.error import SerializableErrorInfo as ErrorInfo
 
 if TYPE_CHECKING:
     from dagster_postgres import DagsterPostgresStorage
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
 __all__ = [
     "ASSET_JOB",
@@ -66,6 +66,7 @@ __all__ = [
     "materializations",
     "newest_ticks",
     "planned_or_evaluated",
+    "remember_columns",
     "use_engine",
     "write_in_batches",
 ]
@@ -301,6 +302,24 @@ def use_engine(storage: DagsterPostgresStorage, engine: Engine) -> None:
     for part in (storage._run_storage, storage._event_log_storage, storage._schedule_storage):
         # There is no setting for it; for its webserver Dagster does the same.
         part._engine = engine
+
+
+def remember_columns(storage: DagsterPostgresStorage) -> None:
+    """Have a PostgreSQL storage look once, and not with each event, which columns its table of assets has.
+
+    Dagster asks because a database that was not migrated lacks some: a run of fifty steps did so two hundred times, in
+    four queries of the server's catalogue each. A column that is there stays.
+    """
+    events = storage._event_log_storage
+    look = events._has_asset_key_col_on_connection
+    found: set[str] = set()
+
+    def has_column(connection: Connection, name: str) -> bool:
+        if name not in found and look(connection, name):
+            found.add(name)
+        return name in found
+
+    events._has_asset_key_col_on_connection = has_column  # type: ignore[method-assign, assignment]
 
 
 def write_in_batches(storage: DagsterPostgresStorage) -> None:

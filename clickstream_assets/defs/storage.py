@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import create_pg_engine, get_token_provider_from_config, pg_url_from_config
 
-from clickstream_assets.defs.dagster_private import ConfigurableClassData, use_engine, write_in_batches
+from clickstream_assets.defs.dagster_private import (
+    ConfigurableClassData,
+    remember_columns,
+    use_engine,
+    write_in_batches,
+)
 
 if TYPE_CHECKING:
     from dagster_postgres.auth import PgTokenProvider
@@ -37,6 +42,7 @@ class PooledPostgresStorage(DagsterPostgresStorage):
     ) -> None:
         super().__init__(postgres_url, should_autocreate_tables, inst_data, token_provider)
         use_engine(self, _pool(postgres_url, token_provider))
+        remember_columns(self)
         # Dagster's only switch for it.
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(EVENTS_PER_BATCH))
         write_in_batches(self)

@@ -41,6 +41,8 @@ _MOST_PRICE_DISTANCE = 3.0
 # Where a price is not known: about what two products of one category differ by.
 _USUAL_PRICE_DISTANCE = 1.0
 _PENALTY = 1.0
+# The minimum is found where the mean choice's slope is less than this.
+_SLOPE = 1e-6
 
 
 class Act(IntEnum):
@@ -367,22 +369,35 @@ class NextProduct:
         features = np.concatenate([each for each, _ in weighed])
         sizes = np.array([len(each) for each, _ in weighed])
         begins = np.concatenate(([0], np.cumsum(sizes)[:-1]))
-        chosen_rows = features[begins + np.array([place for _, place in weighed])]
+        chosen = begins + np.array([place for _, place in weighed])
+        chosen_sum = features[chosen].sum(axis=0)
 
-        def loss(weights: FloatArray) -> tuple[float, FloatArray]:
+        def chances(weights: FloatArray) -> tuple[FloatArray, float]:
+            """Return the chance of each candidate among those of its choice, and the choices' log-likelihood."""
             values = features @ weights
             values -= np.repeat(np.maximum.reduceat(values, begins), sizes)
+            chosen_values = values[chosen].sum()
             powers = np.exp(values)
             sums = np.add.reduceat(powers, begins)
-            expected = (powers / np.repeat(sums, sizes)) @ features
-            chosen_values = values[begins + np.array([place for _, place in weighed])]
+            return powers / np.repeat(sums, sizes), float(chosen_values - np.log(sums).sum())
+
+        def loss(weights: FloatArray) -> tuple[float, FloatArray]:
+            chance, likelihood = chances(weights)
             from_first = weights - first
             return (
-                float(np.log(sums).sum() - chosen_values.sum() + _PENALTY * from_first @ from_first / 2),
-                expected - chosen_rows.sum(axis=0) + _PENALTY * from_first,
+                _PENALTY * float(from_first @ from_first) / 2 - likelihood,
+                chance @ features - chosen_sum + _PENALTY * from_first,
             )
 
-        found = minimize(loss, first, jac=True, method="L-BFGS-B")
+        def curvature(weights: FloatArray) -> FloatArray:
+            weighted = chances(weights)[0][:, None] * features
+            means = np.add.reduceat(weighted, begins)
+            return weighted.T @ features - means.T @ means + _PENALTY * np.eye(len(first))
+
+        # Newton's steps: a handful find the minimum, where L-BFGS looks at all candidates half a hundred times.
+        found = minimize(
+            loss, first, jac=True, hess=curvature, method="trust-exact", options={"gtol": _SLOPE * len(sizes)}
+        )
         return type(self)(self.assortment, self.sessions, found.x)
 
     def to_bytes(self) -> bytes:

@@ -32,7 +32,8 @@ JUDGED_LIST = 20
 """Length of the lists that are judged."""
 _LEARNT_CHOICES = 2_000
 """Choices that weights are learnt from: ten weights need no more, and each takes about 25 kB."""
-_JUDGED_CHOICES = 5_000
+_JUDGED_CHOICES = 2_000
+"""Choices that a model is judged on: a share of .4 is then known to within .02."""
 # Share of the training part, the latest, that the weights are learnt from, on sessions of what came before.
 _LEARNT_FRACTION = 0.25
 # Events of a visitor that are looked at: those of RECENT_PRODUCTS, unless the visitor goes around in circles.

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 import yaml
 from dagster_postgres.auth import GcpWifTokenProvider
+from sqlalchemy import Engine, event
 
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.databases import fresh_database, query
@@ -47,6 +48,26 @@ def test_instances_of_a_process_share_a_few_connections(settings: Settings, tmp_
             report(instance, 10)
     assert query(settings, count) == [(before,)]
     assert 0 < before <= 2
+
+
+def test_columns_of_its_tables_are_looked_up_once(settings: Settings, tmp_path: Path):
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        report(instance, 1)
+        instance.get_asset_records([dg.AssetKey("sessions")])
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            for _ in range(3):
+                report(instance, 1)
+                assert instance.get_asset_records([dg.AssetKey("sessions")])
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+    assert sum("INSERT INTO event_logs" in statement for statement in asked) == 3
+    assert not [statement for statement in asked if "pg_attribute" in statement]
 
 
 def test_it_goes_on_when_its_connections_were_cut(settings: Settings, tmp_path: Path):
