@@ -10,6 +10,7 @@ from typing import Any
 from clickstream_assets.analytics.measures import MONEY, rows_of
 from clickstream_assets.analytics.money import in_shop_money
 from clickstream_assets.catalogue import PRODUCT_TEXTS, PRODUCTS, SEEN_PRODUCTS
+from clickstream_assets.catalogue.products import CATEGORY_ID
 from clickstream_assets.engine import DataFrame, as_view, functions_of, text_in_json
 
 NAMING_TYPES = (
@@ -56,6 +57,7 @@ def seen_products(events: DataFrame) -> DataFrame:
         "brand": F.col("brand"),
         "image": _address(F, IMAGES),
         "link": _address(F, LINKS),
+        CATEGORY_ID: text_in_json(F, "properties", CATEGORY_ID),
         "price": F.when(price_is_asked, F.col("price")),
     }
     columns = [
@@ -76,7 +78,7 @@ def latest(said: DataFrame) -> DataFrame:
         SEEN_PRODUCTS rows.
     """
     F, _ = functions_of(said)
-    fields = (*PRODUCT_TEXTS, "price")
+    fields = (*PRODUCT_TEXTS, CATEGORY_ID, "price")
     last = []
     for field in fields:
         # A null currency is the least, so that of two prices at one moment the same one is taken.
@@ -89,6 +91,21 @@ def latest(said: DataFrame) -> DataFrame:
         name: F.col(f"last_{field}").getField(name) for field in fields for name in (field, f"{field}_at")
     } | {"currency": F.col("last_price").getField("currency")}
     return rows_of(SEEN_PRODUCTS, of_products, computed)
+
+
+def kinds(products: DataFrame, seen: DataFrame) -> DataFrame:
+    """Return what makes products alike, as models weigh it: product_id, category and brand.
+
+    A category without a name is named by its id.
+
+    Args:
+        products: PRODUCTS rows.
+        seen: SEEN_PRODUCTS rows.
+    """
+    F, _ = functions_of(products)
+    ids = as_view(seen.select("product_id", CATEGORY_ID))
+    joined = products.select("product_id", "category", "brand").join(ids, "product_id", "left")
+    return joined.select("product_id", F.coalesce("category", CATEGORY_ID).alias("category"), "brand")
 
 
 def products(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from threading import Lock
 from time import time
 from typing import Any, NamedTuple, TypeVar
 
+from clickstream_assets.catalogue.products import CATEGORY_ID
 from clickstream_assets.catalogue.units import MINUTE, SECOND
 from clickstream_assets.catalogue.who import SESSION_ONLY, VISITOR, person_of_user, person_of_visitor
 from clickstream_assets.ingest.fields import Rejection, ValidationRules
 from clickstream_assets.ingest.parsing import parse_record
-from clickstream_assets.recommender.next_product import ACTS, Act, Met, recent_products
+from clickstream_assets.recommender.next_product import ACTS, Met, recent_products
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.tail import Arrived
 
@@ -23,13 +25,10 @@ _EVENTS_OF_PERSON = 50
 
 
 class Seen(NamedTuple):
-    """A product event of a visitor: when (microseconds since 1970), what they did, and with which product."""
+    """A product event of a visitor: when (microseconds since 1970), and what they met."""
 
     time: int
-    act: Act
-    product_id: str
-    category: str | None
-    price: float | None
+    met: Met
 
 
 class Lately(NamedTuple):
@@ -104,7 +103,9 @@ class Recent:
         if act is None or event.product_id is None:
             return
         price = None if event.price is None else float(event.price)
-        seen = Seen(event.event_time, act, event.product_id, event.product_category, price)
+        category = event.product_category or category_id(event.properties)
+        met = Met(event.product_id, act, category=category, price=price, brand=event.brand)
+        seen = Seen(event.event_time, met)
         own = self._events.setdefault(key, deque(maxlen=_EVENTS_OF_PERSON))
         if seen not in own:
             own.append(seen)
@@ -156,9 +157,17 @@ class Recent:
             seen = [event for key in keys for event in self._events.get(key, ()) if event.time >= since]
             consents = [self._consents[key] for key in keys if key in self._consents]
         seen.sort(key=lambda event: event.time, reverse=True)
-        met = recent_products((event.product_id, event.act, event.category, event.price) for event in seen)
+        met = recent_products(event.met for event in seen)
         agreed = min(consents, key=lambda consent: (-consent[0], consent[1]))[1] if consents else None
         return Lately(met, len(seen), agreed)
+
+
+def category_id(properties: str | None) -> str | None:
+    """Return the id of an event's category, where its properties, a JSON object as text, have one."""
+    if properties is None or CATEGORY_ID not in properties:
+        return None
+    found = json.loads(properties).get(CATEGORY_ID)
+    return str(found) if isinstance(found, str | int) and found != "" else None
 
 
 def _put(kept: OrderedDict[str, V], key: str, value: V, most: int) -> tuple[str, V] | None:

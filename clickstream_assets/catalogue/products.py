@@ -31,6 +31,9 @@ _AVAILABLE = Column(
     "available", BOOL, "Whether it can be bought; null where no feed says so", nullable=True, filter=True
 )
 
+CATEGORY_ID = "category_id"
+"""Property of an event that says which category its product is of, where categories have no names."""
+
 PRODUCT_TEXTS = tuple(column.name for column in (*_WORDS, *_ADDRESSES))
 """Columns of texts that events and feeds name."""
 
@@ -42,6 +45,9 @@ def _latest(column: Column) -> tuple[Column, Column]:
     return column, at
 
 
+_CATEGORY_ID = Column(
+    CATEGORY_ID, STRING, "Id of its category, where an event has one among its properties", nullable=True
+)
 _SEEN_PRICE = Column("price", MONEY, "Unit price as sent, refunds aside", nullable=True)
 
 SEEN_PRODUCTS = Table(
@@ -50,6 +56,7 @@ SEEN_PRODUCTS = Table(
     (
         _PRODUCT,
         *(each for column in (*_WORDS, *_ADDRESSES) for each in _latest(column)),
+        *_latest(_CATEGORY_ID),
         *_latest(_SEEN_PRICE),
         Column("currency", STRING, "Currency of price, ISO 4217; null where none was sent", nullable=True),
     ),

@@ -34,9 +34,12 @@ _SESSIONS_PER_PRODUCT = 250
 _NEIGHBOURS = 100
 _VOTED = 100
 _OF_CATEGORY = 300
+_OF_BRAND = 100
 _POPULAR = 50
-# Categories of the newest products that candidates are taken from.
-_CATEGORIES = 3
+# Categories, and brands, of the newest products that candidates are taken from.
+_NEWEST = 3
+# What each product that was met later leaves of what one before it says.
+_FADING = 0.6
 _MOST_PRICE_DISTANCE = 3.0
 # Where a price is not known: about what two products of one category differ by.
 _USUAL_PRICE_DISTANCE = 1.0
@@ -71,6 +74,7 @@ class Met(NamedTuple):
         times: How often they met it.
         category: Its category, as the event says; counts for a product that the model does not know.
         price: Its price, as the event says; counts like the category.
+        brand: Its brand, as the event says; counts like the category.
     """
 
     product_id: str
@@ -78,6 +82,7 @@ class Met(NamedTuple):
     times: int = 1
     category: str | None = None
     price: float | None = None
+    brand: str | None = None
 
 
 class Why(StrEnum):
@@ -108,11 +113,14 @@ class Pick(NamedTuple):
 FEATURES = (
     *("is_newest", "recency", "in_cart", "bought", "times"),
     *("votes", "same_category", "popular_in_category", "price_distance", "popularity"),
+    *("same_brand", "same_brand_and_category"),
 )
 """What the logit weighs of a candidate."""
 # Learnt from two hours of a large shop's visitors; a shop with few events begins with them, and leaves them as its own
 # events say otherwise.
-_FIRST_WEIGHTS = dict(zip(FEATURES, (-1.0, 4.5, 1.5, 0.5, 0.4, 0.2, 1.2, 0.5, -0.7, -0.4), strict=True))
+_FIRST_WEIGHTS = dict(
+    zip(FEATURES, (-1.0, 4.5, 1.5, 0.5, 0.4, 0.2, 1.2, 0.5, -0.7, -0.4, 0.5, 0.5), strict=True)
+)
 
 
 @dataclass(frozen=True)
@@ -124,12 +132,16 @@ class Assortment:
         categories: Names of categories.
         category: Of each product, the number of its category; -1 for none.
         price: Of each product, its latest price; NaN for none.
+        brands: Names of brands.
+        brand: Of each product, the number of its brand; -1 for none.
     """
 
     ids: tuple[str, ...]
     categories: tuple[str, ...]
     category: IntArray
     price: FloatArray
+    brands: tuple[str, ...]
+    brand: IntArray
 
     @cached_property
     def numbers(self) -> dict[str, int]:
@@ -142,11 +154,19 @@ class Assortment:
         return {name: number for number, name in enumerate(self.categories)}
 
     @cached_property
+    def brand_numbers(self) -> dict[str, int]:
+        """Number of each brand."""
+        return {name: number for number, name in enumerate(self.brands)}
+
+    @cached_property
     def first_of_category(self) -> list[IntArray]:
         """Of each category, its first products."""
-        order = np.argsort(self.category, kind="stable")
-        bounds = np.searchsorted(self.category[order], np.arange(len(self.categories) + 1))
-        return [order[start : min(end, start + _OF_CATEGORY)] for start, end in pairwise(bounds.tolist())]
+        return _first_of(self.category, len(self.categories), _OF_CATEGORY)
+
+    @cached_property
+    def first_of_brand(self) -> list[IntArray]:
+        """Of each brand, its first products."""
+        return _first_of(self.brand, len(self.brands), _OF_BRAND)
 
 
 @dataclass(frozen=True)
@@ -203,6 +223,7 @@ class NextProduct:
         """Compute what `rank` looks up, so that no request waits for it."""
         _ = (self._sessions_of, self._rarity, self._popularity)
         _ = (self.assortment.numbers, self.assortment.category_numbers, self.assortment.first_of_category)
+        _ = (self.assortment.brand_numbers, self.assortment.first_of_brand)
         return self
 
     def votes(self, numbers: Sequence[int]) -> tuple[IntArray, FloatArray, IntArray]:
@@ -279,17 +300,15 @@ class NextProduct:
         if len(voted) > _VOTED + len(recent):
             most = np.argpartition(-votes, _VOTED + len(recent))[: _VOTED + len(recent)]
             voted, votes, voted_places = voted[most], votes[most], voted_places[most]
-        own_categories, own_prices = self._known(recent, own)
-        newest: dict[int, int] = {}
-        for place, category in enumerate(own_categories.tolist()):
-            if category >= 0 and len(newest) < _CATEGORIES:
-                newest.setdefault(category, place)
+        own_categories, own_brands, own_prices = self._known(recent, own)
+        newest_categories, newest_brands = _newest(own_categories), _newest(own_brands)
         others = np.unique(
             np.concatenate(
                 [
                     voted,
                     np.arange(min(_POPULAR, len(assortment.ids))),
-                    *(assortment.first_of_category[category] for category in newest),
+                    *(assortment.first_of_category[category] for category in newest_categories),
+                    *(assortment.first_of_brand[brand] for brand in newest_brands),
                 ]
             )
         )
@@ -305,13 +324,17 @@ class NextProduct:
             features[place, _AT["bought"]] = met.act is Act.BOUGHT
             features[place, _AT["times"]] = np.log(met.times)
         category = np.concatenate([own_categories, assortment.category[others]])
+        brand = np.concatenate([own_brands, assortment.brand[others]])
         price = np.concatenate([own_prices, assortment.price[others]])
         whys = np.full(size, _WHYS.index(Why.POPULAR))
         places = np.zeros(size, int)
         popularity = np.where(known, self._popularity[numbers], 0)
-        for its_category, place in newest.items():
+        for its_brand, place in newest_brands.items():
+            features[brand == its_brand, _AT["same_brand"]] = _FADING**place
+        for its_category, place in newest_categories.items():
             same = category == its_category
-            features[same, _AT["same_category"]] = 0.6**place
+            features[same, _AT["same_category"]] = _FADING**place
+            features[same & (brand == own_brands[place]), _AT["same_brand_and_category"]] = _FADING**place
             features[same, _AT["popular_in_category"]] = popularity[same]
             features[same, _AT["price_distance"]] = _price_distance(price[same], own_prices[place])
             whys[same], places[same] = _WHYS.index(Why.CATEGORY), place
@@ -326,17 +349,19 @@ class NextProduct:
         whys[:mine], places[:mine] = _WHYS.index(Why.MET), np.arange(mine)
         return _Candidates(numbers, features, whys, places)
 
-    def _known(self, recent: Sequence[Met], own: IntArray) -> tuple[IntArray, FloatArray]:
-        """Return categories and prices of recent products: the model's, or of one that it does not know the event's."""
-        categories, prices = [], []
+    def _known(self, recent: Sequence[Met], own: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+        """Return categories, brands and prices of recent products: the model's, or of one it lacks the event's."""
+        categories, brands, prices = [], [], []
         for met, number in zip(recent, own.tolist(), strict=True):
             if number >= 0:
                 categories.append(int(self.assortment.category[number]))
+                brands.append(int(self.assortment.brand[number]))
                 prices.append(float(self.assortment.price[number]))
             else:
                 categories.append(self.assortment.category_numbers.get(met.category or "", -1))
+                brands.append(self.assortment.brand_numbers.get(met.brand or "", -1))
                 prices.append(float("nan") if met.price is None else met.price)
-        return np.array(categories), np.array(prices)
+        return np.array(categories), np.array(brands), np.array(prices)
 
     def fitted(self, choices: Iterable[tuple[Sequence[Met], str]]) -> Self:
         """Return the model with weights learnt from what visitors chose.
@@ -407,6 +432,8 @@ class NextProduct:
             "categories": _texts(self.assortment.categories),
             "category": self.assortment.category.astype(np.int32),
             "price": self.assortment.price.astype(np.float32),
+            "brands": _texts(self.assortment.brands),
+            "brand": self.assortment.brand.astype(np.int32),
             "products": self.sessions.products.astype(np.int32),
             "starts": self.sessions.starts.astype(np.int64),
             "weights": self.weights.astype(np.float64),
@@ -432,6 +459,8 @@ class NextProduct:
                     _from_texts(arrays["categories"]),
                     arrays["category"].astype(np.int64),
                     arrays["price"].astype(np.float64),
+                    _from_texts(arrays["brands"]),
+                    arrays["brand"].astype(np.int64),
                 ),
                 Sessions(arrays["products"].astype(np.int64), arrays["starts"]),
                 arrays["weights"],
@@ -450,6 +479,22 @@ class _Candidates:
 
 _AT = {name: place for place, name in enumerate(FEATURES)}
 _WHYS = list(Why)
+
+
+def _newest(of_recent: IntArray) -> dict[int, int]:
+    """Return the first few different numbers of recent products, and the place of the newest product that has each."""
+    newest: dict[int, int] = {}
+    for place, number in enumerate(of_recent.tolist()):
+        if number >= 0 and len(newest) < _NEWEST:
+            newest.setdefault(number, place)
+    return newest
+
+
+def _first_of(of: IntArray, count: int, most: int) -> list[IntArray]:
+    """Return of each of so many numbers the first places that have it."""
+    order = np.argsort(of, kind="stable")
+    bounds = np.searchsorted(of[order], np.arange(count + 1))
+    return [order[start : min(end, start + most)] for start, end in pairwise(bounds.tolist())]
 
 
 def _chances(values: FloatArray) -> FloatArray:
@@ -474,17 +519,18 @@ def _from_texts(written: NDArray[np.uint8]) -> tuple[str, ...]:
     return tuple(text.split("\0")) if text else ()
 
 
-def recent_products(events: Iterable[tuple[str, Act, str | None, float | None]]) -> list[Met]:
+def recent_products(events: Iterable[Met]) -> list[Met]:
     """Return the different products of a visitor's events, those met last first.
 
     Args:
-        events: product id, act, category and price of each, the newest first.
+        events: what was met, once in each event, the newest first.
     """
     found: dict[str, Met] = {}
-    for product_id, act, category, price in events:
-        before = found.get(product_id)
-        if before is None:
-            found[product_id] = Met(product_id, act, 1, category, price)
-        else:
-            found[product_id] = before._replace(act=max(before.act, act), times=before.times + 1)
+    for met in events:
+        before = found.get(met.product_id)
+        found[met.product_id] = (
+            met
+            if before is None
+            else before._replace(act=max(before.act, met.act), times=before.times + met.times)
+        )
     return list(found.values())

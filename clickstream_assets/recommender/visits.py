@@ -64,8 +64,10 @@ class Visits:
         act: Values of `Act`.
         category: Numbers of `categories`; -1 for none.
         price: NaN for none.
+        brand: Numbers of `brands`; -1 for none.
         product_ids: The products.
         categories: Names of categories.
+        brands: Names of brands.
     """
 
     time: IntArray
@@ -74,15 +76,20 @@ class Visits:
     act: IntArray
     category: IntArray
     price: np.ndarray
+    brand: IntArray
     product_ids: list[str]
     categories: list[str]
+    brands: list[str]
 
     @classmethod
-    def of(cls, events: pa.Table) -> Self:
+    def of(cls, events: pa.Table, products: pa.Table) -> Self:
         """Take SHOPPER_EVENTS rows, in any order; those of other types than `ACTS`, or without a product, are left out.
 
-        The columns `event_time`, `event_id`, `user_id`, `event_type`, `product_id`, `product_category` and `price` are
-        read.
+        Args:
+            events: the columns `event_time`, `event_id`, `user_id`, `event_type`, `product_id`, `product_category` and
+                `price` are read.
+            products: product_id, category and brand of what the shop sells. It says nothing of what visitors did, so it
+                may be of a later time than what is judged; the category of one that is not there is the event's.
         """
         is_of_product = pc.and_(
             pc.is_in(events["event_type"], pa.array(list(ACTS))), pc.is_valid(events["product_id"])
@@ -92,7 +99,11 @@ class Visits:
         )
         user, _ = _numbered(events["user_id"])
         product, product_ids = _numbered(events["product_id"])
-        category, categories = _numbered(events["product_category"])
+        category, categories = _details(
+            products, "category", product_ids, product, events["product_category"]
+        )
+        unsaid = pa.chunked_array([pa.nulls(len(events), pa.string())])
+        brand, brands = _details(products, "brand", product_ids, product, unsaid)
         kind, kinds = _numbered(events["event_type"])
         acts = np.array([ACTS[name] for name in kinds], dtype=np.int64)
         return cls(
@@ -102,8 +113,10 @@ class Visits:
             act=acts[kind] if len(acts) else kind,
             category=category,
             price=pc.fill_null(events["price"].cast(pa.float64()), float("nan")).to_numpy(),
+            brand=brand,
             product_ids=product_ids,
             categories=categories,
+            brands=brands,
         )
 
     def __len__(self) -> int:
@@ -155,22 +168,30 @@ class Visits:
         there = sorted(np.flatnonzero(counts).tolist(), key=lambda number: (-counts[number], ids[number]))
         number = np.full(len(self.product_ids), -1)
         number[there] = np.arange(len(there))
-        category, price = self._latest(end)
+        category, brand, price = self._latest(end)
         return NextProduct(
-            Assortment(tuple(ids[there]), tuple(self.categories), category[there], price[there]),
+            Assortment(
+                ids=tuple(ids[there]),
+                categories=tuple(self.categories),
+                category=category[there],
+                price=price[there],
+                brands=tuple(self.brands),
+                brand=brand[there],
+            ),
             Sessions(number[product], starts),
         )
 
-    def _latest(self, end: int) -> tuple[IntArray, np.ndarray]:
-        """Return the latest category and price of each product before an event."""
-        category = np.full(len(self.product_ids), -1)
+    def _latest(self, end: int) -> tuple[IntArray, IntArray, np.ndarray]:
+        """Return the latest category, brand and price of each product before an event."""
+        category, brand = (np.full(len(self.product_ids), -1) for _ in range(2))
         price = np.full(len(self.product_ids), np.nan)
         # Of several values for one product numpy keeps the last.
-        has = np.flatnonzero(self.category[:end] >= 0)
-        category[self.product[has]] = self.category[has]
+        for latest, values in ((category, self.category), (brand, self.brand)):
+            has = np.flatnonzero(values[:end] >= 0)
+            latest[self.product[has]] = values[has]
         has = np.flatnonzero(~np.isnan(self.price[:end]))
         price[self.product[has]] = self.price[has]
-        return category, price
+        return category, brand, price
 
     def choices(self, begin: int, end: int, memory: Memory, most: int) -> Iterator[Choice]:
         """Yield what visitors chose at the events from `begin` to `end` who had met something recently.
@@ -198,11 +219,12 @@ class Visits:
 
     def _recent(self, own: deque[int], since: int) -> list[Met]:
         return recent_products(
-            (
+            Met(
                 self.product_ids[self.product[event]],
                 Act(int(self.act[event])),
-                self.categories[self.category[event]] if self.category[event] >= 0 else None,
-                None if np.isnan(self.price[event]) else float(self.price[event]),
+                category=self.categories[self.category[event]] if self.category[event] >= 0 else None,
+                price=None if np.isnan(self.price[event]) else float(self.price[event]),
+                brand=self.brands[self.brand[event]] if self.brand[event] >= 0 else None,
             )
             for event in reversed(own)
             if self.time[event] >= since
@@ -315,6 +337,22 @@ class Judgement(NamedTuple):
     hit_rate: float
     reciprocal_rank: float
     popular_hit_rate: float
+
+
+def _details(
+    products: pa.Table, name: str, product_ids: list[str], product: IntArray, said: pa.ChunkedArray
+) -> tuple[IntArray, list[str]]:
+    """Return of each event the number of its product's detail, or else of the event's own; and what has the numbers."""
+    own, names = _numbered(said)
+    numbers = {each: number for number, each in enumerate(names)}
+    known = dict(zip(products["product_id"].to_pylist(), products[name].to_pylist(), strict=True))
+    of_product = np.full(len(product_ids), -1)
+    for place, product_id in enumerate(product_ids):
+        detail = known.get(product_id)
+        if detail is not None:
+            of_product[place] = numbers.setdefault(detail, len(numbers))
+    of_event = of_product[product]
+    return np.where(of_event >= 0, of_event, own), list(numbers)
 
 
 def _numbered(column: pa.ChunkedArray) -> tuple[IntArray, list[str]]:

@@ -16,6 +16,7 @@ from clickstream_assets.analytics.product_details import (
     LINKS,
     NAMES,
     NAMING_TYPES,
+    kinds,
     latest,
     products,
     seen_products,
@@ -67,6 +68,29 @@ def test_the_last_that_is_said_counts_for_each_column_by_itself(engine: Engine):
         "price_at": at("2024-05-01 10:02"),
     }
     assert set(rows[1].values()) == {"p2", None}
+
+
+def test_a_category_without_a_name_is_of_the_kind_of_its_id(engine: Engine):
+    said = engine.from_arrow(
+        event_table(
+            [
+                event(
+                    "view", "10:00", "named", {"category_id": "17"}, product_category="shoes", brand="Acme"
+                ),
+                event("view", "10:00", "unnamed", {"category_id": "16"}),
+                event("view", "10:01", "unnamed", {"category_id": 17}),
+                event("view", "10:00", "neither", {"of": {"category_id": "17"}}),
+            ]
+        )
+    )
+    seen_rows = seen_products(said)
+    found = kinds(products(seen_rows, fed(engine, {"product_id": "fed", "category": "hats"})), seen_rows)
+    assert rows_of(engine, found, "product_id") == [
+        {"product_id": "fed", "category": "hats", "brand": None},
+        {"product_id": "named", "category": "shoes", "brand": "Acme"},
+        {"product_id": "neither", "category": None, "brand": None},
+        {"product_id": "unnamed", "category": "17", "brand": None},
+    ]
 
 
 def test_what_trackers_call_a_name_a_picture_or_a_page_is_one(engine: Engine):

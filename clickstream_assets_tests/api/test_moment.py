@@ -34,7 +34,7 @@ from clickstream_assets_tests.topics import new_topic, send
 # s1 to s4 are shoes, h1 to h3 hats; shoes are met with shoes.
 IDS = ("s1", "s2", "s3", "s4", "h1", "h2", "h3")
 MODEL = NextProduct(
-    Assortment(IDS, ("shoes", "hats"), np.array([0, 0, 0, 0, 1, 1, 1]), np.full(7, 10.0)),
+    Assortment(IDS, ("shoes", "hats"), np.array([0, 0, 0, 0, 1, 1, 1]), np.full(7, 10.0), (), np.full(7, -1)),
     Sessions(np.array([0, 1, 0, 2, 1, 2, 4, 5]), np.array([0, 2, 4, 6, 8])),
 )
 

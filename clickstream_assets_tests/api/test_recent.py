@@ -40,19 +40,35 @@ def test_what_was_met_is_kept_newest_first_with_the_most_that_was_done():
     kept = recent()
     kept.take(
         arrived(
-            *(view("a"), view("b", product_category="shoes", price=12.5)),
+            *(view("a"), view("b", product_category="shoes", price=12.5, brand="north")),
             *(view("a", event_type="add_to_cart"), view("c", event_type="search")),
             ago=60,
         )
     )
     found = kept.of_person("u")
     assert found.met == [
-        Met("a", Act.ADDED_TO_CART, 2, None, None),
-        Met("b", Act.VIEWED, 1, "shoes", 12.5),
+        Met("a", Act.ADDED_TO_CART, 2),
+        Met("b", Act.VIEWED, 1, "shoes", 12.5, "north"),
     ]
     # The search says of no product that it was met.
     assert (found.events, found.may_be_profiled) == (3, None)
     assert kept.of_person("somebody else").met == []
+
+
+@pytest.mark.parametrize(
+    ("properties", "category"),
+    [
+        ({"category_id": "17"}, "17"),
+        ({"category_id": 17}, "17"),
+        ({"category_id": None}, None),
+        ({"category_id": ""}, None),
+        ({"of": {"category_id": "17"}}, None),
+    ],
+)
+def test_a_category_without_a_name_is_its_id(properties: dict[str, Any], category: str | None):
+    kept = recent()
+    kept.take(arrived(view("a", properties=properties), view("b", product_category="shoes"), ago=60))
+    assert [met.category for met in kept.of_person("u").met] == ["shoes", category]
 
 
 def test_an_event_that_came_twice_counts_once_and_robots_and_rejected_records_do_not():

@@ -19,7 +19,11 @@ from clickstream_assets.recommender.next_product import (
 
 
 def model(
-    sessions: list[list[int]], ids: str, category: list[int] | None = None, price: list[float] | None = None
+    sessions: list[list[int]],
+    ids: str,
+    category: list[int] | None = None,
+    price: list[float] | None = None,
+    brand: list[int] | None = None,
 ) -> NextProduct:
     """Make a model of sessions of product numbers, whose ids are letters."""
     return NextProduct(
@@ -28,6 +32,8 @@ def model(
             ("shoes", "hats"),
             np.array(category or [-1] * len(ids)),
             np.array(price or [math.nan] * len(ids)),
+            ("north", "south"),
+            np.array(brand or [-1] * len(ids)),
         ),
         Sessions(
             np.array([product for session in sessions for product in session], np.int64),
@@ -165,12 +171,19 @@ def test_a_model_of_other_features_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 def test_recent_products_are_different_ones_with_the_most_that_was_done():
     events = [
-        ("b", Act.VIEWED, None, None),
-        ("a", Act.VIEWED, "shoes", 2.0),
-        ("b", Act.BOUGHT, "hats", 1.0),
-        ("b", Act.ADDED_TO_CART, None, None),
+        Met("b"),
+        Met("a", category="shoes", price=2.0),
+        Met("b", Act.BOUGHT, category="hats", price=1.0),
+        Met("b", Act.ADDED_TO_CART),
     ]
-    assert recent_products(events) == [
-        Met("b", Act.BOUGHT, 3, None, None),
-        Met("a", Act.VIEWED, 1, "shoes", 2.0),
-    ]
+    assert recent_products(events) == [Met("b", Act.BOUGHT, 3), Met("a", category="shoes", price=2.0)]
+
+
+def test_a_product_of_the_brand_just_viewed_comes_before_others_of_the_category():
+    shop = model([[0], [1], [2], [3], [4], [5]], "abcdef", [0, 0, 0, 1, 1, 0], brand=[0, 1, 0, 0, 1, 0])
+    # c and f are of the category and the brand, b of the category, d of the brand, e of neither.
+    ranked = [pick.product_id for pick in shop.rank([Met("a")], 6, without_met=True)]
+    assert ranked == ["c", "f", "b", "d", "e"]
+    # Of a product that the model does not know, the event says it.
+    ranked = [pick.product_id for pick in shop.rank([Met("new", category="hats", brand="south")], 3)]
+    assert ranked == ["new", "e", "d"]

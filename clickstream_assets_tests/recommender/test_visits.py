@@ -1,3 +1,4 @@
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -14,7 +15,9 @@ START = datetime(2024, 5, 1, tzinfo=UTC)
 MEMORY = Memory(30 * MINUTE, 60 * MINUTE)
 
 
-def visits(*events: tuple[float, str, str | None], **more: Any) -> Visits:
+def visits(
+    *events: tuple[float, str, str | None], details: Sequence[Mapping[str, str]] = (), **more: Any
+) -> Visits:
     """Make events of minute, user and product: views, unless `more` says it."""
     count = len(events)
     minutes, users, products = zip(*events, strict=True) if events else ((), (), ())
@@ -28,7 +31,9 @@ def visits(*events: tuple[float, str, str | None], **more: Any) -> Visits:
         "price": [None] * count,
     } | more
     schema = pa.schema([SHOPPER_EVENTS.arrow.field(name).with_nullable(True) for name in columns])
-    return Visits.of(pa.table({name: pa.array(v, schema.field(name).type) for name, v in columns.items()}))
+    events = pa.table({name: pa.array(v, schema.field(name).type) for name, v in columns.items()})
+    fields = [(name, pa.string()) for name in ("product_id", "category", "brand")]
+    return Visits.of(events, pa.Table.from_pylist(details, schema=pa.schema(fields)))
 
 
 def sessions(found: Visits, most: int = 100) -> list[str]:
@@ -56,15 +61,20 @@ def test_events_of_other_types_and_without_a_product_are_left_out():
     assert found.act.tolist() == [Act.VIEWED, Act.BOUGHT]
 
 
-def test_products_are_by_sessions_and_have_their_latest_category_and_price():
+def test_products_are_by_sessions_and_have_their_details_or_else_the_events_latest():
     found = visits(
         *((0, "u", "a"), (1, "u", "b"), (2, "v", "b"), (3, "w", "b")),
         product_category=["x", "y", "z", None],
+        details=[
+            {"product_id": "a", "category": "w", "brand": "north"},
+            {"product_id": "b", "brand": "south"},
+        ],
         price=[None, 2, 3, None],
     )
     assortment = found.model(len(found), 100, MEMORY).assortment
     assert assortment.ids == ("b", "a")
-    assert [assortment.categories[number] for number in assortment.category] == ["z", "x"]
+    assert [assortment.categories[number] for number in assortment.category] == ["z", "w"]
+    assert [assortment.brands[number] for number in assortment.brand] == ["south", "north"]
     assert assortment.price.tolist() == [3, pytest.approx(float("nan"), nan_ok=True)]
 
 

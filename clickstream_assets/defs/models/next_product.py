@@ -10,7 +10,14 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from clickstream_assets.catalogue import INTERACTIONS, NEXT_PRODUCT_MODELS, NEXT_PRODUCT_PARTS
+from clickstream_assets.analytics.product_details import kinds
+from clickstream_assets.catalogue import (
+    INTERACTIONS,
+    NEXT_PRODUCT_MODELS,
+    NEXT_PRODUCT_PARTS,
+    PRODUCTS,
+    SEEN_PRODUCTS,
+)
 from clickstream_assets.catalogue.units import MINUTE
 from clickstream_assets.defs.assets import URGENT, Metadata, table_asset
 from clickstream_assets.defs.models.training import EVENTS_BATCH, TrainingData
@@ -28,7 +35,7 @@ _PART_BYTES = 750_000
 
 @table_asset(
     *(NEXT_PRODUCT_MODELS, NEXT_PRODUCT_PARTS),
-    deps=["interactions", "interaction_days", "shopper_events"],
+    deps=["interactions", "interaction_days", "shopper_events", "products"],
     op_tags=URGENT,
 )
 def next_product_models(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
@@ -103,7 +110,8 @@ def _visits(lake: Lake, data: TrainingData, most: int) -> Visits:
     newest = events.select(
         *("event_time", "event_id", "user_id", "event_type", "product_id", "product_category", "price")
     ).orderBy(column("event_time").desc(), column("event_id").desc())
-    return Visits.of(lake.engine.to_arrow(newest.limit(most)))
+    products = kinds(lake.read(PRODUCTS), lake.read(SEEN_PRODUCTS))
+    return Visits.of(lake.engine.to_arrow(newest.limit(most)), lake.engine.to_arrow(products))
 
 
 def _figures(judgements: list[Judgement]) -> dict[str, Any]:
