@@ -170,6 +170,10 @@ class Settings(BaseSettings):
     """A topic of what the shop sells: records keyed by product, of the fields that `clickstream catalogue` reads; one
     without a value withdraws the product. No topic of KAFKA_TOPIC (default: none is read).
     """
+    kafka_exposures_topic: str | None = None
+    """A topic to which the API writes whom it has shown which products in an experiment; EXPERIMENTS needs it. No topic
+    of KAFKA_TOPIC (default: none).
+    """
     kafka_topic_partitions: int = Field(3, ge=1)
     """Partitions of a topic when we create it."""
     kafka_timeout_seconds: float = Field(10, gt=0)
@@ -316,6 +320,12 @@ class Settings(BaseSettings):
     """Product events, the newest, that each API process keeps of all visitors to recommend by, read from Kafka; each
     takes about 500 bytes. 0: what visitors did since the last training does not count.
     """
+    experiments: Path | None = None
+    """TOML file of experiments on recommendations; docs/experiments.md says what it has. The API reads it when it
+    starts, Dagster at each look at their results (default: no experiments).
+    """
+    experiment_results_minutes: float = Field(60, ge=0)
+    """Least minutes between two looks at the results of experiments, while there is something new."""
 
     window_duration: Interval = Field(timedelta(minutes=10), gt=timedelta(0))
     """Length of a window, such as 10 minutes."""
@@ -635,18 +645,26 @@ class Settings(BaseSettings):
         return text
 
     @model_validator(mode="after")
-    def _products_have_a_topic_of_their_own(self) -> Self:
-        if self.kafka_products_topic is None:
-            return self
-        topics = _parse_topics(self.kafka_products_topic)
-        if len(topics) > 1 or any(topics.values()):
+    def _what_is_no_event_has_a_topic_of_its_own(self) -> Self:
+        taken = dict.fromkeys(self.topics, "KAFKA_TOPIC, whose records are events")
+        for name, kind in (("kafka_products_topic", "products"), ("kafka_exposures_topic", "exposures")):
+            text = getattr(self, name)
+            if text is None:
+                continue
+            topics = _parse_topics(text)
+            if len(topics) > 1 or any(topics.values()):
+                raise ValueError(f"{name.upper()}={text!r}: name one topic, without a dialect")
+            if text in taken:
+                raise ValueError(f"{name.upper()}={text!r} is a topic of {taken[text]}; name another one")
+            taken[text] = f"{name.upper()}, whose records are {kind}"
+        return self
+
+    @model_validator(mode="after")
+    def _exposures_are_written(self) -> Self:
+        if self.experiments is not None and self.kafka_exposures_topic is None:
             raise ValueError(
-                f"KAFKA_PRODUCTS_TOPIC={self.kafka_products_topic!r}: name one topic, without a dialect"
-            )
-        if self.kafka_products_topic in self.topics:
-            raise ValueError(
-                f"KAFKA_PRODUCTS_TOPIC={self.kafka_products_topic!r} is a topic of KAFKA_TOPIC, whose records are "
-                "events; name another one"
+                f"EXPERIMENTS={self.experiments} is set and KAFKA_EXPOSURES_TOPIC is not, so nobody would know who was "
+                "shown what; set it to a topic of its own, such as clickstream-exposures"
             )
         return self
 
@@ -674,8 +692,8 @@ class Settings(BaseSettings):
 
     @property
     def all_topics(self) -> tuple[str, ...]:
-        """The topics of click events, and that of products, if there is one."""
-        return (*self.topics, *filter(None, [self.kafka_products_topic]))
+        """The topics of click events, and those of products and of exposures, where there are some."""
+        return (*self.topics, *filter(None, [self.kafka_products_topic, self.kafka_exposures_topic]))
 
     @property
     def first_topic(self) -> str:

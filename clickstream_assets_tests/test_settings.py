@@ -222,3 +222,28 @@ def test_windows_that_cannot_be_are_refused(
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=re.escape(says)):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"KAFKA_PRODUCTS_TOPIC": "a,b"}, "KAFKA_PRODUCTS_TOPIC='a,b': name one topic, without a dialect"),
+        (
+            {"KAFKA_EXPOSURES_TOPIC": "clickstream-events"},
+            "KAFKA_EXPOSURES_TOPIC='clickstream-events' is a topic of KAFKA_TOPIC, whose records are events",
+        ),
+        (
+            {"KAFKA_PRODUCTS_TOPIC": "a", "KAFKA_EXPOSURES_TOPIC": "a"},
+            "KAFKA_EXPOSURES_TOPIC='a' is a topic of KAFKA_PRODUCTS_TOPIC, whose records are products",
+        ),
+        ({"EXPERIMENTS": "e.toml"}, "EXPERIMENTS=e.toml is set and KAFKA_EXPOSURES_TOPIC is not"),
+    ],
+)
+def test_what_is_no_event_goes_to_a_topic_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert said in str(caught.value)

@@ -9,6 +9,7 @@ from clickstream_assets.api import (
     collector_document,
     database,
     events,
+    experiments,
     health,
     metrics,
     moment,
@@ -30,7 +31,13 @@ from clickstream_assets.settings import Settings
 def create_api(settings: Settings, metrics_folder: Path | None = None) -> Collector:
     """Make the ASGI application: the collector, and Flask's in threads for all else; arguments as of `create_app`."""
     app = create_app(settings, metrics_folder)
-    return Collector(Threads(app), settings, metrics_folder, app.extensions[moment.EXTENSION])
+    return Collector(
+        Threads(app),
+        settings,
+        metrics_folder,
+        app.extensions[moment.EXTENSION],
+        app.extensions[experiments.EXTENSION],
+    )
 
 
 def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFlask:
@@ -40,6 +47,9 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
         settings: where the servers are.
         metrics_folder: folder in which worker processes share their counts, of requests and events; none for one of
             them.
+
+    Raises:
+        InputError: the file of EXPERIMENTS cannot be used.
     """
     app = APIFlask(
         __name__,
@@ -58,6 +68,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
     served = database.Database(settings)
     app.extensions[database.EXTENSION] = served
     app.extensions[moment.EXTENSION] = moment.Moment(settings, served)
+    app.extensions[experiments.EXTENSION] = experiments.Experiments(settings)
     app.extensions[events.EXTENSION] = events.ReadEvents(settings)
     register_problems(app)
     register_access_log(app)

@@ -23,6 +23,7 @@ import msgspec
 from clickstream_assets.api.access_log import log_request
 from clickstream_assets.api.asgi import Answer, Application, Receive, Scope, Send, body_of
 from clickstream_assets.api.collector_routes import ROUTES, route_of
+from clickstream_assets.api.experiments import Experiments
 from clickstream_assets.api.metrics import count_events, count_request
 from clickstream_assets.api.moment import Moment
 from clickstream_assets.api.outages import Outage
@@ -61,13 +62,20 @@ class Collector:
         settings: the keys, the limits and the topic.
         folder: where worker processes share what they have taken; none for one process.
         moment: what is to be read from Kafka while the server runs.
+        experiments: what is to be written to Kafka before it ends.
     """
 
     def __init__(
-        self, application: Application, settings: Settings, folder: Path | None, moment: Moment
+        self,
+        application: Application,
+        settings: Settings,
+        folder: Path | None,
+        moment: Moment,
+        experiments: Experiments,
     ) -> None:
         self._application = application
         self._moment = moment
+        self._experiments = experiments
         self._settings = settings
         self._rules = ValidationRules.of(settings).of_topic(settings.first_topic)
         self._keys = [key.encode() for key in settings.collector_keys]
@@ -112,6 +120,7 @@ class Collector:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self._moment.close()
+        self._experiments.close()
         self._delivery.close()
         if self._rates:
             self._rates.close()

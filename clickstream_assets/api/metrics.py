@@ -68,6 +68,9 @@ _REQUESTS = Histogram(
 _COLLECTED = Counter(
     catalogue.COLLECTED.name, catalogue.COLLECTED.description, catalogue.COLLECTED.labels, registry=None
 )
+_EXPOSURES = Counter(
+    catalogue.EXPOSURES.name, catalogue.EXPOSURES.description, catalogue.EXPOSURES.labels, registry=None
+)
 _RECENT_READ = Gauge(
     catalogue.RECENT_READ.name,
     catalogue.RECENT_READ.description,
@@ -86,6 +89,8 @@ def register_request_metrics(app: Flask) -> None:
     # Shown from the start on.
     for verdict in ("accepted", "rejected"):
         _collected_of(verdict)
+    for outcome in ("sent", "lost"):
+        _EXPOSURES.labels(outcome)
 
     @app.after_request
     def observe(response: Response) -> Response:
@@ -106,6 +111,13 @@ def count_events(accepted: int, rejected: int) -> None:
         # Most requests have one of the two, and what worker processes share is dear to add to.
         if number:
             _collected_of(verdict).inc(number)
+
+
+def count_exposures(sent: int, lost: int) -> None:
+    """Count exposures that Kafka has, and those that were not sent or may not have come."""
+    for outcome, number in (("sent", sent), ("lost", lost)):
+        if number:
+            _EXPOSURES.labels(outcome).inc(number)
 
 
 # The library looks them up under a lock, and checks the labels: a third of the time of a short request's counting.
@@ -136,6 +148,7 @@ def metrics() -> Response:
     else:
         registry.register(_REQUESTS)
         registry.register(_COLLECTED)
+        registry.register(_EXPOSURES)
         registry.register(_RECENT_READ)
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 

@@ -5,6 +5,7 @@ of them; then popular products.
 """
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
@@ -16,10 +17,12 @@ from werkzeug.routing import BaseConverter
 
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
+from clickstream_assets.api.experiments import InExperiment, experiments
 from clickstream_assets.api.moment import ServedModel, moment
 from clickstream_assets.api.parameters import Flag, QueryParameters, Text, WholeNumber, path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
 from clickstream_assets.api.product_details import detail_fields, with_details
+from clickstream_assets.recommender.experiments import Assigned, Serves
 from clickstream_assets.recommender.next_product import Act, Met, Pick, Why
 
 blueprint = APIBlueprint("recommendations", __name__, url_prefix="/api", tag="Recommendations")
@@ -125,6 +128,12 @@ class Recommendations(Schema):
         required=True, allow_none=True, metadata={"description": "The model that the published lists are of"}
     )
     in_the_moment = fields.Nested(InTheMoment, required=True)
+    experiment = fields.Nested(
+        InExperiment,
+        required=True,
+        allow_none=True,
+        metadata={"description": "The experiment that the answer is part of; null where it is part of none"},
+    )
     items = fields.List(
         fields.Nested(RecommendedProduct), required=True, metadata={"description": "Best first"}
     )
@@ -230,7 +239,16 @@ def _of_person(
         stated = lately.may_be_profiled
         if not (known.may_be_profiled if stated is None else stated):
             return _answer(connection, query_data, known.of_nobody(), [], 0)
-        return _answer(connection, query_data, known, lately.met, lately.events)
+        into = experiments().of_unit(known.person)
+        answer = _answer(connection, query_data, known, lately.met, lately.events, into)
+    noted = experiments().note(
+        into,
+        known.person,
+        [item["product_id"] for item in answer["items"]],
+        answer["model_version"],
+        answer["in_the_moment"]["model_version"],
+    )
+    return answer | {"experiment": noted}
 
 
 def _answer(
@@ -239,12 +257,18 @@ def _answer(
     known: queries.Known,
     met: list[Met],
     events: int,
+    into: Assigned | None = None,
 ) -> dict[str, Any]:
     now, n = moment(), query_data["n"]
+    serves = into.arm.serves if into else Serves.CONTROL
+    if serves in (Serves.SESSION, Serves.POPULARITY):
+        known = replace(known, published=[])
     left_out = {part for value in query_data["exclude"] for part in (value, *value.split(","))}
     left_out |= {each.product_id for each in met if each.act is Act.BOUGHT}
     model = now.model
-    items = list(_of_session(model, met, n, left_out, query_data["met"])) if model else []
+    items = []
+    if model and serves in (Serves.CONTROL, Serves.SESSION):
+        items = list(_of_session(model, met, n, left_out, query_data["met"]))
     given = {item["product_id"] for item in items}
     met_lately = {each.product_id for each in met}
     items += islice(
@@ -287,6 +311,7 @@ def _answer(
             "model_version": model.version if model else None,
             "problem": problem,
         },
+        "experiment": None,
         "items": [
             {**item, "rank": rank} for rank, item in enumerate(with_details(connection, items), start=1)
         ],

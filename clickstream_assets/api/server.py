@@ -18,6 +18,7 @@ from clickstream_assets.api.asgi import Application
 from clickstream_assets.api.worker import Worker
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.holders import holder
+from clickstream_assets.ingest.experiments import declared_experiments
 from clickstream_assets.settings import Settings
 
 # Connections to PostgreSQL and Elasticsearch, files of metrics, logs.
@@ -35,8 +36,11 @@ def serve(settings: Settings) -> None:
 
     Raises:
         ServerError: the address cannot be listened on, or so many connections not be opened.
+        InputError: the file of EXPERIMENTS cannot be used.
     """
     _check_open_files(settings)
+    # Else each worker process would find it out, and gunicorn start them again.
+    declared_experiments(settings)
     access_log.log.addHandler(logging.StreamHandler(sys.stdout))
     access_log.log.setLevel(logging.INFO)
     with _listen(settings) as listener:

@@ -61,6 +61,13 @@ RECENT_READ = Metric(
     "When the API had last read all that Kafka had, of its worker processes the one that is furthest behind; 0 before "
     "the first time. What visitors did since does not count in what they are recommended",
 )
+EXPOSURES = Metric(
+    "clickstream_exposures_total",
+    Kind.COUNTER,
+    "Answers of an experiment that were to be noted in KAFKA_EXPOSURES_TOPIC: `sent`, or `lost`, because Kafka was "
+    "away or slow, so that their shoppers may be missing in the experiment's results",
+    ("outcome",),
+)
 
 STREAM_UPDATED = Metric(
     "clickstream_stream_updated_timestamp_seconds",
@@ -200,7 +207,7 @@ CHECK_FAILING = Metric(
 )
 
 SECTIONS = {
-    "The API": (POSTGRES_UP, REQUESTS, COLLECTED, RECENT_READ),
+    "The API": (POSTGRES_UP, REQUESTS, COLLECTED, RECENT_READ, EXPOSURES),
     "The streams": (
         STREAM_FAILING,
         STREAM_UPDATED,

@@ -87,7 +87,12 @@ def test_streams_alerts_and_notifications_are_measured(client: FlaskClient) -> N
     assert answer.status_code == 200
     samples = scraped(answer.text)
     # What this process has done for other tests is counted too.
-    others = ("clickstream_api", "clickstream_collected", "clickstream_recent_events")
+    others = (
+        "clickstream_api",
+        "clickstream_collected",
+        "clickstream_exposures",
+        "clickstream_recent_events",
+    )
     assert ("clickstream_recent_events_timestamp_seconds",) in samples
     streams = {key: value for key, value in samples.items() if not key[0].startswith(others)}
     assert streams == {

@@ -34,6 +34,7 @@ def test_recommendations_are_the_published_ones_in_their_order(client: FlaskClie
         "message": None,
         "model_version": "m1",
         "in_the_moment": {"events": 0, "model_version": None, "problem": None},
+        "experiment": None,
         "items": [
             {
                 "product_id": product,
@@ -97,6 +98,7 @@ def test_user_who_has_met_everything_is_known_and_has_nothing_left(client: Flask
         "message": "There is no product left that this user has not met and that is not excluded.",
         "model_version": "m1",
         "in_the_moment": {"events": 0, "model_version": None, "problem": None},
+        "experiment": None,
         "items": [],
     }
 

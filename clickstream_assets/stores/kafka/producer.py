@@ -54,7 +54,7 @@ class _Partitioner(DefaultPartitioner):
 
 
 def ensure_topics(settings: Settings) -> list[str]:
-    """Create the topics that are missing, of click events and of products, and return which those were.
+    """Create the topics that are missing, of events, products and exposures, and return which those were.
 
     Raises:
         InputError: no broker answers within `kafka_timeout_seconds`, or a topic cannot be created.
@@ -76,7 +76,11 @@ def _create(admin: KafkaAdminClient, name: str, settings: Settings) -> bool:
     if created["error_code"] == TopicAlreadyExistsError.errno:
         return False
     if created["error_code"]:
-        setting = "KAFKA_PRODUCTS_TOPIC" if own else "KAFKA_TOPIC"
+        others = {
+            settings.kafka_products_topic: "KAFKA_PRODUCTS_TOPIC",
+            settings.kafka_exposures_topic: "KAFKA_EXPOSURES_TOPIC",
+        }
+        setting = others.get(name, "KAFKA_TOPIC")
         raise InputError(f"{setting}={name}: the broker would not create it: {created['error_message']}")
     return True
 
