@@ -11,6 +11,7 @@ from clickstream_assets.catalogue.table import (
     VECTOR,
     Column,
     Index,
+    Lists,
     Served,
     Table,
 )
@@ -193,20 +194,25 @@ PRODUCT_RECOMMENDATIONS = Table(
         Column(
             "confidence_score",
             DOUBLE,
-            "The algorithm's score; comparable among one user's rows of one algorithm",
+            "The algorithm's score when the list was made; comparable among one user's rows",
         ),
         Column("algorithm", STRING, _ALGORITHM, values=ALGORITHM_NAMES),
         Column("reason", STRING, "Why, in words that can be shown to the shopper"),
         Column(
             "reason_product_id", STRING, "The product of their own that the reason speaks of", nullable=True
         ),
-        Column("model_version", STRING, "Version of the model that it came from"),
+        Column(
+            "model_version",
+            STRING,
+            "Version of the model that the list came from; it stays while later ones say the same",
+        ),
     ),
     key=("user_id", "product_id"),
     served=Served(
         stamp="published_at",
         order=("user_id", "product_id", "confidence_score"),
         indexes=(Index(("user_id", "rank"), name="user_id_rank"),),
+        lists=Lists("user_id", beside=("confidence_score", "model_version")),
     ),
 )
 

@@ -80,6 +80,19 @@ class Index:
 
 
 @dataclass(frozen=True)
+class Lists:
+    """Rows that are lists, of which one that says the same as before is left as it was written.
+
+    Attributes:
+        per: The column that says whose list a row is of; in the table's key.
+        beside: Columns that may differ in lists that say the same, such as the version of the model.
+    """
+
+    per: str
+    beside: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Served:
     """The form of a table in PostgreSQL.
 
@@ -95,6 +108,7 @@ class Served:
             columns.
         checked: Columns whose allowed values PostgreSQL enforces.
         indexes: Its indexes besides that of the key.
+        lists: The lists that its rows are; none where each row is for itself.
     """
 
     name: str | None = None
@@ -105,6 +119,7 @@ class Served:
     zero_defaults: bool = False
     checked: tuple[str, ...] = ()
     indexes: tuple[Index, ...] = ()
+    lists: Lists | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from psycopg import sql
 from pyarrow import csv
 
-from clickstream_assets.catalogue import Table
+from clickstream_assets.catalogue import Lists, Table
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect, explained
@@ -220,6 +220,8 @@ class Publication:
         if scope:
             self._refuse_rows_outside(table, scope)
         in_scope = scope.condition if scope else sql.SQL("true")
+        if table.served and table.served.lists:
+            self._leave_lists(table, table.served.lists, in_scope)
         value = sql.Identifier(scope.column) if scope else sql.SQL("NULL")
         counts: defaultdict[Any, Published] = defaultdict(Published)
         for name, statement in (
@@ -251,6 +253,28 @@ class Publication:
                 counts[its_value] += Published(**{name: number})
         self._execute("DROP TABLE IF EXISTS {staged}, {staged_keys}", table)
         return counts
+
+    def _leave_lists(self, table: Table, lists: Lists, in_scope: sql.Composable) -> None:
+        """Give staged lists that say the same as the table's what these have in the columns that may differ."""
+        beside = [*lists.beside]
+        said = [name for name in table.column_names if name not in beside]
+        self._execute(
+            "WITH others AS MATERIALIZED ("
+            "SELECT DISTINCT coalesce(staged.{per}, target.{per}) AS {per} FROM {staged} AS staged "
+            "FULL JOIN (SELECT * FROM {target} WHERE {in_scope}) AS target ON {same_key} "
+            "WHERE ({old_said}) IS DISTINCT FROM ({new_said})) "
+            "UPDATE {staged} AS staged SET {kept} FROM {target} AS target "
+            "WHERE {same_key} AND ({old_beside}) IS DISTINCT FROM ({new_beside}) "
+            "AND staged.{per} NOT IN (SELECT {per} FROM others)",
+            table,
+            in_scope=in_scope,
+            per=sql.Identifier(lists.per),
+            old_said=each("target.{}", said),
+            new_said=each("staged.{}", said),
+            old_beside=each("target.{}", beside),
+            new_beside=each("staged.{}", beside),
+            kept=each("{0} = target.{0}", beside),
+        )
 
     def _stage(self, table: Table, rows: Rows) -> None:
         """Copy the rows into a temporary table."""

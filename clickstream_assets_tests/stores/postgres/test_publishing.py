@@ -86,13 +86,44 @@ def test_repeating_a_publication_does_not_write_a_row(settings: Settings) -> Non
 
 
 def test_a_changed_row_gets_a_new_stamp(settings: Settings) -> None:
-    publish(settings, recommendations(["u1"], ["p1"], "m1"), table=PRODUCT_RECOMMENDATIONS)
-    [(first,)] = query(settings, "SELECT published_at FROM product_recommendations")
-    publish(settings, recommendations(["u1"], ["p1"], "m2"), table=PRODUCT_RECOMMENDATIONS)
-    [(second,)] = query(settings, "SELECT published_at FROM product_recommendations")
+    publish(settings, recommendations(["u1"], ["p1", "p2"]), table=PRODUCT_RECOMMENDATIONS)
+    stamp = "SELECT published_at FROM product_recommendations WHERE product_id = 'p1'"
+    [(first,)] = query(settings, stamp)
+    publish(settings, recommendations(["u1"], ["p2", "p1"]), table=PRODUCT_RECOMMENDATIONS)
+    [(second,)] = query(settings, stamp)
     assert isinstance(first, datetime)
     assert isinstance(second, datetime)
     assert second > first
+
+
+def test_a_list_that_a_later_model_makes_alike_is_not_written(settings: Settings) -> None:
+    publish(settings, recommendations(["u1", "u2", "u3"], ["p1", "p2"], "m1"), table=PRODUCT_RECOMMENDATIONS)
+    later = recommendations(["u1"], ["p1", "p2"], "m2").to_pylist()
+    shorter, other = (
+        recommendations(["u2"], ["p1"], "m2").to_pylist(),
+        recommendations(["u3", "u4"], ["p1", "p3"], "m2").to_pylist(),
+    )
+    rows = pa.Table.from_pylist(
+        [row | {"confidence_score": 7.0} for row in later + shorter + other],
+        schema=PRODUCT_RECOMMENDATIONS.arrow,
+    )
+
+    found = publish(settings, rows, table=PRODUCT_RECOMMENDATIONS)
+
+    # The first row of the second and third list says the same, and is of the list that the model made.
+    assert found == Published(rows=7, inserted=3, updated=2, deleted=2)
+    assert query(
+        settings,
+        "SELECT user_id, product_id, model_version, confidence_score FROM product_recommendations ORDER BY 1, rank",
+    ) == [
+        ("u1", "p1", "m1", 1.0),
+        ("u1", "p2", "m1", 0.5),
+        ("u2", "p1", "m2", 7.0),
+        ("u3", "p1", "m2", 7.0),
+        ("u3", "p3", "m2", 7.0),
+        ("u4", "p1", "m2", 7.0),
+        ("u4", "p3", "m2", 7.0),
+    ]
 
 
 def test_scope_replaces_its_days_and_no_others(settings: Settings) -> None:
