@@ -80,6 +80,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
         segments.blueprint,
         persons.blueprint,
         predictions.blueprint,
+        experiments.blueprint,
         tables.funnel,
         products.blueprint,
         reports.blueprint,

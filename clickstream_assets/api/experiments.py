@@ -1,4 +1,4 @@
-"""Experiments on what is recommended: the arm of whoever asks, and a record of what they were shown.
+"""`GET /api/experiments`, and experiments in answers: the arm of whoever asks, and a record of what they were shown.
 
 The file of EXPERIMENTS is read once, when the application is made. Exposures are sent to KAFKA_EXPOSURES_TOPIC by a
 thread; an answer neither waits for it nor fails with it.
@@ -6,21 +6,34 @@ thread; an answer neither waits for it nor fails with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
 from uuid import uuid4
 
 import msgspec
-from apiflask import Schema, fields
+from apiflask import APIBlueprint, Schema, fields
 from flask import current_app
 
+from clickstream_assets.api import queries
+from clickstream_assets.api.database import database
+from clickstream_assets.api.fields import UtcTime, schema_of
 from clickstream_assets.api.metrics import count_exposures
+from clickstream_assets.api.parameters import path_of
+from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
+from clickstream_assets.catalogue import EXPERIMENT_RESULTS
 from clickstream_assets.ingest.experiments import declared_experiments
 from clickstream_assets.recommender.experiments import Assigned, Experiment, assigned
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.background import Background
 
+blueprint = APIBlueprint("experiments", __name__, url_prefix="/api", tag="Experiments")
+
 EXTENSION = "clickstream_experiments"
+
+# Said once of the experiment, and not of each arm.
+_OF_THE_EXPERIMENT = {"experiment", "metric", "window_hours", "as_of", "sizes_p_value"}
 
 
 class InExperiment(Schema):
@@ -84,6 +97,97 @@ class Experiments:
         """Send what is noted, for some seconds at most."""
         if self._background:
             self._background.close()
+
+
+ExperimentArm = schema_of(
+    "ExperimentArm",
+    [column for column in EXPERIMENT_RESULTS.columns if column.name not in _OF_THE_EXPERIMENT],
+)
+
+
+class DeclaredExperiment(Schema):
+    """One experiment, and what was found by arm."""
+
+    name = fields.String(required=True, metadata={"description": "The experiment"})
+    start = UtcTime(required=True, metadata={"description": "When it starts"})
+    end = UtcTime(required=True, allow_none=True, metadata={"description": "When it ends; null for never"})
+    is_running = fields.Boolean(required=True, metadata={"description": "Whether shoppers are in it now"})
+    who = fields.List(
+        fields.String(), required=True, metadata={"description": "Whom it is for: persons, visitors or both"}
+    )
+    metric = fields.String(
+        required=True, metadata={"description": "What decides: click_through, conversion or revenue"}
+    )
+    window_hours = fields.Integer(
+        required=True,
+        metadata={"description": "Hours from the first exposure on in which what a shopper does counts"},
+    )
+    as_of = UtcTime(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Time of the newest event that counts; null before anybody was exposed"},
+    )
+    sizes_p_value = fields.Float(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Chance of arms whose sizes differ as much from their shares, or more"},
+    )
+    arms = fields.List(
+        fields.Nested(ExperimentArm),
+        required=True,
+        metadata={"description": "The control first; none before the first look at the results"},
+    )
+
+
+class ExperimentList(Schema):
+    """The experiments that are declared."""
+
+    experiments = fields.List(
+        fields.Nested(DeclaredExperiment), required=True, metadata={"description": "As they are declared"}
+    )
+
+
+@blueprint.get("/experiments")
+@blueprint.output(ExperimentList)
+@blueprint.doc(responses=REQUEST_TOO_LONG | documented(503))
+def list_experiments() -> dict[str, Any]:
+    """List the experiments that are declared, each with what was found by arm.
+
+    Intervals of figures and differences are of one look, at 95 %. `difference_low` and `difference_high`, `p_value` and
+    `decision` hold however often they are looked at.
+    """
+    with database().snapshot() as connection:
+        rows = queries.experiment_results(connection)
+    return {"experiments": [_described(experiment, rows) for experiment in experiments().declared]}
+
+
+@blueprint.get("/experiments/<name>")
+@blueprint.input(path_of(name="The experiment's name"), location="path")
+@blueprint.output(DeclaredExperiment)
+@blueprint.doc(responses=REQUEST_TOO_LONG | documented(404, 422, 503))
+def experiment(name: str, **_: object) -> dict[str, Any]:
+    """Say what was found by arm of an experiment that is declared."""
+    for declared in experiments().declared:
+        if declared.name == name:
+            with database().snapshot() as connection:
+                return _described(declared, queries.experiment_results(connection, name))
+    raise ApiError(HTTPStatus.NOT_FOUND, "unknown_experiment", "There is no experiment of this name.")
+
+
+def _described(experiment: Experiment, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    arms = [row for row in rows if row["experiment"] == experiment.name]
+    return {
+        "name": experiment.name,
+        "start": experiment.start,
+        "end": experiment.end,
+        "is_running": experiment.runs_at(datetime.now(UTC)),
+        "who": [who.value for who in experiment.who],
+        "metric": experiment.metric,
+        "window_hours": experiment.window_hours,
+        "as_of": arms[0]["as_of"] if arms else None,
+        "sizes_p_value": arms[0]["sizes_p_value"] if arms else None,
+        "arms": arms,
+    }
 
 
 def experiments() -> Experiments:

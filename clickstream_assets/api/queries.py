@@ -15,6 +15,7 @@ from psycopg.rows import DictRow
 from clickstream_assets.catalogue import (
     ACTIVITY_SEGMENTS,
     CUSTOMER_SEGMENTS,
+    EXPERIMENT_RESULTS,
     PRODUCT_PERFORMANCE,
     PRODUCTS,
     SERVED_TABLES,
@@ -397,6 +398,18 @@ def person_prediction(connection: Connection[DictRow], person: str) -> dict[str,
         "WHERE accepted AND predicted <> 'purchase_in_session' LIMIT 1) AS model WHERE user_id = %s",
         [person],
     ).fetchone()
+
+
+def experiment_results(connection: Connection[DictRow], name: str | None = None) -> list[dict[str, Any]]:
+    """Return the results of an experiment, or of all, by arm: EXPERIMENT_RESULTS rows, the control first."""
+    statement = sql.SQL(
+        "SELECT {} FROM experiment_results WHERE %s::text IS NULL OR experiment = %s ORDER BY {}"
+    )
+    columns, order = (
+        sql.SQL(", ").join(map(sql.Identifier, names))
+        for names in (EXPERIMENT_RESULTS.column_names, ("experiment", "place"))
+    )
+    return connection.execute(statement.format(columns, order), [name, name]).fetchall()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ one of them is exported from here, and is one of `TABLES`.
 
 # ruff: noqa: F403
 from clickstream_assets.catalogue import (
+    experiments,
     models,
     money,
     next_product,
@@ -18,6 +19,7 @@ from clickstream_assets.catalogue import (
     who,
     windows,
 )
+from clickstream_assets.catalogue.experiments import *
 from clickstream_assets.catalogue.models import *
 from clickstream_assets.catalogue.money import *
 from clickstream_assets.catalogue.next_product import *
@@ -33,7 +35,10 @@ from clickstream_assets.catalogue.windows import *
 
 TABLES = {
     table.name: table
-    for module in (raw, who, money, shoppers, windows, reports, products, models, next_product, predictions)
+    for module in (
+        *(raw, who, money, shoppers, windows, reports, products, models, next_product, predictions),
+        experiments,
+    )
     for table in vars(module).values()
     if isinstance(table, Table)
 }

@@ -44,6 +44,7 @@ _FRESHNESS = {
     "serving": FRESH_AS_TABLES,
     "models": FRESH_DAILY,
     "predictions": FRESH_DAILY,
+    "experiments": FRESH_DAILY,
 }
 """Freshness of the assets of each group; Dagster says of one that is not brought up to date in time that it is overdue.
 """

@@ -56,6 +56,13 @@ train = dg.define_asset_job(
     description="The models of TRAINING_DAYS, their evaluation, and the recommendations that are served.",
 )
 
+experiments = dg.define_asset_job(
+    "experiments",
+    selection=dg.AssetSelection.groups("experiments"),
+    tags={ONE_AT_A_TIME: "experiments", GIVES_WAY: "10"},
+    description="Who was shown what in experiments, what came of it by arm, and what is served of that.",
+)
+
 stream = dg.define_asset_job(
     "stream",
     selection=dg.AssetSelection.groups("windows"),

@@ -16,7 +16,7 @@ from dagster import DagsterInstance
 from clickstream_assets.catalogue import EVENTS, FLASH_SALE_ALERTS, PRODUCT_WINDOWS, TABLES, Table
 from clickstream_assets.defs.assets import LAKE_VERSION
 from clickstream_assets.defs.dagster_private import FIRST_PARTITION_TAG, LAST_PARTITION_TAG
-from clickstream_assets.defs.jobs import ingest, refresh, train
+from clickstream_assets.defs.jobs import experiments, ingest, refresh, train
 from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.resources import LakeResource
 from clickstream_assets.defs.runs import metadata_value, under_way, wait_after_failures
@@ -33,6 +33,7 @@ PUBLICATIONS = {
     "product_recommendations": train,
     "published_next_product": train,
     "published_predictions": train,
+    "published_experiments": experiments,
     "rejected_counts": ingest,
 }
 """The assets that publish to PostgreSQL, and the job that each is part of."""
@@ -92,7 +93,7 @@ def _publish(job: dg.UnresolvedAssetJobDefinition, unpublished: Collection[str])
 
 
 @dg.sensor(
-    jobs=[ingest, refresh, train],
+    jobs=[ingest, refresh, train, experiments],
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Has the lake or PostgreSQL caught up, if one was put back to an earlier time.",
@@ -119,7 +120,7 @@ def stores_put_back(context: dg.SensorEvaluationContext, lake: LakeResource) -> 
         is_busy = under_way(context.instance, train.name) or wait_after_failures(
             context.instance, train.name, time.time()
         )
-        jobs = (ingest, refresh) if is_busy else (ingest, refresh, train)
+        jobs = (ingest, refresh, experiments) if is_busy else (ingest, refresh, experiments, train)
         requests = (_publish(job, unpublished) for job in jobs)
         return dg.SensorResult(run_requests=list(filter(None, requests)))
     return dg.SensorResult(skip_reason="lake and PostgreSQL are as they were reported")

@@ -33,6 +33,7 @@ JOBS = {
     "catalogue": {"products", "serving"},
     "refresh": {"sessions", "segments", "reports", "products", "models", "serving"},
     "train": {"models", "predictions", "serving"},
+    "experiments": {"experiments"},
     "stream": {"windows"},
     "morning_report_job": {"sessions", "segments", "reports", "serving"},
 }
@@ -57,6 +58,7 @@ CHECKS_OF_OTHERS = {"refresh": {("product_recommendations", "training_keeps_up")
 SHOWN_TABLES = {
     "als_model": catalogue.ITEM_FACTORS,
     "published_days": catalogue.SESSIONS,
+    "published_experiments": catalogue.EXPERIMENT_RESULTS,
     "published_next_product": catalogue.NEXT_PRODUCT_MODELS,
     "published_predictions": catalogue.PERSON_PREDICTIONS,
     "published_shoppers": catalogue.CARTS,
@@ -67,6 +69,7 @@ KINDS = {
     "serving": {"postgres"},
     "windows": {"spark", "delta", "postgres"},
     "live_events": {"spark", "elasticsearch"},
+    "published_experiments": {"postgres"},
     "report_mail": {"postgres"},
     "rejected_counts": {"postgres"},
 }
@@ -192,7 +195,8 @@ def test_what_comes_from_kafka_is_overdue_in_minutes_tables_in_an_hour_models_an
     graph: AssetGraph,
 ):
     minutes, hour, day = timedelta(minutes=15), timedelta(hours=1), timedelta(hours=26)
-    windows = {"raw": minutes, "windows": minutes, "models": day, "predictions": day}
+    windows = {"raw": minutes, "windows": minutes}
+    windows |= dict.fromkeys(("models", "predictions", "experiments"), day)
     for key in graph.materializable_asset_keys:
         node, name = graph.get(key), key.to_user_string()
         policy = node.freshness_policy
@@ -346,6 +350,9 @@ def test_what_stops_a_run_is_checked_before_anything_rests_on_it(graph: AssetGra
         ("interactions", "interactions_hold_all_days"): True,
         ("model_evaluation", "chosen_is_not_worse_than_popularity"): True,
         ("purchase_models", "accepted_are_better_than_simple_rules"): True,
+        ("experiment_exposures", "exposures_close"): True,
+        # What is found is shown all the same, and says that it cannot be believed.
+        ("experiment_results", "sizes_are_those_of_the_shares"): False,
         # What was trained before stays served.
         ("product_recommendations", "training_keeps_up"): False,
     }
@@ -403,7 +410,8 @@ def test_checks_of_the_streams_can_be_run_without_them(definitions: dg.Definitio
 
 
 def test_jobs_leave_no_asset_to_be_made_by_hand(groups: dict[str, set[str]]):
-    assert groups.keys() == JOBS["ingest"] | JOBS["refresh"] | JOBS["train"] | JOBS["stream"]
+    jobs = ("ingest", "refresh", "train", "experiments", "stream")
+    assert groups.keys() == {group for job in jobs for group in JOBS[job]}
 
 
 @pytest.mark.parametrize(
@@ -413,9 +421,10 @@ def test_jobs_leave_no_asset_to_be_made_by_hand(groups: dict[str, set[str]]):
         ("dirty_days", "refresh"),
         ("untrained_interactions", "train"),
         ("new_products", "catalogue"),
+        ("new_exposures", "experiments"),
         ("new_stream_records", "stream"),
     ],
-    ids=["ingest", "refresh", "train", "catalogue", "stream"],
+    ids=["ingest", "refresh", "train", "catalogue", "experiments", "stream"],
 )
 def test_a_sensor_that_is_on_from_the_start_runs_each_job(definitions: dg.Definitions, sensor: str, job: str):
     definition = definitions.resolve_sensor_def(sensor)
@@ -482,11 +491,16 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("popular_products", {"product_performance", "interactions", "model_parameters"}),
         ("als_model", {"interactions", "popular_products", "model_parameters"}),
         ("model_evaluation", {"interaction_days", "shopper_events", "als_model", "model_parameters"}),
-        ("next_product_models", {"interactions", "interaction_days", "shopper_events"}),
+        ("next_product_models", {"interactions", "interaction_days", "shopper_events", "products"}),
         ("published_next_product", {"next_product_models"}),
         ("purchase_models", {"user_segments", "interaction_days", "shopper_events"}),
         ("person_predictions", {"user_segments", "interaction_days", "purchase_models"}),
         ("published_predictions", {"person_predictions", "purchase_models"}),
+        (
+            "experiment_results",
+            {"experiment_exposures", "shopper_events", "identity_ties", "interaction_days"},
+        ),
+        ("published_experiments", {"experiment_results"}),
         (
             "product_recommendations",
             {"interactions", "popular_products", "als_model", "model_evaluation"},

@@ -29,7 +29,7 @@ from clickstream_assets.defs.dagster_private import (
     planned_or_evaluated,
 )
 from clickstream_assets.defs.incidents.record import Problem, Severity
-from clickstream_assets.defs.jobs import ingest, refresh, stream, train
+from clickstream_assets.defs.jobs import experiments, ingest, refresh, stream, train
 from clickstream_assets.defs.runs import (
     FIRST_WAIT_SECONDS,
     LONGEST_WAIT_SECONDS,
@@ -47,7 +47,7 @@ from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.streaming.outages import standing_still
 from clickstream_assets.streaming.progress import progress_of
 
-RUN_AGAIN = {ingest.name, refresh.name, stream.name, train.name}
+RUN_AGAIN = {ingest.name, refresh.name, stream.name, train.name, experiments.name}
 """Jobs that their sensors ask for again after a failure."""
 RETRY_SECONDS = 6 * FIRST_WAIT_SECONDS
 """They have begun again within this time after the first failure."""

@@ -50,6 +50,7 @@ EXTRA_COLUMNS = {
     "person_predictions": {"published_at"},
     "next_product_models": {"published_at"},
     "published_models": {"published_at"},
+    "experiment_results": {"published_at"},
     "served_models": {"served_since"},
 }
 

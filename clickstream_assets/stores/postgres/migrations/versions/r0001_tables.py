@@ -34,6 +34,12 @@ _json = partial(_required, JSONB, server_default="{}")
 _now = partial(_required, _TIME, server_default=sa.text("now()"))
 
 
+def _measure(name: str) -> list[sa.Column[Any]]:
+    """Return the columns of a figure of an arm: its value, its difference to the control, and intervals of both."""
+    figures = (name, f"{name}_difference")
+    return _columns(sa.Double, *(f"{each}{part}" for each in figures for part in ("", "_low", "_high")))
+
+
 def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
     """Return the parts of each table; keys get the names of the metadata's convention."""
     return {
@@ -160,6 +166,28 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_zero(sa.BigInteger, "unconverted"),
             sa.PrimaryKeyConstraint("id"),
             sa.UniqueConstraint("report_date"),
+        ],
+        "experiment_results": [
+            *_required(sa.Text, "experiment", "arm"),
+            *_required(sa.BigInteger, "place"),
+            *_required(sa.Text, "serves"),
+            *_required(sa.Double, "share"),
+            *_required(sa.Text, "metric"),
+            *_required(sa.BigInteger, "window_hours"),
+            *_columns(_TIME, "as_of"),
+            *_required(sa.BigInteger, "exposures", "units", "units_of_several_arms"),
+            *_required(sa.BigInteger, "judged_units", "clicked_units"),
+            *_measure("click_through"),
+            *_required(sa.BigInteger, "converted_units"),
+            *_measure("conversion"),
+            *_required(_MONEY, "revenue"),
+            *_measure("revenue_per_unit"),
+            *_columns(sa.Double, "difference_low", "difference_high", "p_value"),
+            *_required(sa.Text, "decision"),
+            *_columns(sa.Date, "decided_on"),
+            *_columns(sa.Double, "sizes_p_value"),
+            *_now("published_at"),
+            sa.PrimaryKeyConstraint("experiment", "arm"),
         ],
         "flash_sale_alerts": [
             sa.Column("id", sa.BigInteger, sa.Identity()),
