@@ -1,6 +1,7 @@
 """Processes that outlive the command that started them: starting, recognising and ending them."""
 
 import subprocess
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from signal import Signals
@@ -81,8 +82,20 @@ def end(processes: Iterable[psutil.Process], stop_signal: Signals) -> None:
             raise LocalStackError(
                 f"Process {process.pid} cannot be ended: it belongs to another user; run this as that user."
             ) from None
-    _, alive = psutil.wait_procs(families, timeout=STOP_TIMEOUT_SECONDS)
+    alive = remaining(families, STOP_TIMEOUT_SECONDS)
     for process in alive:
         if is_alive(process):
             process.kill()
-    psutil.wait_procs(alive, timeout=STOP_TIMEOUT_SECONDS)
+    remaining(alive, STOP_TIMEOUT_SECONDS)
+
+
+def remaining(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait until processes have ended, or for so many seconds; return those that are still there."""
+    there = list(processes)
+    end_of_wait = time.monotonic() + seconds
+    while True:
+        try:
+            return psutil.wait_procs(there, timeout=max(0, end_of_wait - time.monotonic()))[1]
+        except FileNotFoundError:
+            # Linux 6.16 and later say so of one that ends at this moment; psutil 7.2 knows only the older answer.
+            there = [process for process in there if is_alive(process)]

@@ -216,8 +216,7 @@ class Stack:
         """
         for kind in stopped:
             orphans = processes.working_in(self.home / kind.name)
-            _, alive = psutil.wait_procs(orphans, timeout=ORPHANS_TIMEOUT_SECONDS)
-            processes.end(alive, kind.stop_signal)
+            processes.end(processes.remaining(orphans, ORPHANS_TIMEOUT_SECONDS), kind.stop_signal)
 
     def _start(
         self,

@@ -1,5 +1,7 @@
 """Recognising and ending processes that outlive their command."""
 
+import errno
+import os
 import signal
 import time
 
@@ -7,7 +9,7 @@ import psutil
 import pytest
 
 from clickstream_assets.local import processes
-from clickstream_assets.local.processes import end, find, is_alive, start
+from clickstream_assets.local.processes import end, find, is_alive, remaining, start
 
 
 @pytest.mark.slow
@@ -51,6 +53,21 @@ def test_what_ignores_the_signal_is_killed(tmp_path, monkeypatch):
     end([process], signal.SIGTERM)
     assert not is_alive(process)
     assert not any(is_alive(child) for child in children)
+
+
+def test_one_that_ends_while_it_is_looked_at_is_gone(tmp_path, monkeypatch):
+    process = start(["sleep", "60"], tmp_path, tmp_path / "log")
+    assert process
+
+    def look(pid, _flags=0):
+        process.kill()
+        while is_alive(process):
+            time.sleep(0.01)
+        # As the kernel says it of one that has just ended.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(os, "pidfd_open", look)
+    assert remaining([process], 5) == []
 
 
 @pytest.mark.parametrize("pid", [None, 2**22 + 1])
