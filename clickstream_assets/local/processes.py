@@ -96,6 +96,6 @@ def remaining(processes: Iterable[psutil.Process], seconds: float) -> list[psuti
     while True:
         try:
             return psutil.wait_procs(there, timeout=max(0, end_of_wait - time.monotonic()))[1]
-        except FileNotFoundError:
+        except (FileNotFoundError, psutil.NoSuchProcess):
             # Linux 6.16 and later say so of one that ends at this moment; psutil 7.2 knows only the older answer.
             there = [process for process in there if is_alive(process)]
