@@ -15,6 +15,8 @@ from uuid import uuid4
 import msgspec
 from apiflask import APIBlueprint, Schema, fields
 from flask import current_app
+from psycopg import Connection
+from psycopg.rows import DictRow
 
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
@@ -52,12 +54,25 @@ class Experiments:
 
     def __init__(self, settings: Settings) -> None:
         self.declared: tuple[Experiment, ...] = declared_experiments(settings)
+        self._with_lists: set[str] = set()
         topic = settings.kafka_exposures_topic
         self._background = Background(settings, topic, count_exposures) if topic else None
 
-    def of_unit(self, unit: str) -> Assigned | None:
-        """Return the experiment and the arm that a person, or a visitor who is tied to nobody, is in now."""
-        return assigned(self.declared, unit, datetime.now(UTC)) if self.declared else None
+    def of_unit(self, connection: Connection[DictRow], unit: str) -> Assigned | None:
+        """Return the experiment and the arm that a person, or a visitor who is tied to nobody, is in now.
+
+        None of whose arms has lists that are still to be made: those who asked before would be in it for nothing.
+        """
+        ready = [each for each in self.declared if self._is_ready(connection, each)]
+        return assigned(ready, unit, datetime.now(UTC)) if ready else None
+
+    def _is_ready(self, connection: Connection[DictRow], experiment: Experiment) -> bool:
+        for algorithm in experiment.list_algorithms - self._with_lists:
+            if not queries.has_lists(connection, algorithm):
+                return False
+            # From then on each training makes them.
+            self._with_lists.add(algorithm)
+        return True
 
     def note(
         self,

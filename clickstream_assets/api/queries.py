@@ -400,6 +400,20 @@ def person_prediction(connection: Connection[DictRow], person: str) -> dict[str,
     ).fetchone()
 
 
+def experiment_list(connection: Connection[DictRow], lists_of: str, person: str) -> list[dict[str, Any]]:
+    """Return the list that an algorithm has for a person, as `Known.published` has it; best first."""
+    return connection.execute(
+        "SELECT product_id, confidence_score, algorithm, reason, model_version FROM experiment_recommendations "
+        "WHERE lists_of = %s AND user_id = %s ORDER BY rank, product_id",
+        [lists_of, person],
+    ).fetchall()
+
+
+def has_lists(connection: Connection[DictRow], lists_of: str) -> bool:
+    """Return whether an algorithm has lists for experiments."""
+    return _exists(connection, "experiment_recommendations", Condition("lists_of", "=", lists_of))
+
+
 def experiment_results(connection: Connection[DictRow], name: str | None = None) -> list[dict[str, Any]]:
     """Return the results of an experiment, or of all, by arm: EXPERIMENT_RESULTS rows, the control first."""
     statement = sql.SQL(

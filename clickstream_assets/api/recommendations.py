@@ -239,7 +239,7 @@ def _of_person(
         stated = lately.may_be_profiled
         if not (known.may_be_profiled if stated is None else stated):
             return _answer(connection, query_data, known.of_nobody(), [], 0)
-        into = experiments().of_unit(known.person)
+        into = experiments().of_unit(connection, known.person)
         answer = _answer(connection, query_data, known, lately.met, lately.events, into)
     noted = experiments().note(
         into,
@@ -263,11 +263,15 @@ def _answer(
     serves = into.arm.serves if into else Serves.CONTROL
     if serves in (Serves.SESSION, Serves.POPULARITY):
         known = replace(known, published=[])
+    elif into and (algorithm := into.arm.lists_of):
+        its = queries.experiment_list(connection, algorithm, known.person)
+        version = its[0]["model_version"] if its else known.model_version
+        known = replace(known, published=its, model_version=version)
     left_out = {part for value in query_data["exclude"] for part in (value, *value.split(","))}
     left_out |= {each.product_id for each in met if each.act is Act.BOUGHT}
     model = now.model
     items = []
-    if model and serves in (Serves.CONTROL, Serves.SESSION):
+    if model and serves not in (Serves.LISTS, Serves.POPULARITY):
         items = list(_of_session(model, met, n, left_out, query_data["met"]))
     given = {item["product_id"] for item in items}
     met_lately = {each.product_id for each in met}

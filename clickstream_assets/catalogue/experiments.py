@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from clickstream_assets.catalogue.models import PRODUCT_RECOMMENDATIONS
 from clickstream_assets.catalogue.raw import RAW_EVENTS, REJECTED_PRODUCTS
 from clickstream_assets.catalogue.table import (
     DATE,
@@ -12,6 +13,7 @@ from clickstream_assets.catalogue.table import (
     STRINGS,
     TIMESTAMP,
     Column,
+    Lists,
     Served,
     Table,
 )
@@ -108,4 +110,16 @@ EXPERIMENT_RESULTS = Table(
     ),
     key=("experiment", "arm"),
     served=Served(stamp="published_at"),
+)
+
+EXPERIMENT_RECOMMENDATIONS = Table(
+    "experiment_recommendations",
+    "one product recommended to one user by an algorithm that an arm of an experiment serves",
+    (
+        Column("lists_of", STRING, "The algorithm whose list it is"),
+        *PRODUCT_RECOMMENDATIONS.columns,
+    ),
+    key=("lists_of", "user_id", "product_id"),
+    served=Served(lists=Lists("user_id", beside=("confidence_score", "model_version"))),
+    in_lake=False,
 )

@@ -90,7 +90,7 @@ def result_rows(experiment: Experiment, counted: Counted) -> list[dict[str, Any]
                 "experiment": experiment.name,
                 "arm": arm.name,
                 "place": place,
-                "serves": arm.serves.value,
+                "serves": arm.serves,
                 "share": arm.share,
                 "metric": experiment.metric,
                 "window_hours": experiment.window_hours,

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from clickstream_assets.catalogue import ALGORITHM_NAMES
 from clickstream_assets.catalogue.who import VISITOR
 from clickstream_assets.errors import InputError
 
@@ -48,6 +49,10 @@ class Serves(StrEnum):
     """Popular products alone."""
 
 
+LIST_ALGORITHMS = tuple(name for name in ALGORITHM_NAMES if name not in ("buy_again", "popularity"))
+"""Algorithms whose lists an arm can answer with, in place of those of the algorithm that is served to all others."""
+
+
 class Who(StrEnum):
     """Whom an experiment is for."""
 
@@ -66,6 +71,13 @@ def _in_buckets(share: float) -> float:
     return share
 
 
+def _served(name: str) -> str:
+    known = [*Serves, *LIST_ALGORITHMS]
+    if name not in known:
+        raise ValueError(f"is nothing that an arm can serve; write one of {', '.join(known)}")
+    return name
+
+
 class _Declared(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -75,12 +87,18 @@ class Arm(_Declared):
 
     name: str = Field(pattern=f"^{NAME}$")
     share: Annotated[float, Field(gt=0, le=1), AfterValidator(_in_buckets)]
-    serves: Serves = Serves.CONTROL
+    serves: Annotated[str, AfterValidator(_served)] = Serves.CONTROL.value
+    """One of `Serves`, or of LIST_ALGORITHMS: as control, with lists of that algorithm."""
 
     @property
     def buckets(self) -> int:
         """Parts of BUCKETS that are in it."""
         return round(self.share * BUCKETS)
+
+    @property
+    def lists_of(self) -> str | None:
+        """The algorithm whose lists it answers with; None for the one that is served to all others."""
+        return self.serves if self.serves in LIST_ALGORITHMS else None
 
 
 class Experiment(_Declared):
@@ -124,6 +142,11 @@ class Experiment(_Declared):
     def window(self) -> timedelta:
         """Time from a unit's first exposure in which what it does counts."""
         return timedelta(hours=self.window_hours)
+
+    @property
+    def list_algorithms(self) -> frozenset[str]:
+        """Algorithms whose lists its arms answer with; it cannot run before there are some."""
+        return frozenset(filter(None, (arm.lists_of for arm in self.arms)))
 
     def runs_at(self, now: datetime) -> bool:
         """Return whether units are exposed at a moment."""

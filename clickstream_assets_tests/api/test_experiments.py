@@ -18,7 +18,7 @@ from clickstream_assets.api.database import EXTENSION as DATABASE
 from clickstream_assets.api.experiments import EXTENSION as EXPERIMENTS
 from clickstream_assets.api.moment import EXTENSION as MOMENT
 from clickstream_assets.api.server import serve as serve_api
-from clickstream_assets.catalogue import PROFILING_REFUSALS
+from clickstream_assets.catalogue import EXPERIMENT_RECOMMENDATIONS, PROFILING_REFUSALS
 from clickstream_assets.errors import InputError
 from clickstream_assets.recommender.experiments import parse_experiments
 from clickstream_assets.settings import Settings
@@ -118,6 +118,41 @@ def test_an_arm_is_answered_with_what_it_serves_and_says_so(away: FlaskClient) -
     assert answer["experiment"] == {"name": "kinds", "arm": its.name}
     has_list = its.name in ("control", "lists")
     assert ("personal" in {item["source"] for item in answer["items"]}) is has_list
+
+
+def test_an_experiment_of_an_algorithms_lists_begins_when_there_are_some(
+    database: Settings, tmp_path: Path
+) -> None:
+    algorithms = """
+[[experiment]]
+name = "kinds"
+start = 2024-01-01T00:00:00Z
+arms = [{name = "control", share = 0.5}, {name = "als", share = 0.5, serves = "als"}]
+"""
+    settings = experimenting(database, tmp_path, kafka_bootstrap_servers="127.0.0.1:1")
+    (tmp_path / "experiments.toml").write_text(algorithms)
+    (experiment,) = parse_experiments(algorithms, "the test")
+    arms: dict[str, str] = {}
+    for unit in (f"u{number}" for number in range(100)):
+        its = experiment.arm_of(unit)
+        assert its
+        arms.setdefault(its.name, unit)
+    for client in application(settings):
+        for unit in arms.values():
+            assert client.get(f"/api/recommend/{unit}").json["experiment"] is None
+        row = {"lists_of": "als", "product_id": "p9", "rank": 1, "confidence_score": 0.5, "algorithm": "als"}
+        rows = [
+            row | {"user_id": unit, "reason": "Because", "model_version": "v-als"} for unit in arms.values()
+        ]
+        with publication(database) as transaction:
+            transaction.publish(EXPERIMENT_RECOMMENDATIONS, table(EXPERIMENT_RECOMMENDATIONS, rows))
+        for name, unit in arms.items():
+            answer = client.get(f"/api/recommend/{unit}?n=3").json
+            assert answer["experiment"] == {"name": "kinds", "arm": name}
+            first = answer["items"][0]
+            is_of_lists = (first["product_id"], first["model_version"]) == ("p9", "v-als")
+            assert is_of_lists is (name == "als")
+            assert answer["model_version"] == ("v-als" if name == "als" else "m1")
 
 
 def test_a_session_without_a_person_is_in_no_experiment(away: FlaskClient) -> None:

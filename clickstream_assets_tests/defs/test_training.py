@@ -15,6 +15,7 @@ from dagster import DagsterRun, DagsterRunStatus
 
 from clickstream_assets.catalogue import (
     CONSENT_DAYS,
+    EXPERIMENT_RECOMMENDATIONS,
     INTERACTION_DAYS,
     INTERACTIONS,
     NEXT_PRODUCT_MODELS,
@@ -357,7 +358,7 @@ def pipeline(pipeline_env: Settings, instance: dg.DagsterInstance, definitions: 
 
 @pytest.mark.long
 def test_a_refresh_sums_its_days_up_and_the_sensor_has_them_trained_on(
-    pipeline: Pipeline, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     def asked() -> str | None:
         result = tick(untrained_interactions, pipeline.instance, definitions)
@@ -413,9 +414,18 @@ def test_a_refresh_sums_its_days_up_and_the_sensor_has_them_trained_on(
     assert {row["user_id"] for row in pipeline.served(PRODUCT_RECOMMENDATIONS)} == {"ann", "bob"}
     assert len(pipeline.lake(INTERACTION_DAYS)) == len(SHOP) + 3
 
-    # Of two days up to the newest with an interaction, though other events came later.
+    # Of two days up to the newest with an interaction, though other events came later; with lists for an experiment.
     monkeypatch.setenv("TRAINING_DAYS", "2")
+    (tmp_path / "experiments.toml").write_text(
+        "[[experiment]]\nname = 'x'\nstart = 2024-01-01T00:00:00Z\n"
+        "arms = [{name = 'a', share = 0.5}, {name = 'b', share = 0.5, serves = 'als'}]\n"
+    )
+    monkeypatch.setenv("EXPERIMENTS", str(tmp_path / "experiments.toml"))
+    monkeypatch.setenv("KAFKA_EXPOSURES_TOPIC", "shown")
     pipeline.train()
+    lists = pipeline.served(EXPERIMENT_RECOMMENDATIONS)
+    assert {(row["lists_of"], row["user_id"]) for row in lists} == {("als", "ann"), ("als", "bob")}
+    assert pipeline.reported("product_recommendations", "lists_of_experiments") == {"als": len(lists)}
     days = {row["first_time"].date() for row in pipeline.lake(INTERACTIONS)}
     assert days == {date(2024, 5, 2), date(2024, 5, 3)}
     products = {

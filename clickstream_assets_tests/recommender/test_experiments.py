@@ -123,7 +123,11 @@ def test_a_unit_is_in_the_first_experiment_that_runs_is_for_it_and_has_an_arm_fo
         ("0.25", "0.75", "the shares of its arms come to 1.25; lower them to 1 or less"),
         ("0.25", "0.33333", "arms.2.share=0.33333: has more than four decimals; round it"),
         ("0.25", "0", "arms.2.share=0"),
-        ('"popularity"', '"magic"', "arms.2.serves='magic': Input should be 'control', 'lists'"),
+        (
+            '"popularity"',
+            '"magic"',
+            "arms.2.serves='magic': is nothing that an arm can serve; write one of control, lists, session",
+        ),
         ('name = "popular"', 'name = "control"', "two arms are called control"),
         ('name = "popular"\n', "", "arms.2.name is missing"),
         ("window_hours", "window", "window means nothing here; take it out"),

@@ -52,8 +52,10 @@ from clickstream_assets.defs.put_back import STAMP, reported_stamp
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import NO_DAY, is_asked_for_by_a_person
+from clickstream_assets.defs.serving.experiment_lists import publish_experiment_lists
 from clickstream_assets.defs.serving.parts import publish_days, rows_of_days
 from clickstream_assets.engine import DataFrame, Engine, functions_of
+from clickstream_assets.ingest.experiments import declared_experiments
 from clickstream_assets.recommender.algorithms import TrainingSet, fit
 from clickstream_assets.recommender.evaluation import chosen_row
 from clickstream_assets.recommender.interactions import refusals
@@ -285,6 +287,15 @@ def product_recommendations(
     with postgres.publication() as publication:
         changes = asdict(publication.publish(PRODUCT_RECOMMENDATIONS, lists))
         record |= {"users": sum(users), "rows": changes["rows"]}
+        of_experiments = publish_experiment_lists(
+            publication,
+            declared_experiments(settings),
+            data,
+            evaluation.to_pylist(),
+            lambda other, version: _lists(
+                engine, other, interactions, settings.recommendations_per_user, version, []
+            ),
+        )
         publication.publish(MET_PRODUCTS, _met(engine, interactions))
         publication.publish(POPULAR_PRODUCTS, popular)
         # Of these two, earlier versions stay: they are the history of what was served, and why.
@@ -307,6 +318,7 @@ def product_recommendations(
         TRAINED_ON: trained_on.metadata,
         TRAINED_AT: made.timestamp if made else time.time(),
         "users": sum(users),
+        "lists_of_experiments": of_experiments,
         "changes": changes,
         "dagster/row_count": changes["rows"],
     }

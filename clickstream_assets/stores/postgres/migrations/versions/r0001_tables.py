@@ -167,6 +167,15 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             sa.PrimaryKeyConstraint("id"),
             sa.UniqueConstraint("report_date"),
         ],
+        "experiment_recommendations": [
+            *_required(sa.Text, "lists_of", "user_id", "product_id"),
+            *_required(sa.BigInteger, "rank"),
+            *_required(sa.Double, "confidence_score"),
+            *_required(sa.Text, "algorithm", "reason"),
+            *_columns(sa.Text, "reason_product_id"),
+            *_required(sa.Text, "model_version"),
+            sa.PrimaryKeyConstraint("lists_of", "user_id", "product_id"),
+        ],
         "experiment_results": [
             *_required(sa.Text, "experiment", "arm"),
             *_required(sa.BigInteger, "place"),
