@@ -7,6 +7,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from clickstream_assets.api.database import EXTENSION
 from clickstream_assets.api.moment import EXTENSION as MOMENT
 from clickstream_assets.api.moment import Moment
 from clickstream_assets.catalogue import IDENTITIES, NEXT_PRODUCT_PARTS, PROFILING_REFUSALS, SERVED_MODELS
-from clickstream_assets.catalogue.metrics import RECENT_READ
+from clickstream_assets.catalogue.metrics import EXPOSURES, RECENT_READ
 from clickstream_assets.recommender.next_product import Assortment, NextProduct, Sessions
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.tail import Arrived
@@ -243,7 +244,7 @@ def test_a_model_that_is_served_anew_is_taken_whole_and_none_is_let_go(
 
 
 def test_a_new_visitors_third_click_changes_the_answer_without_dagster(
-    settings: Settings, kafka: Settings
+    settings: Settings, kafka: Settings, tmp_path: Path
 ) -> None:
     servers = with_settings(settings, kafka_bootstrap_servers=kafka.kafka_bootstrap_servers)
     topic = new_topic(servers, partitions=2)
@@ -262,10 +263,19 @@ def test_a_new_visitors_third_click_changes_the_answer_without_dagster(
         "RECENT_EVENTS": "1000",
         "KAFKA_BOOTSTRAP_SERVERS": topic.kafka_bootstrap_servers,
         "KAFKA_TOPIC": topic.kafka_topic,
+        "EXPERIMENTS": str(tmp_path / "experiments.toml"),
+        "KAFKA_EXPOSURES_TOPIC": f"{topic.kafka_topic}-shown",
     }
+    (tmp_path / "experiments.toml").write_text(
+        "[[experiment]]\nname = 'aa'\nstart = 2024-01-01T00:00:00Z\n"
+        "arms = [{name = 'a', share = 0.5}, {name = 'b', share = 0.5}]\n"
+    )
+    asked = 0
     with served(topic, **kafka_of) as api:
 
         def answer() -> dict[str, Any]:
+            nonlocal asked
+            asked += 1
             return requests.get(f"{api.address}/api/recommend?anonymous_id=new", timeout=60).json()
 
         def until_events(number: int) -> list[str]:
@@ -281,6 +291,8 @@ def test_a_new_visitors_third_click_changes_the_answer_without_dagster(
                     assert {each["in_the_moment"]["events"] for each in answers} == {number}
                     assert {each["in_the_moment"]["model_version"] for each in answers} == {"n1"}
                     assert {each["message"] for each in answers} == {None}
+                    # By the documented formula: the part of `aa::anonymous:new` is 3468.
+                    assert {each["experiment"]["arm"] for each in answers} == {"a"}
             return [item["product_id"] for item in answers[0]["items"]]
 
         # The first came before the API began.
@@ -290,9 +302,22 @@ def test_a_new_visitors_third_click_changes_the_answer_without_dagster(
             lists.append(until_events(number))
         ready = requests.get(f"{api.address}/health/ready", timeout=60).json()
         assert ready["dependencies"]["recent_events"] == "ok"
-        samples = requests.get(f"{api.address}/metrics", timeout=60).text.splitlines()
-        (read,) = (line for line in samples if line.startswith(RECENT_READ.name))
-        assert time.time() - float(read.split()[1]) < 10
+
+        def measured(name: str) -> float:
+            samples = requests.get(f"{api.address}/metrics", timeout=60).text.splitlines()
+            (sample,) = (line for line in samples if line.startswith(name))
+            return float(sample.split()[1])
+
+        assert time.time() - measured(RECENT_READ.name) < 10
+        for attempt in Retrying(
+            retry=retry_if_exception_type(AssertionError),
+            stop=stop_after_delay(30),
+            wait=wait_fixed(0.1),
+            reraise=True,
+        ):
+            with attempt:
+                assert measured(f'{EXPOSURES.name}{{outcome="sent"}}') == asked
+        assert measured(f'{EXPOSURES.name}{{outcome="lost"}}') == 0
     assert set(lists[0][:4]) == {"s1", "s2", "s3", "s4"}
     assert "h2" in lists[1]
     assert lists[2][0] == "h3" != lists[1][0]

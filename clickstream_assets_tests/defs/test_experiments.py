@@ -163,6 +163,11 @@ def test_a_look_is_asked_for_when_there_is_something_new_and_no_run_is_under_way
     assert path
     path.write_text(DECLARED.replace('metric = "revenue"', 'metric = "click_through"'))
     assert len(look(instance, definitions).run_requests or []) == 1
+    # What is over for a week is settled, whatever comes in.
+    path.write_text(DECLARED.partition('[[experiment]]\nname = "y"')[0])
+    job.execute_in_process(instance=instance)
+    experimenting.append(SHOPPER_EVENTS, experimenting.read(SHOPPER_EVENTS))
+    assert look(instance, definitions).skip_message == "the results are of all that there is"
     past_run(instance, "experiments", dg.DagsterRunStatus.FAILURE)
     assert "the last run failed" in str(look(instance, definitions).skip_message)
     monkeypatch.delenv("EXPERIMENTS")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -43,13 +43,20 @@ _SOURCES = (EXPERIMENT_EXPOSURES, SHOPPER_EVENTS, IDENTITY_TIES, CONSENT_DAYS)
 _EVENT_COLUMNS = ("event_type", "event_time", "event_date", "user_id", "product_id", "price", "quantity")
 # A shop's day can begin half a day and more before UTC's.
 _A_DAY = timedelta(days=1)
+# In which late events still come, and results are made again of experiments that are over.
+_SETTLES = timedelta(days=7)
 
 
 def sources(settings: Settings, lake: Lake) -> str:
-    """Return what results are made from now: the versions of tables, and what is declared."""
-    versions = [str(max(0, lake.version(table))) for table in _SOURCES]
-    declared = [experiment.model_dump_json() for experiment in declared_experiments(settings)]
-    return "\n".join([" ".join(versions), *declared])
+    """Return what results are made from now: what is declared, and the versions of tables.
+
+    Of these none where all experiments are over for so long that what comes now is hardly of them.
+    """
+    experiments = declared_experiments(settings)
+    now = datetime.now(UTC)
+    is_open = any(each.end is None or now < each.end + each.window + _SETTLES for each in experiments)
+    versions = [str(max(0, lake.version(table))) for table in _SOURCES] if is_open else []
+    return "\n".join([" ".join(versions), *(each.model_dump_json() for each in experiments)])
 
 
 @table_asset(EXPERIMENT_EXPOSURES, RAW_EXPOSURES, REJECTED_EXPOSURES, deps=[])
