@@ -20,7 +20,7 @@ from clickstream_assets.api.moment import EXTENSION as MOMENT
 from clickstream_assets.api.server import serve as serve_api
 from clickstream_assets.catalogue import EXPERIMENT_RECOMMENDATIONS, PROFILING_REFUSALS
 from clickstream_assets.errors import InputError
-from clickstream_assets.recommender.experiments import parse_experiments
+from clickstream_assets.recommender.experiments import bucket_of, parse_experiments
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka import background
 from clickstream_assets.stores.kafka.topic import OffsetRange, Topics
@@ -28,7 +28,7 @@ from clickstream_assets.stores.postgres.publishing import publication
 from clickstream_assets_tests.api.conftest import publish
 from clickstream_assets_tests.api.test_metrics import scraped
 from clickstream_assets_tests.api.test_moment import happen, serve
-from clickstream_assets_tests.databases import fresh_database, with_settings
+from clickstream_assets_tests.databases import fresh_database, query, with_settings
 from clickstream_assets_tests.stores.postgres.rows import table
 
 DECLARED = """
@@ -153,6 +153,13 @@ arms = [{name = "control", share = 0.5}, {name = "als", share = 0.5, serves = "a
             is_of_lists = (first["product_id"], first["model_version"]) == ("p9", "v-als")
             assert is_of_lists is (name == "als")
             assert answer["model_version"] == ("v-als" if name == "als" else "m1")
+
+
+def test_postgresql_gives_a_unit_the_same_part(database: Settings) -> None:
+    for unit in ("u1", "anonymous:7c1", "ü 🐍", "a'b"):
+        text = f"aa:2:{unit}".replace("'", "''")
+        part = f"SELECT ('x' || left(encode(sha256(convert_to('{text}', 'UTF8')), 'hex'), 13))::bit(52)::bigint % 10000"
+        assert query(database, part) == [(bucket_of("aa", "2", unit),)]
 
 
 def test_a_session_without_a_person_is_in_no_experiment(away: FlaskClient) -> None:

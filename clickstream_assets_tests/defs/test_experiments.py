@@ -98,9 +98,12 @@ def test_what_the_api_has_noted_is_answered_by_arm_and_counts_once(
     ensure_topics(settings)
     for unit, arm in (("u1", "a"), ("anonymous:v", "b"), ("u3", "b"), ("refuser", "a")):
         show(unit, arm)
+    # Of another time, when the name stood for something else.
+    show("u3", "a", "2024-04-30T23:59:59Z")
+    show("u4", "a", "2024-06-01T00:00:00Z")
     topics.send(settings, {0: [b"{"]}, topic=settings.kafka_exposures_topic)
     (request,) = look(instance, definitions).run_requests or []
-    assert request.tags["clickstream/waiting_records"] == "5"
+    assert request.tags["clickstream/waiting_records"] == "7"
     job = definitions.resolve_job_def("experiments")
     made = job.execute_in_process(instance=instance)
     checks = {check.check_name: check.passed for check in made.get_asset_check_evaluations()}
@@ -108,7 +111,7 @@ def test_what_the_api_has_noted_is_answered_by_arm_and_counts_once(
     assert checks["sizes_are_those_of_the_shares"]
     assert [
         len(experimenting.rows(table)) for table in (RAW_EXPOSURES, EXPERIMENT_EXPOSURES, REJECTED_EXPOSURES)
-    ] == [5, 4, 1]
+    ] == [7, 6, 1]
     assert "moment ago" in str(look(instance, definitions).skip_message)
     monkeypatch.setenv("EXPERIMENT_RESULTS_MINUTES", "0")
     assert look(instance, definitions).skip_message == "the results are of all that there is"

@@ -63,7 +63,7 @@ def not_made(demo: Demo) -> dict[str, int]:
     for node in ask(demo, NODES)["assetNodes"]:
         if stats := node["partitionStats"]:
             found["/".join(node["assetKey"]["path"])] = stats["numPartitions"] - stats["numMaterialized"]
-    assert len(found) == 11
+    assert len(found) == 12
     return {asset: number for asset, number in found.items() if number}
 
 

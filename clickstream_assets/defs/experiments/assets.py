@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickstream_assets.analytics import experiments as counting
-from clickstream_assets.analytics.identity import IdentityRules
+from clickstream_assets.analytics.identity import WITHOUT_END, IdentityRules
 from clickstream_assets.analytics.measures import count
 from clickstream_assets.catalogue import (
     CONSENT_DAYS,
@@ -103,7 +103,11 @@ def _counted(experiment: Experiment, settings: Settings, lake: Lake) -> Counted:
     engine = lake.engine
     exposures = lake.read(EXPERIMENT_EXPOSURES)
     F, _ = functions_of(exposures)
-    its = exposures.where(F.col("experiment") == F.lit(experiment.name))
+    its = exposures.where(
+        (F.col("experiment") == F.lit(experiment.name))
+        & (F.col("exposed_at") >= F.lit(experiment.start))
+        & (F.col("exposed_at") < F.lit(experiment.end or WITHOUT_END))
+    )
     ties = lake.read(IDENTITY_TIES) if lake.snapshot(IDENTITY_TIES).rows else None
     persons = counting.exposures_of_persons(its, ties, IdentityRules.of(settings))
     as_users = persons.withColumnRenamed("person", "user_id")
