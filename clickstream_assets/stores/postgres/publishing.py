@@ -265,7 +265,8 @@ class Publication:
             "WHERE ({old_said}) IS DISTINCT FROM ({new_said})) "
             "UPDATE {staged} AS staged SET {kept} FROM {target} AS target "
             "WHERE {same_key} AND ({old_beside}) IS DISTINCT FROM ({new_beside}) "
-            "AND staged.{per} NOT IN (SELECT {per} FROM others)",
+            # Not "NOT IN", for which PostgreSQL looks through all others for each row when they are many.
+            "AND NOT EXISTS (SELECT FROM others WHERE others.{per} = staged.{per})",
             table,
             in_scope=in_scope,
             per=sql.Identifier(lists.per),
