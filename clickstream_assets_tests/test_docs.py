@@ -193,7 +193,7 @@ def unknown_words(words: list[str]) -> list[str]:
                 return [word]
             # What follows is its value or another option.
             group = None
-        elif group and word != "/":
+        elif group and word != "/" and word not in _arguments(command):
             if word not in group.commands:
                 return [word]
             command = group.commands[word]
@@ -203,6 +203,13 @@ def unknown_words(words: list[str]) -> list[str]:
             elif group is program():
                 group = None
     return []
+
+
+def _arguments(command: Any) -> set[str]:
+    """The words that stand for a command's arguments, such as VERSION."""
+    return {
+        each.metavar or each.name.upper() for each in command.params if each.param_type_name == "argument"
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -216,6 +223,8 @@ def test_commands_are_those_of_the_program(page: str):
     [
         ("stack up / down / status", []),
         ("stack up / sideways", ["sideways"]),
+        ("models list / publish VERSION", []),
+        ("models list VERSION", ["VERSION"]),
         ("sessions", ["sessions"]),
         ("stream --rebuild", []),
         ("stream --rebuilt", ["--rebuilt"]),

@@ -6,15 +6,18 @@ from pathlib import Path
 from apiflask import APIFlask
 
 from clickstream_assets.api import (
+    buy_again,
     collector_document,
     database,
     events,
     experiments,
     health,
     metrics,
+    models,
     moment,
     persons,
     predictions,
+    product_lists,
     products,
     recommendations,
     reports,
@@ -75,6 +78,9 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
     metrics.register_request_metrics(app)
     for blueprint in (
         recommendations.blueprint,
+        product_lists.blueprint,
+        buy_again.blueprint,
+        models.blueprint,
         tables.sessions,
         tables.carts,
         segments.blueprint,

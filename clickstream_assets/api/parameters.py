@@ -60,6 +60,26 @@ class WholeNumber(fields.Integer):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
+class Amount(fields.Float):
+    """A number from 0 to `last`, in decimal digits."""
+
+    def __init__(self, last: float | None = None, **kwargs: Any) -> None:
+        message = f"must be a number from 0 to {last}" if last else "must be a number of at least 0"
+        super().__init__(
+            validate=validators.Range(0, last, error=message),
+            error_messages=dict.fromkeys(("invalid", "special", "too_large"), message),
+            **kwargs,
+        )
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> float | None:
+        # float() also takes "1_000", " 1", "nan" and other scripts' digits.
+        if not re.fullmatch(r"-?[0-9]{1,18}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?", value):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 class Text(fields.String):
     """Any text that PostgreSQL can hold, of a length from `min_length` to `max_length` characters."""
 

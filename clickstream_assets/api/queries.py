@@ -23,6 +23,7 @@ from clickstream_assets.catalogue import (
     who,
 )
 from clickstream_assets.catalogue.units import percent
+from clickstream_assets.recommender.bought import Bought
 from clickstream_assets.stores.postgres.reports import with_names
 
 SUMMARY_FIGURES = (
@@ -197,15 +198,190 @@ def known(connection: Connection[DictRow], person: str, anonymous_id: str | None
     )
 
 
-def popular_products(
-    connection: Connection[DictRow], n: int, left_out: Collection[str]
-) -> list[dict[str, Any]]:
-    """Return product_id and score of the n most popular products but those left out, best first."""
-    return connection.execute(
-        "SELECT product_id, score FROM popular_products WHERE product_id <> ALL(%s) "
-        "ORDER BY rank, product_id LIMIT %s",
-        [list(left_out), n],
+class Wanted(NamedTuple):
+    """What a product has to be to be listed; None for whatever it is.
+
+    Attributes:
+        category: Its category, or one above it in the path.
+        price_min: Its least price; what has no price is not wanted then.
+        price_max: Its greatest price.
+        available: False if it cannot be bought; True if no feed says that it cannot.
+    """
+
+    category: str | None = None
+    price_min: float | None = None
+    price_max: float | None = None
+    available: bool | None = None
+
+    def __bool__(self) -> bool:
+        """Return whether anything is wanted."""
+        return any(value is not None for value in self)
+
+    @property
+    def condition(self) -> LiteralString:
+        """SQL condition on the columns of `products`, with `parameters`; null is false."""
+        conditions: dict[str, LiteralString] = {
+            "category": "(category = %(category)s OR starts_with(category, %(category_prefix)s))",
+            "price_min": "price >= %(price_min)s",
+            "price_max": "price <= %(price_max)s",
+            "available": "(available IS NOT FALSE) = %(available)s",
+        }
+        chosen = [conditions[name] for name, value in self._asdict().items() if value is not None]
+        return " AND ".join(["true", *chosen])
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Values of the condition's parameters."""
+        return {**self._asdict(), "category_prefix": f"{self.category}."}
+
+
+WHATEVER = Wanted()
+"""Wanted where a request names nothing."""
+
+
+def those_wanted(connection: Connection[DictRow], product_ids: Collection[str], wanted: Wanted) -> set[str]:
+    """Return those of some products that are wanted."""
+    rows = connection.execute(
+        "SELECT product_id FROM unnest(%(ids)s::text[]) AS asked (product_id) LEFT JOIN products USING (product_id) "
+        "WHERE " + wanted.condition,
+        {"ids": list(product_ids), **wanted.parameters},
     ).fetchall()
+    return {row["product_id"] for row in rows}
+
+
+def popular_products(
+    connection: Connection[DictRow],
+    n: int,
+    left_out: Collection[str],
+    wanted: Wanted = WHATEVER,
+    *,
+    by_trend: bool = False,
+) -> list[dict[str, Any]]:
+    """Return the n most popular products that are wanted but those left out, best first, or the trendiest.
+
+    Their product_id, score, users and trend.
+    """
+    join: LiteralString = "LEFT JOIN products USING (product_id) " if wanted else ""
+    order: LiteralString = "trending_rank" if by_trend else "rank"
+    return connection.execute(
+        "SELECT product_id, score, users, trend FROM popular_products "
+        + join
+        + "WHERE product_id <> ALL(%(left_out)s) AND "
+        + wanted.condition
+        + " ORDER BY "
+        + order
+        + ", product_id LIMIT %(n)s",
+        {"left_out": list(left_out), "n": n, **wanted.parameters},
+    ).fetchall()
+
+
+def related_products(
+    connection: Connection[DictRow], relation: str, product_id: str
+) -> dict[str, Any] | None:
+    """Return related_ids, scores, orders and together of a product; None if nothing is related to it."""
+    return connection.execute(
+        "SELECT related_ids, scores, orders, together FROM related_products WHERE relation = %s AND product_id = %s",
+        [relation, product_id],
+    ).fetchone()
+
+
+def is_product(connection: Connection[DictRow], product_id: str) -> bool:
+    """Return whether the shop names a product, or anybody met it."""
+    condition = Condition("product_id", "=", product_id)
+    return any(_exists(connection, table, condition) for table in ("products", "popular_products")) or is_met(
+        connection, product_id
+    )
+
+
+def bought_products(connection: Connection[DictRow], person: str) -> list[Bought]:
+    """Return what a person had bought when models were last trained."""
+    rows = connection.execute(
+        "SELECT bought.* FROM bought_products AS all_of_them, "
+        "unnest(product_ids, all_of_them.days, last_times) AS bought (product_id, days, last) WHERE user_id = %s",
+        [person],
+    ).fetchall()
+    return [Bought(**row) for row in rows]
+
+
+def model_versions(connection: Connection[DictRow], n: int) -> list[dict[str, Any]]:
+    """Return the n newest versions of models that were published, and those that are served, the newest first.
+
+    Each with model_version, answers (what for), algorithm, parameters, reason, trained_at, trained_on, first_day,
+    last_day, published_at, is_served, served_since, put_back_at and metrics (target, algorithm, judged, and values by
+    their names).
+    """
+    return connection.execute(
+        """
+        WITH versions AS (
+            SELECT 'recommendations' AS answers, model_version, algorithm, parameters::json AS parameters, reason,
+                trained_at, trained_on, first_day, last_day, published_at,
+                (
+                    SELECT coalesce(json_agg(json_build_object(
+                        'target', target, 'algorithm', algorithm, 'judged', users, 'values', json_build_object(
+                            'ndcg@' || k, ndcg, 'ndcg_low', ndcg_low, 'ndcg_high', ndcg_high, 'map@' || k, map,
+                            'precision@' || k, precision, 'recall@' || k, recall, 'coverage', coverage,
+                            'novelty', novelty, 'share', share
+                        )) ORDER BY target, algorithm, is_served), '[]')
+                    FROM model_evaluation AS judged WHERE judged.model_version = model.model_version
+                ) AS metrics
+            FROM published_models AS model
+            UNION ALL
+            SELECT 'next_product', model_version, 'vmis_knn',
+                json_build_object('sessions', sessions, 'products', products), NULL,
+                trained_at, trained_on, NULL, NULL, published_at,
+                (
+                    SELECT json_agg(json_build_object(
+                        'target', target, 'algorithm', 'vmis_knn', 'judged', judged, 'values',
+                        CASE target WHEN 'next'
+                            THEN json_build_object('hit_rate@20', rate, 'popular_hit_rate@20', popular_hit_rate)
+                            ELSE json_build_object('hit_rate@20', rate) END
+                    ))
+                    FROM (VALUES ('next', targets, hit_rate), ('next_of_new_visitors', new_targets, new_hit_rate),
+                        ('next_other', other_targets, other_hit_rate)) AS judged (target, judged, rate)
+                    WHERE rate IS NOT NULL
+                )
+            FROM next_product_models
+        ), dated AS (
+            SELECT versions.*, served_since IS NOT NULL AS is_served, served_since, put_back_at
+            FROM versions LEFT JOIN served_models USING (answers, model_version)
+            UNION ALL
+            -- Of these there is no other version than the last.
+            SELECT 'predictions', model_version, 'logistic_regression', '{}', NULL, NULL,
+                'events batch ' || split_part(model_version, '-', 1), NULL, max(last_day), NULL,
+                json_agg(json_strip_nulls(json_build_object(
+                    'target', predicted, 'algorithm', 'logistic_regression', 'judged', coalesce(examples, 0),
+                    'values', json_build_object('auc', auc, 'log_loss', log_loss, 'base_log_loss', base_log_loss,
+                        'rule_log_loss', rule_log_loss, 'lift', lift, 'calibration_error', calibration_error)
+                )) ORDER BY predicted),
+                bool_or(accepted), NULL, NULL
+            FROM purchase_models GROUP BY model_version
+        ), newest AS (
+            SELECT *, row_number() OVER (
+                ORDER BY is_served DESC, trained_at DESC NULLS LAST, answers, model_version
+            ) AS place
+            FROM dated
+        )
+        SELECT * FROM newest WHERE place <= %s ORDER BY trained_at DESC NULLS LAST, answers, model_version
+        """,
+        [n],
+    ).fetchall()
+
+
+def repeat_rates(connection: Connection[DictRow], product_ids: Collection[str]) -> dict[str, float]:
+    """Return of some products the share of their buyers who come back for them, where it is known."""
+    rows = connection.execute(
+        "SELECT product_id, repeat_rate FROM popular_products WHERE product_id = ANY(%s)", [list(product_ids)]
+    ).fetchall()
+    return {row["product_id"]: row["repeat_rate"] for row in rows}
+
+
+def buying_again(connection: Connection[DictRow]) -> tuple[str, dict[str, float]] | None:
+    """Return the version of the model that says what is bought again, and what it has learnt; None before the first."""
+    row = connection.execute(
+        "SELECT model_version, buy_again FROM published_models JOIN served_models USING (model_version) "
+        "WHERE answers = 'recommendations'"
+    ).fetchone()
+    return (row["model_version"], json.loads(row["buy_again"])) if row else None
 
 
 def is_anything_recommended(connection: Connection[DictRow]) -> bool:

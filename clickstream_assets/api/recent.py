@@ -14,7 +14,7 @@ from clickstream_assets.catalogue.units import MINUTE, SECOND
 from clickstream_assets.catalogue.who import SESSION_ONLY, VISITOR, person_of_user, person_of_visitor
 from clickstream_assets.ingest.fields import Rejection, ValidationRules
 from clickstream_assets.ingest.parsing import parse_record
-from clickstream_assets.recommender.next_product import ACTS, Met, recent_products
+from clickstream_assets.recommender.next_product import ACTS, Act, Met, recent_products
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.tail import Arrived
 
@@ -38,11 +38,13 @@ class Lately(NamedTuple):
         met: The different products, the newest first.
         events: How many events these come from.
         may_be_profiled: False if the latest consent that they stated lately is a no; None if they stated none.
+        purchases: Product and time, in microseconds since 1970, of each purchase.
     """
 
     met: list[Met]
     events: int
     may_be_profiled: bool | None
+    purchases: list[tuple[str, int]]
 
 
 class Recent:
@@ -159,7 +161,8 @@ class Recent:
         seen.sort(key=lambda event: event.time, reverse=True)
         met = recent_products(event.met for event in seen)
         agreed = min(consents, key=lambda consent: (-consent[0], consent[1]))[1] if consents else None
-        return Lately(met, len(seen), agreed)
+        purchases = [(event.met.product_id, event.time) for event in seen if event.met.act is Act.BOUGHT]
+        return Lately(met, len(seen), agreed, purchases)
 
 
 def category_id(properties: str | None) -> str | None:

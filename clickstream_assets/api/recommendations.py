@@ -1,13 +1,11 @@
 """`GET /api/recommend/{user_id}` and `POST /api/session/recommend`: products for one shopper.
 
 First what a shopper may go to next, by what they did last (`moment`); then what `product_recommendations` has published
-of them; then popular products.
+of them; then popular products. `selection` is what these lists share with others.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from http import HTTPStatus
-from itertools import islice
 from typing import Any
 
 from apiflask import APIBlueprint, Schema, fields, validators
@@ -17,17 +15,17 @@ from werkzeug.routing import BaseConverter
 
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
-from clickstream_assets.api.experiments import InExperiment, experiments
+from clickstream_assets.api.experiments import experiments
 from clickstream_assets.api.moment import ServedModel, moment
-from clickstream_assets.api.parameters import Flag, QueryParameters, Text, WholeNumber, path_of
-from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
-from clickstream_assets.api.product_details import detail_fields, with_details
+from clickstream_assets.api.parameters import Flag, Text, path_of
+from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
+from clickstream_assets.api.selection import Asked, ProductList, Selection, SelectionQuery
+from clickstream_assets.api.visitor import visitor_now
 from clickstream_assets.recommender.experiments import Assigned, Serves
 from clickstream_assets.recommender.next_product import Act, Met, Pick, Why
 
 blueprint = APIBlueprint("recommendations", __name__, url_prefix="/api", tag="Recommendations")
 
-_POPULAR_REASON = "Popular with other shoppers"
 _ALGORITHMS = {Why.MET: "recent", Why.SESSIONS: "vmis_knn", Why.CATEGORY: "category"}
 _ACTS = {
     Act.VIEWED: "you viewed {}",
@@ -44,14 +42,7 @@ class AnyTextConverter(BaseConverter):
     regex = r"[\s\S]+"
 
 
-class _Query(QueryParameters):
-    n = WholeNumber(1, 100, load_default=10, metadata={"description": "How many products"})
-    exclude = fields.List(
-        Text(),
-        load_default=list,
-        validate=validators.Length(max=100, error="must not be given more than 100 times"),
-        metadata={"description": "Products to leave out; repeated, or with commas between them"},
-    )
+class _Query(SelectionQuery):
     met = Flag(
         load_default=True,
         metadata={
@@ -59,44 +50,6 @@ class _Query(QueryParameters):
             "next; what they bought just now is not"
         },
     )
-
-
-class RecommendedProduct(Schema):
-    """One product."""
-
-    product_id = fields.String(required=True, metadata={"description": "The product"})
-    rank = fields.Integer(required=True, metadata={"description": "Place in this list, from 1"})
-    score = fields.Float(
-        required=True, metadata={"description": "Comparable among the products of one source and algorithm"}
-    )
-    confidence_score = fields.Float(
-        required=True,
-        allow_none=True,
-        metadata={
-            "description": "The score of a published recommendation, or the chance that the product comes next; null "
-            "for a product that fills the list"
-        },
-    )
-    algorithm = fields.String(
-        required=True,
-        metadata={
-            "description": "als, item_knn or popularity; and in the moment recent (met already), vmis_knn (sessions "
-            "like this one went there) or category"
-        },
-    )
-    reason = fields.String(required=True, metadata={"description": "Why, in words for the shopper"})
-    source = fields.String(
-        required=True,
-        validate=validators.OneOf(["session", "personal", "popular"]),
-        metadata={
-            "description": "session: by what the shopper did last; personal: published for this shopper; popular: "
-            "filled in"
-        },
-    )
-    model_version = fields.String(
-        required=True, allow_none=True, metadata={"description": "The model that the product comes from"}
-    )
-    name, category, price, currency, image, link, available = detail_fields()
 
 
 class InTheMoment(Schema):
@@ -113,7 +66,7 @@ class InTheMoment(Schema):
     )
 
 
-class Recommendations(Schema):
+class Recommendations(ProductList):
     """The answer: products for one shopper."""
 
     user_id = fields.String(required=True, metadata={"description": "The shopper"})
@@ -121,22 +74,7 @@ class Recommendations(Schema):
         required=True,
         metadata={"description": "Whether nothing of the shopper is known, nor what they did last"},
     )
-    message = fields.String(
-        required=True, allow_none=True, metadata={"description": "What is special about this answer"}
-    )
-    model_version = fields.String(
-        required=True, allow_none=True, metadata={"description": "The model that the published lists are of"}
-    )
     in_the_moment = fields.Nested(InTheMoment, required=True)
-    experiment = fields.Nested(
-        InExperiment,
-        required=True,
-        allow_none=True,
-        metadata={"description": "The experiment that the answer is part of; null where it is part of none"},
-    )
-    items = fields.List(
-        fields.Nested(RecommendedProduct), required=True, metadata={"description": "Best first"}
-    )
 
 
 class _OfVisitor(_Query):
@@ -167,7 +105,8 @@ def recommend(user_id: str, query_data: dict[str, Any], **_: object) -> dict[str
     What they may go to next by what they did in the last minutes comes first, down to a second ago. Then come products
     that are published for the shopper, without the excluded ones; the most popular products that the shopper has not
     met fill the list up to `n`. A shopper who has met nearly everything gets fewer than `n`. A shopper of whom nothing
-    is known gets popular products only, and `fallback` is true.
+    is known gets popular products only, and `fallback` is true. A list of one category or price is filled with what is
+    popular there.
     """
     return _of_person(query_data, user_id)
 
@@ -228,18 +167,9 @@ def recommend_to_session(
 def _of_person(
     query_data: dict[str, Any], person: str = "", anonymous_id: str | None = None
 ) -> dict[str, Any]:
-    recent = moment().recent
-    if anonymous_id is not None and (user := recent.person_of_visitor(anonymous_id)):
-        # Of a moment ago: the served tables know it after the next refresh.
-        person, anonymous_id = user, None
-    with database().snapshot() as connection:
-        known = queries.known(connection, person, anonymous_id)
-        lately = recent.of_person(known.person, known.anonymous_ids)
-        # What they stated in these minutes is later than what is published.
-        stated = lately.may_be_profiled
-        if not (known.may_be_profiled if stated is None else stated):
-            return _answer(connection, query_data, known.of_nobody(), [], 0)
-        into = experiments().of_unit(connection, known.person)
+    with visitor_now(person, anonymous_id) as (connection, visitor):
+        known, lately = visitor
+        into = experiments().of_unit(connection, known.person) if known.may_be_profiled else None
         answer = _answer(connection, query_data, known, lately.met, lately.events, into)
     noted = experiments().note(
         into,
@@ -259,7 +189,7 @@ def _answer(
     events: int,
     into: Assigned | None = None,
 ) -> dict[str, Any]:
-    now, n = moment(), query_data["n"]
+    now, model = moment(), moment().model
     serves = into.arm.serves if into else Serves.CONTROL
     if serves in (Serves.SESSION, Serves.POPULARITY):
         known = replace(known, published=[])
@@ -267,66 +197,40 @@ def _answer(
         its = queries.experiment_list(connection, algorithm, known.person)
         version = its[0]["model_version"] if its else known.model_version
         known = replace(known, published=its, model_version=version)
-    left_out = {part for value in query_data["exclude"] for part in (value, *value.split(","))}
-    left_out |= {each.product_id for each in met if each.act is Act.BOUGHT}
-    model = now.model
-    items = []
-    if model and serves not in (Serves.LISTS, Serves.POPULARITY):
-        items = list(_of_session(model, met, n, left_out, query_data["met"]))
-    given = {item["product_id"] for item in items}
+    bought = {each.product_id for each in met if each.act is Act.BOUGHT}
     met_lately = {each.product_id for each in met}
-    items += islice(
-        (
-            {**row, "score": row["confidence_score"], "source": "personal"}
-            for row in known.published
-            if row["product_id"] not in left_out | given | met_lately
-        ),
-        n - len(items),
+    selection = Selection(connection, Asked.of(query_data), bought)
+    if model and serves not in (Serves.LISTS, Serves.POPULARITY):
+        selection.add(_of_session(model, met, selection, query_data["met"]))
+    is_known = known.met is not None or len(selection) > 0
+    selection.add(
+        {**row, "score": row["confidence_score"], "source": "personal"}
+        for row in known.published
+        if row["product_id"] not in met_lately
     )
-    if len(items) < n:
-        given = {item["product_id"] for item in items}
-        taken = left_out | given | met_lately | set(known.met or ())
-        items += (
-            {
-                **row,
-                "confidence_score": None,
-                "algorithm": "popularity",
-                "reason": _POPULAR_REASON,
-                "source": "popular",
-                "model_version": known.model_version,
-            }
-            for row in queries.popular_products(connection, n - len(items), taken)
-        )
-    if not items and not queries.is_anything_recommended(connection):
-        raise ApiError(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "nothing_published",
-            "No recommendations have been published yet.",
-        )
-    is_known = known.met is not None or any(item["source"] == "session" for item in items)
+    selection.add_popular(known.model_version, met_lately | set(known.met or ()))
+    items = selection.items()
     problem = now.problem
     return {
         "user_id": known.person,
         "fallback": not is_known,
         "message": _message(items, is_known, problem),
         "model_version": known.model_version,
+        "experiment": None,
         "in_the_moment": {
             "events": events,
             "model_version": model.version if model else None,
             "problem": problem,
         },
-        "experiment": None,
-        "items": [
-            {**item, "rank": rank} for rank, item in enumerate(with_details(connection, items), start=1)
-        ],
+        "items": items,
     }
 
 
 def _of_session(
-    model: ServedModel, met: list[Met], n: int, left_out: Collection[str], with_met: bool
+    model: ServedModel, met: list[Met], selection: Selection, with_met: bool
 ) -> Iterator[dict[str, Any]]:
     """Yield what may come next by the visit itself; what is only popular is left to the lists that follow."""
-    for pick in model.ranks.rank(met, n, left_out, without_met=not with_met):
+    for pick in model.ranks.rank(met, selection.most, selection.left_out, without_met=not with_met):
         if pick.why is not Why.POPULAR:
             yield {
                 "product_id": pick.product_id,

@@ -4,7 +4,9 @@ from clickstream_assets.catalogue.table import (
     BOOL,
     DATE,
     DOUBLE,
+    DOUBLES,
     LONG,
+    LONGS,
     STRING,
     STRINGS,
     TIMESTAMP,
@@ -100,22 +102,42 @@ POPULAR_PRODUCTS = Table(
         Column("users", LONG, "Different shoppers who met it"),
         Column("recent_users", LONG, "Those of them who met it within TREND_DAYS"),
         Column("purchases", LONG, "Times it was bought"),
+        Column("trend", DOUBLE, "Its share of recent shoppers over that of all; 1 is as ever"),
+        Column("trending_rank", LONG, "Rank by score times trend, from 1"),
+        Column(
+            "repeat_rate",
+            DOUBLE,
+            "Share of its buyers who bought it on several days; where few bought it, drawn to the shop's",
+        ),
     ),
     key=("product_id",),
-    served=Served(indexes=(Index(("rank",)),)),
+    served=Served(indexes=(Index(("rank",)), Index(("trending_rank",)))),
 )
 
-# Computed where it is used, and stored nowhere.
-SIMILAR_PRODUCTS = Table(
-    "similar_products",
-    "one product and one that the same shoppers care for",
+# A row has all of a product's others: as many rows as pairs would take ten times as long to publish.
+RELATED_PRODUCTS = Table(
+    "related_products",
+    "one product and a relation that others are in to it",
     (
+        Column(
+            "relation",
+            STRING,
+            "That the same shoppers care for both (item_to_item), or that orders have both (bought_together)",
+            values=("item_to_item", "bought_together"),
+        ),
         Column("product_id", STRING, "The product"),
-        Column("rank", LONG, "Rank among its neighbours, from 1"),
-        Column("similar_product_id", STRING, "The neighbour"),
-        Column("similarity", DOUBLE, "Cosine of the strengths of their shoppers' interactions, 0 to 1"),
+        Column("related_ids", STRINGS, "The others, the closest first"),
+        Column(
+            "scores",
+            DOUBLES,
+            "Of each, the cosine of the strengths of their shoppers' interactions (item_to_item), or their orders over "
+            "the orders of the one and the square root of those of the other (bought_together)",
+        ),
+        Column("orders", LONG, "Orders with the product; null for item_to_item", nullable=True),
+        Column("together", LONGS, "Of each, orders that have both; null for item_to_item", nullable=True),
     ),
-    key=("product_id", "similar_product_id"),
+    key=("relation", "product_id"),
+    served=Served(),
     in_lake=False,
 )
 
@@ -228,6 +250,20 @@ MET_PRODUCTS = Table(
     in_lake=False,
 )
 
+BOUGHT_PRODUCTS = Table(
+    "bought_products",
+    "one user with a purchase",
+    (
+        Column("user_id", STRING, PERSON),
+        Column("product_ids", STRINGS, "All products that they have bought, in order"),
+        Column("days", LONGS, "Of each, days with a purchase"),
+        Column("last_times", LONGS, "Of each, when it was bought last, in microseconds since 1970"),
+    ),
+    key=("user_id",),
+    served=Served(),
+    in_lake=False,
+)
+
 PROFILING_REFUSALS = Table(
     "profiling_refusals",
     "one user whose latest stated consent is a no: nothing is recommended by what they did",
@@ -257,6 +293,9 @@ PUBLISHED_MODELS = Table(
         Column("interactions", LONG, "Rows of `interaction_days` on these days"),
         Column("users", LONG, "Users with recommendations"),
         Column("rows", LONG, "Recommendations"),
+        Column("trained_at", TIMESTAMP, "When the data of its training were read"),
+        Column("buy_again", STRING, "How soon and how often products are bought again, JSON"),
+        Column("made_from", STRING, "Versions of the lake's tables, by which its lists are made again, JSON"),
     ),
     key=("model_version",),
     served=Served(stamp="published_at"),
@@ -276,6 +315,12 @@ SERVED_MODELS = Table(
         ),
         Column(
             "model_version", STRING, "The model of published_models, or next_product_models, that gives them"
+        ),
+        Column(
+            "put_back_at",
+            TIMESTAMP,
+            "When a person published this version again; null where a training did",
+            nullable=True,
         ),
     ),
     key=("answers",),

@@ -25,6 +25,8 @@ QUANTITY_SUM = pa.decimal128(28, 4)
 """A sum of any number of them."""
 VECTOR = pa.list_(pa.float32())
 STRINGS = pa.list_(pa.string())
+LONGS = pa.list_(pa.int64())
+DOUBLES = pa.list_(pa.float64())
 PROBLEMS = pa.list_(pa.struct([("field", STRING), ("rule", STRING), ("value", STRING)]))
 
 

@@ -12,6 +12,7 @@ from clickstream_assets.commands.errors import ReportingGroup
 from clickstream_assets.commands.evaluate import evaluate
 from clickstream_assets.commands.incidents import incidents_app
 from clickstream_assets.commands.metrics import metrics_command
+from clickstream_assets.commands.models import models_app
 from clickstream_assets.commands.prepare import prepare_command
 from clickstream_assets.commands.rejected import rejected_app
 from clickstream_assets.commands.report import report_command
@@ -50,6 +51,7 @@ app.add_typer(stack_app, name="stack")
 app.add_typer(spark_app, name="spark")
 app.add_typer(rejected_app, name="rejected")
 app.add_typer(incidents_app, name="incidents")
+app.add_typer(models_app, name="models")
 app.command()(simulate)
 app.command()(replay)
 app.command("catalogue")(catalogue_command)

@@ -10,7 +10,8 @@ The first look is allowed 1.8 %, so that what is much better is published at onc
 """
 
 from datetime import datetime
-from math import pi
+from math import pi, sqrt
+from statistics import NormalDist
 from typing import NamedTuple, Self
 
 from clickstream_assets.engine import DataFrame, Engine, functions_of
@@ -42,6 +43,21 @@ def next_look(last: int, new_share: float) -> int | None:
     if not last or new_share >= LEAST_NEW_SHARE:
         return last + 1
     return None if new_share else last
+
+
+def is_surely_higher(share: float, count: int, other: float, other_count: int) -> bool:
+    """Return whether a share is higher than another, that of other trials, by more than chance.
+
+    The z-test of two proportions, pooled and one-sided, at `SIGNIFICANCE` (Fleiss, Levin and Paik, "Statistical Methods
+    for Rates and Proportions", 3rd edition, 2003, section 3.1).
+
+    Args:
+        share, count: the share, 0 to 1, and of how many trials; one at least.
+        other, other_count: what it is compared with.
+    """
+    pooled = (share * count + other * other_count) / (count + other_count)
+    error = sqrt(pooled * (1 - pooled) * (1 / count + 1 / other_count))
+    return error > 0 and (share - other) / error > NormalDist().inv_cdf(1 - SIGNIFICANCE)
 
 
 class News(NamedTuple):

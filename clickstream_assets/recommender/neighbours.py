@@ -4,16 +4,15 @@ Sarwar et al., "Item-Based Collaborative Filtering Recommendation Algorithms", W
 Karypis, "Item-Based Top-N Recommendation Algorithms", ACM TOIS 22(1), 2004.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_matrix, diags_array, linalg
 
-from clickstream_assets.catalogue import SIMILAR_PRODUCTS
+from clickstream_assets.catalogue import LONGS, RELATED_PRODUCTS
 from clickstream_assets.recommender.interactions import NotEnoughInteractions
-from clickstream_assets.recommender.ranking import NO_AGEING, Ageing, FloatArray, IntArray, Products, top_n
+from clickstream_assets.recommender.ranking import NO_AGEING, Ageing, FloatArray, IntArray, Products
 
 NEIGHBOURS = 100
 
@@ -43,23 +42,25 @@ def similar_products(model: ItemKnnModel, n: int) -> pa.Table:
     """List up to n nearest neighbours of each product that has any, nearest first; ties by popularity.
 
     Returns:
-        SIMILAR_PRODUCTS.
+        RELATED_PRODUCTS rows of the relation `item_to_item`.
     """
     ids, similarity = model.products.ids, model.similarity
-    lists = []
-    for product, (start, end) in enumerate(itertools.pairwise(similarity.indptr)):
-        nearest = start + top_n(similarity.data[start:end], n)
-        lists.append((np.full(len(nearest), product), np.arange(1, len(nearest) + 1), nearest))
-    products, ranks, entries = map(np.concatenate, zip(*lists, strict=True))
+    lengths = np.diff(similarity.indptr)
+    product = np.repeat(np.arange(len(lengths)), lengths)
+    order = np.lexsort((similarity.indices, -similarity.data, product))
+    kept = order[np.arange(len(order)) - similarity.indptr[product] < n]
+    has = np.flatnonzero(lengths)
+    offsets = pa.array(np.concatenate(([0], np.cumsum(np.minimum(lengths[has], n)))).astype(np.int32))
     return pa.table(
-        [
-            ids.take(pa.array(products)),
-            ranks,
-            ids.take(pa.array(similarity.indices[entries])),
-            similarity.data[entries],
-        ],
-        schema=SIMILAR_PRODUCTS.arrow,
-    )
+        {
+            "relation": pa.repeat("item_to_item", len(has)),
+            "product_id": ids.take(pa.array(has)),
+            "related_ids": pa.ListArray.from_arrays(offsets, ids.take(pa.array(similarity.indices[kept]))),
+            "scores": pa.ListArray.from_arrays(offsets, pa.array(similarity.data[kept].round(6))),
+            "orders": pa.nulls(len(has), pa.int64()),
+            "together": pa.nulls(len(has), LONGS),
+        }
+    ).cast(RELATED_PRODUCTS.arrow)
 
 
 def train(strengths: csr_matrix, products: Products) -> ItemKnnModel:

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_matrix
 
-from clickstream_assets.catalogue import POPULAR_PRODUCTS
 from clickstream_assets.catalogue.units import DAY
 from clickstream_assets.engine import DataFrame, functions_of
 from clickstream_assets.recommender.ranking import NO_AGEING, Ageing, FloatArray, IntArray, Products
@@ -85,19 +84,26 @@ def popular_products(interactions: DataFrame, categories: DataFrame, trend_days:
         categories: `product_id` and `product_category`, as `latest_categories` returns them.
 
     Returns:
-        POPULAR_PRODUCTS, one row per product of `interactions`.
+        What `rank_products` returns and `product_category`, one row per product of `interactions`.
     """
-    ranked = rank_products(interactions, trend_days)
-    return ranked.join(categories, "product_id", "left").select(*POPULAR_PRODUCTS.column_names)
+    return rank_products(interactions, trend_days).join(categories, "product_id", "left")
 
 
-def reranked(popular: pa.Table, exponent: float) -> pa.Table:
-    """Rank POPULAR_PRODUCTS rows by score * trend ^ exponent; what is equal stays in its order."""
+def with_trends(popular: pa.Table, exponent: float) -> pa.Table:
+    """Add each product's `trend`, and its `trending_rank` by score * trend, to rows of `popular_products`.
+
+    They are ranked anew by score * trend ^ exponent; what is equal stays in its order.
+    """
+    popular = popular.sort_by("rank")
     products = Products.of(popular)
     order = np.argsort(-products.scores * products.trend**exponent, kind="stable")
-    ranks = pa.array(np.arange(1, len(products) + 1))
-    ranked = popular.sort_by("rank").take(pa.array(order))
-    return ranked.set_column(ranked.schema.get_field_index("rank"), popular.schema.field("rank"), ranks)
+    trending = np.argsort(-products.scores * products.trend, kind="stable")
+    places = np.arange(1, len(products) + 1)
+    ranks, trending_ranks = places.copy(), places.copy()
+    ranks[order], trending_ranks[trending] = places, places
+    found = popular.set_column(popular.schema.get_field_index("rank"), "rank", pa.array(ranks))
+    found = found.append_column("trend", pa.array(products.trend))
+    return found.append_column("trending_rank", pa.array(trending_ranks)).sort_by("rank")
 
 
 @dataclass(frozen=True)

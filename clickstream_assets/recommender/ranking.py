@@ -317,12 +317,6 @@ def top_n_of_rows(scores: FloatArray, n: int) -> Picks:
     return Picks(products, best_scores)
 
 
-def top_n(scores: FloatArray, n: int) -> IntArray:
-    """Return the indices of the n highest finite scores, highest first; equal scores in order of index."""
-    products = top_n_of_rows(scores[None, :], n).products[0]
-    return products[products >= 0]
-
-
 def numbered_users(engine: Engine, interactions: DataFrame) -> DataFrame:
     """Number the users of some interactions from 0 in order of their ids: `user_id` and `user`; to be released."""
     functions, window = functions_of(interactions)

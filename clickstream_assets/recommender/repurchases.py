@@ -43,12 +43,14 @@ class Purchases(Ageing):
 class BuyAgainModel:
     """Ranks what a shopper has bought; after it comes what is popular.
 
-    `rates` is [products], the share of each one's buyers who bought it on several days.
+    `rates` is [products], the share of each one's buyers who bought it on several days; `usual_rate` is that of the
+    shop, to which a product's is drawn where few have bought it.
     """
 
     products: Products
     rates: FloatArray
     ageing: Ageing
+    usual_rate: float = 0.0
     algorithm: str = "buy_again"
 
     def scores(self, strengths: csr_matrix) -> FloatArray:
@@ -96,4 +98,4 @@ def train(engine: Engine, interactions: DataFrame, products: Products) -> BuyAga
     now = int(by_product["last"].to_numpy().max(initial=0))
     # To the hour: the sum of all times between is rounded differently by each order of summing.
     ageing = Purchases(round(HALF_LIFE_INTERVALS * interval * 24) / 24, now)
-    return BuyAgainModel(products, rates, ageing)
+    return BuyAgainModel(products, rates, ageing, usual)

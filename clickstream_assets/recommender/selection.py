@@ -1,6 +1,6 @@
 """The published lists: for each shopper the best products that they have not met, and why, in words.
 
-And what they have met, for whoever fills a list up.
+And what they have met, for whoever fills a list up, and bought, for whoever offers it again.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickstream_assets.catalogue import PRODUCT_RECOMMENDATIONS
+from clickstream_assets.catalogue import BOUGHT_PRODUCTS, PRODUCT_RECOMMENDATIONS
 from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender.popularity import PopularityModel
 from clickstream_assets.recommender.ranking import (
@@ -72,6 +72,41 @@ def met_products(interactions: DataFrame) -> DataFrame:
     functions, _ = functions_of(interactions)
     products = functions.sort_array(functions.collect_set("product_id"))
     return interactions.groupBy("user_id").agg(products.alias("product_ids"))
+
+
+def bought_products(engine: Engine, interactions: DataFrame) -> pa.Table:
+    """Gather the products that each shopper has bought.
+
+    Args:
+        engine: where the interactions are.
+        interactions: INTERACTIONS rows, all of each shopper's.
+
+    Returns:
+        BOUGHT_PRODUCTS, one row per shopper with a purchase.
+    """
+    functions, _ = functions_of(interactions)
+    column = functions.col
+    rows = engine.to_arrow(
+        interactions.where(column("purchase_days") > 0).select(
+            "user_id",
+            "product_id",
+            "purchase_days",
+            functions.unix_micros(column("last_purchase")).cast("long").alias("last_time"),
+        )
+    )
+    rows = rows.sort_by([("user_id", "ascending"), ("product_id", "ascending")]).combine_chunks()
+    users = rows["user_id"].combine_chunks().dictionary_encode()
+    starts = np.flatnonzero(np.diff(users.indices.to_numpy(), prepend=-1))
+    offsets = pa.array(np.concatenate((starts, [len(rows)])).astype(np.int32))
+    lists = [
+        pa.ListArray.from_arrays(offsets, pa.array(rows[name].to_pylist(), type))
+        for name, type in (
+            ("product_id", pa.string()),
+            ("purchase_days", pa.int64()),
+            ("last_time", pa.int64()),
+        )
+    ]
+    return pa.table([users.dictionary.cast(pa.string()), *lists], schema=BOUGHT_PRODUCTS.arrow)
 
 
 def _recommend_batches(

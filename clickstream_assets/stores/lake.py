@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
+from pyarrow.fs import FileType
 
 from clickstream_assets.catalogue import Table
 from clickstream_assets.engine import ADDED_LATER, DataFrame, Engine, Part, SparkEngine, delta_tables
@@ -274,6 +275,16 @@ class Lake:
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns])
         return self.engine.read_delta(self.path(table), schema, version, Part(batches, table.day, days))
+
+    def has(self, table: Table, version: int) -> bool:
+        """Return whether a version can still be read: upkeep deletes files that no newer one has a use for."""
+        try:
+            files = delta_tables.at(self._delta_path(table), version).to_pyarrow_dataset()
+        except DeltaError:
+            # The log does not go back so far.
+            return False
+        there = files.filesystem.get_file_info(list(files.files)) if files.files else []
+        return all(file.type is not FileType.NotFound for file in there)
 
     def exists(self, table: Table) -> bool:
         """Return whether a table has been made."""

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -10,10 +12,13 @@ from flask.testing import FlaskClient
 from clickstream_assets.api.app import create_app
 from clickstream_assets.api.database import EXTENSION
 from clickstream_assets.catalogue import (
+    BOUGHT_PRODUCTS,
     MET_PRODUCTS,
+    NEXT_PRODUCT_MODELS,
     POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
     PUBLISHED_MODELS,
+    RELATED_PRODUCTS,
     SERVED_MODELS,
 )
 from clickstream_assets.settings import Settings
@@ -37,6 +42,40 @@ PARAMETERS = {
 }
 LISTS = [path for path in PATHS if "limit" in PARAMETERS[path]]
 STRANGE_USERS = ["a/b", "/a", "a/", "//", "a//b", "..", "ü 🐍", "a\nb", "50%", "?x=1&n=2#y", "a+b", "'; --"]
+
+
+RELATED: list[dict[str, Any]] = [
+    {"relation": "item_to_item", "product_id": "p1", "related_ids": ["p2", "p10"], "scores": [0.5, 0.25]},
+    {
+        "relation": "item_to_item",
+        "product_id": "p4",
+        "related_ids": ["p1", "p9", "p2"],
+        "scores": [0.9, 0.8, 0.7],
+    },
+    {
+        "relation": "bought_together",
+        "product_id": "p1",
+        "related_ids": ["p9", "p4"],
+        "scores": [0.3, 0.2],
+        "orders": 8,
+        "together": [4, 2],
+    },
+]
+BOUGHT: list[dict[str, Any]] = [
+    {
+        "user_id": "u1",
+        "product_ids": ["p1", "p2"],
+        "days": [1, 2],
+        "last_times": [int(datetime(2024, 5, day, tzinfo=UTC).timestamp() * 1e6) for day in (2, 1)],
+    }
+]
+NEXT_PRODUCT = {
+    "model_version": "n0",
+    "trained_on": "events batch 1",
+    "trained_at": datetime(2024, 5, 30, tzinfo=UTC),
+    **{"parts": 1, "sessions": 4, "products": 7, "targets": 10, "hit_rate": 0.5, "popular_hit_rate": 0.25},
+    **{"new_targets": 0, "other_targets": 0},
+}
 
 
 def publish(settings: Settings) -> None:
@@ -65,13 +104,26 @@ def publish(settings: Settings) -> None:
             PUBLISHED_MODELS,
             table(
                 PUBLISHED_MODELS,
-                [model | {"parameters": "{}", "trained_on": "1", "interactions": 9, "users": 1, "rows": 5}],
+                [
+                    model
+                    | {
+                        "parameters": '{"factors": 8}',
+                        "trained_on": "events batch 1",
+                        "interactions": 9,
+                        "users": 1,
+                    }
+                    | {"rows": 5, "trained_at": datetime(2024, 5, 31, tzinfo=UTC), "made_from": "{}"}
+                    | {"buy_again": '{"half_life_days": 10, "usual_rate": 0.2}'}
+                ],
             ),
         )
         transaction.publish(
             SERVED_MODELS,
             table(SERVED_MODELS, [{"answers": "recommendations", "model_version": "m1"}]),
         )
+        transaction.publish(RELATED_PRODUCTS, table(RELATED_PRODUCTS, RELATED))
+        transaction.publish(BOUGHT_PRODUCTS, table(BOUGHT_PRODUCTS, BOUGHT))
+        transaction.publish(NEXT_PRODUCT_MODELS, table(NEXT_PRODUCT_MODELS, [NEXT_PRODUCT]))
         publish_rows(transaction)
 
 

@@ -70,6 +70,8 @@ def put_in_order(query: dict[str, Any]) -> None:
     if {"since", "until"} <= query.keys():
         bounds = (query["since"], query["until"])
         query["since"], query["until"] = sorted(bounds, key=lambda text: datetime.fromisoformat(text.upper()))
+    if {"price_min", "price_max"} <= query.keys():
+        query["price_min"], query["price_max"] = sorted((query["price_min"], query["price_max"]), key=float)
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,46 @@ def test_who_refuses_to_be_profiled_gets_what_is_popular(shop: tuple[FlaskClient
     assert items(client, "/api/recommend/completist?n=2") == [("p4", "popular"), ("p5", "popular")]
 
 
+def test_what_is_bought_again_counts_a_purchase_of_a_second_ago(shop: tuple[FlaskClient, Moment]) -> None:
+    client, now = shop
+    before = client.get("/api/buy-again/u1").json
+    assert [(item["product_id"], item["reason"]) for item in before["items"]] == [
+        ("p2", "You bought this on 2 days, last on 2024-05-01"),
+        ("p1", "You bought this on 2024-05-02"),
+    ]
+    # Of ten days' half-life, a day; a fifth of the buyers of each come back.
+    assert [item["score"] for item in before["items"]] == pytest.approx([2 * 0.5**0.1 * 0.2, 0.2])
+    assert {(item["algorithm"], item["source"]) for item in before["items"]} == {("buy_again", "bought")}
+    assert (before["user_id"], before["model_version"], before["message"]) == ("u1", "m1", None)
+    bought = {"event_type": "purchase", "price": 10, "product_id": "p9"}
+    happen(
+        now,
+        {"user_id": "u1", **bought},
+        {"anonymous_id": "z", **bought},
+        {"user_id": "u1", "product_id": "s3"},
+    )
+    assert items(client, "/api/buy-again/u1") == [(product, "bought") for product in ("p9", "p2", "p1")]
+    assert items(client, "/api/buy-again/u1?category=books&exclude=p1") == [("p9", "bought")]
+    assert items(client, "/api/buy-again?anonymous_id=z") == [("p9", "bought")]
+    nothing = client.get("/api/buy-again/nobody").json
+    assert (nothing["items"], nothing["message"]) == ([], "This user has bought nothing that is known.")
+    happen(now, {"user_id": "u1", "product_id": "s1", "consent": False})
+    refused = client.get("/api/buy-again/u1").json
+    assert (refused["items"], refused["message"]) == (
+        [],
+        "This user does not want what they did to be looked at.",
+    )
+
+
+def test_a_session_gets_what_it_asks_for_and_the_list_is_full(shop: tuple[FlaskClient, Moment]) -> None:
+    client, _ = shop
+    path = "/api/session/recommend?n=2&category=books"
+    found = client.post(path, json={"products": ["s1"]}).json
+    # Of what comes next to shoes nothing is a book.
+    assert [(item["product_id"], item["source"]) for item in found["items"]] == [("p9", "popular")]
+    assert found["experiment"] is None
+
+
 def test_a_session_that_the_request_describes(shop: tuple[FlaskClient, Moment]) -> None:
     client, _ = shop
     answer = client.post(

@@ -42,7 +42,7 @@ from clickstream_assets.defs.resources import (
     PostgresResource,
     SettingsResource,
 )
-from clickstream_assets.defs.serving import assets as serving
+from clickstream_assets.defs.serving import lists as serving
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.defs.pipeline import Pipeline, Rows
 

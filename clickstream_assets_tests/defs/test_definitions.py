@@ -503,7 +503,7 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("published_experiments", {"experiment_results"}),
         (
             "product_recommendations",
-            {"interactions", "popular_products", "als_model", "model_evaluation"},
+            {"interactions", "shopper_events", "popular_products", "als_model", "model_evaluation"},
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,29 +13,35 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 from dagster import DagsterRun, DagsterRunStatus
+from typer.testing import CliRunner
 
 from clickstream_assets.catalogue import (
     CONSENT_DAYS,
     EXPERIMENT_RECOMMENDATIONS,
     INTERACTION_DAYS,
     INTERACTIONS,
+    MET_PRODUCTS,
     NEXT_PRODUCT_MODELS,
     NEXT_PRODUCT_PARTS,
     POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
     PUBLISHED_MODELS,
+    RELATED_PRODUCTS,
     SERVED_MODELS,
 )
+from clickstream_assets.commands.app import app
 from clickstream_assets.defs.models.checks import training_keeps_up
 from clickstream_assets.defs.models.due import Interactions, Rhythm, Training, due
 from clickstream_assets.defs.models.sensors import REASON_TAG, untrained_interactions
 from clickstream_assets.defs.models.training import TrainingData
+from clickstream_assets.defs.put_back import STAMP
 from clickstream_assets.defs.resources import SettingsResource
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.settings import Settings, SettingsError, load_settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.dagster_private import StepMaterializationData, freeze_time
+from clickstream_assets_tests.databases import query
 from clickstream_assets_tests.defs.history import (
     check_asset,
     end_run,
@@ -356,6 +363,15 @@ def pipeline(pipeline_env: Settings, instance: dg.DagsterInstance, definitions: 
     return Pipeline(pipeline_env, instance, definitions)
 
 
+def lists_of(pipeline: Pipeline) -> list[Any]:
+    """What a version publishes, but for what stays as it was where a list says the same."""
+    kept = {"confidence_score", "model_version"}
+    return [
+        [{name: value for name, value in row.items() if name not in kept} for row in pipeline.served(table)]
+        for table in (PRODUCT_RECOMMENDATIONS, POPULAR_PRODUCTS, RELATED_PRODUCTS)
+    ]
+
+
 @pytest.mark.long
 def test_a_refresh_sums_its_days_up_and_the_sensor_has_them_trained_on(
     pipeline: Pipeline, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -386,6 +402,13 @@ def test_a_refresh_sums_its_days_up_and_the_sensor_has_them_trained_on(
         ("next_product", next_product["model_version"]),
     }
     assert asked() == "nothing is new since the last training"
+    firsts = {"recommendations": model, "next_product": next_product}
+    related = pipeline.served(RELATED_PRODUCTS)
+    # Views alone: nothing was bought.
+    assert {row["relation"] for row in related} == {"item_to_item"}
+    assert {row["product_id"] for row in related} == {e["product_id"] for e in SHOP}
+    ranks = sorted(row["trending_rank"] for row in pipeline.served(POPULAR_PRODUCTS))
+    assert ranks == list(range(1, len(ranks) + 1))
 
     # A view more of a pair that met: a refresh replaces its day, and nothing is trained.
     again = click(at("2024-05-03 15:00"), 0, event_id="again", user_id="ann", product_id="p7")
@@ -409,10 +432,44 @@ def test_a_refresh_sums_its_days_up_and_the_sensor_has_them_trained_on(
         ("2024-05-20", "eve")
     ]
     assert asked() == "3 interactions are new since the last training, on 18"
+    first_lists = lists_of(pipeline)
     pipeline.train()
     assert {row["user_id"] for row in pipeline.lake(INTERACTIONS)} == {"ann", "bob"}
     assert {row["user_id"] for row in pipeline.served(PRODUCT_RECOMMENDATIONS)} == {"ann", "bob"}
     assert len(pipeline.lake(INTERACTION_DAYS)) == len(SHOP) + 3
+
+    # The first versions are put back, whole; Dagster sees no other database in it, and nothing to train.
+    versions = {row["answers"]: row["model_version"] for row in pipeline.served(SERVED_MODELS)}
+    met = pipeline.served(MET_PRODUCTS)
+    assert lists_of(pipeline) != first_lists
+    for answers, version in ((name, row["model_version"]) for name, row in firsts.items()):
+        said = CliRunner().invoke(app, ["models", "publish", version])
+        assert said.output == f"{version} gives {answers} from now on, instead of {versions[answers]}.\n"
+        said = CliRunner().invoke(app, ["models", "publish", version])
+        assert said.output == f"{version} gives {answers} already; nothing has changed.\n"
+    assert lists_of(pipeline) == first_lists
+    assert pipeline.served(MET_PRODUCTS) == met
+    assert all(row["put_back_at"] for row in pipeline.served(SERVED_MODELS))
+    unknown = CliRunner().invoke(app, ["models", "publish", "nowhere"])
+    assert unknown.exit_code == 1
+    assert unknown.stderr == (
+        "No version 'nowhere' of a model was published. There are, of recommendations: "
+        f"{versions['recommendations']}, {model['model_version']}; next_product: "
+        f"{', '.join(row['model_version'] for row in pipeline.served(NEXT_PRODUCT_MODELS))}\n"
+    )
+    shown = CliRunner().invoke(app, ["models", "list"]).output
+    for row in firsts.values():
+        assert re.search(rf"^{row['model_version']} .* served, put back 20", shown, re.MULTILINE)
+    assert str(asked()).startswith("nothing is new since the last training")
+    for asset in ("product_recommendations", "published_next_product"):
+        stamp = pipeline.reported(asset, STAMP)
+        assert query(pipeline.settings, f"SELECT stamp FROM publications WHERE asset = '{asset}'") == [
+            (stamp,)
+        ]
+    # What was compared with another version before is not published in its place.
+    published = pipeline.materialize("product_recommendations")
+    (failed,) = [event for event in published.all_events if event.is_step_failure]
+    assert "was published again after" in failed.step_failure_data.error_display_string
 
     # Of two days up to the newest with an interaction, though other events came later; with lists for an experiment.
     monkeypatch.setenv("TRAINING_DAYS", "2")
@@ -433,3 +490,15 @@ def test_a_refresh_sums_its_days_up_and_the_sensor_has_them_trained_on(
     }
     of_refuser = {row["product_id"] for row in pipeline.lake(INTERACTION_DAYS) if row["user_id"] == "eve"}
     assert {row["product_id"] for row in pipeline.lake(POPULAR_PRODUCTS)} >= products - of_refuser
+    # The lists are of a training that has looked; of the next product none was surely better than what was put back.
+    served = {row["answers"]: row for row in pipeline.served(SERVED_MODELS)}
+    assert served["next_product"]["model_version"] == next_product["model_version"]
+    assert served["next_product"]["put_back_at"]
+    assert served["recommendations"]["model_version"] == pipeline.reported("als_model", "model_version")
+    assert served["recommendations"]["put_back_at"] is None
+    # What its lists were made from is gone, and so it is no version that can be served again.
+    for file in (Path(pipeline.settings.lake) / "interactions").glob("*.parquet"):
+        file.unlink()
+    gone = CliRunner().invoke(app, ["models", "publish", model["model_version"]])
+    assert (gone.exit_code, "no longer has the files of interactions" in gone.stderr) == (1, True)
+    assert {row["answers"]: row for row in pipeline.served(SERVED_MODELS)} == served

@@ -6,7 +6,7 @@ import pytest
 
 from clickstream_assets.catalogue import INTERACTION_DAYS
 from clickstream_assets.recommender.evaluation import chance_of_no_difference
-from clickstream_assets.recommender.gate import SIGNIFICANCE, News, next_look, significance
+from clickstream_assets.recommender.gate import SIGNIFICANCE, News, is_surely_higher, next_look, significance
 from clickstream_assets_tests.recommender.shop import START
 
 
@@ -74,3 +74,13 @@ def test_a_true_winner_is_published_at_once():
     found = published(100, 5, 0.1, 0.1, significance)
 
     assert np.mean(found == 1) > 0.95
+
+
+def test_a_share_is_surely_higher_when_chance_alone_would_seldom_make_it_so():
+    # z = 0.02 / sqrt(0.41 * 0.59 * 2 / 5000) = 2.03, of 1.88 that it takes.
+    assert is_surely_higher(0.42, 5000, 0.40, 5000)
+    assert not is_surely_higher(0.415, 5000, 0.40, 5000)
+    assert not is_surely_higher(0.40, 5000, 0.42, 5000)
+    assert not is_surely_higher(0.42, 100, 0.40, 5000)
+    # Nothing varies.
+    assert not is_surely_higher(0.0, 10, 0.0, 10)

@@ -2,7 +2,7 @@ from math import sqrt
 
 import pytest
 
-from clickstream_assets.catalogue import SIMILAR_PRODUCTS
+from clickstream_assets.catalogue import RELATED_PRODUCTS
 from clickstream_assets.recommender import neighbours
 from clickstream_assets.recommender.interactions import NotEnoughInteractions
 from clickstream_assets.recommender.popularity import rank_products
@@ -31,19 +31,23 @@ def test_neighbours_are_ranked_by_cosine(engine):
 
     pen, ink = sqrt(3 * 3 + 1 * 1), sqrt(4 * 4 + 2 * 2)
     expected = {
-        ("pen", 1, "ink"): (3 * 4 + 1 * 2) / (pen * ink),
-        ("pen", 2, "cup"): 1 / pen,
-        ("ink", 1, "pen"): (3 * 4 + 1 * 2) / (pen * ink),
-        ("ink", 2, "cup"): 2 / ink,
-        ("cup", 1, "ink"): 2 / ink,
-        ("cup", 2, "pen"): 1 / pen,
+        "pen": {"ink": (3 * 4 + 1 * 2) / (pen * ink), "cup": 1 / pen},
+        "ink": {"pen": (3 * 4 + 1 * 2) / (pen * ink), "cup": 2 / ink},
+        "cup": {"ink": 2 / ink, "pen": 1 / pen},
     }
     found = {
-        (row["product_id"], row["rank"], row["similar_product_id"]): row["similarity"]
+        row["product_id"]: list(zip(row["related_ids"], row["scores"], strict=True))
         for row in similar.to_pylist()
     }
-    assert found == pytest.approx(expected)
-    assert similar.schema.equals(SIMILAR_PRODUCTS.arrow)
+    assert {product: [name for name, _ in others] for product, others in found.items()} == {
+        product: list(others) for product, others in expected.items()
+    }
+    for product, others in found.items():
+        assert dict(others) == pytest.approx(expected[product], abs=1e-6)
+    assert [row["related_ids"] for row in neighbours.similar_products(model, 1).to_pylist()] == [
+        list(expected[row["product_id"]])[:1] for row in similar.to_pylist()
+    ]
+    assert similar.schema.equals(RELATED_PRODUCTS.arrow)
 
 
 def test_products_that_nobody_shares_have_no_neighbours(duckdb_engine):

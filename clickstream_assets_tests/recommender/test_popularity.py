@@ -7,12 +7,12 @@ from scipy.sparse import csr_matrix
 
 from clickstream_assets.analytics.money import as_sent
 from clickstream_assets.analytics.products import product_performance
-from clickstream_assets.catalogue import POPULAR_PRODUCTS
 from clickstream_assets.recommender.popularity import (
     CategoryModel,
     latest_categories,
     popular_products,
     rank_products,
+    with_trends,
 )
 from clickstream_assets.recommender.ranking import Products
 from clickstream_assets_tests.recommender.shop import (
@@ -57,8 +57,8 @@ def test_products_rank_by_strength_and_ties_by_id(engine):
         (2, "cup", "kitchen", 6.6, 3, 3, 0),
         (3, "ink", None, 6.6, 3, 3, 0),
     ]
-    assert [tuple(row.values()) for row in rows(ranked, "rank")] == expected
-    assert [field.type for field in ranked.schema] == [field.type for field in POPULAR_PRODUCTS.arrow]
+    names = ("rank", "product_id", "product_category", "score", "users", "recent_users", "purchases")
+    assert [tuple(row[name] for name in names) for row in rows(ranked, "rank")] == expected
 
 
 def test_both_engines_rank_products_alike(duckdb_engine, spark_engine):
@@ -112,6 +112,29 @@ def test_the_trend_is_the_share_of_recent_shoppers_over_the_share_of_all(engine)
         "ink": (0 + 1) / (1 * 0.6 + 1),
     }
     assert dict(zip(products.ids.to_pylist(), products.trend, strict=True)) == pytest.approx(expected)
+
+
+def test_products_are_ranked_by_trend_beside_their_rank() -> None:
+    popular = pa.table(
+        {
+            "rank": [1, 2, 3],
+            "product_id": ["old", "new", "mid"],
+            "score": [10.0, 6.0, 5.0],
+            "users": [10, 6, 5],
+            "recent_users": [0, 6, 1],
+        }
+    )
+    # A third of the pairs are recent.
+    trends = {"old": 1 / (10 / 3 + 1), "new": 7 / 3, "mid": 2 / (5 / 3 + 1)}
+
+    for exponent, order in ((0, ["old", "new", "mid"]), (1, ["new", "mid", "old"])):
+        found = with_trends(popular, exponent).to_pylist()
+        assert [row["product_id"] for row in found] == order
+        assert [row["rank"] for row in found] == [1, 2, 3]
+        assert {row["product_id"]: row["trend"] for row in found} == pytest.approx(trends)
+        by_trend = sorted(found, key=lambda row: row["trending_rank"])
+        assert [row["product_id"] for row in by_trend] == ["new", "mid", "old"]
+    assert with_trends(popular.slice(0, 0), 1).num_rows == 0
 
 
 def test_a_category_that_came_later_is_not_known(engine):

@@ -31,7 +31,7 @@ from clickstream_assets.defs.plots import text_table
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import replace_days_from_shopper_events, run_batch
-from clickstream_assets.recommender import als
+from clickstream_assets.recommender import als, repurchases
 from clickstream_assets.recommender.algorithms import TrainingSet
 from clickstream_assets.recommender.evaluation import (
     BASELINE,
@@ -53,7 +53,7 @@ from clickstream_assets.recommender.interactions import (
 from clickstream_assets.recommender.interactions import interaction_days as sum_up_days
 from clickstream_assets.recommender.interactions import interactions as add_up_days
 from clickstream_assets.recommender.parameters import EventWeights, Parameters
-from clickstream_assets.recommender.popularity import latest_categories, reranked
+from clickstream_assets.recommender.popularity import latest_categories, with_trends
 from clickstream_assets.recommender.popularity import popular_products as rank_popular_products
 from clickstream_assets.recommender.ranking import Products
 from clickstream_assets.recommender.search import folds_by_time, remembered, search_row
@@ -135,18 +135,20 @@ def model_parameters(context: dg.AssetExecutionContext, settings: Settings, lake
     POPULAR_PRODUCTS, deps=["product_performance", "interactions", "model_parameters"], op_tags=URGENT
 )
 def popular_products(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
-    """One row per product, by how much shoppers met it, and how trendy it is: what new shoppers are shown.
+    """One row per product, by how much shoppers met it, how trendy it is, and how many buyers come back for it.
 
-    How much the trend counts is chosen by new shoppers (`model_parameters`).
+    What new shoppers are shown; how much the trend counts in that is chosen by new shoppers (`model_parameters`).
     """
     data = TrainingData.of_run(context, lake, settings)
+    engine, met = lake.engine, lake.read(INTERACTIONS)
     categories = latest_categories(data.product_days(lake))
-    popular = rank_popular_products(lake.read(INTERACTIONS), categories, settings.trend_days)
     exponent = newest_parameters(lake, settings, data)[1]
-    if exponent:
-        ranked = conform(lake.engine.to_arrow(popular), POPULAR_PRODUCTS)
-        popular = lake.engine.from_arrow(reranked(ranked, exponent))
-    lake.replace(POPULAR_PRODUCTS, popular)
+    popular = with_trends(
+        engine.to_arrow(rank_popular_products(met, categories, settings.trend_days)), exponent
+    )
+    rates = repurchases.train(engine, met, Products.of(popular)).rates
+    popular = popular.append_column("repeat_rate", pa.array(rates))
+    lake.replace(POPULAR_PRODUCTS, engine.from_arrow(conform(popular, POPULAR_PRODUCTS)))
     return {"fallback_exponent": exponent}
 
 

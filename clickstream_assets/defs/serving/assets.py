@@ -1,14 +1,11 @@
 """PostgreSQL's tables, for the API and the shop's own programs; each publication is one transaction."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import date
-from typing import Any
+from datetime import UTC, date, datetime
 
 import dagster as dg
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clickstream_assets.analytics.customers import first_changed
 from clickstream_assets.analytics.identity import IdentityRules, identities
@@ -23,17 +20,13 @@ from clickstream_assets.catalogue import (
     IDENTITIES,
     IDENTITY_TIES,
     INTERACTIONS,
-    ITEM_FACTORS,
-    MET_PRODUCTS,
     MODEL_EVALUATION,
-    POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
     PRODUCT_WINDOWS,
     PRODUCTS,
     PROFILING_REFUSALS,
     PUBLISHED_MODELS,
     PUBLISHED_PARTS,
-    SERVED_MODELS,
     SERVED_TABLES,
 )
 from clickstream_assets.defs.assets import (
@@ -53,15 +46,13 @@ from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import NO_DAY, is_asked_for_by_a_person
 from clickstream_assets.defs.serving.experiment_lists import publish_experiment_lists
+from clickstream_assets.defs.serving.lists import Learnt, MadeFrom
 from clickstream_assets.defs.serving.parts import publish_days, rows_of_days
-from clickstream_assets.engine import DataFrame, Engine, functions_of
+from clickstream_assets.defs.serving.served import refuse_if_put_back, serve
 from clickstream_assets.ingest.experiments import declared_experiments
-from clickstream_assets.recommender.algorithms import TrainingSet, fit
 from clickstream_assets.recommender.evaluation import chosen_row
 from clickstream_assets.recommender.interactions import refusals
 from clickstream_assets.recommender.parameters import Parameters
-from clickstream_assets.recommender.ranking import Model, Products
-from clickstream_assets.recommender.selection import met_products, recommend
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform
 from clickstream_assets.stores.postgres.publishing import Publication, Published, Scope
@@ -72,8 +63,6 @@ DAILY_TABLES = tuple(
 """Tables of daily assets. The stream writes its windows itself, and carts and customers go on from day to day."""
 SHOPPER_TABLES = (CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION)
 """Published whole; of carts the days that have changed, and of customer_segments those from the first such day on."""
-# Of 20 rows a user, at some 150 bytes a row: 600 MB.
-USERS_PER_CHUNK = 200_000
 
 
 def _days_of_reports(lake: Lake, publication: Publication, days: Days) -> Days:
@@ -197,40 +186,9 @@ def published_products(context: dg.AssetExecutionContext, lake: Lake, postgres: 
     }
 
 
-def _by_users(engine: Engine, interactions: DataFrame) -> Iterator[DataFrame]:
-    """Yield the interactions of a chunk of users after another, all of each user's."""
-    ids = pc.unique(engine.to_arrow(interactions.select("user_id").distinct())["user_id"])
-    ids = ids.take(pc.sort_indices(ids))
-    F, _ = functions_of(interactions)
-    for start in range(0, len(ids), USERS_PER_CHUNK):
-        first, last = ids[start].as_py(), ids[min(start + USERS_PER_CHUNK, len(ids)) - 1].as_py()
-        yield interactions.where(F.col("user_id").between(first, last))
-
-
-def _lists(
-    engine: Engine, model: Model, interactions: DataFrame, n: int, model_version: str, users: list[int]
-) -> Iterator[pa.RecordBatch]:
-    """Rank for a chunk of users after another; all lists at once would be n rows of text per user in memory.
-
-    Adds to `users`, for each chunk, how many of them have a list.
-    """
-    for of_chunk in _by_users(engine, interactions):
-        ranked = recommend(engine, model, of_chunk, n, model_version)
-        rows = conform(engine.to_arrow(ranked), PRODUCT_RECOMMENDATIONS)
-        engine.release(ranked)
-        users.append(len(rows["user_id"].unique()))
-        yield from rows.to_batches()
-
-
-def _met(engine: Engine, interactions: DataFrame) -> Iterator[pa.RecordBatch]:
-    """Gather what a chunk of users after another has met."""
-    for of_chunk in _by_users(engine, interactions):
-        yield from conform(engine.to_arrow(met_products(of_chunk)), MET_PRODUCTS).to_batches()
-
-
 @table_asset(
     PRODUCT_RECOMMENDATIONS,
-    deps=["interactions", "popular_products", "als_model", "model_evaluation"],
+    deps=["interactions", "shopper_events", "popular_products", "als_model", "model_evaluation"],
     kinds={"postgres"},
     op_tags=URGENT,
     freshness_policy=FRESH_DAILY,
@@ -238,10 +196,10 @@ def _met(engine: Engine, interactions: DataFrame) -> Iterator[pa.RecordBatch]:
 def product_recommendations(
     context: dg.AssetExecutionContext, settings: Settings, lake: Lake, postgres: PostgresResource
 ) -> Metadata:
-    """Each user's products, ranked, with score, reason and model version; and the popular products.
+    """Each user's products, ranked, with score, reason and model version; what is popular; and what goes together.
 
     By the algorithm that the evaluation chose, which is verified once more here. Recommendations, what each user
-    has met already, popular products, evaluation and the model's own record change in one transaction.
+    has met and bought, popular and related products, evaluation and the model's own record change in one transaction.
     """
     engine = lake.engine
     evaluation = conform(engine.to_arrow(lake.read(MODEL_EVALUATION)), MODEL_EVALUATION)
@@ -249,16 +207,6 @@ def product_recommendations(
     algorithm = chosen["algorithm"]
     # What stays in service can have other parameters than what was trained beside it.
     parameters = Parameters.of(settings).read(chosen["parameters"])
-    popular = conform(engine.to_arrow(lake.read(POPULAR_PRODUCTS)), POPULAR_PRODUCTS)
-    interactions = lake.read(INTERACTIONS)
-    data = TrainingSet.of(
-        engine,
-        interactions,
-        parameters,
-        Products.of(popular),
-        None if chosen["is_served"] else engine.to_arrow(lake.read(ITEM_FACTORS)),
-    )
-    model = fit(algorithm, data)
     (baseline,) = [
         row
         for row in evaluation.to_pylist()
@@ -269,46 +217,45 @@ def product_recommendations(
     batch, _, _ = model_version.partition("-")
     made = context.instance.get_latest_materialization_event(dg.AssetKey(INTERACTIONS.name))
     trained_on = TrainingData.of(metadata_value(made, TRAINED_ON), lake, settings)
-    record: dict[str, Any] = {
-        "model_version": model_version,
-        "algorithm": algorithm,
-        "parameters": parameters.as_json,
-        "reason": chosen["reason"],
-        "metric_name": f"ndcg@{chosen['k']}",
-        "metric": chosen["ndcg"],
-        "baseline_metric": baseline["ndcg"],
-        "trained_on": f"events batch {batch}",
-        "first_day": trained_on.first_day,
-        "last_day": trained_on.last_day,
-        "interactions": trained_on.rows,
-    }
-    users: list[int] = []
-    lists = _lists(engine, model, interactions, settings.recommendations_per_user, model_version, users)
+    trained_at = made.timestamp if made else time.time()
+    made_from = MadeFrom.newest(lake, trained_on, with_factors=not chosen["is_served"])
+    learnt = Learnt.of(lake, algorithm, parameters, made_from)
+    judged = context.instance.get_latest_materialization_event(dg.AssetKey(MODEL_EVALUATION.name))
     with postgres.publication() as publication:
-        changes = asdict(publication.publish(PRODUCT_RECOMMENDATIONS, lists))
-        record |= {"users": sum(users), "rows": changes["rows"]}
+        refuse_if_put_back(publication, judged.timestamp if judged else None, model_version)
+        changes = learnt.publish(publication, settings.recommendations_per_user, model_version)
         of_experiments = publish_experiment_lists(
             publication,
             declared_experiments(settings),
-            data,
+            learnt.data,
             evaluation.to_pylist(),
-            lambda other, version: _lists(
-                engine, other, interactions, settings.recommendations_per_user, version, []
-            ),
+            lambda other, version: learnt.lists(other, settings.recommendations_per_user, version),
         )
-        publication.publish(MET_PRODUCTS, _met(engine, interactions))
-        publication.publish(POPULAR_PRODUCTS, popular)
+        learnt.publish_histories(publication)
+        record = {
+            "model_version": model_version,
+            "algorithm": algorithm,
+            "parameters": parameters.as_json,
+            "reason": chosen["reason"],
+            "metric_name": f"ndcg@{chosen['k']}",
+            "metric": chosen["ndcg"],
+            "baseline_metric": baseline["ndcg"],
+            "trained_on": f"events batch {batch}",
+            "first_day": trained_on.first_day,
+            "last_day": trained_on.last_day,
+            "interactions": trained_on.rows,
+            "users": changes.users,
+            "rows": changes.lists.rows,
+            "trained_at": datetime.fromtimestamp(trained_at, UTC),
+            "buy_again": learnt.buy_again,
+            "made_from": made_from.as_json,
+        }
         # Of these two, earlier versions stay: they are the history of what was served, and why.
         this_version = Scope("model_version", model_version)
         publication.publish(MODEL_EVALUATION, evaluation, this_version)
         record_rows = pa.Table.from_pylist([record], schema=PUBLISHED_MODELS.arrow)
         publication.publish(PUBLISHED_MODELS, record_rows, this_version)
-        served = [{"answers": "recommendations", "model_version": model_version}]
-        publication.publish(
-            SERVED_MODELS,
-            pa.Table.from_pylist(served, schema=SERVED_MODELS.arrow),
-            Scope("answers", "recommendations"),
-        )
+        serve(publication, "recommendations", model_version)
         stamp = publication.renew_stamp("product_recommendations")
     return {
         STAMP: stamp,
@@ -316,9 +263,10 @@ def product_recommendations(
         "reason": chosen["reason"],
         "model_version": model_version,
         TRAINED_ON: trained_on.metadata,
-        TRAINED_AT: made.timestamp if made else time.time(),
-        "users": sum(users),
+        TRAINED_AT: trained_at,
+        "users": changes.users,
         "lists_of_experiments": of_experiments,
-        "changes": changes,
-        "dagster/row_count": changes["rows"],
+        "changes": asdict(changes.lists),
+        "related_changes": asdict(changes.related),
+        "dagster/row_count": changes.lists.rows,
     }

@@ -441,10 +441,11 @@ def _to_csv(batch: pa.RecordBatch) -> memoryview:
 
 
 def _to_text(lists: pa.ListArray) -> pa.StringArray:
-    """Lists of texts as PostgreSQL writes arrays: CSV has none, and Arrow refuses to write them."""
+    """Lists of texts or numbers as PostgreSQL writes arrays: CSV has none, and Arrow refuses to write them."""
     counts = pc.fill_null(pc.list_value_length(lists), 0)
     offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(counts)])
-    texts = pc.replace_substring(pc.replace_substring(lists.flatten(), "\\", "\\\\"), '"', '\\"')
+    texts = lists.flatten().cast(pa.string())
+    texts = pc.replace_substring(pc.replace_substring(texts, "\\", "\\\\"), '"', '\\"')
     quoted = pc.binary_join_element_wise('"', texts, '"', "")
     joined = pc.binary_join(pa.ListArray.from_arrays(offsets, quoted, mask=pc.is_null(lists)), ",")
     return pc.binary_join_element_wise("{", joined, "}", "")

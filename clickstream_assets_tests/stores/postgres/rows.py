@@ -116,6 +116,9 @@ def popular(products: list[str]) -> pa.Table:
                 "users": 5,
                 "recent_users": 5,
                 "purchases": 1,
+                "trend": float(rank),
+                "trending_rank": len(products) + 1 - rank,
+                "repeat_rate": 0.2,
             }
             for rank, product in enumerate(products, start=1)
         ],

@@ -238,6 +238,12 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_now("measured_at"),
             sa.PrimaryKeyConstraint("source"),
         ],
+        "bought_products": [
+            *_required(sa.Text, "user_id"),
+            *_required(ARRAY(sa.Text), "product_ids"),
+            *_required(ARRAY(sa.BigInteger), "days", "last_times"),
+            sa.PrimaryKeyConstraint("user_id"),
+        ],
         "met_products": [
             *_required(sa.Text, "user_id"),
             *_required(ARRAY(sa.Text), "product_ids"),
@@ -265,6 +271,9 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_columns(sa.Text, "product_category"),
             *_required(sa.Double, "score"),
             *_required(sa.BigInteger, "users", "recent_users", "purchases"),
+            *_required(sa.Double, "trend"),
+            *_required(sa.BigInteger, "trending_rank"),
+            *_required(sa.Double, "repeat_rate"),
             sa.PrimaryKeyConstraint("product_id"),
         ],
         "product_performance": [
@@ -323,6 +332,8 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_required(sa.Text, "trained_on"),
             *_columns(sa.Date, "first_day", "last_day"),
             *_required(sa.BigInteger, "interactions", "users", "rows"),
+            *_required(_TIME, "trained_at"),
+            *_required(sa.Text, "buy_again", "made_from"),
             *_now("published_at"),
             sa.PrimaryKeyConstraint("model_version"),
         ],
@@ -358,6 +369,14 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_required(_PERCENT, "share"),
             sa.PrimaryKeyConstraint("hour", "rule", "field", "rejected_by"),
         ],
+        "related_products": [
+            *_required(sa.Text, "relation", "product_id"),
+            *_required(ARRAY(sa.Text), "related_ids"),
+            *_required(ARRAY(sa.Double), "scores"),
+            *_columns(sa.BigInteger, "orders"),
+            *_columns(ARRAY(sa.BigInteger), "together"),
+            sa.PrimaryKeyConstraint("relation", "product_id"),
+        ],
         "report_mails": [
             *_required(sa.Date, "report_date"),
             *_required(sa.Text, "recipient", "message_id"),
@@ -366,6 +385,7 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
         ],
         "served_models": [
             *_required(sa.Text, "answers", "model_version"),
+            *_columns(_TIME, "put_back_at"),
             *_now("served_since"),
             sa.PrimaryKeyConstraint("answers"),
         ],
@@ -456,6 +476,7 @@ _INDEXES: tuple[tuple[str, str, tuple[str, ...], str | None], ...] = (
     ("flash_sale_alerts", "product_id", ("product_id", "first_window_start"), None),
     ("identities", "user_id", ("user_id",), None),
     ("popular_products", "rank", ("rank",), None),
+    ("popular_products", "trending_rank", ("trending_rank",), None),
     ("product_performance", "product_id", ("product_id",), None),
     ("product_performance", "report_date_rank", ("report_date", "rank"), None),
     ("product_recommendations", "user_id_rank", ("user_id", "rank"), None),
