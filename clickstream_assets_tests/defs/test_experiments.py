@@ -20,14 +20,17 @@ from clickstream_assets.catalogue import (
     REJECTED_EXPOSURES,
     SHOPPER_EVENTS,
 )
+from clickstream_assets.defs.experiments.assets import counted_in_lake
 from clickstream_assets.defs.experiments.sensors import new_exposures
-from clickstream_assets.engine import DuckDBEngine
-from clickstream_assets.settings import load_settings
+from clickstream_assets.engine import DuckDBEngine, Engine
+from clickstream_assets.recommender.experiment_results import result_rows
+from clickstream_assets.recommender.experiments import parse_experiments
+from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.kafka.producer import ensure_topics
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests import topics
 from clickstream_assets_tests.analytics.records import at, day, event, event_table, money
-from clickstream_assets_tests.analytics.test_experiments import tie
+from clickstream_assets_tests.analytics.test_experiments import HAPPENED, SHOWN, tie
 from clickstream_assets_tests.api.conftest import clients_of
 from clickstream_assets_tests.dagster_private import SensorExecutionData
 from clickstream_assets_tests.defs.history import end_run, past_run, start_run, tick
@@ -137,6 +140,29 @@ def test_what_the_api_has_noted_is_answered_by_arm_and_counts_once(
     assert (y["is_running"], y["as_of"], [arm["units"] for arm in y["arms"]]) == (True, None, [0, 0])
     answer = client.get("/api/experiments/z")
     assert (answer.status_code, answer.json["code"]) == (404, "unknown_experiment")
+
+
+def test_an_experiment_is_counted_from_the_lake_of_either_engine(engine: Engine, tmp_path: Path):
+    lake = Lake(str(tmp_path), engine)
+    lake.append_rows(EXPERIMENT_EXPOSURES, SHOWN, 1)
+    lake.replace(SHOPPER_EVENTS, as_sent(engine.from_arrow(event_table(HAPPENED))))
+    refused = dict.fromkeys(CONSENT_DAYS.column_names)
+    refused |= {"event_date": day("2024-05-01"), "user_id": "u4", "refused": at("2024-05-01 10:00")}
+    consents = pa.Table.from_pylist([refused], schema=CONSENT_DAYS.arrow)
+    lake.replace(CONSENT_DAYS, engine.from_arrow(consents))
+    experiment, _ = parse_experiments(DECLARED, "the test")
+    a, b = result_rows(experiment, counted_in_lake(experiment, Settings(_env_file=None), lake))
+    names = (
+        "exposures",
+        "units",
+        "units_of_several_arms",
+        "judged_units",
+        "clicked_units",
+        "converted_units",
+    )
+    assert [a[name] for name in names] == [2, 2, 1, 1, 0, 1]
+    assert [b[name] for name in names] == [4, 2, 0, 2, 1, 1]
+    assert (a["revenue"], a["as_of"]) == (money("35"), at("2024-05-03 11:00"))
 
 
 def test_a_look_is_asked_for_when_there_is_something_new_and_no_run_is_under_way(

@@ -86,7 +86,7 @@ def experiment_results(settings: Settings, lake: Lake) -> Metadata:
     rows = [
         row
         for experiment in declared_experiments(settings)
-        for row in result_rows(experiment, _counted(experiment, settings, lake))
+        for row in result_rows(experiment, counted_in_lake(experiment, settings, lake))
     ]
     lake.replace_rows(EXPERIMENT_RESULTS, pa.Table.from_pylist(rows, schema=EXPERIMENT_RESULTS.arrow))
     names = ("experiment", "arm", "units", "judged_units", "click_through", "conversion", "revenue_per_unit")
@@ -98,8 +98,8 @@ def _shown(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
 
 
-def _counted(experiment: Experiment, settings: Settings, lake: Lake) -> Counted:
-    """Count what came of an experiment."""
+def counted_in_lake(experiment: Experiment, settings: Settings, lake: Lake) -> Counted:
+    """Count what came of an experiment, from the tables of the lake."""
     engine = lake.engine
     exposures = lake.read(EXPERIMENT_EXPOSURES)
     F, _ = functions_of(exposures)
