@@ -1,9 +1,9 @@
-"""Sources of recommendations in the moment: visitors' last events, and the model of the next product.
+"""Sources of answers in the moment: visitors' last events, and the models of the next product and of sessions.
 
 Each worker process reads the end of Kafka's topics itself, in a thread, without a consumer group: what a visitor does
-counts within the second, whether or not Dagster and the streams run. Another thread looks every few seconds which model
-PostgreSQL serves, reads all of a new one, and only then puts it in the place of the one before. Without Kafka, or
-before a model is served, lists that were made before are the answer, and it says so.
+counts within the second, whether or not Dagster and the streams run. Another thread looks every few seconds which
+models PostgreSQL serves, reads all of a new one, and only then puts it in the place of the one before. Without Kafka,
+or before a model is served, what was made before is the answer, and it says so.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from clickstream_assets.api import queries
 from clickstream_assets.api.database import Database
 from clickstream_assets.api.metrics import note_recent_read
 from clickstream_assets.api.recent import Recent
+from clickstream_assets.catalogue.units import MINUTE
+from clickstream_assets.predictions.sessions import SessionModel
 from clickstream_assets.recommender.next_product import NextProduct
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.consumer import TopicError
@@ -47,8 +49,16 @@ class ServedModel:
     ranks: NextProduct
 
 
+@dataclass(frozen=True)
+class ServedSessionModel:
+    """A model that says whether a session buys, and its version."""
+
+    version: str
+    model: SessionModel
+
+
 class Moment:
-    """Visitors' last events and the served model, kept up to date by threads once it is opened."""
+    """Visitors' last events and the served models, kept up to date by threads once it is opened."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
@@ -61,6 +71,9 @@ class Moment:
         self._error: str | None = None
         self.recent = Recent(settings)
         self.model: ServedModel | None = None
+        self.session_model: ServedSessionModel | None = None
+        self.session_gap = settings.session_gap_minutes * MINUTE
+        """Inactivity that ends a session, in microseconds."""
         self.lag = 0
         """Records that were still to be read, when it was last asked for."""
 
@@ -74,7 +87,7 @@ class Moment:
                 Thread(target=self._repeat, args=(work, pause), name=name, daemon=True)
                 for name, work, pause in (
                     ("recent events", self._follow, _PAUSE_SECONDS),
-                    ("served model", self._renew_model, _MODEL_SECONDS),
+                    ("served models", self._look_for_models, _MODEL_SECONDS),
                 )
             ]
             for thread in self._threads:
@@ -110,12 +123,28 @@ class Moment:
             return self._error
         return "the last events are still being read"
 
-    def renew_model(self) -> None:
-        """Look which model is served, and read it if it is another.
+    def renew_models(self) -> None:
+        """Look which models are served, and read those that are others.
 
         Raises:
             PostgresError: the database cannot be reached.
         """
+        self._renew_session_model()
+        self._renew_model()
+
+    def _renew_session_model(self) -> None:
+        with self._database.snapshot() as connection:
+            version = queries.session_model_version(connection)
+            if version == (self.session_model.version if self.session_model else None):
+                return
+            content = queries.session_model(connection)
+        if version is None or content is None:
+            self.session_model = None
+            return
+        self.session_model = ServedSessionModel(version, SessionModel.from_json(content))
+        _log.info("serves the purchases of sessions by model %s", version)
+
+    def _renew_model(self) -> None:
         with self._database.snapshot() as connection:
             version = queries.served_model(connection, "next_product")
             if version == (self.model.version if self.model else None):
@@ -129,12 +158,12 @@ class Moment:
         self.model = ServedModel(version, NextProduct.from_bytes(content).prepared())
         _log.info("serves the next product by model %s", version)
 
-    def _renew_model(self) -> None:
+    def _look_for_models(self) -> None:
         try:
-            self.renew_model()
+            self.renew_models()
         except PostgresError as error:
             # Requests say so.
-            _log.info("the served model is not known: %s", error.problem)
+            _log.info("the served models are not known: %s", error.problem)
 
     def _follow(self) -> None:
         since = time() - self._settings.recent_minutes * 60

@@ -1,26 +1,65 @@
-"""`GET /api/predictions/{person_id}`: how probable it is that a person buys."""
+"""`GET /api/predictions/{person_id}`: how probable it is that a person buys, and that their session under way does."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
-from apiflask import APIBlueprint, fields
+from apiflask import APIBlueprint, Schema, fields
 
 from clickstream_assets.api import queries
-from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
+from clickstream_assets.api.moment import moment
 from clickstream_assets.api.parameters import path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
+from clickstream_assets.api.recent import Seen
+from clickstream_assets.api.visitor import visitor_now
 from clickstream_assets.catalogue import PERSON_PREDICTIONS
+from clickstream_assets.predictions.sessions import SessionEvent, session_probability
+from clickstream_assets.recommender.next_product import Act
 
 blueprint = APIBlueprint("predictions", __name__, url_prefix="/api", tag="Predictions")
+
+_TYPES = {Act.VIEWED: "view", Act.ADDED_TO_CART: "add_to_cart", Act.BOUGHT: "purchase"}
+
+
+class LiveSession(Schema):
+    """The answer's part on the session that is under way."""
+
+    probability = fields.Float(
+        required=True,
+        metadata={"description": "Probability that it still buys; after a purchase, that it buys again"},
+    )
+    reasons = fields.List(
+        fields.String(),
+        required=True,
+        metadata={"description": "What speaks most for or against it, in words"},
+    )
+    events = fields.Integer(required=True, metadata={"description": "Product events of it so far"})
+    model_version = fields.String(required=True, metadata={"description": "Version of the model"})
+
 
 PersonPrediction = schema_of(
     "PersonPrediction",
     PERSON_PREDICTIONS.columns,
     as_of=fields.Date(
-        required=True, metadata={"description": "The shop's day; what they did up to its end counts"}
+        required=True,
+        allow_none=True,
+        metadata={"description": "The shop's day; what they did up to its end counts, but in `session`"},
     ),
-    model_version=fields.String(required=True, metadata={"description": "Version of the models"}),
+    model_version=fields.String(
+        required=True, allow_none=True, metadata={"description": "Version of the models of persons"}
+    ),
+    session=fields.Nested(
+        LiveSession,
+        required=True,
+        allow_none=True,
+        metadata={"description": "Their session that is under way, down to a second ago; null without one"},
+    ),
+    problem=fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "What keeps their session from being judged; null if nothing does"},
+    ),
 )
 
 
@@ -32,13 +71,42 @@ PersonPrediction = schema_of(
 @blueprint.output(PersonPrediction)
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(404, 422, 503))
 def person_prediction(person_id: str, **_: object) -> dict[str, Any]:
-    """Say how probable it is that a person buys within 7 and within 28 days, and why.
+    """Say how probable it is that a person buys within 7 and within 28 days, and in their session now, and why.
 
-    Of those who bought within a year or were there within 28 days. A probability is null where no model foretold what
-    it had not seen better than the base rate and the time since the last purchase.
+    Of those who bought within a year, were there within 28 days or are there now. A probability is null where no model
+    foretold what it had not seen better than the base rate and a simple rule.
     """
-    with database().snapshot() as connection:
-        found = queries.person_prediction(connection, person_id)
-    if found is None:
+    now = moment()
+    with visitor_now(person_id) as (connection, visitor):
+        agreed = visitor.known.may_be_profiled
+        found = queries.person_prediction(connection, person_id) if agreed else None
+    session = _session(visitor.lately.session(now.session_gap))
+    if found is None and session is None:
         raise ApiError(HTTPStatus.NOT_FOUND, "unknown_person", "There is no prediction of this person.")
-    return found
+    nothing = dict.fromkeys(("probability_7_days", "probability_28_days", "as_of", "model_version"), None)
+    return {
+        "user_id": person_id,
+        "reasons": [],
+        **nothing,
+        **(found or {}),
+        "session": session,
+        "problem": now.problem,
+    }
+
+
+def _session(seen: Sequence[Seen]) -> dict[str, Any] | None:
+    """Judge the events of a session, in order; None without any, or without a model."""
+    served = moment().session_model
+    if not seen or served is None:
+        return None
+    events = [
+        SessionEvent(_TYPES[each.met.act], each.met.product_id, each.named_category, each.met.price)
+        for each in seen
+    ]
+    judged = session_probability(served.model, events)
+    return {
+        "probability": round(judged.probability, 3),
+        "reasons": judged.reasons,
+        "events": len(events),
+        "model_version": served.version,
+    }

@@ -602,6 +602,21 @@ def experiment_results(connection: Connection[DictRow], name: str | None = None)
     return connection.execute(statement.format(columns, order), [name, name]).fetchall()
 
 
+def session_model_version(connection: Connection[DictRow]) -> str | None:
+    """Return the version of the model of sessions; None if none is accepted."""
+    return _value(
+        connection,
+        "SELECT model_version FROM purchase_models WHERE accepted AND predicted = 'purchase_in_session'",
+    )
+
+
+def session_model(connection: Connection[DictRow]) -> str | None:
+    """Return the model of sessions, as JSON; None if none is accepted."""
+    return _value(
+        connection, "SELECT model FROM purchase_models WHERE accepted AND predicted = 'purchase_in_session'"
+    )
+
+
 @dataclass(frozen=True)
 class StreamStatus:
     """The state of the streams, the alerts and their notifications.

@@ -25,26 +25,51 @@ _EVENTS_OF_PERSON = 50
 
 
 class Seen(NamedTuple):
-    """A product event of a visitor: when (microseconds since 1970), and what they met."""
+    """A product event of a visitor.
+
+    Attributes:
+        time: When, in microseconds since 1970.
+        met: What they met.
+        named_category: The category of `met`; none if that is an id.
+    """
 
     time: int
     met: Met
+    named_category: str | None
 
 
 class Lately(NamedTuple):
     """A person's last events.
 
     Attributes:
-        met: The different products, the newest first.
-        events: How many events these come from.
+        seen: The product events, the newest first.
+        met: The different products of these, the newest first.
         may_be_profiled: False if the latest consent that they stated lately is a no; None if they stated none.
-        purchases: Product and time, in microseconds since 1970, of each purchase.
     """
 
+    seen: list[Seen]
     met: list[Met]
-    events: int
     may_be_profiled: bool | None
-    purchases: list[tuple[str, int]]
+
+    @property
+    def purchases(self) -> list[tuple[str, int]]:
+        """Product and time, in microseconds since 1970, of each purchase."""
+        return [(event.met.product_id, event.time) for event in self.seen if event.met.act is Act.BOUGHT]
+
+    def session(self, gap: int) -> list[Seen]:
+        """Return the events of the session that is under way, in order; none if it is over.
+
+        Args:
+            gap: inactivity that ends a session, in microseconds.
+        """
+        found: list[Seen] = []
+        after = int(time() * SECOND)
+        for event in self.seen:
+            if after - event.time > gap:
+                break
+            found.append(event)
+            after = event.time
+        return found[::-1]
 
 
 class Recent:
@@ -107,7 +132,7 @@ class Recent:
         price = None if event.price is None else float(event.price)
         category = event.product_category or category_id(event.properties)
         met = Met(event.product_id, act, category=category, price=price, brand=event.brand)
-        seen = Seen(event.event_time, met)
+        seen = Seen(event.event_time, met, event.product_category)
         own = self._events.setdefault(key, deque(maxlen=_EVENTS_OF_PERSON))
         if seen not in own:
             own.append(seen)
@@ -161,8 +186,7 @@ class Recent:
         seen.sort(key=lambda event: event.time, reverse=True)
         met = recent_products(event.met for event in seen)
         agreed = min(consents, key=lambda consent: (-consent[0], consent[1]))[1] if consents else None
-        purchases = [(event.met.product_id, event.time) for event in seen if event.met.act is Act.BOUGHT]
-        return Lately(met, len(seen), agreed, purchases)
+        return Lately(seen, met, agreed)
 
 
 def category_id(properties: str | None) -> str | None:

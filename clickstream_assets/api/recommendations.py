@@ -170,7 +170,7 @@ def _of_person(
     with visitor_now(person, anonymous_id) as (connection, visitor):
         known, lately = visitor
         into = experiments().of_unit(connection, known.person) if known.may_be_profiled else None
-        answer = _answer(connection, query_data, known, lately.met, lately.events, into)
+        answer = _answer(connection, query_data, known, lately.met, len(lately.seen), into)
     noted = experiments().note(
         into,
         known.person,

@@ -15,7 +15,7 @@ from clickstream_assets.api.database import database
 from clickstream_assets.api.moment import moment
 from clickstream_assets.api.recent import Lately
 
-_NOTHING = Lately([], 0, None, [])
+_NOTHING = Lately([], [], None)
 
 
 class Visitor(NamedTuple):

@@ -62,7 +62,7 @@ def database(postgres: Settings) -> Iterator[Settings]:
 
 def application(settings: Settings) -> Iterator[FlaskClient]:
     app = create_app(settings)
-    app.extensions[MOMENT].renew_model()
+    app.extensions[MOMENT].renew_models()
     yield app.test_client()
     app.extensions[EXPERIMENTS].close()
     app.extensions[DATABASE].close()

@@ -79,7 +79,7 @@ def settings(postgres: Settings) -> Iterator[Settings]:
 def shop(settings: Settings) -> Iterator[tuple[FlaskClient, Moment]]:
     app = create_app(settings)
     now: Moment = app.extensions[MOMENT]
-    now.renew_model()
+    now.renew_models()
     yield app.test_client(), now
     app.extensions[EXTENSION].close()
 
@@ -269,14 +269,14 @@ def test_a_model_that_is_served_anew_is_taken_whole_and_none_is_let_go(
     serve(settings, "n2", other)
     try:
         assert now.model is before
-        now.renew_model()
+        now.renew_models()
         answer = client.get("/api/recommend/u").json
         assert answer["in_the_moment"]["model_version"] == "n2"
         assert {i["product_id"] for i in answer["items"] if i["algorithm"] == "vmis_knn"} == {"h3"}
         with publication(settings) as transaction:
             nothing = SERVED_MODELS.arrow.empty_table()
             transaction.publish(SERVED_MODELS, nothing, Scope("answers", "next_product"))
-        now.renew_model()
+        now.renew_models()
         assert now.model is None
         assert client.get("/api/recommend/u").json["in_the_moment"]["model_version"] is None
     finally:

@@ -51,7 +51,7 @@ def test_what_was_met_is_kept_newest_first_with_the_most_that_was_done():
         Met("b", Act.VIEWED, 1, "shoes", 12.5, "north"),
     ]
     # The search says of no product that it was met.
-    assert (found.events, found.may_be_profiled) == (3, None)
+    assert (len(found.seen), found.may_be_profiled) == (3, None)
     assert kept.of_person("somebody else").met == []
 
 

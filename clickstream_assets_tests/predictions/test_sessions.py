@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import log, log1p
 from typing import Any
@@ -16,6 +17,7 @@ from clickstream_assets.predictions.judging import figures
 from clickstream_assets.predictions.session_training import (
     fit_sessions,
     judged_sessions,
+    over,
     sampled_events,
     sessions_of,
     train_sessions,
@@ -125,6 +127,18 @@ def test_events_are_cut_at_gaps_and_sessions_at_the_first_purchase(engine: Engin
     assert found == [("a", ["p", "q"], True), ("b", ["p"], False)]
 
 
+def test_sessions_that_may_go_on_are_left_out():
+    events = rows_of(
+        ("a", 0, "view", "p", None),
+        ("b", 9.5, "view", "p", None),
+        ("c", 10, "view", "p", None),
+        ("d", 40, "view", "p", None),
+    )
+    found = sessions_of(events, GAP)
+    assert [session.person for session in over(found, GAP)] == ["a", "b"]
+    assert over([], GAP) == []
+
+
 def test_a_sample_has_whole_persons_and_is_the_same_again(engine: Engine):
     events = rows_of(*((f"u{n % 200}", n, "view", "p", None) for n in range(1000)))
     frame = engine.from_arrow(events)
@@ -192,8 +206,15 @@ def test_rare_products_and_categories_of_chance_foretell_nothing_of_other_person
 
 
 def test_a_model_that_is_not_better_than_the_base_rate_is_not_used():
-    model, verdict = train_sessions(sessions_of(planted(1500, seed=2, taste=0.0), GAP))
+    """Later, what spoke for a purchase speaks against it."""
+    before = sessions_of(planted(1500, seed=2), GAP)
+    after = sessions_of(planted(800, seed=3, taste=-0.4), GAP)
+    later = [
+        replace(its, start=its.start + timedelta(days=9), end=its.end + timedelta(days=9)) for its in after
+    ]
+    model, verdict = train_sessions([*before, *later])
     assert (model, verdict.accepted) == (None, False)
+    assert "is not below" in verdict.reason
     assert train_sessions([])[1].reason == "no sessions to learn from"
     nobody = sessions_of(rows_of(*((f"u{n}", n, "view", "p", None) for n in range(40))), GAP)
     assert "0 of" in train_sessions(nobody)[1].reason

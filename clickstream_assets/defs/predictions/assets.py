@@ -7,7 +7,7 @@ Who refused consent is left out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any, Self
 
@@ -38,8 +38,8 @@ from clickstream_assets.predictions.persons import (
     predictions,
     train_persons,
 )
-from clickstream_assets.predictions.session_training import sampled_events, sessions_of, train_sessions
-from clickstream_assets.recommender.interactions import profiled
+from clickstream_assets.predictions.session_training import over, sampled_events, sessions_of, train_sessions
+from clickstream_assets.recommender.interactions import product_events, profiled
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
@@ -50,7 +50,7 @@ MOST_EVENTS_READ = 5_000_000
 
 @dataclass(frozen=True)
 class _Days:
-    """A table of days, in one version, up to the last day that is over."""
+    """A table of days, in one version."""
 
     lake: Lake
     table: Table
@@ -59,13 +59,16 @@ class _Days:
 
     @classmethod
     def of(cls, lake: Lake, table: Table) -> Self:
+        """Take all days that there are."""
         snapshot = lake.snapshot(table)
         by_day = {day: rows for day, rows in snapshot.rows_by(str(table.day)).items() if rows}
-        # The newest day goes on: who has not bought on it may do so yet.
-        newest = max(by_day, default=None)
-        return cls(
-            lake, table, snapshot.version, {day: rows for day, rows in by_day.items() if day != newest}
-        )
+        return cls(lake, table, snapshot.version, by_day)
+
+    @property
+    def over(self) -> Self:
+        """Those without the newest day, which goes on: who has not bought on it may do so yet."""
+        before = {day: rows for day, rows in self.rows_by_day.items() if day != self.last}
+        return replace(self, rows_by_day=before)
 
     @property
     def first(self) -> date | None:
@@ -102,7 +105,7 @@ def purchase_models(context: dg.AssetExecutionContext, settings: Settings, lake:
     only one that is better than both is kept, fitted to all. A row says what was found.
     """
     batch = events_batch(context.instance)
-    days = _Days.of(lake, USER_SEGMENTS)
+    days = _Days.of(lake, USER_SEGMENTS).over
     version = f"{batch}-{days.last}"
     rows = [
         _row(predicted, version, days.last, verdict, model)
@@ -149,9 +152,11 @@ def _session(lake: Lake, settings: Settings) -> tuple[str | None, Verdict]:
     days = _Days.of(lake, SHOPPER_EVENTS)
     events = days.rows(days.newest(SESSION_DAYS_READ, MOST_EVENTS_READ) - 1) if days.last else None
     if events is None:
-        return None, Verdict(False, "no day is over yet")
-    rows = sampled_events(lake.engine, events, settings.model_seed)
-    model, verdict = train_sessions(sessions_of(rows, timedelta(minutes=settings.session_gap_minutes)))
+        return None, Verdict(False, "no sessions to learn from")
+    # Those that the API has of a session under way.
+    rows = sampled_events(lake.engine, product_events(events), settings.model_seed)
+    gap = timedelta(minutes=settings.session_gap_minutes)
+    model, verdict = train_sessions(over(sessions_of(rows, gap), gap))
     return model.to_json() if model else None, verdict
 
 
@@ -194,6 +199,6 @@ def person_predictions(lake: Lake) -> Metadata:
         lake.replace(PERSON_PREDICTIONS, engine.from_arrow(PERSON_PREDICTIONS.arrow.empty_table()))
         return {"as_of": "no model is accepted"}
     as_of = by_name[f"purchase_in_{min(models)}_days"]["last_day"]
-    days = _Days.of(lake, USER_SEGMENTS).rows(LOOK_BACK_DAYS, until=as_of)
+    days = _Days.of(lake, USER_SEGMENTS).over.rows(LOOK_BACK_DAYS, until=as_of)
     lake.replace(PERSON_PREDICTIONS, predictions(engine, days, as_of, models))
     return {"as_of": str(as_of)}
