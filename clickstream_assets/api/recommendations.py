@@ -214,7 +214,7 @@ def _answer(
     return {
         "user_id": known.person,
         "fallback": not is_known,
-        "message": _message(items, is_known, problem),
+        "message": _message(items, is_known, problem, is_any_wanted=not selection.wanted),
         "model_version": known.model_version,
         "experiment": None,
         "in_the_moment": {
@@ -254,9 +254,15 @@ def _reason(pick: Pick) -> str:
     return f"Because {because}, which is of the same category"
 
 
-def _message(items: list[dict[str, Any]], is_known: bool, problem: str | None) -> str | None:
+def _message(
+    items: list[dict[str, Any]], is_known: bool, problem: str | None, *, is_any_wanted: bool
+) -> str | None:
     said = []
-    if not is_known:
+    if not items and not is_any_wanted:
+        said.append(
+            "There is no product left that is as it was asked for, not excluded and new to this user."
+        )
+    elif not is_known:
         said.append("Nothing is published for this user; these are the most popular products.")
     elif not items:
         said.append("There is no product left that this user has not met and that is not excluded.")

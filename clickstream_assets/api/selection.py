@@ -174,6 +174,7 @@ class Selection:
         self._connection = connection
         self._asked = asked
         self._rows: list[dict[str, Any]] = []
+        self.wanted = asked.wanted
         self.left_out = {*asked.left_out, *left_out}
         """Products that no further source gives: those left out, and those listed."""
 
@@ -189,7 +190,7 @@ class Selection:
     @property
     def most(self) -> int:
         """How many products of a source to ask for, if it does not know what is wanted."""
-        return _ALL if self._asked.wanted else self.lacking
+        return _ALL if self.wanted else self.lacking
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add products of a source, best first, until there are enough.
@@ -204,8 +205,8 @@ class Selection:
                 fresh.setdefault(row["product_id"], row)
                 if len(fresh) == self.most:
                     break
-        if self._asked.wanted:
-            fitting = queries.those_wanted(self._connection, fresh, self._asked.wanted)
+        if self.wanted:
+            fitting = queries.those_wanted(self._connection, fresh, self.wanted)
             fresh = {product_id: row for product_id, row in fresh.items() if product_id in fitting}
         self._rows += list(fresh.values())[: self.lacking]
         self.left_out.update(fresh)
@@ -226,11 +227,11 @@ class Selection:
             by_trend: whether they are ranked by trend.
             fields: values of these rows instead of the usual ones.
         """
-        self._add_popular(self._asked.wanted, model_version, left_out, by_trend=by_trend, **fields)
+        self._add_popular(self.wanted, model_version, left_out, by_trend=by_trend, **fields)
 
     def add_popular_of(self, category: str, model_version: str | None, **fields: Any) -> None:
         """Add popular products of a category, unless others are wanted."""
-        wanted = self._asked.wanted
+        wanted = self.wanted
         if wanted.category in (None, category) or category.startswith(f"{wanted.category}."):
             self._add_popular(wanted._replace(category=category), model_version, **fields)
 

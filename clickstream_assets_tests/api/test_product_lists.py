@@ -100,6 +100,17 @@ def test_products_are_chosen_before_the_list_is_cut(
     assert ids(client, path) == expected
 
 
+def test_a_list_without_any_product_says_why(client: FlaskClient) -> None:
+    for path in ("recommend/u1", "recommend/nobody"):
+        assert client.get(f"/api/{path}?category=boats").json["message"] == (
+            "There is no product left that is as it was asked for, not excluded and new to this user."
+        )
+    for path in ("popular", "trending", "item-to-item/p1"):
+        assert client.get(f"/api/{path}?category=boats").json["message"] == (
+            "There is no product that is as it was asked for, and not excluded."
+        )
+
+
 def test_a_diverse_list_has_another_category_sooner(client: FlaskClient) -> None:
     assert ids(client, "/item-to-item/p4?n=3") == ["p1", "p9", "p2"]
     # Both p1 and p9 are books; what has no category is like none.

@@ -455,9 +455,14 @@ def test_a_refresh_sums_its_days_up_and_the_sensor_has_them_trained_on(
     assert unknown.stderr == (
         "No version 'nowhere' of a model was published. There are, of recommendations: "
         f"{versions['recommendations']}, {model['model_version']}; next_product: "
-        f"{', '.join(row['model_version'] for row in pipeline.served(NEXT_PRODUCT_MODELS))}\n"
+        f"{versions['next_product']}, {next_product['model_version']}\n"
     )
     shown = CliRunner().invoke(app, ["models", "list"]).output
+    listed = CliRunner().invoke(app, ["models", "list", "--format", "json"]).output.splitlines()
+    assert {row["model_version"] for row in map(json.loads, listed)} >= {
+        *versions.values(),
+        model["model_version"],
+    }
     for row in firsts.values():
         assert re.search(rf"^{row['model_version']} .* served, put back 20", shown, re.MULTILINE)
     assert str(asked()).startswith("nothing is new since the last training")

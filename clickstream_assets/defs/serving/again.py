@@ -79,9 +79,13 @@ def _publish_lists(transaction: Publication, settings: Settings, lake: Lake, row
 def _unknown(settings: Settings, lake: Lake, model_version: str, lists: Rows, next_product: Rows) -> str:
     there = [
         version
-        for version, row in sorted(lists.items(), key=lambda item: item[1]["trained_at"], reverse=True)
-        if not MadeFrom.read(row["made_from"], lake, settings).lost(lake)
+        for version in _newest_first(lists)
+        if not MadeFrom.read(lists[version]["made_from"], lake, settings).lost(lake)
     ]
-    kinds = (("recommendations", there), ("next_product", list(next_product)))
+    kinds = (("recommendations", there), ("next_product", _newest_first(next_product)))
     named = "; ".join(f"{answers}: {', '.join(versions) or 'none'}" for answers, versions in kinds)
     return f"No version {model_version!r} of a model was published. There are, of {named}"
+
+
+def _newest_first(rows: Rows) -> list[str]:
+    return sorted(rows, key=lambda version: rows[version]["trained_at"], reverse=True)

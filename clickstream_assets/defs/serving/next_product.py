@@ -36,31 +36,47 @@ def published_next_product(lake: Lake, postgres: PostgresResource) -> Metadata:
     engine = lake.engine
     made = engine.to_arrow(lake.read(NEXT_PRODUCT_MODELS)).to_pylist()
     parts = engine.to_arrow(lake.read(NEXT_PRODUCT_PARTS)).cast(NEXT_PRODUCT_PARTS.arrow)
-    versions = {row["model_version"] for row in made}
     with postgres.publication() as publication:
-        publication.hold(SERVED_MODELS)
-        there = publication.read(NEXT_PRODUCT_MODELS).to_pylist()
-        champion = _put_back(publication, there)
-        # A model of the same content keeps the row of its first time.
-        known = {row["model_version"] for row in there}
-        kept = [*there, *(row for row in made if row["model_version"] not in known)]
-        needed = versions | {champion["model_version"]} if champion else versions
-        kept.sort(key=lambda row: (row["model_version"] in needed, row["trained_at"]), reverse=True)
-        kept, dropped = kept[:KEPT], kept[KEPT:]
-        for version in versions:
-            publication.publish(NEXT_PRODUCT_PARTS, parts, Scope("model_version", version))
-        for row in dropped:
-            nothing = NEXT_PRODUCT_PARTS.arrow.empty_table()
-            publication.publish(NEXT_PRODUCT_PARTS, nothing, Scope("model_version", row["model_version"]))
-        publication.publish(NEXT_PRODUCT_MODELS, pa.Table.from_pylist(kept, schema=NEXT_PRODUCT_MODELS.arrow))
-        good = [row for row in made if _is_good(row) and (champion is None or _is_better(row, champion))]
-        if champion and not good:
-            served = champion["model_version"]
-        else:
-            served = good[0]["model_version"] if good else None
-            serve(publication, "next_product", served)
+        served, kept = publish_next_product(publication, made, parts)
         stamp = publication.renew_stamp("published_next_product")
-    return {STAMP: stamp, "model_version": served or "none", "kept": len(kept)}
+    return {STAMP: stamp, "model_version": served or "none", "kept": kept}
+
+
+def publish_next_product(
+    publication: Publication, made: list[dict[str, Any]], parts: pa.Table
+) -> tuple[str | None, int]:
+    """Publish the newest model, and let it be served where it is good and no better one was put back.
+
+    Args:
+        publication: the transaction.
+        made: NEXT_PRODUCT_MODELS row of the model; none where there was nothing to train on.
+        parts: its NEXT_PRODUCT_PARTS rows.
+
+    Returns:
+        The version that is served from then on, if any, and how many are kept.
+    """
+    publication.hold(SERVED_MODELS)
+    versions = {row["model_version"] for row in made}
+    there = publication.read(NEXT_PRODUCT_MODELS).to_pylist()
+    champion = _put_back(publication, there)
+    # A model of the same content keeps the row of its first time.
+    known = {row["model_version"] for row in there}
+    kept = [*there, *(row for row in made if row["model_version"] not in known)]
+    needed = versions | {champion["model_version"]} if champion else versions
+    kept.sort(key=lambda row: (row["model_version"] in needed, row["trained_at"]), reverse=True)
+    kept, dropped = kept[:KEPT], kept[KEPT:]
+    for version in versions:
+        publication.publish(NEXT_PRODUCT_PARTS, parts, Scope("model_version", version))
+    for row in dropped:
+        nothing = NEXT_PRODUCT_PARTS.arrow.empty_table()
+        publication.publish(NEXT_PRODUCT_PARTS, nothing, Scope("model_version", row["model_version"]))
+    publication.publish(NEXT_PRODUCT_MODELS, pa.Table.from_pylist(kept, schema=NEXT_PRODUCT_MODELS.arrow))
+    good = [row for row in made if _is_good(row) and (champion is None or _is_better(row, champion))]
+    if champion and not good:
+        return champion["model_version"], len(kept)
+    served = good[0]["model_version"] if good else None
+    serve(publication, "next_product", served)
+    return served, len(kept)
 
 
 def _is_good(row: dict[str, Any]) -> bool:
