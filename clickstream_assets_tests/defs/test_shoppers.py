@@ -40,6 +40,7 @@ OURS = [
         "user_segments",
         "customer_segments",
         "cohort_retention",
+        "campaign_touches",
         "campaign_attribution",
         "daily_summary",
         "published_shoppers",
@@ -190,6 +191,9 @@ def test_a_publication_makes_up_for_one_that_failed(pipeline: Pipeline):
         connection.execute("DELETE FROM customer_segment_days WHERE report_date = '2024-05-05'")
         connection.execute("DELETE FROM carts WHERE last_activity_date = '2024-05-02'")
         connection.execute("DELETE FROM published_parts WHERE table_name = 'carts' AND day = '2024-05-02'")
+        connection.execute(
+            "DELETE FROM published_parts WHERE table_name = 'customer_segments' AND day = '2024-05-05'"
+        )
     assert pipeline.served(CUSTOMER_SEGMENTS) != pipeline.lake(CUSTOMER_SEGMENTS)
     assert pipeline.materialize("published_shoppers").success
     assert pipeline.reported("published_shoppers", "customers_from") == "2024-05-05"

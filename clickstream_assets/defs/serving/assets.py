@@ -7,7 +7,6 @@ from datetime import UTC, date, datetime
 import dagster as dg
 import pyarrow as pa
 
-from clickstream_assets.analytics.customers import first_changed
 from clickstream_assets.analytics.identity import IdentityRules, identities
 from clickstream_assets.catalogue import (
     CARTS,
@@ -47,7 +46,7 @@ from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import NO_DAY, is_asked_for_by_a_person
 from clickstream_assets.defs.serving.experiment_lists import publish_experiment_lists
 from clickstream_assets.defs.serving.lists import Learnt, MadeFrom
-from clickstream_assets.defs.serving.parts import publish_days, rows_of_days
+from clickstream_assets.defs.serving.parts import publish_days
 from clickstream_assets.defs.serving.served import refuse_if_put_back, serve
 from clickstream_assets.ingest.experiments import declared_experiments
 from clickstream_assets.recommender.evaluation import chosen_row
@@ -62,7 +61,7 @@ DAILY_TABLES = tuple(
 )
 """Tables of daily assets. The stream writes its windows itself, and carts and customers go on from day to day."""
 SHOPPER_TABLES = (CUSTOMER_SEGMENT_DAYS, COHORT_RETENTION)
-"""Published whole; of carts the days that have changed, and of customer_segments those from the first such day on."""
+"""Published whole; of carts and of customer_segments the days that have changed."""
 
 
 def _days_of_reports(lake: Lake, publication: Publication, days: Days) -> Days:
@@ -131,9 +130,8 @@ def published_shoppers(settings: Settings, lake: Lake, postgres: PostgresResourc
     """PostgreSQL's `carts`, `customer_segments` and `cohort_retention`, equal to the lake's; whose ids are whose, and
     who refused to be profiled.
 
-    All change in one transaction. Publishes only the customers' days whose inputs changed since they were last
-    published, and of carts the days that the lake has written since, so a publication that failed is made up for by the
-    next.
+    All change in one transaction. Of customers and carts the days are published that the lake has written since they
+    were last published, so a publication that failed is made up for by the next.
     """
     engine = lake.engine
     changes = {}
@@ -142,15 +140,9 @@ def published_shoppers(settings: Settings, lake: Lake, postgres: PostgresResourc
     rows[IDENTITIES] = conform(engine.to_arrow(whose), IDENTITIES)
     refused = engine.to_arrow(refusals(lake.read(CONSENT_DAYS)))
     rows[PROFILING_REFUSALS] = conform(refused, PROFILING_REFUSALS)
-    days = rows[CUSTOMER_SEGMENT_DAYS]
     with postgres.publication() as publication:
-        before = publication.read(CUSTOMER_SEGMENT_DAYS)
-        changed = first_changed(before, days)
-        if changed:
-            last = max([*before["report_date"].to_pylist(), *days["report_date"].to_pylist()])
-            customers = rows_of_days(lake, CUSTOMER_SEGMENTS, Days(((changed, last),)))
-            scope = Scope("report_date", changed, last)
-            changes[CUSTOMER_SEGMENTS.name] = asdict(publication.publish(CUSTOMER_SEGMENTS, customers, scope))
+        customers = publish_days(lake, settings, publication, CUSTOMER_SEGMENTS)
+        changes[CUSTOMER_SEGMENTS.name] = asdict(sum(customers.values(), Published()))
         carts = publish_days(lake, settings, publication, CARTS)
         changes[CARTS.name] = asdict(sum(carts.values(), Published()))
         for table, its_rows in rows.items():
@@ -159,7 +151,7 @@ def published_shoppers(settings: Settings, lake: Lake, postgres: PostgresResourc
     return {
         STAMP: stamp,
         "changes": changes,
-        "customers_from": str(changed) if changed else NO_DAY,
+        "customers_from": str(min(customers, default=NO_DAY)),
         "dagster/row_count": sum(change["rows"] for change in changes.values()),
     }
 
