@@ -123,6 +123,7 @@ def test_a_visits_touches_of_one_campaign_are_one_until_another_comes_between(du
     assert of_model(found, "linear") == {"a": ("0.75", "3"), "b": ("0.25", "1")}
 
 
+@pytest.mark.long_on_spark
 def test_touches_at_one_moment_go_by_event_id(engine: Engine):
     events = [
         touch("2024-05-01 10:00", "b", event_id="2"),
@@ -134,6 +135,7 @@ def test_touches_at_one_moment_go_by_event_id(engine: Engine):
     assert of_model(found, "last_touch") == {"b": ("1", "1")}
 
 
+@pytest.mark.long_on_spark
 def test_a_touch_goes_on_past_midnight(engine: Engine):
     events = [
         *(touch(f"2024-05-01 {time}", "a") for time in ("23:40", "23:50")),
@@ -210,6 +212,7 @@ def random_events(seed: int, users: int = 10) -> list[dict[str, Any]]:
     return events
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_shares_are_those_of_the_definition_whole_or_day_by_day(engine: Engine, seed: int):
     events = random_events(seed)

@@ -43,6 +43,7 @@ def fed(engine: Engine, *rows: Row) -> Any:
     return engine.from_arrow(pa.Table.from_pylist(whole, schema=PRODUCT_FEED.arrow))
 
 
+@pytest.mark.long_on_spark
 def test_the_last_that_is_said_counts_for_each_column_by_itself(engine: Engine):
     rows = seen(
         engine,
@@ -93,6 +94,7 @@ def test_a_category_without_a_name_is_of_the_kind_of_its_id(engine: Engine):
     ]
 
 
+@pytest.mark.long_on_spark
 def test_what_trackers_call_a_name_a_picture_or_a_page_is_one(engine: Engine):
     address = "https://shop.example/a?b=1&c=ü"
     names = [event("view", "10:00", f"n{n}", {name: 'Käse \'n "x"'}) for n, name in enumerate(NAMES)]
@@ -104,6 +106,7 @@ def test_what_trackers_call_a_name_a_picture_or_a_page_is_one(engine: Engine):
     assert {row["link"] for row in rows if row["product_id"][0] == "l"} == {address}
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.parametrize(
     "properties",
     [
@@ -130,6 +133,7 @@ def test_what_is_no_name_and_no_address_of_the_web_is_left_out(engine: Engine, p
     assert [row[name] for name in ("name", "image", "link")] == [None, *others.values()]
 
 
+@pytest.mark.long_on_spark
 def test_a_short_description_stands_for_a_name_where_there_is_none(engine: Engine):
     rows = seen(
         engine,
@@ -140,6 +144,7 @@ def test_a_short_description_stands_for_a_name_where_there_is_none(engine: Engin
     assert [row["name"] for row in rows] == ["WHITE LANTERN", "Jumper", None]
 
 
+@pytest.mark.long_on_spark
 def test_robots_name_no_product(engine: Engine):
     assert seen(engine, event("view", "10:00", properties={"name": "x"}, is_bot=True)) == []
 
@@ -164,6 +169,7 @@ def by_hand(events: list[Row]) -> dict[str, Row]:
     return found
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.parametrize("seed", range(3))
 def test_in_whatever_order_and_parts_events_come_the_same_is_known(engine: Engine, seed: int):
     source = random.Random(seed)
@@ -235,6 +241,7 @@ def test_a_feed_overrides_field_by_field_and_a_price_comes_with_its_currency(eng
     assert list(rows[0]) == PRODUCTS.column_names
 
 
+@pytest.mark.long_on_spark
 def test_prices_that_events_say_are_in_the_shops_currency_where_there_is_a_rate(engine: Engine):
     known = seen_products(
         engine.from_arrow(

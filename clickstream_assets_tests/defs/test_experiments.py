@@ -142,6 +142,7 @@ def test_what_the_api_has_noted_is_answered_by_arm_and_counts_once(
     assert (answer.status_code, answer.json["code"]) == (404, "unknown_experiment")
 
 
+@pytest.mark.long_on_spark
 def test_an_experiment_is_counted_from_the_lake_of_either_engine(engine: Engine, tmp_path: Path):
     lake = Lake(str(tmp_path), engine)
     lake.append_rows(EXPERIMENT_EXPOSURES, SHOWN, 1)

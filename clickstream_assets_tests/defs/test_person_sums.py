@@ -246,7 +246,15 @@ def test_a_group_that_may_be_gone_has_its_day_made_whole(shop: Shop):
     assert "rare" not in {row["category"] for row in shop.rows(CATEGORY_CONVERSION)}
 
 
-@pytest.mark.parametrize("which", ["settings", "customers", "asked", "few", "many", "another writer"])
+@pytest.mark.parametrize(
+    "which",
+    [
+        "settings",
+        "customers",
+        "many",
+        *(pytest.param(which, marks=pytest.mark.long) for which in ("asked", "few", "another writer")),
+    ],
+)
 def test_days_are_made_whole_where_other_than_events_is_new(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, which: str
 ):

@@ -66,6 +66,7 @@ def names(lake: Lake) -> dict[str, str | None]:
     return {row["product_id"]: row["name"] for row in found(lake, PRODUCTS)}
 
 
+@pytest.mark.long_on_spark
 def test_each_batch_is_taken_in_once_and_a_late_event_changes_what_nothing_later_says(
     engine: Engine, tmp_path: Path
 ):
@@ -122,7 +123,7 @@ def test_another_exchange_rate_is_another_price(duckdb_engine: Engine, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2))])
 def test_however_events_are_batched_the_products_are_those_of_all(
     duckdb_engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ):

@@ -121,6 +121,7 @@ def test_a_product_in_the_cart_is_a_reason_in_its_own_words(duckdb_engine):
     assert (ann["product_id"], ann["reason"]) == ("ink", "Because you added pen to your cart")
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.parametrize("algorithm", TARGETS["next"])
 def test_shoppers_who_came_after_training_are_served(engine, algorithm):
     found = lists(

@@ -42,6 +42,7 @@ def shop(servers: Settings, spark_engine: SparkEngine, tmp_path: Path) -> Iterat
         yield shop
 
 
+@pytest.mark.long
 def test_topics_in_their_dialects_are_counted_as_the_batch_counts_them(shop: Shop, spark_engine: SparkEngine):
     ensure_topics(shop.settings)
     base = shop.settings.first_topic
