@@ -29,6 +29,7 @@ def main() -> None:
     with temporary_home() as home, ExitStack() as stack:
         run = Demo(home, True, stack, time.monotonic())
         sent, _ = run.feed(None, arguments.before, 0.01, seed=1)
+        run.start_readers()
         run.wait(sent, 300)
         for number in range(arguments.rounds):
             start = time.monotonic()

@@ -66,6 +66,7 @@ def demo(
         with exit_on_sigterm(), demo_home(once) as home, ExitStack() as stack:
             run = Demo(home, once, stack, started, file, first)
             sent, made = run.feed(file, count, faults, seed)
+            run.start_readers()
             run.wait(sent, timeout)
             result = run.result(sent, made)
             line = json.dumps(result, default=str)

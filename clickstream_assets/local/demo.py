@@ -123,7 +123,7 @@ def absolute_paths(settings: Settings) -> dict[str, str]:
 
 
 class Demo:
-    """A running pipeline: the servers, Dagster and the API, until the exit stack closes."""
+    """A running pipeline until the exit stack closes: the servers and Dagster, then the streams and the API."""
 
     def __init__(
         self,
@@ -163,9 +163,7 @@ class Demo:
         if not (events or given.shop_currency or given.exchange_rates):
             own |= {"SHOP_CURRENCY": CURRENCY, "EXCHANGE_RATES": str(self._rates)}
             write_rates(self._rates)
-        programs = Path(sys.executable).parent
-        clickstream = str(programs / "clickstream")
-        dagster = [str(programs / "dagster"), "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", LOOPBACK]
+        dagster = [str(_program("dagster")), "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", LOOPBACK]
         dagster += ["-p", str(self.dagster_port)]
 
         servers = Stack.of(given, home, self._say)
@@ -194,10 +192,18 @@ class Demo:
             raise
         self.settings: Settings = load_settings()
         prepare_servers(self.settings, self._say)
+
+    def start_readers(self) -> None:
+        """Start the streams and the API.
+
+        Once events are in Kafka: they would take the processors from whoever sends them, and Dagster's first look at
+        the topic would find a part of them, so that everything is made twice.
+        """
+        clickstream = str(_program("clickstream"))
         self._run("The streams", [clickstream, "stream"], "stream.log")
         self._api = self._run("The API", [clickstream, "api"], "api.log")
-        # All at once: each takes some seconds to end.
-        stack.callback(self._ask_to_stop)
+        # All at once, with Dagster: each takes some seconds to end.
+        self._stack.callback(self._ask_to_stop)
 
     def _start_date(self, name: str, first: date, lake: str | None) -> dict[str, str]:
         """Return the EVENTS_START_DATE that a file of old events needs; the first ingest keeps it with the lake."""
@@ -428,7 +434,7 @@ class Demo:
     def sights(self, result: dict[str, Any]) -> tuple[list[Sight], list[Sight]]:
         """Return what there is to see of the result, and what can be done next."""
         dagster, api = (f"http://{LOOPBACK}:{port}" for port in (self.dagster_port, self.api_port))
-        at = Addresses(dagster, api, _as_typed(Path(sys.executable).with_name("clickstream")))
+        at = Addresses(dagster, api, _as_typed(_program("clickstream")))
         return list(sights(result, self._answer, at, self.settings)), list(further(at))
 
     def stay_up(self) -> None:
@@ -514,6 +520,11 @@ class Demo:
         if content is not None:
             self._ours.add(child)
         return content
+
+
+def _program(name: str) -> Path:
+    """Return a program of this installation."""
+    return Path(sys.executable).with_name(name)
 
 
 def _as_typed(program: Path) -> str:

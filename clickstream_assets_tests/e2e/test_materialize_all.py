@@ -40,6 +40,7 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Demo]:
         with demo_home(once=True) as home, ExitStack() as stack:
             running = Demo(home, True, stack, time.monotonic())
             sent, _ = running.feed(None, 5000, 0.01, 7)
+            running.start_readers()
             running.wait(sent, 900)
             yield running
     finally:
