@@ -50,6 +50,7 @@ from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.stores.prepare import prepare_servers
 from clickstream_assets.stores.start_date import start_date
+from clickstream_assets.streaming.owner import Presence
 from clickstream_assets.streaming.progress import progress_of
 
 PROJECT = Path(__file__).parents[2]
@@ -192,6 +193,10 @@ class Demo:
             raise
         self.settings: Settings = load_settings()
         prepare_servers(self.settings, self._say)
+        # Dagster is up before the streams are, and would run them itself, and they wait for that.
+        to_come = Presence(self.settings, "demo")
+        stack.callback(to_come.close)
+        to_come.show()
 
     def start_readers(self) -> None:
         """Start the streams and the API.
