@@ -86,7 +86,7 @@ def parts(events: list[Event], split: Split) -> tuple[list[Event], list[Event]]:
 
 
 class Asked(NamedTuple):
-    """What an event's product was worth to the list before it.
+    """An event, beside the list that was asked for before it.
 
     Attributes:
         place: The product's place in the list, from 1; 0 if it is not there.

@@ -177,7 +177,7 @@ def _share_of_events(sums: Sums) -> float:
 
 
 class Verdict(NamedTuple):
-    """What all looks at an arm say together.
+    """The judgement of an arm by all looks together.
 
     Attributes:
         interval: Of the difference to the control: what the intervals of all looks have in common; None before any.

@@ -1,4 +1,4 @@
-"""What came of an experiment: each person once, by what they did after they were first exposed, added up by arm.
+"""Outcomes of an experiment: each person once, by what they did after they were first exposed, added up by arm.
 
 Persons are counted and not exposures: who is shown twenty lists is no more evidence than who is shown one. What a
 person does counts in a window that begins with the first exposure; once it is over, what they did is settled, and the

@@ -10,9 +10,17 @@ from apiflask import APIBlueprint, fields
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.moment import moment
-from clickstream_assets.api.parameters import Text, path_of
+from clickstream_assets.api.parameters import path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
-from clickstream_assets.api.selection import Asked, ProductList, Selection, SelectionQuery, nothing_published
+from clickstream_assets.api.selection import (
+    Asked,
+    OfVisitor,
+    ProductList,
+    Selection,
+    SelectionQuery,
+    message_of,
+    nothing_published,
+)
 from clickstream_assets.api.visitor import visitor_now
 from clickstream_assets.catalogue.units import SECOND
 from clickstream_assets.recommender.bought import Again, rank_again, with_purchases
@@ -26,12 +34,8 @@ class BuyAgain(ProductList):
     user_id = fields.String(required=True, metadata={"description": "The shopper"})
 
 
-class _OfVisitor(SelectionQuery):
-    anonymous_id = Text(
-        required=True,
-        min_length=1,
-        metadata={"description": "The visitor; once they are tied to a user, that user's products are given"},
-    )
+class _OfVisitor(OfVisitor, SelectionQuery):
+    pass
 
 
 @blueprint.get("/buy-again")
@@ -73,7 +77,7 @@ def _answer(query_data: dict[str, Any], person: str = "", anonymous_id: str | No
         items = selection.items()
     return {
         "user_id": known.person,
-        "message": _message(known, bool(bought), bool(items), moment().problem),
+        "message": message_of(_special(known, bool(bought), bool(items)), moment().problem),
         "model_version": version,
         "experiment": None,
         "items": items,
@@ -100,14 +104,11 @@ def _rows(again: Sequence[Again], day_of: Callable[[int], date], version: str) -
         }
 
 
-def _message(known: queries.Known, has_bought: bool, is_listed: bool, problem: str | None) -> str | None:
-    said = []
+def _special(known: queries.Known, has_bought: bool, is_listed: bool) -> str | None:
     if not known.may_be_profiled:
-        said.append("This user does not want what they did to be looked at.")
-    elif not has_bought:
-        said.append("This user has bought nothing that is known.")
-    elif not is_listed:
-        said.append("This user has bought nothing that is as it was asked for, and not excluded.")
-    if problem:
-        said.append(f"What happened in the last minutes does not count: {problem}.")
-    return " ".join(said) or None
+        return "This user does not want what they did to be looked at."
+    if not has_bought:
+        return "This user has bought nothing that is known."
+    if not is_listed:
+        return "This user has bought nothing that is as it was asked for, and not excluded."
+    return None

@@ -87,11 +87,7 @@ def bought_together(product_id: str, query_data: dict[str, Any], **_: object) ->
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))
 def popular(query_data: dict[str, Any], **_: object) -> dict[str, Any]:
     """List the most popular products: by how much all shoppers' views, additions to carts and purchases say."""
-    with database().snapshot() as connection:
-        version = queries.served_model(connection, "recommendations")
-        selection = Selection(connection, Asked.of(query_data))
-        selection.add_popular(version)
-        return _answer(selection, version)
+    return _popular(query_data)
 
 
 @blueprint.get("/trending")
@@ -100,10 +96,14 @@ def popular(query_data: dict[str, Any], **_: object) -> dict[str, Any]:
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))
 def trending(query_data: dict[str, Any], **_: object) -> dict[str, Any]:
     """List trending products: by popularity, times their share of the shoppers of TREND_DAYS over that of all."""
+    return _popular(query_data, by_trend=True)
+
+
+def _popular(query_data: dict[str, Any], *, by_trend: bool = False) -> dict[str, Any]:
     with database().snapshot() as connection:
         version = queries.served_model(connection, "recommendations")
         selection = Selection(connection, Asked.of(query_data))
-        selection.add_popular(version, by_trend=True)
+        selection.add_popular(version, by_trend=by_trend)
         return _answer(selection, version)
 
 

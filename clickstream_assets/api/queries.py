@@ -199,7 +199,7 @@ def known(connection: Connection[DictRow], person: str, anonymous_id: str | None
 
 
 class Wanted(NamedTuple):
-    """What a product has to be to be listed; None for whatever it is.
+    """Conditions that a listed product meets; None for whatever it is.
 
     Attributes:
         category: Its category, or one above it in the path.

@@ -19,7 +19,14 @@ from clickstream_assets.api.experiments import experiments
 from clickstream_assets.api.moment import ServedModel, moment
 from clickstream_assets.api.parameters import Flag, Text, path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
-from clickstream_assets.api.selection import Asked, ProductList, Selection, SelectionQuery
+from clickstream_assets.api.selection import (
+    Asked,
+    OfVisitor,
+    ProductList,
+    Selection,
+    SelectionQuery,
+    message_of,
+)
 from clickstream_assets.api.visitor import visitor_now
 from clickstream_assets.recommender.experiments import Assigned, Serves
 from clickstream_assets.recommender.next_product import Act, Met, Pick, Why
@@ -77,12 +84,8 @@ class Recommendations(ProductList):
     in_the_moment = fields.Nested(InTheMoment, required=True)
 
 
-class _OfVisitor(_Query):
-    anonymous_id = Text(
-        required=True,
-        min_length=1,
-        metadata={"description": "The visitor; once they are tied to a user, that user's products are given"},
-    )
+class _OfVisitor(OfVisitor, _Query):
+    pass
 
 
 @blueprint.get("/recommend")
@@ -214,7 +217,7 @@ def _answer(
     return {
         "user_id": known.person,
         "fallback": not is_known,
-        "message": _message(items, is_known, problem, is_any_wanted=not selection.wanted),
+        "message": message_of(_special(items, is_known, is_any_wanted=not selection.wanted), problem),
         "model_version": known.model_version,
         "experiment": None,
         "in_the_moment": {
@@ -254,18 +257,11 @@ def _reason(pick: Pick) -> str:
     return f"Because {because}, which is of the same category"
 
 
-def _message(
-    items: list[dict[str, Any]], is_known: bool, problem: str | None, *, is_any_wanted: bool
-) -> str | None:
-    said = []
+def _special(items: list[dict[str, Any]], is_known: bool, *, is_any_wanted: bool) -> str | None:
     if not items and not is_any_wanted:
-        said.append(
-            "There is no product left that is as it was asked for, not excluded and new to this user."
-        )
-    elif not is_known:
-        said.append("Nothing is published for this user; these are the most popular products.")
-    elif not items:
-        said.append("There is no product left that this user has not met and that is not excluded.")
-    if problem:
-        said.append(f"What happened in the last minutes does not count: {problem}.")
-    return " ".join(said) or None
+        return "There is no product left that is as it was asked for, not excluded and new to this user."
+    if not is_known:
+        return "Nothing is published for this user; these are the most popular products."
+    if not items:
+        return "There is no product left that this user has not met and that is not excluded."
+    return None

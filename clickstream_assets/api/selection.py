@@ -1,4 +1,4 @@
-"""What all lists of recommended products share: their parameters, the choice of products by them, and their answers.
+"""Shared parts of lists of recommended products: their parameters, the choice of products by them, and their answers.
 
 Products come from sources in turn, best first: what a request leaves out, or what is not of the category and price that
 it wants, is left out before the list is cut, so the list is full where the sources have enough.
@@ -72,6 +72,16 @@ class SelectionQuery(QueryParameters):
             raise ValidationError({"price_max": ["must not be lower than price_min"]})
 
 
+class OfVisitor(Schema):
+    """The parameter of lists for a visitor, beside those of the list."""
+
+    anonymous_id = Text(
+        required=True,
+        min_length=1,
+        metadata={"description": "The visitor; once they are tied to a user, that user's products are given"},
+    )
+
+
 class RecommendedProduct(Schema):
     """One product."""
 
@@ -134,7 +144,7 @@ class ProductList(Schema):
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request asks of a list.
+    """A list as a request asks for it.
 
     Attributes:
         n: How many products.
@@ -162,7 +172,7 @@ class Asked:
 
     @property
     def pool(self) -> int:
-        """How many products the list is picked from."""
+        """Number of products that the list is picked from."""
         return max(_LEAST_POOL, _POOL_TIMES * self.n) if self.diversity else self.n
 
 
@@ -184,12 +194,12 @@ class Selection:
 
     @property
     def lacking(self) -> int:
-        """How many more products there can be."""
+        """Number of further products that there can be."""
         return self._asked.pool - len(self._rows)
 
     @property
     def most(self) -> int:
-        """How many products of a source to ask for, if it does not know what is wanted."""
+        """Number of products to ask a source for that does not know what is wanted."""
         return _ALL if self.wanted else self.lacking
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
@@ -295,6 +305,12 @@ def _trending_row(row: dict[str, Any], model_version: str | None) -> dict[str, A
     if row["trend"] > 1:
         trending["reason"] = f"Met {row['trend']:.1f} times as often as usual lately"
     return _popular_row(row, model_version) | trending
+
+
+def message_of(special: str | None, problem: str | None) -> str | None:
+    """Return an answer's message: what is special about it, and what keeps the last events from counting."""
+    late = f"What happened in the last minutes does not count: {problem}." if problem else None
+    return " ".join(part for part in (special, late) if part) or None
 
 
 def nothing_published() -> ApiError:

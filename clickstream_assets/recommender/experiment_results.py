@@ -29,7 +29,7 @@ _FIGURES = {"click_through": "click_through", "conversion": "conversion", "reven
 
 
 class Counted(NamedTuple):
-    """What was counted of an experiment, a row for each arm, or for each arm and day.
+    """Counts of an experiment, a row for each arm, or for each arm and day.
 
     Attributes:
         exposures: `arm`, `exposures`.

@@ -37,14 +37,14 @@ LEAST_ARMS = 2
 
 
 class Serves(StrEnum):
-    """What an arm answers with."""
+    """Kinds of answers that an arm gives."""
 
     CONTROL = "control"
-    """What is answered without an experiment."""
+    """The answer without an experiment."""
     LISTS = "lists"
     """Published lists and popular products, without what was done last."""
     SESSION = "session"
-    """What was done last and popular products, without published lists."""
+    """Products by the last events, and popular ones; no published lists."""
     POPULARITY = "popularity"
     """Popular products alone."""
 
@@ -112,7 +112,7 @@ class Experiment(_Declared):
     """The first moment that it does not run any more; none for without end."""
     who: tuple[Who, ...] = Field(tuple(Who), min_length=1)
     metric: Metric = "conversion"
-    """What decides which arm is better."""
+    """Figures that can decide which arm is better."""
     window_hours: int = Field(24, ge=1, le=24 * 90)
     """Hours from a unit's first exposure in which what it does counts."""
     units: int = Field(20_000, ge=100)

@@ -160,12 +160,12 @@ class Assortment:
 
     @cached_property
     def first_of_category(self) -> list[IntArray]:
-        """Of each category, its first products."""
+        """First products of each category."""
         return _first_of(self.category, len(self.categories), _OF_CATEGORY)
 
     @cached_property
     def first_of_brand(self) -> list[IntArray]:
-        """Of each brand, its first products."""
+        """First products of each brand."""
         return _first_of(self.brand, len(self.brands), _OF_BRAND)
 
 

@@ -19,7 +19,7 @@ Rows = Mapping[str, dict[str, Any]]
 
 
 class PublishedAgain(NamedTuple):
-    """What was published again.
+    """A version that was published again, and the one before it.
 
     Attributes:
         answers: The kind of answers that the version gives.

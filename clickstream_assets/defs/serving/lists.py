@@ -46,7 +46,7 @@ RELATED = 50
 
 @dataclass(frozen=True)
 class MadeFrom:
-    """What the lists of a version are made from.
+    """Sources of the lists of a version.
 
     Attributes:
         versions: Versions of the lake's tables by their names; without ALS's factors they are learnt anew.
@@ -81,7 +81,7 @@ class MadeFrom:
 
 
 class Changes(NamedTuple):
-    """What a publication changed, and for how many users there is a list."""
+    """Changes by a publication, and the number of users who have a list."""
 
     lists: Published
     related: Published
@@ -90,7 +90,7 @@ class Changes(NamedTuple):
 
 @dataclass(frozen=True)
 class Learnt:
-    """What is learnt anew from the tables of a version."""
+    """Models that are learnt anew from the tables of a version."""
 
     data: TrainingSet
     model: Model
@@ -116,7 +116,7 @@ class Learnt:
 
     @property
     def buy_again(self) -> str:
-        """How soon and how often products are bought again, as PUBLISHED_MODELS has it."""
+        """Half-life and usual rate of buying again, as PUBLISHED_MODELS has them."""
         model = self.data.buy_again
         return json.dumps({"half_life_days": model.ageing.half_life_days, "usual_rate": model.usual_rate})
 

@@ -57,7 +57,7 @@ def publish_days(
     return _Publisher(lake, settings, publication, table).publish(days, is_whole)
 
 
-def rows_of_days(
+def _rows_of_days(
     lake: Lake, table: Table, days: Iterable[date], version: int | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of some days, so many at once as a run works on; of the newest version, or of one."""
@@ -92,7 +92,7 @@ class _Publisher:
             left -= set(compared)
         for some in [sorted(left)] if days is None else self._chunks(left):
             if some:
-                rows = rows_of_days(self._lake, self._table, some, self._now.version)
+                rows = _rows_of_days(self._lake, self._table, some, self._now.version)
                 found |= self._publication.publish_by(self._table, rows, Among(self._day, tuple(some)))
         if changed:
             self._note(changed)

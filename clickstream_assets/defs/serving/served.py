@@ -1,4 +1,4 @@
-"""Which version of a model gives each kind of answer, and what happens to a version that a person has put back.
+"""The version of a model that gives each kind of answer, and the fate of one that a person has put back.
 
 A training compares what it has learnt with what is being served, so a version that was put back is what the next one
 has to beat: of the recommendations its algorithm and parameters, learnt anew from the newest data, stay until another
