@@ -109,13 +109,13 @@ class Settings(BaseSettings):
     or query reads.
     """
     raw_retention_days: int = Field(0, ge=0)
-    """Days after which the bytes of a record are deleted from `raw_events`; its row stays, and counts; 0 keeps all.
-    From what has no bytes no table can be made again: neither by other rules, nor when the lake is put back to an
-    earlier time.
+    """Days after which the bytes of a record are deleted from `raw_events`, `raw_products` and `raw_exposures`; its row
+    stays, and counts; 0 keeps all. From what has no bytes no table can be made again: neither by other rules, nor when
+    the lake is put back to an earlier time.
     """
     rejected_retention_days: int = Field(0, ge=0)
-    """Days after which what a rejected record said is deleted from `rejected_events`; its row stays, and counts; 0
-    keeps all. It can be neither shown nor sent again after that.
+    """Days after which what a rejected record said is deleted from `rejected_events`, `rejected_products` and
+    `rejected_exposures`; its row stays, and counts; 0 keeps all. It can be neither shown nor sent again after that.
     """
     runs_retention_days: int = Field(30, ge=0)
     """Days that Dagster's runs are kept, with their events and logs; 0 keeps all. The last one that made an asset, or a

@@ -28,6 +28,7 @@ from clickstream_assets.api.selection import (
     message_of,
 )
 from clickstream_assets.api.visitor import visitor_now
+from clickstream_assets.recommender.bought import OFTEN
 from clickstream_assets.recommender.experiments import Assigned, Serves
 from clickstream_assets.recommender.next_product import Act, Met, Pick, Why
 
@@ -54,7 +55,7 @@ class _Query(SelectionQuery):
         load_default=True,
         metadata={
             "description": "Whether products that the shopper met lately are given again where they are likely to come "
-            "next; what they bought just now is not"
+            "next; what they bought just now is given where most of its buyers come back for it"
         },
     )
 
@@ -133,7 +134,9 @@ class _Session(Schema):
         metadata={"description": "Products that were met, in order, the newest last"},
     )
     in_cart = _some_of_them("Those of them that are in the cart")
-    bought = _some_of_them("Those of them that were bought; they are not given again")
+    bought = _some_of_them(
+        "Those of them that were bought; given again where most of their buyers come back for them"
+    )
 
 
 @blueprint.post("/session/recommend")
@@ -200,9 +203,8 @@ def _answer(
         its = queries.experiment_list(connection, algorithm, known.person)
         version = its[0]["model_version"] if its else known.model_version
         known = replace(known, published=its, model_version=version)
-    bought = {each.product_id for each in met if each.act is Act.BOUGHT}
     met_lately = {each.product_id for each in met}
-    selection = Selection(connection, Asked.of(query_data), bought)
+    selection = Selection(connection, Asked.of(query_data), _not_wanted_again(connection, met))
     if model and serves not in (Serves.LISTS, Serves.POPULARITY):
         selection.add(_of_session(model, met, selection, query_data["met"]))
     is_known = known.met is not None or len(selection) > 0
@@ -227,6 +229,13 @@ def _answer(
         },
         "items": items,
     }
+
+
+def _not_wanted_again(connection: Connection[DictRow], met: list[Met]) -> set[str]:
+    """Return what was bought just now, but for what most of its buyers come back for."""
+    bought = {each.product_id for each in met if each.act is Act.BOUGHT}
+    rates = queries.repeat_rates(connection, bought) if bought else {}
+    return {product_id for product_id in bought if rates.get(product_id, 0.0) < OFTEN}
 
 
 def _of_session(

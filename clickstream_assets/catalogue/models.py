@@ -107,7 +107,7 @@ POPULAR_PRODUCTS = Table(
         Column(
             "repeat_rate",
             DOUBLE,
-            "Share of its buyers who bought it on several days; where few bought it, drawn to the shop's",
+            "Share of its buyers who bought it on several days; where few bought it, drawn to its category's",
         ),
     ),
     key=("product_id",),

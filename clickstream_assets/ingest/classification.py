@@ -32,11 +32,11 @@ from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.ingest.repetitions import find_repetitions
-from clickstream_assets.ingest.retention import EMPTIED
+from clickstream_assets.ingest.retention import check_bytes
 from clickstream_assets.settings import EventDialect, Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.kafka.topic import DataLossError, Offsets, Topics, deleted_records, plan_ranges
-from clickstream_assets.stores.lake import Lake, LakeConflictError, LakeError, Snapshot
+from clickstream_assets.stores.lake import Lake, LakeConflictError, Snapshot
 
 ROWS_AT_ONCE = 5_000_000
 """Most records that are compared with their items at once: 300 MB of DuckDB's memory, whatever the lake holds."""
@@ -270,15 +270,9 @@ def classify_records(lake: Lake, rules: ValidationRules) -> Counter[str]:
         How many new records became `events`, `same_event`, `same_order_line`, `other_payload` and `rejected`.
     """
     engine = lake.engine
-    newest = lake.snapshot(RAW_EVENTS, [EMPTIED])
+    newest = lake.snapshot(RAW_EVENTS)
     batches = range(lake.snapshot(EVENTS).batch + 1, newest.batch + 1)
-    emptied = newest.marks.get(EMPTIED, 0)
-    if batches and batches.start <= emptied:
-        raise LakeError(
-            f"The records of the ingest batches {batches.start} to {emptied} have no bytes in raw_events any more "
-            "(RAW_RETENTION_DAYS), so no events can be made from them again. Put the whole lake back from one backup, "
-            "and not some of its tables"
-        )
+    check_bytes(lake, RAW_EVENTS, batches)
     counts: Counter[str] = Counter()
     for batch, its_rules, parsed in _parsed_batches(lake, newest.version, batches, rules):
         F, _ = functions_of(parsed)

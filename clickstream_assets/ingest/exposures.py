@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from clickstream_assets.catalogue import EXPERIMENT_EXPOSURES, RAW_EXPOSURES, REJECTED_EXPOSURES
 from clickstream_assets.ingest.fields import Rejection
+from clickstream_assets.ingest.retention import check_bytes
 from clickstream_assets.recommender.experiments import NAME
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import Topics
@@ -73,8 +74,10 @@ def update_exposures(lake: Lake) -> int:
         for table in (REJECTED_EXPOSURES, EXPERIMENT_EXPOSURES):
             lake.replace_batch(table, table.arrow.empty_table(), 0)
         taken = 0
+    batches = range(taken + 1, newest + 1)
+    check_bytes(lake, RAW_EXPOSURES, batches)
     count = 0
-    for batch in range(taken + 1, newest + 1):
+    for batch in batches:
         exposures, rejected = [], []
         for record in lake.rows_of_batch(RAW_EXPOSURES, batch).to_pylist():
             try:

@@ -31,6 +31,7 @@ from clickstream_assets.ingest.fields import (
     read_text,
 )
 from clickstream_assets.ingest.files.sources import BYTE_ORDER_MARK, FAULTS, Source, named_fault
+from clickstream_assets.ingest.retention import check_bytes
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake, LakeConflictError
@@ -386,8 +387,10 @@ def update_feed(lake: Lake, rules: ValidationRules) -> int:
         # The records were put back to an earlier time.
         lake.mark(PRODUCT_FEED, {PRODUCT_FEED.name: 0})
         taken = 0
+    batches = range(taken + 1, newest + 1)
+    check_bytes(lake, RAW_PRODUCTS, batches)
     count = 0
-    for batch in range(taken + 1, newest + 1):
+    for batch in batches:
         records = lake.rows_of_batch(RAW_PRODUCTS, batch)
         order = [(name, "ascending") for name in RECORD_KEY]
         rows, rejected = [], []

@@ -286,7 +286,9 @@ def train_persons(rows: pa.Table, horizon: int) -> tuple[AdditiveModel | None, V
     features = features_of(after)
     by_model = probabilities(fit_persons(before, horizon), features)
     by_rule = probabilities(fit_persons(before, horizon, rule=True), features * np.isin(FEATURES, RULE))
-    found = verdict(_outcomes(after, horizon), by_model, np.full(len(by_model), known.mean()), by_rule)
+    by_base_rate = np.full(len(by_model), known.mean())
+    persons = after["user_id"].to_pylist()
+    found = verdict(_outcomes(after, horizon), by_model, by_base_rate, by_rule, persons)
     return (fit_persons(rows, horizon) if found.accepted else None), found
 
 

@@ -198,7 +198,8 @@ def train_sessions(sessions: Sequence[Session]) -> tuple[SessionModel | None, Ve
     _, by_rule = judged_sessions(fit_sessions(before, rule=True), after)
     events = sum(len(session.events) for session in before)
     rate = sum(len(session.events) for session in before if session.bought) / events
-    found = verdict(outcomes, by_model, np.full(len(outcomes), rate), by_rule)
+    persons = [session.person for session in after for _ in session.events]
+    found = verdict(outcomes, by_model, np.full(len(outcomes), rate), by_rule, persons)
     return (fit_sessions(sessions) if found.accepted else None), found
 
 

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from clickstream_assets.catalogue.units import DAY
 
+OFTEN = 0.5
+"""Of a product that at least this share of its buyers comes back for, one who just bought it may want more."""
+
 
 class Bought(NamedTuple):
     """A product that a shopper has bought.

@@ -2,7 +2,9 @@
 
 A purchase's score is the number of days on which the shopper bought the product, halved with each `HALF_LIFE_INTERVALS`
 of the shop's usual time between two purchases of a product by the same shopper, times the share of the product's buyers
-who came back for it.
+who came back for it. Where few bought the product, that share is drawn to that of its category, and this one to that of
+the shop: of a beta-binomial distribution the mean, with a prior as heavy as `_USUAL_BUYERS` (Gelman et al., "Bayesian
+Data Analysis", 3rd edition, 2013, section 2.4).
 """
 
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from clickstream_assets.engine import DataFrame, Engine, functions_of
 from clickstream_assets.recommender.ranking import LEAST_STRENGTH, Ageing, FloatArray, IntArray, Products
 
 HALF_LIFE_INTERVALS = 4.0
-# A product's rate is that of the shop until so many have bought it.
+# With so many buyers a product's own share counts half, and half that of its category; a category's likewise.
 _USUAL_BUYERS = 10.0
 
 
@@ -43,8 +45,8 @@ class Purchases(Ageing):
 class BuyAgainModel:
     """Ranks what a shopper has bought; after it comes what is popular.
 
-    `rates` is [products], the share of each one's buyers who bought it on several days; `usual_rate` is that of the
-    shop, to which a product's is drawn where few have bought it.
+    `rates` is [products], the share of each one's buyers who bought it on several days, where few did drawn to that of
+    its category; `usual_rate` is that of the shop.
     """
 
     products: Products
@@ -92,10 +94,22 @@ def train(engine: Engine, interactions: DataFrame, products: Products) -> BuyAga
     at = products.positions(by_product["product_id"])
     buyers[at], repeaters[at] = by_product["buyers"].to_numpy(), by_product["repeaters"].to_numpy()
     usual = (repeaters.sum() + 1) / (buyers.sum() + 1)
-    rates = (repeaters + usual * _USUAL_BUYERS) / (buyers + _USUAL_BUYERS)
+    has_category = products.categories >= 0
+    of_category = np.full(len(products), usual)
+    if has_category.any():
+        category = products.categories[has_category]
+        totals = (np.bincount(category, weights=counts[has_category]) for counts in (repeaters, buyers))
+        of_category[has_category] = _drawn(*totals, usual)[category]
+    rates = _drawn(repeaters, buyers, of_category)
     repeats = int(by_product["repeats"].to_numpy().sum())
     interval = float(by_product["time_between"].to_numpy().sum()) / DAY / repeats if repeats else 0.0
     now = int(by_product["last"].to_numpy().max(initial=0))
     # To the hour: the sum of all times between is rounded differently by each order of summing.
     ageing = Purchases(round(HALF_LIFE_INTERVALS * interval * 24) / 24, now)
     return BuyAgainModel(products, rates, ageing, usual)
+
+
+def _drawn(repeaters: FloatArray, buyers: FloatArray, usual: FloatArray | float) -> FloatArray:
+    """Return shares of buyers who came back, drawn to a usual one where there are few."""
+    shares: FloatArray = (repeaters + usual * _USUAL_BUYERS) / (buyers + _USUAL_BUYERS)
+    return shares

@@ -20,7 +20,13 @@ from clickstream_assets.api.app import create_app
 from clickstream_assets.api.database import EXTENSION
 from clickstream_assets.api.moment import EXTENSION as MOMENT
 from clickstream_assets.api.moment import Moment
-from clickstream_assets.catalogue import IDENTITIES, NEXT_PRODUCT_PARTS, PROFILING_REFUSALS, SERVED_MODELS
+from clickstream_assets.catalogue import (
+    IDENTITIES,
+    NEXT_PRODUCT_PARTS,
+    POPULAR_PRODUCTS,
+    PROFILING_REFUSALS,
+    SERVED_MODELS,
+)
 from clickstream_assets.catalogue.metrics import EXPOSURES, RECENT_READ
 from clickstream_assets.recommender.next_product import Assortment, NextProduct, Sessions
 from clickstream_assets.settings import Settings
@@ -150,6 +156,32 @@ def test_what_was_just_bought_is_left_out_and_what_is_in_the_cart_is_not(
     assert "s1" not in found
     assert found["s2"] == "You added this to your cart"
     assert found["s4"].startswith("Because you bought s1")
+
+
+def test_what_most_of_its_buyers_come_back_for_is_given_again(
+    settings: Settings, shop: tuple[FlaskClient, Moment]
+) -> None:
+    client, now = shop
+    sold = {"user_id": "regular", "event_type": "purchase", "price": 10}
+    happen(now, *({**sold, "product_id": product} for product in ("s1", "s2", "h3")))
+    assert not {"s1", "s2"} & {product for product, _ in items(client, "/api/recommend/regular")}
+    with publication(settings) as transaction:
+        before = transaction.read(POPULAR_PRODUCTS)
+        often = [
+            row | {"product_id": product, "rank": place, "trending_rank": place, "repeat_rate": rate}
+            for row in before.slice(0, 1).to_pylist()
+            for place, (product, rate) in enumerate((("s1", 0.6), ("s2", 0.4)), start=100)
+        ]
+        transaction.publish(
+            POPULAR_PRODUCTS, table(POPULAR_PRODUCTS, [*before.to_pylist(), *often])
+        )
+    try:
+        found = {item["product_id"]: item for item in client.get("/api/recommend/regular").json["items"]}
+        assert found["s1"]["reason"] == "You bought this"
+        assert not {"s2", "h3"} & set(found)
+    finally:
+        with publication(settings) as transaction:
+            transaction.publish(POPULAR_PRODUCTS, before)
 
 
 def test_the_published_list_follows_and_excluded_products_are_in_no_part(

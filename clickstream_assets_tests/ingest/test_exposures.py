@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from clickstream_assets.catalogue import EXPERIMENT_EXPOSURES, RAW_EXPOSURES, RE
 from clickstream_assets.engine import DuckDBEngine, Engine
 from clickstream_assets.ingest.exposures import read_exposure, update_exposures
 from clickstream_assets.ingest.fields import Rejection
-from clickstream_assets.stores.lake import Lake
-from clickstream_assets_tests.analytics.records import raw_table
+from clickstream_assets.ingest.retention import empty_old_records
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.lake import Lake, LakeError
+from clickstream_assets_tests.analytics.records import ARRIVED, raw_table
 
 EXPOSURE = {
     "exposure_id": "e1",
@@ -110,3 +112,25 @@ def test_a_run_that_was_killed_between_two_tables_is_made_up_for(
     assert (found(lake, EXPERIMENT_EXPOSURES), found(lake, REJECTED_EXPOSURES)) == ([], [(1, 11)])
     update_exposures(lake)
     assert (found(lake, EXPERIMENT_EXPOSURES), found(lake, REJECTED_EXPOSURES)) == ([(1, 10)], [(1, 11)])
+
+
+@pytest.mark.slow
+def test_old_ones_lose_their_bytes_once_they_are_taken_in(duckdb_engine: DuckDBEngine, tmp_path: Path):
+    lake = Lake(str(tmp_path / "lake"), duckdb_engine)
+    settings = Settings(_env_file=None, raw_retention_days=1, rejected_retention_days=1)
+    later = ARRIVED + timedelta(days=2)
+    land(lake, 1, record(), b"{")
+    assert empty_old_records(lake, settings, later) == {}
+    update_exposures(lake)
+    assert empty_old_records(lake, settings, later) == {"raw_exposures": 2, "rejected_exposures": 1}
+    for table, rows in ((RAW_EXPOSURES, 2), (REJECTED_EXPOSURES, 1)):
+        assert [row["value"] for row in lake.rows(table).to_pylist()] == [None] * rows
+    land(lake, 2, record(exposure_id="e2"))
+    update_exposures(lake)
+    assert found(lake, EXPERIMENT_EXPOSURES) == [(1, 10), (2, 20)]
+    # As of a lake of which a part was put back to an earlier time.
+    (tmp_path / "lake" / "experiment_exposures").rename(tmp_path / "lost")
+    with pytest.raises(
+        LakeError, match=r"batches 1 to 1 have no bytes in raw_exposures .*\(RAW_RETENTION_DAYS"
+    ):
+        update_exposures(lake)

@@ -214,7 +214,7 @@ def test_a_model_that_is_not_better_than_the_base_rate_is_not_used():
     ]
     model, verdict = train_sessions([*before, *later])
     assert (model, verdict.accepted) == (None, False)
-    assert "is not below" in verdict.reason
+    assert "is not surely below" in verdict.reason
     assert train_sessions([])[1].reason == "no sessions to learn from"
     nobody = sessions_of(rows_of(*((f"u{n}", n, "view", "p", None) for n in range(40))), GAP)
     assert "0 of" in train_sessions(nobody)[1].reason

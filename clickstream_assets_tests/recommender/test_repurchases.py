@@ -2,6 +2,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy.sparse import csr_matrix
 
@@ -69,6 +70,34 @@ def test_purchases_count_by_days_recency_and_what_repeats(engine):
     strengths = {(row["user_id"], row["product_id"]): row["strength"] for row in aged}
     expected = {("ann", "pen"): 2 * 0.5 ** (50 / 40), ("bob", "pen"): 0.5, ("bob", "cup"): 1.0}
     assert strengths == pytest.approx(expected, abs=0.0005)
+
+
+def test_of_what_few_bought_the_rate_is_that_of_its_category(duckdb_engine):
+    """Coffee is bought again and books are not: so it is of a coffee, and of a book, that is new."""
+    rows = [bought(f"u{n}", "coffee", 0, 7, 14) for n in range(30)]
+    rows += [bought(f"u{n}", "book", 5) for n in range(30)]
+    rows += [bought("u1", "new coffee", 3), bought("u1", "new book", 3), bought("u1", "thing", 3)]
+    of_all = duckdb_engine.from_arrow(interactions_table(*rows))
+    kinds = {"coffee": "drinks", "new coffee": "drinks", "book": "books", "new book": "books"}
+    categories = pa.table({"product_id": list(kinds), "product_category": list(kinds.values())})
+    products = products_of(duckdb_engine, of_all, 30, duckdb_engine.from_arrow(categories))
+
+    model = repurchases.train(duckdb_engine, of_all, products)
+
+    found = dict(zip(model.products.ids.to_pylist(), model.rates, strict=True))
+    usual = (30 + 1) / (63 + 1)
+    drinks, books = (30 + usual * 10) / (31 + 10), (0 + usual * 10) / (31 + 10)
+    assert found == pytest.approx(
+        {
+            "coffee": (30 + drinks * 10) / (30 + 10),
+            "new coffee": drinks * 10 / (1 + 10),
+            "book": books * 10 / (30 + 10),
+            "new book": books * 10 / (1 + 10),
+            "thing": usual * 10 / (1 + 10),
+        }
+    )
+    assert found["new coffee"] > found["thing"] > found["new book"]
+    assert model.usual_rate == usual
 
 
 def test_only_what_was_bought_is_scored(duckdb_engine):

@@ -42,7 +42,7 @@ def maintain_tables(context: dg.OpExecutionContext, settings: Settings, lake: La
     done = {table.name: lake.maintain(table, retention) for table in filter(lake.exists, TABLES.values())}
     context.add_output_metadata(
         {
-            **{f"emptied_{table}": rows for table, rows in emptied._asdict().items()},
+            **{f"emptied_{table}": rows for table, rows in emptied.items()},
             "files_before": sum(table.files_before for table in done.values()),
             "files_after": sum(table.files_after for table in done.values()),
             "removed_files": sum(table.removed_files for table in done.values()),
