@@ -254,9 +254,8 @@ def search(folds: Sequence[Fold], start: Parameters, trials: int, k: int) -> Fou
     report.append(Trial({}, _mean(its), True))
     if len(its) < _LEAST_SHOPPERS:
         return Found(start, tuple(report), len(its))
-    for changes in _candidates(
-        start, trials, has_categories=any((f.products.categories >= 0).any() for f in folds)
-    ):
+    has_categories = any((f.products.categories >= 0).any() for f in folds)
+    for changes in _candidates(start, trials, lambda: best, has_categories=has_categories):
         tried = replace(best, **changes)
         if tried == best:
             continue
@@ -268,10 +267,15 @@ def search(folds: Sequence[Fold], start: Parameters, trials: int, k: int) -> Fou
     return Found(best, tuple(report), len(its))
 
 
-def _candidates(start: Parameters, trials: int, *, has_categories: bool) -> Iterator[dict[str, Any]]:
-    """Yield groups of changes, of which each is tried upon the best so far."""
+def _candidates(
+    start: Parameters, trials: int, best: Callable[[], Parameters], *, has_categories: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield groups of changes, of which each is tried upon the best so far; at last finer ones around that."""
     for days in _HALF_LIVES:
         yield {"half_life_days": days}
+    # Before what is trained anew: a trend that misleads would hide what else is better.
+    for exponent in _TREND_EXPONENTS:
+        yield {"trend_exponent": exponent}
     for penalty in _EASE_REGULARIZATIONS:
         yield {"ease_regularization": penalty}
     random = np.random.default_rng(start.seed)
@@ -291,6 +295,10 @@ def _candidates(start: Parameters, trials: int, *, has_categories: bool) -> Iter
             yield {"trend_exponent": exponent}
         for share in _EASE_SHARES:
             yield {"ease_share": share}
+    for times in (0.5, 2.0):
+        yield {"ease_regularization": best().ease_regularization * times}
+    for share in _EASE_SHARES:
+        yield {"ease_share": share}
 
 
 def _mean(ndcg: FloatArray) -> float:
