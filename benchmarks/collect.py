@@ -14,53 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-import selectors
-import socket
-import subprocess
-import sys
-import time
 from base64 import b64encode
-from collections import deque
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import psutil
-
+from benchmarks.load import api, load, processor_seconds
 from benchmarks.measure import kafka, say
-from clickstream_assets.local.children import Child
 from clickstream_assets.settings import load_settings
 from clickstream_assets.stores.kafka.topic import Topics
 
 KEY = "benchmark"
 WARM_UP_SECONDS = 3.0
-_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
-
-
-@contextmanager
-def api(workers: int) -> Iterator[tuple[int, psutil.Process]]:
-    """Serve the API on a free port; gives it and the process that the workers are children of."""
-    command = [str(Path(sys.executable).with_name("clickstream")), "api", "--port", "0"]
-    settings = {"COLLECTOR_WRITE_KEYS": KEY, "API_WORKERS": str(workers)}
-    process = subprocess.Popen(
-        command,
-        env=os.environ | settings,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        assert process.stderr
-        for line in process.stderr:
-            if found := re.search(rb"Listening at: http://127.0.0.1:(\d+)", line):
-                yield int(found[1]), psutil.Process(process.pid)
-                return
-        raise SystemExit("the API did not start")
-    finally:
-        Child("API", process, Path(os.devnull)).stop()
 
 
 def event(number: int) -> dict[str, Any]:
@@ -93,88 +58,6 @@ def request(first: int, batch: int) -> bytes:
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: shop\r\n\r\n"
 
 
-class Client:
-    """A connection that has one request under way at a time."""
-
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.due = 0.0
-        self._received = b""
-
-    def answer(self) -> int | None:
-        """Read what has come; the status of the answer, once all of it has."""
-        self._received += self.socket.recv(262_144)
-        end = self._received.find(b"\r\n\r\n")
-        if end < 0:
-            return None
-        found = _LENGTH.search(self._received, 0, end)
-        if not found or len(self._received) < end + 4 + int(found[1]):
-            return None
-        status = int(self._received[9:12])
-        self._received = b""
-        return status
-
-
-def load(
-    port: int, rate: float, batch: int, seconds: float, connections: int, is_live: bool
-) -> dict[str, Any]:
-    """Send requests when they are due; counts of answers, and their times in milliseconds."""
-    clients = [Client(port) for _ in range(connections)]
-    idle, late = deque(clients), 0
-    times: list[float] = []
-    refused = sent = 0
-    gap = batch / rate
-    # Made beforehand: it is the server that is measured.
-    total = int(seconds / gap)
-    requests = [LIVE] * total if is_live else [request(number * batch, batch) for number in range(total)]
-    with selectors.DefaultSelector() as ready:
-        for client in clients:
-            ready.register(client.socket, selectors.EVENT_READ, client)
-        start = time.monotonic()
-        while len(times) + refused < total:
-            now = time.monotonic()
-            while sent < total and start + sent * gap <= now:
-                if not idle:
-                    late += 1
-                    break
-                client = idle.popleft()
-                client.due = start + sent * gap
-                client.socket.sendall(requests[sent])
-                sent += 1
-            wait = start + sent * gap - time.monotonic() if idle and sent < total else 1.0
-            for key, _ in ready.select(max(0.0, wait)):
-                client = key.data
-                status = client.answer()
-                if status is None:
-                    continue
-                idle.append(client)
-                if status == 200:
-                    times.append(1000 * (time.monotonic() - client.due))
-                else:
-                    refused += 1
-        took = time.monotonic() - start
-    for client in clients:
-        client.socket.close()
-    times.sort()
-    return {
-        "requests": total,
-        "events_per_second": round(len(times) * batch / took),
-        "not_acknowledged": refused,
-        "p50_ms": round(times[len(times) // 2], 1),
-        "p99_ms": round(times[int(len(times) * 0.99)], 1),
-        "max_ms": round(times[-1], 1),
-        "took": took,
-        "waits_for_a_connection": late,
-    }
-
-
-def processor_seconds(server: psutil.Process) -> float:
-    """Return what the worker processes have used."""
-    times = [worker.cpu_times() for worker in server.children()]
-    return sum(one.user + one.system for one in times)
-
-
 def records_in_kafka() -> int:
     """Return how many records the topic has."""
     return sum(held.high for held in Topics(load_settings()).offsets().values())
@@ -192,12 +75,20 @@ def main() -> None:
     arguments = parser.parse_args()
     with ExitStack() as stack:
         stack.enter_context(kafka())
-        port, server = stack.enter_context(api(arguments.workers))
-        options = (arguments.rate, arguments.batch)
-        warm = load(port, *options, WARM_UP_SECONDS, arguments.connections, arguments.without_kafka)
+        port, server = stack.enter_context(api(arguments.workers, {"COLLECTOR_WRITE_KEYS": KEY}))
+        per_second = arguments.rate / arguments.batch
+
+        def requests(seconds: float) -> list[bytes]:
+            numbers = range(int(seconds * per_second))
+            if arguments.without_kafka:
+                return [LIVE for _ in numbers]
+            return [request(number * arguments.batch, arguments.batch) for number in numbers]
+
+        warm = load(port, requests(WARM_UP_SECONDS), per_second, arguments.connections)
         say(f"warm: {warm}")
+        sent = requests(arguments.seconds)
         before = processor_seconds(server)
-        found = load(port, *options, arguments.seconds, arguments.connections, arguments.without_kafka)
+        found = load(port, sent, per_second, arguments.connections)
         used = processor_seconds(server) - before
         records = None if arguments.without_kafka else records_in_kafka()
         print(
@@ -206,9 +97,12 @@ def main() -> None:
                     "rate": arguments.rate,
                     "batch": arguments.batch,
                     "workers": arguments.workers,
-                    **{name: value for name, value in found.items() if name != "took"},
+                    "requests": len(sent),
+                    "events_per_second": round(found["ok"] * arguments.batch / found["took"]),
+                    "not_acknowledged": found["not_ok"],
+                    **{name: value for name, value in found.items() if name not in ("took", "ok", "not_ok")},
                     "cores": round(used / found["took"], 2),
-                    "processor_us_per_event": round(1e6 * used / found["requests"] / arguments.batch),
+                    "processor_us_per_event": round(1e6 * used / len(sent) / arguments.batch),
                     "records_in_kafka": records,
                     "load": round(os.getloadavg()[0], 1),
                 }

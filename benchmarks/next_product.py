@@ -34,8 +34,8 @@ from statistics import median
 from typing import Any, Literal, NamedTuple, TypeAlias
 from urllib.parse import quote
 
-from benchmarks.collect import api
 from benchmarks.growth import job
+from benchmarks.load import api
 from benchmarks.measure import say, servers
 from clickstream_assets.ingest.files import EventFile
 from clickstream_assets.recommender.next_product import ACTS
