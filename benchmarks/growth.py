@@ -3,8 +3,9 @@
     python -m benchmarks.growth --sizes 1000000,4000000,16000000,64000000
 
 The lake gets days of a million events, by copies of a simulated one, and all tables of them are made once. Then, on the
-newest day, come 1,000 new events; one late event of ten days before; and the first tie of a visitor: each is ingested
-and refreshed by the jobs that the sensors start, a process each. `train` is run once. Per size there are seconds and
+newest day, come 1,000 new events; again 1,000, now also around the midnight before, which change sessions of the day
+before too; one late event of ten days before; and the first tie of a visitor: each is ingested and refreshed by the
+jobs that the sensors start, a process each. `train` is run once. Per size there are seconds and
 peak memory of each job, the seconds of each asset, and the megabytes on disk of the lake's tables and of PostgreSQL.
 
 `ingest_growth`, `refresh_growth` and `late_growth` are the seconds at the largest size over those at the smallest.
@@ -31,6 +32,7 @@ BATCH_EVENTS = 250_000
 """Events in one commit, as the ingest brings them in."""
 NEW_EVENTS = 1_000
 LATE_DAYS = 10
+WORKING_HOURS, FROM_MIDNIGHT = range(8, 16), range(20)
 
 OF_ANOTHER_DAY = """
     SELECT * REPLACE (
@@ -133,19 +135,19 @@ def update(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {"ingest": ingested, "refresh": job("refresh", ingested["dirty_days"])}
 
 
-def new_events(day: date, count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Yield events of the shop's shoppers on a day."""
+def new_events(day: date, count: int, seed: int, hours: range = WORKING_HOURS) -> Iterator[dict[str, Any]]:
+    """Yield events of the shop's shoppers on a day, in some of its hours."""
     from clickstream_assets.simulator.stream import RecordStream
     from clickstream_assets.simulator.traffic import Traffic
 
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    start = datetime(day.year, day.month, day.day, hours.start, tzinfo=UTC)
     traffic = Traffic(
         users=OF_A_DAY // EVENTS_PER_USER,
         products=PRODUCTS,
         seed=seed,
         start=start,
         events=count,
-        seconds=20 * 3600,
+        seconds=len(hours) * 3600,
     )
     for number, record in enumerate(RecordStream(traffic)):
         yield json.loads(record.value) | {"event_id": f"new-{seed}-{number}"}
@@ -187,6 +189,8 @@ def of_size(size: int, of_a_day: int) -> dict[str, Any]:
         result["new"] = update(new_events(newest, NEW_EVENTS, 2))
         # Once more: what the first has made anew, of its own, is there now.
         result["again"] = update(new_events(newest, NEW_EVENTS, 3))
+        # A day of a lake of one day has none before it, so this is no growth.
+        result["midnight"] = update(new_events(newest, NEW_EVENTS, 6, FROM_MIDNIGHT))
         late = newest - timedelta(days=min(LATE_DAYS, days - 1))
         result["late"] = update(new_events(late, 1, 4))
         (event,) = new_events(newest, 1, 5)

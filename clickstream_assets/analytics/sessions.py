@@ -248,12 +248,15 @@ def days_reached(
 ) -> DataFrame:
     """Return the days whose sessions new events can change.
 
-    These are the day of each new event; the day before, where the user was active just before that midnight; and
-    the SESSION_DAYS after, where they were active just after it (not one, because what goes on may now be cut).
+    These are the day of each new event; the day before, where the user was active just before that midnight and, with
+    no longer break than the gap, up to a new event; and the SESSION_DAYS after, where they were active from a new event
+    until just after it (not one, because what goes on may now be cut).
 
     Args:
-        new_events: `user_id` (person) and `event_date` of the new events.
-        events: EVENTS rows with persons, at least of the days of the new events, and of those before and after them.
+        new_events: `user_id` (person), `event_date`, and `first_us` and `last_us`, the times of the first and of the
+            last new event of theirs on that day, in microseconds since 1970.
+        events: EVENTS rows with persons, the new ones among them, at least of the days of the new events, and of those
+            before and after them.
         gap: inactivity that a session survives.
         first: first day of the new events.
         last: last one.
@@ -262,7 +265,7 @@ def days_reached(
     Returns:
         One row per day of new events: `event_date`, `day_before` and `days_after` (1 where those can change).
     """
-    F, _ = functions_of(new_events)
+    F, Window = functions_of(new_events)
     gap_us = gap // MICROSECOND
     us, day = F.unix_micros("event_time"), F.col("event_date")
     begin, end = (
@@ -279,17 +282,52 @@ def days_reached(
     )
     distance = F.datediff("active_date", "event_date")
     near = (F.col("user_id") == F.col("active_id")) & ((distance == -1) | (distance == 1))
-    before = (distance == -1) & F.col("is_late")
-    after = (distance == 1) & F.col("is_early")
-    return (
-        new_events.select("user_id", "event_date")
-        .distinct()
-        .join(active, on=near, how="left")
-        .groupBy("event_date")
+    up = as_view(
+        new_events.join(active, on=near, how="inner")
+        .groupBy("user_id", "event_date", "first_us", "last_us")
         .agg(
-            F.max(flag(F, before)).cast("int").alias("day_before"),
-            F.max(flag(F, after)).cast("int").alias("days_after"),
+            F.max(flag(F, (distance == -1) & F.col("is_late"))).alias("up_before"),
+            F.max(flag(F, (distance == 1) & F.col("is_early"))).alias("up_after"),
         )
+    )
+    of_day = events.where((day >= F.lit(first)) & (day <= F.lit(last)))
+    own = as_view(
+        of_day.select(
+            F.col("user_id").alias("own_id"),
+            day.alias("own_date"),
+            us.alias("us"),
+            begin.alias("begin_us"),
+            end.alias("end_us"),
+        )
+    )
+    is_own = (F.col("own_id") == F.col("user_id")) & (F.col("own_date") == F.col("event_date"))
+    own = as_view(own.join(up.select("user_id", "event_date").distinct(), on=is_own, how="left_semi"))
+    by_time = Window.partitionBy("own_id", "own_date").orderBy("us")
+    since = F.col("us") - F.coalesce(F.lag("us").over(by_time), F.col("begin_us"))
+    until = F.coalesce(F.lead("us").over(by_time), F.col("end_us")) - F.col("us")
+    breaks = as_view(own.select("own_id", "own_date", "us", since.alias("since"), until.alias("until")))
+    # Of what goes on from the midnight before, and up to the one after, these are the first and the last that do not.
+    runs = as_view(
+        breaks.groupBy("own_id", "own_date").agg(
+            F.min(F.when(F.col("since") > gap_us, F.col("us"))).alias("first_apart"),
+            F.max(F.when(F.col("until") > gap_us, F.col("us"))).alias("last_apart"),
+        )
+    )
+    goes_on = F.col("first_apart").isNull() | (F.col("first_us") < F.col("first_apart"))
+    goes_on_after = F.col("last_apart").isNull() | (F.col("last_us") > F.col("last_apart"))
+    reached = as_view(
+        up.join(runs, on=is_own, how="left")
+        .groupBy(F.col("event_date").alias("reached_from"))
+        .agg(
+            F.max(flag(F, (F.col("up_before") == 1) & goes_on)).alias("before"),
+            F.max(flag(F, (F.col("up_after") == 1) & goes_on_after)).alias("after"),
+        )
+    )
+    days = as_view(new_events.select("event_date").distinct())
+    return days.join(reached, on=day == F.col("reached_from"), how="left").select(
+        "event_date",
+        F.coalesce(F.col("before"), F.lit(0)).cast("int").alias("day_before"),
+        F.coalesce(F.col("after"), F.lit(0)).cast("int").alias("days_after"),
     )
 
 

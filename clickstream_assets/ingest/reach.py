@@ -2,8 +2,8 @@
 
 Partition mappings, dirty days and checks derive from here. An event reaches
 
-- the sessions of its day, and where its person was active around a midnight those of the day before or of the
-  SESSION_DAYS after;
+- the sessions of its day, and where its person was active from it to a midnight and beyond, without a longer break
+  than a session survives, those of the day before or of the SESSION_DAYS after;
 - the funnel of its day and of the FUNNEL_DAYS_AFTER before;
 - if its person came by a campaign on these days, the attribution of their orders of the next ATTRIBUTION_DAYS;
 - the reports of REPORT_COMPARISON_DAYS after a day that is computed anew;
@@ -44,6 +44,7 @@ __all__ = [
 REPORT_COMPARISON_DAYS = max(COMPARISONS.values()).days
 """A day's report compares it with days up to this many before it."""
 DAY = timedelta(days=1)
+_ALWAYS = {"first_us": -(2**62), "last_us": 2**62}
 _COLUMNS = ("event_date", "event_time", "event_type", "user_id", "anonymous_id", "session_id", "campaign")
 
 _SETTINGS = (
@@ -95,12 +96,19 @@ def dirty_days(lake: Lake, after_batch: int, settings: Settings) -> list[date]:
             events, "event_date", min(new_days) - DAY, max(new_days) + lookback + SESSION_DAYS * DAY
         )
         whose = engine.persist(owners(nearby, lake.read(IDENTITY_TIES), rules))
-    new = with_persons(added, whose).select("user_id", "event_date")
+    us = F.unix_micros("event_time")
+    new = as_view(
+        with_persons(added, whose)
+        .groupBy("user_id", "event_date")
+        .agg(F.min(us).alias("first_us"), F.max(us).alias("last_us"))
+    )
     if moved is not None:
-        new = as_view(new.unionByName(moved.select("user_id", "event_date")))
-    new = engine.persist(new.distinct())
+        # What a person no longer has can have gone on over midnight at any time of the day.
+        whole_day = (F.lit(value).cast("long").alias(name) for name, value in _ALWAYS.items())
+        new = as_view(new.unionByName(moved.select("user_id", "event_date", *whole_day).distinct()))
+    new = engine.persist(new)
     # Naming the days lets the engine skip the files of all others.
-    around = sorted({day + timedelta(days=offset) for day in new_days for offset in (-1, 1)})
+    around = sorted({day + timedelta(days=offset) for day in new_days for offset in (-1, 0, 1)})
     first, last = min(new_days), max(new_days)
     clock = ShopClock(settings.shop_time_zone)
     near = with_persons(events.where(F.col("event_date").isin(around)), whose)

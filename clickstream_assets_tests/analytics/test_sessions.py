@@ -14,7 +14,7 @@ import pytest
 from clickstream_assets.analytics.sessions import days_reached, sessions, spilled, without_bots
 from clickstream_assets.catalogue import SESSIONS
 from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
-from clickstream_assets.engine import Engine
+from clickstream_assets.engine import Engine, functions_of
 from clickstream_assets.stores.lake import conform
 from clickstream_assets_tests.analytics.days import visits_of
 from clickstream_assets_tests.analytics.records import at, day, days_of, event, event_table, money, rows_of
@@ -36,7 +36,13 @@ def views(user: str, *times: str, **more) -> list[dict]:
 
 
 def changed_days(engine: Engine, new: pa.Table, events: pa.Table, clock: ShopClock = UTC_CLOCK) -> list[date]:
-    df = days_reached(engine.from_arrow(new), engine.from_arrow(events), GAP, *days_of(new), clock)
+    of_new = engine.from_arrow(new)
+    F, _ = functions_of(of_new)
+    us = F.unix_micros("event_time")
+    spans = of_new.groupBy("user_id", "event_date").agg(
+        F.min(us).alias("first_us"), F.max(us).alias("last_us")
+    )
+    df = days_reached(engine.persist(spans), engine.from_arrow(events), GAP, *days_of(new), clock)
     days = set()
     for row in engine.to_arrow(df).to_pylist():
         days.add(row["event_date"])
@@ -326,7 +332,7 @@ def test_recomputing_the_days_reached_brings_everything_up_to_date(duckdb_engine
 
 
 def test_days_reached_reach_over_midnight_only_where_somebody_was_active(engine: Engine):
-    new = views("a", "2024-05-10 12:00") + views("b", "2024-05-20 12:00") + views("c", "2024-05-20 12:00")
+    new = views("a", "2024-05-10 00:10") + views("b", "2024-05-20 23:50") + views("c", "2024-05-20 12:00")
     before = views("a", "2024-05-09 23:45") + views("b", "2024-05-21 00:10") + views("d", "2024-05-19 23:59")
     assert [str(d) for d in changed_days(engine, event_table(new), event_table(new + before))] == [
         "2024-05-09",
@@ -337,10 +343,40 @@ def test_days_reached_reach_over_midnight_only_where_somebody_was_active(engine:
     ]
 
 
+@pytest.mark.parametrize(
+    ("new", "there", "reached"),
+    [
+        # It was over long before noon.
+        (["10 12:00"], ["09 23:45", "10 00:10"], ["10"]),
+        # From one to the other with breaks of half an hour at most, a new one among them.
+        (["10 00:40"], ["09 23:45", "10 00:10", "10 01:10"], ["09", "10"]),
+        (["10 01:10", "10 23:00"], ["09 23:45", "10 00:10", "10 00:40"], ["09", "10"]),
+        (["10 01:10:00.000001"], ["09 23:45", "10 00:10", "10 00:40"], ["10"]),
+        # A new one goes between two that were apart.
+        (["10 00:20"], ["09 23:55", "10 00:45"], ["09", "10"]),
+        # The same before the midnight after.
+        (["10 12:00"], ["10 23:50", "11 00:10"], ["10"]),
+        (["10 23:20"], ["10 22:50", "10 23:50", "11 00:10"], ["10", "11", "12"]),
+        (["10 09:00", "10 22:50"], ["10 23:20", "10 23:50", "11 00:10"], ["10", "11", "12"]),
+        (["10 22:49:59.999999"], ["10 23:20", "10 23:50", "11 00:10"], ["10"]),
+        (["10 23:50"], ["11 00:31"], ["10"]),
+    ],
+)
+def test_days_are_reached_by_what_goes_on_from_a_new_event_to_midnight(
+    engine: Engine, new: list[str], there: list[str], reached: list[str]
+):
+    of_new = views("a", *(f"2024-05-{time}" for time in new))
+    # Of others there is more.
+    others = views("b", "2024-05-09 23:59", "2024-05-10 00:01", "2024-05-10 23:59", "2024-05-11 00:01")
+    events = of_new + views("a", *(f"2024-05-{time}" for time in there)) + others
+    found = changed_days(engine, event_table(of_new), event_table(events))
+    assert [str(day) for day in found] == [f"2024-05-{day}" for day in reached]
+
+
 def test_the_midnights_that_days_reach_over_are_the_shops(engine: Engine):
     clock = ShopClock("Europe/Berlin")
     # The days around 31 March 2024, which begins at 23:00 UTC and ends at 22:00.
-    new = views("a", "2024-03-31 12:00") + views("b", "2024-03-31 12:00")
+    new = views("a", "2024-03-30 23:10") + views("b", "2024-03-31 21:50")
     for near, reached in (
         (views("a", "2024-03-30 22:40"), ["2024-03-30", "2024-03-31"]),
         (views("b", "2024-03-31 22:20"), ["2024-03-31", "2024-04-01", "2024-04-02"]),
