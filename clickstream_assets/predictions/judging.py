@@ -7,6 +7,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from clickstream_assets.predictions.fitting import FloatArray
@@ -108,7 +109,7 @@ def _losses(outcomes: FloatArray, probabilities: FloatArray) -> FloatArray:
     return losses
 
 
-def _lower_bound(gains: FloatArray, whose: FloatArray) -> float:
+def _lower_bound(gains: FloatArray, whose: NDArray[np.integer]) -> float:
     """Return the bound that the mean gain is above with a chance of 1 - SIGNIFICANCE, by the normal distribution.
 
     With the standard error of a mean over clusters, the persons (Cochran, "Sampling Techniques", 3rd edition, 1977,

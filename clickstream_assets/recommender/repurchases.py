@@ -98,8 +98,11 @@ def train(engine: Engine, interactions: DataFrame, products: Products) -> BuyAga
     of_category = np.full(len(products), usual)
     if has_category.any():
         category = products.categories[has_category]
-        totals = (np.bincount(category, weights=counts[has_category]) for counts in (repeaters, buyers))
-        of_category[has_category] = _drawn(*totals, usual)[category]
+        came_back, bought_it = (
+            np.bincount(category, weights=counts[has_category]).astype(float)
+            for counts in (repeaters, buyers)
+        )
+        of_category[has_category] = _drawn(came_back, bought_it, usual)[category]
     rates = _drawn(repeaters, buyers, of_category)
     repeats = int(by_product["repeats"].to_numpy().sum())
     interval = float(by_product["time_between"].to_numpy().sum()) / DAY / repeats if repeats else 0.0

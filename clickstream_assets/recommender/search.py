@@ -255,22 +255,26 @@ def search(folds: Sequence[Fold], start: Parameters, trials: int, k: int) -> Fou
     if len(its) < _LEAST_SHOPPERS:
         return Found(start, tuple(report), len(its))
     has_categories = any((f.products.categories >= 0).any() for f in folds)
-    for changes in _candidates(start, trials, lambda: best, has_categories=has_categories):
-        tried = replace(best, **changes)
-        if tried == best:
-            continue
-        ndcg = judged(tried)
-        is_taken = _is_better(ndcg, its)
-        if is_taken:
-            best, its = tried, ndcg
-        report.append(Trial(changes, _mean(ndcg), is_taken))
+
+    def try_each(candidates: Iterator[dict[str, Any]]) -> None:
+        nonlocal best, its
+        for changes in candidates:
+            tried = replace(best, **changes)
+            if tried == best:
+                continue
+            ndcg = judged(tried)
+            is_taken = _is_better(ndcg, its)
+            if is_taken:
+                best, its = tried, ndcg
+            report.append(Trial(changes, _mean(ndcg), is_taken))
+
+    try_each(_candidates(start, trials, has_categories=has_categories))
+    try_each(_finer_candidates(best))
     return Found(best, tuple(report), len(its))
 
 
-def _candidates(
-    start: Parameters, trials: int, best: Callable[[], Parameters], *, has_categories: bool
-) -> Iterator[dict[str, Any]]:
-    """Yield groups of changes, of which each is tried upon the best so far; at last finer ones around that."""
+def _candidates(start: Parameters, trials: int, *, has_categories: bool) -> Iterator[dict[str, Any]]:
+    """Yield groups of changes, of which each is tried upon the best so far."""
     for days in _HALF_LIVES:
         yield {"half_life_days": days}
     # Before what is trained anew: a trend that misleads would hide what else is better.
@@ -295,8 +299,12 @@ def _candidates(
             yield {"trend_exponent": exponent}
         for share in _EASE_SHARES:
             yield {"ease_share": share}
+
+
+def _finer_candidates(best: Parameters) -> Iterator[dict[str, Any]]:
+    """Yield the same, around the best of those."""
     for times in (0.5, 2.0):
-        yield {"ease_regularization": best().ease_regularization * times}
+        yield {"ease_regularization": best.ease_regularization * times}
     for share in _EASE_SHARES:
         yield {"ease_share": share}
 

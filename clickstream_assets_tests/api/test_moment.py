@@ -172,9 +172,7 @@ def test_what_most_of_its_buyers_come_back_for_is_given_again(
             for row in before.slice(0, 1).to_pylist()
             for place, (product, rate) in enumerate((("s1", 0.6), ("s2", 0.4)), start=100)
         ]
-        transaction.publish(
-            POPULAR_PRODUCTS, table(POPULAR_PRODUCTS, [*before.to_pylist(), *often])
-        )
+        transaction.publish(POPULAR_PRODUCTS, table(POPULAR_PRODUCTS, [*before.to_pylist(), *often]))
     try:
         found = {item["product_id"]: item for item in client.get("/api/recommend/regular").json["items"]}
         assert found["s1"]["reason"] == "You bought this"

@@ -46,7 +46,7 @@ ON_SPARK = {
 # What each engine trains by a library of its own.
 TRAINED = {catalogue.USER_FACTORS, catalogue.ITEM_FACTORS, catalogue.MODEL_EVALUATION}
 # What a run takes, and when it was.
-NOT_OF_THE_DATA = {"seconds", "made_at", "made_from", "files", "generated_at"}
+NOT_OF_THE_DATA = {"seconds", "made_at", "trained_at", "made_from", "files", "generated_at"}
 FILE_READ = re.compile(r"\| GET \| \S*/(event_date=[^/ ]*)/")
 
 
