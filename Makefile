@@ -14,7 +14,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Two of them have a Spark, and each has servers of its own, which a fourth would cost more than it gains: 8 GB in all.
+# One of them has a Spark, and each has servers of its own, which a fourth would cost more than it gains: 7 GB in all.
 TEST_PROCESSES ?= 3
 BIN := $(VENV)/bin
 # Images set it, and each of the hundreds of processes of our tests would compile our modules anew.

@@ -90,9 +90,8 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         for need in sorted(needs):
             item.add_marker(need)
         if "spark" in needs:
-            # One process for those of a kind: each Spark has to compile what runs the first time, and the streams'
-            # tests share none of it with the others.
-            item.add_marker(pytest.mark.xdist_group("streams" if "server" in needs else "spark"))
+            # One process for all of them: each Spark has to compile what runs the first time, for a minute of a core.
+            item.add_marker(pytest.mark.xdist_group("spark"))
         elif item.path.as_posix().endswith(TOGETHER):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: not item.path.as_posix().endswith(FIRST))

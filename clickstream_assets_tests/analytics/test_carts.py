@@ -124,6 +124,7 @@ def test_a_cart_that_was_bought_is_described_by_what_was_bought(engine: Engine):
     }
 
 
+@pytest.mark.long_on_spark
 def test_an_open_cart_holds_what_was_put_in_and_not_taken_out(engine: Engine):
     events = [
         add("2024-05-01 10:00", "a", price="1", quantity=3),
@@ -201,6 +202,7 @@ def test_an_idle_cart_is_over_after_its_lifetime_and_nothing_changes_it(duckdb_e
     assert [(row["state"], row["product_ids"]) for row in rows] == [("abandoned", ["a"]), ("open", ["b"])]
 
 
+@pytest.mark.long_on_spark
 def test_purchases_without_a_cart_make_none(engine: Engine):
     assert follow(engine, [purchase("2024-05-01 10:00"), remove("2024-05-01 10:01")], at("2024-05-02")) == (
         [],
@@ -378,6 +380,7 @@ def days_of(engine: Engine, events: list[dict[str, Any]], as_of: datetime) -> li
     )
 
 
+@pytest.mark.long_on_spark
 def test_a_day_counts_what_happened_then_whatever_becomes_of_the_cart(engine: Engine):
     events = [
         add("2024-05-01 23:59:59"),

@@ -30,6 +30,7 @@ def retention(engine: Engine, visits: list[tuple[str, date]]) -> list[tuple]:
     ]
 
 
+@pytest.mark.long_on_spark
 def test_weeks_are_iso_weeks_also_over_new_year(engine: Engine):
     visits = [
         # Sunday and Monday; Monday 30 December 2024 is in the first week of 2025.

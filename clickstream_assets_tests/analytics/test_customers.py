@@ -43,6 +43,7 @@ def segments(
     )
 
 
+@pytest.mark.long_on_spark
 def test_what_was_sent_back_counts_against_what_was_bought(engine: Engine):
     events = [
         purchase("2024-05-01 10:00", price="20", quantity=3, order_id="a"),
@@ -91,6 +92,7 @@ def test_a_day_knows_what_was_bought_up_to_its_end(engine: Engine):
     ]
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.slow
 def test_scores_are_fifths_of_the_days_buyers_and_equals_have_the_same(engine: Engine):
     events = [
@@ -112,6 +114,7 @@ def test_scores_are_fifths_of_the_days_buyers_and_equals_have_the_same(engine: E
     }
 
 
+@pytest.mark.long_on_spark
 def test_an_abandoned_cart_counts_until_it_is_taken_up_and_no_longer_than_a_month(engine: Engine):
     events = [
         add("2024-05-01 10:00", user="comes back", price="3", quantity=2),
@@ -261,6 +264,7 @@ def days_of(engine: Engine, events: list[dict[str, Any]], settings_text: str = "
     return segment_days(found, clock, settings_text)
 
 
+@pytest.mark.long_on_spark
 def test_the_first_changed_day_is_that_of_the_first_changed_event(engine: Engine):
     events = [
         add("2024-05-01 10:00", event_id="1"),

@@ -87,6 +87,7 @@ def test_a_visitor_is_the_user_that_logs_in_before_and_after_it(engine: Engine):
     ]  # fmt: skip
 
 
+@pytest.mark.long_on_spark
 def test_a_shared_device_is_whose_login_was_the_latest(engine: Engine):
     events = [
         happened("2024-05-01 08:00", anonymous="x"),
@@ -100,6 +101,7 @@ def test_a_shared_device_is_whose_login_was_the_latest(engine: Engine):
     assert in_order(engine, events) == ["ann", "ann", "ann", "bob", "bob", "ann", "ann"]
 
 
+@pytest.mark.long_on_spark
 def test_an_id_of_more_users_than_one_person_has_ties_nobody(engine: Engine):
     of_three = [happened(f"2024-05-01 0{number}:00", f"u{number}", "x") for number in range(1, 4)]
     visitor = happened("2024-05-02 10:00", anonymous="x")
@@ -109,6 +111,7 @@ def test_an_id_of_more_users_than_one_person_has_ties_nobody(engine: Engine):
     assert [found[event["event_id"]] for event in (*of_three, visitor)] == ["u1", "u2", "u3", "anonymous:x"]
 
 
+@pytest.mark.long_on_spark
 def test_a_user_and_a_visitor_of_the_same_text_are_two_persons(engine: Engine):
     events = [
         happened("2024-05-01 10:00", "x"),
@@ -143,6 +146,7 @@ def test_ties_that_come_shuffled_late_or_twice_are_the_same(engine: Engine):
     assert 0 < expected.num_rows < sum(1 for event in events if event["user_id"] and event["anonymous_id"])
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.slow
 @pytest.mark.parametrize("late_ones", [50, 100])
 def test_what_new_ties_change_is_what_the_rule_says(engine: Engine, late_ones: int):
@@ -180,6 +184,7 @@ def changed(engine: Engine, before: list[Event], after: list[Event]) -> list[dic
     return conform(rows, IDENTITY_CHANGES).sort_by(order).to_pylist()
 
 
+@pytest.mark.long_on_spark
 def test_a_visitor_that_stays_logged_in_changes_nothing(engine: Engine):
     first, again = happened("2024-05-01 10:00", "ann", "x"), happened("2024-05-03 10:00", "ann", "x")
     assert changed(engine, [first], [first, again]) == []
@@ -190,6 +195,7 @@ def test_a_visitor_that_stays_logged_in_changes_nothing(engine: Engine):
     assert (change["user_before"], change["user_after"]) == ("ann", "bob")
 
 
+@pytest.mark.long_on_spark
 def test_a_first_tie_changes_the_days_before_it(engine: Engine):
     login = happened("2024-05-03 10:00", "ann", "x")
     (change,) = changed(engine, [], [login])

@@ -65,6 +65,7 @@ def test_prices_are_converted_by_the_latest_rate_of_the_day_or_kept_apart(engine
     assert [row["price"] for row in rows] == [None if price is None else Decimal(price) for price in expected]
 
 
+@pytest.mark.long_on_spark
 def test_what_would_not_fit_is_kept_apart(engine: Engine):
     rates = ShopMoney("VND", (Rate("EUR", date(2024, 1, 1), Decimal("27000.5")),))
     lines = [paid(1, "9999999999.9999", "EUR"), paid(1, "370000", "EUR"), paid(1, "4", "EUR", 100_000)]
@@ -76,6 +77,7 @@ def test_what_would_not_fit_is_kept_apart(engine: Engine):
     ]
 
 
+@pytest.mark.long_on_spark
 def test_without_rates_only_the_shops_currency_is_money(engine: Engine):
     money = ShopMoney("EUR", ())
     lines = [paid(1, "1", "EUR"), paid(1, "2", None), paid(1, "3", "JPY")]

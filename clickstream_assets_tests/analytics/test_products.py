@@ -65,6 +65,7 @@ def test_products_are_counted_and_ranked_by_views_each_day_for_itself(engine: En
     assert {row["conversion_rate"] for row in rows} == {Decimal("0.00")}
 
 
+@pytest.mark.long_on_spark
 def test_categories_are_those_that_the_events_name(engine: Engine):
     rows = table_of(engine, category_conversion(engine.from_arrow(event_table(EVENTS))), CATEGORY_CONVERSION)
     names = ("category", "views", "add_to_carts", "purchases", "revenue", "users", "conversion_rate")
@@ -79,6 +80,7 @@ def test_categories_are_those_that_the_events_name(engine: Engine):
     ]
 
 
+@pytest.mark.long_on_spark
 def test_a_rate_rounds_halves_to_even_and_may_be_any_number_of_per_cent(engine: Engine):
     counts = {"a": (32, 1), "b": (32, 3), "c": (160, 1), "d": (1, 1500), "e": (3, 2), "f": (0, 7)}
     events = [
@@ -126,6 +128,7 @@ def test_lines_that_come_late_twice_broken_or_in_another_order_make_the_same_tab
     assert [tables(engine, arrived) for arrived in other_arrivals(4)] == [clean, clean]
 
 
+@pytest.mark.long_on_spark
 def test_what_is_sent_back_is_beside_what_was_sold(engine: Engine):
     shoe: dict[str, Any] = {"product_id": "shoe", "product_category": "shoes", "price": Decimal(20)}
     events = [

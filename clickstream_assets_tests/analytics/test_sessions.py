@@ -55,6 +55,7 @@ def spans(rows: list[dict]) -> list[tuple[str, str, int]]:
     return [(f"{r['start_time']:%d %H:%M}", f"{r['end_time']:%d %H:%M}", r["total_events"]) for r in rows]
 
 
+@pytest.mark.long_on_spark
 def test_a_gap_of_exactly_the_limit_does_not_end_a_session(engine: Engine):
     events = views("u", "2024-05-01 10:00", "2024-05-01 10:30", "2024-05-01 11:00:00.000001")
     assert spans(compute(engine, events, "2024-05-01", "2024-05-01")) == [
@@ -95,6 +96,7 @@ def test_a_session_says_what_happened_in_it(engine: Engine):
     assert (row["furthest_step"], row["campaign"], row["client_session_ids"]) == ("purchase", None, None)
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.slow
 def test_a_session_says_how_far_it_came_and_what_brought_it(engine: Engine):
     def steps(user: str, *types: str) -> list[dict]:
@@ -120,6 +122,7 @@ def test_a_session_says_how_far_it_came_and_what_brought_it(engine: Engine):
     assert {(row["campaign"], row["client_session_ids"]) for row in rows[:-1]} == {(None, None)}
 
 
+@pytest.mark.long_on_spark
 def test_a_cut_at_midnight_ends_a_visit_there(engine: Engine):
     events = views("u", "2024-05-01 23:50", "2024-05-02 00:00", "2024-05-02 00:10")
     whole = compute(engine, events, "2024-05-01", "2024-05-02", cut_at_midnight=True)
@@ -127,6 +130,7 @@ def test_a_cut_at_midnight_ends_a_visit_there(engine: Engine):
     assert [row["is_bot"] for row in whole] == [False, False]
 
 
+@pytest.mark.long_on_spark
 def test_a_cut_at_campaigns_is_where_another_one_than_the_last_appears(engine: Engine):
     events = [
         event
@@ -142,6 +146,7 @@ def test_a_cut_at_campaigns_is_where_another_one_than_the_last_appears(engine: E
     ]
 
 
+@pytest.mark.long_on_spark
 def test_sessions_that_start_at_one_moment_have_ids_of_their_own(engine: Engine):
     events = [
         *views("u", "2024-05-01 10:00", event_id="1", campaign="a"),
@@ -164,6 +169,7 @@ def test_a_visit_without_end_is_a_bots_however_it_is_cut(duckdb_engine: Engine):
     assert {row["bot_reason"] for row in rows} == {"endless_session"}
 
 
+@pytest.mark.long_on_spark
 def test_bots_are_labelled_with_the_reason(engine: Engine):
     start = at("2024-05-01 10:00")
     fast = [{"user_id": "fast", "event_time": start + timedelta(milliseconds=900 * i)} for i in range(61)]
@@ -343,6 +349,7 @@ def test_days_reached_reach_over_midnight_only_where_somebody_was_active(engine:
     ]
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.parametrize(
     ("new", "there", "reached"),
     [
@@ -373,6 +380,7 @@ def test_days_are_reached_by_what_goes_on_from_a_new_event_to_midnight(
     assert [str(day) for day in found] == [f"2024-05-{day}" for day in reached]
 
 
+@pytest.mark.long_on_spark
 def test_the_midnights_that_days_reach_over_are_the_shops(engine: Engine):
     clock = ShopClock("Europe/Berlin")
     # The days around 31 March 2024, which begins at 23:00 UTC and ends at 22:00.

@@ -100,6 +100,7 @@ def test_a_day_is_summed_up_without_bots_who_are_counted_apart(engine: Engine):
     }
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.slow
 def test_refunds_are_of_the_day_of_the_refund_and_leave_revenue_as_it_was(engine: Engine):
     sold: dict[str, Any] = {"price": Decimal(20), "order_id": "R1"}

@@ -92,6 +92,7 @@ def test_counts_are_those_of_a_plain_recomputation(engine: Engine, duration: tim
     assert found == by_hand(events, duration, slide)
 
 
+@pytest.mark.long_on_spark
 def test_a_window_has_its_start_and_not_its_end(engine: Engine):
     events = event_table([{"user_id": "u", "event_time": at("2024-05-01 10:10")}])
     assert [(row["window_start"], row["window_end"]) for row in rows(engine, events)] == [
@@ -100,11 +101,13 @@ def test_a_window_has_its_start_and_not_its_end(engine: Engine):
     ]
 
 
+@pytest.mark.long_on_spark
 def test_a_window_belongs_to_the_day_that_it_starts_on(engine: Engine):
     events = event_table([{"user_id": "u", "event_time": at("2024-05-01 00:01")}])
     assert [str(row["window_date"]) for row in rows(engine, events)] == ["2024-04-30", "2024-05-01"]
 
 
+@pytest.mark.long_on_spark
 def test_an_event_from_the_future_counts_when_it_arrived(engine: Engine):
     arrived = at("2024-05-01 10:00")
     events = event_table(

@@ -658,6 +658,7 @@ def test_bytes_that_are_left_out_take_no_room():
     assert left["value"].nbytes < 100
 
 
+@pytest.mark.long_on_spark
 def test_reloaded_thank_you_page_is_one_purchase(engine: Engine):
     line = VIEW | {"event_type": "purchase", "order_id": "o1", "price": 10, "quantity": 2}
     values = [
@@ -761,6 +762,7 @@ def test_each_record_is_in_the_one_table_that_judging_one_by_one_gives(engine: E
     assert Counter(events["event_id"].to_pylist()).most_common(1)[0][1] == 1
 
 
+@pytest.mark.long_on_spark
 def test_conflict_says_which_record_came_first(engine: Engine):
     records = [VIEW | {"event_id": "x"}, VIEW | {"event_id": "x", "price": 1}]
     classified = judged(engine, parse(engine, raw_table(map(encode, records), first_offset=10)))

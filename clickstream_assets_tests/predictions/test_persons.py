@@ -66,6 +66,7 @@ def test_measures_are_those_counted_by_hand(engine: Engine):
     ]
 
 
+@pytest.mark.long_on_spark
 def test_later_days_change_no_feature(engine: Engine):
     random = np.random.default_rng(2)
     rows = [
@@ -153,6 +154,7 @@ def test_a_model_that_is_not_better_than_what_needs_none_is_not_used(duckdb_engi
     assert "no day whose next 28 days are known" in why.reason
 
 
+@pytest.mark.long_on_spark
 def test_a_sample_has_whole_persons(engine: Engine):
     days = shop()
     first = DAY - timedelta(days=7 * 30)

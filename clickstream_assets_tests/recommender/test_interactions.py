@@ -145,6 +145,7 @@ def test_days_that_are_summed_one_by_one_add_up_to_what_all_of_them_do(engine):
     }
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.parametrize(
     "silent",
     [
@@ -162,6 +163,7 @@ def test_what_says_nothing_of_taste_leaves_no_interaction(engine, silent):
     assert [(row["user_id"], row["product_id"]) for row in found.to_pylist()] == [("bob", "cup")]
 
 
+@pytest.mark.long_on_spark
 def test_robots_leave_none_and_a_visitor_who_logs_in_those_of_the_user(engine):
     tied: dict[str, Any] = {"anonymous_id": "x", "event_date": START.date()}
     events = events_table(
@@ -181,6 +183,7 @@ YES: dict[str, Any] = {"consent": True}
 NO: dict[str, Any] = {"consent": False}
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.parametrize(
     ("stated", "is_profiled"),
     [
@@ -248,6 +251,7 @@ def test_the_future_is_hidden_at_the_time_quantile(engine):
     assert sorted(engine.to_arrow(test)["product_id"].to_pylist()) == ["p3", "p6"]
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.slow
 def test_events_of_one_moment_are_not_torn_apart(engine):
     events = events_table(*(event("ann", f"p{number}", at=at) for number, at in enumerate([0, 7, 7, 7])))
@@ -348,6 +352,7 @@ def test_nothing_to_split_is_said_clearly(duckdb_engine, events, message):
         split(duckdb_engine, duckdb_engine.from_arrow(events_table(*events)), 0.25)
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.slow
 def test_the_random_split_hides_the_same_share_of_each_product(engine):
     found = interactions_in(engine.from_arrow(random_events()))

@@ -76,6 +76,7 @@ def test_both_engines_rank_products_alike(duckdb_engine, spark_engine):
     assert ranked(duckdb_engine) == ranked(spark_engine)
 
 
+@pytest.mark.long_on_spark
 def test_without_interactions_nothing_is_popular(engine):
     nothing: pa.Table = interactions_table()
     product_days = product_performance(as_sent(engine.from_arrow(events_table(event("ann", "pen")))))
@@ -137,6 +138,7 @@ def test_products_are_ranked_by_trend_beside_their_rank() -> None:
     assert with_trends(popular.slice(0, 0), 1).num_rows == 0
 
 
+@pytest.mark.long_on_spark
 def test_a_category_that_came_later_is_not_known(engine):
     days = pa.table(
         {

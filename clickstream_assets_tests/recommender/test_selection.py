@@ -28,6 +28,7 @@ def lists(engine, algorithm: str, table: pa.Table, n: int = 10, since: tuple = (
     return rows(engine.to_arrow(recommend(engine, model, everything, n, "v7")), "user_id", "rank")
 
 
+@pytest.mark.long_on_spark
 @pytest.mark.parametrize("algorithm", TARGETS["next"])
 def test_nobody_is_shown_what_they_have_met_and_everybody_gets_a_list(engine, algorithm):
     events = engine.from_arrow(random_events())
@@ -139,6 +140,7 @@ def test_shoppers_who_came_after_training_are_served(engine, algorithm):
     assert fay[0]["product_id"] == "pen"
 
 
+@pytest.mark.long_on_spark
 def test_who_has_met_everything_gets_nothing(engine):
     found = lists(
         engine, "popularity", interactions_table(met("ann", "pen"), met("ann", "cup"), met("bob", "cup"))
@@ -147,6 +149,7 @@ def test_who_has_met_everything_gets_nothing(engine):
     assert [(row["user_id"], row["product_id"]) for row in found] == [("bob", "pen")]
 
 
+@pytest.mark.long_on_spark
 def test_rows_have_the_tables_schema(engine):
     interactions = engine.from_arrow(SHOP)
     model = fit("popularity", TrainingSet.of(engine, interactions, PARAMETERS))

@@ -100,6 +100,7 @@ def test_what_spark_planned_is_read_from_its_log(settings: Settings, tmp_path: P
     assert checkpoint.planned_batch(3) == PlannedBatch(None, {})
 
 
+@pytest.mark.long
 def test_spark_plans_and_commits_batches_where_they_are_read_from(shop: Shop):
     shop.stream([click(NOON, 0), click(NOON + timedelta(minutes=30), 1)])
     shop.stream([click(NOON + timedelta(minutes=31), 2)])

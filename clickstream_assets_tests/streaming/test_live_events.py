@@ -161,6 +161,7 @@ def test_first_record_of_an_id_is_the_document_also_when_it_comes_again_later(
     ]
 
 
+@pytest.mark.long
 def test_same_events_again_from_the_first_change_nothing(
     settings: Settings, spark_engine: SparkEngine, duckdb_engine: DuckDBEngine
 ):
@@ -275,6 +276,7 @@ def test_events_that_elasticsearch_had_and_has_no_more_are_written_again(
     live.close()
 
 
+@pytest.mark.long
 def test_one_document_per_id_does_not_depend_on_how_records_come_in_batches(
     settings: Settings, spark_engine: SparkEngine
 ):

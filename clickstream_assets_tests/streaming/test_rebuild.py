@@ -114,6 +114,7 @@ def test_windows_of_another_length_come_with_a_rebuild(shop: Shop):
     assert shop.copy(PRODUCT_WINDOWS) == shop.windows()
 
 
+@pytest.mark.long
 def test_what_kafka_no_longer_has_is_taken_from_the_lake(shop: Shop):
     shop.send(views(NOON, 40, MINUTE))
     shop.send([click(NOON + 12 * MINUTE, 1, product_id="p2")])

@@ -266,6 +266,7 @@ def test_an_order_that_comes_again_after_the_watermark_is_not_taken_for_lost_sta
     assert {reason for *_, reason in compared(shop)} == {Reason.UNEXPLAINED}
 
 
+@pytest.mark.long
 def test_each_unit_of_an_order_counts_and_the_same_later_does_not(shop: Shop):
     order = {"event_type": "purchase", "order_id": "o1"}
     # Three units, a record each; then the thank-you page once more; another visitor's order has the same id.
@@ -345,6 +346,7 @@ def test_stream_and_batch_are_compared_only_where_both_have_been(shop: Shop):
     assert reconciliation.closed_until == NOON + 20 * MINUTE
 
 
+@pytest.mark.long
 def test_windows_that_the_clock_closed_are_compared_too(shop: Shop):
     shop.stream([click(NOON, 1), click(NOON + MINUTE, 2)])
     shop.ingest()
@@ -397,6 +399,7 @@ def test_a_batch_that_is_run_again_changes_nothing(shop: Shop):
     assert (shop.windows(), shop.alerts(), shop.notifications(), progress_of(shop.settings)) == before
 
 
+@pytest.mark.long
 def test_status_adds_up_over_runs(shop: Shop):
     for number in range(2):
         outcome = shop.stream([click(NOON + number * MINUTE, number)])
