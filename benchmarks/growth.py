@@ -3,10 +3,10 @@
     python -m benchmarks.growth --sizes 1000000,4000000,16000000,64000000
 
 The lake gets days of a million events, by copies of a simulated one, and all tables of them are made once. Then, on the
-newest day, come 1,000 new events; again 1,000, now also around the midnight before, which change sessions of the day
-before too; one late event of ten days before; and the first tie of a visitor: each is ingested and refreshed by the
-jobs that the sensors start, a process each. `train` is run once. Per size there are seconds and
-peak memory of each job, the seconds of each asset, and the megabytes on disk of the lake's tables and of PostgreSQL.
+newest day, come 1,000 new events of its working hours; 1,000 more; 1,000 from midnight on, which may go on from visits
+of the day before; one late event of ten days before; and the first tie of a visitor: each is ingested and refreshed by
+the jobs that the sensors start, a process each. `train` is run once. Per size there are seconds and peak memory of each
+job, the seconds of each asset, and the megabytes on disk of the lake's tables and of PostgreSQL.
 
 `ingest_growth`, `refresh_growth` and `late_growth` are the seconds at the largest size over those at the smallest.
 """
@@ -189,7 +189,6 @@ def of_size(size: int, of_a_day: int) -> dict[str, Any]:
         result["new"] = update(new_events(newest, NEW_EVENTS, 2))
         # Once more: what the first has made anew, of its own, is there now.
         result["again"] = update(new_events(newest, NEW_EVENTS, 3))
-        # A day of a lake of one day has none before it, so this is no growth.
         result["midnight"] = update(new_events(newest, NEW_EVENTS, 6, FROM_MIDNIGHT))
         late = newest - timedelta(days=min(LATE_DAYS, days - 1))
         result["late"] = update(new_events(late, 1, 4))

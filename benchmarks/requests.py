@@ -53,7 +53,9 @@ def product(number: int) -> str:
 
 def publish(random: np.random.Generator) -> None:
     """Publish lists of all shoppers, what they met, what is popular, and the model of the next product."""
-    picked = random.integers(PRODUCTS, size=(SHOPPERS, LISTED * 2))
+    # Steps that have no divisor with the number of products: no product twice in a list.
+    steps = 20 * random.integers(PRODUCTS // 20, size=(SHOPPERS, 1)) + 3
+    picked = (random.integers(PRODUCTS, size=(SHOPPERS, 1)) + steps * np.arange(2 * LISTED)) % PRODUCTS
     rows = (
         {
             "user_id": f"u-{number}",

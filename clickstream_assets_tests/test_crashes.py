@@ -213,6 +213,7 @@ def test_ingests_at_once_end_in_the_tables_of_one(
     assert ingestion.versions() == versions
 
 
+@pytest.mark.long
 def test_worker_processes_end_with_an_ingest_that_is_killed(
     kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path
 ):

@@ -40,8 +40,12 @@ class EaseModel:
         """Foretell each product from what a shopper has met, about 0 to 1; what speaks against it counts as nothing."""
         at = np.flatnonzero(self.known >= 0)
         of_known = strengths[:, at].astype(np.float32) / np.float32(self.mean)
+        foretold = of_known @ self.weights
+        np.maximum(foretold, 0, out=foretold)
         scores = np.zeros((strengths.shape[0], len(self.products)), np.float32)
-        scores[:, at] = np.maximum(of_known @ self.weights, 0)
+        # The most popular are the first ones, unless products are ranked by trend: columns in a row are copied at once.
+        is_first = len(at) > 0 and at[-1] == len(at) - 1
+        scores[:, slice(len(at)) if is_first else at] = foretold
         return scores
 
     def contributions(self, own: IntArray, strengths: FloatArray, picked: IntArray) -> FloatArray:

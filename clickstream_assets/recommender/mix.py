@@ -50,15 +50,15 @@ class Mix:
 
     def scores(self, strengths: csr_matrix) -> FloatArray:
         """Add up the models' scores."""
-        scores = self.models[0].scores(strengths)
-        factors = [(self.factor * weight).astype(np.float32) for weight in self.weights]
+        scores, *others = (model.scores(strengths) for model in self.models)
+        factor, *other_factors = ((self.factor * weight).astype(np.float32) for weight in self.weights)
         some = max(1, _CACHED_SCORES // max(1, scores.shape[1]))
         for begin in range(0, scores.shape[0], some):
             part = scores[begin : begin + some]
-            part *= factors[0]
-            for factor, model in zip(factors[1:], self.models[1:], strict=True):
-                more = model.scores(strengths[begin : begin + some])
-                more *= factor
+            part *= factor
+            for its_factor, its in zip(other_factors, others, strict=True):
+                more = its[begin : begin + some]
+                more *= its_factor
                 part += more
         return scores
 

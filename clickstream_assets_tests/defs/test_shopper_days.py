@@ -51,6 +51,7 @@ def hashed(*texts: str) -> str:
     return f"{len(texts)}:{sum(int(md5(text.encode()).hexdigest()[:15], 16) for text in texts)}"
 
 
+@pytest.mark.long_on_spark
 def test_a_day_is_known_by_its_events_persons_and_prices(
     engine: Engine, duckdb_engine: DuckDBEngine, tmp_path: Path
 ):

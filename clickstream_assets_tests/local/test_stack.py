@@ -412,6 +412,7 @@ def test_two_ups_at_once_start_the_servers_once_on_the_ports_that_were_asked_for
     assert stored(own) == ([b"old", LARGE], 42, 42)
 
 
+@pytest.mark.long
 def test_a_server_that_dies_while_starting_shows_the_end_of_its_log(own):
     own.up()
     kept = pids(own)
