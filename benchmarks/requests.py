@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import time
-from base64 import b64encode
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from http.client import HTTPConnection
@@ -33,6 +32,7 @@ from clickstream_assets.catalogue import (
     PRODUCT_RECOMMENDATIONS,
     SERVED_MODELS,
 )
+from clickstream_assets.defs.models.next_product import parts_of
 from clickstream_assets.recommender.next_product import Assortment, NextProduct, Sessions
 from clickstream_assets.settings import load_settings
 from clickstream_assets.stores.kafka.producer import KafkaSink
@@ -43,7 +43,6 @@ LISTED, OF_SESSION = 20, 5
 VISITORS, EVENTS_OF_VISITOR = 2_000, 20
 WARM_UP_SECONDS = 5.0
 _PATIENCE_SECONDS = 60
-_PART_BYTES = 750_000
 
 
 def product(number: int) -> str:
@@ -87,15 +86,6 @@ def publish(random: np.random.Generator) -> None:
         }
         for rank in range(1, PRODUCTS + 1)
     ]
-    content = model(random).to_bytes()
-    parts = [
-        {
-            "model_version": "1-next",
-            "part": number,
-            "content": b64encode(content[begin : begin + _PART_BYTES]).decode(),
-        }
-        for number, begin in enumerate(range(0, len(content), _PART_BYTES), start=1)
-    ]
     served = [
         {"answers": "recommendations", "model_version": "1-benchmark"},
         {"answers": "next_product", "model_version": "1-next"},
@@ -105,7 +95,7 @@ def publish(random: np.random.Generator) -> None:
             (PRODUCT_RECOMMENDATIONS, rows),
             (MET_PRODUCTS, met),
             (POPULAR_PRODUCTS, popular),
-            (NEXT_PRODUCT_PARTS, parts),
+            (NEXT_PRODUCT_PARTS, parts_of("1-next", model(random).to_bytes())),
             (SERVED_MODELS, served),
         ):
             transaction.publish(table, _batches(its_rows, table.arrow))

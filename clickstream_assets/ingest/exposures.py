@@ -69,13 +69,13 @@ def update_exposures(lake: Lake) -> int:
         How many records of these batches are rejected.
     """
     taken, newest = (lake.snapshot(table).batch for table in (EXPERIMENT_EXPOSURES, RAW_EXPOSURES))
-    if taken > newest:
-        # The records were put back to an earlier time: what came of later ones goes.
+    is_put_back = taken > newest
+    batches = range(1 if is_put_back else taken + 1, newest + 1)
+    check_bytes(lake, RAW_EXPOSURES, batches)
+    if is_put_back:
+        # The records are of an earlier time: what came of later ones goes.
         for table in (REJECTED_EXPOSURES, EXPERIMENT_EXPOSURES):
             lake.replace_batch(table, table.arrow.empty_table(), 0)
-        taken = 0
-    batches = range(taken + 1, newest + 1)
-    check_bytes(lake, RAW_EXPOSURES, batches)
     count = 0
     for batch in batches:
         exposures, rejected = [], []

@@ -383,12 +383,12 @@ def update_feed(lake: Lake, rules: ValidationRules) -> int:
         How many records of these batches are rejected.
     """
     taken, newest = (lake.snapshot(table).batch for table in (PRODUCT_FEED, RAW_PRODUCTS))
-    if taken > newest:
-        # The records were put back to an earlier time.
-        lake.mark(PRODUCT_FEED, {PRODUCT_FEED.name: 0})
-        taken = 0
-    batches = range(taken + 1, newest + 1)
+    # The records can have been put back to an earlier time.
+    is_put_back = taken > newest
+    batches = range(1 if is_put_back else taken + 1, newest + 1)
     check_bytes(lake, RAW_PRODUCTS, batches)
+    if is_put_back:
+        lake.mark(PRODUCT_FEED, {PRODUCT_FEED.name: 0})
     count = 0
     for batch in batches:
         records = lake.rows_of_batch(RAW_PRODUCTS, batch)

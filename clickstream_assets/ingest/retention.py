@@ -65,7 +65,7 @@ def check_bytes(lake: Lake, raw: Table, batches: range) -> None:
     Raises:
         LakeError: the first of them have none.
     """
-    emptied = lake.snapshot(raw, [_EMPTIED]).marks.get(_EMPTIED, 0)
+    emptied = _last_emptied(lake, raw)
     if batches and batches.start <= emptied:
         raise LakeError(
             f"The records of the ingest batches {batches.start} to {emptied} have no bytes in {raw.name} any more "
@@ -74,8 +74,12 @@ def check_bytes(lake: Lake, raw: Table, batches: range) -> None:
         )
 
 
+def _last_emptied(lake: Lake, raw: Table) -> int:
+    return lake.snapshot(raw, [_EMPTIED]).marks.get(_EMPTIED, 0)
+
+
 def _empty_raw(lake: Lake, raw: Table, taken_into: Table, before: datetime) -> int:
-    emptied = lake.snapshot(raw, [_EMPTIED]).marks.get(_EMPTIED, 0)
+    emptied = _last_emptied(lake, raw)
     records = lake.read(raw, columns=("topic", "partition", "batch", "kafka_time"))
     F, _ = functions_of(records)
     is_recent = F.col("kafka_time") >= F.lit(before.astimezone(UTC))

@@ -90,9 +90,9 @@ def verdict(
         return Verdict(False, f"only {buyers} buyers among {buyers + others} to judge by")
     model, base_rate, rule = (figures(outcomes, its) for its in (by_model, by_base_rate, by_rule))
     whose = np.unique(list(persons), return_inverse=True)[1]
-    reasons = []
+    of_model, reasons = _losses(outcomes, by_model), []
     for name, other, by_other in (("the base rate", base_rate, by_base_rate), ("the rule", rule, by_rule)):
-        gains = _losses(outcomes, by_other) - _losses(outcomes, by_model)
+        gains = _losses(outcomes, by_other) - of_model
         least = _lower_bound(gains, whose)
         gain = f"{other.log_loss:.4f} of {name}, by {gains.mean():.4f} and surely by {least:.4f}"
         if least <= 0:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from clickstream_assets.catalogue.units import DAY
 
 OFTEN = 0.5
-"""Of a product that at least this share of its buyers comes back for, one who just bought it may want more."""
+"""Least share of a product's buyers who come back for it, where one who just bought it is given it again."""
 
 
 class Bought(NamedTuple):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import cache
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -247,6 +248,8 @@ def search(folds: Sequence[Fold], start: Parameters, trials: int, k: int) -> Fou
     parts = [_Parts(fold) for fold in folds]
     report: list[Trial] = []
 
+    # Some are tried again after others; what they come to is the same.
+    @cache
     def judged(parameters: Parameters) -> FloatArray:
         return np.concatenate([part.ndcg(parameters, k) for part in parts])
 

@@ -78,7 +78,7 @@ def test_examples_of_one_person_say_it_once():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_model_that_is_no_better_is_seldom_used(seed: int):
-    """Of probabilities that are off by chance alone, the one is better than the other by luck at one look in twenty."""
+    """Probabilities that are off by chance alone seem better than others by luck at one look in twenty."""
     random = np.random.default_rng(seed)
     accepted = 0
     for _ in range(200):

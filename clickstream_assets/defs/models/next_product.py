@@ -58,14 +58,7 @@ def next_product_models(context: dg.AssetExecutionContext, settings: Settings, l
         made = context.instance.get_latest_materialization_event(dg.AssetKey(INTERACTIONS.name))
         batch = str(metadata_value(made, EVENTS_BATCH) or 0)
         version = f"{batch}-{blake2b(content, digest_size=4).hexdigest()}"
-        parts = [
-            {
-                "model_version": version,
-                "part": number,
-                "content": b64encode(content[begin : begin + _PART_BYTES]).decode(),
-            }
-            for number, begin in enumerate(range(0, len(content), _PART_BYTES), start=1)
-        ]
+        parts = parts_of(version, content)
         rows = [
             {
                 "model_version": version,
@@ -87,6 +80,18 @@ def next_product_models(context: dg.AssetExecutionContext, settings: Settings, l
             [(each.target, each.targets, *(f"{value:.4f}" for value in each[2:])) for each in judgements],
         ),
     }
+
+
+def parts_of(model_version: str, content: bytes) -> list[dict[str, Any]]:
+    """Return NEXT_PRODUCT_PARTS rows of a model that is written down."""
+    return [
+        {
+            "model_version": model_version,
+            "part": number,
+            "content": b64encode(content[begin : begin + _PART_BYTES]).decode(),
+        }
+        for number, begin in enumerate(range(0, len(content), _PART_BYTES), start=1)
+    ]
 
 
 def _visits(lake: Lake, data: TrainingData, most: int) -> Visits:
