@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -125,8 +126,15 @@ def test_old_ones_lose_their_bytes_once_they_are_taken_in(duckdb_engine: DuckDBE
     assert empty_old_records(lake, settings, later) == {"raw_exposures": 2, "rejected_exposures": 1}
     for table, rows in ((RAW_EXPOSURES, 2), (REJECTED_EXPOSURES, 1)):
         assert [row["value"] for row in lake.rows(table).to_pylist()] == [None] * rows
+    copytree(tmp_path / "lake" / "raw_exposures", tmp_path / "earlier")
     land(lake, 2, record(exposure_id="e2"))
     update_exposures(lake)
+    assert found(lake, EXPERIMENT_EXPOSURES) == [(1, 10), (2, 20)]
+    # Records that were put back to an earlier time take nothing away that cannot be made again.
+    (tmp_path / "lake" / "raw_exposures").rename(tmp_path / "later")
+    (tmp_path / "earlier").rename(tmp_path / "lake" / "raw_exposures")
+    with pytest.raises(LakeError, match="batches 1 to 1 have no bytes in raw_exposures"):
+        update_exposures(lake)
     assert found(lake, EXPERIMENT_EXPOSURES) == [(1, 10), (2, 20)]
     # As of a lake of which a part was put back to an earlier time.
     (tmp_path / "lake" / "experiment_exposures").rename(tmp_path / "lost")
