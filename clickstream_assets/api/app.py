@@ -26,6 +26,7 @@ from clickstream_assets.api import (
 )
 from clickstream_assets.api.access_log import register_access_log
 from clickstream_assets.api.collector import Collector
+from clickstream_assets.api.encoding import Json
 from clickstream_assets.api.problems import register_problems
 from clickstream_assets.api.threads import Threads
 from clickstream_assets.settings import Settings
@@ -63,7 +64,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
         static_folder=None,
     )
     app.config.update({"AUTO_OPERATION_ID": True, "AUTO_SERVERS": False, metrics.FOLDER: metrics_folder})
-    app.json.sort_keys = False
+    app.json = Json(app)
     # A user id may hold slashes, two in a row too.
     app.url_map.merge_slashes = False
     app.url_map.converters["any_text"] = recommendations.AnyTextConverter

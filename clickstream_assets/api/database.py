@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import psycopg
 from flask import current_app
-from psycopg import IsolationLevel
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -35,6 +34,7 @@ _WAIT_SECONDS = 2
 _CHECK_SECONDS = 2
 _REQUEST_SECONDS = 5.0
 _STATEMENT_TIMEOUT = "3s"
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # The server itself would have ended the statement by then.
 _PATIENCE_SECONDS = 3.5
 
@@ -106,7 +106,7 @@ class Database:
                         "note": self._note,
                         **KEEPALIVE,
                     },
-                    configure=_read_snapshots,
+                    configure=_leave_transactions_to_us,
                     check=self._check,
                     min_size=0,
                     max_size=_CONNECTIONS,
@@ -120,10 +120,13 @@ class Database:
             return self._pool
 
     def _check(self, connection: _Connection) -> None:
-        """See that a connection still works: that of a server that was restarted, or hangs, does not show it."""
+        """Begin the transaction, and so see that a connection works: after a restart, or a hang, it does not show it.
+
+        The pool ends the transaction when it takes the connection back.
+        """
         connection.patience_seconds, connection.deadline = _CHECK_SECONDS, math.inf
         try:
-            ConnectionPool.check_connection(connection)
+            connection.execute(_BEGIN)
         except SilentError as error:
             self._note(error)
             raise
@@ -134,9 +137,8 @@ class Database:
             self._outage.note(self._refusal)
 
 
-def _read_snapshots(connection: _Connection) -> None:
-    connection.read_only = True
-    connection.isolation_level = IsolationLevel.REPEATABLE_READ
+def _leave_transactions_to_us(connection: _Connection) -> None:
+    connection.autocommit = True
 
 
 def database() -> Database:

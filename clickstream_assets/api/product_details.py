@@ -25,6 +25,10 @@ def with_details(connection: Connection[DictRow], items: Iterable[Mapping[str, A
     rows = list(items)
     known = products(connection, [row["product_id"] for row in rows])
     nothing = dict.fromkeys(DETAILS)
-    return [
-        {**row, **{name: known.get(row["product_id"], nothing)[name] for name in DETAILS}} for row in rows
-    ]
+    details = {product_id: _details_of(product) for product_id, product in known.items()}
+    return [{**row, **details.get(row["product_id"], nothing)} for row in rows]
+
+
+def _details_of(product: Mapping[str, Any]) -> dict[str, Any]:
+    price = product["price"]
+    return {name: product[name] for name in DETAILS} | {"price": None if price is None else float(price)}

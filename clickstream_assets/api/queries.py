@@ -505,14 +505,17 @@ PRODUCT_TOTALS = (
 """The columns of a product's days that its totals have."""
 
 
+# Written once: each list of products asks for it.
+_PRODUCTS = (
+    sql.SQL("SELECT {} FROM products WHERE product_id = ANY(%s)")
+    .format(sql.SQL(", ").join(map(sql.Identifier, PRODUCTS.column_names)))
+    .as_bytes(None)
+)
+
+
 def products(connection: Connection[DictRow], product_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return what the shop says of some products, by their ids: PRODUCTS rows of those that it knows."""
-    rows = connection.execute(
-        sql.SQL("SELECT {} FROM products WHERE product_id = ANY(%s)").format(
-            sql.SQL(", ").join(map(sql.Identifier, PRODUCTS.column_names))
-        ),
-        [list(product_ids)],
-    ).fetchall()
+    rows = connection.execute(_PRODUCTS, [list(product_ids)]).fetchall()
     return {row["product_id"]: row for row in rows}
 
 

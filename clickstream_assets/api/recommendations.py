@@ -9,12 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from apiflask import APIBlueprint, Schema, fields, validators
+from flask import Response
 from psycopg import Connection
 from psycopg.rows import DictRow
 from werkzeug.routing import BaseConverter
 
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
+from clickstream_assets.api.encoding import as_it_is
 from clickstream_assets.api.experiments import experiments
 from clickstream_assets.api.moment import ServedModel, moment
 from clickstream_assets.api.parameters import Flag, Text, path_of
@@ -93,7 +95,7 @@ class _OfVisitor(OfVisitor, _Query):
 @blueprint.input(_OfVisitor, location="query", unknown="raise")
 @blueprint.output(Recommendations)
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))
-def recommend_to_visitor(query_data: dict[str, Any], **_: object) -> dict[str, Any]:
+def recommend_to_visitor(query_data: dict[str, Any], **_: object) -> Response:
     """Recommend products to a visitor, as to the person that they are now."""
     return _of_person(query_data, anonymous_id=query_data["anonymous_id"])
 
@@ -103,7 +105,7 @@ def recommend_to_visitor(query_data: dict[str, Any], **_: object) -> dict[str, A
 @blueprint.input(_Query, location="query", unknown="raise")
 @blueprint.output(Recommendations)
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))
-def recommend(user_id: str, query_data: dict[str, Any], **_: object) -> dict[str, Any]:
+def recommend(user_id: str, query_data: dict[str, Any], **_: object) -> Response:
     """Recommend products to a shopper.
 
     What they may go to next by what they did in the last minutes comes first, down to a second ago. Then come products
@@ -144,9 +146,7 @@ class _Session(Schema):
 @blueprint.input(_Query, location="query", unknown="raise")
 @blueprint.output(Recommendations(exclude=["user_id"]), status_code=200)
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))
-def recommend_to_session(
-    json_data: dict[str, Any], query_data: dict[str, Any], **_: object
-) -> dict[str, Any]:
+def recommend_to_session(json_data: dict[str, Any], query_data: dict[str, Any], **_: object) -> Response:
     """Recommend products to a session that the request describes; nobody need be known."""
     in_cart, bought = set(json_data["in_cart"]), set(json_data["bought"])
     times: dict[str, int] = {}
@@ -167,12 +167,11 @@ def recommend_to_session(
     with database().snapshot() as connection:
         version = queries.served_model(connection, "recommendations")
         of_nobody = queries.Known("", [], [], None, may_be_profiled=True, model_version=version)
-        return _answer(connection, query_data, of_nobody, met, len(json_data["products"]))
+        answer = _answer(connection, query_data, of_nobody, met, len(json_data["products"]))
+    return as_it_is(answer)
 
 
-def _of_person(
-    query_data: dict[str, Any], person: str = "", anonymous_id: str | None = None
-) -> dict[str, Any]:
+def _of_person(query_data: dict[str, Any], person: str = "", anonymous_id: str | None = None) -> Response:
     with visitor_now(person, anonymous_id) as (connection, visitor):
         known, lately = visitor
         into = experiments().of_unit(connection, known.person) if known.may_be_profiled else None
@@ -184,7 +183,7 @@ def _of_person(
         answer["model_version"],
         answer["in_the_moment"]["model_version"],
     )
-    return answer | {"experiment": noted}
+    return as_it_is({"user_id": known.person, **answer, "experiment": noted})
 
 
 def _answer(
@@ -217,7 +216,6 @@ def _answer(
     items = selection.items()
     problem = now.problem
     return {
-        "user_id": known.person,
         "fallback": not is_known,
         "message": message_of(_special(items, is_known, is_any_wanted=not selection.wanted), problem),
         "model_version": known.model_version,

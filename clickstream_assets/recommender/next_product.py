@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from io import BytesIO
 from itertools import pairwise
 from typing import Any, NamedTuple, Self, TypeAlias
@@ -159,6 +159,11 @@ class Assortment:
         return {name: number for number, name in enumerate(self.brands)}
 
     @cached_property
+    def log_price(self) -> FloatArray:
+        """ln(price) of each product; NaN for none."""
+        return _log_price(self.price)
+
+    @cached_property
     def first_of_category(self) -> list[IntArray]:
         """First products of each category."""
         return _first_of(self.category, len(self.categories), _OF_CATEGORY)
@@ -223,7 +228,7 @@ class NextProduct:
         """Compute what `rank` looks up, so that no request waits for it."""
         _ = (self._sessions_of, self._rarity, self._popularity)
         _ = (self.assortment.numbers, self.assortment.category_numbers, self.assortment.first_of_category)
-        _ = (self.assortment.brand_numbers, self.assortment.first_of_brand)
+        _ = (self.assortment.brand_numbers, self.assortment.first_of_brand, self.assortment.log_price)
         return self
 
     def votes(self, numbers: Sequence[int]) -> tuple[IntArray, FloatArray, IntArray]:
@@ -302,19 +307,16 @@ class NextProduct:
             voted, votes, voted_places = voted[most], votes[most], voted_places[most]
         own_categories, own_brands, own_prices = self._known(recent, own)
         newest_categories, newest_brands = _newest(own_categories), _newest(own_brands)
-        others = np.unique(
-            np.concatenate(
-                [
-                    voted,
-                    np.arange(min(_POPULAR, len(assortment.ids))),
-                    *(assortment.first_of_category[category] for category in newest_categories),
-                    *(assortment.first_of_brand[brand] for brand in newest_brands),
-                ]
-            )
-        )
-        others = others[~np.isin(others, own)]
+        is_candidate = np.zeros(len(assortment.ids), bool)
+        is_candidate[:_POPULAR] = True
+        is_candidate[voted] = True
+        for category in newest_categories:
+            is_candidate[assortment.first_of_category[category]] = True
+        for brand in newest_brands:
+            is_candidate[assortment.first_of_brand[brand]] = True
+        is_candidate[own[own >= 0]] = False
+        others = np.flatnonzero(is_candidate)
         numbers = np.concatenate([own, others])
-        known = numbers >= 0
         size, mine = len(numbers), len(own)
         features = np.zeros((size, len(FEATURES)))
         features[0, _AT["is_newest"]] = 1
@@ -323,29 +325,28 @@ class NextProduct:
             features[place, _AT["in_cart"]] = met.act is Act.ADDED_TO_CART
             features[place, _AT["bought"]] = met.act is Act.BOUGHT
             features[place, _AT["times"]] = np.log(met.times)
-        category = np.concatenate([own_categories, assortment.category[others]])
-        brand = np.concatenate([own_brands, assortment.brand[others]])
-        price = np.concatenate([own_prices, assortment.price[others]])
+        categories = np.concatenate([own_categories, assortment.category[others]])
+        brands = np.concatenate([own_brands, assortment.brand[others]])
+        log_price = np.concatenate([_log_price(own_prices), assortment.log_price[others]])
         whys = np.full(size, _WHYS.index(Why.POPULAR))
         places = np.zeros(size, int)
-        popularity = np.where(known, self._popularity[numbers], 0)
-        for its_brand, place in newest_brands.items():
-            features[brand == its_brand, _AT["same_brand"]] = _FADING**place
-        for its_category, place in newest_categories.items():
-            same = category == its_category
+        popularity = np.where(numbers >= 0, self._popularity[numbers], 0)
+        for brand, place in newest_brands.items():
+            features[brands == brand, _AT["same_brand"]] = _FADING**place
+        for category, place in newest_categories.items():
+            same = np.flatnonzero(categories == category)
             features[same, _AT["same_category"]] = _FADING**place
-            features[same & (brand == own_brands[place]), _AT["same_brand_and_category"]] = _FADING**place
+            features[same[brands[same] == own_brands[place]], _AT["same_brand_and_category"]] = _FADING**place
             features[same, _AT["popular_in_category"]] = popularity[same]
-            features[same, _AT["price_distance"]] = _price_distance(price[same], own_prices[place])
+            features[same, _AT["price_distance"]] = _price_distance(log_price[same], log_price[place])
             whys[same], places[same] = _WHYS.index(Why.CATEGORY), place
         features[:, _AT["popularity"]] = popularity
-        order = np.argsort(voted)
-        at = np.searchsorted(voted, numbers, sorter=order)
-        found = np.flatnonzero(known & (at < len(voted)))
-        found = found[voted[order[at[found]]] == numbers[found]]
-        entry = order[at[found]]
-        features[found, _AT["votes"]] = np.log1p(votes[entry])
-        whys[found], places[found] = _WHYS.index(Why.SESSIONS), voted_places[entry]
+        # Where each that got a vote is among the candidates: all of them are.
+        at = mine + np.searchsorted(others, voted)
+        entry, of_own = np.nonzero(voted[:, None] == own)
+        at[entry] = of_own
+        features[at, _AT["votes"]] = np.log1p(votes)
+        whys[at], places[at] = _WHYS.index(Why.SESSIONS), voted_places
         whys[:mine], places[:mine] = _WHYS.index(Why.MET), np.arange(mine)
         return _Candidates(numbers, features, whys, places)
 
@@ -397,9 +398,11 @@ class NextProduct:
         chosen = begins + np.array([place for _, place in weighed])
         chosen_sum = features[chosen].sum(axis=0)
 
-        def chances(weights: FloatArray) -> tuple[FloatArray, float]:
+        # The loss and its curvature are asked for at the same weights.
+        @lru_cache(maxsize=1)
+        def chances(weights: bytes) -> tuple[FloatArray, float]:
             """Return the chance of each candidate among those of its choice, and the choices' log-likelihood."""
-            values = features @ weights
+            values = features @ np.frombuffer(weights)
             values -= np.repeat(np.maximum.reduceat(values, begins), sizes)
             chosen_values = values[chosen].sum()
             powers = np.exp(values)
@@ -407,7 +410,7 @@ class NextProduct:
             return powers / np.repeat(sums, sizes), float(chosen_values - np.log(sums).sum())
 
         def loss(weights: FloatArray) -> tuple[float, FloatArray]:
-            chance, likelihood = chances(weights)
+            chance, likelihood = chances(weights.tobytes())
             from_first = weights - first
             return (
                 _PENALTY * float(from_first @ from_first) / 2 - likelihood,
@@ -415,7 +418,7 @@ class NextProduct:
             )
 
         def curvature(weights: FloatArray) -> FloatArray:
-            weighted = chances(weights)[0][:, None] * features
+            weighted = chances(weights.tobytes())[0][:, None] * features
             means = np.add.reduceat(weighted, begins)
             return weighted.T @ features - means.T @ means + _PENALTY * np.eye(len(first))
 
@@ -502,10 +505,14 @@ def _chances(values: FloatArray) -> FloatArray:
     return powers / powers.sum()
 
 
-def _price_distance(prices: FloatArray, own: float) -> FloatArray:
+def _log_price(prices: FloatArray) -> FloatArray:
+    """Return ln(price) of each, NaN where it is not known; of free ones too it is a number."""
+    return np.log(prices + 0.01)
+
+
+def _price_distance(log_prices: FloatArray, own: float) -> FloatArray:
     """Return |ln(price / own price)| of each, at most 3."""
-    with np.errstate(invalid="ignore"):
-        distances = np.abs(np.log((prices + 0.01) / (own + 0.01)))
+    distances = np.abs(log_prices - own)
     return np.where(np.isnan(distances), _USUAL_PRICE_DISTANCE, np.minimum(distances, _MOST_PRICE_DISTANCE))
 
 

@@ -2,10 +2,13 @@
 
 A cut hides the latest of what is trained on, so that nothing that models are judged by later is looked at. One group
 of parameters is tried after another, the others held fixed. A value is taken only where it does better than the one
-before it by more than `LEAST_GAIN` standard errors, because the best of many looks better than it is.
+before it by more than `LEAST_GAIN` standard errors, because the best of many looks better than it is. One that does
+worse by more than `CLEAR_LOSS` of them on the latest cut is not judged on the others: a race, as of Maron and Moore,
+"Hoeffding Races", NIPS 1993, without their bounds.
 """
 
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -44,6 +47,7 @@ from clickstream_assets.recommender.ranking import (
 )
 
 LEAST_GAIN = 0.5
+CLEAR_LOSS = 1.0
 CUTS = 2
 # As many as are trained on within seconds; of a larger shop the shoppers are drawn.
 MOST_INTERACTIONS = 200_000
@@ -250,13 +254,15 @@ def search(folds: Sequence[Fold], start: Parameters, trials: int, k: int) -> Fou
 
     # Some are tried again after others; what they come to is the same.
     @cache
-    def judged(parameters: Parameters) -> FloatArray:
-        return np.concatenate([part.ndcg(parameters, k) for part in parts])
+    def judged(number: int, parameters: Parameters) -> FloatArray:
+        return parts[number].ndcg(parameters, k)
 
-    best, its = start, judged(start) if parts else np.empty(0)
+    best = start
+    its = [judged(number, start) for number in range(len(parts))]
+    shoppers = sum(map(len, its))
     report.append(Trial({}, _mean(its), True))
-    if len(its) < _LEAST_SHOPPERS:
-        return Found(start, tuple(report), len(its))
+    if shoppers < _LEAST_SHOPPERS:
+        return Found(start, tuple(report), shoppers)
     has_categories = any((f.products.categories >= 0).any() for f in folds)
 
     def try_each(candidates: Iterator[dict[str, Any]]) -> None:
@@ -265,15 +271,18 @@ def search(folds: Sequence[Fold], start: Parameters, trials: int, k: int) -> Fou
             tried = replace(best, **changes)
             if tried == best:
                 continue
-            ndcg = judged(tried)
-            is_taken = _is_better(ndcg, its)
+            found: list[FloatArray] = []
+            # What one cut speaks against clearly is not judged on the next.
+            while len(found) < len(parts) and not (found and _gain(found, its) < -CLEAR_LOSS):
+                found.append(judged(len(found), tried))
+            is_taken = len(found) == len(parts) and _gain(found, its) > LEAST_GAIN
             if is_taken:
-                best, its = tried, ndcg
-            report.append(Trial(changes, _mean(ndcg), is_taken))
+                best, its = tried, found
+            report.append(Trial(changes, _mean(found), is_taken))
 
     try_each(_candidates(start, trials, has_categories=has_categories))
     try_each(_finer_candidates(best))
-    return Found(best, tuple(report), len(its))
+    return Found(best, tuple(report), shoppers)
 
 
 def _candidates(start: Parameters, trials: int, *, has_categories: bool) -> Iterator[dict[str, Any]]:
@@ -312,14 +321,17 @@ def _finer_candidates(best: Parameters) -> Iterator[dict[str, Any]]:
         yield {"ease_share": share}
 
 
-def _mean(ndcg: FloatArray) -> float:
+def _mean(of_folds: Sequence[FloatArray]) -> float:
+    ndcg = np.concatenate([*of_folds, np.empty(0)])
     return float(ndcg.mean()) if len(ndcg) else 0.0
 
 
-def _is_better(ndcg: FloatArray, than: FloatArray) -> bool:
-    difference = ndcg - than
-    error = difference.std(ddof=1) / np.sqrt(len(difference))
-    return bool(difference.mean() > LEAST_GAIN * error)
+def _gain(of_folds: Sequence[FloatArray], than: Sequence[FloatArray]) -> float:
+    """Return the mean difference to what others come to on the same folds, in standard errors; 0 if there is none."""
+    difference = np.concatenate(of_folds) - np.concatenate(than[: len(of_folds)])
+    mean = float(difference.mean()) if len(difference) > 1 else 0.0
+    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if mean else 1.0
+    return mean / error if error else math.copysign(math.inf, mean)
 
 
 def fallback_exponent(folds: Sequence[Fold], k: int) -> tuple[float, dict[float, float]]:
@@ -341,9 +353,9 @@ def fallback_exponent(folds: Sequence[Fold], k: int) -> tuple[float, dict[float,
         )
     chosen = _FALLBACK_EXPONENTS[0]
     for exponent in _FALLBACK_EXPONENTS[1:]:
-        if len(found[chosen]) >= _LEAST_SHOPPERS and _is_better(found[exponent], found[chosen]):
+        if len(found[chosen]) >= _LEAST_SHOPPERS and _gain([found[exponent]], [found[chosen]]) > LEAST_GAIN:
             chosen = exponent
-    return chosen, {exponent: _mean(ndcg) for exponent, ndcg in found.items()}
+    return chosen, {exponent: _mean([ndcg]) for exponent, ndcg in found.items()}
 
 
 def folds_by_time(

@@ -4,6 +4,7 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
+from clickstream_assets.api.recommendations import Recommendations
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.api.conftest import STRANGE_USERS, clients_of
 from clickstream_assets_tests.databases import fresh_database
@@ -50,6 +51,22 @@ def test_recommendations_are_the_published_ones_in_their_order(client: FlaskClie
             for rank, (product, score) in enumerate([("p1", 1.0), ("p2", 0.5)], start=1)
         ],
     }
+
+
+@pytest.mark.parametrize(
+    "query", ["recommend/u1?n=9", "recommend/nobody", "recommend?anonymous_id=v1&diversity=0.5"]
+)
+def test_answer_is_what_its_schema_makes_of_it(client: FlaskClient, query: str) -> None:
+    answer = client.get(f"/api/{query}").json
+    assert answer["items"]
+    assert answer == Recommendations().dump(answer)
+
+
+def test_answer_to_a_session_is_what_its_schema_makes_of_it(client: FlaskClient) -> None:
+    answer = client.post("/api/session/recommend", json={"products": ["p1", "p2"]}).json
+    assert answer["items"]
+    # Nothing of it is kept, so it is in no experiment.
+    assert answer == Recommendations(exclude=["user_id"]).dump(answer)
 
 
 def test_list_is_filled_up_with_popular_products_that_are_not_in_it(client: FlaskClient) -> None:

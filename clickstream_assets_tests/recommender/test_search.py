@@ -65,6 +65,26 @@ def test_a_search_says_what_it_tried_and_its_figures_are_those_of_the_evaluation
     assert TrainingSet.of(duckdb_engine, train, found.parameters).parameters == found.parameters
 
 
+def test_what_one_cut_speaks_clearly_against_is_not_judged_on_the_next(monkeypatch, fold: Fold):
+    latest, earlier = fold, dataclasses.replace(fold)
+    asked = []
+
+    def ndcg(part, parameters, k):
+        is_latest = part.fold is latest
+        asked.append((is_latest, parameters))
+        is_other_share = parameters.ease_share != START_AT.ease_share
+        loss = (1 if is_latest else -5) * is_other_share
+        return np.linspace(0, 1, 40) + (parameters.half_life_days == 30) - loss
+
+    monkeypatch.setattr("clickstream_assets.recommender.search._Parts.ndcg", ndcg)
+    found = search([latest, earlier], START_AT, trials=2, k=10)
+
+    assert (found.parameters.half_life_days, found.parameters.ease_share) == (30, START_AT.ease_share)
+    shares = {is_latest: {p.ease_share for at, p in asked if at is is_latest} for is_latest in (True, False)}
+    assert len(shares[True]) > 1
+    assert shares[False] == {START_AT.ease_share}
+
+
 def test_without_anybody_to_judge_the_settings_stay(duckdb_engine):
     nothing = duckdb_engine.from_arrow(interactions_table(met("ann", "pen")))
     alone = Fold.of(duckdb_engine, nothing, nothing, START_AT)
