@@ -88,6 +88,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
         persons.blueprint,
         predictions.blueprint,
         experiments.blueprint,
+        tables.days,
         tables.funnel,
         products.blueprint,
         reports.blueprint,

@@ -1,4 +1,4 @@
-"""The lists of one served table each: sessions, carts, conversion, windows and alerts.
+"""The lists of one served table each: sessions, carts, days, hours, conversion, windows and alerts.
 
 The catalogue says what a list can be filtered and sorted by; only what is peculiar to a route is said here.
 """
@@ -11,6 +11,7 @@ from clickstream_assets.api.parameters import Choice, Flag
 
 sessions = APIBlueprint("sessions", __name__, tag="Sessions")
 carts = APIBlueprint("carts", __name__, url_prefix="/api", tag="Carts")
+days = APIBlueprint("days", __name__, url_prefix="/api", tag="Days")
 funnel = APIBlueprint("funnel", __name__, url_prefix="/api", tag="Conversion")
 rejected = APIBlueprint("rejected", __name__, url_prefix="/api", tag="Rejected records")
 windows = APIBlueprint("windows", __name__, url_prefix="/api", tag="Windows")
@@ -41,6 +42,30 @@ listing(
     "Cart",
     "List carts, those with the latest activity first; equals are ordered by cart id.",
     order=["last_activity_at DESC"],
+)
+
+listing(
+    days,
+    "/days",
+    catalogue.DAILY_SUMMARY,
+    "Day",
+    "List days with events, the newest first, with their figures.",
+    order=["report_date DESC"],
+    limit=100,
+)
+
+listing(
+    days,
+    "/hours",
+    catalogue.HOURLY_SUMMARY,
+    "Hour",
+    """List the hours of a day in which anything happened, the latest first.
+
+    Hours are counted from the day's begin by the shop's clock, of which a day can have 23 to 25.
+    """,
+    order=["hour_start DESC"],
+    limit=100,
+    newest_day=True,
 )
 
 listing(

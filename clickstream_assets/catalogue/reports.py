@@ -114,7 +114,7 @@ DAILY_SUMMARY = Table(
     "daily_summary",
     "one day with events",
     (
-        _DAY,
+        _LISTED_DAY,
         Column("total_events", LONG, "Events, each once and without bots'"),
         Column("buyer_count", LONG, "Buyers: users who purchased that day, whatever they did before"),
         Column("window_shopper_count", LONG, "Users who were there and did not purchase"),
@@ -168,6 +168,30 @@ DAILY_SUMMARY = Table(
         ),
         zero_defaults=True,
     ),
+)
+
+HOURLY_SUMMARY = Table(
+    "hourly_summary",
+    "one hour of a day in which anything happened",
+    (
+        _LISTED_DAY,
+        Column("hour_start", TIMESTAMP, "When the hour begins; hours are counted from the day's begin"),
+        Column("total_events", LONG, "Events, each once and without bots'"),
+        Column("users", LONG, "Different users with any event; who is there for two hours is in both"),
+        Column("sessions", LONG, "Sessions that started"),
+        Column("converted_sessions", LONG, "Of these, those with a purchase"),
+        Column("conversion_rate", PERCENT, "Converted per hundred sessions that started; 0 without sessions"),
+        Column("views", LONG, "Events of type view"),
+        Column("add_to_carts", LONG, "Events of type add_to_cart"),
+        Column("purchases", LONG, "Events of type purchase: order lines"),
+        Column("orders", LONG, "Orders whose first purchase of the day was in this hour"),
+        Column("revenue", MONEY_SUM, "Sum of price times quantity of the purchases"),
+        Column("refunds", MONEY_SUM, "Sum of price times quantity of the refunds"),
+        Column("net_revenue", MONEY_SUM, "revenue less refunds"),
+    ),
+    key=("report_date", "hour_start"),
+    partition_by=("report_date",),
+    served=Served(),
 )
 
 CATEGORY_INPUTS = _inputs("category_inputs", "category_conversion")

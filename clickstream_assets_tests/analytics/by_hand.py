@@ -167,6 +167,42 @@ def summary(lines: list[Line], day: date, gap: timedelta) -> dict[str, Any]:
     }
 
 
+def hours(lines: list[Line], gap: timedelta) -> list[dict[str, Any]]:
+    """The rows of all hours with an event, in order."""
+    first_bought: dict[Any, datetime] = {}
+    for line in lines:
+        if line.kind == "purchase":
+            order = (line.user, line.order or line.at.replace(second=0, microsecond=0), line.day)
+            first_bought[order] = min(line.at, first_bought.get(order, line.at))
+    visits = _visits(lines, gap)
+    found = []
+    for start in sorted({_hour(line.at) for line in lines}):
+        its = [line for line in lines if _hour(line.at) == start]
+        started = [visit for visit in visits if _hour(visit[0].at) == start]
+        converted = sum(1 for visit in started if _kinds(visit, "purchase"))
+        found.append(
+            {
+                "report_date": start.date(),
+                "hour_start": start,
+                "total_events": len(its),
+                "users": len({line.user for line in its}),
+                "sessions": len(started),
+                "converted_sessions": converted,
+                "conversion_rate": rate(converted, len(started)),
+                "views": _kinds(its, "view"),
+                "add_to_carts": _kinds(its, "add_to_cart"),
+                "purchases": _kinds(its, "purchase"),
+                "orders": sum(1 for time in first_bought.values() if _hour(time) == start),
+                **_sales(its),
+            }
+        )
+    return found
+
+
+def _hour(time: datetime) -> datetime:
+    return time.replace(minute=0, second=0, microsecond=0)
+
+
 def _visits(lines: list[Line], gap: timedelta) -> list[list[Line]]:
     visits: list[list[Line]] = []
     for line in sorted(lines, key=lambda line: (line.user, line.at)):

@@ -17,6 +17,7 @@ from clickstream_assets.catalogue import (
     DAILY_SUMMARY,
     FLASH_SALE_ALERTS,
     FUNNEL,
+    HOURLY_SUMMARY,
     IDENTITIES,
     PERSON_PREDICTIONS,
     PRODUCT_PERFORMANCE,
@@ -134,6 +135,25 @@ def category_day(day: date, category: str, views: int, purchases: int) -> Row:
         "refunds": Decimal(0),
         "net_revenue": purchases * Decimal("0.1000"),
         "users": views,
+    }
+
+
+def hour_of(day: date, hour: int, events: int) -> Row:
+    return {
+        "report_date": day,
+        "hour_start": datetime(day.year, day.month, day.day, hour, tzinfo=UTC),
+        "total_events": events,
+        "users": events,
+        "sessions": 2,
+        "converted_sessions": 1,
+        "conversion_rate": Decimal(50),
+        "views": events - 1,
+        "add_to_carts": 0,
+        "purchases": 1,
+        "orders": 1,
+        "revenue": Decimal("9.5000"),
+        "refunds": Decimal("1.5000"),
+        "net_revenue": Decimal(8),
     }
 
 
@@ -344,6 +364,7 @@ ROWS: dict[Table, list[Row]] = {
         }
     ],
     DAILY_SUMMARY: [summary()],
+    HOURLY_SUMMARY: [hour_of(DAY_BEFORE, 23, 5), hour_of(DAY, 9, 10), hour_of(DAY, 10, 4)],
     DAILY_REPORT: [
         report_day(REPORT_DAY, report()),
         report_day(EMPTY_DAY, make_report(EMPTY_DAY, DayRows(), {}, REPORT_TIME)),

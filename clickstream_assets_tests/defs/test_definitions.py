@@ -340,6 +340,7 @@ def test_what_stops_a_run_is_checked_before_anything_rests_on_it(graph: AssetGra
         ("daily_summary", "revenue_is_that_of_the_sessions"): False,
         # Warned of: there is no rate to add them up by.
         ("daily_summary", "amounts_are_in_the_shops_currency"): False,
+        ("hourly_summary", "hours_add_up_to_the_day"): True,
         ("funnel", "funnel_starts_with_all_viewers"): False,
         ("daily_report", "reports_say_what_the_summary_says"): True,
         ("campaign_attribution", "each_model_shares_out_all_revenue"): True,
@@ -467,6 +468,7 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("product_performance", {"shopper_events"}),
         ("category_conversion", {"shopper_events"}),
         ("daily_summary", {"events", "sessions", "shopper_events", "user_segments"}),
+        ("hourly_summary", {"sessions", "shopper_events"}),
         ("funnel", {"shopper_events", "customer_segments"}),
         (
             "daily_report",

@@ -13,6 +13,7 @@ from clickstream_assets.analytics.funnel import (
     funnel_rows,
     groups_of_funnel,
 )
+from clickstream_assets.analytics.hours import hourly_summary as compute_hourly_summary
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.products import CATEGORY_SUMS, category_rows, category_sums
 from clickstream_assets.analytics.products import product_performance as compute_product_performance
@@ -27,6 +28,7 @@ from clickstream_assets.catalogue import (
     FUNNEL,
     FUNNEL_INPUTS,
     FUNNEL_STEPS,
+    HOURLY_SUMMARY,
     PRODUCT_PERFORMANCE,
     SESSIONS,
     SHOPPER_EVENTS,
@@ -205,6 +207,30 @@ def daily_summary(context: dg.AssetExecutionContext, lake: Lake) -> Metadata:
         lambda rows: {row["report_date"].isoformat(): row["total_events"] for row in rows},
         figures=lambda rows: {name: _number(rows[0][column]) for name, column in FIGURES.items()},
         days=PLOTTED_DAYS,
+    )
+
+
+@table_asset(HOURLY_SUMMARY, deps=["sessions", "shopper_events"], is_daily=True)
+def hourly_summary(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
+    """One row per hour of a day in which anything happened: events, users, sessions that started, orders, revenue.
+
+    A day's hours add up to its daily summary, but for users: who is there for two hours is in both.
+    """
+    clock = ShopClock(settings.shop_time_zone)
+    replace_days(
+        context,
+        lake,
+        HOURLY_SUMMARY,
+        lambda first, last: compute_hourly_summary(
+            lake.read(SHOPPER_EVENTS), lake.read(SESSIONS), first, last, clock
+        ),
+    )
+    return _plots(
+        context,
+        lake,
+        HOURLY_SUMMARY,
+        ("revenue_by_hour", "Revenue by hour (UTC)", "revenue, in the shop's currency"),
+        lambda rows: {f"{row['hour_start']:%d %H:%M}": float(row["revenue"]) for row in rows},
     )
 
 

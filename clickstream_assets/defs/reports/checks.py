@@ -10,6 +10,7 @@ from clickstream_assets.catalogue import (
     DAILY_REPORT,
     DAILY_SUMMARY,
     FUNNEL,
+    HOURLY_SUMMARY,
     PRODUCT_PERFORMANCE,
     SHOPPER_EVENTS,
     USER_SEGMENTS,
@@ -79,6 +80,17 @@ def revenue_is_that_of_the_sessions(
     expected = {day: {"revenue": figures["revenue"]} for day, figures in of_sessions.items()}
     of_days = sums(lake, DAILY_SUMMARY, {"revenue": "revenue"}, days)
     return compared(expected, of_days, severity=dg.AssetCheckSeverity.WARN)
+
+
+@table_check(HOURLY_SUMMARY, deps=["daily_summary"], is_blocking=True)
+def hours_add_up_to_the_day(context: dg.AssetCheckExecutionContext, lake: Lake) -> dg.AssetCheckResult:
+    """The hours of a day have its events, sessions, orders and amounts in all."""
+    days = run_days(context)
+    columns = {
+        name: name
+        for name in ("total_events", "views", "purchases", "orders", "sessions", "revenue", "refunds")
+    }
+    return compared(*(sums(lake, table, columns, days) for table in (DAILY_SUMMARY, HOURLY_SUMMARY)))
 
 
 @table_check(DAILY_SUMMARY)

@@ -226,6 +226,15 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_zero(_PERCENT, "conversion_from_first"),
             sa.PrimaryKeyConstraint("report_date", "dimension", "value", "step"),
         ],
+        "hourly_summary": [
+            *_required(sa.Date, "report_date"),
+            *_required(_TIME, "hour_start"),
+            *_required(sa.BigInteger, "total_events", "users", "sessions", "converted_sessions"),
+            *_required(_PERCENT, "conversion_rate"),
+            *_required(sa.BigInteger, "views", "add_to_carts", "purchases", "orders"),
+            *_required(_MONEY, "revenue", "refunds", "net_revenue"),
+            sa.PrimaryKeyConstraint("report_date", "hour_start"),
+        ],
         "identities": [
             *_required(sa.Text, "anonymous_id", "user_id"),
             *_required(_TIME, "first_tied_at"),
