@@ -6,6 +6,8 @@ from time import perf_counter
 import msgspec
 from flask import Flask, Response, g, request
 
+from clickstream_assets.api.pages.source import WITHIN_A_PAGE
+
 log = logging.getLogger("clickstream_assets.api.access")
 
 
@@ -18,6 +20,8 @@ def register_access_log(app: Flask) -> None:
 
     @app.after_request
     def write_line(response: Response) -> Response:
+        if WITHIN_A_PAGE in request.environ:
+            return response
         # The rule, not the path: a path names a person.
         route = request.url_rule.rule if request.url_rule else None
         seconds = perf_counter() - g.started

@@ -22,13 +22,16 @@ from clickstream_assets.api import (
     recommendations,
     reports,
     segments,
+    shop,
     tables,
 )
 from clickstream_assets.api.access_log import register_access_log
 from clickstream_assets.api.collector import Collector
 from clickstream_assets.api.encoding import Json
+from clickstream_assets.api.pages import routes as pages
 from clickstream_assets.api.problems import register_problems
 from clickstream_assets.api.threads import Threads
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.settings import Settings
 
 
@@ -74,6 +77,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
     app.extensions[moment.EXTENSION] = moment.Moment(settings, served)
     app.extensions[experiments.EXTENSION] = experiments.Experiments(settings)
     app.extensions[events.EXTENSION] = events.ReadEvents(settings)
+    app.extensions[shop.EXTENSION] = ShopClock(settings.shop_time_zone)
     register_problems(app)
     register_access_log(app)
     metrics.register_request_metrics(app)
@@ -88,6 +92,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
         persons.blueprint,
         predictions.blueprint,
         experiments.blueprint,
+        shop.blueprint,
         tables.days,
         tables.funnel,
         products.blueprint,
@@ -97,6 +102,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
         tables.rejected,
         metrics.blueprint,
         health.blueprint,
+        pages.blueprint,
     ):
         app.register_blueprint(blueprint)
     collector_document.register(app)

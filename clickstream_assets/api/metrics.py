@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector
 
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
+from clickstream_assets.api.pages.source import WITHIN_A_PAGE
 from clickstream_assets.catalogue import LIVE_EVENTS, PRODUCT_WINDOWS
 from clickstream_assets.catalogue import metrics as catalogue
 from clickstream_assets.catalogue.metrics import Kind
@@ -94,6 +95,8 @@ def register_request_metrics(app: Flask) -> None:
 
     @app.after_request
     def observe(response: Response) -> Response:
+        if WITHIN_A_PAGE in request.environ:
+            return response
         route = request.url_rule.rule if request.url_rule else "none"
         count_request(request.method, route, response.status_code, perf_counter() - g.started)
         return response

@@ -569,6 +569,15 @@ def report_days(connection: Connection[DictRow]) -> Mapping[str, Any]:
     return row
 
 
+def days_with_figures(connection: Connection[DictRow]) -> dict[str, Any]:
+    """Return first_day, last_day and the currency of the days with a summary, null without any."""
+    [row] = connection.execute(
+        "SELECT min(report_date) AS first_day, max(report_date) AS last_day, (SELECT currency FROM daily_summary "
+        "WHERE currency IS NOT NULL ORDER BY report_date DESC LIMIT 1) AS currency FROM daily_summary"
+    ).fetchall()
+    return row
+
+
 def person_prediction(connection: Connection[DictRow], person: str) -> dict[str, Any] | None:
     """Return a person's probabilities of a purchase, by which model and as of which day; None if there are none."""
     return connection.execute(

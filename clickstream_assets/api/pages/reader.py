@@ -1,0 +1,93 @@
+"""Numbers, amounts and times as the reader of a page writes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Self
+from zoneinfo import ZoneInfo
+
+from babel import Locale, UnknownLocaleError
+from babel.dates import format_date, format_datetime, format_time
+from babel.numbers import format_compact_decimal, format_currency, format_decimal, format_percent
+from werkzeug.datastructures import LanguageAccept
+
+_USUAL = "en"
+NOTHING = "\N{EN DASH}"
+"""What is shown where there is no value."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The reader of a page.
+
+    Attributes:
+        locale: How they write numbers and times; pages are in English.
+        zone: The shop's time zone.
+        currency: ISO 4217 code of the shop's currency; None if no amount names one.
+    """
+
+    locale: Locale
+    zone: ZoneInfo
+    currency: str | None
+
+    @classmethod
+    def of(cls, languages: LanguageAccept, zone: str, currency: str | None) -> Self:
+        """Take the first of the languages that a request prefers which is known."""
+        for tag in languages.values():
+            try:
+                return cls(Locale.parse(tag, sep="-"), ZoneInfo(zone), currency)
+            except (UnknownLocaleError, ValueError):
+                continue
+        return cls(Locale.parse(_USUAL), ZoneInfo(zone), currency)
+
+    @property
+    def tag(self) -> str:
+        """The locale as browsers name it (BCP 47)."""
+        return str(self.locale).replace("_", "-")
+
+    def number(self, value: float | None, decimals: int = 0) -> str:
+        """Write a number."""
+        if value is None:
+            return NOTHING
+        pattern = "#,##0" + ("." + "0" * decimals if decimals else "")
+        return format_decimal(value, format=pattern, locale=self.locale)
+
+    def compact(self, value: float | None) -> str:
+        """Write a number with three digits or so: 12K."""
+        return (
+            NOTHING if value is None else format_compact_decimal(value, locale=self.locale, fraction_digits=1)
+        )
+
+    def money(self, value: float | None) -> str:
+        """Write an amount in the shop's currency."""
+        if value is None:
+            return NOTHING
+        if self.currency is None:
+            return self.number(value, 2)
+        return format_currency(value, self.currency, locale=self.locale)
+
+    def percent(self, value: float | None, decimals: int = 1) -> str:
+        """Write a rate that is given per hundred."""
+        if value is None:
+            return NOTHING
+        pattern = "#,##0" + ("." + "0" * decimals if decimals else "") + "%"
+        return format_percent(value / 100, format=pattern, locale=self.locale)
+
+    def day(self, day: date | None, form: str = "medium") -> str:
+        """Write a day."""
+        return NOTHING if day is None else format_date(day, form, locale=self.locale)
+
+    def weekday(self, day: date) -> str:
+        """Write the weekday, and the day and month."""
+        return format_date(day, "EEE d MMM", locale=self.locale)
+
+    def clock(self, moment: datetime) -> str:
+        """Write the time of day by the shop's clocks."""
+        return format_time(moment, "short", tzinfo=self.zone, locale=self.locale)
+
+    def moment(self, moment: datetime | None) -> str:
+        """Write a moment by the shop's clocks."""
+        if moment is None:
+            return NOTHING
+        return format_datetime(moment, "medium", tzinfo=self.zone, locale=self.locale)

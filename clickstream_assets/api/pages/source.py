@@ -1,0 +1,83 @@
+"""What pages show: answers of the public API, which this process asks itself for.
+
+So whatever is on a page can be had by anybody at the address that the page names, as JSON or as CSV.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+from flask import current_app
+from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+WITHIN_A_PAGE = "clickstream.within_a_page"
+"""Key of a request's environment where a page makes it: it is neither logged nor counted, as the page's own is."""
+_PAGE_ROWS = 1000
+_MOST_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the API.
+
+    Attributes:
+        address: Where anybody gets it.
+        content: What it says; empty if it is a problem.
+        problem: What is wrong, for people; None for nothing.
+        code: The same, for programs.
+    """
+
+    address: str
+    content: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+    code: str | None = None
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Return a list that it has; none if it is a problem."""
+        return list(self.content.get(name, ()))
+
+
+class Source:
+    """The public API, and what a page has asked it."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+
+    def get(self, path: str, **parameters: Any) -> Answer:
+        """Ask for an answer, with the parameters that are not None."""
+        given = {name: _text(value) for name, value in parameters.items() if value is not None}
+        builder = EnvironBuilder(path=path, query_string=given, environ_overrides={WITHIN_A_PAGE: True})
+        try:
+            parts, status, _ = run_wsgi_app(current_app.wsgi_app, builder.get_environ())
+        finally:
+            builder.close()
+        body = msgspec.json.decode(b"".join(parts))
+        address = quote(path) + (f"?{urlencode(given)}" if given else "")
+        if status.startswith("2"):
+            answer = Answer(address, body)
+        else:
+            answer = Answer(address, problem=body.get("detail") or status, code=body.get("code"))
+        self.answers.append(answer)
+        return answer
+
+    def all_rows(self, path: str, name: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Ask for a list page by page, up to `_MOST_ROWS` rows."""
+        rows: list[dict[str, Any]] = []
+        while True:
+            some = self.get(path, limit=_PAGE_ROWS, offset=len(rows) or None, **parameters).rows(name)
+            rows += some
+            if len(some) < _PAGE_ROWS or len(rows) >= _MOST_ROWS:
+                return rows
+
+    @property
+    def problems(self) -> list[str]:
+        """What was wrong with the answers, each once."""
+        return list(dict.fromkeys(answer.problem for answer in self.answers if answer.problem))
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,159 @@
+"""The page of a day: its figures beside those of the day and the week before, its hours, and what happens now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from flask import Response
+
+from clickstream_assets.api.pages.asked import day_asked
+from clickstream_assets.api.pages.parts import Chart, Figure, Kind, Series, compared
+from clickstream_assets.api.pages.reader import Reader
+from clickstream_assets.api.pages.rendering import page, reader_of
+from clickstream_assets.api.pages.source import Source
+from clickstream_assets.catalogue.clock import ShopClock
+
+_BEFORE = {"yesterday": timedelta(days=1), "a week ago": timedelta(days=7)}
+# Label, kind, and whether hours add up to it: of the others there is no figure until some time of a day.
+_FIGURES: dict[str, tuple[str, Kind, bool]] = {
+    "net_revenue": ("Revenue less refunds", "money", True),
+    "orders": ("Orders", "number", True),
+    "conversion_rate": ("Visits that bought", "percent", True),
+    "sessions": ("Visits", "number", True),
+    "users": ("Visitors", "number", False),
+    "add_to_carts": ("Put into carts", "number", True),
+}
+_SUMMED = ("net_revenue", "orders", "sessions", "converted_sessions", "add_to_carts")
+_LIVE_EVENTS = 10
+_HOUR = timedelta(hours=1)
+
+
+def show_today() -> Response:
+    """Show a day: the newest, unless the address names another."""
+    source = Source()
+    reader = reader_of(source)
+    alerts = source.get("/api/alerts", state="open", limit=10)
+    events = source.get("/real-time-events", limit=_LIVE_EVENTS)
+    shop = source.answers[0].content
+    last_day = _date(shop.get("last_day"))
+    day = day_asked("date") or last_day
+    today = _date(shop.get("today"))
+    figures: list[Figure] = []
+    charts: list[Chart] = []
+    until = None
+    if day is not None and last_day is not None:
+        figures, charts, until = _of_day(source, reader, day, is_under_way=day == today)
+    return page(
+        "today.html.j2",
+        source,
+        reader,
+        title="Today" if day in (None, today) else reader.day(day),
+        day=day if last_day else None,
+        first_day=shop.get("first_day"),
+        today=shop.get("today"),
+        until=until,
+        figures=figures,
+        charts=charts,
+        alerts=alerts,
+        events=events,
+        time=datetime.fromisoformat,
+    )
+
+
+def _date(text: str | None) -> date | None:
+    return date.fromisoformat(text) if text else None
+
+
+def _of_day(
+    source: Source, reader: Reader, day: date, *, is_under_way: bool
+) -> tuple[list[Figure], list[Chart], datetime | None]:
+    """Return a day's figures and charts, and until when it and the days before are counted; None for all of them."""
+    compared_days = {since: day - before for since, before in _BEFORE.items()}
+    days = {
+        row["report_date"]: row
+        for asked in (day, *compared_days.values())
+        for row in source.get("/api/days", date=asked).rows("days")
+    }
+    clock = ShopClock(reader.zone.key)
+    hours = {
+        asked: _hours(source.get("/api/hours", date=asked).rows("hours"), clock.begin(asked))
+        for asked in (day, *compared_days.values())
+    }
+    latest = max(hours[day], default=None) if is_under_way else None
+    figures = []
+    for name, (label, kind, is_summed) in _FIGURES.items():
+        changes = []
+        if is_under_way and not is_summed:
+            # A day that is not over has fewer visitors than a whole one, which says nothing.
+            value = days.get(str(day), {}).get(name)
+        else:
+            value = _value(name, days.get(str(day)), hours[day], latest)
+            for since, other in compared_days.items():
+                before = _value(name, days.get(str(other)), hours[other], latest)
+                changes.append(compared(value, before, f"to {since}"))
+        figures.append(Figure(label, value, kind, tuple(filter(None, changes))))
+    until = None if latest is None else clock.begin(day) + (latest + 1) * _HOUR
+    return figures, _charts(reader, clock.begin(day), day, compared_days, hours), until
+
+
+def _hours(rows: Iterable[Mapping[str, Any]], begin: datetime) -> dict[int, Mapping[str, Any]]:
+    """Return the hours of a day by their number from its begin on, which clocks that are changed do not show."""
+    return {(datetime.fromisoformat(row["hour_start"]) - begin) // _HOUR: row for row in rows}
+
+
+def _value(
+    name: str,
+    day: Mapping[str, Any] | None,
+    hours: Mapping[int, Mapping[str, Any]],
+    latest: int | None,
+) -> float | None:
+    """Return a figure of a day, or of its hours up to one."""
+    if latest is None or day is None:
+        return None if day is None else day[name]
+    so_far = [row for hour, row in hours.items() if hour <= latest]
+    sums = {summed: sum(row[summed] for row in so_far) for summed in _SUMMED}
+    if name == "conversion_rate":
+        return 100 * sums["converted_sessions"] / sums["sessions"] if sums["sessions"] else None
+    return sums[name]
+
+
+def _charts(
+    reader: Reader,
+    begin: datetime,
+    day: date,
+    compared_days: Mapping[str, date],
+    hours: Mapping[date, Mapping[int, Mapping[str, Any]]],
+) -> list[Chart]:
+    numbers = sorted({number for its in hours.values() for number in its})
+    span = range(min(numbers, default=0), max(numbers, default=-1) + 1)
+    names = {day: reader.day(day), **{other: since.capitalize() for since, other in compared_days.items()}}
+    charts = []
+    drawn: tuple[tuple[str, str, str, str, Kind], ...] = (
+        ("revenue", "Revenue by hour", reader.currency or "amount", "revenue", "money"),
+        ("orders", "Orders by hour", "orders", "orders", "number"),
+        ("visits", "Visits by hour of their start", "visits", "sessions", "number"),
+        ("carts", "Put into carts by hour", "events", "add_to_carts", "number"),
+    )
+    for id_, title, unit, name, kind in drawn:
+        series = [
+            Series(
+                label,
+                [hours[its].get(number, {}).get(name) for number in span],
+                is_compared=its != day,
+            )
+            for its, label in names.items()
+        ]
+        charts.append(
+            Chart(
+                id_,
+                title,
+                unit,
+                [reader.clock(begin + number * _HOUR) for number in span],
+                series,
+                kind=kind,
+                label_name="Hour",
+            )
+        )
+    return charts
