@@ -29,6 +29,7 @@ from clickstream_assets.api.access_log import register_access_log
 from clickstream_assets.api.collector import Collector
 from clickstream_assets.api.encoding import Json
 from clickstream_assets.api.pages import routes as pages
+from clickstream_assets.api.pages.rendering import PICTURE_HOSTS
 from clickstream_assets.api.problems import register_problems
 from clickstream_assets.api.threads import Threads
 from clickstream_assets.catalogue.clock import ShopClock
@@ -67,6 +68,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
         static_folder=None,
     )
     app.config.update({"AUTO_OPERATION_ID": True, "AUTO_SERVERS": False, metrics.FOLDER: metrics_folder})
+    app.config[PICTURE_HOSTS] = tuple(filter(None, settings.picture_hosts.split(",")))
     app.json = Json(app)
     # A user id may hold slashes, two in a row too.
     app.url_map.merge_slashes = False

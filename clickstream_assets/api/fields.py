@@ -46,6 +46,6 @@ def field_of(column: Column) -> fields.Field:
     return _type_of(column.type)(**options)
 
 
-def schema_of(name: str, columns: Iterable[Column], **others: fields.Field) -> type[Schema]:
+def schema_of(name: str, columns: Iterable[Column], /, **others: fields.Field) -> type[Schema]:
     """Return the schema of a row: its columns, and further fields after them."""
     return Schema.from_dict({**{column.name: field_of(column) for column in columns}, **others}, name=name)

@@ -5,7 +5,7 @@ that is more than the rows of one table is made by a function of its own, which 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, LiteralString
 from urllib.parse import urlencode
@@ -13,13 +13,23 @@ from urllib.parse import urlencode
 import pyarrow as pa
 from apiflask import APIBlueprint, Schema, fields
 from flask import Response, request
+from psycopg import Connection
+from psycopg.rows import DictRow
 
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.formats import CSV, chosen_format, csv_of
 from clickstream_assets.api.parameters import Choice, QueryParameters, Text, WholeNumber, parameter_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
-from clickstream_assets.api.queries import Asked, Condition, Page, newest, page_of, person_of_visitor
+from clickstream_assets.api.queries import (
+    Asked,
+    Condition,
+    Page,
+    newest,
+    page_of,
+    person_of_visitor,
+    products,
+)
 from clickstream_assets.catalogue import Table
 
 FORMATS = {"json": "application/json", "csv": "text/csv"}
@@ -28,6 +38,14 @@ MAX_LIMIT = 1000
 
 LISTED: dict[str, str] = {}
 """The addresses of the lists that `listing` has made, by their table's name."""
+
+NAME_OF_PRODUCT = {
+    "name": fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "The product's name, as it is now; null where it is not known"},
+    )
+}
 
 View = Callable[..., dict[str, Any]]
 
@@ -218,6 +236,7 @@ def listing(
     newest_day: bool = False,
     filters: Mapping[str, Filter] | None = None,
     with_more: bool = False,
+    with_names: bool = False,
 ) -> type[Schema]:
     """Make `GET rule` the list of a served table's rows, under the name that the rule gives it.
 
@@ -236,6 +255,7 @@ def listing(
         newest_day: whether only the newest day is listed if no day is asked for.
         filters: filters by their parameters, instead of those that the columns' types give.
         with_more: whether a row has the columns that only PostgreSQL has, after the others.
+        with_names: whether a row has the `name` of its product, as it is now, after the others.
 
     Returns:
         The schema of a row.
@@ -243,7 +263,8 @@ def listing(
     name = rule.strip("/")
     LISTED[table.name] = f"{blueprint.url_prefix or ''}{rule}"
     more = table.served.more if table.served and with_more else ()
-    schema = schema_of(row, (*table.columns, *more))
+    schema = schema_of(row, (*table.columns, *more), **(NAME_OF_PRODUCT if with_names else {}))
+    columns = [column.name for column in (*table.columns, *more)]
     answer = {name: fields.List(fields.Nested(schema), required=True)}
     default_sort, _, falling = _with_key(table, order)[0].partition(" ")
     default_order = "desc" if falling else "asc"
@@ -260,11 +281,13 @@ def listing(
     day = table.day if newest_day else None
 
     def view(asked: Asked, sort: str = default_sort, order: str = default_order) -> dict[str, Any]:
-        terms = _with_key(table, [f"{sort} DESC" if order == "desc" else sort, *others])
+        falling = " DESC NULLS LAST" if table.by_name[sort].nullable else " DESC"
+        terms = _with_key(table, [f"{sort}{falling if order == 'desc' else ''}", *others])
         if day and all(condition.column != day for condition in asked.conditions):
             asked = asked.where(Condition(day, "=", newest(table.served_name, day)))
         with database().snapshot() as connection:
-            return {name: page_of(connection, table.served_name, schema().fields, terms, asked)}
+            page = page_of(connection, table.served_name, columns, terms, asked)
+            return {name: named(connection, page) if with_names else page}
 
     view.__name__, view.__doc__ = f"list_{name}", description
     list_route(
@@ -276,6 +299,14 @@ def listing(
         limit=limit,
     )(view)
     return schema
+
+
+def named(connection: Connection[DictRow], page: Page) -> Page:
+    """Return the page, its rows with the `name` of their products."""
+    known = products(connection, [row["product_id"] for row in page.rows])
+    nameless = {"name": None}
+    rows = [{**row, "name": known.get(row["product_id"], nameless)["name"]} for row in page.rows]
+    return replace(page, rows=rows)
 
 
 def _with_key(table: Table, order: Iterable[str]) -> list[str]:

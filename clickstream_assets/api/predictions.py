@@ -1,4 +1,4 @@
-"""`GET /api/predictions/{person_id}`: how probable it is that a person buys, and that their session under way does."""
+"""`GET /api/predictions` and `/api/predictions/{person_id}`: how probable it is that persons buy, and sessions do."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -8,6 +8,7 @@ from apiflask import APIBlueprint, Schema, fields
 
 from clickstream_assets.api import queries
 from clickstream_assets.api.fields import schema_of
+from clickstream_assets.api.listing import listing
 from clickstream_assets.api.moment import moment
 from clickstream_assets.api.parameters import path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
@@ -20,6 +21,20 @@ from clickstream_assets.recommender.next_product import Act
 blueprint = APIBlueprint("predictions", __name__, url_prefix="/api", tag="Predictions")
 
 _TYPES = {Act.VIEWED: "view", Act.ADDED_TO_CART: "add_to_cart", Act.BOUGHT: "purchase"}
+
+
+listing(
+    blueprint,
+    "/predictions",
+    PERSON_PREDICTIONS,
+    "ProbableBuyer",
+    """List persons by how probable it is that they buy, the most probable first.
+
+    Those who bought within a year or were there within 28 days, but not those who refuse to be profiled.
+    """,
+    order=["probability_28_days DESC"],
+    limit=100,
+)
 
 
 class LiveSession(Schema):

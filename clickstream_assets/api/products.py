@@ -1,4 +1,4 @@
-"""`GET /api/products`, `/api/products/{product_id}` and `/api/categories`: what sells, day by day.
+"""`GET /api/products`, `/api/product-totals`, `/api/products/{product_id}` and `/api/categories`: what sells.
 
 And `GET /api/catalogue`: what the shop sells.
 """
@@ -11,8 +11,15 @@ from apiflask import APIBlueprint, Schema, fields
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
-from clickstream_assets.api.listing import list_route, listing, range_of
-from clickstream_assets.api.parameters import path_of
+from clickstream_assets.api.listing import (
+    NAME_OF_PRODUCT,
+    filters_of,
+    list_route,
+    listing,
+    named,
+    range_of,
+)
+from clickstream_assets.api.parameters import Choice, path_of
 from clickstream_assets.api.problems import ApiError
 from clickstream_assets.catalogue import CATEGORY_CONVERSION, LONG, PRODUCT_PERFORMANCE, PRODUCTS, Column
 
@@ -26,6 +33,7 @@ ProductDay = listing(
     "List a day's products, the most viewed first; equals are ordered by day, the newest first, and product id.",
     order=["rank"],
     newest_day=True,
+    with_names=True,
 )
 
 listing(
@@ -58,6 +66,48 @@ ProductTotals = schema_of(
 )
 
 
+ProductInAll = schema_of(
+    "ProductInAll",
+    (
+        PRODUCT_PERFORMANCE.by_name["product_id"],
+        Column("days", LONG, "Days on which somebody met it"),
+        *(PRODUCT_PERFORMANCE.by_name[name] for name in (*queries.PRODUCT_SUMS, "conversion_rate")),
+    ),
+    **NAME_OF_PRODUCT,
+)
+
+
+class ProductsInAll(Schema):
+    """The answer: products, each with the sums of its days."""
+
+    products = fields.List(fields.Nested(ProductInAll), required=True)
+
+
+@list_route(
+    blueprint,
+    "/product-totals",
+    ProductsInAll,
+    filters={
+        name: asked_for
+        for name, asked_for in filters_of(PRODUCT_PERFORMANCE).items()
+        if name in ("date", "since", "until", "category")
+    },
+    parameters={
+        "sort": Choice(*queries.PRODUCT_SUMS, load_default="view_count", metadata={"description": "Sort by"}),
+        "order": Choice("asc", "desc", load_default="desc", metadata={"description": "Sort order"}),
+    },
+    limit=100,
+)
+def list_product_totals(asked: queries.Asked, sort: str, order: str) -> dict[str, Any]:
+    """List products with the sums of their days, the most viewed first; equals are ordered by product id.
+
+    Of all days, or of those that are asked for. A day counts whose category is the one asked for.
+    """
+    terms = [f"{sort} DESC" if order == "desc" else sort, "product_id"]
+    with database().snapshot() as connection:
+        return {"products": named(connection, queries.product_totals(connection, terms, asked))}
+
+
 class ProductHistory(Schema):
     """The answer: one product's days."""
 
@@ -88,6 +138,7 @@ def list_product_days(asked: queries.Asked, product_id: str) -> dict[str, Any]:
     """Say what a product is, and list its days, the newest first, with their totals."""
     with database().snapshot() as connection:
         days, totals = queries.product_days(connection, product_id, asked)
+        days = named(connection, days)
         product = queries.products(connection, [product_id]).get(product_id)
         is_known = product or days.rows or queries.is_met(connection, product_id)
     if not is_known:

@@ -88,8 +88,8 @@ def page_of(
         connection: to PostgreSQL.
         source: a table's name, or an SQL expression in its stead.
         columns: the columns of a row.
-        order: columns to sort by, with ` DESC` after those that fall; no two rows are equal in all of them, so that
-            pages do not overlap.
+        order: columns to sort by, with ` DESC` after those that fall, and ` DESC NULLS LAST` where they can be null; no
+            two rows are equal in all of them, so that pages do not overlap.
         asked: conditions and page.
     """
     statement = sql.SQL(
@@ -116,9 +116,12 @@ def _all_of(conditions: Iterable[Condition]) -> sql.Composable:
     return sql.SQL(" AND ").join([sql.SQL("true"), *(condition.sql for condition in conditions)])
 
 
+_ORDERS: dict[str, LiteralString] = {"": "{}", "DESC": "{} DESC", "DESC NULLS LAST": "{} DESC NULLS LAST"}
+
+
 def _by(term: str) -> sql.Composable:
     column, _, falling = term.partition(" ")
-    return sql.SQL("{} DESC" if falling else "{}").format(sql.Identifier(column))
+    return sql.SQL(_ORDERS[falling]).format(sql.Identifier(column))
 
 
 def _value(
@@ -470,6 +473,25 @@ def segment_counts(connection: Connection[DictRow], day: date | None, asked: Ask
     return page_of(connection, counts, columns, ["kind", "users DESC", "segment"], on_day)
 
 
+def segment_moves(connection: Connection[DictRow], day: date, before: date, asked: Asked) -> Page:
+    """Return from which RFM segment to which customers went between two days: from_segment, to_segment, users.
+
+    A segment is null where they were no customer, or were not in any segment.
+    """
+    moves = sql.SQL(
+        """(
+        SELECT former.rfm_segment AS from_segment, latter.rfm_segment AS to_segment, count(*) AS users
+        FROM (SELECT user_id, rfm_segment FROM customer_segments WHERE report_date = {before}) AS former
+        FULL JOIN (SELECT user_id, rfm_segment FROM customer_segments WHERE report_date = {day}) AS latter
+            USING (user_id)
+        WHERE former.rfm_segment IS NOT NULL OR latter.rfm_segment IS NOT NULL
+        GROUP BY former.rfm_segment, latter.rfm_segment
+        ) AS moves"""
+    ).format(before=sql.Literal(before), day=sql.Literal(day))
+    columns = ["from_segment", "to_segment", "users"]
+    return page_of(connection, moves, columns, ["users DESC", "from_segment", "to_segment"], asked)
+
+
 def user_days(connection: Connection[DictRow], user_id: str, asked: Asked) -> Page:
     """Return days of a user with USER_DAY_COLUMNS, the newest first."""
     source = _user_days(Condition("user_id", "=", user_id), *asked.conditions)
@@ -511,6 +533,32 @@ _PRODUCTS = (
     .format(sql.SQL(", ").join(map(sql.Identifier, PRODUCTS.column_names)))
     .as_bytes(None)
 )
+
+
+PRODUCT_SUMS = ("view_count", "add_to_carts", "purchases", "quantity", "revenue", "refunds", "net_revenue")
+"""The columns of a product's days that are added up."""
+
+
+def product_totals(connection: Connection[DictRow], order: Sequence[str], asked: Asked) -> Page:
+    """Return products with `days` on which somebody met them, PRODUCT_SUMS and conversion_rate of these days."""
+    source = sql.SQL(
+        "(SELECT product_id, count(*) AS days, {sums} FROM product_performance WHERE {conditions} GROUP BY product_id) "
+        "AS totals"
+    ).format(
+        sums=sql.SQL(", ").join(
+            sql.SQL("sum({name}) AS {name}").format(name=sql.Identifier(name)) for name in PRODUCT_SUMS
+        ),
+        conditions=_all_of(asked.conditions),
+    )
+    page = page_of(
+        connection, source, ["product_id", "days", *PRODUCT_SUMS], order, replace(asked, conditions=())
+    )
+    rows = [
+        # Not in SQL: PostgreSQL rounds half up.
+        {**row, "conversion_rate": percent(int(row["purchases"]), int(row["view_count"]))}
+        for row in page.rows
+    ]
+    return replace(page, rows=rows)
 
 
 def products(connection: Connection[DictRow], product_ids: Iterable[str]) -> dict[str, dict[str, Any]]:

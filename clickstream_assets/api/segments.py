@@ -1,7 +1,7 @@
-"""`GET /api/segments` and `GET /api/segments/{user_id}`: which segments shoppers are in, day by day."""
+"""`GET /api/segments`, `/api/segment-moves` and `/api/segments/{user_id}`: which segments shoppers are in, by day."""
 
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -11,7 +11,7 @@ from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.listing import list_route, range_of
-from clickstream_assets.api.parameters import Choice, Day, Text, path_of
+from clickstream_assets.api.parameters import Choice, Day, Text, WholeNumber, path_of
 from clickstream_assets.api.problems import ApiError
 from clickstream_assets.catalogue import ACTIVITY_SEGMENTS, CUSTOMER_SEGMENTS, USER_SEGMENTS
 from clickstream_assets.catalogue.rfm import DEFINITIONS, RFM_SEGMENT_NAMES
@@ -133,3 +133,58 @@ def list_day_segments(
         if segment:
             return {"date": day, "users": queries.segment_users(connection, day, segment, asked)}
         return {"date": day, "segments": queries.segment_counts(connection, day, asked)}
+
+
+class SegmentMove(Schema):
+    """How many customers went from one segment to another."""
+
+    from_segment = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Where they were; null for no customer, or one without a segment"},
+    )
+    to_segment = fields.String(
+        required=True, allow_none=True, metadata={"description": "Where they are; null as before"}
+    )
+    users = fields.Integer(required=True, metadata={"description": "How many went there, or stayed"})
+
+
+class SegmentMoves(Schema):
+    """The answer: from which RFM segment to which customers went."""
+
+    date = fields.Date(
+        required=True, allow_none=True, metadata={"description": "The later day; null if there is none yet"}
+    )
+    before = fields.Date(
+        required=True, allow_none=True, metadata={"description": "The earlier day; null if there is none yet"}
+    )
+    moves = fields.List(fields.Nested(SegmentMove), required=True)
+
+
+@list_route(
+    blueprint,
+    "/segment-moves",
+    SegmentMoves,
+    parameters={
+        "date": Day(metadata={"description": "The later day; the newest one by default"}),
+        "days": WholeNumber(
+            1, 366, load_default=7, metadata={"description": "How many days the earlier one is before it"}
+        ),
+    },
+    limit=200,
+)
+def list_segment_moves(asked: queries.Asked, days: int, date: date | None = None) -> dict[str, Any]:
+    """Count customers by the RFM segment that they were in and the one that they are in, the most first.
+
+    Those who stayed are among them. Of a day without customers all come from nowhere.
+    """
+    with database().snapshot() as connection:
+        day = date or queries.newest_segment_day(connection)
+        if day is None:
+            return {
+                "date": None,
+                "before": None,
+                "moves": queries.Page([], asked.limit, asked.offset, more=False),
+            }
+        before = day - timedelta(days=days)
+        return {"date": day, "before": before, "moves": queries.segment_moves(connection, day, before, asked)}

@@ -131,6 +131,7 @@ listing(
     "List flash-sale alerts, those that began last first; equals are ordered by alert id.",
     order=["first_window_start DESC"],
     with_more=True,
+    with_names=True,
 )
 
 listing(

@@ -79,6 +79,7 @@ PERSON_PREDICTIONS = Table(
                 DOUBLE,
                 f"Probability of a purchase within {days} days after the models' last_day; null where none is accepted",
                 nullable=True,
+                sort=True,
             )
             for days in (7, 28)
         ),

@@ -20,7 +20,7 @@ def test_history_has_the_days_newest_first_and_their_totals(client: FlaskClient)
         ("2024-05-31", 1, 30),
         ("2024-05-30", 2, 10),
     ]
-    assert list(answer["days"][0]) == PRODUCT_PERFORMANCE.column_names
+    assert list(answer["days"][0]) == [*PRODUCT_PERFORMANCE.column_names, "name"]
     assert answer["totals"] == {
         "days": 2,
         "view_count": 40,
@@ -78,3 +78,26 @@ def test_a_product_says_what_it_is_whether_anybody_met_it_or_not(client: FlaskCl
     never_met = asked(client, "products/p9")
     assert (never_met["product"]["brand"], never_met["days"], never_met["totals"]["days"]) == ("Ajax", [], 0)
     assert asked(client, "products/50%25")["product"] is None
+
+
+def test_totals_of_products_are_of_the_days_asked_for_in_the_order_asked_for(client: FlaskClient) -> None:
+    def totals(query: str) -> list[tuple[Any, ...]]:
+        rows = asked(client, f"product-totals?{query}")["products"]
+        return [(row["product_id"], row["name"], row["days"], row["view_count"]) for row in rows]
+
+    assert totals("limit=2") == [("p1", "Product p1", 2, 40), ("p2", "Product p2", 2, 40)]
+    assert totals("until=2024-05-30") == [("p2", "Product p2", 1, 20), ("p1", "Product p1", 1, 10)]
+    assert totals("since=2024-05-31&limit=1&offset=1") == [("p2", "Product p2", 1, 20)]
+    assert totals("date=2024-05-30&order=asc") == [("p1", "Product p1", 1, 10), ("p2", "Product p2", 1, 20)]
+    assert {row[:2] for row in totals("limit=1000")} >= {(product, None) for product in STRANGE_PRODUCTS}
+    [p1] = asked(client, "product-totals?sort=purchases&limit=1")["products"]
+    assert (p1["purchases"], p1["revenue"], p1["refunds"], p1["conversion_rate"]) == (3, 0.3, 0.1, 7.5)
+
+
+def test_days_products_and_alerts_have_the_names_of_products(client: FlaskClient) -> None:
+    names = {
+        row["product_id"]: row["name"]
+        for row in asked(client, "products?date=2024-05-31&limit=100")["products"]
+    }
+    assert (names["p1"], names["p2"]) == ("Product p1", "Product p2")
+    assert {names[product] for product in STRANGE_PRODUCTS} == {None}

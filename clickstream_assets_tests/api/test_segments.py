@@ -111,3 +111,17 @@ def test_without_any_day_there_is_nothing_to_count(postgres: Settings) -> None:
             page = {"limit": 100, "offset": 0, "more": False}
             assert asked(client) == {"date": None, "segments": [], "page": page}
             assert asked(client, "?segment=buyer") == {"date": None, "users": [], "page": page}
+
+
+def test_moves_are_between_the_segments_of_two_days(client: FlaskClient) -> None:
+    def moves(query: str) -> set[tuple[str | None, str | None, int]]:
+        answer = client.get(f"/api/segment-moves?{query}").json
+        return {(row["from_segment"], row["to_segment"], row["users"]) for row in answer["moves"]}
+
+    # u1 stayed; u2 became a customer; u3 has no segment on either day.
+    assert moves("days=1") == {("champions", "champions", 1), (None, "new_customer", 1)}
+    # There is nobody a week before.
+    assert moves("") == {(None, "champions", 1), (None, "new_customer", 1)}
+    assert moves("date=2024-06-01&days=1") == {("champions", None, 1), ("new_customer", None, 1)}
+    answer = client.get("/api/segment-moves?days=1").json
+    assert (answer["date"], answer["before"]) == (DAY, DAY_BEFORE)

@@ -17,6 +17,7 @@ from clickstream_assets.catalogue import (
     FLASH_SALE_ALERTS,
     FUNNEL,
     HOURLY_SUMMARY,
+    PERSON_PREDICTIONS,
     PRODUCT_PERFORMANCE,
     PRODUCT_WINDOWS,
     PRODUCTS,
@@ -53,6 +54,7 @@ LISTS = [
     List("/api/catalogue", PRODUCTS),
     List("/api/categories", CATEGORY_CONVERSION, ALL_DAYS),
     List("/api/rejected", REJECTED_COUNTS),
+    List("/api/predictions", PERSON_PREDICTIONS),
 ]
 # include_bots and a window's state have other values than their columns; they are tested by hand.
 OTHER_VALUES = {"is_bot", "is_final"}
@@ -82,10 +84,10 @@ def everything(client: FlaskClient, each: List, **query: str) -> list[Row]:
 
 @pytest.mark.parametrize("each", LISTS, ids=lambda each: each.path)
 def test_rows_have_every_column_in_order(client: FlaskClient, each: List) -> None:
-    # PostgreSQL alone has an alert's detected_at.
-    more = ["detected_at"] if each.table is FLASH_SALE_ALERTS else []
+    # PostgreSQL alone has an alert's detected_at; products are named as they are now.
+    more = {FLASH_SALE_ALERTS: ["detected_at", "name"], PRODUCT_PERFORMANCE: ["name"]}
     for row in everything(client, each):
-        assert list(row) == [*each.table.column_names, *more]
+        assert list(row) == [*each.table.column_names, *more.get(each.table, [])]
 
 
 @pytest.mark.parametrize(("each", "column"), columns_that(lambda column: column.filter))

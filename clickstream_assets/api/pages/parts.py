@@ -102,3 +102,64 @@ class Chart:
                 for each in self.series
             ],
         }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value of a table, as it is written, and where it leads.
+
+    Attributes:
+        text: As it is shown.
+        link: Where it leads; None for nowhere.
+        is_number: Whether it stands on the right.
+        warmth: 0 to 10 for a cell of a heat map; None for another.
+    """
+
+    text: str
+    link: str | None = None
+    is_number: bool = False
+    warmth: int | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table with a title.
+
+    Attributes:
+        id: Unique on its page, a valid HTML id.
+        title: What its rows are.
+        columns: Headings; those of numbers stand on the right.
+        rows: Cells; the first of a row names it.
+        note: What is to be known of it.
+        empty: What is said where it has no rows.
+        csv: Where all of it is had as CSV.
+        more: Where the rows after these are; None without any.
+    """
+
+    id: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+    empty: str = "There is nothing here."
+    csv: str | None = None
+    more: str | None = None
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A parameter of a page's address, to be chosen.
+
+    Attributes:
+        name: The parameter's.
+        label: What is chosen.
+        value: What is chosen now.
+        choices: The choices with what they are called; None for a free one.
+        type: Of a free one: `date` or `text`.
+    """
+
+    name: str
+    label: str
+    value: Any
+    choices: Mapping[str, str] | None = None
+    type: Literal["date", "text"] = "date"

@@ -50,8 +50,8 @@ class Reader:
         """Write a number."""
         if value is None:
             return NOTHING
-        pattern = "#,##0" + ("." + "0" * decimals if decimals else "")
-        return format_decimal(value, format=pattern, locale=self.locale)
+        whole = self.locale.decimal_formats[None].pattern.partition(".")[0]
+        return format_decimal(value, format=_with_decimals(whole, decimals), locale=self.locale)
 
     def compact(self, value: float | None) -> str:
         """Write a number with three digits or so: 12K."""
@@ -71,7 +71,7 @@ class Reader:
         """Write a rate that is given per hundred."""
         if value is None:
             return NOTHING
-        pattern = "#,##0" + ("." + "0" * decimals if decimals else "") + "%"
+        pattern = _with_decimals(self.locale.percent_formats[None].pattern, decimals)
         return format_percent(value / 100, format=pattern, locale=self.locale)
 
     def day(self, day: date | None, form: str = "medium") -> str:
@@ -91,3 +91,12 @@ class Reader:
         if moment is None:
             return NOTHING
         return format_datetime(moment, "medium", tzinfo=self.zone, locale=self.locale)
+
+    def moment_of(self, text: str | None) -> str:
+        """Write a moment that an answer has as text."""
+        return self.moment(datetime.fromisoformat(text) if text else None)
+
+
+def _with_decimals(pattern: str, decimals: int) -> str:
+    """Return a locale's pattern of whole numbers (Unicode TR 35) for numbers with so many decimals."""
+    return pattern.replace("##0", f"##0.{'0' * decimals}") if decimals else pattern

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 from flask import Response, current_app, request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from clickstream_assets.api.pages.parts import Chart, Figure, Filter, Listing
 from clickstream_assets.api.pages.reader import NOTHING, Reader
 from clickstream_assets.api.pages.source import Source
 
 STATIC = "/static"
 """Where the pages' own files are."""
+PICTURE_HOSTS = "PICTURE_HOSTS"
+"""Configuration of the application: beginnings of the addresses of pictures that are shown."""
 # Nothing runs, is shown or is asked for that is not from here.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src {}; connect-src 'self'; "
     "font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _HEADERS = {
-    "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -33,11 +36,21 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "Vary": "Accept-Language",
 }
+NO_FIGURES = (
+    "There are no figures yet. Send events, and run the jobs ingest and refresh in Dagster; "
+    "`make demo` does all of it."
+)
+"""What a page says before the first day."""
 _FOLDER = Path(__file__).parent
 
 PAGES = {
     "/": "Today",
     "/trends": "Trends",
+    "/funnel": "Funnel",
+    "/products": "Products",
+    "/customers": "Customers",
+    "/recommendations": "Recommendations",
+    "/reports": "Reports",
     "/docs": "API",
 }
 """The pages of the navigation, by their addresses."""
@@ -53,9 +66,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["as_json"] = _as_json
-    environment.globals.update(
-        pages=PAGES, nothing=NOTHING, static=static, quoted=lambda text: quote(text, "")
-    )
+    environment.globals.update(pages=PAGES, nothing=NOTHING, no_figures=NO_FIGURES, static=static)
     return environment
 
 
@@ -92,6 +103,51 @@ def reader_of(source: Source) -> Reader:
     return Reader.of(request.accept_languages, shop.get("time_zone", "UTC"), shop.get("currency"))
 
 
+def sheet(
+    source: Source,
+    reader: Reader,
+    *,
+    title: str,
+    filters: Sequence[Filter] = (),
+    note: str = "",
+    empty: str = "",
+    picture: str | None = None,
+    facts: Mapping[str, str] = {},
+    figures: Sequence[Figure] = (),
+    charts: Sequence[Chart] = (),
+    tables: Sequence[Listing] = (),
+) -> Response:
+    """Render a page of figures, charts and tables, one below the other.
+
+    Args:
+        source, reader, title: as for `page`.
+        filters: what can be chosen.
+        note: what is to be known of all of it.
+        empty: what is said where there is nothing to show, and what to do about it.
+        picture: the address of a picture; shown where it is of this server, or of PICTURE_HOSTS.
+        facts: what is known of the page's subject.
+        figures, charts, tables: its parts.
+    """
+    return page(
+        "sheet.html.j2",
+        source,
+        reader,
+        title=title,
+        filters=filters,
+        note=note,
+        empty=empty,
+        picture=picture if picture and _is_shown(picture) else None,
+        facts=facts,
+        figures=figures,
+        charts=charts,
+        tables=tables,
+    )
+
+
+def _is_shown(picture: str) -> bool:
+    return picture.startswith(("data:image/", *current_app.config[PICTURE_HOSTS]))
+
+
 def page(template: str, source: Source, reader: Reader, *, title: str, **values: Any) -> Response:
     """Render a page.
 
@@ -116,6 +172,8 @@ def page(template: str, source: Source, reader: Reader, *, title: str, **values:
             **values,
         )
     )
-    unavailable = any(answer.code and answer.code.startswith("postgres") for answer in source.answers)
-    status = HTTPStatus.SERVICE_UNAVAILABLE if unavailable else HTTPStatus.OK
-    return current_app.response_class(text, status, headers=_HEADERS, mimetype="text/html")
+    # Without the first, which says what all figures have in common, there is nothing.
+    status = HTTPStatus.SERVICE_UNAVAILABLE if source.answers[0].is_outage else HTTPStatus.OK
+    hosts = " ".join(["'self'", "data:", *current_app.config[PICTURE_HOSTS]])
+    headers = _HEADERS | {"Content-Security-Policy": _POLICY.format(hosts)}
+    return current_app.response_class(text, status, headers=headers, mimetype="text/html")

@@ -7,7 +7,12 @@ from pathlib import Path
 from apiflask import APIBlueprint
 from flask import Response, send_from_directory
 
+from clickstream_assets.api.pages.customers import show_customers
+from clickstream_assets.api.pages.funnel import show_funnel
+from clickstream_assets.api.pages.products import show_product, show_products
+from clickstream_assets.api.pages.recommendations import show_recommendations
 from clickstream_assets.api.pages.rendering import STATIC, page, reader_of
+from clickstream_assets.api.pages.reports import show_reports
 from clickstream_assets.api.pages.source import Source
 from clickstream_assets.api.pages.today import show_today
 from clickstream_assets.api.pages.trends import show_trends
@@ -20,6 +25,12 @@ _KEPT_SECONDS = 365 * 86_400
 
 blueprint.add_url_rule("/", view_func=show_today)
 blueprint.add_url_rule("/trends", view_func=show_trends)
+blueprint.add_url_rule("/funnel", view_func=show_funnel)
+blueprint.add_url_rule("/products", view_func=show_products)
+blueprint.add_url_rule("/products/<any_text:product_id>", view_func=show_product)
+blueprint.add_url_rule("/customers", view_func=show_customers)
+blueprint.add_url_rule("/recommendations", view_func=show_recommendations)
+blueprint.add_url_rule("/reports", view_func=show_reports)
 
 
 @blueprint.get("/docs")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -28,13 +29,15 @@ class Answer:
         address: Where anybody gets it.
         content: What it says; empty if it is a problem.
         problem: What is wrong, for people; None for nothing.
-        code: The same, for programs.
+        is_missing: Whether there is nothing of what was asked for, which is no fault.
+        is_outage: Whether it cannot be read now.
     """
 
     address: str
     content: Mapping[str, Any] = field(default_factory=dict)
     problem: str | None = None
-    code: str | None = None
+    is_missing: bool = False
+    is_outage: bool = False
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return a list that it has; none if it is a problem."""
@@ -50,17 +53,25 @@ class Source:
     def get(self, path: str, **parameters: Any) -> Answer:
         """Ask for an answer, with the parameters that are not None."""
         given = {name: _text(value) for name, value in parameters.items() if value is not None}
-        builder = EnvironBuilder(path=path, query_string=given, environ_overrides={WITHIN_A_PAGE: True})
+        builder = EnvironBuilder(
+            path=quote(path), query_string=given, environ_overrides={WITHIN_A_PAGE: True}
+        )
         try:
             parts, status, _ = run_wsgi_app(current_app.wsgi_app, builder.get_environ())
         finally:
             builder.close()
         body = msgspec.json.decode(b"".join(parts))
         address = quote(path) + (f"?{urlencode(given)}" if given else "")
-        if status.startswith("2"):
+        code = int(status[:3])
+        if code < HTTPStatus.BAD_REQUEST:
             answer = Answer(address, body)
         else:
-            answer = Answer(address, problem=body.get("detail") or status, code=body.get("code"))
+            answer = Answer(
+                address,
+                problem=body.get("detail") or status,
+                is_missing=code == HTTPStatus.NOT_FOUND,
+                is_outage=code >= HTTPStatus.INTERNAL_SERVER_ERROR,
+            )
         self.answers.append(answer)
         return answer
 
@@ -76,7 +87,8 @@ class Source:
     @property
     def problems(self) -> list[str]:
         """What was wrong with the answers, each once."""
-        return list(dict.fromkeys(answer.problem for answer in self.answers if answer.problem))
+        wrong = (answer.problem for answer in self.answers if not answer.is_missing)
+        return list(dict.fromkeys(filter(None, wrong)))
 
 
 def _text(value: Any) -> str:

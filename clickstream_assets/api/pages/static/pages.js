@@ -28,7 +28,7 @@ function draw(canvas) {
   const lies = drawing.form === "steps";
   const values = { beginAtZero: true, border: { display: false }, grid: { color: line },
                    ticks: { color: faint, maxTicksLimit: 6, callback: (value) => compact.format(value) } };
-  const labels = { grid: { display: false }, border: { color: line }, ticks: { color: faint, maxRotation: 0, autoSkipPadding: 12 } };
+  const labels = { grid: { display: false }, border: { color: line }, ticks: { color: faint, maxRotation: 0, autoSkipPadding: 12, autoSkip: !lies } };
   const datasets = drawing.series.map((each, place) => {
     const colour = each.compared ? faint : series[place % series.length];
     return {

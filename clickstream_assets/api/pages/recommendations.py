@@ -1,0 +1,177 @@
+"""The page of recommendations: of a person beside what they did, and why; the models' record; running experiments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, request
+
+from clickstream_assets.api.pages.parts import Cell, Filter, Listing
+from clickstream_assets.api.pages.products import name_of, product_link
+from clickstream_assets.api.pages.reader import Reader
+from clickstream_assets.api.pages.rendering import reader_of, sheet
+from clickstream_assets.api.pages.source import Source
+
+_LISTED = 10
+_MODELS = 20
+
+
+def show_recommendations() -> Response:
+    """Show the recommendations of the person of the address, and the models that make them."""
+    source = Source()
+    reader = reader_of(source)
+    person = request.args.get("person", "").strip()
+    tables: list[Listing] = []
+    note = "Type the id of a person to see what they did beside what is recommended to them, and why."
+    if person:
+        note = f"For {person}."
+        tables = [*_of_person(source, reader, person)]
+    models = source.get("/api/models", n=_MODELS)
+    experiments = source.get("/api/experiments")
+    return sheet(
+        source,
+        reader,
+        title="Recommendations",
+        filters=[Filter("person", "Person", person, type="text")],
+        note=note,
+        tables=[
+            *tables,
+            _models(reader, models.rows("models")),
+            _experiments(reader, experiments.rows("experiments")),
+        ],
+    )
+
+
+def _of_person(source: Source, reader: Reader, person: str) -> list[Listing]:
+    listed = source.get(f"/api/recommend/{person}", n=_LISTED)
+    events = source.get("/real-time-events", user_id=person, limit=_LISTED)
+    again = source.get(f"/api/buy-again/{person}", n=_LISTED)
+    prediction = source.get(f"/api/predictions/{person}")
+    visits = source.get("/sessions", user_id=person, sort="start_time", limit=_LISTED)
+    chances = [
+        [Cell(f"Within {days} days"), Cell(reader.percent(100 * chance), is_number=True)]
+        for days, chance in ((days, prediction.content.get(f"probability_{days}_days")) for days in (7, 28))
+        if chance is not None
+    ]
+    if session := prediction.content.get("session"):
+        chances.append(
+            [Cell("In this visit"), Cell(reader.percent(100 * session["probability"]), is_number=True)]
+        )
+    return [
+        _products(reader, "list", "Recommended", listed.rows("items"), listed.content.get("message") or ""),
+        Listing(
+            "events",
+            "What they did last",
+            ["Event", "Product", "When"],
+            [
+                [
+                    Cell(event["event_type"].replace("_", " ")),
+                    Cell(event["product_id"] or event["query"] or "", product_link(event["product_id"]))
+                    if event["product_id"]
+                    else Cell(event["query"] or ""),
+                    Cell(reader.moment_of(event["event_time"])),
+                ]
+                for event in events.rows("real_time_events")
+            ],
+            empty="No live event is theirs.",
+        ),
+        Listing(
+            "visits",
+            "Their visits",
+            ["Began", "Events", "Views", "Purchases", "Revenue"],
+            [
+                [
+                    Cell(reader.moment_of(visit["start_time"])),
+                    *(
+                        Cell(reader.number(visit[name]), is_number=True)
+                        for name in ("total_events", "views", "purchases")
+                    ),
+                    Cell(reader.money(visit["revenue"]), is_number=True),
+                ]
+                for visit in visits.rows("sessions")
+            ],
+            empty="They have not been there.",
+        ),
+        _products(reader, "again", "To buy again", again.rows("items"), ""),
+        Listing(
+            "chances",
+            "How likely they are to buy",
+            ["When", "Probability"],
+            chances,
+            note="; ".join(prediction.content.get("reasons", ())),
+            empty="No model says so of them.",
+        ),
+    ]
+
+
+def _products(reader: Reader, id_: str, title: str, items: list[dict[str, Any]], note: str) -> Listing:
+    return Listing(
+        id_,
+        title,
+        ["Product", "Why", "By", "Price"],
+        [
+            [
+                Cell(name_of(item), product_link(item["product_id"])),
+                Cell(item["reason"]),
+                Cell(item["algorithm"].replace("_", " ")),
+                Cell(reader.money(item["price"]), is_number=True),
+            ]
+            for item in items
+        ],
+        note=note,
+        empty="There is none.",
+    )
+
+
+def _models(reader: Reader, models: list[dict[str, Any]]) -> Listing:
+    rows = []
+    for model in models:
+        figures = [
+            f"{metric['target'].replace('_', ' ')}, {metric['algorithm'].replace('_', ' ')}: {name} "
+            f"{reader.number(value, 3)}"
+            for metric in model["metrics"] or ()
+            for name, value in list(metric["values"].items())[:1]
+            if value is not None and metric["algorithm"] == model["algorithm"]
+        ]
+        rows.append(
+            [
+                Cell(model["model_version"]),
+                Cell(model["answers"].replace("_", " ")),
+                Cell(model["algorithm"].replace("_", " ")),
+                Cell("yes" if model["is_served"] else "no"),
+                Cell(reader.moment_of(model["trained_at"])),
+                Cell("; ".join(figures)),
+            ]
+        )
+    return Listing(
+        "models",
+        "The models' record",
+        ["Version", "Answers", "Algorithm", "Served", "Trained", "Judged on what it had not seen"],
+        rows,
+        empty="No model has been published yet: materialise `train` in Dagster.",
+    )
+
+
+def _experiments(reader: Reader, experiments: list[dict[str, Any]]) -> Listing:
+    rows = [
+        [
+            Cell(f"{experiment['name']}: {arm['arm']}"),
+            Cell("runs" if experiment["is_running"] else "is over or has yet to start"),
+            Cell(reader.number(arm["judged_units"]), is_number=True),
+            *(
+                Cell(reader.percent(100 * arm[name]) if arm[name] is not None else "", is_number=True)
+                for name in ("click_through", "conversion")
+            ),
+            Cell(reader.money(arm["revenue_per_unit"]), is_number=True),
+            Cell(arm["decision"]),
+        ]
+        for experiment in experiments
+        for arm in experiment["arms"]
+    ]
+    return Listing(
+        "experiments",
+        "Experiments",
+        ["Arm", "State", "Judged persons", "Clicked", "Bought", "Revenue of one", "Decision"],
+        rows,
+        empty="None is declared: EXPERIMENTS names the file of them.",
+    )
