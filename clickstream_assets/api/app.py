@@ -73,6 +73,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
     # A user id may hold slashes, two in a row too.
     app.url_map.merge_slashes = False
     app.url_map.converters["any_text"] = recommendations.AnyTextConverter
+    app.url_map.converters["day"] = pages.DayConverter
     # None is connected yet.
     served = database.Database(settings)
     app.extensions[database.EXTENSION] = served

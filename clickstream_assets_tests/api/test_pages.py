@@ -25,6 +25,7 @@ ALL = [
     "/trends?by=campaign",
     "/funnel?by=segment",
     "/recommendations?person=u1",
+    f"/reports/{REPORT_DAY}",
 ]
 ENGLISH = {"Accept-Language": "en-GB"}
 NOTHING = "\N{EN DASH}"
@@ -37,7 +38,9 @@ class Tables(HTMLParser):
         super().__init__()
         self.by_id: dict[str, list[list[str]]] = {}
         self.figures: dict[str, str] = {}
-        self._id = self._cell = self._term = None
+        self._id: str | None = None
+        self._cell: str | None = None
+        self._term: str | None = None
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
@@ -172,6 +175,34 @@ def test_products_are_listed_with_the_sums_of_the_days(client: FlaskClient):
     rows = shown(client, f"/products?since={DAY - timedelta(days=1)}&until={DAY}").by_id["products"][1:]
     assert [row[:4] for row in rows[:2]] == [["Product p1", "40", "3", "3"], ["Product p2", "40", "3", "3"]]
     assert len(rows) == 2 + len(STRANGE_PRODUCTS)
+
+
+def test_report_says_what_the_apis_says_and_leads_to_the_days_beside_it(client: FlaskClient):
+    report = client.get(f"/api/reports/{REPORT_DAY}").json
+    page = shown(client, f"/reports/{REPORT_DAY}")
+    assert page.figures["Orders"] == f"{report['orders']:,}"
+    assert page.figures["Buyers"] == f"{report['buyers']['count']:,}"
+    assert [row[-1] for row in page.by_id["products"][1:]] == [
+        f"{product['views']:,}" for product in report["top_5_viewed_products"]
+    ]
+    assert [row[0] for row in page.by_id["categories"][1:]] == [*report["conversion_rates_by_category"]]
+    assert dict(page.by_id["segments"][1:]) == {
+        name.replace("_", " "): f"{users:,}" for name, users in report["customer_segments"].items()
+    }
+    text = client.get(f"/reports/{REPORT_DAY}").text
+    for day in (REPORT_DAY - timedelta(days=1), REPORT_DAY + timedelta(days=1)):
+        assert f'href="/reports/{day}"' in text
+    chosen = client.get(f"/reports?date={REPORT_DAY}")
+    assert (chosen.status_code, chosen.headers["Location"]) == (302, f"/reports/{REPORT_DAY}")
+
+
+@pytest.mark.parametrize("day", ["2001-01-01", "2024-13-01", "yesterday"])
+def test_day_without_a_report_says_which_there_are(client: FlaskClient, day: str):
+    answer = client.get(f"/reports/{day}")
+    if day == "2001-01-01":
+        assert "There is no report of 2001-01-01: there are 2, from" in answer.text
+    else:
+        assert answer.status_code == 404
 
 
 @pytest.mark.parametrize("product", STRANGE_PRODUCTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -72,7 +73,7 @@ def show_products() -> Response:
                 if more
                 else None,
             ),
-            _alerts(reader, alerts.rows("alerts")),
+            alerts_of(reader, alerts.rows("alerts")),
         ],
     )
 
@@ -91,7 +92,8 @@ def _row(reader: Reader, product: dict[str, Any]) -> list[Cell]:
     ]
 
 
-def _alerts(reader: Reader, alerts: list[dict[str, Any]]) -> Listing:
+def alerts_of(reader: Reader, alerts: Sequence[dict[str, Any]]) -> Listing:
+    """Return a table of alerts."""
     return Listing(
         "alerts",
         "Flash sales of these days",

@@ -113,6 +113,7 @@ def sheet(
     empty: str = "",
     picture: str | None = None,
     facts: Mapping[str, str] = {},
+    links: Mapping[str, str] = {},
     figures: Sequence[Figure] = (),
     charts: Sequence[Chart] = (),
     tables: Sequence[Listing] = (),
@@ -126,6 +127,7 @@ def sheet(
         empty: what is said where there is nothing to show, and what to do about it.
         picture: the address of a picture; shown where it is of this server, or of PICTURE_HOSTS.
         facts: what is known of the page's subject.
+        links: where else to look, by what is there.
         figures, charts, tables: its parts.
     """
     return page(
@@ -138,6 +140,7 @@ def sheet(
         empty=empty,
         picture=picture if picture and _is_shown(picture) else None,
         facts=facts,
+        links=links,
         figures=figures,
         charts=charts,
         tables=tables,

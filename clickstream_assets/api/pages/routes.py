@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 from apiflask import APIBlueprint
 from flask import Response, send_from_directory
+from werkzeug.routing import BaseConverter, ValidationError
 
 from clickstream_assets.api.pages.customers import show_customers
 from clickstream_assets.api.pages.funnel import show_funnel
 from clickstream_assets.api.pages.products import show_product, show_products
 from clickstream_assets.api.pages.recommendations import show_recommendations
 from clickstream_assets.api.pages.rendering import STATIC, page, reader_of
-from clickstream_assets.api.pages.reports import show_reports
+from clickstream_assets.api.pages.reports import show_report, show_reports
 from clickstream_assets.api.pages.source import Source
 from clickstream_assets.api.pages.today import show_today
 from clickstream_assets.api.pages.trends import show_trends
 
 # They are for people: the OpenAPI document has what they show.
 blueprint = APIBlueprint("pages", __name__, enable_openapi=False)
+
+
+class DayConverter(BaseConverter):
+    """A day of an address, as ISO 8601 has it."""
+
+    regex = r"\d{4}-\d\d-\d\d"
+
+    def to_python(self, value: str) -> date:
+        """Read it."""
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            raise ValidationError from None
+
 
 _FILES = Path(__file__).parent / "static"
 _KEPT_SECONDS = 365 * 86_400
@@ -31,6 +47,7 @@ blueprint.add_url_rule("/products/<any_text:product_id>", view_func=show_product
 blueprint.add_url_rule("/customers", view_func=show_customers)
 blueprint.add_url_rule("/recommendations", view_func=show_recommendations)
 blueprint.add_url_rule("/reports", view_func=show_reports)
+blueprint.add_url_rule("/reports/<day:day>", view_func=show_report)
 
 
 @blueprint.get("/docs")
