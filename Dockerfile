@@ -16,8 +16,8 @@ ENV PATH=/opt/venv/bin:$PATH \
 FROM system AS build
 RUN python -m venv /opt/venv
 WORKDIR /build
-COPY pyproject.toml constraints.txt README.md LICENSE ./
-# An empty package first: what it needs is a layer that only changes with these files.
+COPY pyproject.toml hatch_build.py constraints.txt README.md LICENSE ./
+# An empty package first: what it needs, and what its pages load, is a layer that only changes with these files.
 RUN mkdir clickstream_assets && touch clickstream_assets/__init__.py \
     && pip install --no-cache-dir --constraint constraints.txt '.[kubernetes]'
 COPY clickstream_assets clickstream_assets

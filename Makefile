@@ -39,7 +39,7 @@ export SETTING_UP
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt clickstream_assets/engine/ivy.xml
+$(VENV)/.ready: pyproject.toml hatch_build.py constraints.txt clickstream_assets/engine/ivy.xml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13; name one with make PYTHON=…" >&2; exit 1; }
 	@echo "$$SETTING_UP" >&2

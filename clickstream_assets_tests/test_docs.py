@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 
 from clickstream_assets.api.app import create_app
 from clickstream_assets.api.collector_routes import ROUTES
+from clickstream_assets.api.pages.rendering import PAGES as SHOP_PAGES
 from clickstream_assets.catalogue import EVENT_FIELDS, EVENT_TYPES
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
 from clickstream_assets.commands.app import app as command_line
@@ -123,7 +124,8 @@ def code() -> list[Path]:
 def routes() -> set[str]:
     """The API's routes, as the pages write them."""
     rules = create_app(Settings(_env_file=None)).url_map.iter_rules()
-    return {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule) for rule in rules} | set(ROUTES)
+    of_api = [rule.rule for rule in rules if not rule.endpoint.startswith("pages.")]
+    return {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule) for rule in of_api} | set(ROUTES)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -291,6 +293,12 @@ def test_readme_or_the_page_of_tables_or_of_the_collector_names_every_route(rout
         if (found := ROUTE.fullmatch(span.partition("?")[0]))
     }
     assert routes <= named
+
+
+def test_readme_names_every_page():
+    assert {f"*{name}*" for name in SHOP_PAGES.values() if name != "API"} <= set(
+        re.findall(r"\*\w+\*", text_of("README.md"))
+    )
 
 
 def diagram() -> tuple[dict[str, set[str]], set[tuple[str, str]]]:

@@ -41,6 +41,7 @@ def sights(result: dict[str, Any], ask: Ask, at: Addresses, settings: Settings) 
         at: Where to look.
         settings: Thresholds of the alerts.
     """
+    yield Sight("The shop", "today, trends, products, customers, recommendations, reports", [f"{at.api}/"])
     yield Sight(
         "Tables", "all of them and the runs that made them, as a graph", [f"{at.dagster}/asset-groups"]
     )
@@ -60,15 +61,14 @@ def sights(result: dict[str, Any], ask: Ask, at: Addresses, settings: Settings) 
     yield Sight("Rejected records", rejected, [f"{at.program} rejected list"])
     day, figures = _report(ask)
     if day:
-        page = f"{at.api}/api/reports/{day}?format=html"
-        yield Sight(f"Report of {day}", figures, [f"{at.program} report {day}", page])
+        yield Sight(f"Report of {day}", figures, [f"{at.program} report {day}", f"{at.api}/reports/{day}"])
         steps = f"/api/funnel?date={day}&dimension=overall"
         yield Sight(f"Conversion on {day}", _conversion(ask(steps)["funnel"]), [at.curl(steps)])
 
 
 def further(at: Addresses) -> Iterator[Sight]:
     """Name what can be done next."""
-    yield Sight("All routes of the API", "with their parameters", [at.curl("/openapi.json")])
+    yield Sight("All routes of the API", "to be tried", [f"{at.api}/docs"])
     yield Sight("More events", "until Ctrl-C; everything follows them", [f"{at.program} simulate"])
 
 

@@ -56,4 +56,4 @@ def test_who_is_who_and_what_was_given_back_are_shown():
 def test_without_a_report_nothing_is_said_of_one():
     answers: dict[str, dict[str, Any]] = {"/api/reports?limit=2": {"reports": []}}
     titles = [sight.title for sight in sights(RESULT, answers.__getitem__, AT, Settings(_env_file=None))]
-    assert titles == ["Tables", "Recommendations", "Flash-sale alerts", "Rejected records"]
+    assert titles == ["The shop", "Tables", "Recommendations", "Flash-sale alerts", "Rejected records"]
