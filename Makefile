@@ -9,6 +9,7 @@
 # make lint     style, types and import contracts alone
 # make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
 # make prometheus     Prometheus and Alertmanager, for the tests of the alerts; skipped where there is no apt-get
+# make browser     Chromium, for the tests of the pages; skipped where there is no apt-get, or not for root
 # make object-storage     versitygw, for the proofs of a lake on S3; they are skipped where there is no Go to build it with
 # All of them set up what is missing first: Java, OpenMP, a venv, the packages and the servers' jars.
 
@@ -35,7 +36,7 @@ Five minutes on two cores and a line of 100 Mbit/s, most of them for the package
 endef
 export SETTING_UP
 
-.PHONY: setup demo lint style types pages check test helm prometheus object-storage proofs image clean
+.PHONY: setup demo lint style types pages check test helm prometheus browser object-storage proofs image clean
 
 setup: $(VENV)/.ready
 
@@ -96,7 +97,10 @@ $(VENV)/.helm-$(HELM): | $(VENV)/.ready
 prometheus: setup
 	@sh clickstream_assets_tests/deploy/fetch_prometheus.sh "$(abspath $(BIN))"
 
-test: style helm prometheus
+browser: setup
+	@sh clickstream_assets_tests/api/install_browser.sh
+
+test: style helm prometheus browser
 	$(call TESTS_BESIDE,types,$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup)
 
 object-storage: $(VENV)/.versitygw-$(VERSITYGW)
@@ -110,7 +114,7 @@ $(VENV)/.versitygw-$(VERSITYGW): | $(VENV)/.ready
 			echo "VERSITYGW WAS NOT BUILT (Go says why, above): a lake on S3 is not tried" >&2; fi; \
 	fi
 
-proofs: setup prometheus object-storage
+proofs: setup prometheus browser object-storage
 	$(BIN)/pytest -m long
 
 image: setup

@@ -1,0 +1,209 @@
+"""The pages in a real browser: nothing from elsewhere, nothing wrong, by keyboard, and what is live."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import msgspec
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.elasticsearch import Document, LiveEvents
+from clickstream_assets_tests.api.served import Served, served
+from clickstream_assets_tests.api.shop import DAY, REPORT_DAY
+from clickstream_assets_tests.api.test_pages import ALL
+from clickstream_assets_tests.databases import with_settings
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM, reason="Chromium is missing; `make browser` says why"),
+    # One of them has the browser.
+    pytest.mark.xdist_group("browser"),
+]
+DAYS = f"since={DAY}&until={DAY}"
+FORMS = {"desk": (1280, "light"), "phone": (390, "dark")}
+OTHER_FORMS = {"desk in the dark": (1280, "dark"), "phone by day": (390, "light")}
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # In a container there is no sandbox for root.
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def alias() -> str:
+    return f"pages_{uuid4().hex}"
+
+
+@pytest.fixture(scope="module")
+def live(settings: Settings, alias: str) -> Iterator[LiveEvents]:
+    own = with_settings(settings, elasticsearch_alias=alias)
+    events = LiveEvents(own)
+    events.prepare()
+    yield events
+    events.client.indices.delete(index=events.index(datetime.now(UTC).date()), ignore_unavailable=True)
+    events.client.indices.delete_index_template(name=alias)
+    events.close()
+
+
+@pytest.fixture(scope="module")
+def api(settings: Settings, live: LiveEvents, alias: str) -> Iterator[Served]:
+    with served(settings, ELASTICSEARCH_ALIAS=alias) as running:
+        yield running
+
+
+@pytest.fixture
+def open_page(browser: Browser, api: Served) -> Iterator[Open]:
+    """Open a page, and require at the end that nothing was wrong and nothing was asked for elsewhere."""
+    wrong: list[str] = []
+    contexts = []
+
+    def opened(path: str, width: int = 1280, scheme: str = "light", *, with_axe: bool = False) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,
+            locale="en-GB",
+            # axe-core is put into the page from outside, which the policy of pages forbids.
+            bypass_csp=with_axe,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on(
+            "console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None
+        )
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda asked: wrong.append(asked.url) if is_elsewhere(asked.url) else None)
+        page.goto(api.address + path, wait_until="networkidle" if path != "/" else "load")
+        # Swagger UI makes it.
+        page.locator("main").wait_for()
+        return page
+
+    def is_elsewhere(url: str) -> bool:
+        return urlsplit(url).scheme not in ("data", "blob") and not url.startswith(api.address)
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def look(open_page: Open, path: str, width: int, scheme: str) -> None:
+    page = open_page(path, width, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    found = Axe().run(open_page(path, width, scheme, with_axe=True))
+    assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("path", ALL)
+def test_page_has_nothing_that_axe_finds_and_fits(open_page: Open, path: str, form: str):
+    look(open_page, path, *FORMS[form])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("form", OTHER_FORMS)
+@pytest.mark.parametrize("path", ALL)
+def test_page_is_so_in_the_other_light_too(open_page: Open, path: str, form: str):
+    look(open_page, path, *OTHER_FORMS[form])
+
+
+def test_arrow_keys_read_a_chart_as_its_table_has_it(open_page: Open):
+    page = open_page(f"/funnel?date={DAY}")
+    chart = page.locator("figure#steps")
+    chart.locator("canvas").focus()
+    read = chart.locator(".read")
+    for key, text in (
+        ("ArrowRight", "Viewed: Visitors 10"),
+        ("ArrowRight", "Put into a cart: Visitors 4"),
+        ("End", "Bought: Visitors 3"),
+        ("ArrowRight", "Bought: Visitors 3"),
+        ("Home", "Viewed: Visitors 10"),
+        ("Escape", ""),
+    ):
+        page.keyboard.press(key)
+        expect(read).to_have_text(text)
+    chart.locator("summary").press("Enter")
+    expect(chart.locator("tbody tr").first).to_have_text("Viewed10")
+
+
+def test_everything_is_reached_by_the_tab_key_and_the_first_is_the_way_to_the_content(open_page: Open):
+    page = open_page(f"/products?{DAYS}")
+    page.keyboard.press("Tab")
+    expect(page.locator(":focus")).to_have_text("To the content")
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate("document.activeElement.getAttribute('href') || document.activeElement.name || ''")
+        )
+    assert {"/", "/trends", "/customers", "since", "until", "category", "sort", "/products/p1"} <= reached
+
+
+def test_a_choice_is_in_the_address(open_page: Open):
+    page = open_page(f"/trends?{DAYS}")
+    page.locator("select[name=by]").select_option("category")
+    page.wait_for_url("**by=category**")
+    page.locator("select[name=figure]").select_option("views")
+    page.wait_for_url("**figure=views**")
+    assert f"since={DAY}" in page.url
+    expect(page.locator("figure#groups h2")).to_contain_text("Product views by category")
+
+
+def test_without_a_script_every_value_is_there(browser: Browser, api: Served):
+    context = browser.new_context(java_script_enabled=False, locale="en-GB")
+    page = context.new_page()
+    page.goto(f"{api.address}/funnel?date={DAY}")
+    page.locator("figure#steps summary").click()
+    expect(page.locator("figure#steps tbody tr")).to_have_text(["Viewed10", "Put into a cart4", "Bought3"])
+    context.close()
+
+
+def test_an_event_that_comes_is_on_the_page_within_five_seconds(open_page: Open, live: LiveEvents):
+    page = open_page("/")
+    expect(page.locator("[data-part=live]")).to_contain_text("None has come yet")
+    now = datetime.now(UTC)
+    event = {
+        "event_id": "live-1",
+        "event_type": "view",
+        "event_time": now.isoformat(),
+        "event_date": now.date(),
+        "user_id": "somebody",
+        "product_id": "p-live",
+        "is_bot": False,
+        "payload_hash": "h",
+        **{"topic": "t", "partition": 0, "offset": 1, "item": 1, "items": 1},
+        "kafka_time": now.isoformat(),
+        "words": "",
+    }
+    live.write([Document("live-1", now.date(), ("t", 0, 1), msgspec.json.encode(event))])
+    expect(page.locator("[data-part=live]")).to_contain_text("p-live", timeout=5_000)
+
+
+def test_api_is_tried_from_its_page(open_page: Open):
+    page = open_page("/docs")
+    page.locator("#operations-tag-Conversion").click()
+    operation = page.locator("[id^=operations-Conversion]").filter(has_text="/api/funnel")
+    operation.locator(".opblock-summary-control").click()
+    operation.get_by_role("button", name="Execute").click()
+    answer = operation.locator(".live-responses-table tbody")
+    expect(answer.locator("td.response-col_status")).to_contain_text("200")
+    expect(answer).to_contain_text("conversion_from_first")
+
+
+def test_report_leads_to_the_day_before(open_page: Open):
+    page = open_page(f"/reports/{REPORT_DAY}")
+    page.get_by_role("link", name="The day before").click()
+    expect(page.locator("h1")).to_contain_text("Report of")
+    expect(page.locator("main")).to_contain_text("There is no report of")
