@@ -12,7 +12,7 @@ from clickstream_assets.api.database import database
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
 from clickstream_assets.catalogue.clock import ShopClock
 
-blueprint = APIBlueprint("shop", __name__, url_prefix="/api", tag="Days")
+blueprint = APIBlueprint("shop", __name__, url_prefix="/api", tag="Shop")
 
 EXTENSION = "clickstream_shop_clock"
 

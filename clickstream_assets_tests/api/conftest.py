@@ -31,7 +31,10 @@ _APP = create_app(Settings(_env_file=None))
 PATHS = sorted(
     re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
     for rule in _APP.url_map.iter_rules()
-    if rule.rule != "/openapi.json" and "GET" in (rule.methods or ())
+    if rule.rule != "/openapi.json"
+    # Pages show what the others answer.
+    and not rule.endpoint.startswith("pages.")
+    and "GET" in (rule.methods or ())
 )
 """Every route that is read, as the OpenAPI document writes it."""
 POSTED = {"/api/session/recommend"}

@@ -14,6 +14,7 @@ from flask import Response, current_app, request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from clickstream_assets.api.access import CALLER, Caller
 from clickstream_assets.api.pages.reader import NOTHING, Reader
 from clickstream_assets.api.pages.source import Source
 
@@ -26,8 +27,6 @@ _POLICY = (
 )
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     # It is of this moment, and perhaps not for everybody.
     "Cache-Control": "no-store",
@@ -92,6 +91,12 @@ def reader_of(source: Source) -> Reader:
     return Reader.of(request.accept_languages, shop.get("time_zone", "UTC"), shop.get("currency"))
 
 
+def _login() -> str | None:
+    """Return the name of the key that the reader has logged in with."""
+    caller: Caller | None = request.environ.get(CALLER)
+    return caller.key.name if caller and caller.has_logged_in else None
+
+
 def page(template: str, source: Source, reader: Reader, *, title: str, **values: Any) -> Response:
     """Render a page.
 
@@ -113,6 +118,7 @@ def page(template: str, source: Source, reader: Reader, *, title: str, **values:
             problems=source.problems,
             with_parameters=with_parameters,
             is_part=request.args.get("part") is not None,
+            login=_login(),
             **values,
         )
     )

@@ -7,6 +7,8 @@ from pathlib import Path
 from apiflask import APIBlueprint
 from flask import Response, send_from_directory
 
+from clickstream_assets.api.access import LOGIN
+from clickstream_assets.api.pages.login import LOGOUT, log_in, log_out, show_login
 from clickstream_assets.api.pages.rendering import STATIC, page, reader_of
 from clickstream_assets.api.pages.source import Source
 from clickstream_assets.api.pages.today import show_today
@@ -20,6 +22,9 @@ _KEPT_SECONDS = 365 * 86_400
 
 blueprint.add_url_rule("/", view_func=show_today)
 blueprint.add_url_rule("/trends", view_func=show_trends)
+blueprint.add_url_rule(LOGIN, view_func=show_login)
+blueprint.add_url_rule(LOGIN, view_func=log_in, methods=["POST"])
+blueprint.add_url_rule(LOGOUT, view_func=log_out, methods=["POST"])
 
 
 @blueprint.get("/docs")
@@ -34,5 +39,4 @@ def file(name: str) -> Response:
     """Send one of the pages' own files; its address changes with what is in it."""
     response = send_from_directory(_FILES, name, max_age=_KEPT_SECONDS)
     response.cache_control.immutable = True
-    response.headers["X-Content-Type-Options"] = "nosniff"
     return response
