@@ -30,7 +30,7 @@ class Scope(StrEnum):
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-_FIX = "make an entry with `clickstream keys new NAME --scope read`"
+_FIX = "make an entry with `clickstream keys new --scope read NAME`"
 
 
 @dataclass(frozen=True)

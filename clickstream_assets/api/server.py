@@ -87,13 +87,13 @@ def _warn_of_strangers(settings: Settings, listener: socket.socket) -> None:
     if not settings.known_keys and not ip_address(listener.getsockname()[0]).is_loopback:
         _log.warning(
             "API_HOST=%s can be reached from other machines, and API_KEYS is not set: whoever reaches it can read "
-            "everything. Make a key with `clickstream keys new NAME --scope read` and put its entry into API_KEYS, or "
+            "everything. Make a key with `clickstream keys new --scope read NAME` and put its entry into API_KEYS, or "
             "set API_HOST to 127.0.0.1",
             settings.api_host,
         )
     if settings.known_keys and not any(key.may(Scope.READ) for key in settings.known_keys):
         _log.warning(
-            "API_KEYS has no key that may read, so nobody can: make one with `clickstream keys new NAME --scope read`"
+            "API_KEYS has no key that may read, so nobody can: make one with `clickstream keys new --scope read NAME`"
         )
 
 

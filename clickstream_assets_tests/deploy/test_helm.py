@@ -912,6 +912,9 @@ REFUSED_BY_THE_SCHEMA = {
     "image.pullPolicy=Sometimes": "at '/image/pullPolicy': value must be one of 'Always'",
     "secrets.values.POSTGRES_PASWORD=x": "at '/secrets/values': additional properties 'POSTGRES_PASWORD'",
 }
+_WITH_KEYS = (
+    f"secrets.existingSecret=,secrets.values.POSTGRES_PASSWORD=x,secrets.values.API_KEYS=a:read:{'ab' * 32}"
+)
 REFUSED_TOGETHER = {
     "secrets.existingSecret=": "secrets.values.POSTGRES_PASSWORD is missing: set it, or name a Secret",
     "secrets.values.POSTGRES_PASSWORD=x": "secrets.existingSecret and secrets.values are both set",
@@ -927,6 +930,10 @@ REFUSED_TOGETHER = {
     "ingress.enabled=true,ingress.api.host=a.b,ingress.webserver.host=a.b": "ingress.api.host and "
     "ingress.webserver.host are the same",
     "api.autoscaling.enabled=true,api.autoscaling.minReplicas=9": "api.autoscaling.minReplicas is more than",
+    f"{_WITH_KEYS}": "secrets.values.SESSION_SECRET is missing: with API_KEYS and several pods",
+    f"{_WITH_KEYS},api.replicas=1,api.autoscaling.enabled=true": "secrets.values.SESSION_SECRET is missing",
+    f"{_WITH_KEYS},api.replicas=1,monitoring.serviceMonitor.enabled=true": "monitoring.serviceMonitor.keySecret is "
+    "missing: with API_KEYS, Prometheus needs a key that may read",
 }
 
 
