@@ -331,8 +331,8 @@ def test_a_pages_script_is_told_that_the_login_is_over(guarded: FlaskClient) -> 
     ("secret", "status", "said"),
     [
         ("", 401, "Type a key."),
-        ("cs_wrong", 401, "This is none of the keys."),
-        (HASHES[0], 401, "This is none of the keys."),
+        ("cs_wrong", 401, "This key is not known."),
+        (HASHES[0], 401, "This key is not known."),
         (COLLECTOR, 403, "This key may send events and not read."),
     ],
 )
@@ -428,6 +428,16 @@ def test_a_page_of_another_origin_neither_logs_in_nor_out_nor_posts(
 def test_a_browser_says_where_a_request_is_from_though_a_proxy_changes_the_host(guarded: FlaskClient) -> None:
     headers = {"Sec-Fetch-Site": "same-origin", "Origin": "https://shop.example"}
     assert guarded.post("/login", data={"key": READER}, headers=headers).status_code == 303
+
+
+def test_who_comes_from_another_site_is_asked_again_by_a_page_of_ours(guarded: FlaskClient) -> None:
+    # Browsers send the cookie only then.
+    again = '<meta http-equiv="refresh" content="0; url=/login?next=%2Ftrends%3Fdays%3D7">'
+    asked = {"next": "/trends?days=7"}
+    elsewhere = guarded.get("/login", query_string=asked, headers={"Sec-Fetch-Site": "cross-site"})
+    assert again in elsewhere.text
+    here = guarded.get("/login", query_string=asked, headers={"Sec-Fetch-Site": "same-origin"})
+    assert "refresh" not in here.text
 
 
 @pytest.mark.parametrize(
@@ -664,7 +674,7 @@ def test_what_a_trusted_proxy_says_of_its_client_is_believed_and_of_others_not(s
         # Who says it of themselves is not believed.
         assert ask(api.address, "203.0.113.9, 192.0.2.1", READER) == 429
         assert ask(api.address, "192.0.2.2", READER) == 200
-        login = {"data": {"key": READER}, "allow_redirects": False, "timeout": 20}
+        login: dict[str, Any] = {"data": {"key": READER}, "allow_redirects": False, "timeout": 20}
         headers = {"Origin": api.address, "X-Forwarded-For": "192.0.2.3", "X-Forwarded-Proto": "https"}
         assert (
             "Secure" in requests.post(f"{api.address}/login", headers=headers, **login).headers["Set-Cookie"]

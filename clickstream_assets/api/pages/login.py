@@ -23,7 +23,7 @@ LOGOUT = "/logout"
 _START = "/"
 _WRONG = {
     "no_key": "Type a key.",
-    "unknown_key": "This is none of the keys.",
+    "unknown_key": "This key is not known.",
     "scope_missing": "This key may send events and not read.",
     "too_many_wrong_keys": "Too many wrong keys came from here. Try again in a minute.",
 }
@@ -34,7 +34,10 @@ def show_login() -> AnyResponse:
     after = _own(request.args.get("next", ""))
     if not access().is_on or access().logged_in():
         return redirect(after, HTTPStatus.SEE_OTHER)
-    return _form(after)
+    # Who follows a link from a mail or another site comes without the cookie, and so does all that this leads to at
+    # once. A page of ours that goes on by itself brings it.
+    is_from_elsewhere = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
+    return _form(after, again=is_from_elsewhere)
 
 
 def log_in() -> AnyResponse:
@@ -62,9 +65,13 @@ def log_out() -> AnyResponse:
     return redirect(LOGIN if access().is_on else _START, HTTPStatus.SEE_OTHER)
 
 
-def _form(after: str, problem: str | None = None, status: HTTPStatus = HTTPStatus.OK) -> Response:
+def _form(
+    after: str, problem: str | None = None, status: HTTPStatus = HTTPStatus.OK, *, again: bool = False
+) -> Response:
     reader = Reader.of(request.accept_languages, "UTC", None)
-    response = page("login.html.j2", Source(), reader, title="Log in", next=after, problem=problem)
+    response = page(
+        "login.html.j2", Source(), reader, title="Log in", next=after, problem=problem, again=again
+    )
     response.status_code = status
     return response
 
