@@ -495,7 +495,8 @@ def test_passwords_go_to_those_who_use_them(chart: Chart, pods: list[Pod]) -> No
     assert known_to("ALERT_WEBHOOK_SECRET") == work
     for key in ("SMTP_PASSWORD", "INCIDENT_WEBHOOK_URLS", "INCIDENT_WEBHOOK_SECRET"):
         assert known_to(key) == work | {"code-server"}
-    assert known_to("ELASTICSEARCH_API_KEY") == work | {"api"}
+    for key in ("ELASTICSEARCH_API_KEY", "API_KEYS", "SESSION_SECRET"):
+        assert known_to(key) == work | {"api"}
     assert known_to("AWS_SECRET_ACCESS_KEY") == work | {"code-server"} | on_spark
     assert known_to("POSTGRES_PASSWORD") == work | {"api", "code-server", "daemon", "migrate", "webserver"}
 
@@ -836,6 +837,7 @@ def test_prometheus_finds_the_api_and_is_let_in(full: Chart) -> None:
     assert service["metadata"]["name"] == f"{FULLNAME}-api"
     assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
     assert (endpoint["path"], endpoint["interval"]) == ("/metrics", "30s")
+    assert endpoint["authorization"] == {"credentials": {"name": "clickstream-prometheus", "key": "key"}}
     assert monitor["metadata"]["labels"]["release"] == "kube-prometheus-stack"
     assert "observability" in json.dumps(policy["spec"]["ingress"])
 
