@@ -501,7 +501,7 @@ class Settings(BaseSettings):
     X-Forwarded-For and X-Forwarded-Proto is believed (default: none, and each client has the address that it connects
     from).
     """
-    session_hours: float = Field(12, gt=0)
+    login_hours: float = Field(12, gt=0)
     """Hours that a login to the pages lasts."""
     session_secret: SecretStr | None = None
     """What logins are signed with, 32 characters or more; `openssl rand -hex 32` makes one. Several servers behind one

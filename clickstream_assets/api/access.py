@@ -122,27 +122,27 @@ class Access:
             ApiError: it is none, may not do that, or too many wrong ones came from the address.
         """
         key = self._find(secrets)
+        is_guess = key is None and any(secrets)
         # A key that a shop's pages show is no secret: nobody gains by guessing it, and pages that still have an old one
         # keep nobody else from sending events.
-        if self._failures and not (key and key.is_public):
-            wait = self._failures.wait_of(self._spread(address), 0)
-            if wait and any(secrets):
+        if self._failures and (is_guess or (key and not key.is_public)):
+            place = self._spread(address)
+            if wait := self._failures.wait_of(place, 0):
                 raise ApiError(
                     HTTPStatus.TOO_MANY_REQUESTS,
                     "too_many_wrong_keys",
                     "Too many wrong keys came from this address. If it is a proxy's, set API_TRUSTED_PROXIES to it.",
                     headers={"Retry-After": str(ceil(wait))},
                 )
+            if is_guess:
+                self._failures.wait_of(place, 1)
         if key is None:
-            is_wrong = any(secrets)
-            if is_wrong and self._failures:
-                self._failures.wait_of(self._spread(address), 1)
             raise ApiError(
                 HTTPStatus.UNAUTHORIZED,
-                "unknown_key" if is_wrong else "no_key",
+                "unknown_key" if is_guess else "no_key",
                 _HOW[scope],
                 # Not Basic: a browser would ask for a password, on a shop's pages the shopper.
-                headers={"WWW-Authenticate": _REALM + (', error="invalid_token"' if is_wrong else "")},
+                headers={"WWW-Authenticate": _REALM + (', error="invalid_token"' if is_guess else "")},
             )
         if not key.may(scope):
             raise ApiError(
@@ -231,7 +231,7 @@ def register_access(app: APIFlask, settings: Settings, folder: Path | None, secr
         SESSION_COOKIE_NAME=_COOKIE,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Strict",
-        PERMANENT_SESSION_LIFETIME=timedelta(hours=settings.session_hours),
+        PERMANENT_SESSION_LIFETIME=timedelta(hours=settings.login_hours),
         # It ends so long after the login, whatever was asked for meanwhile.
         SESSION_REFRESH_EACH_REQUEST=False,
     )

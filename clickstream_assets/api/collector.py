@@ -105,7 +105,7 @@ class Collector:
             return
         request = _Request(route, scope, body)
         status, headers, answer = await self._answered(request)
-        headers |= HEADERS | self._allowed(request)
+        headers |= HEADERS | {"Cache-Control": "no-store"} | self._allowed(request)
         headers["Content-Length"] = str(len(answer))
         await Answer(status, headers.items(), answer).send(send)
         seconds = perf_counter() - started

@@ -655,6 +655,7 @@ def test_served_with_keys_all_workers_know_a_login_and_nothing_of_a_key_is_logge
         for answer in (guess, empty):
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert answer.headers["Referrer-Policy"] == "same-origin"
+            assert answer.headers["Cache-Control"] == "no-store"
         api.wait_for(r'"route":"/v1/track","status":400')
         api.process.terminate()
         assert api.process.wait(timeout=30) == 0
