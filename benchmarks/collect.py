@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks.load import api, load, processor_seconds
 from benchmarks.measure import kafka, say
+from clickstream_assets.keys import Key, Scope, digest_of
 from clickstream_assets.settings import load_settings
 from clickstream_assets.stores.kafka.topic import Topics
 
@@ -75,7 +76,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with ExitStack() as stack:
         stack.enter_context(kafka())
-        port, server = stack.enter_context(api(arguments.workers, {"COLLECTOR_WRITE_KEYS": KEY}))
+        known = Key("benchmark", frozenset({Scope.COLLECT}), digest_of(KEY))
+        port, server = stack.enter_context(api(arguments.workers, {"API_KEYS": known.entry}))
         per_second = arguments.rate / arguments.batch
 
         def requests(seconds: float) -> list[bytes]:

@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from email.headerregistry import Address
 from enum import StrEnum
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo
@@ -20,6 +21,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clickstream_assets.errors import ClickstreamError
+from clickstream_assets.keys import Key, parse_keys
 from clickstream_assets.silences import Silence, parse_silences
 
 
@@ -487,19 +489,37 @@ class Settings(BaseSettings):
     """Seconds after which a connection without a request is closed, and one whose client does not take its answer.
     Longer than those of a load balancer in front.
     """
+    api_keys: SecretStr | None = None
+    """Keys of the API, comma separated, each NAME:SCOPES:SHA256, as `clickstream keys new` prints them: what the key
+    may do, with + between several (read, collect, admin), and the hash of the key, not the key. With any, reading asks
+    for one (default: none, everybody may read, and no events are taken).
+    """
+    api_metrics_open: bool = False
+    """Answer /metrics without a key even where API_KEYS is set."""
+    api_rate_limit: float | None = Field(None, gt=0)
+    """Requests that a client may make in a second, all worker processes together: one of a key, or of an address. For
+    more the answer is 429. Events have COLLECTOR_RATE_LIMIT (default: any number).
+    """
+    api_trusted_proxies: str = ""
+    """Addresses or networks of proxies before the API, comma separated, such as 10.0.0.0/8: what they say in
+    X-Forwarded-For and X-Forwarded-Proto is believed (default: none, and each client has the address that it connects
+    from).
+    """
+    login_hours: float = Field(12, gt=0)
+    """Hours that a login to the pages lasts."""
+    session_secret: SecretStr | None = None
+    """What logins are signed with, 32 characters or more; `openssl rand -hex 32` makes one. Several servers behind one
+    address need the same (default: a new one at each start, which ends all logins).
+    """
     dagster_port: int = Field(3000, ge=0, le=65535)
     """Port of Dagster's UI in `clickstream demo`; 0 takes a free one. `dagster dev` and `dg dev` have --port."""
 
-    collector_write_keys: SecretStr | None = None
-    """Keys that events may be sent with over HTTP, comma separated; a shop's pages show theirs to everybody (default:
-    none, and nothing is collected).
-    """
     collector_allowed_origins: str = ""
     """Origins whose pages may send events and read the answer, comma separated, such as https://shop.example; * is any
     (default: none; pages of the API's own address may).
     """
     collector_rate_limit: float | None = Field(None, gt=0)
-    """Events that are taken in a second of each write key, all worker processes together; for more the answer is 429
+    """Events that are taken in a second of each key, all worker processes together; for more the answer is 429
     (default: any number).
     """
     collector_max_bytes: int = Field(1_000_000, ge=1, le=32_000_000)
@@ -672,6 +692,33 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _keys_can_be_read(self) -> Self:
+        try:
+            self.known_keys  # noqa: B018
+        except ValueError as error:
+            # Without the value, which may have a key in it.
+            raise ValueError(f"API_KEYS: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _session_secret_is_long(self) -> Self:
+        if self.session_secret is not None and len(self.session_secret.get_secret_value()) < 32:
+            raise ValueError(
+                "SESSION_SECRET has fewer than 32 characters; make one with `openssl rand -hex 32`, or unset it"
+            )
+        return self
+
+    @field_validator("api_trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        for part in _parts(text):
+            try:
+                ip_network(part)
+            except ValueError as error:
+                raise ValueError(f"{error}; write addresses or networks such as 10.0.0.0/8") from None
+        return text
+
     @field_validator("collector_allowed_origins")
     @classmethod
     def _are_origins(cls, text: str) -> str:
@@ -720,9 +767,14 @@ class Settings(BaseSettings):
         return _parts(self.incident_webhook_urls.get_secret_value() if self.incident_webhook_urls else "")
 
     @cached_property
-    def collector_keys(self) -> list[str]:
-        """Keys that events may be sent with over HTTP, each once."""
-        return _parts(self.collector_write_keys.get_secret_value() if self.collector_write_keys else "")
+    def known_keys(self) -> tuple[Key, ...]:
+        """Keys of the API, in the order of API_KEYS."""
+        return parse_keys(self.api_keys.get_secret_value() if self.api_keys else "")
+
+    @cached_property
+    def trusted_proxies(self) -> list[str]:
+        """Addresses and networks of proxies that are believed, each once."""
+        return _parts(self.api_trusted_proxies)
 
     @cached_property
     def collector_origins(self) -> list[str]:

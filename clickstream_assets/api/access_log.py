@@ -16,7 +16,9 @@ def register_access_log(app: Flask) -> None:
 
     @app.before_request
     def start_clock() -> None:
-        g.started = perf_counter()
+        # What a page asks shares its `g`, and the page's clock goes on.
+        if WITHIN_A_PAGE not in request.environ:
+            g.started = perf_counter()
 
     @app.after_request
     def write_line(response: Response) -> Response:

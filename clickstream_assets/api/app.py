@@ -2,10 +2,12 @@
 
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from apiflask import APIFlask
 
 from clickstream_assets.api import (
+    access,
     buy_again,
     collector_document,
     database,
@@ -17,6 +19,7 @@ from clickstream_assets.api import (
     moment,
     persons,
     predictions,
+    problems,
     product_lists,
     products,
     recommendations,
@@ -30,31 +33,37 @@ from clickstream_assets.api.collector import Collector
 from clickstream_assets.api.encoding import Json
 from clickstream_assets.api.pages import routes as pages
 from clickstream_assets.api.pages.rendering import PICTURE_HOSTS
-from clickstream_assets.api.problems import register_problems
 from clickstream_assets.api.threads import Threads
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.settings import Settings
 
 
-def create_api(settings: Settings, metrics_folder: Path | None = None) -> Collector:
+def create_api(
+    settings: Settings, metrics_folder: Path | None = None, session_secret: bytes | None = None
+) -> Collector:
     """Make the ASGI application: the collector, and Flask's in threads for all else; arguments as of `create_app`."""
-    app = create_app(settings, metrics_folder)
+    app = create_app(settings, metrics_folder, session_secret)
     return Collector(
         Threads(app),
         settings,
         metrics_folder,
         app.extensions[moment.EXTENSION],
         app.extensions[experiments.EXTENSION],
+        app.extensions[access.EXTENSION],
     )
 
 
-def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFlask:
+def create_app(
+    settings: Settings, metrics_folder: Path | None = None, session_secret: bytes | None = None
+) -> APIFlask:
     """Make Flask's application; it connects to a server when the first request needs it.
 
     Args:
         settings: where the servers are.
         metrics_folder: folder in which worker processes share their counts, of requests and events; none for one of
             them.
+        session_secret: what logins are signed with where SESSION_SECRET is not set, the same in all processes; by
+            default a new one.
 
     Raises:
         InputError: the file of EXPERIMENTS cannot be used.
@@ -81,9 +90,10 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
     app.extensions[experiments.EXTENSION] = experiments.Experiments(settings)
     app.extensions[events.EXTENSION] = events.ReadEvents(settings)
     app.extensions[shop.EXTENSION] = ShopClock(settings.shop_time_zone)
-    register_problems(app)
+    problems.register_problems(app)
     register_access_log(app)
     metrics.register_request_metrics(app)
+    access.register_access(app, settings, metrics_folder, session_secret)
     for blueprint in (
         recommendations.blueprint,
         product_lists.blueprint,
@@ -108,5 +118,12 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
         pages.blueprint,
     ):
         app.register_blueprint(blueprint)
-    collector_document.register(app)
+
+    @app.spec_processor
+    def describe(spec: dict[str, Any]) -> dict[str, Any]:
+        problems.describe(spec)
+        access.describe(app, spec)
+        collector_document.describe(spec)
+        return spec
+
     return app

@@ -1,4 +1,4 @@
-"""The parts that the API's two ASGI applications share: the body of a request, and an answer in one piece."""
+"""The parts that the API's ASGI applications share: the body of a request, and an answer in one piece."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
+"""What every answer has."""
 
 
 class Answer(NamedTuple):

@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 import time
 import zlib
-from base64 import b64decode
-from hmac import compare_digest
 from http import HTTPStatus
 from math import ceil
 from pathlib import Path
@@ -20,8 +18,10 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from clickstream_assets.api.access import Access, secrets_of
 from clickstream_assets.api.access_log import log_request
-from clickstream_assets.api.asgi import Answer, Application, Receive, Scope, Send, body_of
+from clickstream_assets.api.asgi import HEADERS, Answer, Application, Receive, Send, body_of
+from clickstream_assets.api.asgi import Scope as RequestScope
 from clickstream_assets.api.collector_routes import ROUTES, route_of
 from clickstream_assets.api.experiments import Experiments
 from clickstream_assets.api.metrics import count_events, count_request
@@ -40,6 +40,7 @@ from clickstream_assets.ingest.request_bodies import (
     record_of,
     unpacked,
 )
+from clickstream_assets.keys import Key, Scope
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.delivery import Delivery, UndeliveredError
 
@@ -59,10 +60,11 @@ class Collector:
 
     Args:
         application: answers the others.
-        settings: the keys, the limits and the topic.
+        settings: the limits and the topic.
         folder: where worker processes share what they have taken; none for one process.
         moment: what is to be read from Kafka while the server runs.
         experiments: what is to be written to Kafka before it ends.
+        access: who may send events.
     """
 
     def __init__(
@@ -72,22 +74,23 @@ class Collector:
         folder: Path | None,
         moment: Moment,
         experiments: Experiments,
+        access: Access,
     ) -> None:
         self._application = application
         self._moment = moment
         self._experiments = experiments
         self._settings = settings
         self._rules = ValidationRules.of(settings).of_topic(settings.first_topic)
-        self._keys = [key.encode() for key in settings.collector_keys]
+        self._access = access
         self._delivery = Delivery(settings)
         self._outage = Outage()
         self._rates = (
-            RateLimit(settings.collector_rate_limit, len(self._keys), folder)
-            if settings.collector_rate_limit and self._keys
+            RateLimit(settings.collector_rate_limit, len(access.keys), folder, name="events")
+            if settings.collector_rate_limit and access.keys
             else None
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: RequestScope, receive: Receive, send: Send) -> None:
         """Answer a request; or connect to Kafka when the server starts, and disconnect when it stops."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
@@ -102,7 +105,7 @@ class Collector:
             return
         request = _Request(route, scope, body)
         status, headers, answer = await self._answered(request)
-        headers |= self._allowed(request)
+        headers |= HEADERS | {"Cache-Control": "no-store"} | self._allowed(request)
         headers["Content-Length"] = str(len(answer))
         await Answer(status, headers.items(), answer).send(send)
         seconds = perf_counter() - started
@@ -115,13 +118,14 @@ class Collector:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         self._moment.open()
-        if self._keys:
+        if self._access.collects:
             self._delivery.open()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self._moment.close()
         self._experiments.close()
         self._delivery.close()
+        self._access.close()
         if self._rates:
             self._rates.close()
         await send({"type": "lifespan.shutdown.complete"})
@@ -159,11 +163,11 @@ class Collector:
             ApiError: the request is none that can be taken.
             UndeliveredError: Kafka does not take them.
         """
-        if not self._keys:
+        if not self._access.collects:
             raise ApiError(
                 HTTPStatus.FORBIDDEN,
                 "collector_off",
-                "Events are not collected here; COLLECTOR_WRITE_KEYS sets the keys that they may be sent with.",
+                "Events are not collected here: API_KEYS has no key that may collect.",
             )
         events, key = self._read(request)
         self._admit(key, len(events))
@@ -204,8 +208,8 @@ class Collector:
             }
         )
 
-    def _read(self, request: _Request) -> tuple[list[Sent], int]:
-        """Return what a request says of each event, and the number of its write key."""
+    def _read(self, request: _Request) -> tuple[list[Sent], Key]:
+        """Return what a request says of each event, and its key."""
         limit = self._settings.collector_max_bytes
         if len(request.body) > limit:
             raise _too_large(f"The body has {len(request.body)} bytes, and may have {limit}.")
@@ -217,10 +221,10 @@ class Collector:
                 f"Content-Encoding: {encoding} is not read here, gzip is.",
                 headers={"Accept-Encoding": "gzip"},
             )
-        key = _key_in_address(request)
-        if key is not None:
+        sent = _secrets_outside(request)
+        if sent is not None:
             # Before anything is unpacked.
-            number = self._number_of(key)
+            key = self._admitted(request, sent)
         try:
             body = unpacked(request.body, limit)
         except TooLargeError:
@@ -230,32 +234,20 @@ class Collector:
         except zlib.error as error:
             raise ApiError(HTTPStatus.BAD_REQUEST, "not_gzip", f"The body is no gzip: {error}.") from None
         events, key_in_body = events_of(body)
-        if key is None:
-            number = self._number_of(key_in_body)
+        if sent is None:
+            key = self._admitted(request, [key_in_body or ""])
         if not body.strip():
             raise ApiError(HTTPStatus.BAD_REQUEST, "no_events", "The body is empty.")
-        return events, number
+        return events, key
 
-    def _number_of(self, key: str | None) -> int:
-        sent = (key or "").encode(errors="replace")
-        # All of them, so that the time that it takes says nothing.
-        found = [number for number, known in enumerate(self._keys) if compare_digest(sent, known)]
-        if not found:
-            raise ApiError(
-                HTTPStatus.UNAUTHORIZED,
-                "unknown_write_key" if key else "no_write_key",
-                "Send one of the COLLECTOR_WRITE_KEYS as user name of basic authentication, as write_key in the "
-                "address, or as writeKey in the body.",
-                # Not Basic: a browser would ask the shopper for a password.
-                headers={"WWW-Authenticate": 'WriteKey realm="collector"'},
-            )
-        return found[0]
+    def _admitted(self, request: _Request, sent: list[str]) -> Key:
+        return self._access.admit(sent, Scope.COLLECT, request.address)
 
-    def _admit(self, key: int, events: int) -> None:
+    def _admit(self, key: Key, events: int) -> None:
         most = self._settings.collector_max_events
         if events > most:
             raise _too_large(f"The request has {events} events, and may have {most}.")
-        if self._rates and (seconds := self._rates.wait_of(key, events)):
+        if self._rates and (seconds := self._rates.wait_of(self._access.place_of(key), events)):
             raise ApiError(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "too_many_events",
@@ -293,12 +285,18 @@ class _Request:
         headers: By their names in small letters.
     """
 
-    def __init__(self, route: str, scope: Scope, body: bytes) -> None:
+    def __init__(self, route: str, scope: RequestScope, body: bytes) -> None:
         self.route = route
         self.scope = scope
         self.method: str = scope["method"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.body = body
+
+    @property
+    def address(self) -> str:
+        """That of its client."""
+        client = self.scope.get("client")
+        return client[0] if client else ""
 
     def header(self, name: bytes) -> str:
         """Return a header, empty where there is none."""
@@ -309,16 +307,13 @@ def _too_large(detail: str) -> ApiError:
     return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", detail)
 
 
-def _key_in_address(request: _Request) -> str | None:
-    """Return the write key that a request is sent with outside of its body."""
-    scheme, _, credentials = request.header(b"authorization").partition(" ")
-    if scheme.lower() == "basic":
-        try:
-            return b64decode(credentials, validate=True).decode().partition(":")[0]
-        except ValueError:
-            return ""
+def _secrets_outside(request: _Request) -> list[str] | None:
+    """Return what may be the key that a request is sent with outside of its body; None if nothing may."""
+    sent = secrets_of(request.header(b"authorization"))
     query = request.scope["query_string"].decode("latin-1")
-    return parse_qs(query).get("write_key", [None])[0] if query else None
+    if sent is not None or not query:
+        return sent
+    return parse_qs(query).get("write_key", [])[:1] or None
 
 
 def _is_no_event(found: list[Any]) -> bool:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from apiflask import APIFlask
-
 from clickstream_assets.api.collector_routes import ROUTES
 from clickstream_assets.api.problems import PROBLEM_JSON
 
 _TAG = {"name": "Collector"}
 _PROBLEMS = {
     400: "The body has no event: it is no JSON, or no gzip",
-    401: "The request has none of the write keys",
-    403: "Nothing is collected here: COLLECTOR_WRITE_KEYS is not set",
+    401: "The request has none of the keys",
+    403: "The key may not collect, or no key of API_KEYS may",
     413: "The body has more bytes than COLLECTOR_MAX_BYTES, or more events than COLLECTOR_MAX_EVENTS; or a record is "
     "larger than Kafka takes",
     415: "The body is packed in another way than gzip's",
-    429: "More events came with this write key than COLLECTOR_RATE_LIMIT allows; Retry-After says when to come again",
+    429: "More events came with this key than COLLECTOR_RATE_LIMIT allows, or too many wrong keys from this address; "
+    "Retry-After says when to come again",
     503: "Kafka has not acknowledged the events; they have to be sent again",
 }
 _VERDICT = {
@@ -69,26 +68,16 @@ _WRITE_KEY = {
     "name": "write_key",
     "in": "query",
     "required": False,
-    "description": "One of the COLLECTOR_WRITE_KEYS, for a sender that has no other place for it",
+    "description": "The key, for a sender that has no other place for it",
     "schema": {"type": "string"},
 }
 
 
-def register(app: APIFlask) -> None:
+def describe(spec: dict[str, Any]) -> None:
     """Describe the collector's routes in the OpenAPI document."""
-
-    @app.spec_processor
-    def add_routes(spec: dict[str, Any]) -> dict[str, Any]:
-        components = spec.setdefault("components", {})
-        components.setdefault("schemas", {}).update(Verdict=_VERDICT, Collected=_COLLECTED)
-        components.setdefault("securitySchemes", {})["writeKey"] = {
-            "type": "http",
-            "scheme": "basic",
-            "description": "A write key as user name; the password is not looked at",
-        }
-        spec["paths"].update({route: {"post": _operation(route)} for route in ROUTES})
-        spec["tags"].append(_TAG)
-        return spec
+    spec.setdefault("components", {}).setdefault("schemas", {}).update(Verdict=_VERDICT, Collected=_COLLECTED)
+    spec["paths"].update({route: {"post": _operation(route)} for route in ROUTES})
+    spec["tags"].append(_TAG)
 
 
 def _operation(route: str) -> dict[str, Any]:
@@ -99,7 +88,7 @@ def _operation(route: str) -> dict[str, Any]:
         "tags": [_TAG["name"]],
         "summary": _summary(route),
         # The key may be in the body as well.
-        "security": [{"writeKey": []}, {}],
+        "security": [{"bearer": []}, {"basic": []}, {}],
         "parameters": [_WRITE_KEY],
         "requestBody": _BODY,
         "responses": {

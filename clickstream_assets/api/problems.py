@@ -52,9 +52,12 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 }
 
 _DESCRIPTIONS = {
+    401: "The request has none of the keys",
+    403: "The key may not do that, or a page of another origin asks",
     404: "What the address names is not known",
     406: "The client takes none of the forms that the answer comes in",
     422: "A parameter cannot be used",
+    429: "Too many requests, or wrong keys, came from this client; Retry-After says when to come again",
     503: "What the answer is made of cannot be read now; the detail says why",
 }
 
@@ -99,7 +102,7 @@ def documented(*statuses: int) -> dict[int, dict[str, Any]]:
 
 
 def register_problems(app: APIFlask) -> None:
-    """Make every error of the application a problem document, and describe it in its OpenAPI document."""
+    """Make every error of the application a problem document."""
     # Each operation documents its own problems, with their content type.
     app.config.update(AUTO_404_RESPONSE=False, AUTO_VALIDATION_ERROR_RESPONSE=False)
     app.error_processor(_http_error)
@@ -107,10 +110,10 @@ def register_problems(app: APIFlask) -> None:
     app.register_error_handler(PostgresError, partial(_server_error, "postgres"))
     app.register_error_handler(ElasticsearchError, partial(_server_error, "elasticsearch"))
 
-    @app.spec_processor
-    def add_schema(spec: dict[str, Any]) -> dict[str, Any]:
-        spec.setdefault("components", {}).setdefault("schemas", {})["Problem"] = PROBLEM_SCHEMA
-        return spec
+
+def describe(spec: dict[str, Any]) -> None:
+    """Describe problem documents in the OpenAPI document."""
+    spec.setdefault("components", {}).setdefault("schemas", {})["Problem"] = PROBLEM_SCHEMA
 
 
 Answer = tuple[dict[str, object], int, dict[str, str]]

@@ -1,4 +1,4 @@
-"""The rate at which events are taken, of each write key and by all worker processes together."""
+"""Rates at which something is taken from each client, by all worker processes together."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from pathlib import Path
 from threading import Lock
 from time import monotonic
 
-_FILE = "rates"
 _TIME = struct.Struct("d")
-# So much may come at once before anybody is asked to wait.
-_BURST_SECONDS = 1.0
 
 
 class RateLimit:
@@ -25,12 +22,17 @@ class RateLimit:
         rate: events in a second.
         keys: how many keys there are.
         folder: where the processes share the file; none for one process.
+        name: the file's.
+        burst_seconds: what comes in so many seconds may come at once before anybody is asked to wait.
     """
 
-    def __init__(self, rate: float, keys: int, folder: Path | None) -> None:
+    def __init__(
+        self, rate: float, keys: int, folder: Path | None, *, name: str, burst_seconds: float = 1.0
+    ) -> None:
         self._rate = rate
+        self._burst_seconds = burst_seconds
         self._lock = Lock()
-        self._file = (folder / _FILE).open("a+b") if folder else tempfile.TemporaryFile()  # noqa: SIM115
+        self._file = (folder / name).open("a+b") if folder else tempfile.TemporaryFile()  # noqa: SIM115
         size = keys * _TIME.size
         with _locked(self._file.fileno()):
             # One process makes it, and the others leave what is there.
@@ -39,12 +41,12 @@ class RateLimit:
         self._times = mmap.mmap(self._file.fileno(), size)
 
     def wait_of(self, key: int, events: int) -> float:
-        """Take a key's events, or return the seconds after which they may come again."""
+        """Take a key's events, or return the seconds after which they may come again; of 0 events, whether any may."""
         with self._lock, _locked(self._file.fileno()):
             # The same clock in all processes, since the machine was started.
             now = monotonic()
             (in_order,) = _TIME.unpack_from(self._times, key * _TIME.size)
-            owed = in_order - now - _BURST_SECONDS
+            owed = in_order - now - self._burst_seconds
             if owed > 0:
                 return float(owed)
             _TIME.pack_into(self._times, key * _TIME.size, max(in_order, now) + events / self._rate)

@@ -8,7 +8,9 @@ import shutil
 import socket
 import sys
 import tempfile
+from ipaddress import ip_address
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
@@ -19,7 +21,10 @@ from clickstream_assets.api.worker import Worker
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.holders import holder
 from clickstream_assets.ingest.experiments import declared_experiments
+from clickstream_assets.keys import Scope
 from clickstream_assets.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 # Connections to PostgreSQL and Elasticsearch, files of metrics, logs.
 _OTHER_FILES = 100
@@ -44,6 +49,7 @@ def serve(settings: Settings) -> None:
     access_log.log.addHandler(logging.StreamHandler(sys.stdout))
     access_log.log.setLevel(logging.INFO)
     with _listen(settings) as listener:
+        _warn_of_strangers(settings, listener)
         folder = tempfile.mkdtemp(prefix="clickstream-api-")
         # For prometheus_client, which looks when it is first imported: in the workers, with the application.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
@@ -76,11 +82,28 @@ def _listen(settings: Settings) -> socket.socket:
         ) from None
 
 
+def _warn_of_strangers(settings: Settings, listener: socket.socket) -> None:
+    """Log a warning where strangers can read everything, or nobody can read anything."""
+    if not settings.known_keys and not ip_address(listener.getsockname()[0]).is_loopback:
+        _log.warning(
+            "API_HOST=%s can be reached from other machines, and API_KEYS is not set: whoever reaches it can read "
+            "everything. Make a key with `clickstream keys new --scope read NAME` and put its entry into API_KEYS, or "
+            "set API_HOST to 127.0.0.1",
+            settings.api_host,
+        )
+    if settings.known_keys and not any(key.may(Scope.READ) for key in settings.known_keys):
+        _log.warning(
+            "API_KEYS has no key that may read, so nobody can: make one with `clickstream keys new --scope read NAME`"
+        )
+
+
 class _Server(BaseApplication):
     def __init__(self, settings: Settings, listener: socket.socket, metrics_folder: Path) -> None:
         self.settings = settings
         self._listener = listener
         self._metrics_folder = metrics_folder
+        # Made before the worker processes, which have the same one.
+        self._session_secret = token_bytes(32)
         super().__init__()
 
     def load_config(self) -> None:
@@ -109,4 +132,4 @@ class _Server(BaseApplication):
     def load(self) -> Application:
         from clickstream_assets.api.app import create_api
 
-        return create_api(self.settings, self._metrics_folder)
+        return create_api(self.settings, self._metrics_folder, self._session_secret)

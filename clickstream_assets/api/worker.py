@@ -18,6 +18,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import Server
 
+from clickstream_assets.api.asgi import HEADERS
 from clickstream_assets.api.collector_routes import route_of
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class _Server(Server):
                 interface="asgi3",
                 log_config=None,
                 access_log=False,
-                proxy_headers=False,
+                proxy_headers=bool(self._settings.trusted_proxies),
+                forwarded_allow_ips=self._settings.trusted_proxies,
                 server_header=False,
                 timeout_keep_alive=self._settings.api_idle_seconds,
                 timeout_graceful_shutdown=worker.cfg.graceful_timeout,
@@ -200,6 +202,7 @@ class _Connection(HttpToolsProtocol):
     def _answer_at_once(self, status: HTTPStatus) -> None:
         text = status.phrase.encode()
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: text/plain\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
         self.transport.write(
             f"{head}Content-Length: {len(text)}\r\nConnection: close\r\n\r\n".encode() + text
         )

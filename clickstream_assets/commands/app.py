@@ -11,6 +11,7 @@ from clickstream_assets.commands.demo import demo
 from clickstream_assets.commands.errors import ReportingGroup
 from clickstream_assets.commands.evaluate import evaluate
 from clickstream_assets.commands.incidents import incidents_app
+from clickstream_assets.commands.keys import keys_app
 from clickstream_assets.commands.metrics import metrics_command
 from clickstream_assets.commands.models import models_app
 from clickstream_assets.commands.prepare import prepare_command
@@ -52,6 +53,7 @@ app.add_typer(spark_app, name="spark")
 app.add_typer(rejected_app, name="rejected")
 app.add_typer(incidents_app, name="incidents")
 app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
 app.command()(simulate)
 app.command()(replay)
 app.command("catalogue")(catalogue_command)

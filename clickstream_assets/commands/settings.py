@@ -29,7 +29,7 @@ SECTIONS = {
     "smtp_host": "The report by mail",
     "incident_to": "Incidents",
     "api_host": "The API and Dagster's UI",
-    "collector_write_keys": "Events over HTTP",
+    "collector_allowed_origins": "Events over HTTP",
     "sensor_interval_seconds": "Sensors, freshness and code links",
     "simulator_interval": "The simulator",
 }

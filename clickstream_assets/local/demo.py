@@ -33,6 +33,7 @@ from clickstream_assets.files import writing
 from clickstream_assets.holders import holder
 from clickstream_assets.ingest.files import EventFile
 from clickstream_assets.ingest.replay import run_replay
+from clickstream_assets.keys import Scope, new_key
 from clickstream_assets.local.children import Child, running
 from clickstream_assets.local.keeper import Keeper
 from clickstream_assets.local.ports import LOOPBACK, Listener, PortsTakenError, free_port, is_others
@@ -151,6 +152,12 @@ class Demo:
         self.dagster_port = dagster_port or free_port(besides={api_port})
         self.api_port = api_port or free_port(besides={self.dagster_port})
         own = {"API_HOST": LOOPBACK, "API_PORT": str(self.api_port)}
+        # What it shows of the API it asks for with a key of its own.
+        self._api_headers: dict[str, str] = {}
+        if given.known_keys:
+            secret, key = new_key("demo", [Scope.READ])
+            own["API_KEYS"] = ",".join(each.entry for each in (*given.known_keys, key))
+            self._api_headers["Authorization"] = f"Bearer {secret}"
         # Whoever sends events to a demo is shown what becomes of them, however few they are.
         own["TRAIN_AFTER_SHARE"] = "0"
         if "dagster_url" not in given.model_fields_set:
@@ -509,7 +516,8 @@ class Demo:
         """
 
         data = json.dumps(body).encode() if body else None
-        request = Request(f"http://{LOOPBACK}:{port}{path}", data, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"} | (self._api_headers if port == self.api_port else {})
+        request = Request(f"http://{LOOPBACK}:{port}{path}", data, headers)
         try:
             with urlopen(request, timeout=10) as answer:
                 content = json.load(answer)

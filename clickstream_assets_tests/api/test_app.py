@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from datetime import datetime
+from time import perf_counter
 from typing import Any
 from urllib.parse import quote
 
@@ -134,6 +135,20 @@ def test_access_log_has_one_json_line_without_the_user(
     assert line["milliseconds"] > 0
     assert "somebody" not in record.getMessage()
     assert "secret" not in record.getMessage()
+
+
+def test_access_log_times_a_page_with_all_that_it_asks_for(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.get("/trends")
+    with caplog.at_level(logging.INFO, "clickstream_assets.api.access"):
+        began = perf_counter()
+        client.get("/trends")
+        milliseconds = 1000 * (perf_counter() - began)
+    [record] = caplog.records
+    line = json.loads(record.getMessage())
+    assert line["route"] == "/trends"
+    assert line["milliseconds"] > milliseconds / 2
 
 
 def test_application_loads_neither_engine_nor_dagster(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from clickstream_assets.settings import Settings
@@ -73,7 +73,7 @@ def open_page(browser: Browser, api: Served) -> Iterator[Open]:
     def opened(path: str, width: int = 1280, scheme: str = "light", *, with_axe: bool = False) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": 900},
-            color_scheme=scheme,
+            color_scheme="dark" if scheme == "dark" else "light",
             locale="en-GB",
             # axe-core is put into the page from outside, which the policy of pages forbids.
             bypass_csp=with_axe,

@@ -29,15 +29,20 @@ from clickstream_assets.api.app import create_api
 from clickstream_assets.api.collector_routes import ROUTES
 from clickstream_assets.api.rates import RateLimit
 from clickstream_assets.engine import DuckDBEngine
+from clickstream_assets.keys import Scope
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings, SettingsError, load_settings
 from clickstream_assets.stores.kafka.topic import OffsetRange, Topics
+from clickstream_assets_tests.api.api_keys import entry
 from clickstream_assets_tests.api.served import Served, served
 from clickstream_assets_tests.databases import free_port, suspended, with_settings
 from clickstream_assets_tests.ingestion import Ingestion
 from clickstream_assets_tests.topics import new_topic
 
 KEY = "shop-1"
+# Keys that a shop had before, and chose itself, do as well.
+KEYS = f"{entry(KEY, Scope.COLLECT, name='shop')}, {entry('shop-2', Scope.COLLECT, name='app')}"
+READER = "reader-1"
 OWN = {"event_type": "page_view", "timestamp": "2024-05-02T10:00:00Z", "anonymous_id": "a", "event_id": "e-1"}
 BROKEN = {
     "event_type": "purchase",
@@ -61,7 +66,7 @@ class Client:
 
 @contextmanager
 def application(settings: Settings, **changes: Any) -> Iterator[Client]:
-    api = create_api(with_settings(settings, **{"collector_write_keys": f"{KEY}, shop-2", **changes}))
+    api = create_api(with_settings(settings, **{"api_keys": KEYS, **changes}))
     server = Server(Config(api, lifespan="on", log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = Thread(target=server.run, args=[[listener]])
@@ -129,8 +134,8 @@ def kafka_has(settings: Settings) -> list[Any]:
 
 @pytest.mark.slow
 def test_it_is_off_until_there_are_keys() -> None:
-    for keys in (None, "", " , "):
-        with application(Settings(_env_file=None), collector_write_keys=keys) as client:
+    for keys in (None, "", " , ", entry(READER, Scope.READ)):
+        with application(Settings(_env_file=None), api_keys=keys) as client:
             for route in ROUTES:
                 assert refused(post(client, OWN, route)) == (403, "collector_off")
                 assert refused(post(client, OWN, f"{route}/")) == (403, "collector_off")
@@ -139,7 +144,7 @@ def test_it_is_off_until_there_are_keys() -> None:
 @pytest.mark.parametrize("key", [None, "", "shop", "shop-11", "SHOP-1", "ü", "shop-1, shop-2"])
 def test_whoever_has_none_of_the_keys_is_refused(nowhere: Client, key: str | None) -> None:
     answer = post(nowhere, OWN | {"writeKey": KEY} if key is not None else OWN, key=key)
-    assert refused(answer) == (401, "unknown_write_key" if key else "no_write_key")
+    assert refused(answer) == (401, "unknown_key" if key else "no_key")
     # Whose browser would ask the shopper for a password.
     assert not answer.headers["WWW-Authenticate"].startswith("Basic")
     assert KEY not in answer.text
@@ -235,7 +240,7 @@ def test_what_is_no_origin_is_named(origins: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_rate_is_of_all_processes_and_of_each_key_alone(tmp_path: Path) -> None:
-    first, second = (RateLimit(10, 2, tmp_path) for _ in range(2))
+    first, second = (RateLimit(10, 2, tmp_path, name="events") for _ in range(2))
     # What a second allows at once, and the request with which more is owed.
     assert first.wait_of(0, 10) == 0
     assert second.wait_of(0, 15) == 0
@@ -405,7 +410,10 @@ def test_the_browser_is_added_to_what_a_page_sends_and_not_to_what_a_server_send
 def test_logs_and_counts_have_nothing_of_what_was_sent(
     topic: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with application(topic) as client, caplog.at_level(logging.INFO, "clickstream_assets.api.access"):
+    with (
+        application(topic, api_metrics_open=True) as client,
+        caplog.at_level(logging.INFO, "clickstream_assets.api.access"),
+    ):
         before = counted(client)
         post(client, [OWN, BROKEN, OWN], "/api/events?write_key=secret")
         post(client, OWN, "/api/events?write_key=guessed", key=None)
@@ -432,8 +440,8 @@ def counted(client: Client) -> dict[str, float]:
 
 
 def test_every_answer_is_as_the_openapi_document_says(topic: Settings) -> None:
-    with application(topic) as client:
-        schema = schemathesis.openapi.from_url(f"{client.address}/openapi.json")
+    with application(topic, api_keys=f"{KEYS},{entry(READER, Scope.READ)}") as client:
+        schema = schemathesis.openapi.from_url(f"{client.address}/openapi.json", auth=(READER, ""))
         for route in ("/api/events", "/v1/track", "/v1/batch"):
 
             @given(
@@ -470,7 +478,7 @@ def test_a_hung_kafka_costs_nobody_else_time_and_what_was_refused_comes_in_once(
     variables = {
         "KAFKA_BOOTSTRAP_SERVERS": topic.kafka_bootstrap_servers,
         "KAFKA_TOPIC": topic.kafka_topic,
-        "COLLECTOR_WRITE_KEYS": KEY,
+        "API_KEYS": f"{KEYS},{entry(READER, Scope.READ)}",
     }
     events = [OWN | {"event_id": f"e-{number}"} for number in range(40)]
     with served(Settings(_env_file=None), **variables) as api:
@@ -480,7 +488,10 @@ def test_a_hung_kafka_costs_nobody_else_time_and_what_was_refused_comes_in_once(
             answers = [clients.submit(send, api, event) for event in events]
             while not all(answer.done() for answer in answers):
                 assert requests.get(f"{api.address}/health/live", timeout=20).json() == {"status": "live"}
-                assert requests.get(f"{api.address}/openapi.json", timeout=20).status_code == 200
+                assert (
+                    requests.get(f"{api.address}/openapi.json", auth=(READER, ""), timeout=20).status_code
+                    == 200
+                )
         for answer in answers:
             refused = answer.result()
             said = refused.status_code, refused.headers.get("Retry-After")

@@ -21,12 +21,14 @@ import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from clickstream_assets.engine import DuckDBEngine, SparkEngine
+from clickstream_assets.keys import Scope
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import LiveEvents
 from clickstream_assets.stores.kafka.topic import OffsetRange, Topics
 from clickstream_assets.streaming.live_events import start
 from clickstream_assets.streaming.source import configured
+from clickstream_assets_tests.api.api_keys import entry
 from clickstream_assets_tests.api.served import Served, served
 from clickstream_assets_tests.databases import free_port, suspended, with_settings
 from clickstream_assets_tests.ingestion import Ingestion
@@ -206,7 +208,7 @@ def variables(topic: Settings) -> dict[str, str]:
     return {
         "KAFKA_BOOTSTRAP_SERVERS": topic.kafka_bootstrap_servers,
         "KAFKA_TOPIC": topic.kafka_topic,
-        "COLLECTOR_WRITE_KEYS": KEY,
+        "API_KEYS": entry(KEY, Scope.COLLECT, Scope.READ),
         "COLLECTOR_ALLOWED_ORIGINS": "*",
     }
 
@@ -244,7 +246,7 @@ def test_trackers_need_a_new_address_and_nothing_else(
         query.awaitTermination()
         with closing(LiveEvents(topic)) as live:
             live.client.indices.refresh(index=topic.elasticsearch_alias)
-        answer = requests.get(f"{api.address}/real-time-events?n=1000", timeout=60)
+        answer = requests.get(f"{api.address}/real-time-events?n=1000", auth=(KEY, ""), timeout=60)
     ingestion = Ingestion.of(topic, duckdb_engine)
     ingestion.run()
     contents = ingestion.contents()

@@ -176,6 +176,8 @@ class Chart:
 # Of those that have a form.
 _SECRETS = {
     "INCIDENT_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "API_KEYS": f"analyst:read:{'ab' * 32}",
+    "SESSION_SECRET": "s" * 32,
     "INCIDENT_WEBHOOK_URLS": "https://hooks.example.com/services/x",
 }
 

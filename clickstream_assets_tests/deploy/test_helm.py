@@ -495,7 +495,8 @@ def test_passwords_go_to_those_who_use_them(chart: Chart, pods: list[Pod]) -> No
     assert known_to("ALERT_WEBHOOK_SECRET") == work
     for key in ("SMTP_PASSWORD", "INCIDENT_WEBHOOK_URLS", "INCIDENT_WEBHOOK_SECRET"):
         assert known_to(key) == work | {"code-server"}
-    assert known_to("ELASTICSEARCH_API_KEY") == work | {"api"}
+    for key in ("ELASTICSEARCH_API_KEY", "API_KEYS", "SESSION_SECRET"):
+        assert known_to(key) == work | {"api"}
     assert known_to("AWS_SECRET_ACCESS_KEY") == work | {"code-server"} | on_spark
     assert known_to("POSTGRES_PASSWORD") == work | {"api", "code-server", "daemon", "migrate", "webserver"}
 
@@ -836,6 +837,7 @@ def test_prometheus_finds_the_api_and_is_let_in(full: Chart) -> None:
     assert service["metadata"]["name"] == f"{FULLNAME}-api"
     assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
     assert (endpoint["path"], endpoint["interval"]) == ("/metrics", "30s")
+    assert endpoint["authorization"] == {"credentials": {"name": "clickstream-prometheus", "key": "key"}}
     assert monitor["metadata"]["labels"]["release"] == "kube-prometheus-stack"
     assert "observability" in json.dumps(policy["spec"]["ingress"])
 
@@ -912,6 +914,9 @@ REFUSED_BY_THE_SCHEMA = {
     "image.pullPolicy=Sometimes": "at '/image/pullPolicy': value must be one of 'Always'",
     "secrets.values.POSTGRES_PASWORD=x": "at '/secrets/values': additional properties 'POSTGRES_PASWORD'",
 }
+_WITH_KEYS = (
+    f"secrets.existingSecret=,secrets.values.POSTGRES_PASSWORD=x,secrets.values.API_KEYS=a:read:{'ab' * 32}"
+)
 REFUSED_TOGETHER = {
     "secrets.existingSecret=": "secrets.values.POSTGRES_PASSWORD is missing: set it, or name a Secret",
     "secrets.values.POSTGRES_PASSWORD=x": "secrets.existingSecret and secrets.values are both set",
@@ -927,6 +932,10 @@ REFUSED_TOGETHER = {
     "ingress.enabled=true,ingress.api.host=a.b,ingress.webserver.host=a.b": "ingress.api.host and "
     "ingress.webserver.host are the same",
     "api.autoscaling.enabled=true,api.autoscaling.minReplicas=9": "api.autoscaling.minReplicas is more than",
+    f"{_WITH_KEYS}": "secrets.values.SESSION_SECRET is missing: with API_KEYS and several pods",
+    f"{_WITH_KEYS},api.replicas=1,api.autoscaling.enabled=true": "secrets.values.SESSION_SECRET is missing",
+    f"{_WITH_KEYS},api.replicas=1,monitoring.serviceMonitor.enabled=true": "monitoring.serviceMonitor.keySecret is "
+    "missing: with API_KEYS, Prometheus needs a key that may read",
 }
 
 

@@ -215,7 +215,7 @@ The webhook's key of alerts is for runs and for the stream alone; the code serve
 {{- /* Whoever reads the settings reads how to log in to the brokers, and refuses a user without a password. */ -}}
 {{- $kafka := get $root.Values.settings "KAFKA_USERNAME" | empty | ternary list (list "KAFKA_PASSWORD") -}}
 {{- $keys := dict
-  "api" (concat (list "POSTGRES_PASSWORD" "ELASTICSEARCH_API_KEY" "COLLECTOR_WRITE_KEYS") $kafka)
+  "api" (concat (list "POSTGRES_PASSWORD" "ELASTICSEARCH_API_KEY" "API_KEYS" "SESSION_SECRET") $kafka)
   "code-server" (concat (list "POSTGRES_PASSWORD" "SMTP_PASSWORD" "INCIDENT_WEBHOOK_URLS" "INCIDENT_WEBHOOK_SECRET") $kafka $lake)
   "daemon" (list "POSTGRES_PASSWORD")
   "simulator" $kafka

@@ -15,6 +15,7 @@ from flask import Response, current_app, request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from clickstream_assets.api.access import CALLER, Caller
 from clickstream_assets.api.pages.parts import Chart, Figure, Filter, Listing
 from clickstream_assets.api.pages.reader import NOTHING, Reader
 from clickstream_assets.api.pages.source import Source
@@ -29,8 +30,6 @@ _POLICY = (
     "font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     # It is of this moment, and perhaps not for everybody.
     "Cache-Control": "no-store",
@@ -151,6 +150,12 @@ def _is_shown(picture: str) -> bool:
     return picture.startswith(("data:image/", *current_app.config[PICTURE_HOSTS]))
 
 
+def _login() -> str | None:
+    """Return the name of the key that the reader has logged in with."""
+    caller: Caller | None = request.environ.get(CALLER)
+    return caller.key.name if caller and caller.has_logged_in else None
+
+
 def page(template: str, source: Source, reader: Reader, *, title: str, **values: Any) -> Response:
     """Render a page.
 
@@ -172,6 +177,7 @@ def page(template: str, source: Source, reader: Reader, *, title: str, **values:
             problems=source.problems,
             with_parameters=with_parameters,
             is_part=request.args.get("part") is not None,
+            login=_login(),
             **values,
         )
     )

@@ -9,8 +9,10 @@ from apiflask import APIBlueprint
 from flask import Response, send_from_directory
 from werkzeug.routing import BaseConverter, ValidationError
 
+from clickstream_assets.api.access import LOGIN
 from clickstream_assets.api.pages.customers import show_customers
 from clickstream_assets.api.pages.funnel import show_funnel
+from clickstream_assets.api.pages.login import LOGOUT, log_in, log_out, show_login
 from clickstream_assets.api.pages.products import show_product, show_products
 from clickstream_assets.api.pages.recommendations import show_recommendations
 from clickstream_assets.api.pages.rendering import STATIC, page, reader_of
@@ -48,6 +50,9 @@ blueprint.add_url_rule("/customers", view_func=show_customers)
 blueprint.add_url_rule("/recommendations", view_func=show_recommendations)
 blueprint.add_url_rule("/reports", view_func=show_reports)
 blueprint.add_url_rule("/reports/<day:day>", view_func=show_report)
+blueprint.add_url_rule(LOGIN, view_func=show_login)
+blueprint.add_url_rule(LOGIN, view_func=log_in, methods=["POST"])
+blueprint.add_url_rule(LOGOUT, view_func=log_out, methods=["POST"])
 
 
 @blueprint.get("/docs")
@@ -62,5 +67,4 @@ def file(name: str) -> Response:
     """Send one of the pages' own files; its address changes with what is in it."""
     response = send_from_directory(_FILES, name, max_age=_KEPT_SECONDS)
     response.cache_control.immutable = True
-    response.headers["X-Content-Type-Options"] = "nosniff"
     return response

@@ -12,8 +12,10 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
-from flask import current_app
+from flask import current_app, request
 from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+from clickstream_assets.api.access import CALLER
 
 WITHIN_A_PAGE = "clickstream.within_a_page"
 """Key of a request's environment where a page makes it: it is neither logged nor counted, as the page's own is."""
@@ -53,9 +55,9 @@ class Source:
     def get(self, path: str, **parameters: Any) -> Answer:
         """Ask for an answer, with the parameters that are not None."""
         given = {name: _text(value) for name, value in parameters.items() if value is not None}
-        builder = EnvironBuilder(
-            path=quote(path), query_string=given, environ_overrides={WITHIN_A_PAGE: True}
-        )
+        # It may see what whoever asked for the page may see.
+        within = {WITHIN_A_PAGE: True, CALLER: request.environ.get(CALLER)}
+        builder = EnvironBuilder(path=quote(path), query_string=given, environ_overrides=within)
         try:
             parts, status, _ = run_wsgi_app(current_app.wsgi_app, builder.get_environ())
         finally:

@@ -104,6 +104,11 @@ function keepLive(part) {
     if (!document.hidden && !part.contains(document.activeElement)) {
       try {
         const answer = await fetch(address, { headers: { Accept: "text/html" } });
+        if (answer.status === 401) {
+          // The login is over, and the page asks for a new one.
+          location.reload();
+          return;
+        }
         const text = await answer.text();
         if (answer.status < 500 || text) {
           part.innerHTML = text;
