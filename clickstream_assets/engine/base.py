@@ -73,9 +73,9 @@ class Engine(ABC):
     def to_arrow(self, df: DataFrame) -> pa.Table:
         """Compute a DataFrame into memory."""
 
+    @abstractmethod
     def to_batches(self, df: DataFrame) -> Generator[pa.RecordBatch, None, None]:
-        """Compute a DataFrame a batch after the other, where the engine can; it does nothing else until the last."""
-        yield from self.to_arrow(df).to_batches()
+        """Compute a DataFrame a batch after the other; it does nothing else until the last."""
 
     @abstractmethod
     def read_delta(self, path: str, schema: pa.Schema, version: int, part: Part) -> DataFrame:

@@ -475,6 +475,11 @@ class Lake:
         with self._streamed(table, df) as rows, self._explained(table):
             write_deltalake(delta, rows, mode="overwrite", predicate=where)
 
+    def batches(self, table: Table, df: DataFrame) -> Generator[pa.RecordBatch, None, None]:
+        """Compute rows of a table a batch after the other, as `Engine.to_batches` does, with its columns and types."""
+        for batch in self.engine.to_batches(df):
+            yield from conform(pa.Table.from_batches([batch]), table).to_batches()
+
     @contextmanager
     def _streamed(self, table: Table, df: DataFrame) -> Iterator[pa.RecordBatchReader]:
         """Give delta-rs a table's rows as they are computed: a large day's need not be in memory at once."""
@@ -482,8 +487,7 @@ class Lake:
 
         def batches() -> Generator[pa.RecordBatch, None, None]:
             try:
-                for batch in self.engine.to_batches(df):
-                    yield from conform(pa.Table.from_batches([batch]), table).to_batches()
+                yield from self.batches(table, df)
             except Exception as error:
                 failed.append(error)
                 raise

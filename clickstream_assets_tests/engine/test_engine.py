@@ -69,6 +69,22 @@ def test_values_and_types_survive_the_way_in_and_out(engine: Engine):
     assert rows(data) == ROWS
 
 
+@pytest.mark.parametrize("count", [0, 1, 50_000])
+def test_batches_have_all_rows_with_their_types(engine: Engine, count: int):
+    numbers = engine.from_arrow(pa.table({"n": pa.array(range(count), pa.int64())}))
+    F, _ = functions_of(numbers)
+    made = numbers.select(
+        "n",
+        F.col("n").cast("decimal(18,4)").alias("money"),
+        F.timestamp_seconds("n").alias("moment"),
+        F.when(F.col("n") % 3 > 0, F.col("n").cast("string")).alias("text"),
+    )
+    batches = list(engine.to_batches(made))
+    whole = engine.to_arrow(made).sort_by("n")
+    assert pa.Table.from_batches(batches, whole.schema).sort_by("n") == whole
+    assert sum(batch.num_rows for batch in batches) == count
+
+
 def test_an_empty_table_keeps_its_columns(engine: Engine):
     data = engine.to_arrow(engine.from_arrow(SCHEMA.empty_table()))
     assert data.num_rows == 0

@@ -133,20 +133,17 @@ def published_shoppers(settings: Settings, lake: Lake, postgres: PostgresResourc
     All change in one transaction. Of customers and carts the days are published that the lake has written since they
     were last published, so a publication that failed is made up for by the next.
     """
-    engine = lake.engine
     changes = {}
-    rows = {table: conform(engine.to_arrow(lake.read(table)), table) for table in SHOPPER_TABLES}
-    whose = identities(lake.read(IDENTITY_TIES), IdentityRules.of(settings))
-    rows[IDENTITIES] = conform(engine.to_arrow(whose), IDENTITIES)
-    refused = engine.to_arrow(refusals(lake.read(CONSENT_DAYS)))
-    rows[PROFILING_REFUSALS] = conform(refused, PROFILING_REFUSALS)
+    rows = {table: lake.read(table) for table in SHOPPER_TABLES}
+    rows[IDENTITIES] = identities(lake.read(IDENTITY_TIES), IdentityRules.of(settings))
+    rows[PROFILING_REFUSALS] = refusals(lake.read(CONSENT_DAYS))
     with postgres.publication() as publication:
         customers = publish_days(lake, settings, publication, CUSTOMER_SEGMENTS)
         changes[CUSTOMER_SEGMENTS.name] = asdict(sum(customers.values(), Published()))
         carts = publish_days(lake, settings, publication, CARTS)
         changes[CARTS.name] = asdict(sum(carts.values(), Published()))
         for table, its_rows in rows.items():
-            changes[table.served_name] = asdict(publication.publish(table, its_rows))
+            changes[table.served_name] = asdict(publication.publish(table, lake.batches(table, its_rows)))
         stamp = publication.renew_stamp("published_shoppers")
     return {
         STAMP: stamp,
@@ -165,8 +162,7 @@ def published_products(context: dg.AssetExecutionContext, lake: Lake, postgres: 
     with postgres.publication() as publication:
         stamp = publication.stamp("published_products")
         if is_asked_for_by_a_person(context) or not is_there or stamp != metadata_value(reported, STAMP):
-            rows = lake.engine.to_arrow(lake.read(PRODUCTS, version))
-            changes = publication.publish(PRODUCTS, conform(rows, PRODUCTS))
+            changes = publication.publish(PRODUCTS, lake.batches(PRODUCTS, lake.read(PRODUCTS, version)))
             stamp = publication.renew_stamp("published_products")
         else:
             changes = Published(rows=lake.snapshot(PRODUCTS, version=version).rows)

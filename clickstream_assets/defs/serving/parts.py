@@ -60,11 +60,11 @@ def publish_days(
 def _rows_of_days(
     lake: Lake, table: Table, days: Iterable[date], version: int | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of some days, so many at once as a run works on; of the newest version, or of one."""
+    """Yield the rows of some days, a batch after the other; of the newest version, or of one."""
     wanted = Days.of(days)
     for first, last in chunks(lake, wanted, table):
         rows = lake.read(table, version, days=[day for day in wanted if first <= day <= last])
-        yield from conform(lake.engine.to_arrow(rows), table).to_batches()
+        yield from lake.batches(table, rows)
 
 
 class _Publisher:

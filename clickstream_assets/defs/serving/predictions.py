@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-import pyarrow as pa
-
 from clickstream_assets.catalogue import PERSON_PREDICTIONS, PURCHASE_MODELS
 from clickstream_assets.defs.assets import FRESH_DAILY, Metadata, table_asset
 from clickstream_assets.defs.put_back import STAMP
 from clickstream_assets.defs.resources import PostgresResource
-from clickstream_assets.stores.lake import Lake, conform
+from clickstream_assets.stores.lake import Lake
 
 
 @table_asset(
@@ -21,12 +19,8 @@ from clickstream_assets.stores.lake import Lake, conform
 )
 def published_predictions(lake: Lake, postgres: PostgresResource) -> Metadata:
     """PostgreSQL's `person_predictions` and `purchase_models`, equal to the lake's; what stayed is not written."""
-    engine = lake.engine
-    models = conform(engine.to_arrow(lake.read(PURCHASE_MODELS)), PURCHASE_MODELS)
-    persons = (
-        batch
-        for each in engine.to_batches(lake.read(PERSON_PREDICTIONS))
-        for batch in conform(pa.Table.from_batches([each]), PERSON_PREDICTIONS).to_batches()
+    persons, models = (
+        lake.batches(table, lake.read(table)) for table in (PERSON_PREDICTIONS, PURCHASE_MODELS)
     )
     with postgres.publication() as publication:
         changes = asdict(publication.publish(PERSON_PREDICTIONS, persons))
