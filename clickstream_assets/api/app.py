@@ -8,6 +8,7 @@ from apiflask import APIFlask
 from clickstream_assets.api import (
     buy_again,
     collector_document,
+    data,
     database,
     events,
     experiments,
@@ -77,6 +78,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
     app.extensions[moment.EXTENSION] = moment.Moment(settings, served)
     app.extensions[experiments.EXTENSION] = experiments.Experiments(settings)
     app.extensions[events.EXTENSION] = events.ReadEvents(settings)
+    app.extensions[data.EXTENSION] = settings.dagster_url
     app.extensions[shop.EXTENSION] = ShopClock(settings.shop_time_zone)
     register_problems(app)
     register_access_log(app)
@@ -100,6 +102,8 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
         events.blueprint,
         tables.windows,
         tables.rejected,
+        tables.records,
+        data.blueprint,
         metrics.blueprint,
         health.blueprint,
         pages.blueprint,

@@ -219,7 +219,7 @@ def listing(
     filters: Mapping[str, Filter] | None = None,
     with_more: bool = False,
 ) -> type[Schema]:
-    """Make `GET rule` the list of a served table's rows, under the name that the rule gives it.
+    """Make `GET rule` the list of a served table's rows, under the name that ends the rule.
 
     The catalogue says which columns it can be filtered and sorted by. Equals are ordered by the key, the newest days
     and times first, so that pages do not overlap.
@@ -240,7 +240,7 @@ def listing(
     Returns:
         The schema of a row.
     """
-    name = rule.strip("/")
+    name = rule.rpartition("/")[2]
     LISTED[table.name] = f"{blueprint.url_prefix or ''}{rule}"
     more = table.served.more if table.served and with_more else ()
     schema = schema_of(row, (*table.columns, *more))
@@ -266,7 +266,7 @@ def listing(
         with database().snapshot() as connection:
             return {name: page_of(connection, table.served_name, schema().fields, terms, asked)}
 
-    view.__name__, view.__doc__ = f"list_{name}", description
+    view.__name__, view.__doc__ = f"list_{rule.strip('/').replace('/', '_')}", description
     list_route(
         blueprint,
         rule,

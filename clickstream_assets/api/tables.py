@@ -14,6 +14,7 @@ carts = APIBlueprint("carts", __name__, url_prefix="/api", tag="Carts")
 days = APIBlueprint("days", __name__, url_prefix="/api", tag="Days")
 funnel = APIBlueprint("funnel", __name__, url_prefix="/api", tag="Conversion")
 rejected = APIBlueprint("rejected", __name__, url_prefix="/api", tag="Rejected records")
+records = APIBlueprint("records", __name__, url_prefix="/api", tag="Data")
 windows = APIBlueprint("windows", __name__, url_prefix="/api", tag="Windows")
 
 listing(
@@ -140,8 +141,36 @@ listing(
     "RejectedHour",
     """List how many records were rejected, by hour of arrival, rule and field; the newest hour first.
 
-    The records themselves are not served: `clickstream rejected list` shows them.
+    A few of them are samples; `clickstream rejected list` shows all.
     """,
     order=["hour DESC"],
     limit=100,
+)
+
+listing(
+    rejected,
+    "/rejected/samples",
+    catalogue.REJECTED_SAMPLES,
+    "RejectedSample",
+    """List samples of rejected records, those that came last first: the value that breaks the rule, and where it is.
+
+    A value is what a sender put into the field, and can be of a person; with `REJECTED_SAMPLES=0` there are none. The
+    newest of each day, rule and field are kept, for 14 days. `clickstream rejected list` shows the whole record.
+    """,
+    order=["kafka_time DESC"],
+    limit=100,
+)
+
+listing(
+    records,
+    "/records",
+    catalogue.RECORD_DAYS,
+    "RecordDay",
+    """List how many records came, by day of arrival and by what became of them; the newest day first.
+
+    `event`, `duplicate`, `conflict` and `rejected` together are all records. `late`, `refused` and `left_out` count
+    events once more.
+    """,
+    order=["arrival_date DESC"],
+    limit=1000,
 )

@@ -31,9 +31,11 @@ _APP = create_app(Settings(_env_file=None))
 PATHS = sorted(
     re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
     for rule in _APP.url_map.iter_rules()
-    if rule.rule != "/openapi.json" and "GET" in (rule.methods or ())
+    if rule.rule != "/openapi.json"
+    and "GET" in (rule.methods or ())
+    and not rule.endpoint.startswith("pages.")
 )
-"""Every route that is read, as the OpenAPI document writes it."""
+"""Every route that is read, as the OpenAPI document writes it; pages are for people, and not in it."""
 POSTED = {"/api/session/recommend"}
 PARAMETERS = {
     path: {parameter["name"] for parameter in described["get"]["parameters"]}

@@ -88,7 +88,7 @@ def test_a_check_shows_what_it_last_found_and_when(instance: dg.DagsterInstance)
 
 def measured(settings: Settings) -> tuple[set[str], list[Sample]]:
     with connect(settings) as connection:
-        ages, samples = read_measurements(connection)
+        ages, samples, _ = read_measurements(connection)
     return set(ages), samples
 
 
