@@ -38,6 +38,7 @@ _FOLDER = Path(__file__).parent
 PAGES = {
     "/": "Today",
     "/trends": "Trends",
+    "/data": "Data",
     "/docs": "API",
 }
 """The pages of the navigation, by their addresses."""

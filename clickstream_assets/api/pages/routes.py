@@ -7,6 +7,7 @@ from pathlib import Path
 from apiflask import APIBlueprint
 from flask import Response, send_from_directory
 
+from clickstream_assets.api.pages.data import show_data
 from clickstream_assets.api.pages.rendering import STATIC, page, reader_of
 from clickstream_assets.api.pages.source import Source
 from clickstream_assets.api.pages.today import show_today
@@ -20,6 +21,7 @@ _KEPT_SECONDS = 365 * 86_400
 
 blueprint.add_url_rule("/", view_func=show_today)
 blueprint.add_url_rule("/trends", view_func=show_trends)
+blueprint.add_url_rule("/data", view_func=show_data)
 
 
 @blueprint.get("/docs")
