@@ -102,7 +102,6 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> APIFla
         events.blueprint,
         tables.windows,
         tables.rejected,
-        tables.records,
         data.blueprint,
         metrics.blueprint,
         health.blueprint,

@@ -1,4 +1,4 @@
-"""`GET /api/data`: how the data are: how far ingest and streams have come, what became of records, and what is wrong.
+"""`GET /api/data` and `/api/records`: how far ingest and streams are, what became of records, and what is wrong.
 
 Nothing is counted when it is asked for. Days are served sums; the rest is what Dagster's side measured last, and what
 the streams and publications noted of themselves, each with its time.
@@ -17,8 +17,9 @@ from flask import current_app
 from clickstream_assets.api import queries, shop
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import UtcTime
+from clickstream_assets.api.listing import listing
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
-from clickstream_assets.catalogue import EVENTS
+from clickstream_assets.catalogue import EVENTS, RECORD_DAYS
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.catalogue.metrics import (
     CHECK_FAILING,
@@ -425,3 +426,18 @@ def _jobs(measured: Measured) -> list[dict[str, Any]]:
         for (job,) in sorted({*succeeded, *failed})
     ]
     return sorted(jobs, key=lambda row: not row["is_failing"])
+
+
+listing(
+    blueprint,
+    "/records",
+    RECORD_DAYS,
+    "RecordDay",
+    """List how many records came, by day of arrival and by what became of them; the newest day first.
+
+    `event`, `duplicate`, `conflict` and `rejected` together are all records. `late`, `refused` and `left_out` count
+    events once more.
+    """,
+    order=["arrival_date DESC"],
+    limit=1000,
+)

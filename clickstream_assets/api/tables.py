@@ -14,7 +14,6 @@ carts = APIBlueprint("carts", __name__, url_prefix="/api", tag="Carts")
 days = APIBlueprint("days", __name__, url_prefix="/api", tag="Days")
 funnel = APIBlueprint("funnel", __name__, url_prefix="/api", tag="Conversion")
 rejected = APIBlueprint("rejected", __name__, url_prefix="/api", tag="Rejected records")
-records = APIBlueprint("records", __name__, url_prefix="/api", tag="Data")
 windows = APIBlueprint("windows", __name__, url_prefix="/api", tag="Windows")
 
 listing(
@@ -159,18 +158,4 @@ listing(
     """,
     order=["kafka_time DESC"],
     limit=100,
-)
-
-listing(
-    records,
-    "/records",
-    catalogue.RECORD_DAYS,
-    "RecordDay",
-    """List how many records came, by day of arrival and by what became of them; the newest day first.
-
-    `event`, `duplicate`, `conflict` and `rejected` together are all records. `late`, `refused` and `left_out` count
-    events once more.
-    """,
-    order=["arrival_date DESC"],
-    limit=1000,
 )
