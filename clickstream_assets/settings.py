@@ -119,6 +119,10 @@ class Settings(BaseSettings):
     """Days after which what a rejected record said is deleted from `rejected_events`, `rejected_products` and
     `rejected_exposures`; its row stays, and counts; 0 keeps all. It can be neither shown nor sent again after that.
     """
+    rejected_samples: int = Field(3, ge=0, le=100)
+    """Rejected records of each day, rule and field that `GET /api/rejected/samples` and the page of data show, for 14
+    days, each with the value that breaks the rule: what a sender put there, which can be of a person; 0 shows none.
+    """
     runs_retention_days: int = Field(30, ge=0)
     """Days that Dagster's runs are kept, with their events and logs; 0 keeps all. The last one that made an asset, or a
     day of one, always stays.
@@ -464,8 +468,10 @@ class Settings(BaseSettings):
     """Least seconds between two messages to the same address; what happens meanwhile goes into one."""
     incident_sensor_seconds: int = Field(15, ge=1)
     """Least seconds between two looks of the sensor that finds incidents."""
-    dagster_url: str = Field("http://127.0.0.1:3000", pattern="^https?://")
-    """Address of Dagster's pages, for the links in messages."""
+    dagster_url: str | None = Field(None, pattern="^https?://")
+    """Address of Dagster's pages, for the links in messages and on the page of data (default: none, and messages have
+    the part of it that comes after the server; `clickstream demo` has its own).
+    """
 
     api_host: str = "127.0.0.1"
     """Address that the API listens on."""

@@ -10,6 +10,7 @@ from clickstream_assets.api import (
     access,
     buy_again,
     collector_document,
+    data,
     database,
     events,
     experiments,
@@ -89,6 +90,7 @@ def create_app(
     app.extensions[moment.EXTENSION] = moment.Moment(settings, served)
     app.extensions[experiments.EXTENSION] = experiments.Experiments(settings)
     app.extensions[events.EXTENSION] = events.ReadEvents(settings)
+    app.extensions[data.EXTENSION] = settings.dagster_url
     app.extensions[shop.EXTENSION] = ShopClock(settings.shop_time_zone)
     problems.register_problems(app)
     register_access_log(app)
@@ -113,6 +115,7 @@ def create_app(
         events.blueprint,
         tables.windows,
         tables.rejected,
+        data.blueprint,
         metrics.blueprint,
         health.blueprint,
         pages.blueprint,

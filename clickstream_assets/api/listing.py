@@ -238,7 +238,7 @@ def listing(
     with_more: bool = False,
     with_names: bool = False,
 ) -> type[Schema]:
-    """Make `GET rule` the list of a served table's rows, under the name that the rule gives it.
+    """Make `GET rule` the list of a served table's rows, under the name that ends the rule.
 
     The catalogue says which columns it can be filtered and sorted by. Equals are ordered by the key, the newest days
     and times first, so that pages do not overlap.
@@ -260,7 +260,7 @@ def listing(
     Returns:
         The schema of a row.
     """
-    name = rule.strip("/")
+    name = rule.rpartition("/")[2]
     LISTED[table.name] = f"{blueprint.url_prefix or ''}{rule}"
     more = table.served.more if table.served and with_more else ()
     schema = schema_of(row, (*table.columns, *more), **(NAME_OF_PRODUCT if with_names else {}))
@@ -289,7 +289,7 @@ def listing(
             page = page_of(connection, table.served_name, columns, terms, asked)
             return {name: named(connection, page) if with_names else page}
 
-    view.__name__, view.__doc__ = f"list_{name}", description
+    view.__name__, view.__doc__ = f"list_{rule.strip('/').replace('/', '_')}", description
     list_route(
         blueprint,
         rule,

@@ -170,7 +170,7 @@ class _PostgresCollector(Collector):
                 published = queries.newest_published_event(connection)
                 rejected = queries.rejected_lately(connection)
                 left_out = queries.left_out_lately(connection)
-                measured, samples = read_measurements(connection)
+                measured, samples, _ = read_measurements(connection)
         except PostgresError:
             # The streams cannot go on without it either, and their own reports cannot be read.
             failing = [Sample(catalogue.STREAM_FAILING, (stream,), 1) for stream in _STREAMS]

@@ -716,6 +716,20 @@ def newest_published_event(connection: Connection[DictRow]) -> float | None:
     return _value(connection, "SELECT extract(epoch FROM max(end_time))::float8 FROM clickstream_sessions")
 
 
+def record_days(connection: Connection[DictRow], first: date) -> list[dict[str, Any]]:
+    """Return how many records came on each day from a first one on, by outcome; the newest day first."""
+    return connection.execute(
+        "SELECT arrival_date, outcome, sum(records)::bigint AS records FROM record_days WHERE arrival_date >= %s "
+        "GROUP BY 1, 2 ORDER BY 1 DESC, 2",
+        [first],
+    ).fetchall()
+
+
+def publications(connection: Connection[DictRow]) -> list[dict[str, Any]]:
+    """Return when each asset that publishes last did so: asset and published_at, by asset."""
+    return connection.execute("SELECT asset, published_at FROM publications ORDER BY asset").fetchall()
+
+
 def rejected_lately(connection: Connection[DictRow]) -> list[dict[str, Any]]:
     """Return how many records that came within the last 24 hours each rule has rejected."""
     # Elasticsearch's own words after the kind of its error are without end.

@@ -141,8 +141,22 @@ listing(
     "RejectedHour",
     """List how many records were rejected, by hour of arrival, rule and field; the newest hour first.
 
-    The records themselves are not served: `clickstream rejected list` shows them.
+    A few of them are samples; `clickstream rejected list` shows all.
     """,
     order=["hour DESC"],
+    limit=100,
+)
+
+listing(
+    rejected,
+    "/rejected/samples",
+    catalogue.REJECTED_SAMPLES,
+    "RejectedSample",
+    """List samples of rejected records, those that came last first: the value that breaks the rule, and where it is.
+
+    A value is what a sender put into the field, and can be of a person; with `REJECTED_SAMPLES=0` there are none. The
+    newest of each day, rule and field are kept, for 14 days. `clickstream rejected list` shows the whole record.
+    """,
+    order=["kafka_time DESC"],
     limit=100,
 )

@@ -301,9 +301,9 @@ REJECTED_EVENTS = Table(
     key=(*ITEM_KEY, "rejected_by"),
 )
 
-OUTCOMES = ("event", "duplicate", "conflict", "rejected", "refused", "left_out")
+OUTCOMES = ("event", "duplicate", "conflict", "rejected", "refused", "left_out", "late")
 """The ends that a record can come to, of which it comes to one of the first four; then events that Elasticsearch did
-not take, and fields that were left out of events, each counted once more.
+not take, fields that were left out of events, and events that came on a later day than theirs, each counted once more.
 """
 WHOLE_RECORD = "(record)"
 """The field of a rejected record that is wrong as a whole."""
@@ -319,8 +319,9 @@ RECORD_COUNTS = Table(
         Column(
             "outcome",
             STRING,
-            "What became of them; refused are events that Elasticsearch did not take as documents, and left_out events "
-            "without a field that could not be read, both counted once more",
+            "What became of them; refused are events that Elasticsearch did not take as documents, left_out events "
+            "without a field that could not be read, and late events that came after the end of the shop's day on "
+            "which they happened, all three counted once more",
             values=OUTCOMES,
         ),
         Column("rule", STRING, "The rule that they break; empty where they break none"),
@@ -357,4 +358,71 @@ REJECTED_COUNTS = Table(
     key=("hour", "rule", "field", "rejected_by"),
     served=Served(),
     in_lake=False,
+)
+
+RECORD_DAYS = Table(
+    "record_days",
+    "the records of one day of arrival, of the last 90 days, that came to the same end for the same reason",
+    (
+        Column(
+            "arrival_date",
+            DATE,
+            "The shop's day in which the hour of their arrival began",
+            range=True,
+            sort=True,
+        ),
+        Column(
+            "outcome",
+            STRING,
+            "event, duplicate, conflict or rejected, one for each record; and refused, left_out and late, which count "
+            "events once more: those that Elasticsearch did not take, those without a field that could not be read, "
+            "and those that came after the end of the day on which they happened",
+            values=OUTCOMES,
+            filter=True,
+        ),
+        Column(
+            "rule",
+            STRING,
+            "The rule that they break, of refused ones the kind of Elasticsearch's error; empty where they break none",
+            filter=True,
+        ),
+        Column(
+            "field",
+            STRING,
+            "The field that is wrong; (record) where the whole record is, empty where none is",
+            filter=True,
+        ),
+        Column("records", LONG, "How many there are", sort=True),
+    ),
+    key=("arrival_date", "outcome", "rule", "field"),
+    served=Served(),
+    in_lake=False,
+)
+
+REJECTED_SAMPLES = Table(
+    "rejected_samples",
+    "one of the newest rejected records of a day, of each rule and field at most REJECTED_SAMPLES",
+    (
+        Column(
+            "arrival_date",
+            DATE,
+            "The shop's day on which it came, one of the last 14 with any",
+            filter="date",
+        ),
+        Column("rule", STRING, "The rule that it breaks", filter=True),
+        Column("field", STRING, "The field that is wrong; (record) where the whole record is", filter=True),
+        Column(
+            "rejected_value",
+            STRING,
+            "The field's value as it was sent, as text, at most 200 characters",
+            nullable=True,
+        ),
+        Column("kafka_time", TIMESTAMP, "When it came", range=True, sort=True),
+        Column("topic", STRING, "Its topic in Kafka", filter=True),
+        Column("partition", INT, "Its partition"),
+        Column("offset", LONG, "Its offset within the partition"),
+        Column("item", INT, "Place in the record's `items`, from 1; 1 where it has none"),
+    ),
+    key=("arrival_date", "rule", "field", *ITEM_KEY),
+    served=Served(),
 )

@@ -17,17 +17,19 @@ from clickstream_assets.catalogue import (
     DUPLICATE_EVENTS,
     EVENTS,
     RECORD_COUNTS,
+    RECORD_DAYS,
     REJECTED_COUNTS,
     REJECTED_EVENTS,
     WHOLE_RECORD,
     Table,
 )
-from clickstream_assets.catalogue.units import EPOCH, HOUR
+from clickstream_assets.catalogue.clock import UTC_CLOCK, ShopClock
+from clickstream_assets.catalogue.units import EPOCH, HOUR, MICROSECOND, MINUTE
 from clickstream_assets.engine import as_view, functions_of
 from clickstream_assets.stores.lake import Lake
 
 PUBLISHED = timedelta(days=90)
-"""So long before the newest record the counts of rejected ones are published."""
+"""So long before the newest record the counts of days, and those of rejected records by hour, are published."""
 _OUTCOME_OF = {
     EVENTS: "event",
     DUPLICATE_EVENTS: "duplicate",
@@ -35,7 +37,9 @@ _OUTCOME_OF = {
     REJECTED_EVENTS: "rejected",
 }
 _REJECTED_BY = {"rejected": "ingest", "refused": "elasticsearch", "left_out": "nobody"}
-_COUNTED_ONCE_MORE = {"refused", "left_out"}
+_COUNTED_ONCE_MORE = {"refused", "left_out", "late"}
+# Days begin at one by every clock since 2011, before which nothing comes.
+_QUARTER = 15 * MINUTE
 # What Elasticsearch rejected belongs to no ingest batch.
 _NO_BATCH = (0, 0)
 
@@ -59,11 +63,15 @@ class _Key(NamedTuple):
     field: str
 
 
-def update_record_counts(lake: Lake) -> None:
+def update_record_counts(lake: Lake, clock: ShopClock = UTC_CLOCK) -> None:
     """Count the records of the ingest batches that RECORD_COUNTS does not have yet.
 
     The commit carries the number of the last batch, so each is counted once, however often this is tried. Records that
     Elasticsearch refused are counted anew, since they come without batches.
+
+    Args:
+        lake: has the records, and keeps the counts.
+        clock: the shop's, by which the days of events end.
     """
     newest, counted = lake.snapshot(EVENTS).batch, lake.snapshot(RECORD_COUNTS).batch
     if newest <= counted:
@@ -71,6 +79,7 @@ def update_record_counts(lake: Lake) -> None:
     found: Counter[_Key] = Counter()
     for table, outcome in _OUTCOME_OF.items():
         found += _count(lake, table, (counted + 1, newest), outcome)
+    found += _count_late(lake, (counted + 1, newest), clock)
     found += _count(lake, EVENTS, (counted + 1, newest), "left_out")
     found += _count(lake, REJECTED_EVENTS, _NO_BATCH, "refused")
     there = _there(lake, min(key.hour.date() for key in found)) if found else {}
@@ -84,6 +93,23 @@ def update_record_counts(lake: Lake) -> None:
     ]
     if changed:
         lake.merge(RECORD_COUNTS, pa.Table.from_pylist(changed, schema=RECORD_COUNTS.arrow), newest)
+
+
+def record_days(lake: Lake, clock: ShopClock = UTC_CLOCK) -> pa.Table:
+    """Return RECORD_DAYS rows, as RECORD_COUNTS has them: of whole days alone, the newest aside."""
+    counts = _newest(lake, PUBLISHED)
+    records: Counter[tuple[date, str, str, str]] = Counter()
+    for key, number in counts.items():
+        # Elasticsearch's own words after the kind of its error are without end.
+        rule = key.rule.partition(":")[0] if key.outcome == "refused" else key.rule
+        records[clock.day_of(key.hour), key.outcome, rule, key.field] += number
+    newest = max((day for day, *_ in records), default=date.min)
+    rows = [
+        {**dict(zip(RECORD_DAYS.key, key, strict=True)), "records": number}
+        for key, number in records.items()
+        if newest - key[0] < PUBLISHED
+    ]
+    return pa.Table.from_pylist(rows, schema=RECORD_DAYS.arrow)
 
 
 def rejected_counts(lake: Lake) -> pa.Table:
@@ -208,16 +234,40 @@ def shares(lake: Lake) -> list[Share]:
     return sorted(found, key=lambda share: (not share.is_unusual, share.chance))
 
 
-def _count(lake: Lake, table: Table, batches: tuple[int, int], outcome: str) -> Counter[_Key]:
-    """Count the records of some batches that a table has, without a query where it has none."""
+def _has_any(lake: Lake, table: Table, batches: tuple[int, int]) -> bool:
+    """Return whether a table may have records of some batches, without a query."""
     files = lake.snapshot(table).files
     first, last = batches
-    if (
-        not files.num_rows
-        or not pc.any(
+    return bool(
+        files.num_rows
+        and pc.any(
             pc.and_(pc.less_equal(files["min.batch"], last), pc.greater_equal(files["max.batch"], first))
         ).as_py()
-    ):
+    )
+
+
+def _count_late(lake: Lake, batches: tuple[int, int], clock: ShopClock) -> Counter[_Key]:
+    """Count the events of some batches that came after the end of their day."""
+    counts: Counter[_Key] = Counter()
+    if not _has_any(lake, EVENTS, batches):
+        return counts
+    events = lake.read(EVENTS, columns=("kafka_time", "event_date", "batch"), batches=batches)
+    F, _ = functions_of(events)
+    quarters = events.select(
+        F.floor(F.unix_micros("kafka_time") / F.lit(_QUARTER)).cast("long").alias("quarter"), "event_date"
+    )
+    grouped = quarters.groupBy("quarter", "event_date").agg(F.count(F.lit(1)).cast("long").alias("records"))
+    for row in lake.engine.to_arrow(grouped).to_pylist():
+        came = EPOCH + row["quarter"] * _QUARTER * MICROSECOND
+        if row["event_date"] < clock.day_of(came):
+            hour = came.replace(minute=0)
+            counts[_Key(hour, "late", "", "")] += row["records"]
+    return counts
+
+
+def _count(lake: Lake, table: Table, batches: tuple[int, int], outcome: str) -> Counter[_Key]:
+    """Count the records of some batches that a table has, without a query where it has none."""
+    if not _has_any(lake, table, batches):
         return Counter()
     rows = lake.read(table, batches=batches)
     F, _ = functions_of(rows)

@@ -24,7 +24,9 @@ from clickstream_assets.catalogue import (
     PRODUCT_WINDOWS,
     PRODUCTS,
     PURCHASE_MODELS,
+    RECORD_DAYS,
     REJECTED_COUNTS,
+    REJECTED_SAMPLES,
     SESSIONS,
     USER_SEGMENTS,
     Table,
@@ -244,6 +246,25 @@ def rejected_hour(number: int, rule: str, field: str, records: int, by: str = "i
     }
 
 
+def record_day(day: date, outcome: str, records: int, rule: str = "", field: str = "") -> Row:
+    return {"arrival_date": day, "outcome": outcome, "rule": rule, "field": field, "records": records}
+
+
+def rejected_sample(day: date, number: int, rule: str, field: str, value: str | None, hour: int = 12) -> Row:
+    """Return a sample of a record with this offset."""
+    return {
+        "arrival_date": day,
+        "rule": rule,
+        "field": field,
+        "rejected_value": value,
+        "kafka_time": datetime(day.year, day.month, day.day, hour, number, tzinfo=UTC),
+        "topic": "clicks",
+        "partition": number % 2,
+        "offset": number,
+        "item": 1,
+    }
+
+
 def identity(anonymous_id: str, user: str, hour: int, *, is_latest: bool) -> Row:
     return {
         "anonymous_id": anonymous_id,
@@ -339,6 +360,21 @@ ROWS: dict[Table, list[Row]] = {
         rejected_hour(1, "missing", "product_id", 5),
         rejected_hour(1, "not_json", "(record)", 2),
         rejected_hour(1, "mapper_parsing_exception", "price", 1, by="elasticsearch"),
+    ],
+    RECORD_DAYS: [
+        record_day(DAY_BEFORE, "event", 90),
+        record_day(DAY_BEFORE, "rejected", 10, "not_json", "(record)"),
+        record_day(DAY, "event", 180),
+        record_day(DAY, "late", 4),
+        record_day(DAY, "duplicate", 7),
+        record_day(DAY, "rejected", 3, "unknown", "event_type"),
+        record_day(DAY, "rejected", 5, "missing", "product_id"),
+    ],
+    REJECTED_SAMPLES: [
+        rejected_sample(DAY_BEFORE, 1, "not_json", "(record)", None),
+        rejected_sample(DAY, 2, "unknown", "event_type", "=teleport"),
+        rejected_sample(DAY, 3, "unknown", "event_type", "<b>peek</b>"),
+        rejected_sample(DAY, 4, "missing", "product_id", None),
     ],
     IDENTITIES: [
         identity("phone", "u1", 0, is_latest=True),

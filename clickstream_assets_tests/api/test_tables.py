@@ -21,7 +21,9 @@ from clickstream_assets.catalogue import (
     PRODUCT_PERFORMANCE,
     PRODUCT_WINDOWS,
     PRODUCTS,
+    RECORD_DAYS,
     REJECTED_COUNTS,
+    REJECTED_SAMPLES,
     SESSIONS,
     Column,
     Table,
@@ -55,6 +57,8 @@ LISTS = [
     List("/api/categories", CATEGORY_CONVERSION, ALL_DAYS),
     List("/api/rejected", REJECTED_COUNTS),
     List("/api/predictions", PERSON_PREDICTIONS),
+    List("/api/rejected/samples", REJECTED_SAMPLES),
+    List("/api/records", RECORD_DAYS),
 ]
 # include_bots and a window's state have other values than their columns; they are tested by hand.
 OTHER_VALUES = {"is_bot", "is_final"}

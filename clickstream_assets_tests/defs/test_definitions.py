@@ -233,7 +233,9 @@ def test_an_asset_says_where_its_tables_are(tmp_path: Path):
     others = ", ".join(f"s3a://bucket/lake/cart_{name}" for name in ("days", "steps", "states", "inputs"))
     assert places["carts"] == f"s3a://bucket/lake/carts|carts|{others}|delta"
     assert places["product_windows"] == "s3a://bucket/lake/product_windows|shop.product_windows|None|delta"
-    assert places["rejected_counts"] == "None|shop.rejected_counts|None|postgres"
+    assert places["rejected_counts"] == (
+        "None|shop.rejected_counts|shop.record_days, shop.rejected_samples|postgres"
+    )
     assert places["published_days"].startswith("None|shop.clickstream_sessions|shop.user_segments, shop.")
     assert places["live_events"] == "None|clickstream_data|None|elasticsearch"
     assert places["report_mail"] == "None|shop.report_mails|None|postgres"
@@ -288,10 +290,17 @@ def test_every_table_of_the_lake_is_some_assets(graph: AssetGraph):
     for name in names(graph.materializable_asset_keys) - MAILED:
         metadata = graph.get(dg.AssetKey(name)).metadata
         described |= set(metadata["tables"].split(", "))
-    # Live events are Elasticsearch's; rejected counts, identities and published carts are PostgreSQL's. What the counts
-    # are made from is no table that anybody asks for, as the rules of a batch are none.
+    # Live events are Elasticsearch's; counts of records, identities and published carts are PostgreSQL's. What the
+    # counts are made from is no table that anybody asks for, as the rules of a batch are none.
     expected = {table.name for table in catalogue.TABLES.values() if table.in_lake}
-    expected |= {"live_events", "rejected_counts", "identities", "profiling_refusals", "published_parts"}
+    expected |= {
+        "live_events",
+        "rejected_counts",
+        "record_days",
+        "identities",
+        "profiling_refusals",
+        "published_parts",
+    }
     assert described == expected - {"ingest_rules", "record_counts"}
 
 

@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from clickstream_assets.defs.incidents import record as incident_record
-from clickstream_assets.defs.incidents.record import Problem, Record
+from clickstream_assets.defs.incidents.messages import text
+from clickstream_assets.defs.incidents.record import Incident, Message, Problem, Record
 from clickstream_assets.settings import Settings
 from clickstream_assets.silences import Kind
 
@@ -181,3 +182,11 @@ def test_the_record_of_an_address_that_stays_away_does_not_grow_for_ever(monkeyp
     for number in range(6):
         watch.look(problem(f"{number}"), problem("open"), away=[ANN])
     assert [i.problem.subject for i in watch.record.incidents] == ["open", "4", "5"]
+
+
+def test_a_message_has_a_link_where_dagster_has_an_address_and_the_page_alone_where_not():
+    message = Message(id="1", created=0, opened=[Incident(id="1", problem=problem("ingest"), since=0)])
+    [page] = [incident.problem.path for incident in message.opened]
+    linked = Settings(_env_file=None, dagster_url="https://dagster.example.com/")
+    assert f"https://dagster.example.com{page}" in text(message, linked).splitlines()
+    assert page in text(message, Settings(_env_file=None)).splitlines()

@@ -9,13 +9,17 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from clickstream_assets.catalogue import RAW_EVENTS
+from clickstream_assets.catalogue import RAW_EVENTS, REJECTED_SAMPLES
 from clickstream_assets.defs.maintenance.history import delete_old_runs
 from clickstream_assets.engine import DuckDBEngine
+from clickstream_assets.ingest.rejected_samples import update_samples
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.postgres.publishing import publication
 from clickstream_assets_tests.analytics.records import raw_table
 from clickstream_assets_tests.databases import query
+from clickstream_assets_tests.ingest.test_record_counts import came as arrived
+from clickstream_assets_tests.ingest.test_record_counts import rejected
 
 
 def reported_by(result: dg.ExecuteInProcessResult, op: str) -> dict[str, Any]:
@@ -72,6 +76,29 @@ def test_what_is_past_its_retention_is_deleted_and_reported(
         "notifications": 11,
         "notified_alerts": 0,
     }
+
+
+def test_samples_of_rejected_records_are_gone_with_what_was_rejected(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    duckdb_engine: DuckDBEngine,
+    pipeline_env: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    lake = Lake(pipeline_env.lake, duckdb_engine)
+    now = datetime.now(UTC)
+    came = [now - timedelta(days=days) for days in (2, 4)]
+    rejected(lake, 1, *((time, "missing", "user_id") for time in came))
+    arrived(lake, 1, now)
+    samples = update_samples(lake, pipeline_env)
+    with publication(pipeline_env) as published:
+        published.publish(REJECTED_SAMPLES, samples)
+    assert samples.num_rows == 2
+    monkeypatch.setenv("REJECTED_RETENTION_DAYS", "3")
+    result = definitions.resolve_job_def("upkeep").execute_in_process(instance=instance)
+    assert reported_by(result, "delete_old_samples") == {"samples": 1}
+    assert query(pipeline_env, 'SELECT "offset" FROM rejected_samples') == [(1500,)]
+    assert lake.rows(REJECTED_SAMPLES)["offset"].to_pylist() == [1500]
 
 
 def test_the_last_run_that_made_an_asset_or_a_day_of_it_stays(instance: dg.DagsterInstance):

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
+from clickstream_assets.catalogue import REJECTED_EVENTS
 from clickstream_assets.catalogue.metrics import (
     CHECK_FAILING,
     CHECKED,
@@ -19,11 +20,21 @@ from clickstream_assets.catalogue.metrics import (
     JOB_SUCCESS,
     Metric,
 )
-from clickstream_assets.defs.measurements import measure_dagster, measurements
+from clickstream_assets.defs.incidents import record as incidents
+from clickstream_assets.defs.incidents.keeping import keep
+from clickstream_assets.defs.measurements import measure_dagster, measurements, state_of_dagster
 from clickstream_assets.defs.resources import KafkaResource, SettingsResource
 from clickstream_assets.settings import Settings
+from clickstream_assets.silences import Kind
 from clickstream_assets.stores.postgres.connection import connect
-from clickstream_assets.stores.postgres.measurements import Sample, read_measurements
+from clickstream_assets.stores.postgres.measurements import (
+    Agreement,
+    Problem,
+    Sample,
+    State,
+    read_measurements,
+)
+from clickstream_assets_tests.api.conftest import clients_of
 from clickstream_assets_tests.defs.history import check_events, materialize, past_run, start_run, tick
 from clickstream_assets_tests.defs.pipeline import Pipeline, send
 
@@ -86,9 +97,53 @@ def test_a_check_shows_what_it_last_found_and_when(instance: dg.DagsterInstance)
     assert all(abs(at - time.time()) < 60 for at in evaluated.values())
 
 
+def test_the_state_names_what_was_made_which_run_failed_and_what_is_wrong(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    graph = definitions.resolve_asset_graph()
+    assert state_of_dagster(instance, ["ingest"], graph) == State()
+
+    materialize(instance, "events", batch=1)
+    materialize(instance, "product_windows")
+    past_run(instance, "ingest", DagsterRunStatus.FAILURE, seconds_ago=500)
+    past_run(instance, "ingest", DagsterRunStatus.SUCCESS, seconds_ago=400)
+    past_run(instance, "refresh", DagsterRunStatus.SUCCESS)
+    instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey("product_windows"),
+            check_name="stream_agrees_with_batch",
+            passed=True,
+            description="9 windows were compared",
+            metadata={"compared": 9, "equal": 7, "late": 2, "repeated": 0, "lost": 0, "unexplained": 0},
+        )
+    )
+    wrong = incidents.Problem(
+        kind=Kind.CHECK_FAILED,
+        subject="events/counts_close",
+        summary="check counts_close of events does not pass",
+        reason="sample ids: ann",
+        path="/assets/events?view=checks&checkDetail=counts_close",
+    )
+    over = incidents.Incident(id="2", problem=wrong, since=1.0, ended=2.0)
+    keep(instance, incidents.Record(incidents=[incidents.Incident(id="1", problem=wrong, since=1.5e9), over]))
+
+    state = state_of_dagster(instance, ["ingest", "refresh"], graph)
+    assert state.groups == {"events": "raw", "product_windows": "windows"}
+    assert all(abs(at - time.time()) < 60 for at in state.updated.values())
+    (failed,) = instance.get_run_ids(dg.RunsFilter(statuses=[DagsterRunStatus.FAILURE]))
+    assert state.failed_runs == {"ingest": failed}
+    # Its reason may have ids of persons, and stays in Dagster.
+    assert state.problems == [
+        Problem("check_failed", "events/counts_close", "error", wrong.summary, 1.5e9, wrong.path)
+    ]
+    assert state.agreement == Agreement(
+        True, "9 windows were compared", 9, {"late": 2, "repeated": 0, "lost": 0, "unexplained": 0}
+    )
+
+
 def measured(settings: Settings) -> tuple[set[str], list[Sample]]:
     with connect(settings) as connection:
-        ages, samples = read_measurements(connection)
+        ages, samples, _ = read_measurements(connection)
     return set(ages), samples
 
 
@@ -124,6 +179,34 @@ def test_ingest_is_measured_by_what_came_in_and_what_waits(
     assert of(CHECK_FAILING, samples)["events", "counts_close", "error"] == 0
     assert {job for (job,) in of(JOB_SUCCESS, samples)} >= {"ingest", "refresh", "stream", "upkeep"}
     assert abs(of(JOB_SUCCESS, samples)["ingest",] - time.time()) < 300
+    for client in clients_of(pipeline_env):
+        said = client.get("/api/data").json
+        assert (said["ingest"]["waiting_records"], said["ingest"]["newest_event_at"]) == (
+            2,
+            "2024-05-01T12:00:00Z",
+        )
+        [day] = said["days"]
+        # Both events are of an earlier day than that on which they came.
+        counts = {"received": 5, "events": 2, "duplicates": 1, "conflicts": 1, "rejected": 1}
+        counts |= {"late": 2, "left_out": 0, "refused": 0}
+        assert day == {"date": day["date"], **counts}
+        assert "rejected_counts" in [table["asset"] for table in said["tables"]]
+        listed = client.get("/api/records").json["records"]
+        assert {(row["outcome"], row["rule"], row["field"]): row["records"] for row in listed} == {
+            ("event", "", ""): 2,
+            ("late", "", ""): 2,
+            ("duplicate", "", ""): 1,
+            ("conflict", "", ""): 1,
+            ("rejected", "unknown", "event_type"): 1,
+        }
+        [sample] = client.get("/api/rejected/samples").json["samples"]
+        shown = (sample["rule"], sample["field"], sample["rejected_value"], sample["item"])
+        assert shown == ("unknown", "event_type", "unknown", 1)
+        [rejected] = pipeline.lake(REJECTED_EVENTS)
+        place = ("topic", "partition", "offset", "item")
+        assert [sample[name] for name in place] == [rejected[name] for name in place]
+        page = client.get("/data").text
+        assert "<code>unknown</code> event_type" in page
 
     # Kafka is away: what it said last stays, and Dagster's own is measured all the same.
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")

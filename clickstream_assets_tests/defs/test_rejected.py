@@ -59,7 +59,7 @@ def test_a_rule_that_was_not_broken_before_is_warned_of_with_samples_and_counts(
         rows = [line for line in samples.splitlines() if "unknown" in line]
         assert len(rows) == 1
         assert rows[0] == (
-            "- `unknown event_type: ann@example.org|[x](http://ex… (partition 0, offset 2029, 2024-05-08 12:30 UTC)`"
+            "- `unknown event_type: ann@example.org|[x](http://ex… (events/0, offset 2029, 2024-05-08 12:30 UTC)`"
         )
         assert metadata_of(instance, "rejected_counts")["rejected_in_24_hours"] == 31
 
@@ -89,6 +89,11 @@ def test_a_rule_that_was_not_broken_before_is_warned_of_with_samples_and_counts(
                 "2024-05-08T12:00:00Z,unknown,event_type,ingest,30,72,41.67",
             ]
             assert "ann" not in everything.text
+            # Three of the thirty, the newest, with the value of the field cut off as it is kept.
+            shown = client.get("/api/rejected/samples?rule=unknown").json["samples"]
+            assert [(row["offset"], row["rejected_value"]) for row in shown] == [
+                (offset, SECRET[:200]) for offset in (2027, 2028, 2029)
+            ]
 
 
 def _ingest(

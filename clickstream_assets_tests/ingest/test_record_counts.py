@@ -13,10 +13,12 @@ import pyarrow as pa
 import pytest
 
 from clickstream_assets.catalogue import DUPLICATE_EVENTS, EVENTS, RECORD_COUNTS, REJECTED_EVENTS, Table
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.engine import Engine
 from clickstream_assets.ingest.record_counts import (
     Share,
     left_out_shares,
+    record_days,
     rejected_counts,
     rejected_shares,
     update_record_counts,
@@ -247,3 +249,59 @@ def test_fields_that_were_left_out_are_counted_beside_the_events(lake: Lake):
         "consent: wrong_type": 1,
     }
     assert [share.name for share in rejected_shares(lake)] == ["missing"]
+
+
+@pytest.mark.long_on_spark
+def test_each_day_of_the_shop_has_what_became_of_its_records_and_events_of_an_earlier_day_are_late(
+    lake: Lake,
+):
+    kolkata = ShopClock("Asia/Kolkata")
+    # Midnight there is at 18:30 UTC: an event of its 1 May that came at 18:29 is in time, and at 18:30 late.
+    first, second = at("2024-05-01 12:00"), at("2024-05-02 12:00")
+    times = [
+        ("2024-05-01 18:29", first),
+        ("2024-05-01 18:30", first),
+        ("2024-05-01 18:31", second),
+        ("2024-05-02 18:45", second),
+        ("2024-05-03 10:00", first),
+    ]
+    rows = event_table(
+        {
+            "user_id": "u",
+            "event_time": happened,
+            "kafka_time": at(time),
+            "batch": 1,
+            "offset": number,
+        }
+        for number, (time, happened) in enumerate(times)
+    )
+    lake.append_batch(EVENTS, lake.engine.from_arrow(rows), 1)
+    rejected(
+        lake, 1, (at("2024-05-01 18:10"), "missing", "user_id"), (at("2024-05-01 20:10"), "not_json", None)
+    )
+    refused = ((at("2024-05-01 20:10"), f"mapping: [price] of e{number}", "price") for number in (1, 2))
+    rejected(lake, 0, *refused, by="elasticsearch")
+    update_record_counts(lake, kolkata)
+    update_record_counts(lake, kolkata)
+    counts = {tuple(str(value) for value in row.values()) for row in record_days(lake, kolkata).to_pylist()}
+    # An hour is of the day in which it begins: 18:00 UTC is still of 1 May, and its last half hour with it.
+    assert counts == {
+        ("2024-05-01", "event", "", "", "3"),
+        ("2024-05-01", "late", "", "", "1"),
+        ("2024-05-01", "rejected", "missing", "user_id", "1"),
+        ("2024-05-02", "rejected", "not_json", "(record)", "1"),
+        ("2024-05-02", "refused", "mapping", "price", "2"),
+        ("2024-05-02", "event", "", "", "1"),
+        ("2024-05-02", "late", "", "", "1"),
+        ("2024-05-03", "event", "", "", "1"),
+        ("2024-05-03", "late", "", "", "1"),
+    }
+    assert {row["received"] for row in rejected_counts(lake).to_pylist() if row["rule"] == "missing"} == {4}
+
+
+@pytest.mark.long_on_spark
+def test_days_are_published_whole_and_no_longer_than_ninety(lake: Lake):
+    newest = at("2024-05-31 12:00")
+    came(lake, 1, newest, newest - timedelta(days=89, hours=12), newest - timedelta(days=90))
+    update_record_counts(lake)
+    assert {str(row["arrival_date"]) for row in record_days(lake).to_pylist()} == {"2024-03-03", "2024-05-31"}

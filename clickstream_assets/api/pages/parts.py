@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["number", "money", "percent"]
-"""How values are written."""
+Kind = Literal["number", "money", "percent", "duration"]
+"""How values are written; a duration is in seconds."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Chart:
         unit: What its values are: `visitors`, `EUR`.
         labels: One for each point or group of bars, as they are shown.
         series: What is drawn.
-        form: Lines or bars; `steps` are bars that lie.
+        form: Lines or bars; `steps` are bars that lie, and `stacked` bars of which each is the sum of its series.
         kind: How values are written.
         label_name: What the labels are, for the table's first column.
         links: Where a label leads, by label.
@@ -79,7 +79,7 @@ class Chart:
     unit: str
     labels: Sequence[str]
     series: Sequence[Series]
-    form: Literal["line", "bar", "steps"] = "line"
+    form: Literal["line", "bar", "steps", "stacked"] = "line"
     kind: Kind = "number"
     label_name: str = "Day"
     links: Mapping[str, str] = field(default_factory=dict)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Self
 from zoneinfo import ZoneInfo
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_date, format_datetime, format_time
+from babel.dates import format_date, format_datetime, format_time, format_timedelta
 from babel.numbers import format_compact_decimal, format_currency, format_decimal, format_percent
 from werkzeug.datastructures import LanguageAccept
 
@@ -95,6 +95,12 @@ class Reader:
     def moment_of(self, text: str | None) -> str:
         """Write a moment that an answer has as text."""
         return self.moment(datetime.fromisoformat(text) if text else None)
+
+    def duration(self, seconds: float | None) -> str:
+        """Write how long something takes, in its largest unit: 3 min."""
+        if seconds is None:
+            return NOTHING
+        return format_timedelta(timedelta(seconds=max(0, seconds)), format="short", locale=self.locale)
 
 
 def _with_decimals(pattern: str, decimals: int) -> str:

@@ -50,6 +50,7 @@ PAGES = {
     "/customers": "Customers",
     "/recommendations": "Recommendations",
     "/reports": "Reports",
+    "/data": "Data",
     "/docs": "API",
 }
 """The pages of the navigation, by their addresses."""

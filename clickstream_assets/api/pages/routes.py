@@ -11,6 +11,7 @@ from werkzeug.routing import BaseConverter, ValidationError
 
 from clickstream_assets.api.access import LOGIN
 from clickstream_assets.api.pages.customers import show_customers
+from clickstream_assets.api.pages.data import show_data
 from clickstream_assets.api.pages.funnel import show_funnel
 from clickstream_assets.api.pages.login import LOGOUT, log_in, log_out, show_login
 from clickstream_assets.api.pages.products import show_product, show_products
@@ -53,6 +54,7 @@ blueprint.add_url_rule("/reports/<day:day>", view_func=show_report)
 blueprint.add_url_rule(LOGIN, view_func=show_login)
 blueprint.add_url_rule(LOGIN, view_func=log_in, methods=["POST"])
 blueprint.add_url_rule(LOGOUT, view_func=log_out, methods=["POST"])
+blueprint.add_url_rule("/data", view_func=show_data)
 
 
 @blueprint.get("/docs")

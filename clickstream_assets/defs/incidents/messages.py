@@ -59,7 +59,7 @@ def text(message: Message, settings: Settings) -> str:
     parts = _listed(message.opened, lambda incident: _opened(incident, settings))
     parts += _listed(message.resolved, lambda incident: _resolved(incident, settings))
     if not parts:
-        return f"{TEST}.\n{settings.dagster_url}"
+        return f"{TEST}.\n{settings.dagster_url or 'DAGSTER_URL is not set, so messages have no links'}"
     if message.opened:
         name = message.opened[0].problem.name
         parts.append(f"To be told of one no more, add its name to INCIDENT_SILENCES, such as {name}")
@@ -117,7 +117,7 @@ def _entry(incident: Incident, settings: Settings) -> dict[str, Any]:
 
 
 def _url(path: str, settings: Settings) -> str:
-    return settings.dagster_url.rstrip("/") + path
+    return (settings.dagster_url or "").rstrip("/") + path
 
 
 def _iso(seconds: float) -> str:

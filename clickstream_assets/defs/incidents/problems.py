@@ -10,12 +10,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
+from clickstream_assets.dagster_pages import asset_page, check_page, run_page
 from clickstream_assets.defs.dagster_private import (
     ASSET_JOB,
     OVERDUE,
@@ -122,7 +122,7 @@ def _failed_job(look: Look, job: str) -> Iterator[Problem]:
         advice=f"It is run again by itself, at most {LONGEST_WAIT_SECONDS // 60} minutes apart."
         if job in RUN_AGAIN
         else "It is not run again before its next time, unless you do it from its page.",
-        path=f"/runs/{run_id}",
+        path=run_page(run_id),
         since=end_of(failed[-1]),
         is_settled=not is_retried,
     )
@@ -144,7 +144,7 @@ def _runs_by_hand(look: Look) -> Iterator[Problem]:
             summary=f"run of {names or 'checks'} failed",
             reason=_reason_of_run(look.instance, run.run_id),
             advice="It was started by a person, or by a backfill, and is not run again by itself.",
-            path=f"/runs/{run.run_id}",
+            path=run_page(run.run_id),
             since=end,
             has_end=False,
         )
@@ -193,7 +193,7 @@ def _failed_checks(look: Look) -> Iterator[Problem]:
             summary=f"check {key.name} of {asset} does not pass",
             reason=_reason_of_check(found, look.graph.get(key).description),
             advice="What depends on it is not brought up to date in the same run." if is_blocking else "",
-            path=f"{_asset_path(key.asset_key)}?view=checks&checkDetail={quote(key.name, safe='')}",
+            path=check_page(asset, key.name),
             is_settled=evaluation is not None or run_id not in active,
         )
 
@@ -258,7 +258,7 @@ def _overdue_assets(look: Look) -> Iterator[Problem]:
             reason=f"It was last brought up to date at {_minute(newest.timestamp)}, and there has been something new "
             f"for it since {_minute(since)}: longer than its freshness policy allows",
             advice="See whether its job runs, and whether its sensor or schedule is on.",
-            path=_asset_path(key),
+            path=asset_page(asset),
             since=since,
             is_settled=is_known,
         )
@@ -313,9 +313,5 @@ def _streams_down(look: Look) -> Iterator[Problem]:
             summary=f"stream {query} stands still",
             reason=reason,
             advice="It goes on by itself once that is mended; nothing is lost as long as Kafka keeps the records.",
-            path=_asset_path(dg.AssetKey(query)),
+            path=asset_page(query),
         )
-
-
-def _asset_path(key: dg.AssetKey) -> str:
-    return "/assets/" + "/".join(quote(part, safe="") for part in key.path)

@@ -4,14 +4,16 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from clickstream_assets.catalogue import TABLES
+from clickstream_assets.catalogue import REJECTED_SAMPLES, TABLES
 from clickstream_assets.defs.jobs import ONE_AT_A_TIME
 from clickstream_assets.defs.maintenance.history import delete_old_runs
 from clickstream_assets.defs.plots import text_table
 from clickstream_assets.defs.steps import step
+from clickstream_assets.ingest.rejected_samples import update_samples
 from clickstream_assets.ingest.retention import empty_old_records
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.postgres.publishing import publication
 from clickstream_assets.streaming.retention import delete_expired, update_old_copies
 
 
@@ -31,6 +33,19 @@ def delete_old_history(context: dg.OpExecutionContext, settings: Settings) -> No
     days = timedelta(days=settings.runs_retention_days)
     deleted = delete_old_runs(context.instance, datetime.now(UTC) - days) if days else 0
     context.add_output_metadata({"runs": deleted})
+
+
+@dg.op
+@step
+def delete_old_samples(context: dg.OpExecutionContext, settings: Settings, lake: Lake) -> None:
+    """Delete samples of rejected records that are past their retention; can be repeated at any time."""
+    if not lake.exists(REJECTED_SAMPLES):
+        context.add_output_metadata({"samples": 0})
+        return
+    samples = update_samples(lake, settings)
+    with publication(settings) as published:
+        published.publish(REJECTED_SAMPLES, samples)
+    context.add_output_metadata({"samples": samples.num_rows})
 
 
 @dg.op
@@ -63,6 +78,7 @@ def upkeep() -> None:
     """Delete what is past its retention; put small files of the lake together, and delete unused ones."""
     delete_old_windows()
     delete_old_history()
+    delete_old_samples()
     maintain_tables()
 
 

@@ -4,7 +4,14 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from clickstream_assets.catalogue import EVENTS, REJECTED_COUNTS, REJECTED_EVENTS
+from clickstream_assets.catalogue import (
+    EVENTS,
+    RECORD_DAYS,
+    REJECTED_COUNTS,
+    REJECTED_EVENTS,
+    REJECTED_SAMPLES,
+)
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.assets import LAST, Metadata, table_asset
 from clickstream_assets.defs.checks import SAMPLES, table_check
 from clickstream_assets.defs.plots import bar_plot, text_table
@@ -12,25 +19,34 @@ from clickstream_assets.defs.put_back import STAMP
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.ingest import record_counts
 from clickstream_assets.ingest.record_counts import Share, left_out_shares, rejected_shares
+from clickstream_assets.ingest.rejected_samples import update_samples
+from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 
 
 @table_asset(
     REJECTED_COUNTS,
+    RECORD_DAYS,
+    REJECTED_SAMPLES,
     deps=[REJECTED_EVENTS.name, "events", "duplicate_events", "conflicting_events"],
     kinds={"postgres"},
     op_tags=LAST,
 )
-def rejected_counts(lake: Lake, postgres: PostgresResource) -> Metadata:
+def rejected_counts(settings: Settings, lake: Lake, postgres: PostgresResource) -> Metadata:
     """One row per hour of arrival, rule and field: how many records were rejected, or taken without the field.
 
     Of the last 90 days, for `GET /api/rejected`. The lake's `record_counts` has all hours, and counts each ingest batch
-    once.
+    once. With them go `record_days`, what became of the records of each day, for `GET /api/records`, and
+    `rejected_samples`, a few of the rejected ones, for `GET /api/rejected/samples`.
     """
-    record_counts.update_record_counts(lake)
+    clock = ShopClock(settings.shop_time_zone)
+    record_counts.update_record_counts(lake, clock)
     rows = record_counts.rejected_counts(lake)
+    samples = update_samples(lake, settings)
     with postgres.publication() as publication:
         changes = asdict(publication.publish(REJECTED_COUNTS, rows))
+        publication.publish(RECORD_DAYS, record_counts.record_days(lake, clock))
+        publication.publish(REJECTED_SAMPLES, samples)
         stamp = publication.renew_stamp(REJECTED_COUNTS.name)
     lately = record_counts.shares(lake)
     shares = [share for share in lately if share.rejected and not share.is_left_out]
@@ -38,6 +54,7 @@ def rejected_counts(lake: Lake, postgres: PostgresResource) -> Metadata:
         STAMP: stamp,
         "changes": changes,
         "dagster/row_count": changes["rows"],
+        "samples": samples.num_rows,
         "rejected_in_24_hours": sum(share.rejected for share in shares),
         "fields_left_out_in_24_hours": sum(share.rejected for share in lately if share.is_left_out),
         "rejected_by_rule": bar_plot(

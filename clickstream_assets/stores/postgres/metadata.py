@@ -202,12 +202,13 @@ def _add_operational(metadata: sa.MetaData) -> None:
         _now("updated_at"),
     )
 
-    # What Dagster's side measures for `GET /metrics`, replaced whole each time.
+    # What Dagster's side measures for `GET /metrics` and `GET /api/data`, replaced whole each time.
     sa.Table(
         "measurements",
         metadata,
         sa.Column("source", sa.Text, primary_key=True),
         *required(JSONB, "samples"),
+        *json("state"),
         _now("measured_at"),
     )
 

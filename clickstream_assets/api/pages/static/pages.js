@@ -26,9 +26,10 @@ function draw(canvas) {
   const compact = new Intl.NumberFormat(locale, { notation: "compact", maximumFractionDigits: 1 });
   const { ink, faint, line, sheet, series } = colours();
   const lies = drawing.form === "steps";
-  const values = { beginAtZero: true, border: { display: false }, grid: { color: line },
+  const stacked = drawing.form === "stacked";
+  const values = { beginAtZero: true, stacked, border: { display: false }, grid: { color: line },
                    ticks: { color: faint, maxTicksLimit: 6, callback: (value) => compact.format(value) } };
-  const labels = { grid: { display: false }, border: { color: line }, ticks: { color: faint, maxRotation: 0, autoSkipPadding: 12, autoSkip: !lies } };
+  const labels = { stacked, grid: { display: false }, border: { color: line }, ticks: { color: faint, maxRotation: 0, autoSkipPadding: 12, autoSkip: !lies } };
   const datasets = drawing.series.map((each, place) => {
     const colour = each.compared ? faint : series[place % series.length];
     return {

@@ -244,6 +244,7 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
         "measurements": [
             *_required(sa.Text, "source"),
             *_required(JSONB, "samples"),
+            *_json("state"),
             *_now("measured_at"),
             sa.PrimaryKeyConstraint("source"),
         ],
@@ -370,6 +371,23 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             ),
             *_columns(sa.Text, "model"),
             sa.PrimaryKeyConstraint("predicted"),
+        ],
+        "record_days": [
+            *_required(sa.Date, "arrival_date"),
+            *_required(sa.Text, "outcome", "rule", "field"),
+            *_required(sa.BigInteger, "records"),
+            sa.PrimaryKeyConstraint("arrival_date", "outcome", "rule", "field"),
+        ],
+        "rejected_samples": [
+            *_required(sa.Date, "arrival_date"),
+            *_required(sa.Text, "rule", "field"),
+            *_columns(sa.Text, "rejected_value"),
+            *_required(_TIME, "kafka_time"),
+            *_required(sa.Text, "topic"),
+            *_required(sa.Integer, "partition"),
+            *_required(sa.BigInteger, "offset"),
+            *_required(sa.Integer, "item"),
+            sa.PrimaryKeyConstraint("arrival_date", "rule", "field", "topic", "partition", "offset", "item"),
         ],
         "rejected_counts": [
             *_required(_TIME, "hour"),
