@@ -161,7 +161,7 @@ def test_without_keys_all_may_read(nowhere: Settings) -> None:
         answer = client.get("/openapi.json")
         assert answer.status_code == 200
         assert "Cache-Control" not in answer.headers
-        assert client.get("/docs").status_code == 503
+        assert client.get("/trends").status_code == 503
         assert client.get("/login?next=/trends").headers["Location"] == "/trends"
 
 

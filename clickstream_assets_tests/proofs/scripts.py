@@ -26,6 +26,7 @@ SCRIPTS = (
     "funnel",
     "campaign_attribution",
     "daily_summary",
+    "hourly_summary",
     "daily_report",
 )
 """Names of the tables, each after those that its script reads."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 from flask import Response, current_app, request
@@ -66,7 +66,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["as_json"] = _as_json
-    environment.globals.update(pages=PAGES, nothing=NOTHING, no_figures=NO_FIGURES, static=static)
+    environment.globals.update(
+        pages=PAGES, nothing=NOTHING, no_figures=NO_FIGURES, static=static, quoted=partial(quote, safe="")
+    )
     return environment
 
 
@@ -183,7 +185,8 @@ def page(template: str, source: Source, reader: Reader, *, title: str, **values:
         )
     )
     # Without the first, which says what all figures have in common, there is nothing.
-    status = HTTPStatus.SERVICE_UNAVAILABLE if source.answers[0].is_outage else HTTPStatus.OK
+    is_away = any(answer.is_outage for answer in source.answers[:1])
+    status = HTTPStatus.SERVICE_UNAVAILABLE if is_away else HTTPStatus.OK
     hosts = " ".join(["'self'", "data:", *current_app.config[PICTURE_HOSTS]])
     headers = _HEADERS | {"Content-Security-Policy": _POLICY.format(hosts)}
     return current_app.response_class(text, status, headers=headers, mimetype="text/html")

@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 
 from apiflask import APIBlueprint
-from flask import Response, send_from_directory
+from flask import Response, request, send_from_directory
 from werkzeug.routing import BaseConverter, ValidationError
 
 from clickstream_assets.api.access import LOGIN
@@ -15,8 +15,9 @@ from clickstream_assets.api.pages.data import show_data
 from clickstream_assets.api.pages.funnel import show_funnel
 from clickstream_assets.api.pages.login import LOGOUT, log_in, log_out, show_login
 from clickstream_assets.api.pages.products import show_product, show_products
+from clickstream_assets.api.pages.reader import Reader
 from clickstream_assets.api.pages.recommendations import show_recommendations
-from clickstream_assets.api.pages.rendering import STATIC, page, reader_of
+from clickstream_assets.api.pages.rendering import STATIC, page
 from clickstream_assets.api.pages.reports import show_report, show_reports
 from clickstream_assets.api.pages.source import Source
 from clickstream_assets.api.pages.today import show_today
@@ -60,8 +61,8 @@ blueprint.add_url_rule("/data", view_func=show_data)
 @blueprint.get("/docs")
 def show_docs() -> Response:
     """Show the OpenAPI document, to be tried."""
-    source = Source()
-    return page("docs.html.j2", source, reader_of(source), title="API")
+    # No figure is on it, so it needs no server but this one.
+    return page("docs.html.j2", Source(), Reader.of(request.accept_languages, "UTC", None), title="API")
 
 
 @blueprint.get(f"{STATIC}/<path:name>")
