@@ -456,8 +456,8 @@ def newest_segment_day(connection: Connection[DictRow]) -> date | None:
     )
 
 
-def segment_counts(connection: Connection[DictRow], day: date | None, asked: Asked) -> Page:
-    """Return users per segment of a day: report_date, kind (activity, rfm or carts), segment, users."""
+def segment_counts(connection: Connection[DictRow], asked: Asked) -> Page:
+    """Return users per segment and day, newest first: report_date, kind (activity, rfm or carts), segment, users."""
     counts = sql.SQL(
         """(
         SELECT report_date, 'activity' AS kind, segment, count(*) AS users
@@ -469,8 +469,8 @@ def segment_counts(connection: Connection[DictRow], day: date | None, asked: Ask
         ) AS counts"""
     ).format(abandoner=sql.Literal(CART_ABANDONER))
     columns = ["report_date", "kind", "segment", "users"]
-    on_day = asked.where(Condition("report_date", "=", day))
-    return page_of(connection, counts, columns, ["kind", "users DESC", "segment"], on_day)
+    order = ["report_date DESC", "kind", "users DESC", "segment"]
+    return page_of(connection, counts, columns, order, asked)
 
 
 def segment_moves(connection: Connection[DictRow], day: date, before: date, asked: Asked) -> Page:

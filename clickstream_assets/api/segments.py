@@ -1,4 +1,4 @@
-"""`GET /api/segments`, `/api/segment-moves` and `/api/segments/{user_id}`: which segments shoppers are in, by day."""
+"""`GET /api/segments`, `/api/segments/{user_id}`, `/api/segment-counts`, `/api/segment-moves`: shoppers' segments."""
 
 from dataclasses import replace
 from datetime import date, timedelta
@@ -10,7 +10,7 @@ from apiflask import APIBlueprint, Schema, fields, validators
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
-from clickstream_assets.api.listing import list_route, range_of
+from clickstream_assets.api.listing import Filter, list_route, range_of
 from clickstream_assets.api.parameters import Choice, Day, Text, WholeNumber, path_of
 from clickstream_assets.api.problems import ApiError
 from clickstream_assets.catalogue import ACTIVITY_SEGMENTS, CUSTOMER_SEGMENTS, USER_SEGMENTS
@@ -18,6 +18,7 @@ from clickstream_assets.catalogue.rfm import DEFINITIONS, RFM_SEGMENT_NAMES
 
 blueprint = APIBlueprint("segments", __name__, url_prefix="/api", tag="Segments")
 
+_KINDS = ("activity", "rfm", "carts")
 _COLUMNS = {column.name: column for column in (*CUSTOMER_SEGMENTS.columns, *USER_SEGMENTS.columns)}
 
 UserDay = schema_of(
@@ -63,7 +64,7 @@ class SegmentCount(Schema):
     report_date = fields.Date(required=True, metadata={"description": "The shop's day"})
     kind = fields.String(
         required=True,
-        validate=validators.OneOf(["activity", "rfm", "carts"]),
+        validate=validators.OneOf(_KINDS),
         metadata={
             "description": "activity: what they did that day; rfm: their orders up to then; carts: left ones. "
             "A user is in one segment of a kind at most"
@@ -132,7 +133,30 @@ def list_day_segments(
         day = date or queries.newest_segment_day(connection)
         if segment:
             return {"date": day, "users": queries.segment_users(connection, day, segment, asked)}
-        return {"date": day, "segments": queries.segment_counts(connection, day, asked)}
+        of_day = asked.where(queries.Condition("report_date", "=", day))
+        return {"date": day, "segments": queries.segment_counts(connection, of_day)}
+
+
+class SegmentCounts(Schema):
+    """The answer: users by segment, day by day."""
+
+    segments = fields.List(fields.Nested(SegmentCount), required=True)
+
+
+@list_route(
+    blueprint,
+    "/segment-counts",
+    SegmentCounts,
+    filters={
+        **range_of(USER_SEGMENTS),
+        "kind": Filter("kind", Choice(*_KINDS, metadata={"description": "Only segments of this kind"})),
+    },
+    limit=100,
+)
+def list_segment_counts(asked: queries.Asked) -> dict[str, Any]:
+    """Count users by segment on each day, the newest first, and by kind, the largest segment first."""
+    with database().snapshot() as connection:
+        return {"segments": queries.segment_counts(connection, asked)}
 
 
 class SegmentMove(Schema):

@@ -23,6 +23,7 @@ ALL = [
     "/products/p1",
     "/trends?by=category",
     "/trends?by=campaign",
+    "/trends?by=segment",
     "/funnel?by=segment",
     "/recommendations?person=u1",
     f"/reports/{REPORT_DAY}",

@@ -125,3 +125,11 @@ def test_moves_are_between_the_segments_of_two_days(client: FlaskClient) -> None
     assert moves("date=2024-06-01&days=1") == {("champions", None, 1), ("new_customer", None, 1)}
     answer = client.get("/api/segment-moves?days=1").json
     assert (answer["date"], answer["before"]) == (DAY, DAY_BEFORE)
+
+
+def test_counts_of_days_are_those_of_each_day(client: FlaskClient) -> None:
+    of_days = client.get("/api/segment-counts?since=2024-05-30&until=2024-05-31").json["segments"]
+    each = [row for day in (DAY, DAY_BEFORE) for row in asked(client, f"?date={day}")["segments"]]
+    assert of_days == each
+    customers = client.get("/api/segment-counts?kind=rfm&since=2024-05-31").json["segments"]
+    assert [(row["segment"], row["users"]) for row in customers] == [("champions", 1), ("new_customer", 1)]

@@ -77,6 +77,13 @@ _BY = {
         "campaign",
         {"model": "last_touch"},
     ),
+    "segment": _By(
+        "segment",
+        {"users": _Daily("Persons", is_more_better=None, is_summed=False)},
+        "/api/segment-counts",
+        "segments",
+        "segment",
+    ),
 }
 
 
