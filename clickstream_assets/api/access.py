@@ -1,4 +1,4 @@
-"""Who may see and send what: keys and logins, how often a client may ask, and the headers that each answer has.
+"""Access to the API: keys and logins, how often a client may ask, and the headers that each answer has.
 
 With API_KEYS, whatever is not in `_OPEN` needs the scope `read`, also a route that does not exist; the collector, which
 is before Flask, asks for `collect`. Without, all may read, and nothing is collected.
@@ -57,7 +57,7 @@ _HOW = {
 
 
 class Caller(NamedTuple):
-    """Who makes a request.
+    """The sender of a request.
 
     Attributes:
         key: With which key.
@@ -103,12 +103,12 @@ class Access:
 
     @property
     def is_on(self) -> bool:
-        """Whether reading asks for a key."""
+        """True if reading asks for a key."""
         return bool(self.keys)
 
     @property
     def collects(self) -> bool:
-        """Whether there is a key to send events with."""
+        """True if there is a key to send events with."""
         return any(key.may(Scope.COLLECT) for key in self.keys)
 
     def place_of(self, key: Key) -> int:

@@ -92,7 +92,7 @@ class Waiting(Schema):
 
 
 class Ingest(Schema):
-    """How far the ingest has come."""
+    """State of the ingest."""
 
     ingested_at = _time("When events were last ingested; null before the first time")
     newest_event_at = _time("Time of the newest event in the lake, no later than its arrival")
@@ -105,7 +105,7 @@ class Ingest(Schema):
 
 
 class RecordsOfDay(Schema):
-    """What became of the records of a day."""
+    """Records of a day, by what became of them."""
 
     date = fields.Date(required=True, metadata={"description": "The shop's day of their arrival"})
     received = _number("All records, and items of records, that came: the sum of the next four")
@@ -129,7 +129,7 @@ class DataTable(Schema):
 
 
 class Published(Schema):
-    """What was published to PostgreSQL."""
+    """Publication of an asset to PostgreSQL."""
 
     asset = _text("The asset that publishes")
     published_at = _time("When it last did")

@@ -21,6 +21,7 @@ from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.formats import CSV, chosen_format, csv_of
 from clickstream_assets.api.parameters import Choice, QueryParameters, Text, WholeNumber, parameter_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
+from clickstream_assets.api.product_details import with_details
 from clickstream_assets.api.queries import (
     Asked,
     Condition,
@@ -28,7 +29,6 @@ from clickstream_assets.api.queries import (
     newest,
     page_of,
     person_of_visitor,
-    products,
 )
 from clickstream_assets.catalogue import Table
 
@@ -303,10 +303,7 @@ def listing(
 
 def named(connection: Connection[DictRow], page: Page) -> Page:
     """Return the page, its rows with the `name` of their products."""
-    known = products(connection, [row["product_id"] for row in page.rows])
-    nameless = {"name": None}
-    rows = [{**row, "name": known.get(row["product_id"], nameless)["name"]} for row in page.rows]
-    return replace(page, rows=rows)
+    return replace(page, rows=with_details(connection, page.rows, ["name"]))
 
 
 def _with_key(table: Table, order: Iterable[str]) -> list[str]:

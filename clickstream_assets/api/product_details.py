@@ -1,6 +1,7 @@
 """Details of the products that answers name: name, category, price, picture and page."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from apiflask import fields
@@ -20,15 +21,18 @@ def detail_fields() -> tuple[fields.Field, ...]:
     return tuple(field_of(PRODUCTS.by_name[name]) for name in DETAILS)
 
 
-def with_details(connection: Connection[DictRow], items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return items, which have a `product_id`, with DETAILS of their products after their own fields."""
+def with_details(
+    connection: Connection[DictRow], items: Iterable[Mapping[str, Any]], names: Sequence[str] = DETAILS
+) -> list[dict[str, Any]]:
+    """Return items, which have a `product_id`, with some of DETAILS of their products after their own fields."""
     rows = list(items)
     known = products(connection, [row["product_id"] for row in rows])
-    nothing = dict.fromkeys(DETAILS)
-    details = {product_id: _details_of(product) for product_id, product in known.items()}
+    nothing = dict.fromkeys(names)
+    details = {product_id: _details_of(product, names) for product_id, product in known.items()}
     return [{**row, **details.get(row["product_id"], nothing)} for row in rows]
 
 
-def _details_of(product: Mapping[str, Any]) -> dict[str, Any]:
-    price = product["price"]
-    return {name: product[name] for name in DETAILS} | {"price": None if price is None else float(price)}
+def _details_of(product: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    values = {name: product[name] for name in names}
+    # As JSON has it.
+    return {name: float(value) if isinstance(value, Decimal) else value for name, value in values.items()}

@@ -71,7 +71,7 @@ ProductInAll = schema_of(
     (
         PRODUCT_PERFORMANCE.by_name["product_id"],
         Column("days", LONG, "Days on which somebody met it"),
-        *(PRODUCT_PERFORMANCE.by_name[name] for name in (*queries.PRODUCT_SUMS, "conversion_rate")),
+        *(PRODUCT_PERFORMANCE.by_name[name] for name in queries.PRODUCT_TOTALS),
     ),
     **NAME_OF_PRODUCT,
 )

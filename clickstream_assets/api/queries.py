@@ -520,10 +520,9 @@ def _user_days(*conditions: Condition) -> sql.Composable:
     return sql.SQL(source).format(conditions=_all_of(conditions))
 
 
-PRODUCT_TOTALS = (
-    *("view_count", "add_to_carts", "purchases", "quantity", "revenue", "refunds", "net_revenue"),
-    "conversion_rate",
-)
+PRODUCT_SUMS = ("view_count", "add_to_carts", "purchases", "quantity", "revenue", "refunds", "net_revenue")
+"""The columns of a product's days that are added up."""
+PRODUCT_TOTALS = (*PRODUCT_SUMS, "conversion_rate")
 """The columns of a product's days that its totals have."""
 
 
@@ -533,10 +532,6 @@ _PRODUCTS = (
     .format(sql.SQL(", ").join(map(sql.Identifier, PRODUCTS.column_names)))
     .as_bytes(None)
 )
-
-
-PRODUCT_SUMS = ("view_count", "add_to_carts", "purchases", "quantity", "revenue", "refunds", "net_revenue")
-"""The columns of a product's days that are added up."""
 
 
 def product_totals(connection: Connection[DictRow], order: Sequence[str], asked: Asked) -> Page:

@@ -32,10 +32,9 @@ def show_customers() -> Response:
     """Show customers as of the end of a day: the newest, unless the address names another."""
     source = Source()
     reader = reader_of(source)
-    last_day = source.answers[0].content.get("last_day")
-    if last_day is None:
+    if source.last_day is None:
         return sheet(source, reader, title="Customers", empty=NO_FIGURES)
-    day = day_asked("date") or date.fromisoformat(last_day)
+    day = day_asked("date") or source.last_day
     counts = source.get("/api/segments", date=day, limit=100).rows("segments")
     moves = source.get("/api/segment-moves", date=day, days=_MOVED_DAYS).rows("moves")
     first_week = day - timedelta(weeks=_COHORTS)

@@ -31,7 +31,7 @@ def show_data() -> Response:
     source = Source()
     reader = reader_of(source)
     said = source.get("/api/data")
-    today = date.fromisoformat(source.answers[0].content["today"]) if said.content else None
+    today = source.today if said.content else None
     asked = None
     figures: list[Figure] = []
     charts: list[Chart] = []

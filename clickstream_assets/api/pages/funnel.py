@@ -27,8 +27,7 @@ def show_funnel() -> Response:
     """Show the funnel of a day: the newest, unless the address names another."""
     source = Source()
     reader = reader_of(source)
-    last_day = source.answers[0].content.get("last_day")
-    day = day_asked("date") or (date.fromisoformat(last_day) if last_day else None)
+    day = day_asked("date") or source.last_day
     by = choice_asked("by", _BY, "category")
     if day is None:
         return sheet(source, reader, title="Funnel", empty=NO_FIGURES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -40,10 +39,9 @@ def show_products() -> Response:
     """Show the products of some days, the most viewed first."""
     source = Source()
     reader = reader_of(source)
-    last_day = source.answers[0].content.get("last_day")
-    if last_day is None:
+    if source.last_day is None:
         return sheet(source, reader, title="Products", empty=NO_FIGURES)
-    asked = range_asked(date.fromisoformat(last_day), _USUAL_DAYS)
+    asked = range_asked(source.last_day, _USUAL_DAYS)
     sort = choice_asked("sort", _SORTS, "view_count")
     category = request.args.get("category") or None
     offset = request.args.get("offset", "0")
@@ -118,10 +116,9 @@ def show_product(product_id: str) -> Response:
     """Show a product: what it is, its days, and the products that go with it."""
     source = Source()
     reader = reader_of(source)
-    last_day = source.answers[0].content.get("last_day")
-    if last_day is None:
+    if source.last_day is None:
         return sheet(source, reader, title="Products", empty=NO_FIGURES)
-    asked = range_asked(date.fromisoformat(last_day), 28)
+    asked = range_asked(source.last_day, 28)
     history = source.get(f"/api/products/{product_id}", since=asked.first, until=asked.last, limit=1000)
     similar = source.get(f"/api/item-to-item/{product_id}")
     together = source.get(f"/api/bought-together/{product_id}")
@@ -165,7 +162,7 @@ def show_product(product_id: str) -> Response:
             )
             for id_, title, unit, name in (
                 ("views", "Views", "a day", "view_count"),
-                ("revenue", "Revenue", reader.currency or "amount", "revenue"),
+                ("revenue", "Revenue", reader.unit("money"), "revenue"),
             )
         ],
         tables=[

@@ -12,6 +12,8 @@ from babel.dates import format_date, format_datetime, format_time, format_timede
 from babel.numbers import format_compact_decimal, format_currency, format_decimal, format_percent
 from werkzeug.datastructures import LanguageAccept
 
+from clickstream_assets.api.pages.parts import Kind
+
 _USUAL = "en"
 NOTHING = "\N{EN DASH}"
 """What is shown where there is no value."""
@@ -45,6 +47,10 @@ class Reader:
     def tag(self) -> str:
         """The locale as browsers name it (BCP 47)."""
         return str(self.locale).replace("_", "-")
+
+    def unit(self, kind: Kind, of_number: str = "number") -> str:
+        """Return what values of a kind are; of numbers, what is given."""
+        return {"money": self.currency or "amount", "percent": "per cent"}.get(kind, of_number)
 
     def number(self, value: float | None, decimals: int = 0) -> str:
         """Write a number."""

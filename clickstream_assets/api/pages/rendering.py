@@ -99,9 +99,14 @@ def with_parameters(**changes: Any) -> str:
     return request.path + (f"?{urlencode(kept)}" if kept else "")
 
 
+def is_part() -> bool:
+    """Return whether only the part of the page that is live is asked for."""
+    return "part" in request.args
+
+
 def reader_of(source: Source) -> Reader:
     """Return the reader of the request, by the shop's clock and currency."""
-    shop = source.get("/api/shop").content
+    shop = source.shop
     return Reader.of(request.accept_languages, shop.get("time_zone", "UTC"), shop.get("currency"))
 
 
@@ -179,7 +184,7 @@ def page(template: str, source: Source, reader: Reader, *, title: str, **values:
             answers=source.answers,
             problems=source.problems,
             with_parameters=with_parameters,
-            is_part=request.args.get("part") is not None,
+            is_part=is_part(),
             login=_login(),
             **values,
         )

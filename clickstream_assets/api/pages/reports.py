@@ -46,11 +46,10 @@ def show_reports() -> WerkzeugResponse:
         return redirect(f"/reports/{day}")
     source = Source()
     reader = reader_of(source)
-    last_day = source.answers[0].content.get("last_day")
-    if last_day is None:
+    if source.last_day is None or source.today is None:
         return sheet(source, reader, title="Reports", empty=NO_FIGURES)
     # A day without events has a report, too.
-    asked = range_asked(date.fromisoformat(source.answers[0].content["today"]), _USUAL_DAYS)
+    asked = range_asked(source.today, _USUAL_DAYS)
     reports = source.get("/api/reports", since=asked.first, until=asked.last, limit=1000)
     return sheet(
         source,
@@ -154,7 +153,7 @@ def _charts(
 ) -> list[Chart]:
     labels = [reader.weekday(day) for day in days]
     drawn: tuple[tuple[str, str, str, Kind], ...] = (
-        ("net_revenue", "Revenue less refunds", reader.currency or "amount", "money"),
+        ("net_revenue", "Revenue less refunds", reader.unit("money"), "money"),
         ("users", "Visitors", "a day", "number"),
     )
     trends = [

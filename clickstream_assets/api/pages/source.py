@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -76,6 +78,25 @@ class Source:
             )
         self.answers.append(answer)
         return answer
+
+    @cached_property
+    def shop(self) -> Mapping[str, Any]:
+        """What all figures have in common: the answer of `/api/shop`; empty if it is a problem."""
+        return self.get("/api/shop").content
+
+    @property
+    def last_day(self) -> date | None:
+        """The newest day with figures; None without any."""
+        return self._day("last_day")
+
+    @property
+    def today(self) -> date | None:
+        """The day that it is now by the shop's clock; None if that cannot be said."""
+        return self._day("today")
+
+    def _day(self, name: str) -> date | None:
+        text = self.shop.get(name)
+        return date.fromisoformat(text) if text else None
 
     def all_rows(self, path: str, name: str, **parameters: Any) -> list[dict[str, Any]]:
         """Ask for a list page by page, up to `_MOST_ROWS` rows."""

@@ -11,7 +11,7 @@ from flask import Response
 from clickstream_assets.api.pages.asked import day_asked
 from clickstream_assets.api.pages.parts import Chart, Figure, Kind, Series, compared
 from clickstream_assets.api.pages.reader import Reader
-from clickstream_assets.api.pages.rendering import page, reader_of
+from clickstream_assets.api.pages.rendering import is_part, page, reader_of
 from clickstream_assets.api.pages.source import Source
 from clickstream_assets.catalogue.clock import ShopClock
 
@@ -36,14 +36,13 @@ def show_today() -> Response:
     reader = reader_of(source)
     alerts = source.get("/api/alerts", state="open", limit=10)
     events = source.get("/real-time-events", limit=_LIVE_EVENTS)
-    shop = source.answers[0].content
-    last_day = _date(shop.get("last_day"))
+    last_day, today = source.last_day, source.today
     day = day_asked("date") or last_day
-    today = _date(shop.get("today"))
     figures: list[Figure] = []
     charts: list[Chart] = []
     until = None
-    if day is not None and last_day is not None:
+    # The live part is asked for every two seconds, and has none of it.
+    if day is not None and last_day is not None and not is_part():
         figures, charts, until = _of_day(source, reader, day, is_under_way=day == today)
     return page(
         "today.html.j2",
@@ -51,8 +50,8 @@ def show_today() -> Response:
         reader,
         title="Today" if day in (None, today) else reader.day(day),
         day=day if last_day else None,
-        first_day=shop.get("first_day"),
-        today=shop.get("today"),
+        first_day=source.shop.get("first_day"),
+        today=today,
         until=until,
         figures=figures,
         charts=charts,
@@ -60,10 +59,6 @@ def show_today() -> Response:
         events=events,
         time=datetime.fromisoformat,
     )
-
-
-def _date(text: str | None) -> date | None:
-    return date.fromisoformat(text) if text else None
 
 
 def _of_day(
@@ -131,7 +126,7 @@ def _charts(
     names = {day: reader.day(day), **{other: since.capitalize() for since, other in compared_days.items()}}
     charts = []
     drawn: tuple[tuple[str, str, str, str, Kind], ...] = (
-        ("revenue", "Revenue by hour", reader.currency or "amount", "revenue", "money"),
+        ("revenue", "Revenue by hour", reader.unit("money"), "revenue", "money"),
         ("orders", "Orders by hour", "orders", "orders", "number"),
         ("visits", "Visits by hour of their start", "visits", "sessions", "number"),
         ("carts", "Put into carts by hour", "events", "add_to_carts", "number"),

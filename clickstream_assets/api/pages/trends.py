@@ -91,16 +91,14 @@ def show_trends() -> Response:
     """Show a figure over a range of days, beside the range before it."""
     source = Source()
     reader = reader_of(source)
-    shop = source.answers[0].content
-    last_day = shop.get("last_day")
     chosen = choice_asked("by", _BY, "all")
     by = _BY[chosen]
     name = choice_asked("figure", by.figures, next(iter(by.figures)))
     asked: Range | None = None
     figures: list[Figure] = []
     charts: list[Chart] = []
-    if last_day:
-        asked = range_asked(date.fromisoformat(last_day), _USUAL_DAYS)
+    if source.last_day:
+        asked = range_asked(source.last_day, _USUAL_DAYS)
         if chosen == "all":
             figures, charts = _of_the_shop(
                 source, reader, asked, name, is_before_shown="before" in request.args
@@ -113,7 +111,7 @@ def show_trends() -> Response:
         reader,
         title="Trends",
         asked=asked,
-        shop=shop,
+        shop=source.shop,
         by=chosen,
         by_choices={key: each.label for key, each in _BY.items()},
         figure=name,
@@ -149,11 +147,7 @@ def _of_the_shop(
     chart = Chart(
         "trend",
         daily.label,
-        "per cent"
-        if daily.kind == "percent"
-        else reader.currency or "amount"
-        if daily.kind == "money"
-        else "a day",
+        reader.unit(daily.kind, "a day"),
         [reader.weekday(day) for day in asked.days],
         series,
         kind=daily.kind,
@@ -172,13 +166,7 @@ def _by_group(source: Source, reader: Reader, asked: Range, by: _By, name: str) 
         group: sum(days.values()) / (1 if daily.is_summed else len(days)) for group, days in of_group.items()
     }
     shown = sorted(of_group, key=lambda group: (-totals[group], group))[:_SHOWN]
-    unit = (
-        "per cent"
-        if daily.kind == "percent"
-        else reader.currency or "amount"
-        if daily.kind == "money"
-        else "a day"
-    )
+    unit = reader.unit(daily.kind, "a day")
     series = [Series(group, [of_group[group].get(str(day)) for day in asked.days]) for group in shown]
     labels = [reader.weekday(day) for day in asked.days]
     return [
