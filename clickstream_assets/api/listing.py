@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import pyarrow as pa
 from apiflask import APIBlueprint, Schema, fields
 from flask import Response, request
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import DictRow
 
 from clickstream_assets.api.database import database
@@ -100,6 +100,17 @@ class VisitorFilter(Filter):
     def condition(self, asked: object) -> Condition | None:
         """Return the condition for an anonymous id."""
         return Condition(self.column, self.comparison, person_of_visitor(str(asked)))
+
+
+@dataclass(frozen=True)
+class AnyFilter(Filter):
+    """A parameter that may be given several times, and a condition that a column has one of its values."""
+
+    def condition(self, asked: object) -> Condition | None:
+        """Return the condition for the parameter's values; none without any."""
+        if not asked:
+            return None
+        return Condition(self.column, "= ANY", sql.SQL("({})").format(sql.Literal(asked)))
 
 
 def filters_of(table: Table, *, newest_day: bool = False) -> dict[str, Filter]:

@@ -6,20 +6,22 @@ And `GET /api/catalogue`: what the shop sells.
 from http import HTTPStatus
 from typing import Any
 
-from apiflask import APIBlueprint, Schema, fields
+from apiflask import APIBlueprint, Schema, fields, validators
 
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.listing import (
+    MAX_LIMIT,
     NAME_OF_PRODUCT,
+    AnyFilter,
     filters_of,
     list_route,
     listing,
     named,
     range_of,
 )
-from clickstream_assets.api.parameters import Choice, path_of
+from clickstream_assets.api.parameters import Choice, Text, path_of
 from clickstream_assets.api.problems import ApiError
 from clickstream_assets.catalogue import CATEGORY_CONVERSION, LONG, PRODUCT_PERFORMANCE, PRODUCTS, Column
 
@@ -55,6 +57,16 @@ Product = listing(
     "Product",
     "List what the shop sells, by product id: names, categories, prices, pictures and pages.",
     limit=100,
+    filters={
+        "product_id": AnyFilter(
+            "product_id",
+            fields.List(
+                Text(),
+                validate=validators.Length(max=MAX_LIMIT),
+                metadata={"description": "Only these products; may be given several times"},
+            ),
+        )
+    },
 )
 
 ProductTotals = schema_of(

@@ -14,6 +14,7 @@ from clickstream_assets.api.database import EXTENSION
 from clickstream_assets.catalogue import (
     BOUGHT_PRODUCTS,
     MET_PRODUCTS,
+    MODEL_EVALUATION,
     NEXT_PRODUCT_MODELS,
     POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
@@ -72,6 +73,21 @@ BOUGHT: list[dict[str, Any]] = [
         "last_times": [int(datetime(2024, 5, day, tzinfo=UTC).timestamp() * 1e6) for day in (2, 1)],
     }
 ]
+JUDGED: list[dict[str, Any]] = [
+    {
+        "model_version": "m1",
+        **{"target": target, "algorithm": algorithm, "is_served": False, "parameters": "{}", "k": 10},
+        **{"users": 9, "pairs": 20, "share": 0.5, "ndcg": ndcg, "ndcg_low": 0.1, "ndcg_high": 0.9},
+        **{"map": 0.1, "precision": 0.1, "recall": 0.1, "coverage": 0.1, "novelty": 3.0, "seconds": 1.0},
+        **{"chosen": algorithm == "als", "reason": "best"},
+    }
+    for target, algorithm, ndcg in (
+        ("next", "als", 0.25),
+        ("next", "trending", 0.125),
+        ("purchases", "als", 0.5),
+    )
+]
+"""How the served model was judged, and one that was not chosen."""
 NEXT_PRODUCT = {
     "model_version": "n0",
     "trained_on": "events batch 1",
@@ -120,6 +136,7 @@ def publish(settings: Settings) -> None:
                 ],
             ),
         )
+        transaction.publish(MODEL_EVALUATION, table(MODEL_EVALUATION, JUDGED))
         transaction.publish(
             SERVED_MODELS,
             table(SERVED_MODELS, [{"answers": "recommendations", "model_version": "m1"}]),

@@ -187,7 +187,7 @@ def test_an_event_that_comes_is_on_the_page_within_five_seconds(open_page: Open,
         "event_time": now.isoformat(),
         "event_date": now.date(),
         "user_id": "somebody",
-        "product_id": "p-live",
+        "product_id": "p1",
         "is_bot": False,
         "payload_hash": "h",
         **{"topic": "t", "partition": 0, "offset": 1, "item": 1, "items": 1},
@@ -195,7 +195,7 @@ def test_an_event_that_comes_is_on_the_page_within_five_seconds(open_page: Open,
         "words": "",
     }
     live.write([Document("live-1", now.date(), ("t", 0, 1), msgspec.json.encode(event))])
-    expect(page.locator("[data-part=live]")).to_contain_text("p-live", timeout=5_000)
+    expect(page.locator("[data-part=live]")).to_contain_text("Product p1", timeout=5_000)
 
 
 def test_api_is_tried_from_its_page(open_page: Open):

@@ -224,6 +224,23 @@ def test_recommendations_of_a_person_are_the_apis(client: FlaskClient, person: s
     ]
 
 
+def test_products_of_a_product_are_the_apis_and_have_names(client: FlaskClient):
+    tables = shown(client, "/recommendations?product=p1").by_id
+    for id_, route in (("similar", "item-to-item"), ("together", "bought-together")):
+        items = client.get(f"/api/{route}/p1?n=10").json["items"]
+        assert [row[:2] for row in tables[id_][1:]] == [
+            [item["name"] or item["product_id"], item["reason"]] for item in items
+        ]
+    assert [row[0] for row in tables["together"][1:]][:2] == ["Product p9", "p4"]
+    assert "list" not in tables
+
+
+def test_models_record_is_of_the_algorithm_that_was_chosen(client: FlaskClient):
+    heading, *trainings = shown(client, "/recommendations").by_id["record"]
+    assert heading == ["Trained", "What is new to known shoppers", "What is bought, again or not"]
+    assert trainings == [["31 May 2024, 00:00:00", "0.250", "0.500"]]
+
+
 def test_what_a_name_holds_is_text(client: FlaskClient):
     answer = client.get("/recommendations", query_string={"person": '"><script>alert(1)</script>'})
     assert "<script>alert" not in answer.text

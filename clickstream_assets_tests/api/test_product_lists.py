@@ -173,7 +173,11 @@ def test_versions_say_how_they_were_trained_and_judged_and_which_is_served(clien
     lists, next_product, predictions = versions
     assert (lists["algorithm"], lists["parameters"]) == ("als", {"factors": 8})
     assert (lists["trained_at"], lists["trained_on"]) == ("2024-05-31T00:00:00Z", "events batch 1")
-    assert (lists["put_back_at"], lists["metrics"]) == (None, [])
+    assert lists["put_back_at"] is None
+    assert [
+        (judged["target"], judged["algorithm"], judged["judged"], judged["values"]["ndcg@10"])
+        for judged in lists["metrics"]
+    ] == [("next", "als", 9, 0.25), ("next", "trending", 9, 0.125), ("purchases", "als", 9, 0.5)]
     assert lists["served_since"]
     assert next_product["metrics"] == [
         {

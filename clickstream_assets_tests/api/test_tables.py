@@ -230,6 +230,7 @@ IDENTITIES: dict[str, Callable[[Row], object]] = {
         ("/api/catalogue", [("p1", True), ("p2", False), ("p9", None)]),
         ("/api/catalogue?category=books&sort=price&order=desc", [("p9", None), ("p1", True)]),
         ("/api/catalogue?available=true", [("p1", True)]),
+        ("/api/catalogue?product_id=p9&product_id=p1&product_id=nothing", [("p1", True), ("p9", None)]),
         ("/api/catalogue?brand=Ajax", [("p9", None)]),
         ("/api/categories", [("31", "toys"), ("31", "books"), ("31", "unknown")]),
         ("/api/categories?date=2024-05-30", [("30", "books")]),

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["number", "money", "percent", "duration"]
-"""How values are written; a duration is in seconds."""
+Kind = Literal["number", "ratio", "money", "percent", "duration"]
+"""How values are written; a ratio is up to 1 or so, a duration is in seconds."""
 
 
 @dataclass(frozen=True)

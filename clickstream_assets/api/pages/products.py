@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -33,6 +33,15 @@ def product_link(product_id: str) -> str:
 def name_of(product: dict[str, Any]) -> str:
     """Return what a product is called: its name, or its id where it has none."""
     return product["name"] or product["product_id"]
+
+
+def names_of(source: Source, product_ids: Iterable[str | None]) -> dict[str, str]:
+    """Return what products are called, by their ids; those without a name are missing."""
+    asked = sorted({product_id for product_id in product_ids if product_id})
+    if not asked:
+        return {}
+    products = source.get("/api/catalogue", product_id=asked, limit=len(asked)).rows("products")
+    return {product["product_id"]: product["name"] for product in products if product["name"]}
 
 
 def show_products() -> Response:
@@ -166,13 +175,16 @@ def show_product(product_id: str) -> Response:
             )
         ],
         tables=[
-            _related(reader, "similar", "Similar products", similar.rows("items")),
-            _related(reader, "together", "Bought together with it", together.rows("items")),
+            (
+                related(reader, "similar", "Similar products", similar.rows("items")),
+                related(reader, "together", "Bought together with it", together.rows("items")),
+            )
         ],
     )
 
 
-def _related(reader: Reader, id_: str, title: str, items: list[dict[str, Any]]) -> Listing:
+def related(reader: Reader, id_: str, title: str, items: list[dict[str, Any]]) -> Listing:
+    """Return a table of products that go with one."""
     return Listing(
         id_,
         title,

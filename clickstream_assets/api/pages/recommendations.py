@@ -2,47 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import Response, request
 
-from clickstream_assets.api.pages.parts import Cell, Filter, Listing
-from clickstream_assets.api.pages.products import name_of, product_link
+from clickstream_assets.api.pages.parts import Cell, Chart, Filter, Listing, Series
+from clickstream_assets.api.pages.products import name_of, names_of, product_link, related
 from clickstream_assets.api.pages.reader import Reader
 from clickstream_assets.api.pages.rendering import reader_of, sheet
 from clickstream_assets.api.pages.source import Source
 
 _LISTED = 10
 _MODELS = 20
+# As many trainings as a chart can show.
+_RECORD = 90
+_TARGETS = {
+    "next": "What is new to known shoppers",
+    "new": "What unknown shoppers take",
+    "purchases": "What is bought, again or not",
+}
 
 
 def show_recommendations() -> Response:
-    """Show the recommendations of the person of the address, and the models that make them."""
+    """Show what is recommended to a person or beside a product, as the address asks, and the models behind it."""
     source = Source()
     reader = reader_of(source)
     person = request.args.get("person", "").strip()
-    tables: list[Listing] = []
-    note = "Type the id of a person to see what they did beside what is recommended to them, and why."
+    product = request.args.get("product", "").strip()
+    tables: list[Listing | Sequence[Listing]] = []
     if person:
-        note = f"For {person}."
-        tables = [*_of_person(source, reader, person)]
-    models = source.get("/api/models", n=_MODELS)
+        tables += _of_person(source, reader, person)
+    if product:
+        tables.append(_of_product(source, reader, product))
+    models = source.get("/api/models", n=_RECORD).rows("models")
     experiments = source.get("/api/experiments")
     return sheet(
         source,
         reader,
         title="Recommendations",
-        filters=[Filter("person", "Person", person, type="text")],
-        note=note,
+        filters=[
+            Filter("person", "Person", person, type="text"),
+            Filter("product", "Product", product, type="text"),
+        ],
+        note=""
+        if tables
+        else "Type the id of a person to see what they did beside what is recommended to them, and why; or the id of "
+        "a product for what goes with it.",
+        charts=[_record(reader, models)],
         tables=[
             *tables,
-            _models(reader, models.rows("models")),
+            _models(reader, models[:_MODELS]),
             _experiments(reader, experiments.rows("experiments")),
         ],
     )
 
 
-def _of_person(source: Source, reader: Reader, person: str) -> list[Listing]:
+def _record(reader: Reader, models: Sequence[dict[str, Any]]) -> Chart:
+    """Return how well each training's lists found what it had not seen, by what was to be found."""
+    trained = [
+        model for model in models if model["answers"] == "recommendations" and model["trained_at"] is not None
+    ]
+    trained.sort(key=lambda model: model["trained_at"])
+    found = [
+        {
+            metric["target"]: value
+            for metric in model["metrics"]
+            if metric["algorithm"] == model["algorithm"]
+            for name, value in metric["values"].items()
+            if name.startswith("ndcg@")
+        }
+        for model in trained
+    ]
+    return Chart(
+        "record",
+        "How well the lists found what they had not seen",
+        "nDCG, at best 1",
+        [reader.moment_of(model["trained_at"]) for model in trained],
+        [
+            Series(title, [values.get(target) for values in found])
+            for target, title in _TARGETS.items()
+            if any(target in values for values in found)
+        ],
+        kind="ratio",
+        label_name="Trained",
+    )
+
+
+def _of_product(source: Source, reader: Reader, product: str) -> tuple[Listing, ...]:
+    return tuple(
+        related(reader, id_, title, source.get(f"/api/{route}/{product}", n=_LISTED).rows("items"))
+        for id_, title, route in (
+            ("similar", f"Similar to {product}", "item-to-item"),
+            ("together", f"Bought together with {product}", "bought-together"),
+        )
+    )
+
+
+def _of_person(source: Source, reader: Reader, person: str) -> list[Listing | Sequence[Listing]]:
     listed = source.get(f"/api/recommend/{person}", n=_LISTED)
     events = source.get("/real-time-events", user_id=person, limit=_LISTED)
     again = source.get(f"/api/buy-again/{person}", n=_LISTED)
@@ -57,42 +114,47 @@ def _of_person(source: Source, reader: Reader, person: str) -> list[Listing]:
         chances.append(
             [Cell("In this visit"), Cell(reader.percent(100 * session["probability"]), is_number=True)]
         )
+    names = names_of(source, (event["product_id"] for event in events.rows("real_time_events")))
     return [
-        _products(reader, "list", "Recommended", listed.rows("items"), listed.content.get("message") or ""),
-        Listing(
-            "events",
-            "What they did last",
-            ["Event", "Product", "When"],
-            [
+        (
+            _products(
+                reader, "list", "Recommended", listed.rows("items"), listed.content.get("message") or ""
+            ),
+            Listing(
+                "events",
+                "What they did last",
+                ["Event", "Product", "When"],
                 [
-                    Cell(event["event_type"].replace("_", " ")),
-                    Cell(event["product_id"] or event["query"] or "", product_link(event["product_id"]))
-                    if event["product_id"]
-                    else Cell(event["query"] or ""),
-                    Cell(reader.moment_of(event["event_time"])),
-                ]
-                for event in events.rows("real_time_events")
-            ],
-            empty="No live event is theirs.",
+                    [
+                        Cell(event["event_type"].replace("_", " ")),
+                        _met(event, names),
+                        Cell(reader.moment_of(event["event_time"])),
+                    ]
+                    for event in events.rows("real_time_events")
+                ],
+                empty="No live event is theirs.",
+            ),
         ),
-        Listing(
-            "visits",
-            "Their visits",
-            ["Began", "Events", "Views", "Purchases", "Revenue"],
-            [
+        (
+            _products(reader, "again", "To buy again", again.rows("items"), ""),
+            Listing(
+                "visits",
+                "Their visits",
+                ["Began", "Events", "Views", "Purchases", "Revenue"],
                 [
-                    Cell(reader.moment_of(visit["start_time"])),
-                    *(
-                        Cell(reader.number(visit[name]), is_number=True)
-                        for name in ("total_events", "views", "purchases")
-                    ),
-                    Cell(reader.money(visit["revenue"]), is_number=True),
-                ]
-                for visit in visits.rows("sessions")
-            ],
-            empty="They have not been there.",
+                    [
+                        Cell(reader.moment_of(visit["start_time"])),
+                        *(
+                            Cell(reader.number(visit[name]), is_number=True)
+                            for name in ("total_events", "views", "purchases")
+                        ),
+                        Cell(reader.money(visit["revenue"]), is_number=True),
+                    ]
+                    for visit in visits.rows("sessions")
+                ],
+                empty="They have not been there.",
+            ),
         ),
-        _products(reader, "again", "To buy again", again.rows("items"), ""),
         Listing(
             "chances",
             "How likely they are to buy",
@@ -102,6 +164,12 @@ def _of_person(source: Source, reader: Reader, person: str) -> list[Listing]:
             empty="No model says so of them.",
         ),
     ]
+
+
+def _met(event: dict[str, Any], names: Mapping[str, str]) -> Cell:
+    """Return the product of an event, or what was searched for."""
+    product = event["product_id"]
+    return Cell(names.get(product, product), product_link(product)) if product else Cell(event["query"] or "")
 
 
 def _products(reader: Reader, id_: str, title: str, items: list[dict[str, Any]], note: str) -> Listing:

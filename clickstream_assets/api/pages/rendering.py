@@ -123,7 +123,7 @@ def sheet(
     links: Mapping[str, str] = {},
     figures: Sequence[Figure] = (),
     charts: Sequence[Chart] = (),
-    tables: Sequence[Listing] = (),
+    tables: Sequence[Listing | Sequence[Listing]] = (),
 ) -> Response:
     """Render a page of figures, charts and tables, one below the other.
 
@@ -135,7 +135,8 @@ def sheet(
         picture: the address of a picture; shown where it is of this server, or of PICTURE_HOSTS.
         facts: what is known of the page's subject.
         links: where else to look, by what is there.
-        figures, charts, tables: its parts.
+        figures, charts: its parts.
+        tables: its tables; those of one sequence stand beside each other where there is room.
     """
     return page(
         "sheet.html.j2",

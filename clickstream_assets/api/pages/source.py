@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 from flask import current_app, request
+from werkzeug.datastructures import MultiDict
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from clickstream_assets.api.access import CALLER
@@ -55,8 +56,13 @@ class Source:
         self.answers: list[Answer] = []
 
     def get(self, path: str, **parameters: Any) -> Answer:
-        """Ask for an answer, with the parameters that are not None."""
-        given = {name: _text(value) for name, value in parameters.items() if value is not None}
+        """Ask for an answer, with the parameters that are not None; those of a list are given once for each."""
+        given = MultiDict(
+            (name, _text(value))
+            for name, values in parameters.items()
+            for value in (values if isinstance(values, list) else [values])
+            if value is not None
+        )
         # It may see what whoever asked for the page may see.
         within = {WITHIN_A_PAGE: True, CALLER: request.environ.get(CALLER)}
         builder = EnvironBuilder(path=quote(path), query_string=given, environ_overrides=within)
@@ -65,7 +71,7 @@ class Source:
         finally:
             builder.close()
         body = msgspec.json.decode(b"".join(parts))
-        address = quote(path) + (f"?{urlencode(given)}" if given else "")
+        address = quote(path) + (f"?{urlencode(list(given.items(multi=True)))}" if given else "")
         code = int(status[:3])
         if code < HTTPStatus.BAD_REQUEST:
             answer = Answer(address, body)

@@ -10,6 +10,7 @@ from flask import Response
 
 from clickstream_assets.api.pages.asked import day_asked
 from clickstream_assets.api.pages.parts import Chart, Figure, Kind, Series, compared
+from clickstream_assets.api.pages.products import names_of, product_link
 from clickstream_assets.api.pages.reader import Reader
 from clickstream_assets.api.pages.rendering import is_part, page, reader_of
 from clickstream_assets.api.pages.source import Source
@@ -57,7 +58,9 @@ def show_today() -> Response:
         charts=charts,
         alerts=alerts,
         events=events,
+        names=names_of(source, (event["product_id"] for event in events.rows("real_time_events"))),
         time=datetime.fromisoformat,
+        product_link=product_link,
     )
 
 

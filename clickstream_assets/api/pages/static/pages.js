@@ -5,7 +5,7 @@ const page = document.documentElement;
 const locale = page.dataset.locale;
 
 function numbers(drawing) {
-  const options = { number: { maximumFractionDigits: 2 }, percent: { maximumFractionDigits: 2 }, money: {} }[drawing.kind];
+  const options = { number: { maximumFractionDigits: 2 }, ratio: { minimumFractionDigits: 3, maximumFractionDigits: 3 }, percent: { maximumFractionDigits: 2 }, money: {} }[drawing.kind];
   if (drawing.kind === "money" && drawing.currency) {
     Object.assign(options, { style: "currency", currency: drawing.currency });
   }
@@ -54,12 +54,13 @@ function draw(canvas) {
 }
 
 // The arrow keys go from one value to the next, and what is there is read out.
-function steer(canvas, chart) {
+function steer(canvas) {
   const drawing = JSON.parse(document.getElementById(canvas.dataset.chart).textContent);
   const written = numbers(drawing);
   const read = canvas.closest("figure").querySelector(".read");
   let place = -1;
   const show = (next) => {
+    const chart = Chart.getChart(canvas);
     place = Math.max(0, Math.min(drawing.labels.length - 1, next));
     const elements = drawing.series.map((_, number) => ({ datasetIndex: number, index: place }));
     chart.setActiveElements(elements);
@@ -69,6 +70,7 @@ function steer(canvas, chart) {
       drawing.series.map((each) => `${each.name} ${written(each.values[place])}`).join(", ");
   };
   const clear = () => {
+    const chart = Chart.getChart(canvas);
     place = -1;
     chart.setActiveElements([]);
     chart.tooltip.setActiveElements([], { x: 0, y: 0 });
@@ -126,7 +128,7 @@ function keepLive(part) {
 addEventListener("DOMContentLoaded", () => {
   if (typeof Chart !== "undefined") {
     Chart.defaults.font.family = "system-ui, sans-serif";
-    drawAll().forEach((chart) => steer(chart.canvas, chart));
+    drawAll().forEach((chart) => steer(chart.canvas));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   }
   document.querySelectorAll("[data-part]").forEach(keepLive);
