@@ -19,14 +19,11 @@ from clickstream_assets.api.parameters import Choice, Day, QueryParameters
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
 from clickstream_assets.catalogue import DAILY_REPORT, DAILY_SUMMARY
 from clickstream_assets.reports.document import COMPARED, COMPARISONS
-from clickstream_assets.reports.page import render_html
 from clickstream_assets.reports.text import render_text
 
 blueprint = APIBlueprint("reports", __name__, url_prefix="/api", tag="Reports")
 
-FORMATS = {"json": "application/json", "text": "text/plain", "html": "text/html"}
-# The page has only inline styles and loads nothing; so whatever might get into it is not run either.
-_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+FORMATS = {"json": "application/json", "text": "text/plain"}
 
 _FIGURES = [
     # A day without events has a report, and no summary.
@@ -178,7 +175,6 @@ class _ReportQuery(QueryParameters):
             "content": {
                 FORMATS["json"]: {"schema": REPORT_SCHEMA},
                 FORMATS["text"]: {"schema": _TEXT},
-                FORMATS["html"]: {"schema": _TEXT},
             },
         }
     }
@@ -186,7 +182,7 @@ class _ReportQuery(QueryParameters):
     | documented(404, 406, 422, 503)
 )
 def show_report(path_data: dict[str, date], query_data: dict[str, str], **_: object) -> Response:
-    """Show a day's report: as JSON, as the text of a mail, or as a page."""
+    """Show a day's report: as JSON, or as the text of a mail."""
     day = path_data["date"]
     form = chosen_format(FORMATS, query_data.get("format"))
     with database().snapshot() as connection:
@@ -196,10 +192,7 @@ def show_report(path_data: dict[str, date], query_data: dict[str, str], **_: obj
     headers = {"Vary": "Accept"}
     if form == "json":
         return Response(json.dumps(report, ensure_ascii=False), headers=headers, mimetype=FORMATS[form])
-    if form == "html":
-        headers["Content-Security-Policy"] = _PAGE_POLICY
-    render = render_html if form == "html" else render_text
-    return Response(render(report), headers=headers, mimetype=FORMATS[form])
+    return Response(render_text(report), headers=headers, mimetype=FORMATS[form])
 
 
 def _no_report(day: date, days: Mapping[str, Any]) -> ApiError:

@@ -3,7 +3,6 @@ from flask.testing import FlaskClient
 
 from clickstream_assets.api.reports import REPORT_SCHEMA
 from clickstream_assets.reports.document import Report
-from clickstream_assets.reports.page import render_html
 from clickstream_assets.reports.text import render_text
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.api.conftest import clients_of
@@ -39,27 +38,15 @@ def test_report_is_json_by_default_as_it_was_stored_with_the_names_of_its_produc
 
 
 @pytest.mark.parametrize("asked", ["header", "name"])
-def test_report_is_text_or_a_page_on_request(client: FlaskClient, asked: str) -> None:
-    def of(form: str, media_type: str) -> str:
-        by_name = asked == "name"
-        answer = client.get(
-            f"{PATH}?format={form}" if by_name else PATH,
-            headers={"Accept": "image/png" if by_name else media_type},
-        )
-        assert (answer.status_code, answer.content_type) == (200, f"{media_type}; charset=utf-8")
-        assert answer.headers["Vary"] == "Accept"
-        return answer.text
-
-    assert of("text", "text/plain") == render_text(named_report())
-    assert of("html", "text/html") == render_html(named_report())
-
-
-def test_browser_gets_a_page_in_which_no_script_runs(client: FlaskClient) -> None:
+def test_report_is_text_on_request(client: FlaskClient, asked: str) -> None:
+    by_name = asked == "name"
     answer = client.get(
-        PATH, headers={"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+        f"{PATH}?format=text" if by_name else PATH,
+        headers={"Accept": "image/png" if by_name else "text/plain"},
     )
-    assert answer.mimetype == "text/html"
-    assert answer.headers["Content-Security-Policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    assert (answer.status_code, answer.content_type) == (200, "text/plain; charset=utf-8")
+    assert answer.headers["Vary"] == "Accept"
+    assert answer.text == render_text(named_report())
 
 
 def test_report_of_a_day_without_events_says_so(client: FlaskClient) -> None:
@@ -89,7 +76,7 @@ def test_before_the_first_report_there_is_none(postgres: Settings) -> None:
 def test_form_that_is_not_offered_is_a_problem(client: FlaskClient) -> None:
     answer = client.get(PATH, headers={"Accept": "text/csv"})
     assert (answer.status_code, answer.json["code"]) == (406, "not_acceptable")
-    assert "application/json, text/plain, text/html" in answer.json["detail"]
+    assert "application/json, text/plain" in answer.json["detail"]
 
 
 def test_days_with_a_report_are_listed_newest_first_with_headline_figures(client: FlaskClient) -> None:

@@ -119,7 +119,6 @@ def show_report(day: date) -> Response:
             "The day before": f"/reports/{day - timedelta(days=1)}",
             "The day after": f"/reports/{day + timedelta(days=1)}",
             "All reports": "/reports",
-            "As it is mailed": f"/api/reports/{day}?format=html",
         },
         figures=_figures(report),
         charts=_charts(
