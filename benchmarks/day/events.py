@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 
 import duckdb
@@ -124,10 +124,11 @@ def simulated(count: int, at_once: int, habits: Habits | None = None) -> Iterato
         first += len(part)
 
 
-def parsed(values: list[bytes], first: int = 0) -> pa.Table:
-    """Read records that arrived after the day, with offsets from `first` on, as EVENTS rows."""
+def parsed(values: list[bytes], first: int = 0, after: date = DAY) -> pa.Table:
+    """Read records that arrived when a day was over, with offsets from `first` on, as EVENTS rows."""
     size = len(values)
-    arrived = pa.scalar(datetime(2024, 5, 2, tzinfo=UTC), RAW_EVENTS.arrow.field("kafka_time").type)
+    midnight = datetime(after.year, after.month, after.day, tzinfo=UTC) + timedelta(days=1)
+    arrived = pa.scalar(midnight, RAW_EVENTS.arrow.field("kafka_time").type)
     raw = pa.table(
         {
             "topic": pa.repeat("events", size),
