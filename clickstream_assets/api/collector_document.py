@@ -55,14 +55,24 @@ _COLLECTED = {
         "verdicts": {"type": "array", "items": {"$ref": "#/components/schemas/Verdict"}},
     },
 }
-_BODY = {
-    "description": "A JSON object, an array of them, or a line for each, also as gzip; whatever the Content-Type",
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]}
-        },
-    },
+_BODY = "A JSON object, an array of them, or a line for each, also as gzip; whatever the Content-Type"
+_EVENTS = {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]}
+# Some time after the first day of any shop; the page of the API puts the reader's own in its place.
+_TIME = {"timestamp": "2026-01-05T10:00:00Z"}
+_OWN_EVENT = {"event_type": "view", **_TIME, "user_id": "user_1", "product_id": "product_1"}
+_CALLS: dict[str, dict[str, Any]] = {
+    "track": {"event": "Product Viewed", "userId": "user_1", "properties": {"product_id": "product_1"}},
+    "page": {"name": "Home", "userId": "user_1", "properties": {"url": "https://shop.example/"}},
+    "screen": {"name": "Home", "userId": "user_1"},
+    "identify": {"userId": "user_1", "anonymousId": "visitor_1", "traits": {"plan": "club"}},
+    "alias": {"userId": "user_1", "previousId": "visitor_1"},
+    "group": {"userId": "user_1", "groupId": "club"},
+}
+_POSTHOG_EVENT = {
+    "event": "product viewed",
+    "distinct_id": "user_1",
+    **_TIME,
+    "properties": {"product_id": "product_1"},
 }
 _WRITE_KEY = {
     "name": "write_key",
@@ -90,12 +100,27 @@ def _operation(route: str) -> dict[str, Any]:
         # The key may be in the body as well.
         "security": [{"bearer": []}, {"basic": []}, {}],
         "parameters": [_WRITE_KEY],
-        "requestBody": _BODY,
+        "requestBody": {
+            "description": _BODY,
+            "required": True,
+            "content": {"application/json": {"schema": _EVENTS, "example": _example(route)}},
+        },
         "responses": {
             "200": {"description": "Kafka has the events", "content": collected},
             **{str(status): {"description": text, "content": problem} for status, text in _PROBLEMS.items()},
         },
     }
+
+
+def _example(route: str) -> dict[str, Any]:
+    """Return a body with an event that is accepted."""
+    if route == "/api/events":
+        return _OWN_EVENT
+    if route == "/batch":
+        return {"batch": [_POSTHOG_EVENT]}
+    if call := ROUTES[route]:
+        return _CALLS[call] | _TIME
+    return {"batch": [{"type": "track"} | _CALLS["track"] | _TIME]}
 
 
 def _summary(route: str) -> str:

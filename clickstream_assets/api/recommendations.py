@@ -124,7 +124,7 @@ def _some_of_them(description: str) -> fields.List:
         validate=validators.Length(
             max=_MOST_PRODUCTS, error=f"must not have more than {_MOST_PRODUCTS} products"
         ),
-        metadata={"description": description},
+        metadata={"description": description, "example": []},
     )
 
 
@@ -133,7 +133,10 @@ class _Session(Schema):
         Text(min_length=1),
         required=True,
         validate=validators.Length(1, _MOST_PRODUCTS, error=f"must have 1 to {_MOST_PRODUCTS} products"),
-        metadata={"description": "Products that were met, in order, the newest last"},
+        metadata={
+            "description": "Products that were met, in order, the newest last",
+            "example": ["product_1", "product_2"],
+        },
     )
     in_cart = _some_of_them("Those of them that are in the cart")
     bought = _some_of_them(

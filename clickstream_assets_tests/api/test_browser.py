@@ -209,6 +209,26 @@ def test_api_is_tried_from_its_page(open_page: Open):
     expect(answer).to_contain_text("conversion_from_first")
 
 
+@pytest.mark.parametrize(
+    ("tag", "operation", "said"),
+    [
+        ("Reports", "/api/reports/{date}", "top_5_viewed_products"),
+        ("Products", "/api/products/{product_id}", "view_count"),
+        ("Recommendations", "/api/recommend/{user_id}", "model_version"),
+        ("Recommendations", "/api/session/recommend", "model_version"),
+    ],
+)
+def test_an_operation_is_tried_with_what_there_is(open_page: Open, tag: str, operation: str, said: str):
+    page = open_page("/docs")
+    page.locator(f"#operations-tag-{tag}").click()
+    block = page.locator(f"[id^=operations-{tag}]").filter(has=page.locator(f'[data-path="{operation}"]'))
+    block.locator(".opblock-summary-control").click()
+    block.get_by_role("button", name="Execute").click()
+    answer = block.locator(".live-responses-table tbody")
+    expect(answer.locator("td.response-col_status")).to_contain_text("200")
+    expect(answer).to_contain_text(said)
+
+
 def test_report_leads_to_the_day_before(open_page: Open):
     page = open_page(f"/reports/{REPORT_DAY}")
     page.get_by_role("link", name="The day before").click()

@@ -26,6 +26,7 @@ from uvicorn import Config, Server
 
 from clickstream_assets.api import access_log
 from clickstream_assets.api.app import create_api
+from clickstream_assets.api.collector_document import describe
 from clickstream_assets.api.collector_routes import ROUTES
 from clickstream_assets.api.rates import RateLimit
 from clickstream_assets.engine import DuckDBEngine
@@ -387,6 +388,17 @@ def test_a_record_that_kafka_does_not_take_is_refused_alone(kafka: Settings) -> 
         assert post_until_settled(client, event(102, 100)).status_code == 200
     found = {value["event_id"] for value in kafka_has(topic)}
     assert found == {OWN["event_id"], "e-101", "e-102", *(one["event_id"] for one in many)}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_example_of_a_route_is_accepted(topic: Settings, route: str) -> None:
+    document: dict[str, Any] = {"paths": {}, "tags": []}
+    describe(document)
+    example = document["paths"][route]["post"]["requestBody"]["content"]["application/json"]["example"]
+    with application(topic) as client:
+        answer = post(client, example, route)
+    assert (answer.status_code, answer.json()["accepted"], answer.json()["rejected"]) == (200, 1, 0)
+    assert answer.json()["verdicts"][0].get("left_out", []) == []
 
 
 def test_an_empty_batch_is_taken(topic: Settings) -> None:

@@ -6,6 +6,7 @@ import inspect
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, cast
+from urllib.parse import quote_plus
 
 import dagster as dg
 import pytest
@@ -15,6 +16,7 @@ from dagster_postgres import DagsterPostgresStorage
 from clickstream_assets.defs import dagster_private, runs
 from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.storage import PooledPostgresStorage
+from clickstream_assets.settings import Settings
 from clickstream_assets_tests.dagster_private import MIN_INTERVAL_LOOP_TIME, freeze_time, tags
 
 
@@ -93,6 +95,18 @@ def test_the_pooled_storage_takes_all_that_dagsters_takes(method: str):
 def test_the_pooled_storage_knows_each_key_of_the_configuration():
     known = {"postgres_url", "postgres_db", "auth_provider", "should_autocreate_tables"}
     assert set(cast(dict[str, Any], PooledPostgresStorage.config_type())) == known
+
+
+@pytest.mark.server
+def test_the_pooled_storage_does_not_wait_for_the_disk_on_any_connection(postgres: Settings):
+    password = quote_plus(postgres.postgres_password.get_secret_value())
+    address = f"{postgres.postgres_host}:{postgres.postgres_port}/{postgres.postgres_db}"
+    storage = PooledPostgresStorage(
+        f"postgresql://{postgres.postgres_user}:{password}@{address}", should_autocreate_tables=False
+    )
+    with storage.event_log_storage.index_connection() as one, storage.run_storage.connect() as other:
+        for connection in (one, other):
+            assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "off"
 
 
 def parameters(method: object) -> list[tuple[str, object]]:
