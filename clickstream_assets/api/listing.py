@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import pyarrow as pa
 from apiflask import APIBlueprint, Schema, fields
 from flask import Response, request
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import DictRow
 
 from clickstream_assets.api.database import database
@@ -39,13 +39,15 @@ MAX_LIMIT = 1000
 LISTED: dict[str, str] = {}
 """The addresses of the lists that `listing` has made, by their table's name."""
 
-NAME_OF_PRODUCT = {
-    "name": fields.String(
+SHOWN_OF_PRODUCT = {
+    name: fields.String(
         required=True,
         allow_none=True,
-        metadata={"description": "The product's name, as it is now; null where it is not known"},
+        metadata={"description": f"The product's {what}, as it is now; null where it is not known"},
     )
+    for name, what in (("name", "name"), ("image", "picture's address"))
 }
+"""Fields of what rows show of their product."""
 
 View = Callable[..., dict[str, Any]]
 
@@ -91,6 +93,16 @@ class Filter:
         """Return the condition for the parameter's value; none where every row meets it."""
         value = asked if self.meanings is None else self.meanings[asked]
         return None if value is None else Condition(self.column, self.comparison, value)
+
+
+@dataclass(frozen=True)
+class AnyFilter(Filter):
+    """A parameter that is given several times, and a condition that the column has one of its values."""
+
+    def condition(self, asked: object) -> Condition | None:
+        """Return the condition for some values; none where none is given."""
+        values = sql.SQL("({})").format(sql.Literal(asked))
+        return Condition(self.column, "= ANY", values) if asked else None
 
 
 @dataclass(frozen=True)
@@ -255,7 +267,7 @@ def listing(
         newest_day: whether only the newest day is listed if no day is asked for.
         filters: filters by their parameters, instead of those that the columns' types give.
         with_more: whether a row has the columns that only PostgreSQL has, after the others.
-        with_names: whether a row has the `name` of its product, as it is now, after the others.
+        with_names: whether a row has the `name` and `image` of its product, as they are now, after the others.
 
     Returns:
         The schema of a row.
@@ -263,7 +275,7 @@ def listing(
     name = rule.rpartition("/")[2]
     LISTED[table.name] = f"{blueprint.url_prefix or ''}{rule}"
     more = table.served.more if table.served and with_more else ()
-    schema = schema_of(row, (*table.columns, *more), **(NAME_OF_PRODUCT if with_names else {}))
+    schema = schema_of(row, (*table.columns, *more), **(SHOWN_OF_PRODUCT if with_names else {}))
     columns = [column.name for column in (*table.columns, *more)]
     answer = {name: fields.List(fields.Nested(schema), required=True)}
     default_sort, _, falling = _with_key(table, order)[0].partition(" ")
@@ -302,8 +314,8 @@ def listing(
 
 
 def named(connection: Connection[DictRow], page: Page) -> Page:
-    """Return the page, its rows with the `name` of their products."""
-    return replace(page, rows=with_details(connection, page.rows, ["name"]))
+    """Return the page, its rows with the `name` and `image` of their products."""
+    return replace(page, rows=with_details(connection, page.rows, list(SHOWN_OF_PRODUCT)))
 
 
 def _with_key(table: Table, order: Iterable[str]) -> list[str]:

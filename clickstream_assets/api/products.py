@@ -6,24 +6,27 @@ And `GET /api/catalogue`: what the shop sells.
 from http import HTTPStatus
 from typing import Any
 
-from apiflask import APIBlueprint, Schema, fields
+from apiflask import APIBlueprint, Schema, fields, validators
 
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.listing import (
-    NAME_OF_PRODUCT,
+    SHOWN_OF_PRODUCT,
+    AnyFilter,
     filters_of,
     list_route,
     listing,
     named,
     range_of,
 )
-from clickstream_assets.api.parameters import Choice, path_of
+from clickstream_assets.api.parameters import Choice, Text, path_of
 from clickstream_assets.api.problems import ApiError
 from clickstream_assets.catalogue import CATEGORY_CONVERSION, LONG, PRODUCT_PERFORMANCE, PRODUCTS, Column
 
 blueprint = APIBlueprint("products", __name__, url_prefix="/api", tag="Products")
+
+_ASKED_FOR = 100
 
 ProductDay = listing(
     blueprint,
@@ -55,6 +58,19 @@ Product = listing(
     "Product",
     "List what the shop sells, by product id: names, categories, prices, pictures and pages.",
     limit=100,
+    filters={
+        "product_id": AnyFilter(
+            "product_id",
+            fields.List(
+                Text(min_length=1),
+                load_default=list,
+                validate=validators.Length(
+                    max=_ASKED_FOR, error=f"must not have more than {_ASKED_FOR} products"
+                ),
+                metadata={"description": "Only these products; may be given several times"},
+            ),
+        )
+    },
 )
 
 ProductTotals = schema_of(
@@ -73,7 +89,7 @@ ProductInAll = schema_of(
         Column("days", LONG, "Days on which somebody met it"),
         *(PRODUCT_PERFORMANCE.by_name[name] for name in queries.PRODUCT_TOTALS),
     ),
-    **NAME_OF_PRODUCT,
+    **SHOWN_OF_PRODUCT,
 )
 
 

@@ -172,15 +172,6 @@ class Demo:
             own |= {"LAKE_PATH": str(home / "lake"), "RAW_LOGS_PATH": str(home / "raw_logs")}
         if events and first:
             own |= self._start_date(events.path.name, first, own.get("LAKE_PATH"))
-        # The simulated shop has pages of its own, with pictures; a file of events is of another shop.
-        self._site = None
-        if not events:
-            self._site = stack.enter_context(shop_site(besides={self.dagster_port, self.api_port}))
-            if "picture_hosts" not in given.model_fields_set:
-                own["PICTURE_HOSTS"] = f"{self._site}/"
-        self._feed = home / "products.jsonl"
-        # Of the feed, once it is taken in.
-        self._products: int | None = None
         self._rates = home / "exchange_rates.csv"
         if not (events or given.shop_currency or given.exchange_rates):
             own |= {"SHOP_CURRENCY": CURRENCY, "EXCHANGE_RATES": str(self._rates)}
@@ -212,6 +203,15 @@ class Demo:
             # Nothing was started, so what was there before stays.
             stack.pop_all()
             raise
+        # The simulated shop has pages of its own, with pictures; a file of events is of another shop.
+        self._site: str | None = None
+        if not events:
+            self._site = stack.enter_context(shop_site(besides={self.dagster_port, self.api_port}))
+            if "picture_hosts" not in given.model_fields_set:
+                os.environ["PICTURE_HOSTS"] = f"{self._site}/"
+        self._feed = home / "products.jsonl"
+        # Of the feed, once it is taken in.
+        self._products: int | None = None
         self.settings: Settings = load_settings()
         prepare_servers(self.settings, self._say)
         # Dagster is up before the streams are, and would run them itself, and they wait for that.

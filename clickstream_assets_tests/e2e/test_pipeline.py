@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -118,6 +119,9 @@ def test_simulated_events_come_out_as_what_they_were_made_and_each_command_that_
             answers.values()
         )
         assert '<dl class="figures">' in today
+        live = re.findall(r'<td><a href="/products/product_(\d+)">([^<]+)</a></td>', today)
+        assert live
+        assert [unescape(name) for _, name in live] == [product(int(number)).name for number, _ in live]
         address = f"{commands[0].removeprefix('curl ')}products/{first['product_id']}"
         with urlopen(address, timeout=30) as its_page:
             policy = its_page.headers["Content-Security-Policy"]

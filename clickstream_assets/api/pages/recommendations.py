@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, request
 
 from clickstream_assets.api.pages.parts import Cell, Filter, Listing
-from clickstream_assets.api.pages.products import name_of, product_link
+from clickstream_assets.api.pages.products import product_cell, products_named
 from clickstream_assets.api.pages.reader import Reader
 from clickstream_assets.api.pages.rendering import reader_of, sheet
 from clickstream_assets.api.pages.source import Source
@@ -45,6 +45,7 @@ def show_recommendations() -> Response:
 def _of_person(source: Source, reader: Reader, person: str) -> list[Listing]:
     listed = source.get(f"/api/recommend/{person}", n=_LISTED)
     events = source.get("/real-time-events", user_id=person, limit=_LISTED)
+    products = products_named(source, (event["product_id"] for event in events.rows("real_time_events")))
     again = source.get(f"/api/buy-again/{person}", n=_LISTED)
     prediction = source.get(f"/api/predictions/{person}")
     visits = source.get("/sessions", user_id=person, sort="start_time", limit=_LISTED)
@@ -66,7 +67,7 @@ def _of_person(source: Source, reader: Reader, person: str) -> list[Listing]:
             [
                 [
                     Cell(event["event_type"].replace("_", " ")),
-                    Cell(event["product_id"] or event["query"] or "", product_link(event["product_id"]))
+                    product_cell(products[event["product_id"]])
                     if event["product_id"]
                     else Cell(event["query"] or ""),
                     Cell(reader.moment_of(event["event_time"])),
@@ -111,7 +112,7 @@ def _products(reader: Reader, id_: str, title: str, items: list[dict[str, Any]],
         ["Product", "Why", "By", "Price"],
         [
             [
-                Cell(name_of(item), product_link(item["product_id"])),
+                product_cell(item),
                 Cell(item["reason"]),
                 Cell(item["algorithm"].replace("_", " ")),
                 Cell(reader.money(item["price"]), is_number=True),
