@@ -479,7 +479,7 @@ class Settings(BaseSettings):
     """Its port; 0 takes a free one."""
     picture_hosts: str = Field("", pattern=r"^(https?://[^\s;,]+(,https?://[^\s;,]+)*)?$")
     """Where pictures of products are that pages may show, such as https://pictures.shop.example, with commas between.
-    Pages load nothing from elsewhere, so without it there are none.
+    Pages load nothing from elsewhere, so without it there are none; `clickstream demo` names that of its shop.
     """
     api_workers: int = Field(2, ge=1)
     """Worker processes. Each answers 16 requests at once, and others wait for their turn; requests with events need no

@@ -39,13 +39,15 @@ MAX_LIMIT = 1000
 LISTED: dict[str, str] = {}
 """The addresses of the lists that `listing` has made, by their table's name."""
 
-NAME_OF_PRODUCT = {
-    "name": fields.String(
+SHOWN_OF_PRODUCT = {
+    name: fields.String(
         required=True,
         allow_none=True,
-        metadata={"description": "The product's name, as it is now; null where it is not known"},
+        metadata={"description": f"The product's {what}, as it is now; null where it is not known"},
     )
+    for name, what in (("name", "name"), ("image", "picture's address"))
 }
+"""Fields of what rows show of their product."""
 
 View = Callable[..., dict[str, Any]]
 
@@ -266,7 +268,7 @@ def listing(
         newest_day: whether only the newest day is listed if no day is asked for.
         filters: filters by their parameters, instead of those that the columns' types give.
         with_more: whether a row has the columns that only PostgreSQL has, after the others.
-        with_names: whether a row has the `name` of its product, as it is now, after the others.
+        with_names: whether a row has the `name` and `image` of its product, as they are now, after the others.
 
     Returns:
         The schema of a row.
@@ -274,7 +276,7 @@ def listing(
     name = rule.rpartition("/")[2]
     LISTED[table.name] = f"{blueprint.url_prefix or ''}{rule}"
     more = table.served.more if table.served and with_more else ()
-    schema = schema_of(row, (*table.columns, *more), **(NAME_OF_PRODUCT if with_names else {}))
+    schema = schema_of(row, (*table.columns, *more), **(SHOWN_OF_PRODUCT if with_names else {}))
     columns = [column.name for column in (*table.columns, *more)]
     answer = {name: fields.List(fields.Nested(schema), required=True)}
     default_sort, _, falling = _with_key(table, order)[0].partition(" ")
@@ -313,8 +315,8 @@ def listing(
 
 
 def named(connection: Connection[DictRow], page: Page) -> Page:
-    """Return the page, its rows with the `name` of their products."""
-    return replace(page, rows=with_details(connection, page.rows, ["name"]))
+    """Return the page, its rows with the `name` and `image` of their products."""
+    return replace(page, rows=with_details(connection, page.rows, list(SHOWN_OF_PRODUCT)))
 
 
 def _with_key(table: Table, order: Iterable[str]) -> list[str]:

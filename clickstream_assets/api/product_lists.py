@@ -53,7 +53,11 @@ def item_to_item(product_id: str, query_data: dict[str, Any], **_: object) -> di
         category = queries.products(connection, [product_id]).get(product_id, {}).get("category")
         if category:
             selection.add_popular_of(
-                category, version, algorithm="category", reason=_CATEGORY_REASON.format(product_id)
+                category,
+                version,
+                algorithm="category",
+                reason=_CATEGORY_REASON.format(product_id),
+                reason_product_id=product_id,
             )
         selection.add_popular(version)
         return {"product_id": product_id, **_answer(selection, version)}
@@ -138,6 +142,7 @@ def _similar(product_id: str, related: dict[str, Any], version: str | None) -> I
             "confidence_score": score,
             "algorithm": "item_knn",
             "reason": _SIMILAR_REASON.format(product_id),
+            "reason_product_id": product_id,
             "source": "similar",
             "model_version": version,
         }
@@ -154,6 +159,7 @@ def _together(product_id: str, related: dict[str, Any], version: str | None) -> 
             "reason": _TOGETHER_REASON.format(
                 together=together, orders=related["orders"], product=product_id
             ),
+            "reason_product_id": product_id,
             "source": "together",
             "model_version": version,
         }

@@ -12,8 +12,7 @@ from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.listing import (
-    MAX_LIMIT,
-    NAME_OF_PRODUCT,
+    SHOWN_OF_PRODUCT,
     AnyFilter,
     filters_of,
     list_route,
@@ -26,6 +25,8 @@ from clickstream_assets.api.problems import ApiError
 from clickstream_assets.catalogue import CATEGORY_CONVERSION, LONG, PRODUCT_PERFORMANCE, PRODUCTS, Column
 
 blueprint = APIBlueprint("products", __name__, url_prefix="/api", tag="Products")
+
+_ASKED_FOR = 100
 
 ProductDay = listing(
     blueprint,
@@ -61,8 +62,11 @@ Product = listing(
         "product_id": AnyFilter(
             "product_id",
             fields.List(
-                Text(),
-                validate=validators.Length(max=MAX_LIMIT),
+                Text(min_length=1),
+                load_default=list,
+                validate=validators.Length(
+                    max=_ASKED_FOR, error=f"must not have more than {_ASKED_FOR} products"
+                ),
                 metadata={"description": "Only these products; may be given several times"},
             ),
         )
@@ -85,7 +89,7 @@ ProductInAll = schema_of(
         Column("days", LONG, "Days on which somebody met it"),
         *(PRODUCT_PERFORMANCE.by_name[name] for name in queries.PRODUCT_TOTALS),
     ),
-    **NAME_OF_PRODUCT,
+    **SHOWN_OF_PRODUCT,
 )
 
 

@@ -150,8 +150,8 @@ class Known:
     Attributes:
         person: The person; of an anonymous id, who it is now.
         anonymous_ids: Ids that are theirs now.
-        published: product_id, confidence_score, algorithm, reason and model_version of the list that was made for them
-            before, best first.
+        published: product_id, confidence_score, algorithm, reason, reason_product_id and model_version of the list that
+            was made for them before, best first.
         met: Products that they have met; none if they have met none that lists are made by.
         may_be_profiled: False if the latest consent that they stated was a no.
         model_version: The model that is being served.
@@ -182,15 +182,26 @@ def known(connection: Connection[DictRow], person: str, anonymous_id: str | None
             NOT EXISTS (SELECT FROM profiling_refusals WHERE user_id = %(person)s) AS may_be_profiled,
             (SELECT array_agg(anonymous_id) FROM identities WHERE user_id = %(person)s AND is_latest) AS ids,
             (
-                SELECT json_agg(json_build_array(product_id, confidence_score, algorithm, reason, model_version)
-                    ORDER BY rank, product_id)
+                SELECT json_agg(
+                    json_build_array(
+                        product_id, confidence_score, algorithm, reason, reason_product_id, model_version
+                    )
+                    ORDER BY rank, product_id
+                )
                 FROM product_recommendations WHERE user_id = %(person)s
             ) AS published
         """,
         {"person": person},
     ).fetchone()
     assert row is not None
-    names = ("product_id", "confidence_score", "algorithm", "reason", "model_version")
+    names = (
+        "product_id",
+        "confidence_score",
+        "algorithm",
+        "reason",
+        "reason_product_id",
+        "model_version",
+    )
     return Known(
         person=person,
         anonymous_ids=row["ids"] or [],
@@ -634,8 +645,8 @@ def person_prediction(connection: Connection[DictRow], person: str) -> dict[str,
 def experiment_list(connection: Connection[DictRow], lists_of: str, person: str) -> list[dict[str, Any]]:
     """Return the list that an algorithm has for a person, as `Known.published` has it; best first."""
     return connection.execute(
-        "SELECT product_id, confidence_score, algorithm, reason, model_version FROM experiment_recommendations "
-        "WHERE lists_of = %s AND user_id = %s ORDER BY rank, product_id",
+        "SELECT product_id, confidence_score, algorithm, reason, reason_product_id, model_version "
+        "FROM experiment_recommendations WHERE lists_of = %s AND user_id = %s ORDER BY rank, product_id",
         [lists_of, person],
     ).fetchall()
 

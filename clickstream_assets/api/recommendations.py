@@ -251,6 +251,7 @@ def _of_session(
                 "confidence_score": pick.score,
                 "algorithm": _ALGORITHMS[pick.why],
                 "reason": _reason(pick),
+                "reason_product_id": None if pick.why is Why.MET or pick.of is None else pick.of.product_id,
                 "source": "session",
                 "model_version": model.version,
             }

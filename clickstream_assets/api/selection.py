@@ -107,6 +107,14 @@ class RecommendedProduct(Schema):
         },
     )
     reason = fields.String(required=True, metadata={"description": "Why, in words for the shopper"})
+    reason_product_id = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "The product that the reason speaks of, by its name where it has one; null where there is "
+            "none but the product itself"
+        },
+    )
     source = fields.String(
         required=True,
         validate=validators.OneOf(SOURCES),
@@ -205,7 +213,8 @@ class Selection:
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add products of a source, best first, until there are enough.
 
-        Rows have the fields of `RecommendedProduct` but for the rank and what is known of the product.
+        Rows have the fields of `RecommendedProduct` but for the rank and what is known of the product, and where their
+        reason speaks of another one, `reason_product_id`.
         """
         if self.lacking <= 0:
             return
@@ -280,7 +289,7 @@ class Selection:
             rows = [rows[place] for place in picked]
         else:
             rows = with_details(self._connection, rows)
-        return [{**row, "rank": rank} for rank, row in enumerate(rows, start=1)]
+        return [{"reason_product_id": None, **row, "rank": rank} for rank, row in enumerate(rows, start=1)]
 
 
 def _popular_row(row: dict[str, Any], model_version: str | None) -> dict[str, Any]:

@@ -133,6 +133,16 @@ def simulate(
         float, _shopping("Share of the visits whose times are by SHOP_TIME_ZONE's clock.")
     ] = USUAL.local_times,
     plain: Annotated[bool, typer.Option("--plain", help="Flat events, without sessions and ids.")] = False,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the shop's products to FILE, for `clickstream catalogue`."),
+    ] = None,
+    site: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Address of the shop's own pages, for the products' pictures and links."
+        ),
+    ] = None,
     no_kafka: _NoKafka = False,
     no_files: _NoFiles = False,
 ) -> None:
@@ -194,6 +204,8 @@ def simulate(
                 conflicting=conflicting,
                 malformed=malformed,
             ),
+            feed=catalogue,
+            site=site,
             kafka=not no_kafka,
             files=not no_files,
         )

@@ -31,7 +31,9 @@ from clickstream_assets.engine import DuckDBEngine, functions_of
 from clickstream_assets.errors import LocalStackError
 from clickstream_assets.files import writing
 from clickstream_assets.holders import holder
+from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.files import EventFile
+from clickstream_assets.ingest.product_feed import FeedFile, take_in
 from clickstream_assets.ingest.replay import run_replay
 from clickstream_assets.keys import Scope, new_key
 from clickstream_assets.local.children import Child, running
@@ -39,6 +41,7 @@ from clickstream_assets.local.keeper import Keeper
 from clickstream_assets.local.ports import LOOPBACK, Listener, PortsTakenError, free_port, is_others
 from clickstream_assets.local.postgres import Postgres
 from clickstream_assets.local.server import Server
+from clickstream_assets.local.shop_site import shop_site
 from clickstream_assets.local.sights import Addresses, Sight, further, sights
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings, load_settings
@@ -60,6 +63,8 @@ FLASH_SALE_HOURS = 24
 # Of the orders, and of the visits, of the simulated shop.
 FOREIGN_CURRENCY = 0.03
 LOCAL_TIMES = 0.2
+# The last of what it waits for.
+_PRODUCTS = "the products of the shop's feed"
 # So long it says nothing, at most, while it waits.
 QUIET_SECONDS = 10
 # A demo's few events come before Java's better compiler would pay, which has a core to itself for half a minute.
@@ -198,6 +203,15 @@ class Demo:
             # Nothing was started, so what was there before stays.
             stack.pop_all()
             raise
+        # The simulated shop has pages of its own, with pictures; a file of events is of another shop.
+        self._site: str | None = None
+        if not events:
+            self._site = stack.enter_context(shop_site(besides={self.dagster_port, self.api_port}))
+            if "picture_hosts" not in given.model_fields_set:
+                os.environ["PICTURE_HOSTS"] = f"{self._site}/"
+        self._feed = home / "products.jsonl"
+        # Of the feed, once it is taken in.
+        self._products: int | None = None
         self.settings: Settings = load_settings()
         prepare_servers(self.settings, self._say)
         # Dagster is up before the streams are, and would run them itself, and they wait for that.
@@ -261,12 +275,21 @@ class Demo:
             flash_sale_hours=FLASH_SALE_HOURS,
             habits=self._habits(),
             faults=Faults(late=faults, duplicate=faults, conflicting=faults, malformed=faults),
+            feed=self._feed,
+            site=self._site,
         )
         # Recent ones, so that the live views have something to show.
         options = replace(options, start=latest_start(self.settings, options))
         made = run_simulation(self.settings, options)
         self._say(f"sent {made.sent:,} simulated records")
         return made.sent, asdict(made)
+
+    def _take_in_feed(self) -> None:
+        """Take in the simulated shop's feed, as `clickstream catalogue` does."""
+        products = list(FeedFile(self._feed, ValidationRules.of(self.settings)))
+        take_in(self._lake(), products)
+        self._products = len(products)
+        self._say(f"took in the shop's feed of {len(products):,} products")
 
     def _habits(self) -> Habits:
         """Return a usual shop's, with a second currency where the demo's own settings say what it is worth."""
@@ -303,6 +326,11 @@ class Demo:
                 # The tables that nobody waits for come last in a run. Runs of days without events may follow.
                 publishing = waiting
             missing = self._missing(sent)
+            if self._site and self._products is None:
+                is_refreshing = any(run["jobName"] == "refresh" and run["runId"] in waiting for run in runs)
+                # Not before, as a run would be started for it that the first refresh has to wait for. That serves it.
+                if is_refreshing or missing == _PRODUCTS:
+                    self._take_in_feed()
             if not missing and publishing is not None and not publishing & waiting:
                 self._say(f"all {sent:,} records are in every table")
                 return
@@ -353,6 +381,7 @@ class Demo:
             "sessions of all events": self._are_days_published,
             "the streams": self._is_streamed,
             "the API": lambda: self._ask_api("/health/ready") is not None,
+            _PRODUCTS: self._are_products_served,
         }
         return next((part for part, is_there in parts.items() if not is_there()), None)
 
@@ -362,6 +391,16 @@ class Demo:
         with connect(self.settings) as connection:
             in_sessions = connection.execute("SELECT sum(total_events) FROM clickstream_sessions").fetchone()
         return in_sessions == (self._lake().snapshot(catalogue.EVENTS).rows,)
+
+    def _are_products_served(self) -> bool:
+        """Return whether all products of the simulated shop's feed are served, with the pages of this demo."""
+
+        if not self._site:
+            return True
+        with connect(self.settings) as connection:
+            query = "SELECT count(*) FROM products WHERE starts_with(link, %s)"
+            (count,) = connection.execute(query, [f"{self._site}/"]).fetchone() or (0,)
+        return self._products is not None and count >= self._products
 
     def _is_streamed(self) -> bool:
         """Return whether windows and alerts hold the topics up to their ends."""

@@ -46,9 +46,10 @@ def sights(result: dict[str, Any], ask: Ask, at: Addresses, settings: Settings) 
         "Tables", "all of them and the runs that made them, as a graph", [f"{at.dagster}/asset-groups"]
     )
     user_id, item = result["sample"]["user_id"], result["sample"]["items"][0]
+    first = item["name"] or item["product_id"]
     yield Sight(
         "Recommendations",
-        f"for {result['users_with_recommendations']:,} users; {user_id}'s first is {item['product_id']}, by "
+        f"for {result['users_with_recommendations']:,} users; {user_id}'s first is {first}, by "
         f"{item['algorithm']}: {item['reason']}",
         [at.curl(result["sample"]["path"])],
     )

@@ -1,13 +1,15 @@
-"""The shop's products and users: products, prices, brands, tastes and browsers.
+"""The shop's products and users: products, names, prices, brands, tastes and browsers.
 
 All of it follows from an index alone, not from a run's seed: `product_7` costs the same and `user_7` likes
 the same in every run, so that runs can follow one another.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from itertools import accumulate
+from math import inf
 from pathlib import Path
 from random import Random
 
@@ -29,6 +31,72 @@ _CATEGORIES = {
 }
 """Range of prices and brands, by category."""
 CATEGORIES = tuple(_CATEGORIES)
+BRANDS = tuple(sorted({brand for _, brands in _CATEGORIES.values() for brand in brands}))
+"""All brands, in the order of the alphabet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What products of a category are called: a word, a model and a kind.
+
+    `kinds` are kinds of products by the price below which a product is one, in `CURRENCY`, the last of any price.
+    """
+
+    words: tuple[str, ...]
+    models: tuple[str, ...]
+    kinds: tuple[tuple[float, str], ...]
+
+
+def _models(numbers: Iterable[object], variants: Iterable[str]) -> tuple[str, ...]:
+    return tuple(" ".join(filter(None, (str(number), variant))) for number in numbers for variant in variants)
+
+
+_GENERATIONS = ("", *(f"G{number}" for number in range(2, 15)))
+_NAMES = {
+    "smartphones": _Names(
+        ("Aero", "Pulse", "Vertex", "Halo", "Ember", "Drift", "Quanta", "Solis", "Mira", "Onyx"),
+        _models(range(3, 23), ("", "Lite", "Pro", "Max")),
+        ((inf, "smartphone"),),
+    ),
+    "laptops": _Names(
+        ("Meridian", "Slate", "Summit", "Atlas", "Ridge", "Strata", "Cirrus", "Beacon", "Tundra", "Nimbus"),
+        _models(range(13, 18), _GENERATIONS),
+        ((inf, "laptop"),),
+    ),
+    "tablets": _Names(
+        ("Canvas", "Folio", "Leaf", "Pane", "Vista", "Quill", "Mosaic", "Sketch", "Fable", "Linen"),
+        _models(range(8, 14), _GENERATIONS),
+        ((inf, "tablet"),),
+    ),
+    "headphones": _Names(
+        ("Cadence", "Reverb", "Octave", "Timbre", "Aria", "Tempo", "Chorus", "Treble", "Sonata", "Echo"),
+        _models(range(100, 1000, 50), ("", "BT", "NC", "Studio")),
+        ((60, "earbuds"), (inf, "headphones")),
+    ),
+    "smartwatches": _Names(
+        ("Orbit", "Stride", "Zenith", "Lap", "Equinox", "Ascent", "Tide", "Comet", "Trail", "Solstice"),
+        _models(range(2, 22), ("", "S", "Sport", "Classic")),
+        ((120, "fitness band"), (inf, "smartwatch")),
+    ),
+    "cameras": _Names(
+        ("Prisma", "Iris", "Focal", "Lucida", "Silver", "Field", "Shutter", "Chroma", "Vantage", "Scout"),
+        _models((f"{letter}{number}" for letter in "DRXZ" for number in range(100, 2000, 100)), ("",)),
+        ((500, "compact camera"), (inf, "camera")),
+    ),
+    "gaming": _Names(
+        ("Rift", "Vortex", "Rogue", "Phantom", "Titan", "Blaze", "Wraith", "Nexus", "Fury", "Saber"),
+        _models(range(2, 22), ("", "Mini", "Pro", "Elite")),
+        ((80, "gaming mouse"), (160, "controller"), (350, "gaming keyboard"), (inf, "console")),
+    ),
+    "accessories": _Names(
+        ("Flex", "Link", "Loop", "Snap", "Core", "Swift", "Hub", "Bolt", "Carry", "Dock"),
+        _models(range(10, 200, 10), ("", "Go", "Plus", "Duo")),
+        ((15, "cable"), (35, "charger"), (65, "power bank"), (inf, "docking station")),
+    ),
+}
+# A prime that no count of names is divisible by: in steps of it each comes once before one comes again, and
+# neighbours have little in common.
+_NAME_STEP = 307
 
 _WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
 _SAFARI = "AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1"
@@ -54,17 +122,30 @@ ROBOTS = (
 # Below Zipf's 1, so that with a hundred products the tail is still seen often enough to be learnt.
 _POPULARITY_EXPONENT = 0.7
 _REFUSES_CONSENT = 0.03
+_SOLD_OUT = 0.04
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product as its events show it; `price` is JSON with two decimals, in `CURRENCY`, and `cents` is the same."""
+    """A product of the shop.
+
+    Attributes:
+        product_id: Its id.
+        category: Its category, one of `CATEGORIES`.
+        brand: Its brand, one of `BRANDS`.
+        price: Its price as JSON with two decimals, in `CURRENCY`.
+        cents: The same in hundredths.
+        name: What it is called. Products have other names than all others of their category, up to 700 of one.
+        available: Whether it can be bought, by the shop's feed; its people do not ask.
+    """
 
     product_id: str
     category: str
     brand: str
     price: msgspec.Raw
     cents: int
+    name: str
+    available: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +174,7 @@ class Catalogue:
         ranks = list(range(1, products + 1))
         Random("popularity").shuffle(ranks)
         weights = [rank**-_POPULARITY_EXPONENT for rank in ranks]
-        self.products = [_product(number) for number in range(1, products + 1)]
+        self.products = [product(number) for number in range(1, products + 1)]
         self._weights = list(accumulate(weights))
         self._members = [
             [i for i, product in enumerate(self.products) if product.category == category]
@@ -123,13 +204,28 @@ class Catalogue:
         )
 
 
-def _product(number: int) -> Product:
+def product(number: int) -> Product:
+    """Return the product with this number, from 1."""
     random = Random(f"product:{number}")
     product_id, category = plain_product(number)
     (low, high), brands = _CATEGORIES[category]
     # Cubed, because a range has many cheap products and few dear ones.
     cents = 100 * int(low + (high - low) * random.random() ** 3) + random.choice((99, 90, 49, 0))
-    return Product(product_id, category, random.choice(brands), price_of(cents), cents)
+    brand = random.choice(brands)
+    # Last, as all draws that come later: the others stay what they are.
+    available = random.random() >= _SOLD_OUT
+    return Product(
+        product_id, category, brand, price_of(cents), cents, _name(number, category, brand, cents), available
+    )
+
+
+def _name(number: int, category: str, brand: str, cents: int) -> str:
+    names = _NAMES[category]
+    # The number among those of the category; a word has all its models before both come again.
+    place = number // len(CATEGORIES) * _NAME_STEP
+    model, word = divmod(place % (len(names.words) * len(names.models)), len(names.words))
+    kind = next(kind for below, kind in names.kinds if cents < 100 * below)
+    return f"{brand} {names.words[word]} {names.models[model]} {kind}"
 
 
 def price_of(cents: int) -> msgspec.Raw:

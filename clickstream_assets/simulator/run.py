@@ -4,11 +4,13 @@ import math
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from time import time_ns
 
 from clickstream_assets.errors import InputError
 from clickstream_assets.ingest.replay import Progress, Stop, require_positive, send_records
 from clickstream_assets.settings import EventDialect, Settings
+from clickstream_assets.simulator.feed import write_feed
 from clickstream_assets.simulator.habits import Habits
 from clickstream_assets.simulator.made import Made
 from clickstream_assets.simulator.shoppers import PERSON_SECONDS_PER_EVENT
@@ -49,6 +51,8 @@ class SimulationOptions:
             `shop_time_zone`. Without any, all events have a user id.
         plain: Flat events of independent users, without sessions and ids; they have no habits.
         faults: Shares of late, repeated, contradicting and broken records.
+        feed: File to write the shop's feed of products into; None writes none.
+        site: Address of the shop's own pages, for the feed's pictures and links.
         kafka: Whether to send to the topic.
         files: Whether to append to the daily files.
     """
@@ -65,6 +69,8 @@ class SimulationOptions:
     habits: Habits = field(default_factory=Habits)
     plain: bool = False
     faults: Faults = field(default_factory=Faults)
+    feed: Path | None = None
+    site: str | None = None
     kafka: bool = True
     files: bool = True
 
@@ -90,13 +96,15 @@ def run_simulation(
         progress: Learns how many events, repeated and broken ones too, there are so far.
 
     Raises:
-        InputError: an option cannot be used, or a record could not be delivered or written.
+        InputError: an option cannot be used, or a record or the feed could not be delivered or written.
     """
     traffic = plan_traffic(settings, options)
     if options.kafka:
         _require_own_dialect(settings)
     if options.kafka and not options.is_live:
         require_not_before_start(settings, traffic.start.date(), "the simulated span")
+    if options.feed:
+        write_feed(options.feed, traffic.products, options.site)
     clock = _increasing_clock() if options.is_live else None
     stream = RecordStream(
         traffic,

@@ -206,6 +206,26 @@ def test_day_without_a_report_says_which_there_are(client: FlaskClient, day: str
         assert answer.status_code == 404
 
 
+def test_pictures_are_shown_from_the_servers_that_are_named_and_from_no_other(
+    settings: Settings, client: FlaskClient
+):
+    paths = (f"/products?since={DAY}&until={DAY}", "/products/p1")
+    picture = 'src="https://a.example/1.png"'
+    assert [client.get(path).text.count(picture) for path in paths] == [0, 0]
+    for named in clients_of(with_settings(settings, picture_hosts="https://a.example/")):
+        answers = [named.get(path) for path in paths]
+        # In the list of products and at two alerts; and on the product's own page.
+        assert [answer.text.count(picture) for answer in answers] == [3, 1]
+        assert "img-src 'self' data: https://a.example/;" in answers[0].headers["Content-Security-Policy"]
+    for other in clients_of(with_settings(settings, picture_hosts="https://a.example.org/")):
+        assert picture not in other.get(paths[0]).text
+
+
+def test_carts_name_their_products_and_those_without_a_name_by_their_ids(client: FlaskClient):
+    carts = shown(client, "/customers").by_id["carts"][1:]
+    assert [(row[0], row[2]) for row in carts] == [("u2", 'Product p1, p"2,'), ("u1", 'Product p1, p"2,')]
+
+
 @pytest.mark.parametrize("product", STRANGE_PRODUCTS)
 def test_page_of_a_product_is_found_by_the_link_to_it(client: FlaskClient, product: str):
     text = client.get(f"/products?since={DAY}&until={DAY}").text

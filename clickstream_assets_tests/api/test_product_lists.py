@@ -24,11 +24,11 @@ def test_what_is_like_a_product_comes_first_then_its_category_then_what_is_popul
     client: FlaskClient,
 ) -> None:
     answer = client.get("/api/item-to-item/p1?n=5").json
-    similar = "Shoppers who care for p1 care for this"
+    similar = "Shoppers who care for Product p1 care for this"
     assert list(map(why, answer["items"])) == [
         ("p2", "similar", "item_knn", similar),
         ("p10", "similar", "item_knn", similar),
-        ("p9", "popular", "category", "Popular, and of the same category as p1"),
+        ("p9", "popular", "category", "Popular, and of the same category as Product p1"),
         ("p4", "popular", "popularity", "Popular with other shoppers"),
         ("p5", "popular", "popularity", "Popular with other shoppers"),
     ]
@@ -45,8 +45,8 @@ def test_what_is_bought_with_a_product_says_in_how_many_orders_and_fills_nothing
 ) -> None:
     answer = client.get("/api/bought-together/p1").json
     assert list(map(why, answer["items"])) == [
-        ("p9", "together", "bought_together", "In 4 of the 8 orders that had p1"),
-        ("p4", "together", "bought_together", "In 2 of the 8 orders that had p1"),
+        ("p9", "together", "bought_together", "In 4 of the 8 orders that had Product p1"),
+        ("p4", "together", "bought_together", "In 2 of the 8 orders that had Product p1"),
     ]
     assert [item["confidence_score"] for item in answer["items"]] == [0.5, 0.25]
     empty = client.get("/api/bought-together/p4").json

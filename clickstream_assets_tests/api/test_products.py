@@ -20,7 +20,7 @@ def test_history_has_the_days_newest_first_and_their_totals(client: FlaskClient)
         ("2024-05-31", 1, 30),
         ("2024-05-30", 2, 10),
     ]
-    assert list(answer["days"][0]) == [*PRODUCT_PERFORMANCE.column_names, "name"]
+    assert list(answer["days"][0]) == [*PRODUCT_PERFORMANCE.column_names, "name", "image"]
     assert answer["totals"] == {
         "days": 2,
         "view_count": 40,
@@ -80,6 +80,15 @@ def test_a_product_says_what_it_is_whether_anybody_met_it_or_not(client: FlaskCl
     assert asked(client, "products/50%25")["product"] is None
 
 
+def test_the_catalogue_can_be_asked_for_some_products(client: FlaskClient) -> None:
+    found = asked(client, "catalogue?product_id=p9&product_id=nothing&product_id=p1")["catalogue"]
+    assert [(row["product_id"], row["name"]) for row in found] == [("p1", "Product p1"), ("p9", "Product p9")]
+    assert asked(client, "catalogue?product_id=p9&available=true")["catalogue"] == []
+    too_many = client.get("/api/catalogue", query_string={"product_id": [f"p{n}" for n in range(101)]})
+    assert too_many.status_code == 422
+    assert "must not have more than 100 products" in too_many.text
+
+
 def test_totals_of_products_are_of_the_days_asked_for_in_the_order_asked_for(client: FlaskClient) -> None:
     def totals(query: str) -> list[tuple[Any, ...]]:
         rows = asked(client, f"product-totals?{query}")["products"]
@@ -95,6 +104,8 @@ def test_totals_of_products_are_of_the_days_asked_for_in_the_order_asked_for(cli
 
 
 def test_days_products_and_alerts_have_the_names_of_products(client: FlaskClient) -> None:
+    [p1] = asked(client, "products?date=2024-05-31&limit=1")["products"]
+    assert (p1["product_id"], p1["image"]) == ("p1", "https://a.example/1.png")
     names = {
         row["product_id"]: row["name"]
         for row in asked(client, "products?date=2024-05-31&limit=100")["products"]

@@ -43,7 +43,8 @@ def test_recommendations_are_the_published_ones_in_their_order(client: FlaskClie
                 "score": score,
                 "confidence_score": score,
                 "algorithm": "als",
-                "reason": f"Because you looked at {product}",
+                "reason": f"Because you looked at Product {product}",
+                "reason_product_id": product,
                 "source": "personal",
                 "model_version": "m1",
                 **DETAILS[product],
@@ -81,11 +82,20 @@ def test_list_is_filled_up_with_popular_products_that_are_not_in_it(client: Flas
         "confidence_score": None,
         "algorithm": "popularity",
         "reason": "Popular with other shoppers",
+        "reason_product_id": None,
         "source": "popular",
         "model_version": "m1",
         # Nothing is known of it.
         **dict.fromkeys(DETAILS["p1"]),
     }
+
+
+def test_a_reason_calls_a_product_by_its_name_where_it_has_one(client: FlaskClient) -> None:
+    items = client.get("/api/recommend/u1?n=5").json["items"]
+    assert [(item["reason"], item["reason_product_id"]) for item in items] == [
+        *((f"Because you looked at Product p{number}", f"p{number}") for number in (1, 2)),
+        *((f"Because you looked at p{number}", f"p{number}") for number in (3, 4, 5)),
+    ]
 
 
 @pytest.mark.parametrize("exclude", ["exclude=p1&exclude=p6", "exclude=p1,p6", "exclude=p1,p6&exclude="])

@@ -89,7 +89,7 @@ def everything(client: FlaskClient, each: List, **query: str) -> list[Row]:
 @pytest.mark.parametrize("each", LISTS, ids=lambda each: each.path)
 def test_rows_have_every_column_in_order(client: FlaskClient, each: List) -> None:
     # PostgreSQL alone has an alert's detected_at; products are named as they are now.
-    more = {FLASH_SALE_ALERTS: ["detected_at", "name"], PRODUCT_PERFORMANCE: ["name"]}
+    more = {FLASH_SALE_ALERTS: ["detected_at", "name", "image"], PRODUCT_PERFORMANCE: ["name", "image"]}
     for row in everything(client, each):
         assert list(row) == [*each.table.column_names, *more.get(each.table, [])]
 

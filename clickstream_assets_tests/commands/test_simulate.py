@@ -90,6 +90,22 @@ def test_simulate_plain_makes_flat_events(run, tmp_path):
     }
 
 
+def test_the_shop_s_products_are_written_as_the_catalogue_reads_them(run, tmp_path):
+    feed = tmp_path / "products.jsonl"
+    simulate = ("simulate", "-n", "10", "--products", "3", "--no-kafka", "--catalogue", str(feed))
+    result = run(*simulate, "--site", "https://shop.example")
+    assert result.exit_code == 0, result.output
+    assert [json.loads(line)["link"] for line in feed.read_text().splitlines()] == [
+        f"https://shop.example/products/product_{number}" for number in (1, 2, 3)
+    ]
+    taken = run("catalogue", "--dry-run", str(feed))
+    assert (taken.exit_code, taken.stderr) == (0, "")
+    assert json.loads(taken.stdout) == {"read": 3, "rejected": 0}
+    refused = run(*simulate, "--site", "shop")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr == "site=shop: is no address of http or https; write it as https://shop.example\n"
+
+
 def test_each_share_of_a_shop_s_habits_is_an_option(run, tmp_path):
     shares = {
         "anonymous": 1,

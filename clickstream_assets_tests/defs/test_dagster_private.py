@@ -101,7 +101,7 @@ def test_the_pooled_storage_knows_each_key_of_the_configuration():
 def test_the_pooled_storage_does_not_wait_for_the_disk_on_any_connection(postgres: Settings):
     password = quote_plus(postgres.postgres_password.get_secret_value())
     address = f"{postgres.postgres_host}:{postgres.postgres_port}/{postgres.postgres_db}"
-    storage = PooledPostgresStorage(
+    storage: Any = PooledPostgresStorage(
         f"postgresql://{postgres.postgres_user}:{password}@{address}", should_autocreate_tables=False
     )
     with storage.event_log_storage.index_connection() as one, storage.run_storage.connect() as other:

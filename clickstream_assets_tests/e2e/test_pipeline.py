@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -18,6 +20,7 @@ import pytest
 
 from clickstream_assets.local.demo import demo_home
 from clickstream_assets.settings import Settings
+from clickstream_assets.simulator.catalogue import product
 from clickstream_assets_tests.conftest import DATA
 
 CLICKSTREAM = Path(sys.executable).parent / "clickstream"
@@ -98,6 +101,14 @@ def test_simulated_events_come_out_as_what_they_were_made_and_each_command_that_
         assert made["refunds"] > 0
         assert result["sample"]["items"]
         assert {"rank", "score", "reason", "algorithm", "product_id"} <= set(result["sample"]["items"][0])
+        # What the shop calls it and shows of it, served by the run that made the days.
+        first = result["sample"]["items"][0]
+        assert first["name"] == product(int(first["product_id"].removeprefix("product_"))).name
+        assert first["link"].endswith(f"/products/{first['product_id']}")
+        with urlopen(first["image"], timeout=10) as shown_picture:
+            assert shown_picture.headers["Content-Type"] == "image/svg+xml"
+        assert "took in the shop's feed of 100 products" in said
+        assert "of catalogue" not in said
         # A flash sale a day, each an alert.
         assert result["alerts"] >= 6
 
@@ -108,6 +119,14 @@ def test_simulated_events_come_out_as_what_they_were_made_and_each_command_that_
             answers.values()
         )
         assert '<dl class="figures">' in today
+        live = re.findall(r'<td><a href="/products/product_(\d+)">([^<]+)</a></td>', today)
+        assert live
+        assert [unescape(name) for _, name in live] == [product(int(number)).name for number, _ in live]
+        address = f"{commands[0].removeprefix('curl ')}products/{first['product_id']}"
+        with urlopen(address, timeout=30) as its_page:
+            policy = its_page.headers["Content-Security-Policy"]
+            assert f'<img src="{first["image"]}"' in its_page.read().decode()
+        assert first["image"].startswith(re.search(r"img-src .*?(http://127\.0\.0\.1:\d+/)", policy)[1])
         assert 'id="initialization-data"' in graph
         assert json.loads(recommendation)["items"] == result["sample"]["items"]
         assert json.loads(person)["person_id"] == result["person"]
@@ -162,7 +181,8 @@ def test_a_public_days_events_give_its_published_counts(tmp_path: Path):
         "users_with_recommendations": 3633,
     }
     assert {name: result[name] for name in expected} == expected
-    assert result["sample"]["items"]
+    # The events are of a shop that nothing else is known of.
+    assert {(item["name"], item["image"]) for item in result["sample"]["items"]} == {(None, None)}
     # The temporary home and its servers are gone.
     assert list(tmp_path.glob("clickstream-demo-*")) == []
 

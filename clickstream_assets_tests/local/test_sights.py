@@ -15,7 +15,7 @@ RESULT: dict[str, Any] = {
     "sample": {
         "user_id": "u",
         "path": "/api/recommend/u?n=5",
-        "items": [{"product_id": "p", "algorithm": "popularity", "reason": "Popular"}],
+        "items": [{"product_id": "p", "name": None, "algorithm": "popularity", "reason": "Popular"}],
     },
 }
 AT = Addresses("http://127.0.0.1:3000", "http://127.0.0.1:8000", ".venv/bin/clickstream")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -10,6 +11,7 @@ from flask import Response
 
 from clickstream_assets.api.pages.asked import day_asked
 from clickstream_assets.api.pages.parts import Cell, Chart, Filter, Listing, Series
+from clickstream_assets.api.pages.products import name_of, products_named
 from clickstream_assets.api.pages.reader import NOTHING, Reader
 from clickstream_assets.api.pages.rendering import NO_FIGURES, reader_of, sheet
 from clickstream_assets.api.pages.source import Source
@@ -18,6 +20,8 @@ from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
 _MOVED_DAYS = 7
 _COHORTS = 12
 _LISTED = 20
+# Products of a cart that are named.
+_OF_CART = 3
 _NOWHERE = "no customer"
 # Best first, as the segments are defined.
 _SEGMENTS = {segment.name: segment.meaning for segment in RFM_SEGMENTS}
@@ -41,6 +45,9 @@ def show_customers() -> Response:
     cohorts = source.all_rows("/api/cohorts", "cohorts", since=first_week, until=day)
     buyers = source.get("/api/predictions", limit=_LISTED).rows("predictions")
     carts = source.get("/api/carts", state="abandoned", sort="value", limit=_LISTED).rows("carts")
+    filled_with = products_named(
+        source, (product for cart in carts for product in cart["product_ids"][:_OF_CART])
+    )
     return sheet(
         source,
         reader,
@@ -51,7 +58,7 @@ def show_customers() -> Response:
             _moves(reader, moves),
             _cohorts(reader, cohorts),
             _buyers(reader, buyers),
-            _carts(reader, carts),
+            _carts(reader, carts, filled_with),
             Listing(
                 "meanings",
                 "What the segments are",
@@ -172,7 +179,7 @@ def _buyers(reader: Reader, rows: list[dict[str, Any]]) -> Listing:
     )
 
 
-def _carts(reader: Reader, rows: list[dict[str, Any]]) -> Listing:
+def _carts(reader: Reader, rows: list[dict[str, Any]], products: Mapping[str, Mapping[str, Any]]) -> Listing:
     return Listing(
         "carts",
         "Carts worth a reminder",
@@ -181,7 +188,7 @@ def _carts(reader: Reader, rows: list[dict[str, Any]]) -> Listing:
             [
                 Cell(row["user_id"], person_link(row["user_id"])),
                 Cell(reader.money(row["value"]), is_number=True),
-                Cell(", ".join(row["product_ids"][:5])),
+                Cell(_named(row["product_ids"], products)),
                 Cell(reader.moment_of(row["abandoned_at"])),
             ]
             for row in rows
@@ -190,3 +197,9 @@ def _carts(reader: Reader, rows: list[dict[str, Any]]) -> Listing:
         empty="No cart is abandoned.",
         csv="/api/carts?state=abandoned&sort=value&limit=1000&format=csv",
     )
+
+
+def _named(product_ids: Sequence[str], products: Mapping[str, Mapping[str, Any]]) -> str:
+    more = len(product_ids) - _OF_CART
+    names = ", ".join(name_of(products[product]) for product in product_ids[:_OF_CART])
+    return f"{names} and {more} more" if more > 0 else names

@@ -113,12 +113,14 @@ class Cell:
         link: Where it leads; None for nowhere.
         is_number: Whether it stands on the right.
         warmth: 0 to 10 for a cell of a heat map; None for another.
+        picture: Address of a small picture before the text; None for none.
     """
 
     text: str
     link: str | None = None
     is_number: bool = False
     warmth: int | None = None
+    picture: str | None = None
 
 
 @dataclass(frozen=True)

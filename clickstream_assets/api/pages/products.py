@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -11,7 +11,13 @@ from flask import Response, request
 from clickstream_assets.api.pages.asked import Range, choice_asked, range_asked
 from clickstream_assets.api.pages.parts import Cell, Chart, Figure, Filter, Listing, Series
 from clickstream_assets.api.pages.reader import Reader
-from clickstream_assets.api.pages.rendering import NO_FIGURES, reader_of, sheet, with_parameters
+from clickstream_assets.api.pages.rendering import (
+    NO_FIGURES,
+    reader_of,
+    sheet,
+    shown_picture,
+    with_parameters,
+)
 from clickstream_assets.api.pages.source import Source
 
 _SORTS = {
@@ -30,18 +36,26 @@ def product_link(product_id: str) -> str:
     return f"/products/{quote(product_id, safe='')}"
 
 
-def name_of(product: dict[str, Any]) -> str:
+def name_of(product: Mapping[str, Any]) -> str:
     """Return what a product is called: its name, or its id where it has none."""
     return product["name"] or product["product_id"]
 
 
-def names_of(source: Source, product_ids: Iterable[str | None]) -> dict[str, str]:
-    """Return what products are called, by their ids; those without a name are missing."""
-    asked = sorted({product_id for product_id in product_ids if product_id})
-    if not asked:
-        return {}
-    products = source.get("/api/catalogue", product_id=asked, limit=len(asked)).rows("products")
-    return {product["product_id"]: product["name"] for product in products if product["name"]}
+def product_cell(product: Mapping[str, Any]) -> Cell:
+    """Return a cell of a product: its name and picture, with its page behind them."""
+    return Cell(
+        name_of(product), product_link(product["product_id"]), picture=shown_picture(product["image"])
+    )
+
+
+def products_named(source: Source, product_ids: Iterable[str | None]) -> dict[str, dict[str, Any]]:
+    """Ask what some products are called, and for their pictures, by their ids; a few dozen."""
+    ids = sorted(set(filter(None, product_ids)))
+    found = {product_id: {"product_id": product_id, "name": None, "image": None} for product_id in ids}
+    if ids:
+        answer = source.get("/api/catalogue", product_id=ids, limit=len(ids))
+        found.update({product["product_id"]: product for product in answer.rows("catalogue")})
+    return found
 
 
 def show_products() -> Response:
@@ -92,7 +106,7 @@ def _range_filters(asked: Range) -> list[Filter]:
 def _row(reader: Reader, product: dict[str, Any]) -> list[Cell]:
     counts = ("view_count", "add_to_carts", "purchases")
     return [
-        Cell(name_of(product), product_link(product["product_id"])),
+        product_cell(product),
         *(Cell(reader.number(product[name]), is_number=True) for name in counts),
         Cell(reader.percent(product["conversion_rate"]), is_number=True),
         *(Cell(reader.money(product[name]), is_number=True) for name in ("revenue", "refunds")),
@@ -107,7 +121,7 @@ def alerts_of(reader: Reader, alerts: Sequence[dict[str, Any]]) -> Listing:
         ["Product", "Since", "State", "Views", "Purchases"],
         [
             [
-                Cell(name_of(alert), product_link(alert["product_id"])),
+                product_cell(alert),
                 Cell(reader.moment_of(alert["first_window_start"])),
                 Cell(alert["state"]),
                 Cell(reader.number(alert["views"]), is_number=True),
@@ -191,7 +205,7 @@ def related(reader: Reader, id_: str, title: str, items: list[dict[str, Any]]) -
         ["Product", "Why", "Price"],
         [
             [
-                Cell(name_of(item), product_link(item["product_id"])),
+                product_cell(item),
                 Cell(item["reason"]),
                 Cell(reader.money(item["price"]), is_number=True),
             ]

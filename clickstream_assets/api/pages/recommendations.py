@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Response, request
 
 from clickstream_assets.api.pages.parts import Cell, Chart, Filter, Listing, Series
-from clickstream_assets.api.pages.products import name_of, names_of, product_link, related
+from clickstream_assets.api.pages.products import product_cell, products_named, related
 from clickstream_assets.api.pages.reader import Reader
 from clickstream_assets.api.pages.rendering import reader_of, sheet
 from clickstream_assets.api.pages.source import Source
@@ -102,6 +102,7 @@ def _of_product(source: Source, reader: Reader, product: str) -> tuple[Listing, 
 def _of_person(source: Source, reader: Reader, person: str) -> list[Listing | Sequence[Listing]]:
     listed = source.get(f"/api/recommend/{person}", n=_LISTED)
     events = source.get("/real-time-events", user_id=person, limit=_LISTED)
+    products = products_named(source, (event["product_id"] for event in events.rows("real_time_events")))
     again = source.get(f"/api/buy-again/{person}", n=_LISTED)
     prediction = source.get(f"/api/predictions/{person}")
     visits = source.get("/sessions", user_id=person, sort="start_time", limit=_LISTED)
@@ -114,7 +115,6 @@ def _of_person(source: Source, reader: Reader, person: str) -> list[Listing | Se
         chances.append(
             [Cell("In this visit"), Cell(reader.percent(100 * session["probability"]), is_number=True)]
         )
-    names = names_of(source, (event["product_id"] for event in events.rows("real_time_events")))
     return [
         (
             _products(
@@ -127,7 +127,9 @@ def _of_person(source: Source, reader: Reader, person: str) -> list[Listing | Se
                 [
                     [
                         Cell(event["event_type"].replace("_", " ")),
-                        _met(event, names),
+                        product_cell(products[event["product_id"]])
+                        if event["product_id"]
+                        else Cell(event["query"] or ""),
                         Cell(reader.moment_of(event["event_time"])),
                     ]
                     for event in events.rows("real_time_events")
@@ -166,12 +168,6 @@ def _of_person(source: Source, reader: Reader, person: str) -> list[Listing | Se
     ]
 
 
-def _met(event: dict[str, Any], names: Mapping[str, str]) -> Cell:
-    """Return the product of an event, or what was searched for."""
-    product = event["product_id"]
-    return Cell(names.get(product, product), product_link(product)) if product else Cell(event["query"] or "")
-
-
 def _products(reader: Reader, id_: str, title: str, items: list[dict[str, Any]], note: str) -> Listing:
     return Listing(
         id_,
@@ -179,7 +175,7 @@ def _products(reader: Reader, id_: str, title: str, items: list[dict[str, Any]],
         ["Product", "Why", "By", "Price"],
         [
             [
-                Cell(name_of(item), product_link(item["product_id"])),
+                product_cell(item),
                 Cell(item["reason"]),
                 Cell(item["algorithm"].replace("_", " ")),
                 Cell(reader.money(item["price"]), is_number=True),

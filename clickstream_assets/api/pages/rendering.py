@@ -132,7 +132,7 @@ def sheet(
         filters: what can be chosen.
         note: what is to be known of all of it.
         empty: what is said where there is nothing to show, and what to do about it.
-        picture: the address of a picture; shown where it is of this server, or of PICTURE_HOSTS.
+        picture: the address of a picture; shown where it is of PICTURE_HOSTS.
         facts: what is known of the page's subject.
         links: where else to look, by what is there.
         figures, charts: its parts.
@@ -146,7 +146,7 @@ def sheet(
         filters=filters,
         note=note,
         empty=empty,
-        picture=picture if picture and _is_shown(picture) else None,
+        picture=shown_picture(picture),
         facts=facts,
         links=links,
         figures=figures,
@@ -155,8 +155,10 @@ def sheet(
     )
 
 
-def _is_shown(picture: str) -> bool:
-    return picture.startswith(("data:image/", *current_app.config[PICTURE_HOSTS]))
+def shown_picture(address: str | None) -> str | None:
+    """Return the address of a picture if it is one that pages show."""
+    is_shown = address and address.startswith(("data:image/", *current_app.config[PICTURE_HOSTS]))
+    return address if is_shown else None
 
 
 def _login() -> str | None:

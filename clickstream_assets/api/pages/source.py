@@ -15,7 +15,6 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 from flask import current_app, request
-from werkzeug.datastructures import MultiDict
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from clickstream_assets.api.access import CALLER
@@ -56,22 +55,22 @@ class Source:
         self.answers: list[Answer] = []
 
     def get(self, path: str, **parameters: Any) -> Answer:
-        """Ask for an answer, with the parameters that are not None; those of a list are given once for each."""
-        given = MultiDict(
-            (name, _text(value))
-            for name, values in parameters.items()
-            for value in (values if isinstance(values, list) else [values])
+        """Ask for an answer, with the parameters that are not None; one that is a list is given several times."""
+        given = {
+            name: [_text(each) for each in value] if isinstance(value, list) else _text(value)
+            for name, value in parameters.items()
             if value is not None
-        )
+        }
         # It may see what whoever asked for the page may see.
         within = {WITHIN_A_PAGE: True, CALLER: request.environ.get(CALLER)}
-        builder = EnvironBuilder(path=quote(path), query_string=given, environ_overrides=within)
+        query = urlencode(given, doseq=True)
+        builder = EnvironBuilder(path=quote(path), query_string=query, environ_overrides=within)
         try:
             parts, status, _ = run_wsgi_app(current_app.wsgi_app, builder.get_environ())
         finally:
             builder.close()
         body = msgspec.json.decode(b"".join(parts))
-        address = quote(path) + (f"?{urlencode(list(given.items(multi=True)))}" if given else "")
+        address = quote(path) + (f"?{query}" if query else "")
         code = int(status[:3])
         if code < HTTPStatus.BAD_REQUEST:
             answer = Answer(address, body)

@@ -10,7 +10,7 @@ from flask import Response
 
 from clickstream_assets.api.pages.asked import day_asked
 from clickstream_assets.api.pages.parts import Chart, Figure, Kind, Series, compared
-from clickstream_assets.api.pages.products import names_of, product_link
+from clickstream_assets.api.pages.products import name_of, product_link, products_named
 from clickstream_assets.api.pages.reader import Reader
 from clickstream_assets.api.pages.rendering import is_part, page, reader_of
 from clickstream_assets.api.pages.source import Source
@@ -37,6 +37,7 @@ def show_today() -> Response:
     reader = reader_of(source)
     alerts = source.get("/api/alerts", state="open", limit=10)
     events = source.get("/real-time-events", limit=_LIVE_EVENTS)
+    met = products_named(source, (event["product_id"] for event in events.rows("real_time_events")))
     last_day, today = source.last_day, source.today
     day = day_asked("date") or last_day
     figures: list[Figure] = []
@@ -58,7 +59,7 @@ def show_today() -> Response:
         charts=charts,
         alerts=alerts,
         events=events,
-        names=names_of(source, (event["product_id"] for event in events.rows("real_time_events"))),
+        names={product_id: name_of(product) for product_id, product in met.items()},
         time=datetime.fromisoformat,
         product_link=product_link,
     )

@@ -90,6 +90,7 @@ def recommendations(users: list[str], products: list[str], model_version: str = 
                 "confidence_score": 1 / rank,
                 "algorithm": "als",
                 "reason": f"Because you looked at {product}",
+                "reason_product_id": product,
                 "model_version": model_version,
             }
             for user in users
