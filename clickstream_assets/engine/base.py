@@ -75,7 +75,7 @@ class Engine(ABC):
 
     @abstractmethod
     def to_batches(self, df: DataFrame) -> Generator[pa.RecordBatch, None, None]:
-        """Compute a DataFrame a batch after the other; it does nothing else until the last."""
+        """Compute a DataFrame a batch after the other, in any order; it does nothing else until the last."""
 
     @abstractmethod
     def read_delta(self, path: str, schema: pa.Schema, version: int, part: Part) -> DataFrame:

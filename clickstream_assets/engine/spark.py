@@ -42,12 +42,23 @@ class SparkEngine(Engine):
     def to_batches(self, df: DataFrame) -> Generator[pa.RecordBatch, None, None]:
         """Bring a DataFrame to the driver a task's rows after the other's: all of them may be more than it takes.
 
-        Spark has no Arrow for that, but rows one by one, so each batch comes as the bytes of one value.
+        A task's rows are in an executor's memory at once, several times, so they are no more than `_ROWS_OF_A_TASK`. To
+        know how many tasks that makes the rows are counted first, and kept on the executors' disks meanwhile. Spark has
+        no Arrow for rows that come one by one, so each batch comes as the bytes of one value.
         """
-        # As for `map_arrow`.
-        written = df.mapInArrow(_as_bytes, f"{_BYTES} binary")  # type: ignore[arg-type]
-        for row in written.toLocalIterator(prefetchPartitions=True):
-            yield from pa.ipc.open_stream(row[_BYTES])
+        from pyspark import StorageLevel
+
+        is_kept_by_others = df.storageLevel != StorageLevel.NONE
+        rows = df if is_kept_by_others else self.persist(df)
+        try:
+            tasks = -(-rows.count() // _ROWS_OF_A_TASK)
+            # As for `map_arrow`.
+            written = rows.repartition(max(1, tasks)).mapInArrow(_as_bytes, f"{_BYTES} binary")  # type: ignore[arg-type]
+            for row in written.toLocalIterator(prefetchPartitions=True):
+                yield from pa.ipc.open_stream(row[_BYTES])
+        finally:
+            if not is_kept_by_others:
+                self.release(rows)
 
     def read_delta(self, path: str, schema: pa.Schema, version: int, part: Part) -> DataFrame:
         """Read with delta-spark, which skips files by what is asked of their columns."""
@@ -80,6 +91,8 @@ class SparkEngine(Engine):
 
 
 _BYTES = "batch"
+_ROWS_OF_A_TASK = 100_000
+"""Some 40 MB of sessions, whose rows are among the longest."""
 
 
 def _as_bytes(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
