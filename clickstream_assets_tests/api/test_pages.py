@@ -138,7 +138,7 @@ def test_figures_of_a_day_are_those_of_the_api(client: FlaskClient):
     assert figures == {
         "Revenue less refunds": f"€{day['net_revenue']:,.2f}",
         "Orders": f"{day['orders']:,}",
-        "Visits that bought": f"{day['conversion_rate']:.1f}%",
+        "Visits that bought": f"{day['conversion_rate']:.2f}%",
         "Visits": f"{day['sessions']:,}",
         "Visitors": f"{day['users']:,}",
         "Put into carts": f"{day['add_to_carts']:,}",
@@ -169,7 +169,7 @@ def test_trend_of_categories_has_the_values_of_the_days(client: FlaskClient):
 def test_funnel_has_its_steps_and_groups(client: FlaskClient):
     tables = shown(client, f"/funnel?date={DAY}&by=category").by_id
     assert tables["steps"][1:] == [["Viewed", "10"], ["Put into a cart", "4"], ["Bought", "3"]]
-    assert tables["groups"][1:] == [["books", "5", "2", "0", "0.0%"]]
+    assert tables["groups"][1:] == [["books", "5", "2", "0", "0.00%"]]
 
 
 def test_products_are_listed_with_the_sums_of_the_days(client: FlaskClient):
@@ -233,7 +233,7 @@ def test_numbers_are_written_as_the_reader_writes_them(client: FlaskClient):
     german = client.get(f"/?date={REPORT_DAY}", headers={"Accept-Language": "de-DE,de;q=0.9,en;q=0.5"})
     figures = Tables(german.text).figures
     [day] = client.get(f"/api/days?date={REPORT_DAY}").json["days"]
-    assert figures["Visits that bought"] == f"{day['conversion_rate']:.1f}%".replace(".", ",").replace(
+    assert figures["Visits that bought"] == f"{day['conversion_rate']:.2f}%".replace(".", ",").replace(
         "%", "\xa0%"
     )
     unknown = client.get(f"/?date={REPORT_DAY}", headers={"Accept-Language": "xx-YY, *"})

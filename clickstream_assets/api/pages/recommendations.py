@@ -49,13 +49,13 @@ def _of_person(source: Source, reader: Reader, person: str) -> list[Listing]:
     prediction = source.get(f"/api/predictions/{person}")
     visits = source.get("/sessions", user_id=person, sort="start_time", limit=_LISTED)
     chances = [
-        [Cell(f"Within {days} days"), Cell(reader.percent(100 * chance), is_number=True)]
+        [Cell(f"Within {days} days"), Cell(reader.percent(100 * chance, 1), is_number=True)]
         for days, chance in ((days, prediction.content.get(f"probability_{days}_days")) for days in (7, 28))
         if chance is not None
     ]
     if session := prediction.content.get("session"):
         chances.append(
-            [Cell("In this visit"), Cell(reader.percent(100 * session["probability"]), is_number=True)]
+            [Cell("In this visit"), Cell(reader.percent(100 * session["probability"], 1), is_number=True)]
         )
     return [
         _products(reader, "list", "Recommended", listed.rows("items"), listed.content.get("message") or ""),

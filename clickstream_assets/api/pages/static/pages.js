@@ -20,6 +20,10 @@ function colours() {
            series: of("--series").split(",").map((each) => each.trim()) };
 }
 
+function isThere(value) {
+  return value !== null && value !== undefined;
+}
+
 function draw(canvas) {
   const drawing = JSON.parse(document.getElementById(canvas.dataset.chart).textContent);
   const written = numbers(drawing);
@@ -34,8 +38,11 @@ function draw(canvas) {
     const colour = each.compared ? faint : series[place % series.length];
     return {
       label: each.name, data: each.values, borderColor: colour, backgroundColor: drawing.form === "line" ? sheet : colour,
-      borderWidth: each.compared ? 1.5 : 2.5, borderDash: each.compared ? (place % 2 ? [5, 4] : [2, 3]) : [],
-      pointRadius: drawing.labels.length > 1 ? 0 : 3, pointHoverRadius: 5, tension: 0.2, maxBarThickness: 34, spanGaps: false,
+      borderWidth: drawing.form !== "line" ? 0 : each.compared ? 1.5 : 2.5, borderDash: each.compared ? (place % 2 ? [5, 4] : [2, 3]) : [],
+      // A value without one beside it has no line.
+      pointRadius: ({ dataIndex }) => (isThere(each.values[dataIndex - 1]) || isThere(each.values[dataIndex + 1]) ? 0 : 3),
+      // No line goes beyond the values that it joins.
+      pointHoverRadius: 5, cubicInterpolationMode: "monotone", maxBarThickness: 34, spanGaps: false,
     };
   });
   return new Chart(canvas, {
