@@ -139,7 +139,7 @@ def of_demo(name: str, folder: Path, result: dict[str, Any], said: str) -> Demo:
             [("batch", "ascending"), ("partition", "ascending"), ("offset", "ascending")]
         )
         first = min(lake["events"]["event_date"].to_pylist())
-        records = [value for value in arrived["value"].to_pylist()]
+        records = arrived["value"].to_pylist()
         since = datetime.now(UTC) - timedelta(days=400)
         sent.write_bytes(b"".join(line + b"\n" for line in valid(records, since)))
         last = max(lake["events"]["event_date"].to_pylist())

@@ -126,13 +126,15 @@ def _products(reader: Reader, id_: str, title: str, items: list[dict[str, Any]],
 def _models(reader: Reader, models: list[dict[str, Any]]) -> Listing:
     rows = []
     for model in models:
-        figures = [
-            f"{metric['target'].replace('_', ' ')}, {metric['algorithm'].replace('_', ' ')}: {name} "
-            f"{reader.number(value, 3)}"
-            for metric in model["metrics"] or ()
-            for name, value in list(metric["values"].items())[:1]
-            if value is not None and metric["algorithm"] == model["algorithm"]
-        ]
+        figures: dict[str, str] = {}
+        for metric in model["metrics"] or ():
+            if metric["algorithm"] != model["algorithm"]:
+                continue
+            # The first of a target is the version's own; after it comes that of the one that was served then.
+            for name, value in list(metric["values"].items())[:1]:
+                if value is not None:
+                    target, algorithm = (metric[each].replace("_", " ") for each in ("target", "algorithm"))
+                    figures.setdefault(target, f"{target}, {algorithm}: {name} {reader.number(value, 3)}")
         rows.append(
             [
                 Cell(model["model_version"]),
@@ -140,7 +142,7 @@ def _models(reader: Reader, models: list[dict[str, Any]]) -> Listing:
                 Cell(model["algorithm"].replace("_", " ")),
                 Cell("yes" if model["is_served"] else "no"),
                 Cell(reader.moment_of(model["trained_at"])),
-                Cell("; ".join(figures)),
+                Cell("; ".join(figures.values())),
             ]
         )
     return Listing(

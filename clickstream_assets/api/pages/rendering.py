@@ -94,7 +94,8 @@ def _as_json(value: Any) -> Markup:
 
 def _with_code(text: str) -> Markup:
     """Write a text with what is between backticks as code."""
-    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escape(text)))
+    # As plain text: what is put into Markup is escaped again.
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def with_parameters(**changes: Any) -> str:

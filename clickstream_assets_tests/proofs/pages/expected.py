@@ -608,13 +608,14 @@ class _Judged(Shown):
 
 
 def _judged(model: Row) -> Shown:
-    figures = []
+    figures: dict[str, tuple[str, Any]] = {}
     for metric in model["metrics"]:
         name, value = next(iter(metric["values"].items()), ("", None))
         if metric["algorithm"] == model["algorithm"] and value is not None:
             target, algorithm = (metric[each].replace("_", " ") for each in ("target", "algorithm"))
-            figures.append((f"{target}, {algorithm}: {name}", value))
-    return _Judged(figures)
+            # Of a target the first is the version's own.
+            figures.setdefault(target, (f"{target}, {algorithm}: {name}", value))
+    return _Judged([*figures.values()])
 
 
 def reports(source: Source, first: date, last: date) -> Contents:

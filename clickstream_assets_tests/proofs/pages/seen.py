@@ -36,7 +36,8 @@ _READ = r"""
     }
   }
   return {
-    figures: [...document.querySelectorAll(".figure")].map((figure) => [...figure.querySelectorAll("dt, dd")].map(text)),
+    figures: [...document.querySelectorAll(".figure")]
+      .map((figure) => [...figure.querySelectorAll("dt, dd")].map(text)),
     facts: [...document.querySelectorAll(".facts > div")].map((fact) => [...fact.children].map(text)),
     charts: [...document.querySelectorAll("figure.chart")].map((figure) => ({
       title: text(figure.querySelector("h2")), unit: text(figure.querySelector(".unit")), drawn: drawn(figure),

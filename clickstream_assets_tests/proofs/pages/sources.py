@@ -169,7 +169,10 @@ class Independent:
             """
             CREATE TABLE live AS
             SELECT * REPLACE (coalesce(event_id, made_id) AS event_id)
-            FROM (SELECT * FROM raw QUALIFY row_number() OVER (PARTITION BY coalesce(event_id, payload) ORDER BY line) = 1)
+            FROM (
+                SELECT * FROM raw
+                QUALIFY row_number() OVER (PARTITION BY coalesce(event_id, payload) ORDER BY line) = 1
+            )
             LEFT JOIN (
                 SELECT min(event_id) AS made_id, event_time, user_id AS sent_user_id, product_id, event_type
                 FROM lake_events GROUP BY ALL
@@ -197,12 +200,13 @@ class Independent:
             "/api/rejected/samples": self._samples,
             "/api/records": self._records,
             "/api/models": self._models,
-            "/api/experiments": lambda **asked: [],
+            "/api/experiments": lambda **_: [],
         }
 
     def rows(self, path: str, name: str, **parameters: Any) -> list[Row]:
         """See the protocol."""
-        parameters = {name: value for name, value in parameters.items() if value is not None}
+        del name
+        parameters = {key: value for key, value in parameters.items() if value is not None}
         return self._answers[path](**parameters)
 
     def one(self, path: str, **parameters: Any) -> Row:
@@ -269,7 +273,7 @@ class Independent:
             f"""
             SELECT
                 totals.*, name,
-                CASE WHEN view_count = 0 THEN 0 ELSE purchases * 100.0::DECIMAL(5, 1) / view_count END AS conversion_rate
+                coalesce(purchases * 100.0::DECIMAL(5, 1) / nullif(view_count, 0), 0) AS conversion_rate
             FROM (
                 SELECT
                     product_id, sum(view_count)::BIGINT AS view_count, sum(add_to_carts)::BIGINT AS add_to_carts,

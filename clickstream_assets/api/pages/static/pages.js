@@ -24,6 +24,14 @@ function isThere(value) {
   return value !== null && value !== undefined;
 }
 
+// Cuts a text between words into lines of so many characters, where its words are no longer.
+function folded(text, most) {
+  return text.split(" ").reduce((lines, word) => {
+    const last = lines.at(-1);
+    return last !== undefined && last.length + word.length < most ? [...lines.slice(0, -1), `${last} ${word}`] : [...lines, word];
+  }, []);
+}
+
 function draw(canvas) {
   const drawing = JSON.parse(document.getElementById(canvas.dataset.chart).textContent);
   const written = numbers(drawing);
@@ -33,7 +41,12 @@ function draw(canvas) {
   const stacked = drawing.form === "stacked";
   const values = { beginAtZero: true, stacked, border: { display: false }, grid: { color: line },
                    ticks: { color: faint, maxTicksLimit: 6, callback: (value) => compact.format(value) } };
+  // Names beside lying bars take a third of the width at most: a long one is written in lines.
+  const most = Math.max(10, canvas.parentElement.clientWidth / 22);
   const labels = { stacked, grid: { display: false }, border: { color: line }, ticks: { color: faint, maxRotation: 0, autoSkipPadding: 12, autoSkip: !lies } };
+  if (lies) {
+    labels.ticks.callback = (_, place) => folded(drawing.labels[place], most);
+  }
   const datasets = drawing.series.map((each, place) => {
     const colour = each.compared ? faint : series[place % series.length];
     return {
