@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import msgspec
 import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Page, expect
 
+from clickstream_assets.keys import Scope
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import Document, LiveEvents
+from clickstream_assets_tests.api.api_keys import entry
 from clickstream_assets_tests.api.served import Served, served
 from clickstream_assets_tests.api.shop import DAY, REPORT_DAY
 from clickstream_assets_tests.api.test_pages import ALL
@@ -170,3 +174,58 @@ def test_report_leads_to_the_day_before(open_page: Open):
     page.get_by_role("link", name="The day before").click()
     expect(page.locator("h1")).to_contain_text("Report of")
     expect(page.locator("main")).to_contain_text("There is no report of")
+
+
+@pytest.fixture(scope="module")
+def guarded(settings: Settings) -> Iterator[Served]:
+    with served(settings, API_KEYS=entry("cs_reader", Scope.READ)) as running:
+        yield running
+
+
+def type_key(page: Page, key: str) -> None:
+    """Type a key into the form, which waits for it."""
+    expect(page.get_by_label("Key")).to_be_focused()
+    page.keyboard.type(key)
+    page.keyboard.press("Enter")
+
+
+def test_keys_open_pages_and_a_logout_closes_them_all_by_keyboard(browser: Browser, guarded: Served):
+    with viewing(browser, guarded.address) as viewer:
+        page = viewer.open(f"/trends?{DAYS}")
+        expect(page).to_have_url(re.compile(r"/login\?next=%2Ftrends"))
+        type_key(page, "cs_wrong")
+        expect(page.get_by_role("alert")).to_have_text("This key is not known.")
+        expect(page.get_by_label("Key")).to_have_attribute("aria-invalid", "true")
+        # Chromium says of each such answer what its status is.
+        [refused] = viewer.wrong
+        assert "status of 401" in refused
+        viewer.wrong.clear()
+        type_key(page, "cs_reader")
+        expect(page.locator("h1")).to_have_text("Trends")
+        assert page.url.endswith(f"/trends?{DAYS}")
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.textContent").startswith("Log out"):
+                break
+        expect(page.locator(":focus")).to_have_text("Log out of the key test")
+        page.keyboard.press("Enter")
+        expect(page.locator("h1")).to_have_text("Log in")
+        page.goto(f"{guarded.address}/reports")
+        expect(page.locator("h1")).to_have_text("Log in")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_login_has_nothing_that_axe_finds_and_fits(browser: Browser, guarded: Served, form: str):
+    with viewing(browser, guarded.address) as viewer:
+        page = viewer.require_fit_and_accessible("/", *FORMS[form])
+        expect(page.locator("h1")).to_have_text("Log in")
+        page = viewer.open("/", *FORMS[form], with_axe=True)
+        type_key(page, "cs_wrong")
+        page.get_by_role("alert").wait_for()
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        viewer.wrong.clear()
+        type_key(page, "cs_reader")
+        expect(page.get_by_role("button", name="Log out")).to_be_visible()
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -47,6 +48,8 @@ DEMOS = [
 # Worth in EUR, as the demo's exchange rates have it.
 RATES = {"USD": Decimal("0.92"), "GBP": Decimal("1.17"), "PLN": Decimal("0.23")}
 LAKE = ("events", "raw_events", "duplicate_events", "conflicting_events", "rejected_events")
+LOOKS = 3
+# A folder for pictures of the pages, for whoever wants to look at them too.
 SHOTS = os.environ.get("CLICKSTREAM_TEST_SHOTS")
 
 
@@ -62,43 +65,39 @@ class Demo:
     last: date
     person: str
     product: str
+    category: str
 
     def pages(self) -> dict[str, Callable[[Source], Contents]]:
         """Return what each page has to show, by its address."""
         last, person, product = self.last, self.person, self.product
         week = (last - timedelta(days=6), last)
         today = datetime.now(UTC).date()
-        figures: dict[str, Callable[[Source], Contents]] = {}
-        for figure in expected.OF_THE_SHOP:
-            figures[f"/trends?figure={figure}"] = lambda source, figure=figure: expected.trends(
-                source, figure
-            )
-        for by, its in expected.BY_GROUP.items():
-            for figure in its:
-                figures[f"/trends?by={by}&figure={figure}"] = lambda source, by=by, figure=figure: (
-                    expected.trends_by(source, by, figure)
-                )
         return {
             "/": expected.today,
-            f"/?date={week[1]}": lambda source: expected.today(source, week[1]),
-            f"/?date={week[0]}": lambda source: expected.today(source, week[0]),
-            **figures,
-            "/trends?figure=orders&before=1": lambda source: expected.trends(source, "orders", before=True),
+            **{f"/?date={day}": partial(expected.today, day=day) for day in week},
             **{
-                f"/funnel?by={by}": lambda source, by=by: expected.funnel(source, by)
-                for by in ("category", "segment", "rfm")
+                f"/trends?figure={figure}": partial(expected.trends, figure=figure)
+                for figure in expected.OF_THE_SHOP
             },
+            "/trends?figure=orders&before=1": partial(expected.trends, figure="orders", before=True),
             **{
-                f"/products?sort={sort}": lambda source, sort=sort: expected.products(source, sort)
+                f"/trends?by={by}&figure={figure}": partial(expected.trends_by, by=by, figure=figure)
+                for by, figures in expected.BY_GROUP.items()
+                for figure in figures
+            },
+            **{f"/funnel?by={by}": partial(expected.funnel, by=by) for by in ("category", "segment", "rfm")},
+            **{
+                f"/products?sort={sort}": partial(expected.products, sort=sort)
                 for sort in ("view_count", "revenue", "net_revenue", "purchases", "add_to_carts")
             },
-            "/products?offset=50": lambda source: expected.products(source, offset=50),
-            f"/products/{product}": lambda source: expected.product(source, product),
+            "/products?offset=50": partial(expected.products, offset=50),
+            f"/products?category={self.category}": partial(expected.products, category=self.category),
+            f"/products/{product}": partial(expected.product, product_id=product),
             "/customers": expected.customers,
-            f"/recommendations?person={person}": lambda source: expected.recommendations(source, person),
-            f"/reports?since={week[0]}&until={week[1]}": lambda source: expected.reports(source, *week),
-            f"/reports/{last}": lambda source: expected.report(source, last),
-            "/data": lambda source: expected.data(source, today - timedelta(days=13), today),
+            f"/recommendations?person={person}": partial(expected.recommendations, person=person),
+            f"/reports?since={week[0]}&until={last}": partial(expected.reports, first=week[0], last=last),
+            f"/reports/{last}": partial(expected.report, day=last),
+            "/data": partial(expected.data, first=today - timedelta(days=13), last=today),
         }
 
     def looked_at(self) -> list[str]:
@@ -155,7 +154,11 @@ def of_demo(name: str, folder: Path, result: dict[str, Any], said: str) -> Demo:
         "SELECT product_id FROM persons WHERE event_type = 'purchase' GROUP BY product_id "
         "ORDER BY count(DISTINCT order_key) DESC, product_id LIMIT 1"
     )
-    return Demo(name, found[1], settings, recomputation, lake, last, person, product)
+    [(category,)] = recomputation.query(
+        "SELECT product_category FROM persons WHERE event_type = 'view' AND product_category IS NOT NULL "
+        "GROUP BY ALL ORDER BY count(*) DESC, product_category LIMIT 1"
+    )
+    return Demo(name, found[1], settings, recomputation, lake, last, person, product, category)
 
 
 @pytest.fixture(scope="module")
@@ -170,18 +173,30 @@ def viewer(browser: Browser, demo: Demo) -> Iterator[Viewer]:
         yield viewer
 
 
+def differences(
+    viewer: Viewer, path: str, contents: Callable[[Source], Contents], independent: Source
+) -> dict[str, Any]:
+    """Return what a page shows otherwise than the API, or SQL, and the addresses that it names for nothing."""
+    seen = read(viewer.open(path))
+    viewer.close()
+    named = Api(viewer.address, seen.addresses)
+    found: dict[str, Any] = {
+        what: contents(source).differences(seen) for what, source in (("API", named), ("SQL", independent))
+    }
+    return {what: wrong for what, wrong in {**found, "named for nothing": named.unread}.items() if wrong}
+
+
 def test_every_number_is_the_apis_and_that_of_sql_over_what_was_sent(demo: Demo, viewer: Viewer):
     independent = Independent(demo.recomputation, demo.lake, demo.settings, Api(demo.address))
     wrong: dict[str, Any] = {}
     for path, contents in demo.pages().items():
-        seen = read(viewer.open(path))
-        named = Api(demo.address, seen.addresses)
-        for what, source in (("the API", named), ("SQL", independent)):
-            if differences := contents(source).differences(seen):
-                wrong[f"{path}, by {what}"] = differences
-        if named.unread:
-            wrong[f"{path} names addresses that it shows nothing of"] = named.unread
-        viewer.close()
+        # Dagster goes on measuring and training: what differs between two looks is looked at again.
+        for _ in range(LOOKS):
+            found = differences(viewer, path, contents, independent)
+            if not found:
+                break
+        else:
+            wrong[path] = found
     assert wrong == {}
 
 

@@ -216,7 +216,8 @@ def _are_equal(values: Sequence[Any], expected: Sequence[Decimal | int | None]) 
         or (
             value is not None
             and wanted is not None
-            and abs(Decimal(value) - Decimal(wanted)) <= Decimal("1e-6") * max(1, abs(Decimal(wanted)))
+            and abs(Decimal(value) - Decimal(wanted))
+            <= Decimal("1e-6") * max(Decimal(1), abs(Decimal(wanted)))
         )
         for value, wanted in zip(values, expected, strict=True)
     )

@@ -504,7 +504,7 @@ class Independent:
         session = self._api.one(f"/api/predictions/{person}").get("session")
         if not rows and not session:
             return {}
-        nothing = {"probability_7_days": None, "probability_28_days": None, "reasons": []}
+        nothing: Row = {"probability_7_days": None, "probability_28_days": None, "reasons": []}
         return {**(rows[0] if rows else nothing), "session": session}
 
     def _models(self, n: int) -> list[Row]:
