@@ -13,10 +13,10 @@ from clickstream_assets_tests.proofs.pages.seen import Seen, SeenChart
 
 NOTHING = "\N{EN DASH}"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sept", "Oct", "Nov", "Dec")
-_AGE = re.compile(r"(\d+) (sec|min|hr|day|wk|week|mth|month)s?(?: ago)?")
+_AGE = re.compile(r"(\d+) (sec|min|hr|day|wk|week|mth|month|yr)s?(?: ago)?")
 _UNITS = {
     **{"sec": 1, "min": 60, "hr": 3600, "day": 86_400, "wk": 604_800, "week": 604_800},
-    **{"mth": 2_629_800, "month": 2_629_800},
+    **{"mth": 2_629_800, "month": 2_629_800, "yr": 31_557_600},
 }
 # Dashes and spaces that do not break are spaces to whoever reads.
 _GROUPED = r"-?\d{1,3}(?:,\d{3})*"

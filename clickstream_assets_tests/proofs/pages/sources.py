@@ -280,7 +280,7 @@ class Independent:
                     sum(purchases)::BIGINT AS purchases, sum(revenue) AS revenue, sum(refunds) AS refunds,
                     sum(net_revenue) AS net_revenue
                 FROM expected.product_performance
-                WHERE report_date BETWEEN ? AND ? AND coalesce(product_category = ?, true)
+                WHERE report_date BETWEEN ? AND ? AND (?::VARCHAR IS NULL OR product_category = ?)
                 GROUP BY product_id
             ) AS totals
             LEFT JOIN details USING (product_id)
@@ -288,6 +288,7 @@ class Independent:
             """,
             since,
             until,
+            category,
             category,
         )
 
