@@ -360,6 +360,10 @@ ROWS: dict[Table, list[Row]] = {
         rejected_hour(1, "missing", "product_id", 5),
         rejected_hour(1, "not_json", "(record)", 2),
         rejected_hour(1, "mapper_parsing_exception", "price", 1, by="elasticsearch"),
+        *(
+            rejected_hour(24 * (REPORT_DAY - DAY).days, *row)
+            for row in (("not_json", "(record)", 1), ("not_a_number", "price", 4, "nobody"))
+        ),
     ],
     RECORD_DAYS: [
         record_day(DAY_BEFORE, "event", 90),

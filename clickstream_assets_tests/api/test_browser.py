@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import msgspec
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from clickstream_assets.keys import Scope
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import Document, LiveEvents
+from clickstream_assets_tests.api.api_keys import entry
 from clickstream_assets_tests.api.served import Served, served
 from clickstream_assets_tests.api.shop import DAY, REPORT_DAY
 from clickstream_assets_tests.api.test_pages import ALL
+from clickstream_assets_tests.browsing import FORMS, Viewer, chromium, needs_chromium, viewing
 from clickstream_assets_tests.databases import with_settings
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = [
-    pytest.mark.skipif(not CHROMIUM, reason="Chromium is missing; `make browser` says why"),
+    needs_chromium,
     # One of them has the browser.
     pytest.mark.xdist_group("browser"),
 ]
 DAYS = f"since={DAY}&until={DAY}"
-# Each page in each form is left to the proofs.
-FORMS = {
-    "desk": (1280, "light"),
-    "phone": (390, "dark"),
-    "desk in the dark": (1280, "dark"),
-    "phone by day": (390, "light"),
-}
 WIDE = ("/", "/products", "/customers", "/docs")
 
 Open = Callable[..., Page]
@@ -41,11 +35,8 @@ Open = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # In a container there is no sandbox for root.
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -71,59 +62,28 @@ def api(settings: Settings, live: LiveEvents, alias: str) -> Iterator[Served]:
 
 
 @pytest.fixture
-def open_page(browser: Browser, api: Served) -> Iterator[Open]:
-    """Open a page, and require at the end that nothing was wrong and nothing was asked for elsewhere."""
-    wrong: list[str] = []
-    contexts = []
-
-    def opened(path: str, width: int = 1280, scheme: str = "light", *, with_axe: bool = False) -> Page:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900},
-            color_scheme="dark" if scheme == "dark" else "light",
-            locale="en-GB",
-            # axe-core is put into the page from outside, which the policy of pages forbids.
-            bypass_csp=with_axe,
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on(
-            "console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None
-        )
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda asked: wrong.append(asked.url) if is_elsewhere(asked.url) else None)
-        page.goto(api.address + path, wait_until="networkidle" if path != "/" else "load")
-        # Swagger UI makes it.
-        page.locator("main").wait_for()
-        return page
-
-    def is_elsewhere(url: str) -> bool:
-        return urlsplit(url).scheme not in ("data", "blob") and not url.startswith(api.address)
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert wrong == []
+def viewer(browser: Browser, api: Served) -> Iterator[Viewer]:
+    with viewing(browser, api.address) as viewer:
+        yield viewer
 
 
-def look(open_page: Open, path: str, width: int, scheme: str) -> None:
-    page = open_page(path, width, scheme)
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    found = Axe().run(open_page(path, width, scheme, with_axe=True))
-    assert found.violations_count == 0, found.generate_report()
+@pytest.fixture
+def open_page(viewer: Viewer) -> Open:
+    return viewer.open
 
 
 @pytest.mark.parametrize(
     ("path", "form"), [*((path, "desk") for path in ALL), *((path, "phone") for path in WIDE)]
 )
-def test_page_has_nothing_that_axe_finds_and_fits(open_page: Open, path: str, form: str):
-    look(open_page, path, *FORMS[form])
+def test_page_has_nothing_that_axe_finds_and_fits(viewer: Viewer, path: str, form: str):
+    viewer.require_fit_and_accessible(path, *FORMS[form])
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("path", ALL)
-def test_page_is_so_in_each_form(open_page: Open, path: str, form: str):
-    look(open_page, path, *FORMS[form])
+def test_page_is_so_in_each_form(viewer: Viewer, path: str, form: str):
+    viewer.require_fit_and_accessible(path, *FORMS[form])
 
 
 def test_arrow_keys_read_a_chart_as_its_table_has_it(open_page: Open):
@@ -234,3 +194,58 @@ def test_report_leads_to_the_day_before(open_page: Open):
     page.get_by_role("link", name="The day before").click()
     expect(page.locator("h1")).to_contain_text("Report of")
     expect(page.locator("main")).to_contain_text("There is no report of")
+
+
+@pytest.fixture(scope="module")
+def guarded(settings: Settings) -> Iterator[Served]:
+    with served(settings, API_KEYS=entry("cs_reader", Scope.READ)) as running:
+        yield running
+
+
+def type_key(page: Page, key: str) -> None:
+    """Type a key into the form, which waits for it."""
+    expect(page.get_by_label("Key")).to_be_focused()
+    page.keyboard.type(key)
+    page.keyboard.press("Enter")
+
+
+def test_keys_open_pages_and_a_logout_closes_them_all_by_keyboard(browser: Browser, guarded: Served):
+    with viewing(browser, guarded.address) as viewer:
+        page = viewer.open(f"/trends?{DAYS}")
+        expect(page).to_have_url(re.compile(r"/login\?next=%2Ftrends"))
+        type_key(page, "cs_wrong")
+        expect(page.get_by_role("alert")).to_have_text("This key is not known.")
+        expect(page.get_by_label("Key")).to_have_attribute("aria-invalid", "true")
+        # Chromium says of each such answer what its status is.
+        [refused] = viewer.wrong
+        assert "status of 401" in refused
+        viewer.wrong.clear()
+        type_key(page, "cs_reader")
+        expect(page.locator("h1")).to_have_text("Trends")
+        assert page.url.endswith(f"/trends?{DAYS}")
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.textContent").startswith("Log out"):
+                break
+        expect(page.locator(":focus")).to_have_text("Log out of the key test")
+        page.keyboard.press("Enter")
+        expect(page.locator("h1")).to_have_text("Log in")
+        page.goto(f"{guarded.address}/reports")
+        expect(page.locator("h1")).to_have_text("Log in")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_login_has_nothing_that_axe_finds_and_fits(browser: Browser, guarded: Served, form: str):
+    with viewing(browser, guarded.address) as viewer:
+        page = viewer.require_fit_and_accessible("/", *FORMS[form])
+        expect(page.locator("h1")).to_have_text("Log in")
+        page = viewer.open("/", *FORMS[form], with_axe=True)
+        type_key(page, "cs_wrong")
+        page.get_by_role("alert").wait_for()
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        viewer.wrong.clear()
+        type_key(page, "cs_reader")
+        expect(page.get_by_role("button", name="Log out")).to_be_visible()
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
+import msgspec
 import pytest
 from flask.testing import FlaskClient
 
@@ -138,7 +139,7 @@ def test_figures_of_a_day_are_those_of_the_api(client: FlaskClient):
     assert figures == {
         "Revenue less refunds": f"€{day['net_revenue']:,.2f}",
         "Orders": f"{day['orders']:,}",
-        "Visits that bought": f"{day['conversion_rate']:.1f}%",
+        "Visits that bought": f"{day['conversion_rate']:.2f}%",
         "Visits": f"{day['sessions']:,}",
         "Visitors": f"{day['users']:,}",
         "Put into carts": f"{day['add_to_carts']:,}",
@@ -148,12 +149,14 @@ def test_figures_of_a_day_are_those_of_the_api(client: FlaskClient):
 def test_hours_of_a_day_stand_beside_those_of_the_day_before(client: FlaskClient):
     tables = shown(client, f"/?date={DAY}").by_id
     hours = {row[0]: row[1:] for row in tables["visits"][1:]}
-    # 9 and 10 on the day, 23 on the one before, 2 visits each.
-    assert {hour: values for hour, values in hours.items() if set(values) != {NOTHING}} == {
-        "09:00": ["2", NOTHING, NOTHING],
-        "10:00": ["2", NOTHING, NOTHING],
-        "23:00": [NOTHING, "2", NOTHING],
+    # 9 and 10 on the day, 23 on the one before, 2 visits each; of the week before there is none.
+    nothing = {f"{hour:02}:00": ["0", "0", NOTHING] for hour in range(9, 24)}
+    assert hours == nothing | {
+        "09:00": ["2", "0", NOTHING],
+        "10:00": ["2", "0", NOTHING],
+        "23:00": ["0", "2", NOTHING],
     }
+    assert tables["visits"][0][1:] == ["31 May 2024", "The day before", "A week before"]
 
 
 def test_trend_of_categories_has_the_values_of_the_days(client: FlaskClient):
@@ -162,14 +165,58 @@ def test_trend_of_categories_has_the_values_of_the_days(client: FlaskClient):
     ).by_id
     heading, *rows = tables["trend"]
     assert heading[1:] == ["books", "unknown", "toys"]
-    assert [row[1:] for row in rows] == [["10", NOTHING, NOTHING], ["30", "40", "20"]]
+    assert [row[1:] for row in rows] == [["10", "0", "0"], ["30", "40", "20"]]
     assert tables["groups"][1:] == [["books", "40"], ["unknown", "40"], ["toys", "20"]]
+
+
+def test_rate_of_several_days_is_that_of_their_sums(client: FlaskClient):
+    tables = shown(
+        client, f"/trends?by=category&figure=conversion_rate&since={DAY - timedelta(days=1)}&until={DAY}"
+    ).by_id
+    # 1 of 10 views and 2 of 30; 3 of 20; none of 40.
+    assert tables["groups"][1:] == [["toys", "15.00%"], ["books", "7.50%"], ["unknown", "0.00%"]]
+    assert [row[1:] for row in tables["trend"][1:]] == [
+        [NOTHING, "10.00%", NOTHING],
+        ["15.00%", "6.67%", "0.00%"],
+    ]
+
+
+def test_mean_of_a_segment_is_of_all_days(client: FlaskClient):
+    since = f"since={DAY - timedelta(days=1)}&until={DAY}"
+    tables = shown(client, f"/trends?by=segment&{since}").by_id
+    heading, *rows = tables["trend"]
+    newcomers = heading.index("new customer")
+    assert [row[newcomers] for row in rows] == ["0", "1"]
+    drawing = re.search(r'id="groups-data">(.*?)</script>', client.get(f"/trends?by=segment&{since}").text)
+    assert drawing
+    means = msgspec.json.decode(drawing[1])
+    assert means["unit"] == "a day"
+    assert dict(zip(means["labels"], means["series"][0]["values"], strict=True))["new customer"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("day", "alerts"), [(DAY - timedelta(days=1), 0), (DAY, 3), (DAY + timedelta(days=1), 0)]
+)
+def test_flash_sales_of_days_began_on_them(client: FlaskClient, day: date, alerts: int):
+    rows = shown(client, f"/products?since={day}&until={day}").by_id["alerts"]
+    assert len(rows[1:]) == alerts
+
+
+def test_an_alert_names_its_product_and_leads_to_it(client: FlaskClient):
+    text = client.get("/").text
+    assert re.search(r'<th scope="row"><a href="/products/p1">Product p1</a></th>', text)
+
+
+def test_commands_in_a_text_are_code_and_all_else_is_text(client: FlaskClient):
+    text = client.get("/recommendations", query_string={"person": "`<b>`"}).text
+    assert "For <code>&lt;b&gt;</code>." in text
+    assert "<b>" not in text
 
 
 def test_funnel_has_its_steps_and_groups(client: FlaskClient):
     tables = shown(client, f"/funnel?date={DAY}&by=category").by_id
     assert tables["steps"][1:] == [["Viewed", "10"], ["Put into a cart", "4"], ["Bought", "3"]]
-    assert tables["groups"][1:] == [["books", "5", "2", "0", "0.0%"]]
+    assert tables["groups"][1:] == [["books", "5", "2", "0", "0.00%"]]
 
 
 def test_products_are_listed_with_the_sums_of_the_days(client: FlaskClient):
@@ -187,6 +234,8 @@ def test_report_says_what_the_apis_says_and_leads_to_the_days_beside_it(client: 
         f"{product['views']:,}" for product in report["top_5_viewed_products"]
     ]
     assert [row[0] for row in page.by_id["categories"][1:]] == [*report["conversion_rates_by_category"]]
+    # Elasticsearch's refusals and fields that were left out are no rejected records.
+    assert page.by_id["rejected"][1:] == [["not_json", "(record)", "1"]]
     assert dict(page.by_id["segments"][1:]) == {
         name.replace("_", " "): f"{users:,}" for name, users in report["customer_segments"].items()
     }
@@ -270,7 +319,7 @@ def test_numbers_are_written_as_the_reader_writes_them(client: FlaskClient):
     german = client.get(f"/?date={REPORT_DAY}", headers={"Accept-Language": "de-DE,de;q=0.9,en;q=0.5"})
     figures = Tables(german.text).figures
     [day] = client.get(f"/api/days?date={REPORT_DAY}").json["days"]
-    assert figures["Visits that bought"] == f"{day['conversion_rate']:.1f}%".replace(".", ",").replace(
+    assert figures["Visits that bought"] == f"{day['conversion_rate']:.2f}%".replace(".", ",").replace(
         "%", "\xa0%"
     )
     unknown = client.get(f"/?date={REPORT_DAY}", headers={"Accept-Language": "xx-YY, *"})

@@ -212,7 +212,10 @@ IDENTITIES: dict[str, Callable[[Row], object]] = {
             ],
         ),
         ("/api/rejected?rule=missing&sort=records&order=asc&limit=1", [("missing", "user_id", 2, 1.0)]),
-        ("/api/rejected?until=2024-05-31T13:00:00Z", [("unknown", "event_type", 3, 1.5)]),
+        (
+            "/api/rejected?since=2024-05-31T00:00:00Z&until=2024-05-31T13:00:00Z",
+            [("unknown", "event_type", 3, 1.5)],
+        ),
         ("/api/rejected?rejected_by=elasticsearch", [("mapper_parsing_exception", "price", 1, 0.5)]),
         ("/api/cohorts?since=2024-05-20&until=2024-05-26", [("2024-05-20", 0), ("2024-05-20", 1)]),
         ("/api/products?limit=2", [("31", "p1"), ("31", "p2")]),

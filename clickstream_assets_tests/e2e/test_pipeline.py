@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
 from urllib.request import urlopen
@@ -22,8 +18,8 @@ from clickstream_assets.local.demo import demo_home
 from clickstream_assets.settings import Settings
 from clickstream_assets.simulator.catalogue import product
 from clickstream_assets_tests.conftest import DATA
+from clickstream_assets_tests.demos import CLICKSTREAM, demo_that_stays_up
 
-CLICKSTREAM = Path(sys.executable).parent / "clickstream"
 REES46 = DATA / "rees46_multicategory_20191001_train.csv.gz"
 
 
@@ -50,34 +46,6 @@ def run_demo(tmp_path: Path, *arguments: str, **environment: str) -> tuple[subpr
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done, json.loads(done.stdout.splitlines()[-1])
-
-
-@contextmanager
-def demo_that_stays_up(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict, str]]:
-    """Run `clickstream demo` in a home of its own; yield it, its result and what it has said, once all is up."""
-    said = folder / "said.txt"
-    with said.open("w") as stderr:
-        process = subprocess.Popen(
-            [CLICKSTREAM, "demo", "--timeout", "900", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            cwd=folder,
-            env=os.environ | {"CLICKSTREAM_HOME": str(folder / "home"), "DAGSTER_PORT": "0", "API_PORT": "0"},
-            # A shell's background job ignores it, and so would what it starts.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-    try:
-        line = process.stdout.readline()
-        assert line, said.read_text()[-4000:]
-        deadline = time.monotonic() + 60
-        while "Ctrl-C" not in said.read_text():
-            assert time.monotonic() < deadline, said.read_text()[-4000:]
-            time.sleep(0.1)
-        yield process, json.loads(line), said.read_text()
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(120)
 
 
 def test_simulated_events_come_out_as_what_they_were_made_and_each_command_that_is_shown_works(

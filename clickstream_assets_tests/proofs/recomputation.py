@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -36,9 +37,20 @@ class Recomputation:
         first: first day that is reported on.
         last: last one.
         zone: the shop's time zone.
+        rates: worth of a unit of other currencies in the shop's, on all days.
+        currency: the shop's, where there are others.
     """
 
-    def __init__(self, raw: str, first: date, last: date, zone: str = "UTC") -> None:
+    def __init__(
+        self,
+        raw: str,
+        first: date,
+        last: date,
+        zone: str = "UTC",
+        *,
+        rates: Mapping[str, Decimal] | None = None,
+        currency: str | None = None,
+    ) -> None:
         self._duckdb = database(zone)
         self._duckdb.execute(f"CREATE TABLE raw AS SELECT row_number() OVER () AS line, * FROM ({raw})")
         self._duckdb.execute("ALTER TABLE raw ADD COLUMN IF NOT EXISTS order_line VARCHAR")
@@ -47,6 +59,12 @@ class Recomputation:
             self._duckdb.execute("ALTER TABLE raw ADD COLUMN sent_user_id VARCHAR")
             self._duckdb.execute("UPDATE raw SET sent_user_id = user_id")
         run_script(self._duckdb, "duplicates")
+        for other, rate in (rates or {}).items():
+            self._duckdb.execute(
+                "UPDATE accepted SET price = (price * $1::DECIMAL(18, 4))::DECIMAL(18, 4), currency = $2 "
+                "WHERE currency = $3",
+                [rate, currency, other],
+            )
         create_expected(self._duckdb)
         self._duckdb.execute(
             "CREATE TABLE days AS SELECT unnest(generate_series($1::TIMESTAMP, $2::TIMESTAMP, INTERVAL 1 DAY))::DATE "
@@ -59,6 +77,16 @@ class Recomputation:
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Return rows of a query on the tables of the scripts; the daily ones are in the schema `expected`."""
         return self._duckdb.execute(statement).fetchall()
+
+    def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Return rows of a query by the names of their columns."""
+        found = self._duckdb.execute(statement, list(parameters))
+        names = [column[0] for column in found.description or ()]
+        return [dict(zip(names, values, strict=True)) for values in found.fetchall()]
+
+    def register(self, name: str, table: pa.Table) -> None:
+        """Give a table a name in queries."""
+        self._duckdb.register(name, table)
 
     def differences(self, lake: Mapping[str, pa.Table]) -> dict[str, Difference]:
         """Return by table some rows that the lake has and the recomputation has not, and the other way round."""

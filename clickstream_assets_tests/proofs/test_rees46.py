@@ -31,7 +31,11 @@ RAW = f"""
         NULL::BIGINT AS quantity,
         NULL::VARCHAR AS order_id,
         NULL::VARCHAR AS campaign,
-        NULL::VARCHAR AS user_agent
+        NULL::VARCHAR AS user_agent,
+        NULL::VARCHAR AS query,
+        brand,
+        NULL::VARCHAR AS product_name,
+        NULL::BOOLEAN AS consent
     FROM read_csv('{FILE}', header = true, all_varchar = true, delim = ',', quote = '"') AS t
 """
 

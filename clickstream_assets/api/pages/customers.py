@@ -53,10 +53,10 @@ def show_customers() -> Response:
         reader,
         title="Customers",
         filters=[Filter("date", "As of", day)],
-        charts=[_segments(counts), _activity(counts)],
+        charts=[_segments(day, counts), _activity(counts)],
         tables=[
-            _moves(reader, moves),
-            _cohorts(reader, cohorts),
+            _moves(reader, day, moves),
+            _cohorts(reader, first_week, day, cohorts),
             _buyers(reader, buyers),
             _carts(reader, carts, filled_with),
             Listing(
@@ -73,7 +73,7 @@ def _shown(segment: str | None) -> str:
     return segment.replace("_", " ") if segment else _NOWHERE
 
 
-def _segments(counts: list[dict[str, Any]]) -> Chart:
+def _segments(day: date, counts: list[dict[str, Any]]) -> Chart:
     users = {row["segment"]: row["users"] for row in counts if row["kind"] == "rfm"}
     there = [name for name in _SEGMENTS if name in users]
     return Chart(
@@ -84,7 +84,9 @@ def _segments(counts: list[dict[str, Any]]) -> Chart:
         [Series("Customers", [users[name] for name in there])],
         form="steps",
         label_name="Segment",
-        links={_shown(name): f"/api/segments?segment={name}&limit=1000&format=csv" for name in there},
+        links={
+            _shown(name): f"/api/segments?date={day}&segment={name}&limit=1000&format=csv" for name in there
+        },
     )
 
 
@@ -106,7 +108,7 @@ def _activity(counts: list[dict[str, Any]]) -> Chart:
     )
 
 
-def _moves(reader: Reader, moves: list[dict[str, Any]]) -> Listing:
+def _moves(reader: Reader, day: date, moves: list[dict[str, Any]]) -> Listing:
     moved = [move for move in moves if move["from_segment"] != move["to_segment"]]
     return Listing(
         "moves",
@@ -121,11 +123,11 @@ def _moves(reader: Reader, moves: list[dict[str, Any]]) -> Listing:
             for move in moved[:_LISTED]
         ],
         empty="Nobody moved.",
-        csv=f"/api/segment-moves?days={_MOVED_DAYS}&limit=1000&format=csv",
+        csv=f"/api/segment-moves?date={day}&days={_MOVED_DAYS}&limit=1000&format=csv",
     )
 
 
-def _cohorts(reader: Reader, rows: list[dict[str, Any]]) -> Listing:
+def _cohorts(reader: Reader, first: date, last_day: date, rows: list[dict[str, Any]]) -> Listing:
     """Return cohorts as a heat map: a row a week of first visits, a column a week after it."""
     weeks = sorted({row["cohort_week"] for row in rows}, reverse=True)
     last = max((row["weeks_since"] for row in rows), default=-1)
@@ -138,7 +140,8 @@ def _cohorts(reader: Reader, rows: list[dict[str, Any]]) -> Listing:
         ]
         for since in range(last + 1):
             row = by_place.get((week, since))
-            rate = row["retention_rate"] if row else None
+            # Of the counts: the API's rate is rounded already.
+            rate = 100 * row["active_users"] / row["users"] if row else None
             warmth = None if rate is None else min(10, round(rate / 10))
             cells.append(Cell(reader.percent(rate, 0) if rate is not None else "", warmth=warmth))
         table.append(cells)
@@ -149,7 +152,7 @@ def _cohorts(reader: Reader, rows: list[dict[str, Any]]) -> Listing:
         table,
         note="Of the persons who were first there in a week, per cent that were there so many weeks later.",
         empty="There are no weeks yet.",
-        csv="/api/cohorts?limit=1000&format=csv",
+        csv=f"/api/cohorts?since={first}&until={last_day}&limit=1000&format=csv",
     )
 
 
@@ -159,7 +162,7 @@ def _buyers(reader: Reader, rows: list[dict[str, Any]]) -> Listing:
     ]
 
     def chance(probability: float | None) -> str:
-        return NOTHING if probability is None else reader.percent(100 * probability)
+        return NOTHING if probability is None else reader.percent(100 * probability, 1)
 
     return Listing(
         "buyers",

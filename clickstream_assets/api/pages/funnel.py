@@ -87,7 +87,8 @@ def _by_group(reader: Reader, by: str, rows: list[dict[str, Any]]) -> Listing:
         ["Group", *_STEPS.values(), "Bought of viewers"],
         [
             [
-                Cell(group.replace("_", " ")),
+                # Categories are called what the shop calls them.
+                Cell(group if by == "category" else group.replace("_", " ")),
                 *(Cell(reader.number(steps[step]["users"]), is_number=True) for step in _STEPS),
                 Cell(reader.percent(steps["purchase"]["conversion_from_first"]), is_number=True),
             ]

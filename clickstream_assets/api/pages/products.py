@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -19,6 +20,7 @@ from clickstream_assets.api.pages.rendering import (
     with_parameters,
 )
 from clickstream_assets.api.pages.source import Source
+from clickstream_assets.catalogue.clock import ShopClock
 
 _SORTS = {
     "view_count": "views",
@@ -70,7 +72,8 @@ def show_products() -> Response:
     offset = request.args.get("offset", "0")
     given = {"since": asked.first, "until": asked.last, "category": category, "sort": sort}
     answer = source.get("/api/product-totals", limit=_LISTED, offset=offset, **given)
-    alerts = source.get("/api/alerts", since=f"{asked.first}T00:00:00Z", limit=20)
+    its = alerts_asked(reader, asked)
+    alerts = source.get("/api/alerts", **its, limit=20)
     more = answer.content.get("page", {}).get("more")
     as_csv = urlencode({name: value for name, value in given.items() if value is not None})
     return sheet(
@@ -94,7 +97,7 @@ def show_products() -> Response:
                 if more
                 else None,
             ),
-            alerts_of(reader, alerts.rows("alerts")),
+            alerts_of(reader, "Flash sales of these days", alerts.rows("alerts"), its),
         ],
     )
 
@@ -113,11 +116,20 @@ def _row(reader: Reader, product: dict[str, Any]) -> list[Cell]:
     ]
 
 
-def alerts_of(reader: Reader, alerts: Sequence[dict[str, Any]]) -> Listing:
-    """Return a table of alerts."""
+def alerts_asked(reader: Reader, days: Range) -> dict[str, str]:
+    """Return the parameters of the alerts that began on these days of the shop's."""
+    clock = ShopClock(reader.zone.key)
+    begin, end = (clock.begin(day) for day in (days.first, days.last + timedelta(days=1)))
+    return {"since": begin.isoformat(), "until": end.isoformat()}
+
+
+def alerts_of(
+    reader: Reader, title: str, alerts: Sequence[dict[str, Any]], asked: Mapping[str, str]
+) -> Listing:
+    """Return a table of the alerts that were asked for by these parameters."""
     return Listing(
         "alerts",
-        "Flash sales of these days",
+        title,
         ["Product", "Since", "State", "Views", "Purchases"],
         [
             [
@@ -131,7 +143,7 @@ def alerts_of(reader: Reader, alerts: Sequence[dict[str, Any]]) -> Listing:
         ],
         note="Products that were viewed much and bought little within a window.",
         empty="There was none.",
-        csv="/api/alerts?limit=1000&format=csv",
+        csv=f"/api/alerts?{urlencode(asked)}&limit=1000&format=csv",
     )
 
 

@@ -73,8 +73,11 @@ class Reader:
             return self.number(value, 2)
         return format_currency(value, self.currency, locale=self.locale)
 
-    def percent(self, value: float | None, decimals: int = 1) -> str:
-        """Write a rate that is given per hundred."""
+    def percent(self, value: float | None, decimals: int = 2) -> str:
+        """Write a rate that is given per hundred: with the two decimals that the API's rates have, unless given.
+
+        Rounded again, 4.348 would be 4.35 and then 4.4.
+        """
         if value is None:
             return NOTHING
         pattern = _with_decimals(self.locale.percent_formats[None].pattern, decimals)

@@ -31,10 +31,13 @@ def show_recommendations() -> Response:
     person = request.args.get("person", "").strip()
     product = request.args.get("product", "").strip()
     tables: list[Listing | Sequence[Listing]] = []
+    notes: list[str] = []
     if person:
         tables += _of_person(source, reader, person)
+        notes.append(f"For {person}.")
     if product:
         tables.append(_of_product(source, reader, product))
+        notes.append(f"Beside {product}.")
     models = source.get("/api/models", n=_RECORD).rows("models")
     experiments = source.get("/api/experiments")
     return sheet(
@@ -45,10 +48,9 @@ def show_recommendations() -> Response:
             Filter("person", "Person", person, type="text"),
             Filter("product", "Product", product, type="text"),
         ],
-        note=""
-        if tables
-        else "Type the id of a person to see what they did beside what is recommended to them, and why; or the id of "
-        "a product for what goes with it.",
+        note=" ".join(notes)
+        or "Type the id of a person to see what they did beside what is recommended to them, and "
+        "why; or the id of a product for what goes with it.",
         charts=[_record(reader, models)],
         tables=[
             *tables,
@@ -107,13 +109,13 @@ def _of_person(source: Source, reader: Reader, person: str) -> list[Listing | Se
     prediction = source.get(f"/api/predictions/{person}")
     visits = source.get("/sessions", user_id=person, sort="start_time", limit=_LISTED)
     chances = [
-        [Cell(f"Within {days} days"), Cell(reader.percent(100 * chance), is_number=True)]
+        [Cell(f"Within {days} days"), Cell(reader.percent(100 * chance, 1), is_number=True)]
         for days, chance in ((days, prediction.content.get(f"probability_{days}_days")) for days in (7, 28))
         if chance is not None
     ]
     if session := prediction.content.get("session"):
         chances.append(
-            [Cell("In this visit"), Cell(reader.percent(100 * session["probability"]), is_number=True)]
+            [Cell("In this visit"), Cell(reader.percent(100 * session["probability"], 1), is_number=True)]
         )
     return [
         (
@@ -190,13 +192,15 @@ def _products(reader: Reader, id_: str, title: str, items: list[dict[str, Any]],
 def _models(reader: Reader, models: list[dict[str, Any]]) -> Listing:
     rows = []
     for model in models:
-        figures = [
-            f"{metric['target'].replace('_', ' ')}, {metric['algorithm'].replace('_', ' ')}: {name} "
-            f"{reader.number(value, 3)}"
-            for metric in model["metrics"] or ()
-            for name, value in list(metric["values"].items())[:1]
-            if value is not None and metric["algorithm"] == model["algorithm"]
-        ]
+        figures: dict[str, str] = {}
+        for metric in model["metrics"] or ():
+            if metric["algorithm"] != model["algorithm"]:
+                continue
+            # The first of a target is the version's own; after it comes that of the one that was served then.
+            for name, value in list(metric["values"].items())[:1]:
+                if value is not None:
+                    target, algorithm = (metric[each].replace("_", " ") for each in ("target", "algorithm"))
+                    figures.setdefault(target, f"{target}, {algorithm}: {name} {reader.number(value, 3)}")
         rows.append(
             [
                 Cell(model["model_version"]),
@@ -204,7 +208,7 @@ def _models(reader: Reader, models: list[dict[str, Any]]) -> Listing:
                 Cell(model["algorithm"].replace("_", " ")),
                 Cell("yes" if model["is_served"] else "no"),
                 Cell(reader.moment_of(model["trained_at"])),
-                Cell("; ".join(figures)),
+                Cell("; ".join(figures.values())),
             ]
         )
     return Listing(

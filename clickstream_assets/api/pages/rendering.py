@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from flask import Response, current_app, request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from clickstream_assets.api.access import CALLER, Caller
 from clickstream_assets.api.pages.parts import Chart, Figure, Filter, Listing
@@ -65,7 +65,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["as_json"] = _as_json
+    environment.filters.update(as_json=_as_json, with_code=_with_code)
     environment.globals.update(
         pages=PAGES, nothing=NOTHING, no_figures=NO_FIGURES, static=static, quoted=partial(quote, safe="")
     )
@@ -90,6 +90,12 @@ def _as_json(value: Any) -> Markup:
     """Write a value into a block of data: no text in it ends the block."""
     text = msgspec.json.encode(value).decode()
     return Markup(re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def _with_code(text: str) -> Markup:
+    """Write a text with what is between backticks as code."""
+    # As plain text: what is put into Markup is escaped again.
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def with_parameters(**changes: Any) -> str:

@@ -10,13 +10,12 @@ from typing import Any
 from flask import Response, redirect
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from clickstream_assets.api.pages.asked import day_asked, range_asked
+from clickstream_assets.api.pages.asked import Range, day_asked, range_asked
 from clickstream_assets.api.pages.parts import Cell, Chart, Figure, Filter, Kind, Listing, Series, compared
-from clickstream_assets.api.pages.products import alerts_of, product_link
+from clickstream_assets.api.pages.products import alerts_asked, alerts_of, product_link
 from clickstream_assets.api.pages.reader import Reader
 from clickstream_assets.api.pages.rendering import NO_FIGURES, reader_of, sheet
 from clickstream_assets.api.pages.source import Source
-from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
 from clickstream_assets.reports.text import CARTS_ARE, STEPS
 
@@ -102,11 +101,11 @@ def show_report(day: date) -> Response:
         row["report_date"]: row
         for row in source.get("/api/days", since=since, until=day, limit=_TREND_DAYS).rows("days")
     }
-    begin, end = (
-        ShopClock(reader.zone.key).begin(each).isoformat() for each in (day, day + timedelta(days=1))
-    )
-    alerts = source.get("/api/alerts", since=begin, until=end, limit=50).rows("alerts")
-    rejected = source.all_rows("/api/rejected", "rejected", since=begin, until=end)
+    # From the day's begin to its end, as all that happened on it.
+    its = alerts_asked(reader, Range(day, day))
+    alerts = source.get("/api/alerts", **its, limit=50).rows("alerts")
+    # Elasticsearch refuses events, and fields are left out of them: neither is a rejected record.
+    rejected = source.all_rows("/api/rejected", "rejected", **its, rejected_by="ingest")
     return sheet(
         source,
         reader,
@@ -124,7 +123,7 @@ def show_report(day: date) -> Response:
         charts=_charts(
             reader, [since + timedelta(days=number) for number in range(_TREND_DAYS)], days, report
         ),
-        tables=_tables(reader, report, alerts, rejected),
+        tables=_tables(reader, report, alerts_of(reader, "Flash sales of the day", alerts, its), rejected),
     )
 
 
@@ -138,8 +137,8 @@ def _figures(report: Mapping[str, Any]) -> list[Figure]:
         value = report["buyers"]["count"] if name == "buyers" else report[name]
         changes = []
         for compared_with, since in (
-            ("day_before", "to the day before"),
-            ("week_before", "to a week before"),
+            ("day_before", "against the day before"),
+            ("week_before", "against a week before"),
         ):
             if (change := report["comparison"][compared_with][name]) is not None:
                 changes.append(compared(value, change["before"], since, is_more_better=is_more_better))
@@ -195,7 +194,7 @@ def _charts(
 def _tables(
     reader: Reader,
     report: Mapping[str, Any],
-    alerts: Sequence[dict[str, Any]],
+    alerts: Listing,
     rejected: Sequence[Mapping[str, Any]],
 ) -> list[Listing]:
     by_rule: Counter[tuple[str, str]] = Counter()
@@ -254,7 +253,7 @@ def _tables(
             note=CARTS_ARE,
             empty="Nothing happened to a cart.",
         ),
-        alerts_of(reader, alerts),
+        alerts,
         Listing(
             "rejected",
             "Records that were rejected",

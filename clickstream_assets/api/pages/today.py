@@ -16,7 +16,7 @@ from clickstream_assets.api.pages.rendering import is_part, page, reader_of
 from clickstream_assets.api.pages.source import Source
 from clickstream_assets.catalogue.clock import ShopClock
 
-_BEFORE = {"yesterday": timedelta(days=1), "a week ago": timedelta(days=7)}
+_DAY_BEFORE, _WEEK_BEFORE = timedelta(days=1), timedelta(days=7)
 # Label, kind, and whether hours add up to it: of the others there is no figure until some time of a day.
 _FIGURES: dict[str, tuple[str, Kind, bool]] = {
     "net_revenue": ("Revenue less refunds", "money", True),
@@ -69,7 +69,9 @@ def _of_day(
     source: Source, reader: Reader, day: date, *, is_under_way: bool
 ) -> tuple[list[Figure], list[Chart], datetime | None]:
     """Return a day's figures and charts, and until when it and the days before are counted; None for all of them."""
-    compared_days = {since: day - before for since, before in _BEFORE.items()}
+    # Only of the day that it is now is the one before yesterday.
+    names = ("yesterday", "a week ago") if is_under_way else ("the day before", "a week before")
+    compared_days = dict(zip(names, (day - _DAY_BEFORE, day - _WEEK_BEFORE), strict=True))
     days = {
         row["report_date"]: row
         for asked in (day, *compared_days.values())
@@ -91,10 +93,10 @@ def _of_day(
             value = _value(name, days.get(str(day)), hours[day], latest)
             for since, other in compared_days.items():
                 before = _value(name, days.get(str(other)), hours[other], latest)
-                changes.append(compared(value, before, f"to {since}"))
+                changes.append(compared(value, before, f"against {since}"))
         figures.append(Figure(label, value, kind, tuple(filter(None, changes))))
     until = None if latest is None else clock.begin(day) + (latest + 1) * _HOUR
-    return figures, _charts(reader, clock.begin(day), day, compared_days, hours), until
+    return figures, _charts(reader, clock.begin(day), day, compared_days, hours, latest), until
 
 
 def _hours(rows: Iterable[Mapping[str, Any]], begin: datetime) -> dict[int, Mapping[str, Any]]:
@@ -118,13 +120,24 @@ def _value(
     return sums[name]
 
 
+def _of_hour(
+    name: str, hours: Mapping[int, Mapping[str, Any]], number: int, latest: int | None
+) -> float | None:
+    """Return a figure of an hour: 0 where nothing happened; None of a day without any, and of what is to come."""
+    if not hours or (latest is not None and number > latest):
+        return None
+    return hours[number][name] if number in hours else 0
+
+
 def _charts(
     reader: Reader,
     begin: datetime,
     day: date,
     compared_days: Mapping[str, date],
     hours: Mapping[date, Mapping[int, Mapping[str, Any]]],
+    latest: int | None,
 ) -> list[Chart]:
+    """Draw the hours of the days, up to the latest of the day itself; None where it is over."""
     numbers = sorted({number for its in hours.values() for number in its})
     span = range(min(numbers, default=0), max(numbers, default=-1) + 1)
     names = {day: reader.day(day), **{other: since.capitalize() for since, other in compared_days.items()}}
@@ -139,7 +152,7 @@ def _charts(
         series = [
             Series(
                 label,
-                [hours[its].get(number, {}).get(name) for number in span],
+                [_of_hour(name, hours[its], number, latest if its == day else None) for number in span],
                 is_compared=its != day,
             )
             for its, label in names.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ class _Daily(NamedTuple):
     kind: Kind = "number"
     is_more_better: bool | None = True
     is_summed: bool = True
+    rate_of: tuple[str, str] | None = None
+    """Of a rate, the figures whose sums make that of several days: so many of a hundred of the second."""
 
 
 class _By(NamedTuple):
@@ -63,7 +65,9 @@ _BY = {
             "purchases": _Daily("Purchases"),
             "views": _Daily("Product views"),
             "add_to_carts": _Daily("Put into carts"),
-            "conversion_rate": _Daily("Purchases per hundred views", "percent", is_summed=False),
+            "conversion_rate": _Daily(
+                "Purchases per hundred views", "percent", is_summed=False, rate_of=("purchases", "views")
+            ),
         },
         "/api/categories",
         "categories",
@@ -142,7 +146,7 @@ def _of_the_shop(
     for key, each in _OF_THE_SHOP.items():
         if each.is_summed and its:
             now, then = (sum(row[key] for row in rows.values()) if rows else None for rows in (its, before))
-            change = compared(now, then, "to the days before", is_more_better=each.is_more_better)
+            change = compared(now, then, "against the days before", is_more_better=each.is_more_better)
             figures.append(Figure(each.label, now, each.kind, (change,) if change else ()))
     chart = Chart(
         "trend",
@@ -159,26 +163,51 @@ def _of_the_shop(
 def _by_group(source: Source, reader: Reader, asked: Range, by: _By, name: str) -> list[Chart]:
     rows = source.all_rows(by.path, by.rows, since=asked.first, until=asked.last, **by.parameters)
     daily = by.figures[name]
-    of_group: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    of_group: defaultdict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for row in rows:
-        of_group[row[by.name]][row["report_date"]] = row[name]
-    totals = {
-        group: sum(days.values()) / (1 if daily.is_summed else len(days)) for group, days in of_group.items()
-    }
+        of_group[row[by.name]][row["report_date"]] = row
+    known = {row["report_date"] for row in rows}
+    totals = {group: _total(daily, name, days.values(), len(known)) for group, days in of_group.items()}
     shown = sorted(of_group, key=lambda group: (-totals[group], group))[:_SHOWN]
+    called = [_called(by, group) for group in shown]
     unit = reader.unit(daily.kind, "a day")
-    series = [Series(group, [of_group[group].get(str(day)) for day in asked.days]) for group in shown]
+
+    def value(group: str, day: str) -> float | None:
+        if row := of_group[group].get(day):
+            return row[name]
+        # Of a day that has others nothing was of this group; of nothing there is no rate.
+        return 0 if day in known and daily.kind != "percent" else None
+
+    series = [
+        Series(label, [value(group, str(day)) for day in asked.days])
+        for group, label in zip(shown, called, strict=True)
+    ]
     labels = [reader.weekday(day) for day in asked.days]
+    is_mean = not daily.is_summed and daily.rate_of is None
     return [
         Chart("trend", f"{daily.label} by {by.label}", unit, labels, series, kind=daily.kind),
         Chart(
             "groups",
-            f"{daily.label} by {by.label}, {'all days' if daily.is_summed else 'mean of the days'}",
-            unit.replace("a day", "in all"),
-            shown,
+            f"{daily.label} by {by.label}, {'mean of the days' if is_mean else 'all days'}",
+            unit if is_mean else unit.replace("a day", "in all"),
+            called,
             [Series(daily.label, [totals[group] for group in shown])],
             form="steps",
             kind=daily.kind,
             label_name=by.label.capitalize(),
         ),
     ]
+
+
+def _total(daily: _Daily, name: str, days: Collection[Mapping[str, Any]], of_days: int) -> float:
+    """Return a group's figure of several days: the sum, the rate of the sums, or the mean of so many days."""
+    if daily.rate_of:
+        part, whole = (sum(row[each] for row in days) for each in daily.rate_of)
+        return 100 * part / whole if whole else 0
+    total = sum(row[name] for row in days)
+    return total if daily.is_summed else total / of_days
+
+
+def _called(by: _By, group: str) -> str:
+    """Return what a group is called: segments' names are ours, categories' and campaigns' the shop's."""
+    return group.replace("_", " ") if by.name == "segment" else group

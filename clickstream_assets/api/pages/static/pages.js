@@ -20,6 +20,18 @@ function colours() {
            series: of("--series").split(",").map((each) => each.trim()) };
 }
 
+function isThere(value) {
+  return value !== null && value !== undefined;
+}
+
+// Cuts a text between words into lines of so many characters, where its words are no longer.
+function folded(text, most) {
+  return text.split(" ").reduce((lines, word) => {
+    const last = lines.at(-1);
+    return last !== undefined && last.length + word.length < most ? [...lines.slice(0, -1), `${last} ${word}`] : [...lines, word];
+  }, []);
+}
+
 function draw(canvas) {
   const drawing = JSON.parse(document.getElementById(canvas.dataset.chart).textContent);
   const written = numbers(drawing);
@@ -29,13 +41,21 @@ function draw(canvas) {
   const stacked = drawing.form === "stacked";
   const values = { beginAtZero: true, stacked, border: { display: false }, grid: { color: line },
                    ticks: { color: faint, maxTicksLimit: 6, callback: (value) => compact.format(value) } };
+  // Names beside lying bars take a third of the width at most: a long one is written in lines.
+  const most = Math.max(10, canvas.parentElement.clientWidth / 22);
   const labels = { stacked, grid: { display: false }, border: { color: line }, ticks: { color: faint, maxRotation: 0, autoSkipPadding: 12, autoSkip: !lies } };
+  if (lies) {
+    labels.ticks.callback = (_, place) => folded(drawing.labels[place], most);
+  }
   const datasets = drawing.series.map((each, place) => {
     const colour = each.compared ? faint : series[place % series.length];
     return {
       label: each.name, data: each.values, borderColor: colour, backgroundColor: drawing.form === "line" ? sheet : colour,
-      borderWidth: each.compared ? 1.5 : 2.5, borderDash: each.compared ? (place % 2 ? [5, 4] : [2, 3]) : [],
-      pointRadius: drawing.labels.length > 1 ? 0 : 3, pointHoverRadius: 5, tension: 0.2, maxBarThickness: 34, spanGaps: false,
+      borderWidth: drawing.form !== "line" ? 0 : each.compared ? 1.5 : 2.5, borderDash: each.compared ? (place % 2 ? [5, 4] : [2, 3]) : [],
+      // A value without one beside it has no line.
+      pointRadius: ({ dataIndex }) => (isThere(each.values[dataIndex - 1]) || isThere(each.values[dataIndex + 1]) ? 0 : 3),
+      // No line goes beyond the values that it joins.
+      pointHoverRadius: 5, cubicInterpolationMode: "monotone", maxBarThickness: 34, spanGaps: false,
     };
   });
   return new Chart(canvas, {

@@ -1,0 +1,1 @@
+"""What pages of a shop have to show, by the public API and by plain SQL."""
