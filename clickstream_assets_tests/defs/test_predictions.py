@@ -110,4 +110,6 @@ def test_of_a_shop_of_one_day_nothing_is_foretold(pipeline: Pipeline):
         # All of them may go on.
         "purchase_in_session": (False, "no sessions to learn from"),
     }
+    # It is of the ingest batch alone: there is no day to name.
+    assert {row["model_version"] for row in pipeline.served(PURCHASE_MODELS)} == {"1"}
     assert pipeline.served(PERSON_PREDICTIONS) == []

@@ -43,7 +43,7 @@ def show_today() -> Response:
     figures: list[Figure] = []
     charts: list[Chart] = []
     until = None
-    # The live part is asked for every two seconds, and has none of it.
+    # The live part is asked for every second, and has none of it.
     if day is not None and last_day is not None and not is_part():
         figures, charts, until = _of_day(source, reader, day, is_under_way=day == today)
     return page(

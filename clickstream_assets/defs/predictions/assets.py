@@ -106,7 +106,8 @@ def purchase_models(context: dg.AssetExecutionContext, settings: Settings, lake:
     """
     batch = events_batch(context.instance)
     days = _Days.of(lake, USER_SEGMENTS).over
-    version = f"{batch}-{days.last}"
+    # While no day is over there is none to name.
+    version = f"{batch}-{days.last}" if days.last else str(batch)
     rows = [
         _row(predicted, version, days.last, verdict, model)
         for predicted, (model, verdict) in (

@@ -119,7 +119,8 @@ function drawAll() {
   return charts;
 }
 
-// What is live is asked for again every two seconds, as long as somebody looks.
+// What is live is asked for again every second, as long as somebody looks: an event is there about three after it came,
+// and is to be seen within five.
 function keepLive(part) {
   const address = new URL(location.href);
   address.searchParams.set("part", part.dataset.part);
@@ -140,9 +141,9 @@ function keepLive(part) {
         part.querySelector(".live-problem")?.removeAttribute("hidden");
       }
     }
-    setTimeout(renew, 2000);
+    setTimeout(renew, 1000);
   };
-  setTimeout(renew, 2000);
+  setTimeout(renew, 1000);
 }
 
 addEventListener("DOMContentLoaded", () => {
