@@ -63,6 +63,7 @@ class Demo:
     settings: Settings
     recomputation: Recomputation
     lake: dict[str, Any]
+    feed: list[dict[str, Any]]
     last: date
     person: str
     product: str
@@ -95,6 +96,7 @@ class Demo:
             f"/products?category={self.category}": partial(expected.products, category=self.category),
             f"/products/{product}": partial(expected.product, product_id=product),
             "/customers": expected.customers,
+            "/recommendations": expected.models,
             f"/recommendations?person={person}": partial(expected.recommendations, person=person),
             f"/reports?since={week[0]}&until={last}": partial(expected.reports, first=week[0], last=last),
             f"/reports/{last}": partial(expected.report, day=last),
@@ -159,7 +161,11 @@ def of_demo(name: str, folder: Path, result: dict[str, Any], said: str) -> Demo:
         "SELECT product_category FROM persons WHERE event_type = 'view' AND product_category IS NOT NULL "
         "GROUP BY ALL ORDER BY count(*) DESC, product_category LIMIT 1"
     )
-    return Demo(name, found[1], settings, recomputation, lake, last, person, product, category)
+    feed_file = folder / "home" / "products.jsonl"
+    lines = feed_file.read_text().splitlines() if feed_file.exists() else []
+    feed = [json.loads(line, parse_float=Decimal) for line in lines]
+    assert bool(feed) == (name == "simulated")
+    return Demo(name, found[1], settings, recomputation, lake, feed, last, person, product, category)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +194,7 @@ def differences(
 
 
 def test_every_number_is_the_apis_and_that_of_sql_over_what_was_sent(demo: Demo, viewer: Viewer):
-    independent = Independent(demo.recomputation, demo.lake, demo.settings, Api(demo.address))
+    independent = Independent(demo.recomputation, demo.lake, demo.feed, demo.settings, Api(demo.address))
     wrong: dict[str, Any] = {}
     for path, contents in demo.pages().items():
         # Dagster goes on measuring and training: what differs between two looks is looked at again.

@@ -51,7 +51,8 @@ def show_recommendations() -> Response:
         note=" ".join(notes)
         or "Type the id of a person to see what they did beside what is recommended to them, and "
         "why; or the id of a product for what goes with it.",
-        charts=[_record(reader, models)],
+        # Whoever asks about a person or product looks for the lists.
+        charts=[] if tables else [_record(reader, models)],
         tables=[
             *tables,
             _models(reader, models[:_MODELS]),
@@ -66,16 +67,7 @@ def _record(reader: Reader, models: Sequence[dict[str, Any]]) -> Chart:
         model for model in models if model["answers"] == "recommendations" and model["trained_at"] is not None
     ]
     trained.sort(key=lambda model: model["trained_at"])
-    found = [
-        {
-            metric["target"]: value
-            for metric in model["metrics"]
-            if metric["algorithm"] == model["algorithm"]
-            for name, value in metric["values"].items()
-            if name.startswith("ndcg@")
-        }
-        for model in trained
-    ]
+    found = [_judged(model, "ndcg@") for model in trained]
     return Chart(
         "record",
         "How well the lists found what they had not seen",
@@ -89,6 +81,17 @@ def _record(reader: Reader, models: Sequence[dict[str, Any]]) -> Chart:
         kind="ratio",
         label_name="Trained",
     )
+
+
+def _judged(model: dict[str, Any], name: str) -> dict[str, float | None]:
+    """Return a figure of a version's own, whose name begins so, by what was to be found."""
+    figures: dict[str, float | None] = {}
+    for metric in model["metrics"]:
+        if metric["algorithm"] == model["algorithm"]:
+            # The first of a target is the version's own; after it comes that of the one that was served then.
+            value = next((value for its, value in metric["values"].items() if its.startswith(name)), None)
+            figures.setdefault(metric["target"], value)
+    return figures
 
 
 def _of_product(source: Source, reader: Reader, product: str) -> tuple[Listing, ...]:

@@ -94,6 +94,15 @@ def name_of(product: Mapping[str, Any]) -> Words:
     return Words(product.get("name") or product["product_id"])
 
 
+def names_of(source: Source, product_ids: Iterable[str | None]) -> dict[str, str]:
+    """Return what products are called, by their ids."""
+    asked = sorted(set(filter(None, product_ids)))
+    if not asked:
+        return {}
+    products = source.rows("/api/catalogue", "catalogue", product_id=asked, limit=len(asked))
+    return {its: its for its in asked} | {row["product_id"]: row["name"] for row in products if row["name"]}
+
+
 def today(source: Source, day: date | None = None) -> Contents:
     """Return the page of a day: the newest one by default."""
     shop = Shop(source)
@@ -170,14 +179,16 @@ def today(source: Source, day: date | None = None) -> Contents:
         ]
         for alert in source.rows("/api/alerts", "alerts", state="open")
     ]
+    events = source.rows("/real-time-events", "real_time_events", limit=10)
+    called = names_of(source, (event["product_id"] for event in events))
     page.tables["Live events: Time"] = [
         [
             moment(event["event_time"]),
-            Words(event["event_type"]),
-            Words(event["product_id"] or event["query"] or NOTHING),
+            Words(event["event_type"].replace("_", " ")),
+            Words(called.get(event["product_id"]) or event["query"] or NOTHING),
             Words(event["user_id"] or event["anonymous_id"] or NOTHING),
         ]
-        for event in source.rows("/real-time-events", "real_time_events", limit=10)
+        for event in events
     ]
     until = f", until {latest + 1:02}:00; earlier days until the same time" if latest is not None else ""
     page.texts.append(Words(f"{full_day(day)}{until}."))
@@ -411,6 +422,8 @@ def product(source: Source, product_id: str) -> Contents:
         "Brand": known["brand"] and Words(known["brand"]),
         "Price": known["price"] is not None and shop.money(known["price"]),
     }
+    if known["available"] is not None:
+        facts["Available"] = Words("yes" if known["available"] else "no")
     page.facts = {name: fact for name, fact in facts.items() if fact}
     page.figures = {
         "Views": [Number(totals["view_count"])],
@@ -493,14 +506,16 @@ def customers(source: Source) -> Contents:
         for row in source.rows("/api/predictions", "predictions", limit=20)
         if row["probability_7_days"] is not None or row["probability_28_days"] is not None
     ]
+    carts = source.rows("/api/carts", "carts", state="abandoned", sort="value", limit=20)
+    names = names_of(source, (product for row in carts for product in row["product_ids"][:3]))
     page.tables["Carts worth a reminder: Person"] = [
         [
             Words(row["user_id"]),
             shop.money(row["value"]),
-            Words(", ".join(row["product_ids"][:5])),
+            Words(_some(row["product_ids"], names)),
             moment(row["abandoned_at"]),
         ]
-        for row in source.rows("/api/carts", "carts", state="abandoned", sort="value", limit=20)
+        for row in carts
     ]
     meanings = "What the segments are: Segment"
     page.tables[meanings] = [[Words(name.replace("_", " ")), _ANYTHING] for name in SEGMENTS]
@@ -527,10 +542,68 @@ class _Anything(Shown):
 _ANYTHING = _Anything()
 
 
+def _some(product_ids: Sequence[str], names: Mapping[str, str]) -> str:
+    """Write the first three products of a cart, and how many more there are."""
+    text = ", ".join(names[each] for each in product_ids[:3])
+    return text if len(product_ids) <= 3 else f"{text} and {len(product_ids) - 3} more"
+
+
+def models(source: Source) -> Contents:
+    """Return the page of recommendations where nobody and nothing is asked for."""
+    page = _of_models(source)
+    trained = [
+        row for row in source.rows("/api/models", "models", n=90) if row["answers"] == "recommendations"
+    ]
+    trained.sort(key=lambda row: as_time(row["trained_at"]))
+    names = {
+        "next": "What is new to known shoppers",
+        "new": "What unknown shoppers take",
+        "purchases": "What is bought, again or not",
+    }
+    judged = [
+        {
+            metric["target"]: metric["values"]["ndcg@10"]
+            # The first of a target is the version's own.
+            for metric in reversed(row["metrics"])
+            if metric["algorithm"] == row["algorithm"]
+        }
+        for row in trained
+    ]
+    page.charts["How well the lists found what they had not seen"] = Chart(
+        [moment(row["trained_at"]).text for row in trained],
+        {
+            name: [values.get(target) for values in judged]
+            for target, name in names.items()
+            if any(target in values for values in judged)
+        },
+        "nDCG, at best 1",
+        partial(Number, decimals=3),
+    )
+    return page
+
+
+def _of_models(source: Source) -> Contents:
+    page = Contents()
+    page.tables["The models' record: Version"] = [
+        [
+            Words(model["model_version"]),
+            Words(model["answers"].replace("_", " ")),
+            Words(model["algorithm"].replace("_", " ")),
+            Words("yes" if model["is_served"] else "no"),
+            moment(model["trained_at"]),
+            _judged(model),
+        ]
+        for model in source.rows("/api/models", "models", n=90)[:20]
+    ]
+    page.tables["Experiments: Arm"] = []
+    assert source.rows("/api/experiments", "experiments") == []
+    return page
+
+
 def recommendations(source: Source, person: str) -> Contents:
     """Return the page of what is recommended to a person."""
     shop = Shop(source)
-    page = Contents()
+    page = _of_models(source)
 
     def listed(title: str, items: Sequence[Row]) -> None:
         page.tables[f"{title}: Product"] = [
@@ -544,13 +617,15 @@ def recommendations(source: Source, person: str) -> Contents:
         ]
 
     listed("Recommended", source.one(f"/api/recommend/{person}", n=10)["items"])
+    events = source.rows("/real-time-events", "real_time_events", user_id=person, limit=10)
+    names = names_of(source, (event["product_id"] for event in events))
     page.tables["What they did last: Event"] = [
         [
             Words(event["event_type"].replace("_", " ")),
-            Words(event["product_id"] or event["query"] or ""),
+            Words(names.get(event["product_id"]) or event["query"] or ""),
             moment(event["event_time"]),
         ]
-        for event in source.rows("/real-time-events", "real_time_events", user_id=person, limit=10)
+        for event in events
     ]
     page.tables["Their visits: Began"] = [
         [
@@ -572,19 +647,6 @@ def recommendations(source: Source, person: str) -> Contents:
     page.tables["How likely they are to buy: When"] = [
         [Words(when), percent(100 * Decimal(chance), 1)] for when, chance in chances
     ]
-    page.tables["The models' record: Version"] = [
-        [
-            Words(model["model_version"]),
-            Words(model["answers"].replace("_", " ")),
-            Words(model["algorithm"].replace("_", " ")),
-            Words("yes" if model["is_served"] else "no"),
-            moment(model["trained_at"]),
-            _judged(model),
-        ]
-        for model in source.rows("/api/models", "models", n=20)
-    ]
-    page.tables["Experiments: Arm"] = []
-    assert source.rows("/api/experiments", "experiments") == []
     page.texts = [Words(f"For {person}.")]
     return page
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Protocol
@@ -49,15 +49,21 @@ class Api:
         self.unread = set(self._named or ())
 
     def _addresses(self, path: str, parameters: Mapping[str, Any]) -> list[str]:
-        wanted = {name: str(value) for name, value in parameters.items() if value is not None}
+        wanted = {
+            (name, str(value))
+            for name, values in parameters.items()
+            for value in (values if isinstance(values, list) else [values])
+            if value is not None
+        }
+        names = {name for name, _ in wanted}
         if self._named is None:
-            return [quote(path) + (f"?{urlencode(wanted)}" if wanted else "")]
+            return [quote(path) + (f"?{urlencode(sorted(wanted))}" if wanted else "")]
         found = []
         for each in self._named:
             parts = urlsplit(each)
-            given = dict(parse_qsl(parts.query))
+            given = set(parse_qsl(parts.query))
             # A page says how many rows it asks for, and asks for further ones.
-            is_it = wanted.items() <= given.items() and given.keys() - _PAGING <= wanted.keys()
+            is_it = wanted <= given and {name for name, _ in given} - _PAGING <= names
             if unquote(parts.path) == path and is_it:
                 found.append(each)
         assert found, f"the page does not name {path} with {wanted}: {self._named}"
@@ -123,13 +129,19 @@ SELECT
     max((us, product_category)) FILTER (product_category IS NOT NULL)[2] AS category,
     max((us, brand)) FILTER (brand IS NOT NULL)[2] AS brand,
     max((us, product_name)) FILTER (product_name IS NOT NULL)[2] AS name,
-    max((us, price)) FILTER (price IS NOT NULL AND event_type <> 'refund')[2] AS price
+    max((us, price)) FILTER (price IS NOT NULL AND event_type <> 'refund')[2] AS price,
+    NULL::BOOLEAN AS available
 FROM events
 WHERE NOT is_robot AND product_id IS NOT NULL AND event_type IN (
     'view', 'click', 'impression', 'add_to_wishlist', 'add_to_cart', 'remove_from_cart', 'begin_checkout', 'purchase',
     'refund'
 )
 GROUP BY product_id
+"""
+# The simulated shop's feed names all of its products, with all that there is to say.
+_OF_FEED = """
+CREATE OR REPLACE TABLE details AS
+SELECT product_id, category, brand, name, price::DECIMAL(18, 4) AS price, available FROM feed
 """
 _SEGMENT_COUNTS = """
 (
@@ -150,12 +162,18 @@ class Independent:
     Args:
         recomputation: the tables that what was sent makes; its `raw` has `query`, `brand` and `product_name` too.
         lake: tables of the lake, by name.
+        feed: what the shop's feed says of its products, which counts where it says something.
         settings: of the demo, for what is published of models.
         api: whom to ask for what no query can say, such as how Dagster is.
     """
 
     def __init__(
-        self, recomputation: Recomputation, lake: Mapping[str, pa.Table], settings: Settings, api: Source
+        self,
+        recomputation: Recomputation,
+        lake: Mapping[str, pa.Table],
+        feed: Sequence[Row],
+        settings: Settings,
+        api: Source,
     ) -> None:
         self._sql = recomputation
         self._settings = settings
@@ -164,6 +182,9 @@ class Independent:
             recomputation.register(f"lake_{name}", table)
         recomputation.query(_ALERTS)
         recomputation.query(_PRODUCTS)
+        if feed:
+            recomputation.register("feed", pa.Table.from_pylist([*feed]))
+            recomputation.query(_OF_FEED)
         # Without ids of the sender's, what happened at one moment is in the order of those that the ingest has made.
         recomputation.query(
             """
@@ -190,6 +211,9 @@ class Independent:
             "/api/reports": self._reports,
             "/api/product-totals": self._product_totals,
             "/api/alerts": self._alerts,
+            "/api/catalogue": lambda product_id, limit: [
+                {"product_id": its, **self._details(its)} for its in product_id[:limit]
+            ],
             "/api/segment-moves": self._moves,
             "/api/cohorts": self._cohorts,
             "/api/carts": self._carts,
@@ -263,7 +287,7 @@ class Independent:
 
     def _details(self, product_id: str) -> Row:
         found = self._query("SELECT * EXCLUDE (product_id) FROM details WHERE product_id = ?", product_id)
-        return found[0] if found else dict.fromkeys(("name", "category", "brand", "price"))
+        return found[0] if found else dict.fromkeys(("name", "category", "brand", "price", "available"))
 
     def _product_totals(
         self, since: date, until: date, sort: str, limit: int, offset: int = 0, category: str | None = None
@@ -414,7 +438,7 @@ class Independent:
         views = totals["view_count"]
         totals["conversion_rate"] = 100 * Decimal(totals["purchases"]) / views if views else Decimal(0)
         known = self._details(product_id)
-        return {"product": {**known, "available": None}, "totals": totals, "days": rows}
+        return {"product": known, "totals": totals, "days": rows}
 
     def _with_details(self, items: Iterable[Row]) -> list[Row]:
         return [{**item, **self._details(item["product_id"])} for item in items]
@@ -452,8 +476,9 @@ class Independent:
             product_id,
             product_id,
         )
+        name = self._details(product_id)["name"] or product_id
         reasons = {
-            row["product_id"]: f"In {row['together']} of the {row['orders']} orders that had {product_id}"
+            row["product_id"]: f"In {row['together']} of the {row['orders']} orders that had {name}"
             for row in counted
         }
         items = self._api.one(f"/api/bought-together/{product_id}").get("items", [])
@@ -472,7 +497,10 @@ class Independent:
             if item["source"] == "personal":
                 row = published[item["product_id"]]
                 assert float(item["score"]) == row["confidence_score"]
-                assert (item["reason"], item["algorithm"]) == (row["reason"], row["algorithm"])
+                reason, of = row["reason"], row["reason_product_id"]
+                if of and (name := self._details(of)["name"]):
+                    reason = reason.replace(of, name)
+                assert (item["reason"], item["algorithm"]) == (reason, row["algorithm"])
         return {**answer, "items": self._with_details(answer["items"])}
 
     def _again(self, person: str, n: int) -> Row:
