@@ -3,8 +3,8 @@
 # make check    style, types, import contracts, the pages, and the quick tests that need neither a server nor Spark
 # make test     the same, the slower ones, and the tests on real servers and on Spark
 # make proofs   what takes hours more: the longest tests; ten months of a real shop; a simulated month in one run, day by
-#               day and shuffled; ten kills of the streams; outages of each server under load; and all that is served,
-#               computed on a cluster
+#               day and shuffled; ten kills of the streams; outages of each server under load; the pages of two demos in
+#               a browser; and all that is served, computed on a cluster
 # make image    builds the container image and runs the Compose file's containers of ours from it, as root on Debian
 # make lint     style, types and import contracts alone
 # make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
