@@ -35,9 +35,10 @@ def chromium() -> Iterator[Browser]:
 class Viewer:
     """A reader of the pages of an address; `wrong` is what the console said, and what was asked for elsewhere."""
 
-    def __init__(self, browser: Browser, address: str) -> None:
+    def __init__(self, browser: Browser, address: str, pictures: str | None = None) -> None:
         self.wrong: list[str] = []
         self.address = address
+        self._ours = tuple(f"{each}/" for each in (address, pictures) if each)
         self._browser = browser
         self._contexts: list[BrowserContext] = []
 
@@ -66,7 +67,7 @@ class Viewer:
         return page
 
     def _is_elsewhere(self, url: str) -> bool:
-        return urlsplit(url).scheme not in ("data", "blob") and not url.startswith(f"{self.address}/")
+        return urlsplit(url).scheme not in ("data", "blob") and not url.startswith(self._ours)
 
     def close(self) -> None:
         """Close all that was opened."""
@@ -84,9 +85,15 @@ class Viewer:
 
 
 @contextmanager
-def viewing(browser: Browser, address: str) -> Iterator[Viewer]:
-    """View pages, and require at the end that nothing was wrong and nothing was asked for elsewhere."""
-    viewer = Viewer(browser, address)
+def viewing(browser: Browser, address: str, pictures: str | None = None) -> Iterator[Viewer]:
+    """View pages, and require at the end that nothing was wrong and nothing was asked for elsewhere.
+
+    Args:
+        browser: to view them in.
+        address: where they are.
+        pictures: where the shop's pictures are.
+    """
+    viewer = Viewer(browser, address, pictures)
     try:
         yield viewer
     finally:

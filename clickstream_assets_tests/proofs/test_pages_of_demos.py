@@ -69,6 +69,11 @@ class Demo:
     product: str
     category: str
 
+    @property
+    def pictures(self) -> str | None:
+        """Where the pictures of the feed are."""
+        return self.feed[0]["image"].partition("/products/")[0] if self.feed else None
+
     def pages(self) -> dict[str, Callable[[Source], Contents]]:
         """Return what each page has to show, by its address."""
         last, person, product = self.last, self.person, self.product
@@ -176,7 +181,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def viewer(browser: Browser, demo: Demo) -> Iterator[Viewer]:
-    with viewing(browser, demo.address) as viewer:
+    with viewing(browser, demo.address, demo.pictures) as viewer:
         yield viewer
 
 

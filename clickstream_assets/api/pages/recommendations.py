@@ -71,7 +71,7 @@ def _record(reader: Reader, models: Sequence[dict[str, Any]]) -> Chart:
     return Chart(
         "record",
         "How well the lists found what they had not seen",
-        "nDCG, at best 1",
+        "nDCG, at best one",
         [reader.moment_of(model["trained_at"]) for model in trained],
         [
             Series(title, [values.get(target) for values in found])

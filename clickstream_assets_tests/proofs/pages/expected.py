@@ -550,6 +550,7 @@ def _some(product_ids: Sequence[str], names: Mapping[str, str]) -> str:
 
 def models(source: Source) -> Contents:
     """Return the page of recommendations where nobody and nothing is asked for."""
+    Shop(source)
     page = _of_models(source)
     trained = [
         row for row in source.rows("/api/models", "models", n=90) if row["answers"] == "recommendations"
@@ -576,7 +577,7 @@ def models(source: Source) -> Contents:
             for target, name in names.items()
             if any(target in values for values in judged)
         },
-        "nDCG, at best 1",
+        "nDCG, at best one",
         partial(Number, decimals=3),
     )
     return page
@@ -603,7 +604,7 @@ def _of_models(source: Source) -> Contents:
 def recommendations(source: Source, person: str) -> Contents:
     """Return the page of what is recommended to a person."""
     shop = Shop(source)
-    page = _of_models(source)
+    page = Contents()
 
     def listed(title: str, items: Sequence[Row]) -> None:
         page.tables[f"{title}: Product"] = [
@@ -627,6 +628,7 @@ def recommendations(source: Source, person: str) -> Contents:
         ]
         for event in events
     ]
+    listed("To buy again", source.one(f"/api/buy-again/{person}", n=10)["items"])
     page.tables["Their visits: Began"] = [
         [
             moment(visit["start_time"]),
@@ -635,7 +637,6 @@ def recommendations(source: Source, person: str) -> Contents:
         ]
         for visit in source.rows("/sessions", "sessions", user_id=person, sort="start_time", limit=10)
     ]
-    listed("To buy again", source.one(f"/api/buy-again/{person}", n=10)["items"])
     foretold = source.one(f"/api/predictions/{person}")
     chances = [
         (f"Within {days} days", foretold[f"probability_{days}_days"])
@@ -647,6 +648,7 @@ def recommendations(source: Source, person: str) -> Contents:
     page.tables["How likely they are to buy: When"] = [
         [Words(when), percent(100 * Decimal(chance), 1)] for when, chance in chances
     ]
+    page.tables |= _of_models(source).tables
     page.texts = [Words(f"For {person}.")]
     return page
 
