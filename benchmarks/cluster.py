@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from benchmarks.day.events import DAY
-from benchmarks.growth import OF_A_DAY, job
-from benchmarks.measure import run_measured, say, servers
+from benchmarks.growth import OF_A_DAY, job, servers_of_days
+from benchmarks.measure import run_measured, say
 from clickstream_assets.catalogue import DAILY_SUMMARY, EVENTS, SESSIONS
 from clickstream_assets.local.spark import standalone_cluster
 from clickstream_assets.settings import load_settings
@@ -72,13 +72,7 @@ def main() -> None:
     arguments = parser.parse_args()
     days = max(1, arguments.events // arguments.of_a_day)
     every = [(DAY + timedelta(days=number)).isoformat() for number in range(days)]
-    with servers() as home:
-        os.environ.update(
-            COMPUTE_ENGINE="duckdb",
-            DUCKDB_THREADS="2",
-            EVENTS_START_DATE=DAY.isoformat(),
-            CLICKSTREAM_HOME=str(home),
-        )
+    with servers_of_days() as home:
         filled = run_measured(["-m", "benchmarks.growth", "--fill", str(days), str(arguments.of_a_day)])
         say(f"{arguments.events:,} events in {days} days are written: {filled}")
         settings = load_settings()

@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import duckdb
 from benchmarks.day.events import DAY, EVENTS_PER_USER, PRODUCTS, simulated
 from benchmarks.measure import run_measured, say, servers
 from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
+from clickstream_assets.stores.lake import Lake
 
 OF_A_DAY = 1_000_000
 BATCH_EVENTS = 250_000
@@ -74,6 +76,27 @@ def fill(lake_of: Any, days: int, of_a_day: int) -> None:
             for df in (events, raw):
                 lake_of.engine.release(df)
     update_money(lake_of, 0, load_settings())
+
+
+def open_lake() -> Lake:
+    """Open the lake of the settings, as the assets do."""
+    from clickstream_assets.defs.resources import ComputeResource, LakeResource, SettingsResource
+
+    settings = SettingsResource()
+    return LakeResource(settings=settings, compute=ComputeResource(settings=settings)).get()
+
+
+@contextmanager
+def servers_of_days() -> Iterator[Path]:
+    """Run servers for days from DAY on, with DuckDB on two processors; gives their home."""
+    with servers() as home:
+        os.environ.update(
+            COMPUTE_ENGINE="duckdb",
+            DUCKDB_THREADS="2",
+            EVENTS_START_DATE=DAY.isoformat(),
+            CLICKSTREAM_HOME=str(home),
+        )
+        yield home
 
 
 def run_job(name: str, first: str, last: str) -> None:
@@ -173,13 +196,7 @@ def of_size(size: int, of_a_day: int) -> dict[str, Any]:
     """Fill a lake, and measure what comes then."""
     days = max(1, size // of_a_day)
     newest = DAY + timedelta(days=days - 1)
-    with servers() as home:
-        os.environ.update(
-            COMPUTE_ENGINE="duckdb",
-            DUCKDB_THREADS="2",
-            EVENTS_START_DATE=DAY.isoformat(),
-            CLICKSTREAM_HOME=str(home),
-        )
+    with servers_of_days():
         filled = run_measured(["-m", "benchmarks.growth", "--fill", str(days), str(of_a_day)])
         say(f"{size:,} events in {days} days are written: {filled}")
         job("ingest")
@@ -210,12 +227,7 @@ def main() -> None:
         run_job(*arguments.run)
         return
     if arguments.fill:
-        from clickstream_assets.defs.resources import ComputeResource, LakeResource, SettingsResource
-
-        settings = SettingsResource()
-        fill(
-            LakeResource(settings=settings, compute=ComputeResource(settings=settings)).get(), *arguments.fill
-        )
+        fill(open_lake(), *arguments.fill)
         print("{}")
         return
     sizes = [int(size) for size in arguments.sizes.split(",")]

@@ -1,4 +1,4 @@
-"""What the pages cost a worker of the API: its memory, its start, and the time of *Today* on a year of a shop.
+"""Costs of the pages for a worker of the API: its memory, its start, and the time of *Today* on a year of a shop.
 
     python -m benchmarks.pages
 

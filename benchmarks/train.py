@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
 from deltalake import DeltaTable
 
-from benchmarks.day.events import DAY, parsed
-from benchmarks.growth import BATCH_EVENTS, job, new_events, update
-from benchmarks.measure import run_measured, say, servers
+from benchmarks.day.events import DAY, numbered, parsed
+from benchmarks.growth import BATCH_EVENTS, job, new_events, open_lake, servers_of_days, update
+from benchmarks.measure import run_measured, say
 from clickstream_assets.catalogue import EVENTS, INTERACTIONS, RAW_EVENTS
 from clickstream_assets.settings import load_settings
 from clickstream_assets.stores.postgres.connection import connect
@@ -35,13 +34,11 @@ def fill(events: int, shoppers: int, products: int) -> None:
     """Write a shop's events of DAYS days, and their records without bytes, into an empty lake."""
     import pyarrow as pa
 
-    from clickstream_assets.defs.resources import ComputeResource, LakeResource, SettingsResource
     from clickstream_assets.ingest.money import update_money
     from clickstream_assets.simulator.stream import RecordStream
     from clickstream_assets.simulator.traffic import Traffic
 
-    settings = SettingsResource()
-    lake = LakeResource(settings=settings, compute=ComputeResource(settings=settings)).get()
+    lake = open_lake()
     start = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
     last = DAY + timedelta(days=DAYS - 1)
     traffic = Traffic(
@@ -51,10 +48,7 @@ def fill(events: int, shoppers: int, products: int) -> None:
     first = batch = 0
     while part := list(islice(values, BATCH_EVENTS)):
         batch += 1
-        rows = parsed(part, first, after=last)
-        rows = rows.set_column(
-            rows.schema.get_field_index("batch"), "batch", pa.repeat(pa.scalar(batch), rows.num_rows)
-        )
+        rows = numbered(parsed(part, first, after=last), batch)
         first += len(part)
         records = rows
         for name in ("kafka_timestamp", "key", "value"):
@@ -91,13 +85,7 @@ def main() -> None:
         fill(given.events, given.shoppers, given.products)
         print("{}")
         return
-    with servers() as home:
-        os.environ.update(
-            COMPUTE_ENGINE="duckdb",
-            DUCKDB_THREADS="2",
-            EVENTS_START_DATE=DAY.isoformat(),
-            CLICKSTREAM_HOME=str(home),
-        )
+    with servers_of_days():
         sizes = ("events", "shoppers", "products")
         options = [f"--{name}={getattr(given, name)}" for name in sizes]
         say(f"filled: {run_measured(['-m', 'benchmarks.train', '--fill', *options])}")

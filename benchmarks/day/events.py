@@ -76,7 +76,7 @@ def write_day(lake: Lake, count: int, habits: Habits) -> None:
     copies = max(1, round(count / SIMULATED))
     parts = simulated(count // copies, BATCH_RECORDS // copies, habits)
     for batch, events in enumerate(parts, start=1):
-        connection.register("events", events.set_column(*_number(events, batch)))
+        connection.register("events", numbered(events, batch))
         rows = connection.sql(COPIES, params={"copies": copies}).to_arrow_table()
         part = lake.engine.from_arrow(rows.select(EVENTS.column_names))
         lake.append_batch(EVENTS, part, batch)
@@ -99,12 +99,10 @@ def _connection() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _number(events: pa.Table, batch: int) -> tuple[int, str, pa.Array]:
-    return (
-        events.column_names.index("batch"),
-        "batch",
-        pa.repeat(pa.scalar(batch, pa.int64()), events.num_rows),
-    )
+def numbered(events: pa.Table, batch: int) -> pa.Table:
+    """Return EVENTS rows as those of a batch."""
+    numbers = pa.repeat(pa.scalar(batch, pa.int64()), events.num_rows)
+    return events.set_column(events.column_names.index("batch"), "batch", numbers)
 
 
 def simulated(count: int, at_once: int, habits: Habits | None = None) -> Iterator[pa.Table]:

@@ -67,7 +67,15 @@ def _record(reader: Reader, models: Sequence[dict[str, Any]]) -> Chart:
         model for model in models if model["answers"] == "recommendations" and model["trained_at"] is not None
     ]
     trained.sort(key=lambda model: model["trained_at"])
-    found = [_judged(model, "ndcg@") for model in trained]
+    found = [
+        {
+            target: next(
+                (value for name, value in metric["values"].items() if name.startswith("ndcg@")), None
+            )
+            for target, metric in _own_metrics(model).items()
+        }
+        for model in trained
+    ]
     return Chart(
         "record",
         "How well the lists found what they had not seen",
@@ -83,15 +91,14 @@ def _record(reader: Reader, models: Sequence[dict[str, Any]]) -> Chart:
     )
 
 
-def _judged(model: dict[str, Any], name: str) -> dict[str, float | None]:
-    """Return a figure of a version's own, whose name begins so, by what was to be found."""
-    figures: dict[str, float | None] = {}
+def _own_metrics(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return a version's own metrics, by what was to be found."""
+    own: dict[str, dict[str, Any]] = {}
     for metric in model["metrics"]:
         if metric["algorithm"] == model["algorithm"]:
             # The first of a target is the version's own; after it comes that of the one that was served then.
-            value = next((value for its, value in metric["values"].items() if its.startswith(name)), None)
-            figures.setdefault(metric["target"], value)
-    return figures
+            own.setdefault(metric["target"], metric)
+    return own
 
 
 def _of_product(source: Source, reader: Reader, product: str) -> tuple[Listing, ...]:
@@ -195,15 +202,12 @@ def _products(reader: Reader, id_: str, title: str, items: list[dict[str, Any]],
 def _models(reader: Reader, models: list[dict[str, Any]]) -> Listing:
     rows = []
     for model in models:
-        figures: dict[str, str] = {}
-        for metric in model["metrics"] or ():
-            if metric["algorithm"] != model["algorithm"]:
-                continue
-            # The first of a target is the version's own; after it comes that of the one that was served then.
-            for name, value in list(metric["values"].items())[:1]:
-                if value is not None:
-                    target, algorithm = (metric[each].replace("_", " ") for each in ("target", "algorithm"))
-                    figures.setdefault(target, f"{target}, {algorithm}: {name} {reader.number(value, 3)}")
+        figures = [
+            f"{target.replace('_', ' ')}, {metric['algorithm'].replace('_', ' ')}: {name} {reader.number(value, 3)}"
+            for target, metric in _own_metrics(model).items()
+            for name, value in list(metric["values"].items())[:1]
+            if value is not None
+        ]
         rows.append(
             [
                 Cell(model["model_version"]),
@@ -211,7 +215,7 @@ def _models(reader: Reader, models: list[dict[str, Any]]) -> Listing:
                 Cell(model["algorithm"].replace("_", " ")),
                 Cell("yes" if model["is_served"] else "no"),
                 Cell(reader.moment_of(model["trained_at"])),
-                Cell("; ".join(figures.values())),
+                Cell("; ".join(figures)),
             ]
         )
     return Listing(
