@@ -22,7 +22,7 @@ from clickstream_assets.api import queries
 from clickstream_assets.api.database import Database
 from clickstream_assets.api.metrics import note_recent_read
 from clickstream_assets.api.recent import Recent
-from clickstream_assets.catalogue.units import MINUTE
+from clickstream_assets.catalogue.units import MINUTE, SECOND
 from clickstream_assets.predictions.sessions import SessionModel
 from clickstream_assets.recommender.next_product import NextProduct
 from clickstream_assets.settings import Settings
@@ -87,7 +87,7 @@ class Moment:
                 Thread(target=self._repeat, args=(work, pause), name=name, daemon=True)
                 for name, work, pause in (
                     ("recent events", self._follow, _PAUSE_SECONDS),
-                    ("served models", self._look_for_models, _MODEL_SECONDS),
+                    ("served models", self._look_at_postgres, _MODEL_SECONDS),
                 )
             ]
             for thread in self._threads:
@@ -132,6 +132,16 @@ class Moment:
         self._renew_session_model()
         self._renew_model()
 
+    def leave_out_erased(self) -> None:
+        """Forget who has asked to be erased.
+
+        Raises:
+            PostgresError: the database cannot be reached.
+        """
+        with self._database.snapshot() as connection:
+            asked = queries.erased_lately(connection, self._settings.recent_minutes)
+        self.recent.erase({person: int(when.timestamp() * SECOND) for person, when in asked})
+
     def _renew_session_model(self) -> None:
         with self._database.snapshot() as connection:
             version = queries.session_model_version(connection)
@@ -158,8 +168,9 @@ class Moment:
         self.model = ServedModel(version, NextProduct.from_bytes(content).prepared())
         _log.info("serves the next product by model %s", version)
 
-    def _look_for_models(self) -> None:
+    def _look_at_postgres(self) -> None:
         try:
+            self.leave_out_erased()
             self.renew_models()
         except PostgresError as error:
             # Requests say so.

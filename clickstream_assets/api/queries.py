@@ -6,7 +6,7 @@ A list of one served table needs no query of its own: `listing` pages through it
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from typing import Any, LiteralString, NamedTuple, Self
 
 from psycopg import Connection, sql
@@ -406,6 +406,16 @@ def is_anything_recommended(connection: Connection[DictRow]) -> bool:
             "SELECT EXISTS (SELECT FROM product_recommendations) OR EXISTS (SELECT FROM popular_products)",
         )
     )
+
+
+def erased_lately(connection: Connection[DictRow], minutes: int) -> list[tuple[str, datetime]]:
+    """Return who asked to be erased in the last minutes, and when."""
+    rows = connection.execute(
+        "SELECT unnest(persons) AS person, asked_at FROM erasures "
+        "WHERE asked_at > now() - make_interval(mins => %s) ORDER BY asked_at",
+        [minutes],
+    ).fetchall()
+    return [(row["person"], row["asked_at"]) for row in rows]
 
 
 def served_model(connection: Connection[DictRow], answers: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from threading import Lock
 from time import time
 from typing import Any, NamedTuple, TypeVar
@@ -93,6 +93,8 @@ class Recent:
         self._users: OrderedDict[str, dict[str, None]] = OrderedDict()
         self._visitors: dict[str, set[str]] = {}
         self._consents: OrderedDict[str, tuple[int, bool]] = OrderedDict()
+        # Persons who asked to be erased, and when: a worker that starts reads Kafka's last minutes anew.
+        self._erased: dict[str, int] = {}
 
     def __len__(self) -> int:
         """Return the number of events that are held."""
@@ -120,6 +122,8 @@ class Recent:
             key = person_of_visitor(visitor)
         else:
             key = SESSION_ONLY + event.session_id
+        if event.event_time <= self._erased.get(key, 0):
+            return
         if user is not None and visitor is not None:
             self._tie(visitor, key)
         if event.consent is not None:
@@ -161,6 +165,25 @@ class Recent:
                 own.popleft()
                 if not own:
                     del self._events[key]
+
+    def erase(self, persons: Mapping[str, int]) -> None:
+        """Forget what persons did up to a time, and whose their devices were.
+
+        Args:
+            persons: by each, as the served tables name them, when they asked for it, microseconds since 1970.
+        """
+        with self._lock:
+            new = {person: asked for person, asked in persons.items() if self._erased.get(person) != asked}
+            self._erased = dict(persons)
+            for person, asked in new.items():
+                own = self._events.pop(person, ())
+                if kept := [seen for seen in own if seen.time > asked]:
+                    self._events[person] = deque(kept, maxlen=_EVENTS_OF_PERSON)
+                self._consents.pop(person, None)
+                for visitor in self._visitors.pop(person, set()):
+                    self._users.get(visitor, {}).pop(person, None)
+            if new:
+                self._order = deque((key, seen) for key, seen in self._order if seen.time > new.get(key, 0))
 
     def person_of_visitor(self, visitor: str) -> str | None:
         """Return the user that an anonymous id came with last; None if it lately came with none, or with too many."""

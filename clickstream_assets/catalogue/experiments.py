@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from clickstream_assets.catalogue.models import PRODUCT_RECOMMENDATIONS
-from clickstream_assets.catalogue.raw import RAW_EVENTS, REJECTED_PRODUCTS
+from clickstream_assets.catalogue.raw import ERASED_RECORDS, RAW_EVENTS, REJECTED_PRODUCTS
 from clickstream_assets.catalogue.table import (
     DATE,
     DOUBLE,
@@ -32,6 +32,15 @@ REJECTED_EXPOSURES = replace(
 
 _EXPERIMENT = Column("experiment", STRING, "The experiment")
 _ARM = Column("arm", STRING, "The arm of it")
+
+ERASED_EXPOSURES = replace(
+    ERASED_RECORDS,
+    name="erased_exposures",
+    grain="one record of KAFKA_EXPOSURES_TOPIC of a person who was erased: where it was, and nothing of what it said",
+    columns=tuple(
+        column for column in ERASED_RECORDS.columns if column.name not in ("kafka_time", "event_date")
+    ),
+)
 
 EXPERIMENT_EXPOSURES = Table(
     "experiment_exposures",

@@ -301,6 +301,19 @@ REJECTED_EVENTS = Table(
     key=(*ITEM_KEY, "rejected_by"),
 )
 
+ERASED_RECORDS = Table(
+    "erased_records",
+    "one Kafka record, or item of one, of a person who was erased: where it was, and nothing of what it said",
+    (
+        Column("erasure", LONG, "Number of the erasure that took it away"),
+        *_RECORD,
+        *_PLACE,
+        Column("erased_from", STRING, "The table that had it"),
+        Column("event_date", DATE, "The shop's day of the event; null where it was none", nullable=True),
+    ),
+    key=ITEM_KEY,
+)
+
 OUTCOMES = ("event", "duplicate", "conflict", "rejected", "refused", "left_out", "late")
 """The ends that a record can come to, of which it comes to one of the first four; then events that Elasticsearch did
 not take, fields that were left out of events, and events that came on a later day than theirs, each counted once more.

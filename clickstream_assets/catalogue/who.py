@@ -19,6 +19,10 @@ begins with one of the three.
 PERSON = "The person: the sender's user id; of who has none, anonymous: or session: and that id"
 
 
+PERSON_COLUMNS = ("user_id", "unit")
+"""Columns that name a person, in the tables that are made of events; in those before, `user_id` is the sender's."""
+
+
 def person_of_user(user_id: str) -> str:
     """Return the person of a sender's user id: the id itself, unless it could be taken for a visitor's."""
     return NAMED + user_id if user_id.startswith((VISITOR, SESSION_ONLY, NAMED)) else user_id
@@ -27,6 +31,13 @@ def person_of_user(user_id: str) -> str:
 def person_of_visitor(anonymous_id: str) -> str:
     """Return the person of an anonymous id that is tied to nobody."""
     return VISITOR + anonymous_id
+
+
+def user_of_person(person: str) -> str | None:
+    """Return the sender's user id of a person; None of a visitor's, who has none."""
+    if person.startswith((VISITOR, SESSION_ONLY)):
+        return None
+    return person.removeprefix(NAMED)
 
 
 IDENTITY_TIES = Table(

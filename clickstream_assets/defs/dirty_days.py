@@ -16,7 +16,7 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 from pydantic import BaseModel
 
-from clickstream_assets.catalogue import EVENTS
+from clickstream_assets.catalogue import ERASED_RECORDS, EVENTS, Table
 from clickstream_assets.defs.dagster_private import FIRST_PARTITION_TAG, LAST_PARTITION_TAG
 from clickstream_assets.defs.jobs import refresh, train
 from clickstream_assets.defs.models.due import verdict_now
@@ -42,6 +42,8 @@ class RefreshState(BaseModel):
 
     seen: int = 0
     """Storage id of the last materialization of `events` that was taken in."""
+    seen_erased: int = 0
+    """The same of `erased_records`."""
     pending: list[date] = []
     """Days to bring up to date, each once; first the one that has waited longest."""
     requested: set[date] = set()
@@ -177,15 +179,22 @@ def _look(context: dg.SensorEvaluationContext, state: RefreshState) -> dg.Sensor
 
 
 def _take_in_reports(instance: dg.DagsterInstance, state: RefreshState) -> None:
+    state.seen = _take_in(instance, state, EVENTS, state.seen)
+    state.seen_erased = _take_in(instance, state, ERASED_RECORDS, state.seen_erased)
+
+
+def _take_in(instance: dg.DagsterInstance, state: RefreshState, table: Table, seen: int) -> int:
+    """Put the days that an asset has reported since behind those that wait; return what is seen now."""
     records = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=dg.AssetKey(EVENTS.name), after_storage_id=state.seen),
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey(table.name), after_storage_id=seen),
         limit=REPORTS_READ_PER_TICK,
         ascending=True,
     ).records
     for record in records:
-        state.seen = record.storage_id
+        seen = record.storage_id
         days = metadata_value(record.event_log_entry, DIRTY_DAYS) or []
         state.put_behind(date.fromisoformat(day) for day in days)
+    return seen
 
 
 def _settle_request(instance: dg.DagsterInstance, state: RefreshState) -> None:

@@ -39,6 +39,14 @@ refresh = dg.define_asset_job(
     description="The tables of some days, and what is served of them.",
 )
 
+erase = dg.define_asset_job(
+    "erase",
+    selection=dg.AssetSelection.assets("erased_records"),
+    # Both replace rows of the same tables.
+    tags={ONE_AT_A_TIME: "refresh"},
+    description="The records of persons who asked to be erased; a refresh and a training make the rest without them.",
+)
+
 catalogue = dg.define_asset_job(
     "catalogue",
     selection=dg.AssetSelection.assets("product_feed", "products", "published_products"),

@@ -19,6 +19,7 @@ import pyarrow as pa
 from clickstream_assets.catalogue import (
     CONFLICTING_EVENTS,
     DUPLICATE_EVENTS,
+    ERASED_RECORDS,
     EVENTS,
     INGEST_RULES,
     ITEM_KEY,
@@ -40,8 +41,8 @@ from clickstream_assets.stores.lake import Lake, LakeConflictError, Snapshot
 
 ROWS_AT_ONCE = 5_000_000
 """Most records that are compared with their items at once: 300 MB of DuckDB's memory, whatever the lake holds."""
-CLASSIFIED_TABLES = (EVENTS, DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS)
-"""The tables of which each record is in exactly one: `events`, and the non-event tables."""
+CLASSIFIED_TABLES = (EVENTS, DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS, ERASED_RECORDS)
+"""The tables of which each record is in exactly one: `events`, the non-event tables, and what was taken out of them."""
 
 
 @dataclass
@@ -326,11 +327,17 @@ def _parsed_batches(
     Both take about as long: parsing is Python's, in processes of its own on DuckDB, and the rest is the engine's.
     """
     engine = lake.engine
+    erased = lake.snapshot(ERASED_RECORDS)
 
     def start(batch: int) -> tuple[ValidationRules, Callable[[], DataFrame]]:
         its_rules = _rules_of_batch(lake, batch, rules)
         parse = partial(parse_batches, rules=its_rules, keep_bytes=False)
         records = lake.read(RAW_EVENTS, version, batches=(batch, batch))
+        if erased.rows:
+            # They have a place already, where the other tables were put back to an earlier time.
+            gone = lake.read(ERASED_RECORDS, erased.version, (*RECORD_KEY, "batch"), batches=(batch, batch))
+            gone = as_view(gone.select(*RECORD_KEY).distinct())
+            records = as_view(records.join(gone, on=list(RECORD_KEY), how="left_anti"))
         return its_rules, engine.start_map_arrow(records, parse, PARSED)
 
     started = map(start, batches)

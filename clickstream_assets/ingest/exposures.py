@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from operator import itemgetter
 from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
 
-from clickstream_assets.catalogue import EXPERIMENT_EXPOSURES, RAW_EXPOSURES, REJECTED_EXPOSURES
+from clickstream_assets.catalogue import (
+    ERASED_EXPOSURES,
+    EXPERIMENT_EXPOSURES,
+    RAW_EXPOSURES,
+    RECORD_KEY,
+    REJECTED_EXPOSURES,
+)
 from clickstream_assets.ingest.fields import Rejection
 from clickstream_assets.ingest.retention import check_bytes
 from clickstream_assets.recommender.experiments import NAME
@@ -77,9 +84,13 @@ def update_exposures(lake: Lake) -> int:
         for table in (REJECTED_EXPOSURES, EXPERIMENT_EXPOSURES):
             lake.replace_batch(table, table.arrow.empty_table(), 0)
     count = 0
+    place = itemgetter(*RECORD_KEY)
     for batch in batches:
         exposures, rejected = [], []
+        erased = {place(record) for record in lake.rows_of_batch(ERASED_EXPOSURES, batch).to_pylist()}
         for record in lake.rows_of_batch(RAW_EXPOSURES, batch).to_pylist():
+            if place(record) in erased:
+                continue
             try:
                 exposures.append(record | read_exposure(record["value"]))
             except Rejection as rejection:

@@ -12,7 +12,7 @@ import re
 import ssl
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -48,6 +48,10 @@ _FULL = re.compile(r"this action would add \[\d+\] shards")
 _REQUEST_BYTES = 5_000_000
 # OpenSSL's word for a server that hangs up, as one does that stops.
 _HUNG_UP = "EOF"
+
+
+# A day of some million events is written anew in minutes.
+_MERGE_SECONDS = 3600
 
 
 class ElasticsearchProblem(StrEnum):
@@ -549,6 +553,86 @@ class LiveEvents(ElasticsearchServer):
                 allow_partial_search_results=False,
             )
         return [hit["_source"] for hit in found["hits"]["hits"]]
+
+    def erase(self, users: Collection[str], visitors: Collection[str], sessions: Collection[str]) -> int:
+        """Delete the events of persons by their ids, as their sender names them; of visitors those without a user.
+
+        A session's id counts where an event has no other. Their bytes go as the server merges its segments.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            ElasticsearchError: as `write`.
+        """
+        query = self._theirs(users, visitors, sessions)
+        deleted = 0
+        for attempt in self._patiently():
+            with attempt, self._explained():
+                if not self._days():
+                    return 0
+                # What was written a moment ago is found, too.
+                self.client.indices.refresh(index=self._settings.elasticsearch_alias)
+                answer = self.client.delete_by_query(
+                    index=self._settings.elasticsearch_alias,
+                    query=query,
+                    # What the stream writes meanwhile is of others, or comes after the request.
+                    conflicts="proceed",
+                    refresh=True,
+                    ignore_unavailable=True,
+                )
+                deleted = int(answer["deleted"])
+        return deleted
+
+    def expunge(self) -> None:
+        """Have the server write its files anew without the documents that were deleted, and wait for it.
+
+        Raises:
+            ElasticsearchError: the server cannot be reached.
+        """
+        with self._explained():
+            for day in self._days():
+                index = self.index(day)
+                # By default it leaves them in a segment of which fewer than a tenth are deleted.
+                allowed = {"index.merge.policy.expunge_deletes_allowed": 0}
+                self.client.indices.put_settings(index=index, settings=allowed)
+                self.client.options(request_timeout=_MERGE_SECONDS).indices.forcemerge(
+                    index=index, only_expunge_deletes=True
+                )
+
+    def events_of(
+        self, users: Collection[str], visitors: Collection[str], sessions: Collection[str]
+    ) -> list[dict[str, Any]]:
+        """Return all events of persons, by the same ids as `erase` deletes them.
+
+        Raises:
+            ElasticsearchError: the server cannot be reached.
+        """
+        from elasticsearch.helpers import scan
+
+        with self._explained():
+            if not self._days():
+                return []
+            found = scan(
+                self.client,
+                index=self._settings.elasticsearch_alias,
+                query={"query": self._theirs(users, visitors, sessions)},
+            )
+            return [hit["_source"] for hit in found]
+
+    def _theirs(
+        self, users: Collection[str], visitors: Collection[str], sessions: Collection[str]
+    ) -> dict[str, Any]:
+        def without(*names: str) -> list[dict[str, Any]]:
+            return [{"bool": {"must_not": {"exists": {"field": name}}}} for name in names]
+
+        ids: list[list[dict[str, Any]]] = [
+            [{"terms": {"user_id": sorted(users)}}],
+            [{"terms": {"anonymous_id": sorted(visitors)}}, *without("user_id")],
+            [{"terms": {"session_id": sorted(sessions)}}, *without("user_id", "anonymous_id")],
+        ]
+        theirs = [{"bool": {"filter": its}} for its in ids]
+        return {"bool": {"filter": [self._own_indices()], "should": theirs, "minimum_should_match": 1}}
 
     def _own_indices(self) -> dict[str, Any]:
         """Make the filter that leaves out others' indices behind the alias, such as a copy of one of ours."""

@@ -340,6 +340,21 @@ class Lake:
             )
         return int(done["num_updated_rows"])
 
+    def delete(self, table: Table, where: str) -> int:
+        """Delete the rows that an SQL condition names, in one commit; by delta-rs on both engines.
+
+        Files whose statistics rule the condition out are not read. The commit's log has the condition in it.
+
+        Returns:
+            How many rows there were.
+
+        Raises:
+            LakeConflictError: the rows were put into other files meanwhile; nothing was changed.
+        """
+        with self._explained(table):
+            done = self._open(table).delete(where)
+        return int(done["num_deleted_rows"])
+
     def append_batch(
         self, table: Table, df: DataFrame, batch: int, app: str | None = None, is_laid_out: bool = False
     ) -> None:

@@ -1,6 +1,7 @@
 """Reconciliation of stream and batch: closed windows, counted again from `events`, and a reason per difference."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -16,6 +17,7 @@ from clickstream_assets.analytics.windows import counted_time, product_windows
 from clickstream_assets.catalogue import (
     CONFLICTING_EVENTS,
     DUPLICATE_EVENTS,
+    ERASED_RECORDS,
     EVENTS,
     FLASH_SALE_ALERTS,
     ITEM_KEY,
@@ -58,13 +60,15 @@ class Reason(StrEnum):
     REPEATED = "repeated later"
     """The stream counted a duplicate: it came later than the stream remembers; or the two came in different partitions,
     which have no common order, and the stream took the other."""
+    ERASED = "erased since"
+    """The stream counted events of persons who were erased since; windows say nothing of persons, and stay."""
     LOST = "lost"
     """The batch has events that were in time. The stream's state was lost, or it is wrong."""
     UNEXPLAINED = "unexplained"
     """The stream counted events that no record explains, or some twice, or otherwise."""
 
 
-EXCUSED = frozenset({Reason.LATE, Reason.REPEATED})
+EXCUSED = frozenset({Reason.LATE, Reason.REPEATED, Reason.ERASED})
 """Reasons that are there by design."""
 
 
@@ -296,22 +300,44 @@ def _differences(
         counts.append({(row["window_start"], row["product_id"]): row["total_events"] for row in rows})
     lake.engine.release(duplicates)
     late, repeated = counts
+    erased = _erased(lake, first)
+    clock = ShopClock(settings.shop_time_zone)
     found = []
     for row in different:
         key = (row["window_start"], row["product_id"])
         few, many = late.get(key, 0), repeated.get(key, 0)
-        reason = _reason(row["streamed"] - row["batch"], few, many)
+        ends = (row["window_start"], row["window_start"] + settings.window_duration)
+        gone = sum(erased[day] for day in {clock.day_of(end) for end in ends})
+        reason = _reason(row["streamed"] - row["batch"], few, many, gone)
         found.append(Difference(*key, row["streamed"], row["batch"], few, many, reason))
     return sorted(found, key=lambda difference: (difference.window_start, difference.product_id))
 
 
-def _reason(surplus: int, late: int, repeated: int) -> Reason:
-    """Return the reason that the stream has more or fewer events, given how many may have been late or repeated."""
+def _erased(lake: Lake, first: date) -> Counter[date]:
+    """Return how many events of each day, from a first one on, were erased."""
+    rows = lake.read(ERASED_RECORDS)
+    F, _ = functions_of(rows)
+    of_events = rows.where((F.col("erased_from") == EVENTS.name) & (F.col("event_date") >= F.lit(first)))
+    counts = of_events.groupBy("event_date").agg(F.count(F.lit(1)).cast("long").alias("events"))
+    return Counter({row["event_date"]: row["events"] for row in lake.engine.to_arrow(counts).to_pylist()})
+
+
+def _reason(surplus: int, late: int, repeated: int, erased: int = 0) -> Reason:
+    """Return the reason that the stream has more or fewer events.
+
+    Args:
+        surplus: how many more it has.
+        late: how many of the batch's may have been late.
+        repeated: how many duplicates the stream may have counted.
+        erased: how many events of the window's days were erased.
+    """
     if surplus < 0:
         return Reason.LATE if -surplus <= late else Reason.LOST
     # As many events, and others: one for another.
-    is_excused = surplus <= repeated if surplus else min(late, repeated) > 0
-    return Reason.REPEATED if is_excused else Reason.UNEXPLAINED
+    if surplus <= repeated if surplus else min(late, repeated) > 0:
+        return Reason.REPEATED
+    is_excused = surplus <= repeated + erased if surplus else min(late, erased) > 0
+    return Reason.ERASED if is_excused else Reason.UNEXPLAINED
 
 
 def _arrivals(events: DataFrame, duplicates: DataFrame, delay: timedelta) -> DataFrame:

@@ -6,7 +6,8 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache, partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +20,7 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition, to_topics
 from clickstream_assets.stores.kafka.topic import arrival_columns
 from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.postgres.erasures import places_after
 
 # Fewer than Spark's hundred: what is kept is only read again after a crash, and that goes one batch back.
 _BATCHES_KEPT = 20
@@ -74,8 +76,15 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
+Erased: TypeAlias = Mapping[tuple[str, int], pa.Array]
+"""Offsets of erased records, by topic and partition."""
+
+
 def valid_batches(
-    batches: Iterator[pa.RecordBatch], rules: ValidationRules, columns: tuple[str, ...]
+    batches: Iterator[pa.RecordBatch],
+    rules: ValidationRules,
+    columns: tuple[str, ...],
+    erased: Erased = MappingProxyType({}),
 ) -> Iterator[pa.RecordBatch]:
     """Parse records and keep the valid events; runs on Spark's workers.
 
@@ -83,15 +92,44 @@ def valid_batches(
         batches: RAW_EVENTS rows.
         rules: of valid events.
         columns: which of PARSED, and LINE_COPIES, both or neither; fewer are faster.
+        erased: records that are left out.
     """
     _spare_the_collector()
     lines: Counter[tuple[Any, ...]] = Counter()
-    for batch in parse_batches(batches, rules):
+    kept = (_without(batch, erased) for batch in batches) if erased else batches
+    for batch in parse_batches(kept, rules):
         events = batch.filter(pc.is_null(batch.column("rule")))
         if set(LINE_COPIES) <= set(columns):
             for field, copies in zip(_LINE_COPY_FIELDS, _line_copies(events, lines), strict=True):
                 events = events.append_column(field, copies)
         yield events.select(list(columns))
+
+
+def _without(batch: pa.RecordBatch, erased: Erased) -> pa.RecordBatch:
+    """Leave out the records at some offsets."""
+    for (topic, partition), offsets in erased.items():
+        is_there = pc.and_(
+            pc.and_(pc.equal(batch.column("topic"), topic), pc.equal(batch.column("partition"), partition)),
+            pc.is_in(batch.column("offset"), offsets),
+        )
+        batch = batch.filter(pc.invert(is_there))
+    return batch
+
+
+def erased_offsets(settings: Settings) -> Erased:
+    """Return where the records of erased persons are in the topics, of those that Kafka may have still.
+
+    Raises:
+        PostgresError: the database cannot be reached.
+    """
+    places = [its for its in places_after(settings, 0).values() if its.num_rows]
+    if not places:
+        return {}
+    grouped = pa.concat_tables(places).group_by(["topic", "partition"]).aggregate([("offset", "distinct")])
+    return {
+        (row["topic"], row["partition"]): pa.array(row["offset_distinct"], pa.int64())
+        for row in grouped.to_pylist()
+    }
 
 
 LINE_COPIES = ("user_line_copy", "visitor_line_copy")
@@ -197,5 +235,11 @@ def valid_events(
     parsed = pa.schema([*PARSED, *_LINE_COPY_FIELDS])
     schema = pa.schema([parsed.field(name) for name in columns])
     return topic_records(session, settings, starting_offsets).mapInArrow(
-        partial(valid_batches, rules=ValidationRules.of(settings), columns=columns), from_arrow_schema(schema)
+        partial(
+            valid_batches,
+            rules=ValidationRules.of(settings),
+            columns=columns,
+            erased=erased_offsets(settings),
+        ),
+        from_arrow_schema(schema),
     )

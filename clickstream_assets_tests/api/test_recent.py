@@ -160,3 +160,27 @@ def test_records_are_read_in_the_dialect_of_their_topic():
     sent = {**track, "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     kept.take([Arrived("web", int(time.time() * 1e6), json.dumps(sent).encode())])
     assert ids(kept, "u") == ["a"]
+
+
+def test_who_asked_to_be_erased_is_forgotten_up_to_then():
+    kept = recent()
+    now = time.time()
+    kept.take(
+        arrived(
+            view("a", anonymous_id="phone", consent=True, timestamp=now - 60),
+            view("b", timestamp=now - 50),
+            {**view("c", timestamp=now - 50), "user_id": "other"},
+        )
+    )
+    assert ids(kept, "u") == ["b", "a"]
+    kept.erase({"u": int((now - 20) * 1e6)})
+    assert ids(kept, "u") == []
+    assert kept.of_person("u").may_be_profiled is None
+    assert kept.person_of_visitor("phone") is None
+    assert ids(kept, "other") == ["c"]
+    # What Kafka gives once more is left out; what comes after that is a new person's.
+    kept.take(arrived(view("b", timestamp=now - 50), view("d", timestamp=now - 10)))
+    assert ids(kept, "u") == ["d"]
+    kept.erase({"u": int((now - 20) * 1e6)})
+    assert ids(kept, "u") == ["d"]
+    assert len(kept) == 2

@@ -458,6 +458,7 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("raw_events", {"clickstream_events"}),
         ("events", {"raw_events"}),
         ("rejected_counts", {"events", "duplicate_events", "conflicting_events", "rejected_events"}),
+        ("erased_records", {"events", "experiment_exposures"}),
         ("identity_ties", {"events"}),
         ("exchange_rates", {"events"}),
         ("sessions", {"events", "identity_ties", "exchange_rates"}),

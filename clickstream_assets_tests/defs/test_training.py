@@ -123,6 +123,18 @@ VERDICTS: dict[str, tuple[Interactions, dict[str, Any], bool, str]] = {
         True,
         "the lake is of an earlier time than the last training",
     ),
+    "persons were erased": (
+        Interactions(7, 4999),
+        {"trained": TRAINED._replace(version=6), "erased_at": NOW},
+        True,
+        "persons were erased since the last training",
+    ),
+    "persons were erased, and no refresh has made anything without them yet": (
+        Interactions(7, 5000),
+        {"erased_at": NOW},
+        False,
+        "nothing is new since the last training",
+    ),
     "the lake was put back, and trained on since": (
         Interactions(7, 5000),
         {"put_back_at": NOW - 2 * HOUR},

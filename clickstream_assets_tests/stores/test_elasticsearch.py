@@ -420,3 +420,24 @@ def test_a_server_without_encryption_is_told_from_one_that_is_away(elasticsearch
 
 def test_a_file_of_authorities_does_not_matter_without_encryption(elasticsearch: Settings):
     LiveEvents(with_settings(elasticsearch, elasticsearch_ca_file="/nonexistent")).check()
+
+
+def test_events_of_a_person_are_found_and_erased_by_all_of_their_ids(live: LiveEvents):
+    whose = [
+        {"user_id": "ann"},
+        {"user_id": "ann", "anonymous_id": "tv"},
+        {"user_id": "bob", "anonymous_id": "phone-a"},
+        {"anonymous_id": "phone-a"},
+        {"anonymous_id": "tv"},
+        {"session_id": "s1"},
+        {"anonymous_id": "phone-b", "session_id": "s1"},
+    ]
+    nobody = {"user_id": None, "anonymous_id": None, "session_id": None}
+    live.write([document(f"e{number}", **nobody | ids) for number, ids in enumerate(whose)])
+    ids = ({"ann"}, {"phone-a"}, {"s1"})
+    assert len(everything(live)) == 7
+    assert sorted(event["event_id"] for event in live.events_of(*ids)) == ["e0", "e1", "e3", "e5"]
+    assert live.erase(*ids) == 4
+    live.expunge()
+    assert live.events_of(*ids) == []
+    assert sorted(event["event_id"] for event in everything(live)) == ["e2", "e4", "e6"]

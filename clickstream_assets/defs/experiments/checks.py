@@ -4,6 +4,7 @@ import dagster as dg
 
 from clickstream_assets.analytics.experiment_statistics import MISMATCH
 from clickstream_assets.catalogue import (
+    ERASED_EXPOSURES,
     EXPERIMENT_EXPOSURES,
     EXPERIMENT_RESULTS,
     RAW_EXPOSURES,
@@ -15,13 +16,14 @@ from clickstream_assets.stores.lake import Lake
 
 @table_check(EXPERIMENT_EXPOSURES, is_blocking=True)
 def exposures_close(lake: Lake) -> dg.AssetCheckResult:
-    """Each record of the topic is an exposure, or is rejected."""
+    """Each record of the topic is an exposure, is rejected, or was erased."""
     raw, *found = (
-        lake.snapshot(table).rows for table in (RAW_EXPOSURES, EXPERIMENT_EXPOSURES, REJECTED_EXPOSURES)
+        lake.snapshot(table).rows
+        for table in (RAW_EXPOSURES, EXPERIMENT_EXPOSURES, REJECTED_EXPOSURES, ERASED_EXPOSURES)
     )
+    named = dict(zip(("exposures", "rejected", "erased"), found, strict=True))
     return dg.AssetCheckResult(
-        passed=raw == sum(found),
-        metadata={"expected": raw, "actual": sum(found), "exposures": found[0], "rejected": found[1]},
+        passed=raw == sum(found), metadata={"expected": raw, "actual": sum(found), **named}
     )
 
 

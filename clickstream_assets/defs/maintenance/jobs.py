@@ -4,15 +4,18 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from clickstream_assets.catalogue import REJECTED_SAMPLES, TABLES
+from clickstream_assets.catalogue import ERASED_RECORDS, REJECTED_SAMPLES, TABLES
 from clickstream_assets.defs.jobs import ONE_AT_A_TIME
 from clickstream_assets.defs.maintenance.history import delete_old_runs
 from clickstream_assets.defs.plots import text_table
 from clickstream_assets.defs.steps import step
+from clickstream_assets.ingest.erasure import rows_left
 from clickstream_assets.ingest.rejected_samples import update_samples
 from clickstream_assets.ingest.retention import empty_old_records
 from clickstream_assets.settings import Settings, load_settings
+from clickstream_assets.stores.elasticsearch import LiveEvents
 from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.postgres import erasures
 from clickstream_assets.stores.postgres.publishing import publication
 from clickstream_assets.streaming.retention import delete_expired, update_old_copies
 
@@ -72,6 +75,31 @@ def maintain_tables(context: dg.OpExecutionContext, settings: Settings, lake: La
     )
 
 
+@dg.op(ins={"start": dg.In(dg.Nothing)})
+@step
+def finish_erasures(context: dg.OpExecutionContext, settings: Settings, lake: Lake) -> None:
+    """Delete the files that erased persons were in, once no table names them; can be repeated at any time.
+
+    Until a refresh and a training have made all tables without them, their files stay, and the next night looks again.
+    """
+    there = lake.exists(ERASED_RECORDS)
+    waiting = [each for each in erasures.unfinished(settings) if each.erased_at] if there else []
+    left = rows_left(lake, [person for each in waiting for person in each.persons]) if waiting else {}
+    if left or not waiting:
+        context.add_output_metadata({"waiting": len(waiting), "rows_left": left})
+        return
+    # What reads an older version is begun again by the sensors.
+    tables = [
+        lake.maintain(table, timedelta(0))
+        for table in TABLES.values()
+        if table.in_lake and lake.exists(table)
+    ]
+    LiveEvents(settings).expunge()
+    receipt = {"removed_files": sum(table.removed_files for table in tables)}
+    erasures.finish(settings, {each.number: receipt for each in waiting})
+    context.add_output_metadata({"finished": len(waiting), **receipt})
+
+
 # Appending, as the ingest does, is possible meanwhile; replacing days is not.
 @dg.job(tags={ONE_AT_A_TIME: "refresh"})
 def upkeep() -> None:
@@ -79,7 +107,8 @@ def upkeep() -> None:
     delete_old_windows()
     delete_old_history()
     delete_old_samples()
-    maintain_tables()
+    # Both replace files of the same tables.
+    finish_erasures(start=maintain_tables())
 
 
 nightly_upkeep = dg.ScheduleDefinition(

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 import dagster as dg
 
-from clickstream_assets.catalogue import EVENTS, INTERACTION_DAYS, PRODUCT_RECOMMENDATIONS
+from clickstream_assets.catalogue import ERASED_RECORDS, EVENTS, INTERACTION_DAYS, PRODUCT_RECOMMENDATIONS
 from clickstream_assets.defs.assets import LAKE_VERSION
 from clickstream_assets.defs.models.training import TRAINED_AT, TRAINED_ON
 from clickstream_assets.defs.runs import metadata_value
@@ -71,7 +71,12 @@ class Verdict(NamedTuple):
 
 
 def due(
-    there: Interactions, trained: Training | None, put_back_at: float, now: float, rhythm: Rhythm
+    there: Interactions,
+    trained: Training | None,
+    put_back_at: float,
+    now: float,
+    rhythm: Rhythm,
+    erased_at: float = 0,
 ) -> Verdict:
     """Say whether a training is due.
 
@@ -83,6 +88,7 @@ def due(
         put_back_at: when the lake was last found to be of an earlier time, seconds since 1970; 0 for never.
         now: the current time, seconds since 1970.
         rhythm: how often to train.
+        erased_at: when persons were last erased, seconds since 1970; 0 for never.
     """
     if trained is None:
         return Verdict(True, "nothing is trained yet")
@@ -91,6 +97,8 @@ def due(
     # What was trained on can be newer than what was reported: the lake's upkeep puts files together, in a new version.
     if there.version <= trained.version:
         return Verdict(False, "nothing is new since the last training")
+    if erased_at > trained.at:
+        return Verdict(True, "persons were erased since the last training")
     changed = abs(there.rows - trained.rows_of_all_days)
     enough = rhythm.after_share * trained.rows
     new = f"{changed:,} interactions are new since the last training, on {trained.rows:,}"
@@ -110,7 +118,9 @@ def verdict_now(instance: dg.DagsterInstance, settings: Settings) -> Verdict:
     if made is None:
         return Verdict(False, "there is nothing to train on before the first refresh")
     there, trained = Interactions.of(made), Training.newest(instance)
-    return due(there, trained, put_back_at(instance), time.time(), Rhythm.of(settings))
+    erased = instance.get_latest_materialization_event(dg.AssetKey(ERASED_RECORDS.name))
+    erased_at = erased.timestamp if erased and metadata_value(erased, "records") else 0
+    return due(there, trained, put_back_at(instance), time.time(), Rhythm.of(settings), erased_at)
 
 
 def put_back_at(instance: dg.DagsterInstance) -> float:

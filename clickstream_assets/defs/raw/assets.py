@@ -23,6 +23,7 @@ from clickstream_assets.defs.measurements import NEWEST_EVENT
 from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.plots import shortened, text_list
 from clickstream_assets.defs.put_back import older_tables
+from clickstream_assets.defs.raw.erasure import erase_again
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import (
     DIRTY_DAYS,
@@ -125,6 +126,9 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
     rules = ValidationRules.of(settings)
     keep_start_date(lake, daily().start.date())
     counts = classify_records(lake, rules)
+    if not since:
+        # Kafka may have records of persons who were erased from the lake that there was before.
+        erase_again(lake, settings)
     tied = update_ties(lake, IdentityRules.of(settings))
     batch = lake.snapshot(EVENTS).batch
     # Before the file is used, so that what is written to it meanwhile is noticed.

@@ -222,6 +222,33 @@ def _add_operational(metadata: sa.MetaData) -> None:
         _now("sent_at"),
     )
 
+    # Requests to erase persons. Whom they are about is kept until all is done, since what the lake has of them must not
+    # be published meanwhile.
+    sa.Table(
+        "erasures",
+        metadata,
+        sa.Column("erasure", sa.BigInteger, sa.Identity(), primary_key=True),
+        sa.Column("persons", ARRAY(sa.Text)),
+        _now("asked_at"),
+        # When their records were gone from the lake, and when all that is made of these was.
+        *_columns(TIME, "erased_at", "done_at"),
+        *json("receipt"),
+    )
+
+    # Where erased records were: by it they are left out where Kafka is read again.
+    sa.Table(
+        "erased_places",
+        metadata,
+        *(
+            sa.Column(name, kind, primary_key=True, autoincrement=False)
+            for name, kind in (
+                *(("topic", sa.Text), ("partition", sa.Integer), ("offset", sa.BigInteger)),
+                ("item", sa.Integer),
+            )
+        ),
+        *required(sa.BigInteger, "erasure"),
+    )
+
     # A stamp that changes with each publication of an asset: one that is not the last is of a database that was put
     # back to an earlier time.
     sa.Table(

@@ -20,6 +20,7 @@ from clickstream_assets.catalogue import Lists, Table
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect, explained
+from clickstream_assets.stores.postgres.erasures import without_erased
 from clickstream_assets.stores.postgres.statements import each
 
 Rows: TypeAlias = pa.Table | pa.RecordBatchReader | Iterable[pa.RecordBatch]
@@ -213,6 +214,7 @@ class Publication:
 
     def _publish(self, table: Table, rows: Rows, scope: Part | None) -> dict[Any, Published]:
         self._stage(table, rows)
+        without_erased(self._connection, table, _STAGED)
         if isinstance(scope, Keyed):
             self._stage_keys(table, scope.keys)
         self.hold(table)

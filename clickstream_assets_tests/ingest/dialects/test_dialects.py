@@ -209,6 +209,13 @@ def test_the_stream_reads_every_dialect_as_the_ingest_does():
     assert streamed == [event.event_id for event in found(*values)]
 
 
+def test_the_stream_leaves_out_records_that_were_erased():
+    values = [encode(VIEW | {"event_id": f"e{number}"}) for number in range(4)]
+    erased = {("events", 0): pa.array([1, 3]), ("events", 1): pa.array([0]), ("others", 0): pa.array([2])}
+    batches = valid_batches(iter(raw_table(values).to_batches()), RULES, ("event_id",), erased)
+    assert [event_id for batch in batches for event_id in batch["event_id"].to_pylist()] == ["e0", "e2"]
+
+
 COMPARED = (
     *("event_type", "event_time", "user_id", "anonymous_id", "session_id", "event_name", "product_id"),
     *("product_category", "brand", "price", "currency", "quantity", "order_id", "query", "user_agent"),

@@ -15,6 +15,7 @@ from clickstream_assets.catalogue import (
     Table,
 )
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres import erasures
 from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem, connect
 from clickstream_assets.stores.postgres.publishing import (
     Among,
@@ -48,7 +49,7 @@ def migrated(postgres: Settings) -> Iterator[Settings]:
 def settings(migrated: Settings) -> Settings:
     with connect(migrated) as connection:
         connection.execute(
-            "TRUNCATE clickstream_sessions, user_segments, product_recommendations, popular_products"
+            "TRUNCATE clickstream_sessions, user_segments, product_recommendations, popular_products, erasures"
         )
     return migrated
 
@@ -426,3 +427,29 @@ def publish_on_full_disk(transaction: Publication) -> None:
     transaction._connection.execute(
         "DO $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$"
     )
+
+
+def test_persons_whose_erasure_is_not_done_are_left_out(settings: Settings):
+    publish(settings, sessions(session("s1", user_id="u1"), session("s2", user_id="u2")))
+    number, lost = erasures.ask(settings, {"u1", "anonymous:d1"}, {"d1"})
+    assert lost == {"clickstream_sessions": 1}
+    assert erasures.count(settings, {"u2"}, set()) == {"clickstream_sessions": 1}
+    both = sessions(session("s1", user_id="u1"), session("s2", user_id="u2"))
+    assert publish(settings, both) == Published(rows=1)
+    assert [each.persons for each in erasures.unfinished(settings)] == [("anonymous:d1", "u1")]
+    erasures.finish(settings, {number: {"removed_files": 3}})
+    assert query(settings, "SELECT persons, receipt FROM erasures") == [(None, {"removed_files": 3})]
+    assert erasures.unfinished(settings) == []
+    # Who comes back is a new person.
+    assert publish(settings, both) == Published(rows=2, inserted=1)
+
+
+def test_places_of_erased_records_are_kept_once(settings: Settings):
+    number, _ = erasures.ask(settings, {"u1"}, set())
+    place = {"topic": "events", "partition": 0, "offset": 7, "item": 1}
+    for _ in range(2):
+        erasures.keep_places(settings, {number: pa.Table.from_pylist([place])})
+    assert erasures.places_after(settings, number - 1)[number].to_pylist() == [place]
+    assert erasures.places_after(settings, number) == {}
+    (erasure,) = erasures.unfinished(settings)
+    assert erasure.erased_at is not None

@@ -167,6 +167,22 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             sa.PrimaryKeyConstraint("id"),
             sa.UniqueConstraint("report_date"),
         ],
+        "erased_places": [
+            *_required(sa.Text, "topic"),
+            *_required(sa.Integer, "partition"),
+            *_required(sa.BigInteger, "offset"),
+            *_required(sa.Integer, "item"),
+            *_required(sa.BigInteger, "erasure"),
+            sa.PrimaryKeyConstraint("topic", "partition", "offset", "item"),
+        ],
+        "erasures": [
+            sa.Column("erasure", sa.BigInteger, sa.Identity()),
+            *_columns(ARRAY(sa.Text), "persons"),
+            *_now("asked_at"),
+            *_columns(_TIME, "erased_at", "done_at"),
+            *_json("receipt"),
+            sa.PrimaryKeyConstraint("erasure"),
+        ],
         "experiment_recommendations": [
             *_required(sa.Text, "lists_of", "user_id", "product_id"),
             *_required(sa.BigInteger, "rank"),

@@ -1,0 +1,176 @@
+"""Requests to erase persons: who is not to be served any more, how far each has come, and which records were theirs.
+
+Whoever is asked to be erased is gone from the served tables with the request, in one transaction. Until all is done a
+publication leaves them out, whatever the lake has of them still (`publishing.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from clickstream_assets.catalogue import ITEM_KEY, SERVED_TABLES, Table
+from clickstream_assets.catalogue.who import PERSON_COLUMNS
+from clickstream_assets.settings import Settings
+from clickstream_assets.stores.postgres.connection import connect, explained
+
+VISITOR_COLUMN = "anonymous_id"
+"""The column of tables that names a visitor as their sender does."""
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """A request that is not done yet."""
+
+    number: int
+    persons: tuple[str, ...]
+    asked_at: datetime
+    erased_at: datetime | None
+    """When their records were gone from the lake; None before."""
+
+
+def ask(
+    settings: Settings, persons: Collection[str], visitors: Collection[str]
+) -> tuple[int, dict[str, int]]:
+    """Keep a request, and take the persons out of the served tables: both or neither.
+
+    Args:
+        settings: say where the database is.
+        persons: as tables name them.
+        visitors: their anonymous ids, as their sender names them.
+
+    Returns:
+        The request's number, and how many rows each table has lost, by its name there; only tables that have some.
+
+    Raises:
+        PostgresError: the database cannot be reached, or does not carry it out.
+    """
+    with explained(settings), connect(settings) as connection:
+        row = connection.execute(
+            "INSERT INTO erasures (persons) VALUES (%s) RETURNING erasure", [sorted(persons)]
+        ).fetchone()
+        assert row is not None
+        lost = {
+            table.served_name: connection.execute(
+                sql.SQL("DELETE FROM {} WHERE {}").format(
+                    sql.Identifier(table.served_name), _condition(table, persons, visitors)
+                )
+            ).rowcount
+            for table in served_tables()
+        }
+    return int(row[0]), {name: rows for name, rows in lost.items() if rows}
+
+
+def count(settings: Settings, persons: Collection[str], visitors: Collection[str]) -> dict[str, int]:
+    """Count the rows of persons by served table; only tables that have some."""
+    with explained(settings), connect(settings) as connection:
+        found = {}
+        for table in served_tables():
+            row = connection.execute(
+                sql.SQL("SELECT count(*) FROM {} WHERE {}").format(
+                    sql.Identifier(table.served_name), _condition(table, persons, visitors)
+                )
+            ).fetchone()
+            found[table.served_name] = int(row[0]) if row else 0
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def rows(
+    settings: Settings, persons: Collection[str], visitors: Collection[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of persons by served table; only tables that have some."""
+    found = {}
+    with (
+        explained(settings),
+        connect(settings) as connection,
+        connection.cursor(row_factory=dict_row) as cursor,
+    ):
+        for table in served_tables():
+            found[table.served_name] = cursor.execute(
+                sql.SQL("SELECT * FROM {} WHERE {}").format(
+                    sql.Identifier(table.served_name), _condition(table, persons, visitors)
+                )
+            ).fetchall()
+    return {name: its for name, its in found.items() if its}
+
+
+def served_tables() -> list[Table]:
+    """Return the served tables of which rows are a person's."""
+    return [table for table in SERVED_TABLES if {*PERSON_COLUMNS, VISITOR_COLUMN} & table.by_name.keys()]
+
+
+def _condition(table: Table, persons: Collection[str], visitors: Collection[str]) -> sql.Composable:
+    parts = [
+        sql.SQL("{} = ANY({})").format(sql.Identifier(name), [*values])
+        for names, values in ((PERSON_COLUMNS, persons), ((VISITOR_COLUMN,), visitors))
+        for name in names
+        if name in table.by_name
+    ]
+    return sql.SQL(" OR ").join(parts)
+
+
+def unfinished(settings: Settings) -> list[Erasure]:
+    """Return the requests that are not done, in order."""
+    with explained(settings), connect(settings) as connection:
+        rows = connection.execute(
+            "SELECT erasure, persons, asked_at, erased_at FROM erasures WHERE done_at IS NULL ORDER BY erasure"
+        ).fetchall()
+    return [Erasure(row[0], tuple(row[1] or ()), row[2], row[3]) for row in rows]
+
+
+def keep_places(settings: Settings, places: Mapping[int, pa.Table]) -> None:
+    """Keep where the records of requests were, and that these are gone from the lake; can be repeated."""
+    names = sql.SQL(", ").join(map(sql.Identifier, ITEM_KEY))
+    with explained(settings), connect(settings) as connection:
+        for number, its in places.items():
+            with connection.cursor() as cursor:
+                cursor.executemany(
+                    sql.SQL(
+                        "INSERT INTO erased_places ({}, erasure) VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
+                    ).format(names),
+                    [(*row.values(), number) for row in its.select(ITEM_KEY).to_pylist()],
+                )
+            connection.execute(
+                "UPDATE erasures SET erased_at = coalesce(erased_at, now()) WHERE erasure = %s", [number]
+            )
+
+
+def places_after(settings: Settings, erasure: int) -> dict[int, pa.Table]:
+    """Return where the records of requests after a number were, by the request's."""
+    with explained(settings), connect(settings) as connection:
+        rows = connection.execute(
+            'SELECT topic, partition, "offset", item, erasure FROM erased_places WHERE erasure > %s ORDER BY erasure',
+            [erasure],
+        ).fetchall()
+    found: dict[int, list[dict[str, Any]]] = {}
+    for *place, number in rows:
+        found.setdefault(number, []).append(dict(zip(ITEM_KEY, place, strict=True)))
+    return {number: pa.Table.from_pylist(its) for number, its in found.items()}
+
+
+def finish(settings: Settings, receipts: Mapping[int, Mapping[str, Any]]) -> None:
+    """Forget whom requests were about, and keep what was done; by the requests' numbers."""
+    with explained(settings), connect(settings) as connection:
+        for number, receipt in receipts.items():
+            connection.execute(
+                "UPDATE erasures SET persons = NULL, done_at = now(), receipt = %s WHERE erasure = %s",
+                [Jsonb(dict(receipt)), number],
+            )
+
+
+def without_erased(connection: psycopg.Connection, table: Table, rows: sql.Identifier) -> None:
+    """Delete rows of persons whose erasure is not done from a table that has the columns of another."""
+    persons = sql.SQL("SELECT unnest(persons) FROM erasures WHERE done_at IS NULL")
+    for name in PERSON_COLUMNS:
+        if name in table.by_name:
+            connection.execute(
+                sql.SQL("DELETE FROM {} WHERE {} IN ({})").format(rows, sql.Identifier(name), persons)
+            )

@@ -1,0 +1,177 @@
+"""A person is erased, from the command to the last file, and all others stay as they were."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import dagster as dg
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from clickstream_assets.catalogue import (
+    CARTS,
+    CUSTOMER_SEGMENTS,
+    IDENTITIES,
+    IDENTITY_TIES,
+    SESSIONS,
+    SHOPPER_EVENTS,
+    USER_SEGMENTS,
+    Table,
+)
+from clickstream_assets.commands.app import app
+from clickstream_assets.settings import Settings
+from clickstream_assets_tests.databases import query
+from clickstream_assets_tests.defs.pipeline import Pipeline, Rows
+
+MADE = (
+    *("sessions", "shopper_events", "carts", "user_segments", "customer_segments", "funnel"),
+    *("campaign_touches", "campaign_attribution", "product_performance", "interaction_days", "interactions"),
+    *("category_conversion", "daily_summary", "hourly_summary", "daily_report", "cohort_retention"),
+    *("published_days", "published_shoppers"),
+)
+SERVED = (SESSIONS, CARTS, USER_SEGMENTS, CUSTOMER_SEGMENTS, IDENTITIES)
+IDS = ("ann-7", "phone-a")
+
+
+def sent(number: str, moment: str, kind: str = "view", **more: Any) -> dict[str, Any]:
+    return {
+        "event_id": number,
+        "event_type": kind,
+        "timestamp": f"2024-05-{moment.replace(' ', 'T')}:00Z",
+        "product_id": "P-1",
+        "price": "12.50",
+        **more,
+    }
+
+
+ANN, BOB = {"user_id": "ann-7"}, {"user_id": "bob-8"}
+EVENTS_OF_ANN = [
+    sent("a1", "01 10:00", anonymous_id="phone-a", consent=True),
+    sent("a2", "01 10:05", anonymous_id="phone-a", **ANN),
+    sent("a3", "01 10:10", "add_to_cart", **ANN),
+    sent("a4", "02 10:00", "purchase", order_id="o1", campaign="spring", **ANN),
+    sent("a4", "02 10:00", "purchase", order_id="o1", campaign="spring", **ANN),
+    sent("a6", "02 11:00", "teleport", **ANN),
+]
+EVENTS_OF_BOB = [
+    sent("b1", "01 10:00", anonymous_id="phone-b", **BOB),
+    sent("b2", "01 10:10", "add_to_cart", **BOB),
+    sent("b3", "02 12:00", "purchase", order_id="o2", **BOB),
+    sent("b4", "03 12:00", "add_to_cart", **BOB),
+]
+
+
+@pytest.fixture
+def shop(
+    pipeline_env: Settings,
+    elasticsearch: Settings,
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Pipeline:
+    monkeypatch.setenv("ELASTICSEARCH_URL", elasticsearch.elasticsearch_url)
+    monkeypatch.setenv("ELASTICSEARCH_ALIAS", f"live_{uuid4().hex}")
+    return Pipeline(pipeline_env, instance, definitions, dg.AssetSelection.assets(*MADE))
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+def texts_in_files(folder: Path) -> str:
+    """All that is in files, those of tables read as such: they are compressed."""
+    found = []
+    for path in folder.rglob("*"):
+        if path.suffix == ".parquet":
+            found.append(repr(pq.ParquetFile(path).read().to_pylist()))
+        elif path.is_file():
+            found.append(path.read_bytes().decode(errors="replace"))
+    return " ".join(found)
+
+
+def of_bob(rows: Rows) -> Rows:
+    """Rows that are his, without the moments at which they were written."""
+    return [
+        {name: value for name, value in row.items() if name not in ("created_at", "updated_at")}
+        for row in rows
+        if row["user_id"] == "bob-8"
+    ]
+
+
+def tables_of_bob(shop: Pipeline) -> dict[str, Rows]:
+    return {table.name: of_bob(shop.served(table)) for table in SERVED} | {
+        f"lake/{table.name}": of_bob(shop.lake(table)) for table in (SESSIONS, SHOPPER_EVENTS, IDENTITY_TIES)
+    }
+
+
+def is_served(shop: Pipeline, table: Table) -> bool:
+    return any(row["user_id"] in ("ann-7", "anonymous:phone-a") for row in shop.served(table))
+
+
+@pytest.mark.slow
+def test_a_person_is_gone_from_every_store_and_file(shop: Pipeline, definitions: dg.Definitions):
+    shop.ingest(*EVENTS_OF_ANN, *EVENTS_OF_BOB)
+    shop.catch_up()
+    shop.train()
+    before = tables_of_bob(shop)
+    assert all(is_served(shop, table) for table in SERVED)
+    held = run("export", "ann-7")
+    assert held["ids"]["anonymous_ids"] == ["phone-a"]
+    assert [row["event_id"] for row in held["lake"]["events"]] == ["a1", "a2", "a3", "a4"]
+    assert [row["rule"] for row in held["lake"]["rejected_events"]] == ["unknown"]
+    assert len(held["lake"]["raw_events"]) == 6
+    assert {row["user_id"] for row in held["postgres"]["clickstream_sessions"]} == {"ann-7"}
+
+    said = run("erase", "ann-7", "--dry-run")
+    assert (said["persons"], said["lake"]["events"], said["postgres"]["carts"]) == (1, 4, 1)
+    assert is_served(shop, SESSIONS)
+    asked = run("erase", "ann-7")
+    assert asked["erasure"] == 1
+    assert asked["postgres"] == said["postgres"]
+    assert not any(is_served(shop, table) for table in SERVED)
+    # A refresh before the night does not bring them back.
+    shop.refresh("2024-05-01", "2024-05-03")
+    assert not any(is_served(shop, table) for table in SERVED)
+    assert tables_of_bob(shop) == before
+
+    erase = definitions.resolve_job_def("erase")
+    assert erase.execute_in_process(instance=shop.instance).success
+    assert shop.reported("erased_records", "dirty_days") == ["2024-05-01", "2024-05-02"]
+    assert shop.reported("erased_records", "records") == 6
+    shop.catch_up()
+    shop.train()
+    upkeep = definitions.resolve_job_def("upkeep")
+    assert upkeep.execute_in_process(instance=shop.instance).success
+    done, persons = query(shop.settings, "SELECT done_at, persons FROM erasures")[0]
+    assert (done is not None, persons) == (True, None)
+    texts = texts_in_files(Path(shop.settings.lake))
+    assert not [each for each in IDS if each in texts]
+    assert tables_of_bob(shop) == before
+    # The next one finds nothing to do, and who comes back is new.
+    assert erase.execute_in_process(instance=shop.instance).success
+    assert shop.reported("erased_records", "dirty_days") == []
+    shop.ingest(sent("a9", "03 15:00", **ANN))
+    shop.catch_up()
+    assert is_served(shop, SESSIONS)
+
+
+@pytest.mark.slow
+def test_a_lake_that_is_lost_is_made_anew_without_the_erased(
+    shop: Pipeline, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    shop.ingest(*EVENTS_OF_ANN, *EVENTS_OF_BOB)
+    run("erase", "ann-7")
+    assert definitions.resolve_job_def("erase").execute_in_process(instance=shop.instance).success
+    monkeypatch.setenv("LAKE_PATH", str(tmp_path / "anew"))
+    shop.settings = shop.settings.model_copy(update={"lake_path": str(tmp_path / "anew")})
+    shop.ingest()
+    shop.catch_up()
+    assert {row["user_id"] for row in shop.lake(SHOPPER_EVENTS)} == {"bob-8"}
+    assert {row["user_id"] for row in shop.served(SESSIONS)} == {"bob-8"}
