@@ -36,6 +36,7 @@ from clickstream_assets.catalogue import (
     RAW_EXPOSURES,
     REJECTED_EVENTS,
     REJECTED_EXPOSURES,
+    REJECTED_SAMPLES,
     TABLES,
     Table,
 )
@@ -258,7 +259,9 @@ def take_out(lake: Lake, erasures: Collection[int], kind: Records = OF_EVENTS) -
         return []
     for condition in _conditions(noted, with_items=False):
         lake.blank(kind.raw, ("key", "value"), f"{condition} AND (key IS NOT NULL OR value IS NOT NULL)")
-    for table in kind.put_into:
+    # Samples of rejected records are shown for some days.
+    samples = [REJECTED_SAMPLES] if kind is OF_EVENTS and lake.exists(REJECTED_SAMPLES) else []
+    for table in (*samples, *kind.put_into):
         for condition in _conditions(noted, with_items="item" in table.by_name):
             lake.delete(table, condition)
     if kind is OF_EXPOSURES:

@@ -139,6 +139,11 @@ def keep_places(settings: Settings, places: Mapping[int, pa.Table]) -> None:
                     [(*row.values(), number) for row in its.select(ITEM_KEY).to_pylist()],
                 )
             connection.execute(
+                "DELETE FROM rejected_samples AS sample USING erased_places AS gone WHERE gone.erasure = %s "
+                'AND (sample.topic, sample.partition, sample."offset") = (gone.topic, gone.partition, gone."offset")',
+                [number],
+            )
+            connection.execute(
                 "UPDATE erasures SET erased_at = coalesce(erased_at, now()) WHERE erasure = %s", [number]
             )
 
