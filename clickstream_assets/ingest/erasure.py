@@ -322,7 +322,7 @@ def rows_left(lake: Lake, persons: Collection[str]) -> dict[str, int]:
             ids["session_id"] = sessions
         ids = {name: values for name, values in ids.items() if name in table.by_name}
         if ids:
-            rows = lake.read(table, columns=tuple(ids))
+            rows = lake.read(table, columns=dict.fromkeys((*ids, *table.partition_by)))
             F, _ = functions_of(rows)
             counted = _with_ids(rows, ids).agg(F.count(F.lit(1)).cast("long").alias("rows"))
             found[table.name] = lake.engine.to_arrow(counted)["rows"][0].as_py()

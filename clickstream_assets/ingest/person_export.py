@@ -29,7 +29,7 @@ _OF_RECORDS = {table.name for kind in KINDS for table in (kind.raw, *kind.put_in
 
 
 def rows_of_person(lake: Lake, who: Identified, settings: Settings) -> Iterator[tuple[Table, pa.Table]]:
-    """Yield each table that has rows of persons, and these, in the order of the graph.
+    """Yield each table that has rows of persons, and these by their keys, in the order of the graph.
 
     Args:
         lake: has them.
@@ -45,7 +45,7 @@ def rows_of_person(lake: Lake, who: Identified, settings: Settings) -> Iterator[
             continue
         rows = found.get(table.name) if table.name in _OF_RECORDS else _by_ids(lake, table, who)
         if rows is not None and rows.num_rows:
-            yield table, rows
+            yield table, rows.sort_by([(name, "ascending") for name in table.key])
 
 
 def _by_place(lake: Lake, kind: Records, records: pa.Table) -> Iterator[tuple[Table, pa.Table]]:

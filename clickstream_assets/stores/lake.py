@@ -203,15 +203,13 @@ class Lake:
         try:
             delta = _opened(path)
         except TableNotFoundError:
-            indexed = _indexed(table)
             return DeltaTable.create(
                 path,
                 table.arrow,
                 mode="ignore",
                 partition_by=list(table.partition_by),
                 description=table.grain,
-                # Only what is asked of the statistics; they cost time and log space per column.
-                configuration={"delta.dataSkippingStatsColumns": ",".join(indexed)} if indexed else None,
+                configuration=_statistics(table),
             )
         there = {field.name for field in delta.schema().fields}
         new = [field for field in table.arrow if field.name not in there]
@@ -636,6 +634,18 @@ def _laid_out(rows: DataFrame, table: Table) -> DataFrame:
 def _indexed(table: Table) -> list[str]:
     """Return the columns of which commits say the least and the greatest value in a file."""
     return [name for name in table.column_names if name in ("partition", "offset", "batch")]
+
+
+def _statistics(table: Table) -> dict[str, str]:
+    """Return the properties by which commits say of files what is asked of them, and nothing else.
+
+    The rest costs time and log space; and a log with the least and the greatest id would name persons for as long as it
+    is kept.
+    """
+    indexed = _indexed(table)
+    if indexed:
+        return {"delta.dataSkippingStatsColumns": ",".join(indexed)}
+    return {"delta.dataSkippingNumIndexedCols": "0"}
 
 
 def _add(delta: DeltaTable, files: list[AddAction], commit: CommitProperties | None = None) -> None:
