@@ -158,8 +158,8 @@ INGEST_LAG = Metric(
 INGEST_RECORDS = Metric(
     "clickstream_ingest_records_total",
     Kind.COUNTER,
-    "Records in the lake: in `raw_events`, and of those in `events`, `duplicate_events`, `conflicting_events` and "
-    "`rejected_events`, where those that Elasticsearch refused are too",
+    "Records in the lake: in `raw_events`, and of those in `events`, `duplicate_events`, `conflicting_events`, "
+    "`rejected_events`, where those that Elasticsearch refused are too, and `erased_records`",
     ("table",),
     age=MEASURED.name,
 )

@@ -363,7 +363,7 @@ class LiveEvents(ElasticsearchServer):
             with attempt, self._explained():
                 self.client.indices.refresh(index=self._settings.elasticsearch_alias)
                 there = self._find(ids)
-                self._delete({document_id: copies[1:] for document_id, copies in there.items()})
+                self._delete_copies({document_id: copies[1:] for document_id, copies in there.items()})
 
     def _send(self, documents: Sequence[Document], outcomes: dict[int, Outcome]) -> None:
         """Write the documents that have no outcome yet, and then delete those that they replace."""
@@ -390,7 +390,7 @@ class LiveEvents(ElasticsearchServer):
                 if (copies := _surplus(there.get(documents[n].id, []), self.index(documents[n].day), done[n]))
             }
             outcomes.update((n, done[n]) for n in done if n not in surplus)
-        self._delete({documents[n].id: copies for n, copies in surplus.items()})
+        self._delete_copies({documents[n].id: copies for n, copies in surplus.items()})
         outcomes.update(done)
 
     def _find(self, ids: Sequence[str]) -> dict[str, list[_Copy]]:
@@ -482,17 +482,27 @@ class LiveEvents(ElasticsearchServer):
             f"{len(self._days())} that there are, or raise cluster.max_shards_per_node",
         )
 
-    def _delete(self, surplus: Mapping[str, Iterable[_Copy]]) -> None:
-        """Delete copies by id; one that is gone already is fine, and one that is another by now stays."""
-        actions = [
+    def _delete_copies(self, surplus: Mapping[str, Iterable[_Copy]]) -> None:
+        """Delete copies by id."""
+        self._delete(
             (bulk_action("delete", document_id, copy.kept_in, **copy.is_this), None)
             for document_id, copies in surplus.items()
             for copy in copies
-        ]
+        )
+
+    def _delete(self, actions: Iterable[Action]) -> int:
+        """Delete documents; one that is gone already is fine, and one that is another by now stays.
+
+        Returns:
+            How many were deleted.
+        """
+        deleted = 0
         for answer in self._bulk(actions):
             if answer["status"] >= 400 and answer["status"] not in (404, 409):
                 problem = ElasticsearchProblem.BUSY if is_busy(answer) else ElasticsearchProblem.NOT_ALLOWED
                 raise ElasticsearchError(problem, f"{self._server}: {reason_of(answer)[1]}")
+            deleted += answer["status"] < 400
+        return deleted
 
     def progress(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
         """Return, per partition of topics, the offset up to which this server has its events; empty before the first.
@@ -565,7 +575,6 @@ class LiveEvents(ElasticsearchServer):
         Raises:
             ElasticsearchError: as `write`.
         """
-        query = self._theirs(users, visitors, sessions)
         deleted = 0
         for attempt in self._patiently():
             with attempt, self._explained():
@@ -573,15 +582,10 @@ class LiveEvents(ElasticsearchServer):
                     return 0
                 # What was written a moment ago is found, too.
                 self.client.indices.refresh(index=self._settings.elasticsearch_alias)
-                answer = self.client.delete_by_query(
-                    index=self._settings.elasticsearch_alias,
-                    query=query,
-                    # What the stream writes meanwhile is of others, or comes after the request.
-                    conflicts="proceed",
-                    refresh=True,
-                    ignore_unavailable=True,
+                hits = self._hits(self._theirs(users, visitors, sessions), source=False)
+                deleted += self._delete(
+                    [(bulk_action("delete", hit["_id"], hit["_index"]), None) for hit in hits]
                 )
-                deleted = int(answer["deleted"])
         return deleted
 
     def expunge(self) -> None:
@@ -608,17 +612,17 @@ class LiveEvents(ElasticsearchServer):
         Raises:
             ElasticsearchError: the server cannot be reached.
         """
-        from elasticsearch.helpers import scan
-
         with self._explained():
             if not self._days():
                 return []
-            found = scan(
-                self.client,
-                index=self._settings.elasticsearch_alias,
-                query={"query": self._theirs(users, visitors, sessions)},
-            )
-            return [hit["_source"] for hit in found]
+            return [hit["_source"] for hit in self._hits(self._theirs(users, visitors, sessions))]
+
+    def _hits(self, query: Mapping[str, Any], source: bool = True) -> list[dict[str, Any]]:
+        """Return all documents that a query finds; without what they say, where `source` is false."""
+        from elasticsearch.helpers import scan
+
+        alias = self._settings.elasticsearch_alias
+        return list(scan(self.client, index=alias, query={"query": query, "_source": source}))
 
     def _theirs(
         self, users: Collection[str], visitors: Collection[str], sessions: Collection[str]
