@@ -2,23 +2,30 @@
 
 The one module that reads environment variables. A setting's variable is its field's name in capitals:
 `kafka_topic` is `KAFKA_TOPIC`. A `.env` file in the current folder counts too (`clickstream stack up` writes
-the local servers' addresses there); a variable that is really set wins over it.
+the local servers' addresses there); a variable that is really set wins over it. A secret may be in a file instead,
+whose path is `NAME_FILE`.
 """
 
 import re
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from email.headerregistry import Address
 from enum import StrEnum
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar, cast, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.keys import Key, parse_keys
@@ -27,6 +34,9 @@ from clickstream_assets.silences import Silence, parse_silences
 
 class SettingsError(ClickstreamError):
     """A setting has a value that cannot be used; the message names the variable, the value and the fix."""
+
+
+Kind = TypeVar("Kind", bound="DatabaseSettings")
 
 
 class EngineName(StrEnum):
@@ -90,12 +100,111 @@ def _interval(value: Any) -> Any:
 Interval = Annotated[timedelta, BeforeValidator(_interval)]
 
 
-class Settings(BaseSettings):
-    """All settings of the pipeline, the API, the simulator and the local stack."""
+class SecretFiles(PydanticBaseSettingsSource):
+    """Secrets in files: NAME_FILE is the path of what NAME would be, as Docker and Kubernetes mount it.
+
+    pydantic-settings' own source takes files of one folder by their names, and passes over one that is missing.
+
+    Args:
+        kind: the settings.
+        variables: where NAME_FILE may be set; what comes before these wins over it.
+    """
+
+    def __init__(self, kind: type[BaseSettings], variables: PydanticBaseSettingsSource) -> None:
+        super().__init__(kind)
+        self._variables = cast(EnvSettingsSource, variables).env_vars
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
+        """Return a secret, where it is in a file.
+
+        Raises:
+            ValueError: the file has none, or there are two; the message names them, and no secret.
+        """
+        variable = f"{field_name}_file"
+        path = self._variables.get(variable)
+        if path is None or not _is_secret(field):
+            return None, field_name, False
+        name, given = field_name.upper(), f"{variable.upper()}={path}"
+        if self._variables.get(field_name) is not None:
+            raise ValueError(f"{name} and {given} are both set; unset one of them")
+        if field_name in self.current_state:
+            return None, field_name, False
+        try:
+            secret = Path(path).expanduser().read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(
+                f"{given} cannot be read ({error.strerror}); name the file that {name} is in"
+            ) from None
+        except UnicodeDecodeError:
+            # Without what it says: that has bytes of the secret.
+            raise ValueError(f"{given} is not text in UTF-8; write {name} there as text") from None
+        secret = secret.removesuffix("\n").removesuffix("\r")
+        if not secret:
+            raise ValueError(f"{given} is empty; write {name} into it, or unset it")
+        return secret, field_name, False
+
+    def __call__(self) -> dict[str, str]:
+        """Return all secrets that are in files.
+
+        Raises:
+            SettingsError: naming each that cannot be used.
+        """
+        secrets: dict[str, str] = {}
+        problems = []
+        for name, field in self.settings_cls.model_fields.items():
+            try:
+                secret, *_ = self.get_field_value(field, name)
+            except ValueError as error:
+                problems.append(str(error))
+            else:
+                if secret is not None:
+                    secrets[name] = secret
+        if problems:
+            raise _unusable(problems)
+        return secrets
+
+
+class DatabaseSettings(BaseSettings):
+    """Settings of PostgreSQL: all that Dagster's storage needs, and its web server and daemon are given of secrets."""
 
     model_config = SettingsConfigDict(
         env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True, use_attribute_docstrings=True
     )
+
+    postgres_host: str = "127.0.0.1"
+    """Host of the PostgreSQL server."""
+    postgres_port: int = Field(5432, ge=1, le=65535)
+    """Its port."""
+    postgres_user: str = "clickstream"
+    """Owner of the served tables."""
+    postgres_password: SecretStr = SecretStr("")
+    """That user's password."""
+    postgres_db: str = "clickstream"
+    """Database of the served tables."""
+    dagster_postgres_db: str = "dagster"
+    """Database of Dagster's runs, events and schedules, another one on the same server."""
+    postgres_timeout_seconds: float = Field(10, ge=2)
+    """Seconds that the server may take to let a connection in, and to give a sign of life while it carries a
+    statement out. A statement may take longer, and wait for locks, as long as the server answers a new connection.
+    """
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where settings come from, the first of which wins."""
+        from_files = (SecretFiles(settings_cls, variables) for variables in (env_settings, dotenv_settings))
+        of_environment, of_file = from_files
+        return init_settings, env_settings, of_environment, dotenv_settings, of_file
+
+
+class Settings(DatabaseSettings):
+    """All settings of the pipeline, the API, the simulator and the local stack."""
 
     clickstream_home: Path = Path(".clickstream")
     """Folder for the local servers' data, the lake and logs."""
@@ -373,21 +482,6 @@ class Settings(BaseSettings):
     """Folder or s3a://… in which the streams keep their state (default: in the home)."""
     dagster_home: Path | None = None
     """Dagster's instance, which the streams report to."""
-
-    postgres_host: str = "127.0.0.1"
-    """Host of the PostgreSQL server."""
-    postgres_port: int = Field(5432, ge=1, le=65535)
-    """Its port."""
-    postgres_user: str = "clickstream"
-    """Owner of the served tables."""
-    postgres_password: SecretStr = SecretStr("")
-    """That user's password."""
-    postgres_db: str = "clickstream"
-    """Database of the served tables."""
-    postgres_timeout_seconds: float = Field(10, ge=2)
-    """Seconds that the server may take to let a connection in, and to give a sign of life while it carries a
-    statement out. A statement may take longer, and wait for locks, as long as the server answers a new connection.
-    """
 
     elasticsearch_url: str = "http://127.0.0.1:9200"
     """http(s)://host:port of the server."""
@@ -961,8 +1055,21 @@ def load_settings() -> Settings:
     Raises:
         SettingsError: naming each variable that cannot be used, its value and what was expected.
     """
+    return _load(Settings)
+
+
+def load_database_settings() -> DatabaseSettings:
+    """Read the settings of PostgreSQL alone, whatever the others are.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
+    return _load(DatabaseSettings)
+
+
+def _load(kind: type[Kind]) -> Kind:
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
         problems = [
             f"{'_'.join(str(part) for part in problem['loc']).upper() or 'settings'}="
@@ -971,4 +1078,17 @@ def load_settings() -> Settings:
             else problem["msg"]
             for problem in error.errors()
         ]
-        raise SettingsError("Unusable settings:\n  " + "\n  ".join(problems)) from None
+        raise _unusable(problems) from None
+
+
+def _unusable(problems: Iterable[str]) -> SettingsError:
+    return SettingsError("Unusable settings:\n  " + "\n  ".join(problems))
+
+
+def secret_names(kind: type[DatabaseSettings]) -> frozenset[str]:
+    """Return the names of the fields that are secrets."""
+    return frozenset(name for name, field in kind.model_fields.items() if _is_secret(field))
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return SecretStr in (field.annotation, *get_args(field.annotation))

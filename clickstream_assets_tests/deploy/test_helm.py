@@ -449,12 +449,10 @@ def test_with_servers_of_the_charts_own_the_migration_is_no_hook(trial: Chart) -
 def test_every_variable_is_a_setting_or_documented_elsewhere(
     chart: Chart, values: str, pods: list[Pod]
 ) -> None:
-    dagsters = set(re.findall(r"env: (\w+)", (ROOT / "dagster.yaml").read_text())) | {"DAGSTER_RUN_JOB_NAME"}
-
-    others = set(extra_values(values).get("extraEnv", {})) | AWS
+    others = set(extra_values(values).get("extraEnv", {})) | AWS | {"DAGSTER_RUN_JOB_NAME"}
 
     for pod in filter(is_ours, pods):
-        unknown = set(pod.environment(chart)) - SETTINGS - SPARKS - dagsters - SUBSTITUTED - others
+        unknown = set(pod.environment(chart)) - SETTINGS - SPARKS - SUBSTITUTED - others
         assert not unknown, pod.component
 
 
@@ -540,6 +538,17 @@ def test_a_password_arrives_as_it_was_written(full: Chart) -> None:
     assert secrets[f"{FULLNAME}-migrate"] == {"POSTGRES_PASSWORD": password["POSTGRES_PASSWORD"]}
 
 
+def test_a_secret_in_a_file_is_in_no_variable() -> None:
+    files = {"POSTGRES_PASSWORD_FILE": "/run/secrets/database", "SMTP_PASSWORD_FILE": "/run/secrets/mail"}
+    options = [f"settings.{name}={path}" for name, path in files.items()]
+    chart = render(*MINIMAL, "--set", ",".join(["secrets.existingSecret=", *options]))
+
+    assert files.items() <= chart.settings.items()
+    for pod in filter(is_ours, chart.pods):
+        assert not {"POSTGRES_PASSWORD", "SMTP_PASSWORD"} & set(pod.environment(chart)), pod.component
+    assert files.items() <= chart.pod("migrate").environment(chart).items()
+
+
 def test_every_setting_can_be_set_in_one_place() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     by_name = set(schema["properties"]["settings"]["properties"])
@@ -553,7 +562,8 @@ def test_every_setting_can_be_set_in_one_place() -> None:
     assert by_chart & SETTINGS <= by_name | SET_BY_THE_CHART | secrets
     # No set of values here has a Connect server.
     assert SET_BY_THE_CHART - by_chart == {"SPARK_REMOTE"}
-    assert by_name | SET_BY_THE_CHART | NOT_OFFERED | secrets == SETTINGS | AWS
+    files = {f"{name}_FILE" for name in secret_settings()}
+    assert by_name | SET_BY_THE_CHART | NOT_OFFERED | secrets == SETTINGS | AWS | files
     assert not by_name & (SET_BY_THE_CHART | NOT_OFFERED | secrets)
 
 

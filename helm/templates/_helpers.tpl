@@ -224,12 +224,15 @@ The webhook's key of alerts is for runs and for the stream alone; the code serve
   "webserver" (list "POSTGRES_PASSWORD")
 -}}
 {{- range $key := get $keys (index . 1) }}
+{{- /* What is in a file is not in a variable. */ -}}
+{{- if not (hasKey $root.Values.settings (printf "%s_FILE" $key)) }}
 - name: {{ $key }}
   valueFrom:
     secretKeyRef:
       name: {{ include "clickstream.secretName" $root }}
       key: {{ $key }}
       optional: {{ ne $key "POSTGRES_PASSWORD" }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
