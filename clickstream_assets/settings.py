@@ -6,19 +6,30 @@ the local servers' addresses there); a variable that is really set wins over it.
 whose path is `NAME_FILE`.
 """
 
+import os
 import re
 from base64 import b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import date, timedelta
+from email.errors import HeaderParseError
 from email.headerregistry import Address
 from enum import StrEnum
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, cast, get_args
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -26,10 +37,14 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings import SettingsError as UnreadableValueError
 
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.keys import Key, parse_keys
 from clickstream_assets.silences import Silence, parse_silences
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class SettingsError(ClickstreamError):
@@ -512,7 +527,7 @@ class Settings(DatabaseSettings):
     """
     notifications_retention_days: int = Field(90, ge=0)
     """Days that alerts' notifications are kept after they were delivered or given up; 0 keeps all."""
-    alert_webhook_url: str | None = Field(None, pattern="^https?://")
+    alert_webhook_url: SecretStr | None = None
     """Address that alerts are posted to as JSON (default: none)."""
     alert_webhook_secret: SecretStr | None = None
     """Key that posted alerts are signed with, as Standard Webhooks has it: whsec_ and 24 to 64 bytes in base64
@@ -705,6 +720,12 @@ class Settings(DatabaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _alerts_have_an_address(self) -> Self:
+        if self.alert_webhook_url is not None:
+            _refuse_other_addresses("ALERT_WEBHOOK_URL", [self.alert_webhook_url.get_secret_value()])
+        return self
+
+    @model_validator(mode="after")
     def _webhook_keys(self) -> Self:
         for name in ("alert_webhook_secret", "incident_webhook_secret"):
             secret = getattr(self, name)
@@ -743,12 +764,7 @@ class Settings(DatabaseSettings):
                     "address"
                 )
             mail_addresses("INCIDENT_FROM" if self.incident_from else "REPORT_FROM", self.incident_sender)
-        for number, url in enumerate(self.incident_webhooks, start=1):
-            if not re.fullmatch(r"https?://[^\s/]\S*", url):
-                # Without the address, as whoever knows it can post.
-                raise ValueError(
-                    f"INCIDENT_WEBHOOK_URLS: address {number} is none; write https://…, separated by commas"
-                )
+        _refuse_other_addresses("INCIDENT_WEBHOOK_URLS", self.incident_webhooks)
         try:
             self.incident_zone  # noqa: B018
         except (KeyError, ValueError, OSError):
@@ -835,6 +851,31 @@ class Settings(DatabaseSettings):
                 "so events would fall between the windows; make it as long or shorter"
             )
         return self
+
+    _may_be_pickled: bool = PrivateAttr(False)
+
+    def with_secrets(self, *names: str) -> Self:
+        """Return the settings with these secrets, and as if no other were set: for a process that needs no more."""
+        left_out = secret_names(type(self)) - set(names)
+        values = {name: getattr(self, name) for name in type(self).model_fields if name not in left_out}
+        # Not `model_copy`, which brings along what was computed of all secrets.
+        copy = self.model_construct(self.model_fields_set - left_out, **values)
+        copy._may_be_pickled = True
+        return copy
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Return what is pickled, of what `with_secrets` returned.
+
+        Raises:
+            TypeError: this is something else, with all secrets. Spark writes pickles to the executors' disks, and sends
+                them through the network.
+        """
+        if not self._may_be_pickled:
+            raise TypeError(
+                "settings go to other processes without the secrets that these do not need: pickle what "
+                "`with_secrets` returns"
+            )
+        return super().__getstate__()
 
     @cached_property
     def topics(self) -> Mapping[str, EventDialect | None]:
@@ -1003,7 +1044,7 @@ def mail_addresses(name: str, text: str) -> list[str]:
     for value in addresses:
         try:
             address = Address(addr_spec=value)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, HeaderParseError) as error:
             raise ValueError(f"{name}: {value!r} is no mail address ({error}); write name@host") from None
         if not address.domain or address.addr_spec != value or not value.isascii():
             raise ValueError(f"{name}: {value!r} is no mail address; write name@host")
@@ -1042,6 +1083,23 @@ def _parts(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
+def _refuse_other_addresses(name: str, addresses: Iterable[str]) -> None:
+    """Raise a ValueError for what is no webhook's address; it says where that leads, and not how to post there."""
+    for number, address in enumerate(addresses, start=1):
+        if not re.fullmatch(r"https?://[^\s/]\S*", address):
+            raise ValueError(f"{name}: address {number}{_place_of(address)} is none; write https://host/path")
+
+
+def _place_of(address: str) -> str:
+    """Return scheme and host of an address in brackets, if it has them; the rest may be what lets one post."""
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname
+    except ValueError:
+        return ""
+    return f" ({parts.scheme}://{host}/…)" if parts.scheme and host else ""
+
+
 def _is_webhook_key(secret: str) -> bool:
     try:
         return 24 <= len(b64decode(secret.removeprefix("whsec_"), validate=True)) <= 64
@@ -1071,18 +1129,33 @@ def _load(kind: type[Kind]) -> Kind:
     try:
         return kind()
     except ValidationError as error:
-        problems = [
-            f"{'_'.join(str(part) for part in problem['loc']).upper() or 'settings'}="
-            f"{problem['input']!r}: {problem['msg']}"
-            if problem["loc"]
-            else problem["msg"]
-            for problem in error.errors()
-        ]
-        raise _unusable(problems) from None
+        secrets = secret_names(kind)
+        raise _unusable(_problem_text(problem, secrets) for problem in error.errors()) from None
+    except UnreadableValueError as error:
+        # Without its cause, which has the value.
+        raise _unusable([f"{error}; write it as JSON"]) from None
+
+
+def _problem_text(problem: "ErrorDetails", secrets: Container[str]) -> str:
+    """Say which setting has which value, and what was expected."""
+    if not problem["loc"]:
+        return problem["msg"]
+    field = "_".join(str(part) for part in problem["loc"])
+    if problem["loc"][0] in secrets:
+        return f"{field.upper()}: {problem['msg']}"
+    # Addresses may have a password in them.
+    value = re.sub(r"//[^/\s]*@", "//…@", repr(problem["input"]))
+    return f"{field.upper()}={value}: {problem['msg']}"
 
 
 def _unusable(problems: Iterable[str]) -> SettingsError:
     return SettingsError("Unusable settings:\n  " + "\n  ".join(problems))
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """Return the environment's variables but for those of secrets, for processes that have no use for them."""
+    secrets = {name.upper() for name in secret_names(Settings)}
+    return {name: value for name, value in os.environ.items() if name not in secrets}
 
 
 def secret_names(kind: type[DatabaseSettings]) -> frozenset[str]:

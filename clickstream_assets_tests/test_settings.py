@@ -22,6 +22,7 @@ SECRETS = sorted(secret_names(Settings))
 # Of those that have a form.
 FORMS = {
     "alert_webhook_secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "alert_webhook_url": "https://hooks.example.com/alerts",
     "api_keys": f"shop:collect:{'ab' * 32}",
     "incident_webhook_secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "incident_webhook_urls": "https://hooks.example.com/services/x",
