@@ -17,7 +17,7 @@ from enum import StrEnum
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -179,6 +179,28 @@ class SecretFiles(PydanticBaseSettingsSource):
         return secrets
 
 
+class DatabaseRole(StrEnum):
+    """A role in PostgreSQL; its value is what the names of its settings begin with."""
+
+    OWNER = "postgres"
+    API = "postgres_api"
+    PIPELINE = "postgres_pipeline"
+    DAGSTER = "dagster_postgres"
+
+
+class Login(NamedTuple):
+    """The login of a role."""
+
+    role: DatabaseRole
+    user: str
+    password: SecretStr
+
+    @property
+    def setting(self) -> str:
+        """What the names of its settings begin with: POSTGRES_API has POSTGRES_API_USER and POSTGRES_API_PASSWORD."""
+        return self.role.upper()
+
+
 class DatabaseSettings(BaseSettings):
     """Settings of PostgreSQL: all that Dagster's storage needs, and its web server and daemon are given of secrets."""
 
@@ -191,17 +213,55 @@ class DatabaseSettings(BaseSettings):
     postgres_port: int = Field(5432, ge=1, le=65535)
     """Its port."""
     postgres_user: str = "clickstream"
-    """Owner of the served tables."""
+    """Owner of the served tables, whom `clickstream prepare` is; all others are too, unless roles are named below."""
     postgres_password: SecretStr = SecretStr("")
     """That user's password."""
+    postgres_api_user: str | None = None
+    """Role that the API connects as, and which reads the served tables alone; `clickstream prepare` makes it (default:
+    POSTGRES_USER).
+    """
+    postgres_api_password: SecretStr = SecretStr("")
+    """That role's password."""
+    postgres_pipeline_user: str | None = None
+    """Role that runs and the streams connect as, and which changes rows and no tables; `clickstream prepare` makes it
+    (default: POSTGRES_USER).
+    """
+    postgres_pipeline_password: SecretStr = SecretStr("")
+    """That role's password."""
     postgres_db: str = "clickstream"
     """Database of the served tables."""
     dagster_postgres_db: str = "dagster"
     """Database of Dagster's runs, events and schedules, another one on the same server."""
+    dagster_postgres_user: str | None = None
+    """Role that Dagster connects as, owner of that database and without rights on the served tables; `clickstream
+    prepare` makes it (default: POSTGRES_USER).
+    """
+    dagster_postgres_password: SecretStr = SecretStr("")
+    """That role's password."""
     postgres_timeout_seconds: float = Field(10, ge=2)
     """Seconds that the server may take to let a connection in, and to give a sign of life while it carries a
     statement out. A statement may take longer, and wait for locks, as long as the server answers a new connection.
     """
+
+    @model_validator(mode="after")
+    def _roles_are_different(self) -> Self:
+        users: dict[str, str] = {}
+        for role in DatabaseRole:
+            user = getattr(self, f"{role}_user")
+            if user in users:
+                raise ValueError(
+                    f"{role.upper()}_USER={user} is {users[user]} too, and would have its rights; name another role"
+                )
+            if user is not None:
+                users[user] = f"{role.upper()}_USER"
+        return self
+
+    def login(self, role: DatabaseRole) -> Login:
+        """Return what a role logs in with: its own, or the owner's where it has none."""
+        user = getattr(self, f"{role}_user")
+        if user is None:
+            return self.login(DatabaseRole.OWNER)
+        return Login(role, user, getattr(self, f"{role}_password"))
 
     @classmethod
     def settings_customise_sources(
@@ -1014,16 +1074,21 @@ class Settings(DatabaseSettings):
             return None
         return self.kafka_username, self.kafka_password.get_secret_value() if self.kafka_password else ""
 
-    @cached_property
+    @property
     def postgres_conninfo(self) -> str:
-        """libpq connection string of the served tables' database, password included."""
+        """libpq connection string of the served tables' database for their owner, password included."""
+        return self.conninfo_of(DatabaseRole.OWNER)
+
+    def conninfo_of(self, role: DatabaseRole) -> str:
+        """Return the same for a role."""
         from psycopg.conninfo import make_conninfo
 
+        login = self.login(role)
         return make_conninfo(
             host=self.postgres_host,
             port=self.postgres_port,
-            user=self.postgres_user,
-            password=self.postgres_password.get_secret_value() or None,
+            user=login.user,
+            password=login.password.get_secret_value() or None,
             dbname=self.postgres_db,
         )
 

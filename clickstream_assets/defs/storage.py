@@ -17,7 +17,7 @@ from clickstream_assets.defs.dagster_private import (
     use_engine,
     write_in_batches,
 )
-from clickstream_assets.settings import DatabaseSettings, load_database_settings
+from clickstream_assets.settings import DatabaseRole, DatabaseSettings, load_database_settings
 
 if TYPE_CHECKING:
     from dagster_postgres.auth import PgTokenProvider
@@ -70,11 +70,12 @@ class PooledPostgresStorage(DagsterPostgresStorage):
 
 def _database(settings: DatabaseSettings) -> dict[str, Any]:
     """Return what `postgres_db` in dagster.yaml would be."""
+    login = settings.login(DatabaseRole.DAGSTER)
     return {
         "hostname": settings.postgres_host,
         "port": settings.postgres_port,
-        "username": settings.postgres_user,
-        "password": settings.postgres_password.get_secret_value(),
+        "username": login.user,
+        "password": login.password.get_secret_value(),
         "db_name": settings.dagster_postgres_db,
     }
 

@@ -497,7 +497,16 @@ def test_passwords_go_to_those_who_use_them(chart: Chart, pods: list[Pod]) -> No
     for key in ("ELASTICSEARCH_API_KEY", "API_KEYS", "SESSION_SECRET"):
         assert known_to(key) == work | {"api"}
     assert known_to("AWS_SECRET_ACCESS_KEY") == work | {"code-server"} | on_spark
-    assert known_to("POSTGRES_PASSWORD") == work | {"api", "code-server", "daemon", "migrate", "webserver"}
+    has_roles = "POSTGRES_API_USER" in chart.settings
+    of_roles = {
+        "POSTGRES_API_PASSWORD": {"api"},
+        "POSTGRES_PIPELINE_PASSWORD": {"code-server"},
+        "DAGSTER_POSTGRES_PASSWORD": {"code-server", "daemon", "webserver"},
+    }
+    others = set() if has_roles else set().union(*of_roles.values())
+    assert known_to("POSTGRES_PASSWORD") == work | {"migrate"} | others
+    for key, components in of_roles.items():
+        assert known_to(key) == work | (components | {"migrate"} if has_roles else set())
 
 
 def test_what_processes_are_given_are_settings_that_they_can_use(
@@ -536,7 +545,10 @@ def test_a_password_arrives_as_it_was_written(full: Chart) -> None:
     password = yaml.safe_load((CHART / "ci" / "full-values.yaml").read_text())["secrets"]["values"]
 
     assert secrets[FULLNAME] == password
-    assert secrets[f"{FULLNAME}-migrate"] == {"POSTGRES_PASSWORD": password["POSTGRES_PASSWORD"]}
+    asked = ("POSTGRES_", "DAGSTER_POSTGRES_")
+    of_databases = {key: value for key, value in password.items() if key.startswith(asked)}
+    assert secrets[f"{FULLNAME}-migrate"] == of_databases
+    assert len(of_databases) == 4
 
 
 def test_a_secret_in_a_file_is_in_no_variable() -> None:
