@@ -667,7 +667,12 @@ class Settings(DatabaseSettings):
     api_keys: SecretStr | None = None
     """Keys of the API, comma separated, each NAME:SCOPES:SHA256, as `clickstream keys new` prints them: what the key
     may do, with + between several (read, collect, admin), and the hash of the key, not the key. With any, reading asks
-    for one (default: none, everybody may read, and no events are taken).
+    for one (default: none, everybody may read, and no events are taken; that only on an address of this machine alone,
+    or with API_BEHIND_LOGIN).
+    """
+    api_behind_login: bool = False
+    """Whoever reaches the API has been let in by something in front of it, as a proxy that asks for a login, so it
+    needs no API_KEYS on an address that other machines reach.
     """
     api_metrics_open: bool = False
     """Answer /metrics without a key even where API_KEYS is set."""

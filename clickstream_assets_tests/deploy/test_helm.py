@@ -552,7 +552,11 @@ def test_a_password_arrives_as_it_was_written(full: Chart) -> None:
 
 
 def test_a_secret_in_a_file_is_in_no_variable() -> None:
-    files = {"POSTGRES_PASSWORD_FILE": "/run/secrets/database", "SMTP_PASSWORD_FILE": "/run/secrets/mail"}
+    files = {
+        "API_KEYS_FILE": "/run/secrets/keys",
+        "POSTGRES_PASSWORD_FILE": "/run/secrets/database",
+        "SMTP_PASSWORD_FILE": "/run/secrets/mail",
+    }
     options = [f"settings.{name}={path}" for name, path in files.items()]
     chart = render(*MINIMAL, "--set", ",".join(["secrets.existingSecret=", *options]))
 
@@ -942,6 +946,7 @@ _WITH_KEYS = (
 )
 REFUSED_TOGETHER = {
     "secrets.existingSecret=": "secrets.values.POSTGRES_PASSWORD is missing: set it, or name a Secret",
+    "secrets.existingSecret=,secrets.values.POSTGRES_PASSWORD=x": "secrets.values.API_KEYS is missing: the API does",
     "secrets.values.POSTGRES_PASSWORD=x": "secrets.existingSecret and secrets.values are both set",
     "kafka.bootstrapServers=": "kafka.bootstrapServers is missing",
     "postgresql.host=": "postgresql.host is missing",
