@@ -37,6 +37,7 @@ from clickstream_assets.ingest.product_feed import FeedFile, take_in
 from clickstream_assets.ingest.replay import run_replay
 from clickstream_assets.keys import Scope, new_key
 from clickstream_assets.local.children import Child, running
+from clickstream_assets.local.identity import make_home
 from clickstream_assets.local.keeper import Keeper
 from clickstream_assets.local.ports import LOOPBACK, Listener, PortsTakenError, free_port, is_others
 from clickstream_assets.local.postgres import Postgres
@@ -101,7 +102,7 @@ def _only_one_in(home: Path) -> Iterator[None]:
         LocalStackError: another demo runs in the home, or it cannot be written.
     """
     with writing(home):
-        home.mkdir(parents=True, exist_ok=True)
+        make_home(home)
         lock = (home / "demo.lock").open("a+")
     with lock:
         try:

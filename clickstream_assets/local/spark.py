@@ -19,7 +19,7 @@ from clickstream_assets.engine import spark_config
 from clickstream_assets.engine.jars import pyspark_home, spark_jars
 from clickstream_assets.engine.java import find_java
 from clickstream_assets.errors import LocalStackError
-from clickstream_assets.files import write_private
+from clickstream_assets.files import make_private, write_private
 from clickstream_assets.local.children import Child, running
 from clickstream_assets.local.ports import LOOPBACK, accepts_connections, free_port
 from clickstream_assets.settings import Settings, environment_without_secrets
@@ -66,7 +66,7 @@ def standalone_cluster(
     Raises:
         LocalStackError: no Java, or a process did not start.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     port, page_port = free_port(), free_port()
     address, page = f"spark://{LOOPBACK}:{port}", f"http://{LOOPBACK}:{page_port}"
     env = _environment(settings)
@@ -115,7 +115,7 @@ def connect_server(settings: Settings, folder: Path, port: int | None = None) ->
     Raises:
         LocalStackError: no Java, no jars, or the server did not start.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     port = port or free_port()
     configuration = spark_config(settings, [str(jar) for jar in spark_jars(settings.jars_path)]) | {
         # It would listen on every interface, and asks nobody for a password.
