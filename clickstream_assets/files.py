@@ -68,6 +68,11 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def make_private(path: Path) -> None:
+    """Make a folder that only its owner can read; one that is there stays as it is."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Replace a file in one step; only its owner can read it.
 

@@ -2,31 +2,56 @@
 
 The one module that reads environment variables. A setting's variable is its field's name in capitals:
 `kafka_topic` is `KAFKA_TOPIC`. A `.env` file in the current folder counts too (`clickstream stack up` writes
-the local servers' addresses there); a variable that is really set wins over it.
+the local servers' addresses there); a variable that is really set wins over it. A secret may be in a file instead,
+whose path is `NAME_FILE`.
 """
 
+import os
 import re
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import date, timedelta
+from email.errors import HeaderParseError
 from email.headerregistry import Address
 from enum import StrEnum
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self, TypeVar, cast, get_args
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings import SettingsError as UnreadableValueError
 
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.keys import Key, parse_keys
 from clickstream_assets.silences import Silence, parse_silences
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 
 class SettingsError(ClickstreamError):
     """A setting has a value that cannot be used; the message names the variable, the value and the fix."""
+
+
+Kind = TypeVar("Kind", bound="DatabaseSettings")
 
 
 class EngineName(StrEnum):
@@ -90,12 +115,171 @@ def _interval(value: Any) -> Any:
 Interval = Annotated[timedelta, BeforeValidator(_interval)]
 
 
-class Settings(BaseSettings):
-    """All settings of the pipeline, the API, the simulator and the local stack."""
+class SecretFiles(PydanticBaseSettingsSource):
+    """Secrets in files: NAME_FILE is the path of what NAME would be, as Docker and Kubernetes mount it.
+
+    pydantic-settings' own source takes files of one folder by their names, and passes over one that is missing.
+
+    Args:
+        kind: the settings.
+        variables: where NAME_FILE may be set; what comes before these wins over it.
+    """
+
+    def __init__(self, kind: type[BaseSettings], variables: PydanticBaseSettingsSource) -> None:
+        super().__init__(kind)
+        self._variables = cast(EnvSettingsSource, variables).env_vars
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
+        """Return a secret, where it is in a file.
+
+        Raises:
+            ValueError: the file has none, or there are two; the message names them, and no secret.
+        """
+        variable = f"{field_name}_file"
+        path = self._variables.get(variable)
+        if path is None or not _is_secret(field):
+            return None, field_name, False
+        name, given = field_name.upper(), f"{variable.upper()}={path}"
+        if self._variables.get(field_name) is not None:
+            raise ValueError(f"{name} and {given} are both set; unset one of them")
+        if field_name in self.current_state:
+            return None, field_name, False
+        try:
+            secret = Path(path).expanduser().read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(
+                f"{given} cannot be read ({error.strerror}); name the file that {name} is in"
+            ) from None
+        except UnicodeDecodeError:
+            # Without what it says: that has bytes of the secret.
+            raise ValueError(f"{given} is not text in UTF-8; write {name} there as text") from None
+        secret = secret.removesuffix("\n").removesuffix("\r")
+        if not secret:
+            raise ValueError(f"{given} is empty; write {name} into it, or unset it")
+        return secret, field_name, False
+
+    def __call__(self) -> dict[str, str]:
+        """Return all secrets that are in files.
+
+        Raises:
+            SettingsError: naming each that cannot be used.
+        """
+        secrets: dict[str, str] = {}
+        problems = []
+        for name, field in self.settings_cls.model_fields.items():
+            try:
+                secret, *_ = self.get_field_value(field, name)
+            except ValueError as error:
+                problems.append(str(error))
+            else:
+                if secret is not None:
+                    secrets[name] = secret
+        if problems:
+            raise _unusable(problems)
+        return secrets
+
+
+class DatabaseRole(StrEnum):
+    """A role in PostgreSQL; its value is what the names of its settings begin with."""
+
+    OWNER = "postgres"
+    API = "postgres_api"
+    PIPELINE = "postgres_pipeline"
+    DAGSTER = "dagster_postgres"
+
+
+class Login(NamedTuple):
+    """The login of a role."""
+
+    role: DatabaseRole
+    user: str
+    password: SecretStr
+
+    @property
+    def setting(self) -> str:
+        """What the names of its settings begin with: POSTGRES_API has POSTGRES_API_USER and POSTGRES_API_PASSWORD."""
+        return self.role.upper()
+
+
+class DatabaseSettings(BaseSettings):
+    """Settings of PostgreSQL: all that Dagster's storage needs, and its web server and daemon are given of secrets."""
 
     model_config = SettingsConfigDict(
         env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True, use_attribute_docstrings=True
     )
+
+    postgres_host: str = "127.0.0.1"
+    """Host of the PostgreSQL server."""
+    postgres_port: int = Field(5432, ge=1, le=65535)
+    """Its port."""
+    postgres_user: str = "clickstream"
+    """Owner of the served tables, whom `clickstream prepare` is; all others are too, unless roles are named below."""
+    postgres_password: SecretStr = SecretStr("")
+    """That user's password."""
+    postgres_api_user: str | None = None
+    """Role that the API connects as, and which reads the served tables alone; `clickstream prepare` makes it (default:
+    POSTGRES_USER).
+    """
+    postgres_api_password: SecretStr = SecretStr("")
+    """That role's password."""
+    postgres_pipeline_user: str | None = None
+    """Role that runs and the streams connect as, and which changes rows and no tables; `clickstream prepare` makes it
+    (default: POSTGRES_USER).
+    """
+    postgres_pipeline_password: SecretStr = SecretStr("")
+    """That role's password."""
+    postgres_db: str = "clickstream"
+    """Database of the served tables."""
+    dagster_postgres_db: str = "dagster"
+    """Database of Dagster's runs, events and schedules, another one on the same server."""
+    dagster_postgres_user: str | None = None
+    """Role that Dagster connects as, owner of that database and without rights on the served tables; `clickstream
+    prepare` makes it (default: POSTGRES_USER).
+    """
+    dagster_postgres_password: SecretStr = SecretStr("")
+    """That role's password."""
+    postgres_timeout_seconds: float = Field(10, ge=2)
+    """Seconds that the server may take to let a connection in, and to give a sign of life while it carries a
+    statement out. A statement may take longer, and wait for locks, as long as the server answers a new connection.
+    """
+
+    @model_validator(mode="after")
+    def _roles_are_different(self) -> Self:
+        users: dict[str, str] = {}
+        for role in DatabaseRole:
+            user = getattr(self, f"{role}_user")
+            if user in users:
+                raise ValueError(
+                    f"{role.upper()}_USER={user} is {users[user]} too, and would have its rights; name another role"
+                )
+            if user is not None:
+                users[user] = f"{role.upper()}_USER"
+        return self
+
+    def login(self, role: DatabaseRole) -> Login:
+        """Return what a role logs in with: its own, or the owner's where it has none."""
+        user = getattr(self, f"{role}_user")
+        if user is None:
+            return self.login(DatabaseRole.OWNER)
+        return Login(role, user, getattr(self, f"{role}_password"))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where settings come from, the first of which wins."""
+        from_files = (SecretFiles(settings_cls, variables) for variables in (env_settings, dotenv_settings))
+        of_environment, of_file = from_files
+        return init_settings, env_settings, of_environment, dotenv_settings, of_file
+
+
+class Settings(DatabaseSettings):
+    """All settings of the pipeline, the API, the simulator and the local stack."""
 
     clickstream_home: Path = Path(".clickstream")
     """Folder for the local servers' data, the lake and logs."""
@@ -374,21 +558,6 @@ class Settings(BaseSettings):
     dagster_home: Path | None = None
     """Dagster's instance, which the streams report to."""
 
-    postgres_host: str = "127.0.0.1"
-    """Host of the PostgreSQL server."""
-    postgres_port: int = Field(5432, ge=1, le=65535)
-    """Its port."""
-    postgres_user: str = "clickstream"
-    """Owner of the served tables."""
-    postgres_password: SecretStr = SecretStr("")
-    """That user's password."""
-    postgres_db: str = "clickstream"
-    """Database of the served tables."""
-    postgres_timeout_seconds: float = Field(10, ge=2)
-    """Seconds that the server may take to let a connection in, and to give a sign of life while it carries a
-    statement out. A statement may take longer, and wait for locks, as long as the server answers a new connection.
-    """
-
     elasticsearch_url: str = "http://127.0.0.1:9200"
     """http(s)://host:port of the server."""
     elasticsearch_api_key: SecretStr | None = None
@@ -418,7 +587,7 @@ class Settings(BaseSettings):
     """
     notifications_retention_days: int = Field(90, ge=0)
     """Days that alerts' notifications are kept after they were delivered or given up; 0 keeps all."""
-    alert_webhook_url: str | None = Field(None, pattern="^https?://")
+    alert_webhook_url: SecretStr | None = None
     """Address that alerts are posted to as JSON (default: none)."""
     alert_webhook_secret: SecretStr | None = None
     """Key that posted alerts are signed with, as Standard Webhooks has it: whsec_ and 24 to 64 bytes in base64
@@ -498,7 +667,12 @@ class Settings(BaseSettings):
     api_keys: SecretStr | None = None
     """Keys of the API, comma separated, each NAME:SCOPES:SHA256, as `clickstream keys new` prints them: what the key
     may do, with + between several (read, collect, admin), and the hash of the key, not the key. With any, reading asks
-    for one (default: none, everybody may read, and no events are taken).
+    for one (default: none, everybody may read, and no events are taken; that only on an address of this machine alone,
+    or with API_BEHIND_LOGIN).
+    """
+    api_behind_login: bool = False
+    """Whoever reaches the API has been let in by something in front of it, as a proxy that asks for a login, so it
+    needs no API_KEYS on an address that other machines reach.
     """
     api_metrics_open: bool = False
     """Answer /metrics without a key even where API_KEYS is set."""
@@ -611,6 +785,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _alerts_have_an_address(self) -> Self:
+        if self.alert_webhook_url is not None:
+            _refuse_other_addresses("ALERT_WEBHOOK_URL", [self.alert_webhook_url.get_secret_value()])
+        return self
+
+    @model_validator(mode="after")
     def _webhook_keys(self) -> Self:
         for name in ("alert_webhook_secret", "incident_webhook_secret"):
             secret = getattr(self, name)
@@ -649,12 +829,7 @@ class Settings(BaseSettings):
                     "address"
                 )
             mail_addresses("INCIDENT_FROM" if self.incident_from else "REPORT_FROM", self.incident_sender)
-        for number, url in enumerate(self.incident_webhooks, start=1):
-            if not re.fullmatch(r"https?://[^\s/]\S*", url):
-                # Without the address, as whoever knows it can post.
-                raise ValueError(
-                    f"INCIDENT_WEBHOOK_URLS: address {number} is none; write https://…, separated by commas"
-                )
+        _refuse_other_addresses("INCIDENT_WEBHOOK_URLS", self.incident_webhooks)
         try:
             self.incident_zone  # noqa: B018
         except (KeyError, ValueError, OSError):
@@ -741,6 +916,31 @@ class Settings(BaseSettings):
                 "so events would fall between the windows; make it as long or shorter"
             )
         return self
+
+    _may_be_pickled: bool = PrivateAttr(False)
+
+    def with_secrets(self, *names: str) -> Self:
+        """Return the settings with these secrets, and as if no other were set: for a process that needs no more."""
+        left_out = secret_names(type(self)) - set(names)
+        values = {name: getattr(self, name) for name in type(self).model_fields if name not in left_out}
+        # Not `model_copy`, which brings along what was computed of all secrets.
+        copy = self.model_construct(self.model_fields_set - left_out, **values)
+        copy._may_be_pickled = True
+        return copy
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Return what is pickled, of what `with_secrets` returned.
+
+        Raises:
+            TypeError: this is something else, with all secrets. Spark writes pickles to the executors' disks, and sends
+                them through the network.
+        """
+        if not self._may_be_pickled:
+            raise TypeError(
+                "settings go to other processes without the secrets that these do not need: pickle what "
+                "`with_secrets` returns"
+            )
+        return super().__getstate__()
 
     @cached_property
     def topics(self) -> Mapping[str, EventDialect | None]:
@@ -879,16 +1079,21 @@ class Settings(BaseSettings):
             return None
         return self.kafka_username, self.kafka_password.get_secret_value() if self.kafka_password else ""
 
-    @cached_property
+    @property
     def postgres_conninfo(self) -> str:
-        """libpq connection string of the served tables' database, password included."""
+        """libpq connection string of the served tables' database for their owner, password included."""
+        return self.conninfo_of(DatabaseRole.OWNER)
+
+    def conninfo_of(self, role: DatabaseRole) -> str:
+        """Return the same for a role."""
         from psycopg.conninfo import make_conninfo
 
+        login = self.login(role)
         return make_conninfo(
             host=self.postgres_host,
             port=self.postgres_port,
-            user=self.postgres_user,
-            password=self.postgres_password.get_secret_value() or None,
+            user=login.user,
+            password=login.password.get_secret_value() or None,
             dbname=self.postgres_db,
         )
 
@@ -909,7 +1114,7 @@ def mail_addresses(name: str, text: str) -> list[str]:
     for value in addresses:
         try:
             address = Address(addr_spec=value)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, HeaderParseError) as error:
             raise ValueError(f"{name}: {value!r} is no mail address ({error}); write name@host") from None
         if not address.domain or address.addr_spec != value or not value.isascii():
             raise ValueError(f"{name}: {value!r} is no mail address; write name@host")
@@ -948,6 +1153,23 @@ def _parts(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
+def _refuse_other_addresses(name: str, addresses: Iterable[str]) -> None:
+    """Raise a ValueError for what is no webhook's address; it says where that leads, and not how to post there."""
+    for number, address in enumerate(addresses, start=1):
+        if not re.fullmatch(r"https?://[^\s/]\S*", address):
+            raise ValueError(f"{name}: address {number}{_place_of(address)} is none; write https://host/path")
+
+
+def _place_of(address: str) -> str:
+    """Return scheme and host of an address in brackets, if it has them; the rest may be what lets one post."""
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname
+    except ValueError:
+        return ""
+    return f" ({parts.scheme}://{host}/…)" if parts.scheme and host else ""
+
+
 def _is_webhook_key(secret: str) -> bool:
     try:
         return 24 <= len(b64decode(secret.removeprefix("whsec_"), validate=True)) <= 64
@@ -961,14 +1183,55 @@ def load_settings() -> Settings:
     Raises:
         SettingsError: naming each variable that cannot be used, its value and what was expected.
     """
+    return _load(Settings)
+
+
+def load_database_settings() -> DatabaseSettings:
+    """Read the settings of PostgreSQL alone, whatever the others are.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
+    return _load(DatabaseSettings)
+
+
+def _load(kind: type[Kind]) -> Kind:
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
-        problems = [
-            f"{'_'.join(str(part) for part in problem['loc']).upper() or 'settings'}="
-            f"{problem['input']!r}: {problem['msg']}"
-            if problem["loc"]
-            else problem["msg"]
-            for problem in error.errors()
-        ]
-        raise SettingsError("Unusable settings:\n  " + "\n  ".join(problems)) from None
+        secrets = secret_names(kind)
+        raise _unusable(_problem_text(problem, secrets) for problem in error.errors()) from None
+    except UnreadableValueError as error:
+        # Without its cause, which has the value.
+        raise _unusable([f"{error}; write it as JSON"]) from None
+
+
+def _problem_text(problem: "ErrorDetails", secrets: Container[str]) -> str:
+    """Say which setting has which value, and what was expected."""
+    if not problem["loc"]:
+        return problem["msg"]
+    field = "_".join(str(part) for part in problem["loc"])
+    if problem["loc"][0] in secrets:
+        return f"{field.upper()}: {problem['msg']}"
+    # Addresses may have a password in them.
+    value = re.sub(r"//[^/\s]*@", "//…@", repr(problem["input"]))
+    return f"{field.upper()}={value}: {problem['msg']}"
+
+
+def _unusable(problems: Iterable[str]) -> SettingsError:
+    return SettingsError("Unusable settings:\n  " + "\n  ".join(problems))
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """Return the environment's variables but for those of secrets, for processes that have no use for them."""
+    secrets = {name.upper() for name in secret_names(Settings)}
+    return {name: value for name, value in os.environ.items() if name not in secrets}
+
+
+def secret_names(kind: type[DatabaseSettings]) -> frozenset[str]:
+    """Return the names of the fields that are secrets."""
+    return frozenset(name for name, field in kind.model_fields.items() if _is_secret(field))
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return SecretStr in (field.annotation, *get_args(field.annotation))

@@ -29,7 +29,7 @@ from clickstream_assets.definitions import defs
 from clickstream_assets.ingest.fields import Rejection, ValidationRules
 from clickstream_assets.ingest.parsing import parse_record, read_payload
 from clickstream_assets.local.stack import Stack
-from clickstream_assets.settings import EventDialect, Settings
+from clickstream_assets.settings import EventDialect, Settings, secret_names
 from clickstream_assets_tests.dagster_private import AssetGraph
 from clickstream_assets_tests.databases import environment
 
@@ -48,7 +48,6 @@ OTHERS_VARIABLES = {
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "DAGSTER_HOME",
-    "DAGSTER_POSTGRES_DB",
     "HADOOP_CONF_DIR",
     "JAVA_TOOL_OPTIONS",
     "PGSSLMODE",
@@ -252,6 +251,7 @@ def constants(code: list[Path]) -> set[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_variables_are_settings(page: str, constants: set[str]):
     ours = {name.upper() for name in Settings.model_fields}
+    ours |= {f"{name.upper()}_FILE" for name in secret_names(Settings)}
     named = {span.partition("=")[0] for span in spans(page)}
     named |= {
         line.partition("=")[0].strip()

@@ -8,13 +8,33 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from clickstream_assets.settings import EngineName, EventDialect, Settings, SettingsError, load_settings
+from clickstream_assets.settings import (
+    EngineName,
+    EventDialect,
+    Settings,
+    SettingsError,
+    load_database_settings,
+    load_settings,
+    secret_names,
+)
+
+SECRETS = sorted(secret_names(Settings))
+# Of those that have a form.
+FORMS = {
+    "alert_webhook_secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "alert_webhook_url": "https://hooks.example.com/alerts",
+    "api_keys": f"shop:collect:{'ab' * 32}",
+    "incident_webhook_secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "incident_webhook_urls": "https://hooks.example.com/services/x",
+    "session_secret": "s" * 32,
+}
 
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(f"{name.upper()}_FILE", raising=False)
 
 
 def test_without_any_variable_the_local_servers_and_duckdb_are_used(tmp_path: Path):
@@ -247,3 +267,82 @@ def test_what_is_no_event_goes_to_a_topic_of_its_own(
     with pytest.raises(SettingsError) as caught:
         load_settings()
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("line_break", ["", "\n", "\r\n"])
+def test_a_secret_may_be_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, line_break: str
+):
+    secret = FORMS.get(name, " a pa$$phrase ")
+    (tmp_path / "secret").write_bytes(f"{secret}{line_break}".encode())
+    monkeypatch.setenv(f"{name.upper()}_FILE", str(tmp_path / "secret"))
+    assert getattr(load_settings(), name).get_secret_value() == secret
+
+
+def test_only_secrets_may_be_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert {"postgres_password", "smtp_password", "api_keys"} <= set(SECRETS)
+    assert not {f"{name}_file" for name in SECRETS} & set(Settings.model_fields)
+    (tmp_path / "topic").write_text("another")
+    monkeypatch.setenv("KAFKA_TOPIC_FILE", str(tmp_path / "topic"))
+    assert load_settings().kafka_topic == "clickstream-events"
+
+
+def test_dagsters_storage_reads_the_same_file_and_no_other_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "secret").write_text("a pa$$phrase\n")
+    monkeypatch.setenv("POSTGRES_PASSWORD_FILE", "secret")
+    monkeypatch.setenv("NUM_USERS", "many")
+    assert load_database_settings().postgres_password.get_secret_value() == "a pa$$phrase"
+
+
+@pytest.mark.parametrize(
+    ("content", "expectation"),
+    [
+        (None, "cannot be read (No such file or directory); name the file that SMTP_PASSWORD is in"),
+        (b"", "is empty; write SMTP_PASSWORD into it, or unset it"),
+        (b"\n", "is empty; write SMTP_PASSWORD into it, or unset it"),
+        (b"pa$$phrase\xff", "is not text in UTF-8; write SMTP_PASSWORD there as text"),
+    ],
+)
+def test_a_file_without_a_secret_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, expectation: str
+):
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+    monkeypatch.setenv("SMTP_PASSWORD_FILE", "secret")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert str(caught.value) == f"Unusable settings:\n  SMTP_PASSWORD_FILE=secret {expectation}"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # Who runs the tests as root may read everything but a folder.
+    (tmp_path / "secret").mkdir()
+    monkeypatch.setenv("SMTP_PASSWORD_FILE", "secret")
+    with pytest.raises(SettingsError, match=r"SMTP_PASSWORD_FILE=secret cannot be read \(Is a directory\)"):
+        load_settings()
+
+
+def test_a_secret_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "secret").write_text("pa$$phrase")
+    monkeypatch.setenv("SMTP_PASSWORD_FILE", "secret")
+    monkeypatch.setenv("SMTP_PASSWORD", "pa$$word")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    said = "Unusable settings:\n  SMTP_PASSWORD and SMTP_PASSWORD_FILE=secret are both set; unset one of them"
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("in_the_file", "variable"),
+    [("SMTP_PASSWORD=two", "SMTP_PASSWORD_FILE"), ("SMTP_PASSWORD_FILE=two", "SMTP_PASSWORD")],
+)
+def test_what_is_really_set_wins_over_the_env_file_here_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_the_file: str, variable: str
+):
+    (tmp_path / "one").write_text("one")
+    (tmp_path / ".env").write_text(in_the_file)
+    monkeypatch.setenv(variable, "one")
+    assert load_settings().smtp_password.get_secret_value() == "one"

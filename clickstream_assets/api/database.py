@@ -15,7 +15,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from clickstream_assets.api.outages import Outage
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import DatabaseRole, Settings
 from clickstream_assets.stores.postgres.connection import (
     KEEPALIVE,
     Connection,
@@ -73,7 +73,7 @@ class Database:
                 the latest.
         """
         deadline = monotonic() + _REQUEST_SECONDS
-        with self._outage.remembered(), explained(self.settings):
+        with self._outage.remembered(), explained(self.settings, DatabaseRole.API):
             try:
                 with self._opened_pool().connection() as connection:
                     connection.patience_seconds, connection.deadline = _PATIENCE_SECONDS, deadline
@@ -96,7 +96,7 @@ class Database:
         with self._lock:
             if self._pool is None:
                 self._pool = ConnectionPool(
-                    self.settings.postgres_conninfo,
+                    self.settings.conninfo_of(DatabaseRole.API),
                     connection_class=_Connection,
                     kwargs={
                         "row_factory": dict_row,
@@ -132,7 +132,7 @@ class Database:
             raise
 
     def _note(self, error: psycopg.OperationalError | None) -> None:
-        self._refusal = connection_error(error, self.settings) if error else None
+        self._refusal = connection_error(error, self.settings, DatabaseRole.API) if error else None
         if self._refusal:
             self._outage.note(self._refusal)
 

@@ -40,7 +40,8 @@ def serve(settings: Settings) -> None:
     `API_PORT=0` takes a free port, which gunicorn's first log lines name.
 
     Raises:
-        ServerError: the address cannot be listened on, or so many connections not be opened.
+        ServerError: the address cannot be listened on, or others reach it and need no key, or so many connections
+            cannot be opened.
         InputError: the file of EXPERIMENTS cannot be used.
     """
     _check_open_files(settings)
@@ -49,7 +50,7 @@ def serve(settings: Settings) -> None:
     access_log.log.addHandler(logging.StreamHandler(sys.stdout))
     access_log.log.setLevel(logging.INFO)
     with _listen(settings) as listener:
-        _warn_of_strangers(settings, listener)
+        _refuse_strangers(settings, listener)
         folder = tempfile.mkdtemp(prefix="clickstream-api-")
         # For prometheus_client, which looks when it is first imported: in the workers, with the application.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
@@ -82,14 +83,15 @@ def _listen(settings: Settings) -> socket.socket:
         ) from None
 
 
-def _warn_of_strangers(settings: Settings, listener: socket.socket) -> None:
-    """Log a warning where strangers can read everything, or nobody can read anything."""
-    if not settings.known_keys and not ip_address(listener.getsockname()[0]).is_loopback:
-        _log.warning(
-            "API_HOST=%s can be reached from other machines, and API_KEYS is not set: whoever reaches it can read "
-            "everything. Make a key with `clickstream keys new --scope read NAME` and put its entry into API_KEYS, or "
-            "set API_HOST to 127.0.0.1",
-            settings.api_host,
+def _refuse_strangers(settings: Settings, listener: socket.socket) -> None:
+    """Serve nothing where strangers could read everything; log a warning where nobody can read anything."""
+    is_asked = settings.known_keys or settings.api_behind_login
+    if not is_asked and not ip_address(listener.getsockname()[0]).is_loopback:
+        raise ServerError(
+            f"API_HOST={settings.api_host} can be reached from other machines, and API_KEYS is not set, so whoever "
+            "reaches it could read everything; make a key with `clickstream keys new --scope read NAME` and put its "
+            "entry into API_KEYS, or set API_HOST to 127.0.0.1, or, where a proxy in front asks for a login, "
+            "API_BEHIND_LOGIN to true"
         )
     if settings.known_keys and not any(key.may(Scope.READ) for key in settings.known_keys):
         _log.warning(

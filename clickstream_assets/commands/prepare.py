@@ -9,6 +9,9 @@ from clickstream_assets.stores.prepare import prepare_servers
 def prepare_command() -> None:
     """Make or upgrade the served tables in PostgreSQL, and make the topic in Kafka if it is missing.
 
+    Where POSTGRES_API_USER, POSTGRES_PIPELINE_USER or DAGSTER_POSTGRES_USER are set, also these roles, with their
+    rights.
+
     Says what it did. The lake's tables and Elasticsearch's indices are made
     by what writes them.
     """

@@ -12,10 +12,11 @@ import typer
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import Settings, secret_names
 
 # The first setting of each section, in the order of settings.py.
 SECTIONS = {
+    "postgres_host": "PostgreSQL",
     "clickstream_home": "Folders",
     "compute_engine": "Engines",
     "kafka_bootstrap_servers": "Kafka and ingest",
@@ -23,7 +24,6 @@ SECTIONS = {
     "identity_lookback_days": "Persons, sessions, carts and customers",
     "training_days": "Recommendations",
     "window_duration": "Windows, alerts and streams",
-    "postgres_host": "PostgreSQL",
     "elasticsearch_url": "Elasticsearch",
     "alert_webhook_url": "Alerts by webhook",
     "smtp_host": "The report by mail",
@@ -40,6 +40,10 @@ Environment variables, or lines `NAME=value` in a `.env` file in the current fol
 over the file, and an empty one counts as not set. A value that cannot be used stops the program with the variable's
 name, the value and what was expected.
 
+A setting marked *secret* may be in a file: `POSTGRES_PASSWORD_FILE=/run/secrets/password` takes the place of
+`POSTGRES_PASSWORD`, as Docker and Kubernetes mount secrets, and so it is with each of them. The line break at the
+file's end is no part of it. A message about a secret has neither its value nor any part of it.
+
 This page is the output of `clickstream settings`."""
 
 
@@ -55,12 +59,15 @@ def settings_page() -> str:
 
 def _lines() -> Iterator[str]:
     yield _INTRODUCTION
+    secrets = secret_names(Settings)
     for name, field in Settings.model_fields.items():
         if name in SECTIONS:
             yield f"\n## {SECTIONS[name]}\n"
             yield "| variable | default | meaning |"
             yield "| --- | --- | --- |"
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+        if name in secrets:
+            meaning = f"*Secret.* {meaning}"
         yield f"| `{name.upper()}` | {_default(field)} | {meaning} |"
 
 

@@ -17,6 +17,7 @@ from clickstream_assets.defs.dagster_private import (
     use_engine,
     write_in_batches,
 )
+from clickstream_assets.settings import DatabaseRole, DatabaseSettings, load_database_settings
 
 if TYPE_CHECKING:
     from dagster_postgres.auth import PgTokenProvider
@@ -52,13 +53,31 @@ class PooledPostgresStorage(DagsterPostgresStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Self:
-        """Make it from what dagster.yaml says, as Dagster does."""
+        """Make it from what dagster.yaml says, as Dagster does; what that leaves out is as the settings say.
+
+        Raises:
+            SettingsError: one of them cannot be used.
+        """
+        if not config_value.get("postgres_url") and "postgres_db" not in config_value:
+            config_value = {**config_value, "postgres_db": _database(load_database_settings())}
         return cls(
             postgres_url=pg_url_from_config(config_value),
             should_autocreate_tables=config_value.get("should_autocreate_tables", True),
             inst_data=inst_data,
             token_provider=_token_provider(json.dumps(config_value, sort_keys=True)),
         )
+
+
+def _database(settings: DatabaseSettings) -> dict[str, Any]:
+    """Return what `postgres_db` in dagster.yaml would be."""
+    login = settings.login(DatabaseRole.DAGSTER)
+    return {
+        "hostname": settings.postgres_host,
+        "port": settings.postgres_port,
+        "username": login.user,
+        "password": login.password.get_secret_value(),
+        "db_name": settings.dagster_postgres_db,
+    }
 
 
 @cache

@@ -22,6 +22,7 @@ from time import monotonic
 from clickstream_assets.engine.java import find_java
 from clickstream_assets.errors import LocalStackError
 from clickstream_assets.files import Progress, exclusive
+from clickstream_assets.settings import environment_without_secrets
 
 IVY_FILE = Path(__file__).with_name("ivy.xml")
 # Measured: 480 MB while fetching, since Ivy's cache holds every file a second time, and 195 MB afterwards.
@@ -245,7 +246,12 @@ def _retrieve(
     log = jars_path / f"ivy-{configuration}.log"
     with log.open("w") as output:
         code = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False
+            command,
+            env=environment_without_secrets(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
         ).returncode
     if code != 0 or not (target / configuration).exists():
         raise _ivy_error(log, jars_path)

@@ -37,6 +37,7 @@ from clickstream_assets.ingest.product_feed import FeedFile, take_in
 from clickstream_assets.ingest.replay import run_replay
 from clickstream_assets.keys import Scope, new_key
 from clickstream_assets.local.children import Child, running
+from clickstream_assets.local.identity import make_home
 from clickstream_assets.local.keeper import Keeper
 from clickstream_assets.local.ports import LOOPBACK, Listener, PortsTakenError, free_port, is_others
 from clickstream_assets.local.postgres import Postgres
@@ -44,7 +45,7 @@ from clickstream_assets.local.server import Server
 from clickstream_assets.local.shop_site import shop_site
 from clickstream_assets.local.sights import Addresses, Sight, further, sights
 from clickstream_assets.local.stack import Stack
-from clickstream_assets.settings import Settings, load_settings
+from clickstream_assets.settings import Settings, load_settings, secret_names
 from clickstream_assets.simulator.catalogue import CURRENCY, write_rates
 from clickstream_assets.simulator.habits import USUAL, Habits
 from clickstream_assets.simulator.run import SimulationOptions, latest_start, run_simulation
@@ -101,7 +102,7 @@ def _only_one_in(home: Path) -> Iterator[None]:
         LocalStackError: another demo runs in the home, or it cannot be written.
     """
     with writing(home):
-        home.mkdir(parents=True, exist_ok=True)
+        make_home(home)
         lock = (home / "demo.lock").open("a+")
     with lock:
         try:
@@ -129,6 +130,13 @@ def absolute_paths(settings: Settings) -> dict[str, str]:
     return {name.upper(): path for name, path in paths.items()}
 
 
+def secret_files() -> dict[str, str]:
+    """Return the paths of secrets that the environment names, by their variables, for the same processes."""
+    variables = (f"{name.upper()}_FILE" for name in secret_names(Settings))
+    given = {variable: os.environ.get(variable) for variable in variables}
+    return {variable: str(Path(path).expanduser().absolute()) for variable, path in given.items() if path}
+
+
 class Demo:
     """A running pipeline until the exit stack closes: the servers and Dagster, then the streams and the API."""
 
@@ -150,7 +158,7 @@ class Demo:
         self._home, self._logs = home, home / "logs"
         load_dotenv(".env")
         given = load_settings()
-        os.environ.update(absolute_paths(given))
+        os.environ.update(absolute_paths(given) | secret_files())
         spark = {"spark.driver.extraJavaOptions": QUICK_JAVA} | given.spark_config
         os.environ["SPARK_CONFIG"] = json.dumps(spark)
         dagster_port, api_port = (0, 0) if once else (given.dagster_port, given.api_port)
@@ -184,7 +192,10 @@ class Demo:
         def start_dagster(server: type[Server]) -> None:
             # It takes as long to start as the other servers, and PostgreSQL is all that it needs for that.
             if server is Postgres:
-                os.environ.update(servers.env() | own)
+                for variable, value in (servers.env() | own).items():
+                    os.environ[variable] = value
+                    # It takes the place of what a file had.
+                    os.environ.pop(f"{variable}_FILE", None)
                 self._dagster = self._run("Dagster", dagster, "dagster.log")
 
         self._keeper = Keeper(servers, self._say)

@@ -60,6 +60,11 @@ def server_identity(needed: list[Path]) -> Identity:
     )
 
 
+def make_home(home: Path) -> None:
+    """Make a home, which nobody else can read; of root's, others may enter what is theirs, as the servers do."""
+    home.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+
+
 def _may_read(capability: str) -> tuple[str, ...]:
     return (
         f"--inh-caps=+{capability}",

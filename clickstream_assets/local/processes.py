@@ -9,6 +9,7 @@ from signal import Signals
 import psutil
 
 from clickstream_assets.errors import LocalStackError
+from clickstream_assets.settings import environment_without_secrets
 
 STOP_TIMEOUT_SECONDS = 20
 # psutil computes create times from the boot time, which a corrected clock moves a little.
@@ -19,11 +20,13 @@ SERVER_PROGRAMS = frozenset({"java", "postgres"})
 def start(command: Sequence[str], folder: Path, log: Path) -> psutil.Process | None:
     """Start a process in `folder`, in a session of its own; its output goes to `log`. None: it died at once.
 
-    It is nobody's child: a child that dies before a caller that lives long becomes a zombie and looks alive.
+    It gets no secret of ours, and is nobody's child: a child that dies before a caller that lives long becomes a zombie
+    and looks alive.
     """
     answer = subprocess.run(
         ["sh", "-c", 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!', "sh", str(log), *command],
         cwd=folder,
+        env=environment_without_secrets(),
         stdout=subprocess.PIPE,
         start_new_session=True,
         check=True,

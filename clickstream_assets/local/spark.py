@@ -6,7 +6,6 @@ All in processes of their own on loopback, from the pyspark package.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -20,9 +19,10 @@ from clickstream_assets.engine import spark_config
 from clickstream_assets.engine.jars import pyspark_home, spark_jars
 from clickstream_assets.engine.java import find_java
 from clickstream_assets.errors import LocalStackError
+from clickstream_assets.files import make_private, write_private
 from clickstream_assets.local.children import Child, running
 from clickstream_assets.local.ports import LOOPBACK, accepts_connections, free_port
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import Settings, environment_without_secrets
 
 _START_SECONDS = 60
 _SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
@@ -66,7 +66,7 @@ def standalone_cluster(
     Raises:
         LocalStackError: no Java, or a process did not start.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     port, page_port = free_port(), free_port()
     address, page = f"spark://{LOOPBACK}:{port}", f"http://{LOOPBACK}:{page_port}"
     env = _environment(settings)
@@ -115,16 +115,22 @@ def connect_server(settings: Settings, folder: Path, port: int | None = None) ->
     Raises:
         LocalStackError: no Java, no jars, or the server did not start.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     port = port or free_port()
     configuration = spark_config(settings, [str(jar) for jar in spark_jars(settings.jars_path)]) | {
         # It would listen on every interface, and asks nobody for a password.
         "spark.connect.grpc.binding.address": LOOPBACK,
         "spark.connect.grpc.binding.port": str(port),
     }
-    command = [str(pyspark_home() / "bin" / "spark-submit"), "--class", _SERVER]
-    for name, value in configuration.items():
-        command += ["--conf", f"{name}={value}"]
+    # Not in the command, which everybody on the machine can read.
+    file = _properties_file(folder / "connect.conf", configuration)
+    command = [
+        str(pyspark_home() / "bin" / "spark-submit"),
+        "--class",
+        _SERVER,
+        "--properties-file",
+        str(file),
+    ]
     log = folder / "connect.log"
     with running("Spark Connect", [*command, "spark-internal"], log, _environment(settings), folder) as child:
         _wait(child.check, lambda: accepts_connections(port), "Spark Connect did not start")
@@ -140,10 +146,17 @@ def _environment(settings: Settings) -> Mapping[str, str]:
         "SPARK_LOCAL_IP": LOOPBACK,
     }
     # PySpark in a server's own processes would take these for a wish to be a client of yet another one.
-    passed = {
-        name: value for name, value in os.environ.items() if name not in ("SPARK_REMOTE", "SPARK_MASTER")
-    }
+    given = environment_without_secrets()
+    passed = {name: value for name, value in given.items() if name not in ("SPARK_REMOTE", "SPARK_MASTER")}
     return passed | own
+
+
+def _properties_file(path: Path, configuration: Mapping[str, str]) -> Path:
+    """Write Spark's configuration, which may have passwords of stores in it, where only this user can read it."""
+    escaped = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+    lines = (f"{name}={value.translate(str.maketrans(escaped))}" for name, value in configuration.items())
+    write_private(path, "\n".join([*lines, ""]).encode())
+    return path
 
 
 def _alive_workers(page: str) -> int:

@@ -15,12 +15,12 @@ import psutil
 from clickstream_assets.engine.jars import elasticsearch_home, fetch_jars, kafka_classpath
 from clickstream_assets.engine.java import find_java
 from clickstream_assets.errors import LocalStackError
-from clickstream_assets.files import NO_SPACE, Progress, exclusive, full_disk, silent, writing
+from clickstream_assets.files import NO_SPACE, Progress, exclusive, full_disk, make_private, silent, writing
 from clickstream_assets.holders import STATE_FILE, holder
 from clickstream_assets.local import processes
 from clickstream_assets.local.elasticsearch import Elasticsearch
 from clickstream_assets.local.env_file import update_env_file
-from clickstream_assets.local.identity import server_identity
+from clickstream_assets.local.identity import make_home, server_identity
 from clickstream_assets.local.kafka import Kafka
 from clickstream_assets.local.ports import LOOPBACK, Listener, free_port, is_others, require_free
 from clickstream_assets.local.postgres import OWNER, Postgres, installed_programs
@@ -123,7 +123,8 @@ class Stack:
                 need is missing, or the home cannot be written.
         """
         with writing(self.home):
-            (self.home / "logs").mkdir(parents=True, exist_ok=True)
+            make_home(self.home)
+            make_private(self.home / "logs")
             self._lock_path.touch()
         with self._locked():
             file = StateFile(self._state_path)
@@ -309,7 +310,8 @@ class Stack:
         return ServerStatus(kind.title, pid, recorded.port, condition, problem)
 
     def _prepare_dagster(self, dagster_yaml: Path | None) -> None:
-        self._dagster_home.mkdir(exist_ok=True)
+        # With what runs have printed.
+        make_private(self._dagster_home)
         link = self._dagster_home / "dagster.yaml"
         if dagster_yaml is None or (link.exists() and not link.is_symlink()):
             return

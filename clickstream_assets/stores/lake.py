@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -26,7 +27,7 @@ from clickstream_assets.catalogue import Table
 from clickstream_assets.engine import ADDED_LATER, DataFrame, Engine, Part, SparkEngine, delta_tables
 from clickstream_assets.engine.spark_private import STORAGE_FAILED
 from clickstream_assets.errors import ClickstreamError
-from clickstream_assets.files import NO_SPACE, room
+from clickstream_assets.files import NO_SPACE, make_private, room
 from clickstream_assets.stores.delta_log import DAMAGED, set_checkpoints_aside
 from clickstream_assets.stores.table_files import write_files
 
@@ -203,6 +204,8 @@ class Lake:
         try:
             delta = _opened(path)
         except TableNotFoundError:
+            if "://" not in self._root:
+                make_private(Path(self._root))
             return DeltaTable.create(
                 path,
                 table.arrow,

@@ -62,7 +62,7 @@ class Poster:
                 f"{setting} cannot be used ({type(error).__name__}); write it as https://host/path"
             ) from None
         except urllib3.exceptions.HTTPError as error:
-            raise DeliveryError(f"no answer ({type(error).__name__})", retryable=True) from error
+            raise DeliveryError(f"no answer ({type(error).__name__})", retryable=True) from None
         # Closed rather than given back, as its body was not read.
         answer.close()
         if not 200 <= answer.status < 300:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from pyarrow import fs
 
 from clickstream_assets.engine.spark_private import COMMITS, OFFSETS, parse_offsets
 from clickstream_assets.errors import ClickstreamError
+from clickstream_assets.files import make_private
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition, from_topics
 
@@ -46,7 +48,8 @@ class Checkpoint:
     """
 
     def __init__(self, settings: Settings, name: str, fingerprint: dict[str, Any]) -> None:
-        self.path = f"{settings.checkpoints}/{name}"
+        self._all = settings.checkpoints
+        self.path = f"{self._all}/{name}"
         self._fingerprint = fingerprint
         # As Spark spells it, S3 is s3a.
         self._fs, self._root = fs.FileSystem.from_uri(self.path.replace("s3a://", "s3://", 1))
@@ -92,6 +95,8 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{self.path} is a checkpoint without query.json, so nobody knows of which query; run {REBUILD}"
                 )
+            if "://" not in self._all:
+                make_private(Path(self._all))
             self._fs.create_dir(self._root, recursive=True)
             with self._fs.open_output_stream(f"{self._root}/query.json") as file:
                 file.write(json.dumps(fingerprint, indent=2).encode())

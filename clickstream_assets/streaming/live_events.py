@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import timedelta
 from functools import partial
@@ -171,9 +171,9 @@ def _write(records: DataFrame, batch_id: int, settings: Settings) -> None:
                 f"ELASTICSEARCH_ALIAS={settings.elasticsearch_alias} has the events up to offsets {there} alone, and "
                 "had more; those after are written again",
             )
-        results = records.mapInArrow(
-            partial(write_events, settings=settings), from_arrow_schema(_RESULTS)
-        ).persist(StorageLevel.MEMORY_AND_DISK)
+        results = records.mapInArrow(writer(settings), from_arrow_schema(_RESULTS)).persist(
+            StorageLevel.MEMORY_AND_DISK
+        )
         try:
             batches = results.where(F.col(_IDS).isNotNull()).select(_IDS, *Written).toArrow()
             # Workers do not know of each other: of ids that were written twice, each has its own documents.
@@ -199,6 +199,11 @@ def _keep(refused: DataFrame, batch_id: int, settings: Settings) -> None:
     new = refused.join(kept.select(*ITEM_KEY), on=list(ITEM_KEY), how="left_anti")
     query_id = session.sparkContext.getLocalProperty(QUERY_ID)
     lake.append_batch(REJECTED_EVENTS, new, batch_id + 1, app=f"{QUERY} {query_id}")
+
+
+def writer(settings: Settings) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Return `write_events` as it goes to Spark's workers: of all secrets it needs Elasticsearch's alone."""
+    return partial(write_events, settings=settings.with_secrets("elasticsearch_api_key"))
 
 
 def write_events(batches: Iterator[pa.RecordBatch], settings: Settings) -> Iterator[pa.RecordBatch]:

@@ -141,7 +141,7 @@ def _sinks(settings: Settings, console: TextIO) -> Iterator[dict[str, Sink]]:
         def post(notification: Pending) -> None:
             name = f"{notification.notified_id}-{notification.sequence}"
             secret = settings.alert_webhook_secret
-            webhook.post(url, name, notification.payload, secret, "ALERT_WEBHOOK_URL")
+            webhook.post(url.get_secret_value(), name, notification.payload, secret, "ALERT_WEBHOOK_URL")
 
         yield {**sinks, "webhook": post}
 

@@ -4,7 +4,7 @@ import gc
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -235,11 +235,14 @@ def valid_events(
     parsed = pa.schema([*PARSED, *_LINE_COPY_FIELDS])
     schema = pa.schema([parsed.field(name) for name in columns])
     return topic_records(session, settings, starting_offsets).mapInArrow(
-        partial(
-            valid_batches,
-            rules=ValidationRules.of(settings),
-            columns=columns,
-            erased=erased_offsets(settings),
-        ),
-        from_arrow_schema(schema),
+        parser(settings, columns, erased_offsets(settings)), from_arrow_schema(schema)
+    )
+
+
+def parser(
+    settings: Settings, columns: tuple[str, ...], erased: Erased = MappingProxyType({})
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Return `valid_batches` as it goes to Spark's workers, which get no settings."""
+    return partial(
+        valid_batches, rules=ValidationRules.of(settings), columns=columns, erased=dict(erased)
     )

@@ -689,11 +689,8 @@ def test_what_a_trusted_proxy_says_of_its_client_is_believed_and_of_others_not(s
 @pytest.mark.parametrize(
     ("variables", "warned"),
     [
-        (
-            {"API_HOST": "0.0.0.0"},
-            "API_HOST=0.0.0.0 can be reached from other machines, and API_KEYS is not set",
-        ),
         ({"API_HOST": "0.0.0.0", "API_KEYS": KEYS}, None),
+        ({"API_HOST": "0.0.0.0", "API_BEHIND_LOGIN": "true"}, None),
         ({"API_HOST": "127.0.0.1"}, None),
         ({"API_HOST": "localhost"}, None),
         (
@@ -702,7 +699,7 @@ def test_what_a_trusted_proxy_says_of_its_client_is_believed_and_of_others_not(s
         ),
     ],
 )
-def test_an_api_that_strangers_can_read_says_so_when_it_starts(
+def test_an_api_that_nobody_can_read_says_so_when_it_starts(
     settings: Settings, variables: dict[str, str], warned: str | None
 ) -> None:
     with served(settings, **variables) as api:
@@ -712,6 +709,23 @@ def test_an_api_that_strangers_can_read_says_so_when_it_starts(
         assert "clickstream keys new --scope read NAME" in log
     else:
         assert "API_KEYS" not in log
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_an_api_that_strangers_could_read_does_not_start(host: str) -> None:
+    refused = subprocess.run(
+        [*COMMAND, "--host", host, "--port", "0"],
+        env=environment(Settings(_env_file=None)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert refused.returncode == 1
+    assert f"API_HOST={host} can be reached from other machines, and API_KEYS is not set" in refused.stderr
+    assert "`clickstream keys new --scope read NAME`" in refused.stderr
+    assert "API_BEHIND_LOGIN to true" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert refused.stdout == ""
 
 
 def test_keys_that_cannot_be_read_end_the_command_with_the_place_and_the_fix() -> None:

@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from clickstream_assets.settings import EventDialect, Settings
+from clickstream_assets.settings import EventDialect, Settings, secret_names
 from clickstream_assets_tests.deploy.files import ROOT
 
 SCHEMA = ROOT / "helm" / "values.schema.json"
@@ -18,7 +18,7 @@ SCHEMA = ROOT / "helm" / "values.schema.json"
 SET_BY_THE_CHART = {
     *("API_HOST", "API_PORT", "CHECKPOINT_PATH", "CLICKSTREAM_HOME", "DAGSTER_HOME", "ELASTICSEARCH_URL"),
     *("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_TOPIC", "LAKE_PATH", "STREAM_HEARTBEAT_PATH"),
-    *("POSTGRES_DB", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER"),
+    *("DAGSTER_POSTGRES_DB", "POSTGRES_DB", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER"),
     *("SPARK_CONFIG", "SPARK_DRIVER_HOST", "SPARK_MASTER", "SPARK_REMOTE"),
 }
 # … those of the image, and those that are of no use in a pod: daily files are not written, a driver listens where it is
@@ -44,19 +44,19 @@ def setting_rules() -> dict[str, dict[str, Any]]:
         if kind.get("format") in ("duration", "date"):
             rule["pattern"] = _INTERVAL if kind["format"] == "duration" else _DAY
         rules[field.upper()] = rule
+    rules |= {f"{name}_FILE": {"type": "string", "pattern": "^/"} for name in secret_settings()}
     return dict(sorted(rules.items()))
 
 
 def secret_settings() -> set[str]:
     """The settings that are passwords or keys."""
-    properties = Settings.model_json_schema()["properties"]
-    return {field.upper() for field, described in properties.items() if '"password"' in json.dumps(described)}
+    return {name.upper() for name in secret_names(Settings)}
 
 
 def generated() -> str:
     """The schema's text, with the settings as settings.py has them now."""
     rules = ",\n".join(f'        "{name}": {json.dumps(rule)}' for name, rule in setting_rules().items())
-    names = json.dumps(sorted(name.upper() for name in Settings.model_fields))
+    names = {name.upper() for name in Settings.model_fields} | {f"{name}_FILE" for name in secret_settings()}
     text = SCHEMA.read_text()
     text = re.sub(
         r'("settings": \{.*?"properties": \{\n).*?(\n      \}\n)',
@@ -65,7 +65,12 @@ def generated() -> str:
         count=1,
         flags=re.DOTALL,
     )
-    text = re.sub(r'("settingName": )\{.*\}', lambda found: f'{found[1]}{{"enum": {names}}}', text, count=1)
+    text = re.sub(
+        r'("settingName": )\{.*\}',
+        lambda found: f'{found[1]}{{"enum": {json.dumps(sorted(names))}}}',
+        text,
+        count=1,
+    )
     topic = f"[a-zA-Z0-9._-]{{1,249}}(=({'|'.join(EventDialect)}))?"
     rule = json.dumps({"type": "string", "pattern": f"^{topic}(,{topic})*$"})
     return re.sub(r'("topic": )\{.*\}', lambda found: found[1] + rule, text, count=1)

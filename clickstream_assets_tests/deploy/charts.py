@@ -175,6 +175,7 @@ class Chart:
 
 # Of those that have a form.
 _SECRETS = {
+    "ALERT_WEBHOOK_URL": "https://hooks.example.com/alerts",
     "INCIDENT_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "API_KEYS": f"analyst:read:{'ab' * 32}",
     "SESSION_SECRET": "s" * 32,

@@ -23,12 +23,23 @@ _INSTRUCTION = re.compile(r"^([A-Z]+) ((?:.*\\\n)*.*)$", re.MULTILINE)
 
 def compose_variables() -> dict[str, str | None]:
     """The variables that the Compose file asks for, and their defaults."""
-    found = _VARIABLE.finditer(COMPOSE_FILE.read_text())
+    text = COMPOSE_FILE.read_text()
+    found = _VARIABLE.finditer(text)
     return {
         match["name"]: match["text"] if match["kind"] == "-" else None
         for match in found
         if match["name"] and match["kind"] != "+"
-    }
+    } | {secret["environment"]: None for secret in yaml.safe_load(text)["secrets"].values()}
+
+
+def compose_secrets(variables: Mapping[str, str]) -> dict[str, str]:
+    """The secrets of the Compose file by their names, of which each is a file in a container that has it."""
+    secrets = yaml.safe_load(COMPOSE_FILE.read_text())["secrets"]
+    return {name: variables[secret["environment"]] for name, secret in secrets.items()}
+
+
+SECRETS_FOLDER = "/run/secrets"
+"""Where Compose puts them."""
 
 
 def compose_services(variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clickstream_assets_tests.deploy.containers import Containers
-from clickstream_assets_tests.deploy.files import ROOT
+from clickstream_assets_tests.deploy.files import ROOT, SECRETS_FOLDER
 
 NETWORK = "clickstream"
 CONTROL_GROUP = "CLICKSTREAM_TEST_CONTROL_GROUP"
@@ -47,12 +47,18 @@ class PodmanContainers(Containers):
         services: all of them by name, with their variables filled in.
         servers: names of those that are no containers.
         configs: the file of each of the Compose file's configs.
+        secrets: a folder with a file of each of its secrets.
     """
 
     def __init__(
-        self, services: Mapping[str, dict[str, Any]], servers: Iterable[str], configs: Mapping[str, str]
+        self,
+        services: Mapping[str, dict[str, Any]],
+        servers: Iterable[str],
+        configs: Mapping[str, str],
+        secrets: Path,
     ) -> None:
         super().__init__(services, servers)
+        self._secrets = secrets
         self._servers = list(servers)
         self._configs = configs
         podman_says("network", "create", NETWORK)
@@ -125,6 +131,10 @@ class PodmanContainers(Containers):
             *(
                 f"--volume={(ROOT / self._configs[config['source']]).absolute()}:{config['target']}:ro"
                 for config in service["configs"]
+            ),
+            *(
+                f"--volume={self._secrets / secret}:{SECRETS_FOLDER}/{secret}:ro"
+                for secret in service.get("secrets", [])
             ),
         ]
 

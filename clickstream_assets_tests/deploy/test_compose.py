@@ -17,14 +17,16 @@ from clickstream_assets.engine.jars import IVY_FILE
 from clickstream_assets.local.kafka import Kafka
 from clickstream_assets.local.postgres import installed_programs
 from clickstream_assets.local.spark import RECOVERY
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import DatabaseSettings, Settings, secret_names
 from clickstream_assets_tests.deploy.files import (
     COMPOSE_FILE,
     OUR_IMAGE,
     OURS,
     PASSWORDS,
     ROOT,
+    SECRETS_FOLDER,
     SERVICES,
+    compose_secrets,
     compose_services,
     dockerfile_instructions,
     image_environment,
@@ -76,19 +78,28 @@ def test_an_image_is_pinned(name: str):
 @pytest.mark.parametrize("name", OURS)
 def test_our_containers_get_no_variable_that_nobody_reads(name: str):
     settings = {field.upper() for field in Settings.model_fields}
-    of_dagster = set(re.findall(r"env: (\w+)", (ROOT / "dagster.yaml").read_text()))
+    files = {f"{name.upper()}_FILE" for name in secret_names(Settings)}
     # https://spark.apache.org/docs/4.0.0/spark-standalone.html, and Python's own.
     others = {"PATH", "PYTHONUNBUFFERED", "SPARK_DAEMON_MEMORY", "SPARK_MASTER_OPTS", "SPARK_WORKER_OPTS"}
     given = image_environment() | SERVICES[name].get("environment", {})
-    assert set(given) <= settings | of_dagster | others
+    assert set(given) <= settings | files | others
     assert Settings(_env_file=None, **{key.lower(): value for key, value in given.items()})
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_has_the_secrets_whose_files_it_reads_and_no_others(name: str):
+    service = SERVICES[name]
+    files = {value for key, value in service.get("environment", {}).items() if key.endswith("PASSWORD_FILE")}
+    assert files == {f"{SECRETS_FOLDER}/{secret}" for secret in service.get("secrets", [])}
+    assert set(service.get("secrets", [])) <= set(compose_secrets(PASSWORDS))
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_who_speaks_to_dagsters_instance_knows_its_database(name: str):
     if "dagster" in str(SERVICES[name]["command"]) or name == "stream":
-        of_dagster = set(re.findall(r"env: (\w+)", (ROOT / "dagster.yaml").read_text()))
-        assert of_dagster <= set(SERVICES[name]["environment"])
+        asked = {name.upper() for name in DatabaseSettings.model_fields} - {"POSTGRES_TIMEOUT_SECONDS"}
+        asked = asked - {"POSTGRES_PASSWORD"} | {"POSTGRES_PASSWORD_FILE"}
+        assert asked <= set(SERVICES[name]["environment"])
 
 
 def test_only_pages_and_the_api_are_published_and_only_to_this_machine():

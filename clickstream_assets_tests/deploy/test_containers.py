@@ -27,7 +27,15 @@ from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
 from clickstream_assets_tests.databases import fresh_database, with_settings
 from clickstream_assets_tests.deploy.containers import LOOPBACK, Containers, Processes, wait_until
-from clickstream_assets_tests.deploy.files import OURS, PASSWORDS, ROOT, SERVICES, compose_services
+from clickstream_assets_tests.deploy.files import (
+    OURS,
+    PASSWORDS,
+    ROOT,
+    SECRETS_FOLDER,
+    SERVICES,
+    compose_secrets,
+    compose_services,
+)
 
 pytestmark = pytest.mark.long
 
@@ -82,7 +90,9 @@ def containers(
     assert server["host"] in SERVICES
     server |= {"host": LOOPBACK, "port": ports[server["port"]]}
     (folders["/opt/clickstream"] / "workspace.yaml").write_text(yaml.safe_dump(workspace))
+    (folder / "secrets").mkdir(mode=0o700)
     folders |= {
+        SECRETS_FOLDER: folder / "secrets",
         "/opt/venv/bin": Path(sys.executable).parent,
         "/opt/jars": Settings(_env_file=None).jars_path,
         "/tmp": folder / "tmp",
@@ -90,6 +100,8 @@ def containers(
     password = own_settings.postgres_password.get_secret_value()
     variables = PASSWORDS | {"DATABASE_PASSWORD": password} | FREQUENT_EVENTS | RUNS_BESIDE_THE_CLUSTER
     services = compose_services(variables)
+    for name, secret in compose_secrets(variables).items():
+        (folder / "secrets" / name).write_text(secret)
     with fresh_database(own_settings, migrated=False) as dagsters:
         environment = {
             "KAFKA_TOPIC": own_settings.kafka_topic,

@@ -449,12 +449,10 @@ def test_with_servers_of_the_charts_own_the_migration_is_no_hook(trial: Chart) -
 def test_every_variable_is_a_setting_or_documented_elsewhere(
     chart: Chart, values: str, pods: list[Pod]
 ) -> None:
-    dagsters = set(re.findall(r"env: (\w+)", (ROOT / "dagster.yaml").read_text())) | {"DAGSTER_RUN_JOB_NAME"}
-
-    others = set(extra_values(values).get("extraEnv", {})) | AWS
+    others = set(extra_values(values).get("extraEnv", {})) | AWS | {"DAGSTER_RUN_JOB_NAME"}
 
     for pod in filter(is_ours, pods):
-        unknown = set(pod.environment(chart)) - SETTINGS - SPARKS - dagsters - SUBSTITUTED - others
+        unknown = set(pod.environment(chart)) - SETTINGS - SPARKS - SUBSTITUTED - others
         assert not unknown, pod.component
 
 
@@ -492,13 +490,23 @@ def test_passwords_go_to_those_who_use_them(chart: Chart, pods: list[Pod]) -> No
 
     work = {"run", "stream"}
     on_spark = {pod.component for pod in pods} & {"spark-worker", "spark-executor"}
-    assert known_to("ALERT_WEBHOOK_SECRET") == work
+    for key in ("ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET"):
+        assert known_to(key) == work
     for key in ("SMTP_PASSWORD", "INCIDENT_WEBHOOK_URLS", "INCIDENT_WEBHOOK_SECRET"):
         assert known_to(key) == work | {"code-server"}
     for key in ("ELASTICSEARCH_API_KEY", "API_KEYS", "SESSION_SECRET"):
         assert known_to(key) == work | {"api"}
     assert known_to("AWS_SECRET_ACCESS_KEY") == work | {"code-server"} | on_spark
-    assert known_to("POSTGRES_PASSWORD") == work | {"api", "code-server", "daemon", "migrate", "webserver"}
+    has_roles = "POSTGRES_API_USER" in chart.settings
+    of_roles = {
+        "POSTGRES_API_PASSWORD": {"api"},
+        "POSTGRES_PIPELINE_PASSWORD": {"code-server"},
+        "DAGSTER_POSTGRES_PASSWORD": {"code-server", "daemon", "webserver"},
+    }
+    others = set() if has_roles else set().union(*of_roles.values())
+    assert known_to("POSTGRES_PASSWORD") == work | {"migrate"} | others
+    for key, components in of_roles.items():
+        assert known_to(key) == work | (components | {"migrate"} if has_roles else set())
 
 
 def test_what_processes_are_given_are_settings_that_they_can_use(
@@ -523,7 +531,7 @@ def test_numbers_arrive_as_they_were_written(full: Chart) -> None:
     assert full.settings["INGEST_RUN_RECORDS"] == "5000000"
     assert full.settings["ALS_REGULARIZATION"] == "0.5"
     assert full.settings["SESSION_CUT_AT_MIDNIGHT"] == "true"
-    assert full.settings["ALERT_WEBHOOK_URL"] == "https://hooks.example.com/alerts?shop=1&sale=yes"
+    assert full.settings["WINDOW_DURATION"] == "10 minutes"
 
 
 def test_a_run_takes_the_cores_that_it_may_unless_set_otherwise(minimal: Chart) -> None:
@@ -537,7 +545,25 @@ def test_a_password_arrives_as_it_was_written(full: Chart) -> None:
     password = yaml.safe_load((CHART / "ci" / "full-values.yaml").read_text())["secrets"]["values"]
 
     assert secrets[FULLNAME] == password
-    assert secrets[f"{FULLNAME}-migrate"] == {"POSTGRES_PASSWORD": password["POSTGRES_PASSWORD"]}
+    asked = ("POSTGRES_", "DAGSTER_POSTGRES_")
+    of_databases = {key: value for key, value in password.items() if key.startswith(asked)}
+    assert secrets[f"{FULLNAME}-migrate"] == of_databases
+    assert len(of_databases) == 4
+
+
+def test_a_secret_in_a_file_is_in_no_variable() -> None:
+    files = {
+        "API_KEYS_FILE": "/run/secrets/keys",
+        "POSTGRES_PASSWORD_FILE": "/run/secrets/database",
+        "SMTP_PASSWORD_FILE": "/run/secrets/mail",
+    }
+    options = [f"settings.{name}={path}" for name, path in files.items()]
+    chart = render(*MINIMAL, "--set", ",".join(["secrets.existingSecret=", *options]))
+
+    assert files.items() <= chart.settings.items()
+    for pod in filter(is_ours, chart.pods):
+        assert not {"POSTGRES_PASSWORD", "SMTP_PASSWORD"} & set(pod.environment(chart)), pod.component
+    assert files.items() <= chart.pod("migrate").environment(chart).items()
 
 
 def test_every_setting_can_be_set_in_one_place() -> None:
@@ -553,7 +579,8 @@ def test_every_setting_can_be_set_in_one_place() -> None:
     assert by_chart & SETTINGS <= by_name | SET_BY_THE_CHART | secrets
     # No set of values here has a Connect server.
     assert SET_BY_THE_CHART - by_chart == {"SPARK_REMOTE"}
-    assert by_name | SET_BY_THE_CHART | NOT_OFFERED | secrets == SETTINGS | AWS
+    files = {f"{name}_FILE" for name in secret_settings()}
+    assert by_name | SET_BY_THE_CHART | NOT_OFFERED | secrets == SETTINGS | AWS | files
     assert not by_name & (SET_BY_THE_CHART | NOT_OFFERED | secrets)
 
 
@@ -919,6 +946,7 @@ _WITH_KEYS = (
 )
 REFUSED_TOGETHER = {
     "secrets.existingSecret=": "secrets.values.POSTGRES_PASSWORD is missing: set it, or name a Secret",
+    "secrets.existingSecret=,secrets.values.POSTGRES_PASSWORD=x": "secrets.values.API_KEYS is missing: the API does",
     "secrets.values.POSTGRES_PASSWORD=x": "secrets.existingSecret and secrets.values are both set",
     "kafka.bootstrapServers=": "kafka.bootstrapServers is missing",
     "postgresql.host=": "postgresql.host is missing",

@@ -27,7 +27,14 @@ from clickstream_assets.local.postgres import Postgres, installed_programs
 from clickstream_assets.local.server import Server, Tools
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.deploy.containers import wait_until
-from clickstream_assets_tests.deploy.files import COMPOSE_FILE, OURS, PASSWORDS, SERVICES, compose_services
+from clickstream_assets_tests.deploy.files import (
+    COMPOSE_FILE,
+    OURS,
+    PASSWORDS,
+    SERVICES,
+    compose_secrets,
+    compose_services,
+)
 from clickstream_assets_tests.deploy.image import IMAGE
 from clickstream_assets_tests.deploy.podman import (
     CONTROL_GROUP,
@@ -145,12 +152,19 @@ def ports() -> dict[int, int]:
 
 
 @pytest.fixture(scope="module")
-def containers(own_settings: Settings) -> Iterator[PodmanContainers]:
+def containers(
+    own_settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PodmanContainers]:
     """All containers of ours but the simulator, healthy."""
     services = compose_services(PASSWORDS | FREQUENT_EVENTS | RUNS_BESIDE_THE_CLUSTER)
     # No CA_FILE.
     configs = dict.fromkeys(yaml.safe_load(COMPOSE_FILE.read_text())["configs"], "/dev/null")
-    with PodmanContainers(services, SERVERS, configs) as started:
+    secrets = tmp_path_factory.mktemp("secrets")
+    for name, secret in compose_secrets(PASSWORDS).items():
+        (secrets / name).write_text(secret)
+        # As Compose makes them, for the user of whichever image.
+        (secrets / name).chmod(0o444)
+    with PodmanContainers(services, SERVERS, configs, secrets) as started:
         started.bring_up(name for name in OURS if "profiles" not in services[name])
         yield started
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clickstream_assets.local.demo import absolute_paths
+from clickstream_assets.local.demo import absolute_paths, secret_files
 from clickstream_assets.settings import Settings
 
 
@@ -23,4 +23,13 @@ def test_relative_paths_are_those_of_the_folder_that_the_demo_was_started_in(
         "EXCHANGE_RATES": str(tmp_path / "rates.csv"),
         "LAKE_PATH": str(tmp_path / "lake"),
         "CHECKPOINT_PATH": "s3a://shop/kept",
+    }
+
+
+def test_so_are_those_of_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SMTP_PASSWORD_FILE", "secrets/mail")
+    monkeypatch.setenv("POSTGRES_PASSWORD_FILE", "/run/secrets/database")
+    assert secret_files() == {
+        "SMTP_PASSWORD_FILE": str(tmp_path / "secrets" / "mail"),
+        "POSTGRES_PASSWORD_FILE": "/run/secrets/database",
     }

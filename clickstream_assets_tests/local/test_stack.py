@@ -23,6 +23,7 @@ from clickstream_assets.errors import LocalStackError
 from clickstream_assets.files import full_disk
 from clickstream_assets.local import keeper
 from clickstream_assets.local.elasticsearch import Elasticsearch
+from clickstream_assets.local.identity import make_home
 from clickstream_assets.local.keeper import Keeper
 from clickstream_assets.local.ports import LOOPBACK, Listener, PortsTakenError, free_port
 from clickstream_assets.local.stack import Condition, Stack
@@ -172,6 +173,23 @@ def test_a_wrong_password_is_refused(own):
 
 def test_what_holds_the_passwords_is_for_its_owner_alone(own):
     assert stat.S_IMODE((own.home / "stack.json").stat().st_mode) == 0o600
+
+
+def test_folders_are_for_their_owner_alone(own):
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in own.home.iterdir() if path.is_dir()}
+    assert set(modes) == {"dagster", "elasticsearch", "kafka", "logs", "postgres"}
+    assert set(modes.values()) == {0o700}
+    # Root's servers run as somebody who has to pass through.
+    assert stat.S_IMODE(own.home.stat().st_mode) == (0o711 if os.geteuid() == 0 else 0o700)
+
+
+def test_a_home_that_is_there_stays_open_to_whom_it_was(tmp_path):
+    make_home(tmp_path / "new")
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) in (0o700, 0o711)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old").chmod(0o755)
+    make_home(tmp_path / "old")
+    assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o755
 
 
 def test_up_changes_nothing_where_all_is_up(own, tmp_path):

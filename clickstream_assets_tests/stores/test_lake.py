@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -540,3 +541,15 @@ def test_a_lake_path_that_cannot_be_a_folder_is_named_with_the_fix(lake: Lake, t
         append(lake, 1, b"a")
     with pytest.raises(LakeStorageError, match="table visits"):
         lake.replace(VISITS, lake.engine.from_arrow(visits()))
+
+
+def test_a_new_lake_is_for_its_owner_alone_and_one_that_is_there_stays_open(
+    tmp_path: Path, duckdb_engine: DuckDBEngine
+):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old").chmod(0o755)
+    for name in ("new", "old"):
+        lake = Lake(str(tmp_path / name), duckdb_engine)
+        lake.append_rows(VISITS, VISITS.arrow.empty_table(), 1)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"new": 0o700, "old": 0o755}

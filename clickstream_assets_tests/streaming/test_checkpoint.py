@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import stat
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -130,3 +131,9 @@ def test_a_stream_starts_neither_without_its_state_nor_without_its_tables(shop: 
     shutil.rmtree(shop.settings.checkpoint_path)
     with pytest.raises(CheckpointError, match=r"state of the stream is not in .*--rebuild"):
         shop.run()
+
+
+def test_new_checkpoints_are_for_their_owner_alone(tmp_path: Path):
+    settings = Settings(_env_file=None, checkpoint_path=str(tmp_path / "new"))
+    checkpoint_of(settings, 1).open({})
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700

@@ -214,22 +214,29 @@ The webhook's key of alerts is for runs and for the stream alone; the code serve
 {{- $lake := list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" "AWS_SESSION_TOKEN" -}}
 {{- /* Whoever reads the settings reads how to log in to the brokers, and refuses a user without a password. */ -}}
 {{- $kafka := get $root.Values.settings "KAFKA_USERNAME" | empty | ternary list (list "KAFKA_PASSWORD") -}}
+{{- /* What each connects as: a role of its own, where the settings name one, and else the owner. */ -}}
+{{- $api := empty $root.Values.settings.POSTGRES_API_USER | ternary "POSTGRES_PASSWORD" "POSTGRES_API_PASSWORD" -}}
+{{- $pipeline := empty $root.Values.settings.POSTGRES_PIPELINE_USER | ternary "POSTGRES_PASSWORD" "POSTGRES_PIPELINE_PASSWORD" -}}
+{{- $dagster := empty $root.Values.settings.DAGSTER_POSTGRES_USER | ternary "POSTGRES_PASSWORD" "DAGSTER_POSTGRES_PASSWORD" -}}
 {{- $keys := dict
-  "api" (concat (list "POSTGRES_PASSWORD" "ELASTICSEARCH_API_KEY" "API_KEYS" "SESSION_SECRET") $kafka)
-  "code-server" (concat (list "POSTGRES_PASSWORD" "SMTP_PASSWORD" "INCIDENT_WEBHOOK_URLS" "INCIDENT_WEBHOOK_SECRET") $kafka $lake)
-  "daemon" (list "POSTGRES_PASSWORD")
+  "api" (concat (list $api "ELASTICSEARCH_API_KEY" "API_KEYS" "SESSION_SECRET") $kafka)
+  "code-server" (concat (list $pipeline $dagster | uniq) (list "SMTP_PASSWORD" "INCIDENT_WEBHOOK_URLS" "INCIDENT_WEBHOOK_SECRET") $kafka $lake)
+  "daemon" (list $dagster)
   "simulator" $kafka
   "spark-executor" $lake
   "spark-worker" $lake
-  "webserver" (list "POSTGRES_PASSWORD")
+  "webserver" (list $dagster)
 -}}
 {{- range $key := get $keys (index . 1) }}
+{{- /* What is in a file is not in a variable. */ -}}
+{{- if not (hasKey $root.Values.settings (printf "%s_FILE" $key)) }}
 - name: {{ $key }}
   valueFrom:
     secretKeyRef:
       name: {{ include "clickstream.secretName" $root }}
       key: {{ $key }}
-      optional: {{ ne $key "POSTGRES_PASSWORD" }}
+      optional: {{ not (has $key (list $api $pipeline $dagster)) }}
+{{- end }}
 {{- end }}
 {{- end -}}
 

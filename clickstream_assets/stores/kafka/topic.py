@@ -267,7 +267,7 @@ class Topics(TopicReader):
         """
         if isinstance(engine, SparkEngine):
             return self._read_spark(engine, ranges, batch)
-        read = partial(_read, self._settings, batch)
+        read = partial(_read, self._settings.with_secrets("kafka_password"), batch)
         if isinstance(engine, DuckDBEngine) and sum(map(len, ranges)) >= _PARALLEL_RECORDS:
             shares = _shared(ranges, engine.processes)
             if len(shares) > 1:

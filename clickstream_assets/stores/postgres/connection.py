@@ -13,7 +13,7 @@ from psycopg.abc import PQGen
 from psycopg.rows import Row, TupleRow
 
 from clickstream_assets.errors import ClickstreamError
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import DatabaseRole, Settings
 
 T = TypeVar("T")
 
@@ -128,8 +128,10 @@ class Connection(psycopg.Connection[Row]):
         raise error
 
 
-def connect(settings: Settings, *, autocommit: bool = False) -> Connection[TupleRow]:
-    """Open a connection to the served tables' database.
+def connect(
+    settings: Settings, *, autocommit: bool = False, role: DatabaseRole = DatabaseRole.PIPELINE
+) -> Connection[TupleRow]:
+    """Open a connection to the served tables' database, as a role.
 
     Its calls take as long as their statements do, but not longer than about twice POSTGRES_TIMEOUT_SECONDS if the
     server hangs.
@@ -138,17 +140,17 @@ def connect(settings: Settings, *, autocommit: bool = False) -> Connection[Tuple
         PostgresError: naming the POSTGRES_* setting and the fix.
     """
     try:
-        connection = _connect(settings, "clickstream", autocommit)
+        connection = _connect(settings, "clickstream", autocommit, role)
     except psycopg.OperationalError as error:
-        raise connection_error(error, settings) from None
+        raise connection_error(error, settings, role) from None
     connection.patience_seconds = settings.postgres_timeout_seconds
-    connection.is_server_alive = partial(_answers, settings)
+    connection.is_server_alive = partial(_answers, settings, role)
     return connection
 
 
-def _connect(settings: Settings, name: str, autocommit: bool) -> Connection[TupleRow]:
+def _connect(settings: Settings, name: str, autocommit: bool, role: DatabaseRole) -> Connection[TupleRow]:
     return Connection.connect(
-        settings.postgres_conninfo,
+        settings.conninfo_of(role),
         autocommit=autocommit,
         connect_timeout=math.ceil(settings.postgres_timeout_seconds),
         application_name=name,
@@ -156,10 +158,10 @@ def _connect(settings: Settings, name: str, autocommit: bool) -> Connection[Tupl
     )
 
 
-def _answers(settings: Settings) -> bool:
+def _answers(settings: Settings, role: DatabaseRole) -> bool:
     """Return whether the server answers a new connection, be it with a refusal."""
     try:
-        with _connect(settings, "clickstream, whether it answers", autocommit=True) as connection:
+        with _connect(settings, "clickstream, whether it answers", True, role) as connection:
             connection.patience_seconds = settings.postgres_timeout_seconds
             connection.execute("SELECT")
     except (psycopg.errors.ConnectionTimeout, SilentError):
@@ -171,16 +173,19 @@ def _answers(settings: Settings) -> bool:
 
 
 @contextmanager
-def explained(settings: Settings) -> Iterator[None]:
-    """Turn the errors of the statements inside into `PostgresError`."""
+def explained(settings: Settings, role: DatabaseRole = DatabaseRole.PIPELINE) -> Iterator[None]:
+    """Turn the errors of a role's statements inside into `PostgresError`."""
     try:
         yield
     except psycopg.Error as error:
-        raise _statement_error(error, settings) from error
+        raise _statement_error(error, settings, role) from error
 
 
-def connection_error(error: psycopg.OperationalError, settings: Settings) -> PostgresError:
-    """Return the error of ours for a connection that could not be opened."""
+def connection_error(
+    error: psycopg.OperationalError, settings: Settings, role: DatabaseRole
+) -> PostgresError:
+    """Return the error of ours for a connection that could not be opened as a role."""
+    login = settings.login(role)
     # libpq reports a refused connection as text alone, without an SQLSTATE; whether a password was asked
     # for is a flag that does not depend on the server's language.
     text = str(error)
@@ -193,18 +198,22 @@ def connection_error(error: psycopg.OperationalError, settings: Settings) -> Pos
             f"POSTGRES_DB={settings.postgres_db} is not on {_server(settings)}; create it "
             f"(`createdb {settings.postgres_db}`), or set POSTGRES_DB to one that is there",
         )
-    if f'role "{settings.postgres_user}" does not exist' in text or (
+    if f'role "{login.user}" does not exist' in text or (
         asked_for_password and "authentication failed" in text
     ):
         return PostgresError(
             PostgresProblem.PASSWORD,
-            f"{_server(settings)} refused POSTGRES_USER={settings.postgres_user} with this "
-            "POSTGRES_PASSWORD; set both to a role of that server",
+            f"{_server(settings)} refused {login.setting}_USER={login.user} with this {login.setting}_PASSWORD; "
+            + (
+                "set both to a role of that server"
+                if login.role is DatabaseRole.OWNER
+                else "run `clickstream prepare` with both, which makes the role"
+            ),
         )
-    if asked_for_password and not settings.postgres_password.get_secret_value():
+    if asked_for_password and not login.password.get_secret_value():
         return PostgresError(
             PostgresProblem.PASSWORD,
-            f"{_server(settings)} asks for a password and POSTGRES_PASSWORD is empty; set it",
+            f"{_server(settings)} asks for a password and {login.setting}_PASSWORD is empty; set it",
         )
     if isinstance(error, (psycopg.errors.ConnectionTimeout, SilentError)):
         return _silent(settings, _first_line(text))
@@ -215,7 +224,8 @@ def connection_error(error: psycopg.OperationalError, settings: Settings) -> Pos
     )
 
 
-def _statement_error(error: psycopg.Error, settings: Settings) -> PostgresError:
+def _statement_error(error: psycopg.Error, settings: Settings, role: DatabaseRole) -> PostgresError:
+    login = settings.login(role)
     message = error.diag.message_primary or _first_line(str(error))
     where = f"{settings.postgres_db} on {_server(settings)}"
     match error:
@@ -237,7 +247,12 @@ def _statement_error(error: psycopg.Error, settings: Settings) -> PostgresError:
         case psycopg.errors.InsufficientPrivilege():
             return PostgresError(
                 PostgresProblem.NOT_ALLOWED,
-                f"{message}, in {where}; grant it to POSTGRES_USER={settings.postgres_user}",
+                f"{message}, in {where}; "
+                + (
+                    f"grant it to POSTGRES_USER={login.user}"
+                    if login.role is DatabaseRole.OWNER
+                    else f"run `clickstream prepare`, which grants {login.setting}_USER={login.user} what it needs"
+                ),
             )
         case psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
             return PostgresError(

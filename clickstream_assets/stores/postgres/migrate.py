@@ -13,7 +13,7 @@ from psycopg import sql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import DatabaseRole, Settings
 from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem, connect, explained
 from clickstream_assets.stores.postgres.metadata import METADATA
 
@@ -73,7 +73,8 @@ def write_migration(
     """
     scratch = f"clickstream_migration_{uuid4().hex}"
     own = Settings(**{**settings.model_dump(), "postgres_db": scratch})
-    with explained(settings), connect(settings, autocommit=True) as connection:
+    owner = DatabaseRole.OWNER
+    with explained(settings, owner), connect(settings, autocommit=True, role=owner) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(scratch)))
         try:
             newest = migrate(own, migrations=migrations).revision
@@ -117,8 +118,11 @@ def _config(migrations: Path) -> Config:
 
 def _run(settings: Settings, config: Config, run: Callable[[Config], object]) -> None:
     """Run a command of Alembic in one transaction; others who run one wait until it ends."""
-    engine = sa.create_engine("postgresql+psycopg://", creator=lambda: connect(settings), poolclass=NullPool)
-    with explained(settings):
+    owner = DatabaseRole.OWNER
+    engine = sa.create_engine(
+        "postgresql+psycopg://", creator=lambda: connect(settings, role=owner), poolclass=NullPool
+    )
+    with explained(settings, owner):
         try:
             with engine.begin() as connection:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
