@@ -389,6 +389,11 @@ class Settings(BaseSettings):
     statement out. A statement may take longer, and wait for locks, as long as the server answers a new connection.
     """
 
+    migration_lock_seconds: float = Field(10, ge=0.1)
+    """Seconds that a migration of the tables waits for one that somebody reads or writes, before it ends and has
+    changed nothing: whoever wants that table meanwhile waits behind it.
+    """
+
     elasticsearch_url: str = "http://127.0.0.1:9200"
     """http(s)://host:port of the server."""
     elasticsearch_api_key: SecretStr | None = None
