@@ -87,7 +87,7 @@ class _Moments:
     """What the stores are copied as of, and the stream, which is copied already."""
 
     served: psycopg.Connection
-    dagster: psycopg.Connection | None
+    dagster: tuple[Settings, psycopg.Connection] | None
     stream: Stream | None
     streamed: Cut
     others: Cut
@@ -151,10 +151,13 @@ class _Making:
             read_progress(connection, for_update=True)
             # The first query of each is its moment.
             progress = read_progress(served)
-            if dagster:
-                revision_of(dagster, REVISION)
+            if its_database and dagster:
+                with explained(its_database):
+                    revision_of(dagster, REVISION)
             stream = self._copy_stream(progress) if progress else None
-        return _Moments(served, dagster, stream, streamed, cut(self._lake, besides=_STREAMED))
+        others = cut(self._lake, besides=_STREAMED)
+        with_settings = (its_database, dagster) if its_database and dagster else None
+        return _Moments(served, with_settings, stream, streamed, others)
 
     def _copy_stream(self, progress: StreamProgress) -> Stream:
         checkpoint = checkpoint_of(self._settings, progress.generation).path.rpartition("/")[2]
@@ -169,27 +172,30 @@ class _Making:
         return Stream(checkpoint, progress.generation, progress.batch_id, to_json(progress.offsets))
 
     def _copy_served(self, served: psycopg.Connection) -> Database:
-        there, newest = revision_of(served, VERSION_TABLE), newest_revision()
-        if there != newest:
-            raise BackupError(
-                f"POSTGRES_DB={self._settings.postgres_db} is at revision {there}, and this version of the product "
-                f"knows it at {newest}; make the backup by the version that made the tables, or run `clickstream "
-                "prepare` first"
-            )
-        return self._copy_database("PostgreSQL", served, sorted(METADATA.tables), newest, "postgres")
+        with explained(self._settings):
+            there, newest = revision_of(served, VERSION_TABLE), newest_revision()
+            if there == newest:
+                return self._copy_database("PostgreSQL", served, sorted(METADATA.tables), newest, "postgres")
+        raise BackupError(
+            f"POSTGRES_DB={self._settings.postgres_db} is at revision {there}, and this version of the product "
+            f"knows it at {newest}; make the backup by the version that made the tables, or run `clickstream "
+            "prepare` first"
+        )
 
-    def _copy_dagster(self, dagster: psycopg.Connection | None) -> Database | None:
+    def _copy_dagster(self, dagster: tuple[Settings, psycopg.Connection] | None) -> Database | None:
         if dagster is None:
             self._progress("Dagster: DAGSTER_HOME names no database in PostgreSQL, so none is in this backup")
             return None
-        names = tables_of(dagster, {*METADATA.tables, VERSION_TABLE, REVISION})
-        return self._copy_database("Dagster", dagster, names, revision_of(dagster, REVISION) or "", "dagster")
+        settings, connection = dagster
+        with explained(settings):
+            names = tables_of(connection, {*METADATA.tables, VERSION_TABLE, REVISION})
+            revision = revision_of(connection, REVISION) or ""
+            return self._copy_database("Dagster", connection, names, revision, "dagster")
 
     def _copy_database(
         self, title: str, connection: psycopg.Connection, names: list[str], revision: str, folder: str
     ) -> Database:
-        with explained(self._settings):
-            database, files = copy_out(connection, names, revision, self._place, f"{self._name}/{folder}")
+        database, files = copy_out(connection, names, revision, self._place, f"{self._name}/{folder}")
         self._files |= files
         rows = sum(table.rows for table in database.tables.values())
         self._progress(f"{title}: {len(names)} tables, {rows:,} rows, at revision {revision}")

@@ -7,7 +7,7 @@ that backups would hang on which programs a machine has: docs/decisions/0011-bac
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from graphlib import TopologicalSorter
 
@@ -84,19 +84,24 @@ def copy_out(
         columns = [column for (column,) in connection.execute(_COLUMNS, [_quoted(name)])]
         path = f"{folder}/{name}.copy.zst"
         statement = sql.SQL("COPY {} ({}) TO STDOUT").format(sql.Identifier(name), each("{}", columns))
-        # Closed in this order, from the last: the end of the rows, then of what is packed, then the file.
         with (
             to.writing(path) as sink,
             zstandard.ZstdCompressor().stream_writer(sink, closefd=False) as packed,  # type: ignore[arg-type]
-            connection.cursor() as cursor,
-            cursor.copy(statement) as copy,
         ):
-            for data in copy:
-                packed.write(data)
-        rows = cursor.rowcount
+            rows = _write_rows(connection, statement, packed.write)
         files[path] = sink.written
         tables[name] = CopiedTable(columns, rows, path)
     return Database(revision, tables, _sequences(connection, tables)), files
+
+
+def _write_rows(
+    connection: psycopg.Connection, statement: sql.Composed, write: Callable[[bytes | memoryview], object]
+) -> int:
+    with connection.cursor() as cursor:
+        with cursor.copy(statement) as copy:
+            for data in copy:
+                write(data)
+        return cursor.rowcount
 
 
 def _quoted(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from psycopg import sql
+from typer.testing import CliRunner
 
 from clickstream_assets.backup import databases
 from clickstream_assets.backup import restore as returning
@@ -19,6 +21,7 @@ from clickstream_assets.backup.errors import BackupError
 from clickstream_assets.backup.manifest import Backup
 from clickstream_assets.backup.restore import restore
 from clickstream_assets.catalogue import EVENTS, PRODUCT_WINDOWS, RAW_EVENTS
+from clickstream_assets.commands.app import app
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import DataLossError, Topics
 from clickstream_assets.stores.postgres.connection import connect
@@ -301,3 +304,26 @@ def test_another_topic_of_the_same_name_is_said(lived_in: Settings, tmp_path: Pa
         assert f"{other.kafka_topic} is another topic than the one that this lake was read from" in line
         with pytest.raises(DataLossError, match="is another topic than the one that was ingested"):
             ingestion(other).land()
+
+
+def test_the_commands_say_on_their_last_line_what_was_copied(
+    lived_in: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def run(settings: Settings, *arguments: str) -> dict[str, Any]:
+        for name in (
+            *("clickstream_home", "lake_path", "checkpoint_path", "dagster_home"),
+            *("kafka_bootstrap_servers", "kafka_topic"),
+            *("postgres_host", "postgres_port", "postgres_user", "postgres_db"),
+        ):
+            monkeypatch.setenv(name.upper(), str(getattr(settings, name)))
+        monkeypatch.setenv("POSTGRES_PASSWORD", settings.postgres_password.get_secret_value())
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)
+
+    copied = run(lived_in, "backup", "backups")
+    assert copied["lake"]["raw_events"]["rows"] == sum(copied["offsets"].values()) > 120
+    assert (copied["stream_batch"], copied["postgres"]["rows"] > 0) == (1, True)
+    assert copied["place"] == str(tmp_path / "backups")
+    with another(lived_in, tmp_path) as other:
+        assert run(other, "restore", "backups", "--which", copied["backup"]) == copied
