@@ -217,8 +217,8 @@ class _Making:
             f"Lake: {len(tables)} tables, {rows:,} rows; {reused:,} files were there from the last backup"
         )
         offsets: dict[TopicPartition, int] = {}
-        if (number := moments.others.versions.get(RAW_EVENTS.name)) is not None:
-            snapshot = lake_of(self._settings).snapshot(RAW_EVENTS, version=number)
+        if raw := tables.get(RAW_EVENTS.name):
+            snapshot = lake_of(self._settings).snapshot(RAW_EVENTS, version=raw.version)
             last = snapshot.maximum("offset", by=("topic", "partition"))
             offsets = {TopicPartition(*key): offset + 1 for key, offset in last.items()}
         return Lake(tables, to_json(offsets))
@@ -230,7 +230,7 @@ class _Making:
             # What is in the backup does not depend on it.
             self._progress(f"Kafka: the topics' ids are not noted: {error}")
             return {}
-        return {name: number and str(number) for name, number in ids.items()}
+        return {name: str(number) if number else None for name, number in ids.items()}
 
 
 def _known(place: Place) -> dict[str, Written]:

@@ -95,12 +95,12 @@ def copy_out(
 
 
 def _write_rows(
-    connection: psycopg.Connection, statement: sql.Composed, write: Callable[[bytes | memoryview], object]
+    connection: psycopg.Connection, statement: sql.Composed, write: Callable[[bytes], object]
 ) -> int:
     with connection.cursor() as cursor:
         with cursor.copy(statement) as copy:
             for data in copy:
-                write(data)
+                write(bytes(data))
         return cursor.rowcount
 
 

@@ -20,12 +20,13 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.streaming.checkpoint import Checkpoint
+from clickstream_assets.streaming.lake_copies import update_copies
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets.streaming.query import checkpoint_of, lake_of
 from clickstream_assets.streaming.store import WindowStore
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import fresh_database, with_settings
-from clickstream_assets_tests.ingestion import Ingestion
+from clickstream_assets_tests.ingestion import Ingestion, simulate
 
 NOON = at("2024-05-01 12:00")
 
@@ -100,6 +101,15 @@ class Streaming:
         self.seen.append(self.batch)
         _write(Path(self.checkpoint.path) / COMMITS / str(self.batch), "v1\n{}")
         self.batch += 1
+
+
+def furnish(settings: Settings) -> None:
+    """Have events, and a batch of the stream, in a house."""
+    simulate(settings, events=120, share=0.05)
+    ingestion(settings).run()
+    with streaming(settings) as stream:
+        stream.run_batch()
+    update_copies(settings, lake_of(settings))
 
 
 def window(number: int) -> pa.Table:

@@ -23,16 +23,20 @@ from clickstream_assets.backup.restore import restore
 from clickstream_assets.catalogue import EVENTS, PRODUCT_WINDOWS, RAW_EVENTS
 from clickstream_assets.commands.app import app
 from clickstream_assets.settings import Settings
+from clickstream_assets.simulator.made import Made
 from clickstream_assets.stores.kafka.topic import DataLossError, Topics
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.stores.postgres.metadata import METADATA
 from clickstream_assets.streaming.lake_copies import update_copies
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets.streaming.query import checkpoint_of, lake_of
-from clickstream_assets_tests.backup.houses import house, ingestion, instance, streaming
+from clickstream_assets_tests.backup.houses import furnish, house, ingestion, instance, streaming
 from clickstream_assets_tests.databases import query, with_settings
 from clickstream_assets_tests.ingestion import simulate
 from clickstream_assets_tests.topics import make_anew, new_topic
+
+
+pytestmark = pytest.mark.slow
 
 
 @dg.asset
@@ -78,11 +82,7 @@ def lived_in(kafka: Settings, postgres: Settings, tmp_path: Path) -> Iterator[Se
     topic = new_topic(kafka, partitions=2)
     server = with_settings(postgres, kafka_bootstrap_servers=kafka.kafka_bootstrap_servers)
     with house(server, tmp_path / "one", topic.kafka_topic) as settings:
-        simulate(settings, events=120, share=0.05)
-        ingestion(settings).run()
-        with streaming(settings) as stream:
-            stream.run_batch()
-        update_copies(settings, lake_of(settings))
+        furnish(settings)
         with instance(settings) as history:
             dg.materialize([shelf], instance=history)
             history.create_run_for_job(dg.Definitions([shelf]).resolve_implicit_global_asset_job_def())
@@ -134,7 +134,7 @@ def test_a_house_comes_back_in_another_home_and_goes_on_from_kafka(lived_in: Set
 
 def test_backups_under_load_are_each_of_one_moment(lived_in: Settings, tmp_path: Path):
     ingesting = ingestion(lived_in)
-    sent = []
+    sent: list[Made] = []
 
     def send_and_ingest() -> None:
         sent.append(simulate(lived_in, events=30, share=0.05, seed=100 + len(sent)))

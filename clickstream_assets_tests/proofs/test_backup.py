@@ -15,6 +15,7 @@ from psycopg import sql
 from clickstream_assets.api.app import create_app
 from clickstream_assets.api.listing import LISTED
 from clickstream_assets.backup.create import back_up
+from clickstream_assets.backup.errors import BackupError
 from clickstream_assets.backup.manifest import Backup
 from clickstream_assets.backup.restore import restore
 from clickstream_assets.catalogue import SERVED_TABLES
@@ -24,18 +25,16 @@ from clickstream_assets.engine import SparkEngine
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.postgres.connection import connect
-from clickstream_assets_tests.backup.houses import dagster_yaml
-from clickstream_assets_tests.databases import fresh_database, pipeline_environment
+from clickstream_assets_tests.backup.houses import dagster_yaml, furnish, house, ingestion, streaming
+from clickstream_assets_tests.databases import fresh_database, pipeline_environment, with_settings
+from clickstream_assets_tests.ingestion import simulate
+from clickstream_assets_tests.object_storage import BUCKET, object_storage
 from clickstream_assets_tests.proofs.shop import SMALL_MODELS
 from clickstream_assets_tests.proofs.test_put_back import OWN, PASSES, House, assert_same
+from clickstream_assets_tests.topics import new_topic
 
 PERSON = "u1"
-ROUTES = (
-    f"/api/recommend/{PERSON}",
-    f"/api/persons/{PERSON}",
-    "/api/funnel?days=7",
-    "/api/alerts",
-)
+ROUTES = (f"/api/recommend/{PERSON}", f"/api/persons/{PERSON}")
 """Routes besides the lists of tables."""
 
 
@@ -54,9 +53,9 @@ def home(stack: Stack, servers: Settings, folder: Path, topic: str | None = None
                 patch.setenv("KAFKA_TOPIC", topic)
             for name, prefix in (("ELASTICSEARCH_ALIAS", "live"), ("ELASTICSEARCH_ALERTS_INDEX", "alerts")):
                 patch.setenv(name, f"{prefix}_{settings.postgres_db}")
-            house = House(load_settings(), folder, defs(), dagster_yaml(history))
-            yield house
-            house.instance.dispose()
+            built = House(load_settings(), folder, defs(), dagster_yaml(history))
+            yield built
+            built.instance.dispose()
 
 
 def answers() -> dict[str, Any]:
@@ -83,21 +82,21 @@ def served_rows(settings: Settings) -> dict[str, int]:
         return {name: connection.execute(count.format(sql.Identifier(name))).fetchone()[0] for name in names}
 
 
-def contents(house: House) -> dict[str, Any]:
+def contents(built: House) -> dict[str, Any]:
     """What is in all stores; indices are called otherwise in another home."""
-    found = house.contents()
+    found = built.contents()
     return found | {"documents": [(number, source) for number, _, source in found["documents"]]}
 
 
-def backups_at_work(house: House, target: Path) -> list[Backup]:
+def backups_at_work(built: House, target: Path) -> list[Backup]:
     """Make backups, one after another, while events come in and go through everything."""
     failures: list[Any] = []
 
     def work() -> None:
         try:
             for _ in range(2):
-                house.come_in()
-                failures.extend(house.settle())
+                built.come_in()
+                failures.extend(built.settle())
         except BaseException as error:
             failures.append(error)
 
@@ -118,16 +117,16 @@ def test_a_backup_of_a_house_at_work_is_the_same_house_in_another_home(
 ):
     assert spark_engine.session
     target = tmp_path / "backups"
-    with home(stack, servers, tmp_path / "one") as house:
-        house.come_in()
-        assert house.settle() == []
-        backups = backups_at_work(house, target)
+    with home(stack, servers, tmp_path / "one") as whole:
+        whole.come_in()
+        assert whole.settle() == []
+        backups = backups_at_work(whole, target)
         assert len(backups) > 1
-        sent, topic = house.sent, house.settings.kafka_topic
-        house.assert_agrees()
-        before, said = contents(house), answers()
+        sent, topic = whole.sent, whole.settings.kafka_topic
+        whole.assert_agrees()
+        before, said = contents(whole), answers()
         at_rest = back_up(load_settings(), str(target))
-        counts = served_rows(house.settings)
+        counts = served_rows(whole.settings)
     assert {status for status, _ in said.values()} == {200}, said
     # One that was made when nothing was under way, and of those at work one in the middle.
     for number, backup in enumerate([at_rest, backups[len(backups) // 2]]):
@@ -141,3 +140,36 @@ def test_a_backup_of_a_house_at_work_is_the_same_house_in_another_home(
             other.assert_agrees()
             assert_same(contents(other), before)
             assert json.dumps(answers(), default=str) == json.dumps(said, default=str)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_lake_on_s3_comes_back_from_a_backup_on_s3(kafka: Settings, postgres: Settings, tmp_path: Path):
+    topic = new_topic(kafka, partitions=2)
+    server = with_settings(postgres, kafka_bootstrap_servers=kafka.kafka_bootstrap_servers)
+    target = f"s3://{BUCKET}/backups"
+    with (
+        object_storage(tmp_path),
+        house(server, tmp_path / "one", topic.kafka_topic, f"s3a://{BUCKET}/lake") as one,
+        house(server, tmp_path / "other", topic.kafka_topic, f"s3a://{BUCKET}/other") as other,
+    ):
+        furnish(one)
+        first = back_up(one, target)
+        simulate(one, events=50, share=0.05, seed=9)
+        ingestion(one).run()
+        second = back_up(one, target)
+        # What the first has of the lake is not written again.
+        assert first.name < second.name
+        data = [name for name in first.files if name.startswith("files/")]
+        assert {name: second.files[name] for name in data} == {name: first.files[name] for name in data}
+        assert restore(other, target) == second
+        assert ingestion(other).contents() == ingestion(one).contents()
+        assert ingestion(other).versions() == ingestion(one).versions()
+        with pytest.raises(BackupError, match=r"LAKE_PATH=s3a://shop/other is not empty"):
+            restore(other, target)
+        simulate(one, events=50, share=0.05, seed=10)
+        for settings in (one, other):
+            ingestion(settings).run()
+        assert ingestion(other).contents() == ingestion(one).contents()
+        with streaming(other) as stream:
+            stream.run_batch()
