@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clickstream_assets.backup.manifest import Backup, Stream, check
-from clickstream_assets.backup.place import Place, Written
+from clickstream_assets.backup.place import Place, Written, each, uncounted
 from clickstream_assets.engine.spark_private import COMMITS, OFFSETS
 
 FOLDER = "checkpoints"
@@ -24,18 +24,24 @@ def copy_checkpoint(checkpoints: Place, name: str, to: Place, folder: str) -> di
     # A batch is planned in OFFSETS, then brings its state along, then is done in COMMITS. Listed the other way round, a
     # batch that is done in the copy has its state and its plan there. What else comes in meanwhile is of the batch
     # after it, which a stream that begins here runs again.
-    files = [f"{COMMITS}/{file}" for file in checkpoints.files(f"{name}/{COMMITS}")]
-    files += [f"{OFFSETS}/{file}" for file in checkpoints.files(f"{name}/{OFFSETS}")]
-    files += [file for file in checkpoints.files(name) if file.partition("/")[0] not in (COMMITS, OFFSETS)]
-    copied = {}
-    for file in filter(_is_needed, files):
-        path = f"{folder}/{FOLDER}/{name}/{file}"
+    files = checkpoints.files(f"{name}/{COMMITS}")
+    files = {f"{COMMITS}/{file}": found for file, found in files.items()}
+    files |= {f"{OFFSETS}/{file}": found for file, found in checkpoints.files(f"{name}/{OFFSETS}").items()}
+    others = checkpoints.files(name)
+    files |= {
+        file: found for file, found in others.items() if file.partition("/")[0] not in (COMMITS, OFFSETS)
+    }
+    sizes = {file: found.size for file, found in files.items() if _is_needed(file)}
+
+    def copy(file: str) -> Written | None:
         try:
-            copied[path] = checkpoints.copy(f"{name}/{file}", to, path)
+            return checkpoints.copy(f"{name}/{file}", to, f"{folder}/{FOLDER}/{name}/{file}")
         except FileNotFoundError:
             # Spark deletes what twenty batches have come after.
-            continue
-    return copied
+            return None
+
+    copied = each(copy, sizes, sizes, uncounted, "Copying the checkpoint")
+    return {f"{folder}/{FOLDER}/{name}/{file}": its for file, its in copied.items() if its}
 
 
 def _is_needed(file: str) -> bool:

@@ -35,7 +35,6 @@ from clickstream_assets_tests.databases import query, with_settings
 from clickstream_assets_tests.ingestion import simulate
 from clickstream_assets_tests.topics import make_anew, new_topic
 
-
 pytestmark = pytest.mark.slow
 
 
