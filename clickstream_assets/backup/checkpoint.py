@@ -1,8 +1,8 @@
-"""The stream's checkpoint, in the order that makes a copy of it one that a kill could have left."""
+"""The streams' checkpoints, in the order that makes a copy of it one that a kill could have left."""
 
 from __future__ import annotations
 
-from clickstream_assets.backup.manifest import Backup, Stream, check
+from clickstream_assets.backup.manifest import Backup, check
 from clickstream_assets.backup.place import Place, Written, each, uncounted
 from clickstream_assets.engine.spark_private import COMMITS, OFFSETS
 
@@ -50,13 +50,13 @@ def _is_needed(file: str) -> bool:
     return not name.endswith((".tmp", ".crc"))
 
 
-def put_back_checkpoint(place: Place, backup: Backup, stream: Stream, checkpoints: Place) -> None:
-    """Write the checkpoint of a backup to where checkpoints are.
+def put_back_checkpoints(place: Place, backup: Backup, checkpoints: Place) -> None:
+    """Write the checkpoints of a backup to where checkpoints are.
 
     Raises:
         BackupError: a file of the backup is damaged.
     """
     folder = f"{backup.name}/{FOLDER}/"
     for name in backup.files:
-        if name.startswith(f"{folder}{stream.checkpoint}/"):
+        if name.startswith(folder):
             check(place, backup, name, place.copy(name, checkpoints, name.removeprefix(folder)))

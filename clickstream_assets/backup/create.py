@@ -54,6 +54,7 @@ from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.stores.postgres.metadata import METADATA, VERSION_TABLE
 from clickstream_assets.stores.postgres.migrate import newest_revision
+from clickstream_assets.streaming import live_events
 from clickstream_assets.streaming.checkpoint import REBUILD
 from clickstream_assets.streaming.progress import Progress as StreamProgress
 from clickstream_assets.streaming.progress import read_progress
@@ -155,6 +156,8 @@ class _Making:
                 with explained(its_database):
                     revision_of(dagster, REVISION)
             stream = self._copy_stream(progress) if progress else None
+        # Elasticsearch is in no backup: by this checkpoint the stream finds that it has less, and what.
+        self._files |= copy_checkpoint(self._checkpoints, live_events.QUERY, self._place, self._name)
         others = cut(self._lake, besides=_STREAMED)
         with_settings = (its_database, dagster) if its_database and dagster else None
         return _Moments(served, with_settings, stream, streamed, others)

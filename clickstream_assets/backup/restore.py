@@ -6,7 +6,7 @@ and to where it was begun, and what it has written by then does not count as som
 
 from __future__ import annotations
 
-from clickstream_assets.backup.checkpoint import put_back_checkpoint
+from clickstream_assets.backup.checkpoint import put_back_checkpoints
 from clickstream_assets.backup.dagster import HISTORY, REVISION, database_of, end_runs, instance_of
 from clickstream_assets.backup.databases import filled_table, moment, put_back_rows, revision_of
 from clickstream_assets.backup.errors import BackupError
@@ -65,8 +65,8 @@ def restore(
         put_back_tables(place, backup, lake, counting)
         rows = sum(table.rows for table in backup.lake.tables.values())
         progress(f"Lake: {len(backup.lake.tables)} tables, {rows:,} rows")
+        put_back_checkpoints(place, backup, checkpoints)
         if backup.stream:
-            put_back_checkpoint(place, backup, backup.stream, checkpoints)
             progress(f"Stream: up to batch {backup.stream.batch_id}")
         remake(settings, backup.postgres.revision)
         put_back_rows(settings, backup.postgres, place, backup)

@@ -232,7 +232,7 @@ def test_a_damaged_backup_changes_nothing(lived_in: Settings, tmp_path: Path):
         assert rows(other, "product_windows") == []
 
 
-@pytest.mark.parametrize("step", ["put_back_tables", "put_back_checkpoint", "put_back_rows", "end_runs"])
+@pytest.mark.parametrize("step", ["put_back_tables", "put_back_checkpoints", "put_back_rows", "end_runs"])
 def test_a_return_that_was_killed_is_run_again(
     lived_in: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ):
