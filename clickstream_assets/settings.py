@@ -242,6 +242,10 @@ class DatabaseSettings(BaseSettings):
     """Seconds that the server may take to let a connection in, and to give a sign of life while it carries a
     statement out. A statement may take longer, and wait for locks, as long as the server answers a new connection.
     """
+    migration_lock_seconds: float = Field(10, ge=0.1)
+    """Seconds that a migration of the tables waits for one that somebody reads or writes, before it ends and has
+    changed nothing: whoever wants that table meanwhile waits behind it.
+    """
 
     @model_validator(mode="after")
     def _roles_are_different(self) -> Self:

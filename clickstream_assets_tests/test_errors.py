@@ -23,6 +23,7 @@ RETRYABLE = {
 }
 NOT_RETRYABLE = {
     "DiskFullError",
+    "BackupError",
     "BatchError",
     "CheckpointError",
     "DataLossError",

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from clickstream_assets.commands.api import api
+from clickstream_assets.commands.backup import backup_command, restore_command
 from clickstream_assets.commands.catalogue import catalogue_command
 from clickstream_assets.commands.demo import demo
 from clickstream_assets.commands.errors import ReportingGroup
@@ -69,4 +70,6 @@ app.command("settings")(settings_command)
 app.command("tables")(tables_command)
 app.command("metrics")(metrics_command)
 app.command("prepare")(prepare_command)
+app.command("backup")(backup_command)
+app.command("restore")(restore_command)
 app.command("fetch-jars")(fetch_jars_command)

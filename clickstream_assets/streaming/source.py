@@ -243,6 +243,4 @@ def parser(
     settings: Settings, columns: tuple[str, ...], erased: Erased = MappingProxyType({})
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return `valid_batches` as it goes to Spark's workers, which get no settings."""
-    return partial(
-        valid_batches, rules=ValidationRules.of(settings), columns=columns, erased=dict(erased)
-    )
+    return partial(valid_batches, rules=ValidationRules.of(settings), columns=columns, erased=dict(erased))

@@ -132,10 +132,16 @@ def phase(number: int) -> list[dict[str, Any]]:
 class House(Pipeline):
     """A pipeline whose sensors are evaluated until none of them asks for anything."""
 
-    def __init__(self, settings: Settings, folder: Path, definitions: dg.Definitions) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        definitions: dg.Definitions,
+        dagster_yaml: str = "telemetry: {enabled: false}\n",
+    ) -> None:
         self.home = folder / "dagster"
         self.home.mkdir()
-        (self.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        (self.home / "dagster.yaml").write_text(dagster_yaml)
         super().__init__(settings, dg.DagsterInstance.from_config(str(self.home)), definitions)
         self.sent = 0
 

@@ -261,4 +261,6 @@ def _add_operational(metadata: sa.MetaData) -> None:
 
 
 METADATA = metadata_of(SERVED_TABLES)
-"""All tables but Alembic's own, `clickstream_schema_version`."""
+"""All tables but Alembic's own."""
+VERSION_TABLE = "clickstream_schema_version"
+"""Alembic's own: the revision that the tables are at."""

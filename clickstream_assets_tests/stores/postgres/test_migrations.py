@@ -18,8 +18,15 @@ from clickstream_assets.catalogue import DATE, MONEY, SERVED_TABLES, SESSIONS, S
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem, connect
 from clickstream_assets.stores.postgres.metadata import METADATA, metadata_of, sql_type
-from clickstream_assets.stores.postgres.migrate import MIGRATIONS, migrate, write_migration
-from clickstream_assets_tests.databases import fresh_database, query
+from clickstream_assets.stores.postgres.migrate import (
+    ADVISORY_LOCK,
+    MIGRATIONS,
+    migrate,
+    newest_revision,
+    remake,
+    write_migration,
+)
+from clickstream_assets_tests.databases import fresh_database, query, with_settings
 
 VERSION = "clickstream_schema_version"
 # What readers of older tables of these names select by position.
@@ -194,6 +201,84 @@ def test_a_column_of_the_catalogue_gets_a_migration_that_works(postgres: Setting
             config.attributes["connection"] = connection
             command.downgrade(config, newest)
         assert shape(database) == before
+
+
+ANOTHER = '''"""Another column."""
+
+from alembic import op
+import sqlalchemy as sa
+
+revision = "{following}"
+down_revision = "{newest}"
+
+
+def upgrade() -> None:
+    op.add_column("clickstream_sessions", sa.Column("device", sa.Text()))
+
+
+def downgrade() -> None:
+    op.drop_column("clickstream_sessions", "device")
+'''
+
+
+@pytest.fixture
+def following(migrations: Path) -> str:
+    """Revision of a migration more, which changes the table of sessions."""
+    newest = newest_revision()
+    following = f"{int(newest) + 1:04}"
+    path = migrations / "versions" / f"r{following}_another_column.py"
+    path.write_text(ANOTHER.format(following=following, newest=newest))
+    return following
+
+
+def test_a_migration_that_gets_no_lock_names_who_has_it_and_changes_nothing(
+    postgres: Settings, migrations: Path, following: str
+):
+    with fresh_database(with_settings(postgres, migration_lock_seconds=0.2)) as database:
+        with connect(database) as reader:
+            reader.execute("SET application_name TO 'a long report'")
+            reader.execute("SELECT * FROM clickstream_sessions")
+            pid = reader.info.backend_pid
+            with pytest.raises(PostgresError) as caught:
+                migrate(database, migrations=migrations)
+            assert "MIGRATION_LOCK_SECONDS=0.2" in str(caught.value)
+            assert (
+                f"clickstream_sessions is held by process {pid} (a long report, idle in transaction for "
+                in str(caught.value)
+            )
+            assert "run `clickstream prepare` again" in str(caught.value)
+            assert caught.value.problem is PostgresProblem.BUSY
+            # Who comes meanwhile does not wait behind it.
+            assert query(database, "SELECT count(*) FROM clickstream_sessions") == [(0,)]
+            assert "device" not in columns(database, "clickstream_sessions")
+        done = migrate(database, migrations=migrations)
+        assert (done.revision, done.applied) == (following, [f"{following} Another column"])
+        assert columns(database, "clickstream_sessions")[-1] == "device"
+
+
+def test_a_migration_waits_for_another_one_longer_than_for_a_table(postgres: Settings):
+    with (
+        fresh_database(with_settings(postgres, migration_lock_seconds=0.1), migrated=False) as empty,
+        ThreadPoolExecutor() as migrators,
+        connect(empty) as other,
+    ):
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
+        waiting = migrators.submit(migrate, empty)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=1)
+        other.rollback()
+        assert waiting.result().revision == newest_revision()
+
+
+def test_a_database_without_rows_gets_the_tables_of_an_older_revision(
+    postgres: Settings, migrations: Path, following: str
+):
+    with fresh_database(postgres, migrated=False) as database:
+        migrate(database, migrations=migrations)
+        assert "device" in columns(database, "clickstream_sessions")
+        remake(database, newest_revision(), migrations)
+        assert "device" not in columns(database, "clickstream_sessions")
+        assert migrate(database, migrations=migrations).before == newest_revision()
 
 
 def test_without_a_change_no_migration_is_written(postgres: Settings, migrations: Path):

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from clickstream_assets.stores.postgres.metadata import METADATA
+from clickstream_assets.stores.postgres.metadata import METADATA, VERSION_TABLE
 
 attributes = context.config.attributes
 
@@ -10,7 +10,7 @@ context.configure(
     connection=attributes["connection"],
     # A test hands over another, to see what autogenerate makes of a difference.
     target_metadata=attributes.get("metadata", METADATA),
-    version_table="clickstream_schema_version",
+    version_table=VERSION_TABLE,
     compare_server_default=True,
     on_version_apply=lambda step, **_: attributes["applied"].append(step.up_revision),
 )

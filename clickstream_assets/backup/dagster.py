@@ -1,0 +1,80 @@
+"""Dagster's database: where it is, and what its runs are when it has come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from clickstream_assets.backup.errors import BackupError
+from clickstream_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+REVISION = "alembic_version"
+"""Dagster's table with the revision of its tables."""
+HISTORY = ("event_logs", "job_ticks", "runs")
+"""Tables of Dagster's that have rows once anything was run."""
+
+
+@contextmanager
+def instance_of(settings: Settings) -> Iterator[DagsterInstance | None]:
+    """Open the instance that DAGSTER_HOME names, and make its tables if they are missing; None where it names none.
+
+    Raises:
+        BackupError: it cannot be opened.
+    """
+    from dagster import DagsterError, DagsterInstance
+    from dagster_postgres.utils import DagsterPostgresException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if settings.dagster_home is None:
+        yield None
+        return
+    try:
+        instance = DagsterInstance.from_config(str(settings.dagster_home))
+    except (DagsterError, DagsterPostgresException, SQLAlchemyError) as error:
+        raise BackupError(
+            f"DAGSTER_HOME={settings.dagster_home}: Dagster's storage cannot be read "
+            f"({str(error).strip().partition(chr(10))[0]}); start its database, or set DAGSTER_HOME to where its "
+            "dagster.yaml is"
+        ) from error
+    with instance:
+        yield instance
+
+
+def database_of(instance: DagsterInstance, settings: Settings) -> Settings | None:
+    """Return settings that name Dagster's database as POSTGRES_DB; None where its storage is not in PostgreSQL."""
+    from dagster_postgres.run_storage import PostgresRunStorage
+    from psycopg.conninfo import conninfo_to_dict
+
+    storage = instance.run_storage
+    if not isinstance(storage, PostgresRunStorage):
+        return None
+    named = conninfo_to_dict(storage.postgres_url)
+    changes = {
+        "postgres_host": named.get("host", settings.postgres_host),
+        "postgres_port": named.get("port", settings.postgres_port),
+        "postgres_user": named.get("user", settings.postgres_user),
+        "postgres_password": named.get("password", ""),
+        "postgres_db": named.get("dbname", settings.postgres_db),
+    }
+    return Settings(**{**settings.model_dump(), **changes})
+
+
+def end_runs(instance: DagsterInstance, backup: str) -> int:
+    """Report the runs that were under way as canceled, as nobody carries them out; return how many.
+
+    The sensors ask again for what they were to do.
+    """
+    from dagster import RunsFilter
+
+    from clickstream_assets.defs.dagster_private import UNFINISHED
+
+    runs = instance.get_runs(RunsFilter(statuses=UNFINISHED))
+    for run in runs:
+        instance.report_run_canceled(
+            run, f"It was under way when backup {backup} was made, which was put back."
+        )
+    return len(runs)
