@@ -82,8 +82,11 @@ def finish_erasures(context: dg.OpExecutionContext, settings: Settings, lake: La
 
     Until a refresh and a training have made all tables without them, their files stay, and the next night looks again.
     """
-    there = lake.exists(ERASED_RECORDS)
-    waiting = [each for each in erasures.unfinished(settings) if each.erased_at] if there else []
+    if not lake.exists(ERASED_RECORDS):
+        context.add_output_metadata({"waiting": 0})
+        return
+    erasures.forget(settings)
+    waiting = [each for each in erasures.unfinished(settings) if each.erased_at]
     left = rows_left(lake, [person for each in waiting for person in each.persons]) if waiting else {}
     if left or not waiting:
         context.add_output_metadata({"waiting": len(waiting), "rows_left": left})

@@ -162,13 +162,26 @@ def places_after(settings: Settings, erasure: int) -> dict[int, pa.Table]:
 
 
 def finish(settings: Settings, receipts: Mapping[int, Mapping[str, Any]]) -> None:
-    """Forget whom requests were about, and keep what was done; by the requests' numbers."""
+    """Keep what was done, by the requests' numbers; from now on their persons are published again, as new ones."""
     with explained(settings), connect(settings) as connection:
         for number, receipt in receipts.items():
             connection.execute(
-                "UPDATE erasures SET persons = NULL, done_at = now(), receipt = %s WHERE erasure = %s",
+                "UPDATE erasures SET done_at = now(), receipt = %s WHERE erasure = %s",
                 [Jsonb(dict(receipt)), number],
             )
+
+
+def forget(settings: Settings) -> None:
+    """Forget whom requests were about that are done.
+
+    A process of the API that starts reads the last RECENT_MINUTES from Kafka, and leaves out who has asked since.
+    """
+    with explained(settings), connect(settings) as connection:
+        connection.execute(
+            "UPDATE erasures SET persons = NULL "
+            "WHERE done_at IS NOT NULL AND asked_at < now() - make_interval(mins => %s)",
+            [settings.recent_minutes],
+        )
 
 
 def without_erased(connection: psycopg.Connection, table: Table, rows: sql.Identifier) -> None:

@@ -438,7 +438,13 @@ def test_persons_whose_erasure_is_not_done_are_left_out(settings: Settings):
     assert publish(settings, both) == Published(rows=1)
     assert [each.persons for each in erasures.unfinished(settings)] == [("anonymous:d1", "u1")]
     erasures.finish(settings, {number: {"removed_files": 3}})
-    assert query(settings, "SELECT persons, receipt FROM erasures") == [(None, {"removed_files": 3})]
+    erasures.forget(settings)
+    assert query(settings, "SELECT persons, receipt FROM erasures") == [
+        (["anonymous:d1", "u1"], {"removed_files": 3})
+    ]
+    query(settings, "UPDATE erasures SET asked_at = asked_at - interval '2 days' RETURNING 1")
+    erasures.forget(settings)
+    assert query(settings, "SELECT persons FROM erasures") == [(None,)]
     assert erasures.unfinished(settings) == []
     # Who comes back is a new person.
     assert publish(settings, both) == Published(rows=2, inserted=1)
