@@ -196,9 +196,9 @@ def valid_events(
 
     parsed = pa.schema([*PARSED, *_LINE_COPY_FIELDS])
     schema = pa.schema([parsed.field(name) for name in columns])
-    return topic_records(session, settings, starting_offsets).mapInArrow(
-        parser(settings, columns), from_arrow_schema(schema)
-    )
+    records = topic_records(session, settings, starting_offsets)
+    # Its type takes any iterable; what Spark calls it with is an iterator.
+    return records.mapInArrow(parser(settings, columns), from_arrow_schema(schema))  # type: ignore[arg-type]
 
 
 def parser(
