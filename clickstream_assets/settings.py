@@ -322,6 +322,10 @@ class Settings(DatabaseSettings):
     """Spark master, such as local[*] or spark://host:7077."""
     spark_remote: str | None = None
     """Spark Connect server, such as sc://host:15002."""
+    spark_secret: SecretStr | None = None
+    """What the processes of a standalone cluster, ours among them, prove to each other that they know, and encrypt by
+    what they say; the master and the workers have the same (default: whoever reaches the master can run programs).
+    """
     spark_driver_memory: str = "1g"
     """Heap of a Spark driver that the pipeline starts."""
     spark_driver_host: str = "127.0.0.1"
@@ -928,7 +932,7 @@ class Settings(DatabaseSettings):
         left_out = secret_names(type(self)) - set(names)
         values = {name: getattr(self, name) for name in type(self).model_fields if name not in left_out}
         # Not `model_copy`, which brings along what was computed of all secrets.
-        copy = self.model_construct(self.model_fields_set - left_out, **values)
+        copy = cast(Self, type(self).model_construct(self.model_fields_set - left_out, **values))
         copy._may_be_pickled = True
         return copy
 

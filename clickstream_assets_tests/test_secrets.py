@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark import cloudpickle
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 
 from clickstream_assets.commands.app import app
 from clickstream_assets.defs.incidents.delivery import addresses
-from clickstream_assets.engine.spark import spark_config
+from clickstream_assets.engine.spark import spark_config, spark_session
 from clickstream_assets.local import processes, spark
 from clickstream_assets.settings import Settings, SettingsError, load_settings, secret_names
 from clickstream_assets.stores.webhook import DeliveryError, poster
@@ -88,8 +89,22 @@ def test_settings_with_all_secrets_cannot_be_pickled():
     assert settings.with_secrets().postgres_conninfo == used().with_secrets().postgres_conninfo
 
 
-def test_sparks_configuration_has_none():
+def test_sparks_configuration_has_the_clusters_alone_and_keeps_it_out_of_the_command():
     assert shown(json.dumps(spark_config(used()))) == set()
+    on_cluster = used().model_copy(update={"spark_master": "spark://master:7077"})
+    assert shown(json.dumps(spark_config(on_cluster))) == {"spark_secret"}
+    seen: list[tuple[dict[str, str], str]] = []
+
+    def start(configuration: dict[str, str]) -> Any:
+        arguments = os.environ["PYSPARK_SUBMIT_ARGS"].split()
+        seen.append((configuration, Path(arguments[arguments.index("--properties-file") + 1]).read_text()))
+
+    spark_session(on_cluster, start)
+    ((configuration, file),) = seen
+    assert shown(json.dumps(configuration)) == set()
+    assert configuration["spark.authenticate"] == configuration["spark.network.crypto.enabled"] == "true"
+    assert file == f"spark.authenticate.secret={MARKED['spark_secret'][1]}\n"
+    assert "PYSPARK_SUBMIT_ARGS" not in os.environ
 
 
 def broken_settings() -> Iterator[Mapping[str, str]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
+import psutil
 import pytest
 from deltalake import DeltaTable
 
@@ -18,6 +19,7 @@ from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.engine.jars import fetch_jars
 from clickstream_assets.engine.java import find_java
 from clickstream_assets.local.ports import LOOPBACK, is_free
+from clickstream_assets.local.processes import is_alive
 from clickstream_assets.local.spark import Cluster, connect_server, standalone_cluster, standalone_master
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
@@ -161,6 +163,55 @@ def test_an_application_goes_on_with_a_master_that_is_started_again(tmp_path: Pa
             assert count() == "1000\n"
             asking.close()
             assert application.wait(60) == 0
+
+
+SECRET = "marked-secret-of-the-cluster"
+COUNTS = """
+import sys
+from clickstream_assets.engine import spark_session
+from clickstream_assets.settings import load_settings
+session = spark_session(load_settings())
+print(session.range(1000).repartition(2).count())
+sys.stdout.flush()
+sys.stdin.read()
+"""
+
+
+@pytest.mark.long
+def test_a_cluster_with_a_secret_runs_programs_of_those_who_know_it(tmp_path: Path):
+    settings = Settings(_env_file=None, spark_secret=SECRET)
+    environment = {"SPARK_CONFIG": json.dumps(ON_A_CLUSTER | {"spark.task.maxFailures": "1"})}
+
+    def start(**variables: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", COUNTS],
+            env=os.environ | environment | variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def commands(process: psutil.Process) -> str:
+        family = [process, *process.children(recursive=True)]
+        return "\0".join(argument for each in family if is_alive(each) for argument in each.cmdline())
+
+    with standalone_cluster(settings, tmp_path, workers=1, cores=1) as cluster:
+        with start(SPARK_MASTER=cluster.master, SPARK_SECRET=SECRET) as application:
+            assert application.stdout
+            # Java says first on which address it listens.
+            assert "1000\n" in iter(application.stdout.readline, "")
+            (worker,) = cluster.processes[1:]
+            shown = commands(psutil.Process(application.pid)) + commands(psutil.Process(worker.pid))
+            assert "CoarseGrainedExecutorBackend" in shown
+            assert "spark.network.crypto.enabled" in shown
+            assert SECRET not in shown
+            application.communicate()
+        with start(SPARK_MASTER=cluster.master, SPARK_SECRET="another") as stranger:
+            counted, said = stranger.communicate()
+        assert stranger.returncode
+        assert "1000\n" not in counted
+        assert SECRET not in counted + said
 
 
 @pytest.mark.long

@@ -3,14 +3,18 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 
 import pyarrow as pa
 
 from clickstream_assets.engine.base import BatchFunction, DataFrame, Engine, Part, SparkSession
 from clickstream_assets.engine.jars import spark_jars
 from clickstream_assets.engine.java import find_java
+from clickstream_assets.files import write_private
 from clickstream_assets.settings import EngineName, Settings
 
 
@@ -90,6 +94,8 @@ class SparkEngine(Engine):
         df.unpersist()
 
 
+# What Spark itself does not show (`spark.redaction.regex`).
+_SECRET = re.compile(r"secret|password|token|access\.?key|credential", re.IGNORECASE)
 _BYTES = "batch"
 _ROWS_OF_A_TASK = 100_000
 """Some 40 MB of sessions, whose rows are among the longest."""
@@ -111,6 +117,55 @@ def _garbage_collector() -> str:
     """
     named = (os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"))
     return "" if re.search(r"-XX:\+Use\w+GC\b", " ".join(named)) else " -XX:+UseParallelGC"
+
+
+def authentication(secret: str) -> dict[str, str]:
+    """Return the configuration by which processes of a cluster trust those alone that know a secret, and encrypt."""
+    return {
+        "spark.authenticate": "true",
+        "spark.authenticate.secret": secret,
+        "spark.network.crypto.enabled": "true",
+        # What tasks leave on disks for others.
+        "spark.io.encryption.enabled": "true",
+    }
+
+
+def write_properties(path: Path, configuration: Mapping[str, str]) -> None:
+    """Write configuration to a file for Spark's `--properties-file`, which only this user can read.
+
+    In a command everybody on the machine could.
+    """
+    named: dict[str, str | int | None] = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+    escaped = str.maketrans(named)
+    lines = (f"{name}={value.translate(escaped)}" for name, value in configuration.items())
+    write_private(path, "\n".join([*lines, ""]).encode())
+
+
+@contextmanager
+def _out_of_the_command(configuration: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Have a driver that is started meanwhile read what is secret from a file; yield the rest.
+
+    PySpark puts all that a session is configured with into the command of its Java.
+    """
+    secret = {name: value for name, value in configuration.items() if _SECRET.search(name)}
+    given = {name: value for name, value in configuration.items() if name not in secret}
+    if not secret:
+        yield given
+        return
+    arguments = "PYSPARK_SUBMIT_ARGS"
+    before = os.environ.get(arguments)
+    with tempfile.TemporaryDirectory(prefix="clickstream-spark-") as folder:
+        file = Path(folder, "spark.conf")
+        write_properties(file, secret)
+        # With the user's own defaults, which the file would take the place of.
+        options = f"--properties-file {file} --load-spark-defaults"
+        os.environ[arguments] = f"{options} {before or 'pyspark-shell'}"
+        try:
+            yield given
+        finally:
+            del os.environ[arguments]
+            if before is not None:
+                os.environ[arguments] = before
 
 
 def spark_config(settings: Settings, jars: Iterable[str] = ()) -> dict[str, str]:
@@ -148,6 +203,8 @@ def spark_config(settings: Settings, jars: Iterable[str] = ()) -> dict[str, str]
         "spark.driver.extraJavaOptions": f"-Dlog4j2.level=warn -Xss8m{_garbage_collector()}",
         "spark.executor.extraJavaOptions": "-Xss8m",
     }
+    if (secret := settings.spark_secret) and config["spark.master"].startswith("spark://"):
+        config |= authentication(secret.get_secret_value())
     if settings.spark_cores_max:
         config["spark.cores.max"] = str(settings.spark_cores_max)
     jar_list = list(jars)
@@ -176,6 +233,7 @@ def spark_session(
     # Each of a Java's many threads would have an arena of its own, and keep in it what it frees: 60 MB in all.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     config = spark_config(settings, [str(jar) for jar in spark_jars(settings.jars_path)])
-    if start:
-        return start(config)
-    return SparkSession.builder.config(map={**config}).getOrCreate()
+    with _out_of_the_command(config) as given:
+        if start:
+            return start(given)
+        return SparkSession.builder.config(map={**given}).getOrCreate()

@@ -18,8 +18,9 @@ from urllib.request import urlopen
 from clickstream_assets.engine import spark_config
 from clickstream_assets.engine.jars import pyspark_home, spark_jars
 from clickstream_assets.engine.java import find_java
+from clickstream_assets.engine.spark import authentication, write_properties
 from clickstream_assets.errors import LocalStackError
-from clickstream_assets.files import make_private, write_private
+from clickstream_assets.files import make_private
 from clickstream_assets.local.children import Child, running
 from clickstream_assets.local.ports import LOOPBACK, accepts_connections, free_port
 from clickstream_assets.settings import Settings, environment_without_secrets
@@ -58,7 +59,7 @@ def standalone_cluster(
     """Run a master and workers until the block ends.
 
     Args:
-        settings: name the Java, and how much memory an executor gets.
+        settings: name the Java, how much memory an executor gets, and what is to be known to run programs there.
         folder: for logs and the workers' files; it is made.
         workers: how many worker processes.
         cores: what each worker offers; it may be more than there are.
@@ -72,7 +73,7 @@ def standalone_cluster(
     env = _environment(settings)
     worker = [*_deployed("worker.Worker"), "--host", LOOPBACK, "--cores", str(cores)]
     # Room for an executor of each of: a run, the next one, and the streams.
-    worker += ["--memory", "8g", "--webui-port", "0"]
+    worker += ["--memory", "8g", "--webui-port", "0", *_trusting(settings, folder)]
     # What a cluster before this one was working on is gone with it.
     shutil.rmtree(folder / _MASTERS_FOLDER, ignore_errors=True)
     with ExitStack() as stack:
@@ -95,10 +96,19 @@ def standalone_master(settings: Settings, folder: Path, port: int, page_port: in
     recovery = RECOVERY | {"spark.deploy.recoveryDirectory": str(folder / _MASTERS_FOLDER)}
     options = {"SPARK_MASTER_OPTS": " ".join(f"-D{name}={value}" for name, value in recovery.items())}
     command = [*_deployed("master.Master"), "--host", LOOPBACK, "--port", str(port)]
-    command += ["--webui-port", str(page_port)]
+    command += ["--webui-port", str(page_port), *_trusting(settings, folder)]
     env = {**_environment(settings), **options}
     with running("Spark's master", command, folder / "master.log", env, folder) as child:
         yield child
+
+
+def _trusting(settings: Settings, folder: Path) -> list[str]:
+    """Return the arguments by which a master or a worker has SPARK_SECRET, if there is one."""
+    if settings.spark_secret is None:
+        return []
+    file = folder / "spark.conf"
+    write_properties(file, authentication(settings.spark_secret.get_secret_value()))
+    return ["--properties-file", str(file)]
 
 
 def _deployed(server: str) -> list[str]:
@@ -123,7 +133,8 @@ def connect_server(settings: Settings, folder: Path, port: int | None = None) ->
         "spark.connect.grpc.binding.port": str(port),
     }
     # Not in the command, which everybody on the machine can read.
-    file = _properties_file(folder / "connect.conf", configuration)
+    file = folder / "connect.conf"
+    write_properties(file, configuration)
     command = [
         str(pyspark_home() / "bin" / "spark-submit"),
         "--class",
@@ -149,14 +160,6 @@ def _environment(settings: Settings) -> Mapping[str, str]:
     given = environment_without_secrets()
     passed = {name: value for name, value in given.items() if name not in ("SPARK_REMOTE", "SPARK_MASTER")}
     return passed | own
-
-
-def _properties_file(path: Path, configuration: Mapping[str, str]) -> Path:
-    """Write Spark's configuration, which may have passwords of stores in it, where only this user can read it."""
-    escaped = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
-    lines = (f"{name}={value.translate(str.maketrans(escaped))}" for name, value in configuration.items())
-    write_private(path, "\n".join([*lines, ""]).encode())
-    return path
 
 
 def _alive_workers(page: str) -> int:

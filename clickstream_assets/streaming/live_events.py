@@ -171,9 +171,9 @@ def _write(records: DataFrame, batch_id: int, settings: Settings) -> None:
                 f"ELASTICSEARCH_ALIAS={settings.elasticsearch_alias} has the events up to offsets {there} alone, and "
                 "had more; those after are written again",
             )
-        results = records.mapInArrow(writer(settings), from_arrow_schema(_RESULTS)).persist(
-            StorageLevel.MEMORY_AND_DISK
-        )
+        # As in `source`.
+        results = records.mapInArrow(writer(settings), from_arrow_schema(_RESULTS))  # type: ignore[arg-type]
+        results = results.persist(StorageLevel.MEMORY_AND_DISK)
         try:
             batches = results.where(F.col(_IDS).isNotNull()).select(_IDS, *Written).toArrow()
             # Workers do not know of each other: of ids that were written twice, each has its own documents.

@@ -234,9 +234,10 @@ def valid_events(
 
     parsed = pa.schema([*PARSED, *_LINE_COPY_FIELDS])
     schema = pa.schema([parsed.field(name) for name in columns])
-    return topic_records(session, settings, starting_offsets).mapInArrow(
-        parser(settings, columns, erased_offsets(settings)), from_arrow_schema(schema)
-    )
+    records = topic_records(session, settings, starting_offsets)
+    parse = parser(settings, columns, erased_offsets(settings))
+    # Its type takes any iterable; what Spark calls it with is an iterator.
+    return records.mapInArrow(parse, from_arrow_schema(schema))  # type: ignore[arg-type]
 
 
 def parser(

@@ -948,6 +948,7 @@ REFUSED_TOGETHER = {
     "secrets.existingSecret=": "secrets.values.POSTGRES_PASSWORD is missing: set it, or name a Secret",
     "secrets.existingSecret=,secrets.values.POSTGRES_PASSWORD=x": "secrets.values.API_KEYS is missing: the API does",
     "secrets.values.POSTGRES_PASSWORD=x": "secrets.existingSecret and secrets.values are both set",
+    f"{_WITH_KEYS},secrets.values.SPARK_SECRET=x,spark.standalone.enabled=true": "secrets.values.SPARK_SECRET is set",
     "kafka.bootstrapServers=": "kafka.bootstrapServers is missing",
     "postgresql.host=": "postgresql.host is missing",
     "postgresql.dagsterDatabase=clickstream": "postgresql.database and postgresql.dagsterDatabase are the same",

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Composable, Identifier, Literal
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from clickstream_assets.settings import DatabaseRole, Login, Settings
 from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem, connect, explained
@@ -101,7 +101,7 @@ def _make(connection: psycopg.Connection, login: Login, settings: Settings) -> b
     # As the server keeps it, so that the password is in no log of statements.
     password = login.password.get_secret_value().encode()
     kept = connection.pgconn.encrypt_password(password, login.user.encode()) if password else b""
-    options = SQL("LOGIN")
+    options: Composed = SQL("LOGIN").format()
     if kept:
         options += SQL(" PASSWORD ") + Literal(kept.decode())
     statement = SQL("ALTER ROLE {} ") if found else SQL("CREATE ROLE {} ")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import closing
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import dagster as dg
@@ -93,8 +91,7 @@ def test_the_pipeline_publishes_and_the_api_answers_all_its_routes(settings: Set
     publish(settings)
     assert query(settings, "SELECT current_user::text") == [(settings.postgres_pipeline_user,)]
     others = {}
-    with closing(clients_of(settings)) as clients:
-        client = next(clients)
+    with contextmanager(clients_of)(settings) as client:
         for path in PATHS:
             address = re.sub(r"\{(\w+)\}", lambda found: IN_PATHS[found[1]], path)
             asked = {"anonymous_id": "u1"} if path in ("/api/buy-again", "/api/recommend") else {}
@@ -245,10 +242,9 @@ def test_without_roles_nothing_is_made(settings: Settings):
 
 
 @pytest.fixture
-def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
-    return
 
 
 @pytest.mark.usefixtures("_nothing_set")
