@@ -432,8 +432,8 @@ def test_events_of_a_person_are_found_and_erased_by_all_of_their_ids(live: LiveE
         {"session_id": "s1"},
         {"anonymous_id": "phone-b", "session_id": "s1"},
     ]
-    nobody = {"user_id": None, "anonymous_id": None, "session_id": None}
-    live.write([document(f"e{number}", **nobody | ids) for number, ids in enumerate(whose)])
+    none: dict[str, Any] = dict.fromkeys(("user_id", "anonymous_id", "session_id"))
+    live.write([document(f"e{number}", **none | ids) for number, ids in enumerate(whose)])
     ids = ({"ann"}, {"phone-a"}, {"s1"})
     assert len(everything(live)) == 7
     assert sorted(event["event_id"] for event in live.events_of(*ids)) == ["e0", "e1", "e3", "e5"]
