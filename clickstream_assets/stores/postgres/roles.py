@@ -16,6 +16,7 @@ from clickstream_assets.settings import DatabaseRole, Login, Settings
 from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem, connect, explained
 
 NOT_READ_BY_THE_API = (
+    "erased_places",
     "notified_alerts",
     "published_parts",
     "report_mails",
