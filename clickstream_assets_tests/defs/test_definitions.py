@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 JOBS = {
     "ingest": {"raw"},
+    "erase": {"raw"},
     "catalogue": {"products", "serving"},
     "refresh": {"sessions", "segments", "reports", "products", "models", "serving"},
     "train": {"models", "predictions", "serving"},
@@ -46,6 +47,11 @@ TRAINED = {
     *("purchase_models", "person_predictions", "published_predictions"),
 }
 NOT_IN_JOB = {
+    "ingest": {"erased_records"},
+    "erase": {
+        *("raw_events", "events", "duplicate_events", "conflicting_events", "rejected_events"),
+        *("identity_ties", "exchange_rates", "rejected_counts"),
+    },
     "catalogue": TRAINED | {"published_days", "published_shoppers"},
     "refresh": MAILED | TRAINED | {"product_feed"},
     "train": {"interaction_days", "published_days", "published_shoppers", "published_products"},
@@ -203,7 +209,7 @@ def test_what_comes_from_kafka_is_overdue_in_minutes_tables_in_an_hour_models_an
         assert isinstance(policy, TimeWindowFreshnessPolicy), name
         is_daily = name in (
             *("daily_report", "report_mail", "product_recommendations"),
-            *("published_next_product", "published_predictions"),
+            *("published_next_product", "published_predictions", "erased_records"),
         )
         group = "" if name == "interaction_days" else str(node.group_name)
         expected = day if is_daily else windows.get(group, hour)

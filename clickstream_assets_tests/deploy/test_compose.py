@@ -17,7 +17,7 @@ from clickstream_assets.engine.jars import IVY_FILE
 from clickstream_assets.local.kafka import Kafka
 from clickstream_assets.local.postgres import installed_programs
 from clickstream_assets.local.spark import RECOVERY
-from clickstream_assets.settings import DatabaseSettings, Settings, secret_names
+from clickstream_assets.settings import Settings, secret_names
 from clickstream_assets_tests.deploy.files import (
     COMPOSE_FILE,
     OUR_IMAGE,
@@ -97,9 +97,18 @@ def test_a_container_has_the_secrets_whose_files_it_reads_and_no_others(name: st
 @pytest.mark.parametrize("name", OURS)
 def test_who_speaks_to_dagsters_instance_knows_its_database(name: str):
     if "dagster" in str(SERVICES[name]["command"]) or name == "stream":
-        asked = {name.upper() for name in DatabaseSettings.model_fields} - {"POSTGRES_TIMEOUT_SECONDS"}
-        asked = asked - {"POSTGRES_PASSWORD"} | {"POSTGRES_PASSWORD_FILE"}
+        # As the owner: this file names no other roles.
+        asked = {
+            "POSTGRES_HOST",
+            "POSTGRES_PORT",
+            "POSTGRES_USER",
+            "POSTGRES_PASSWORD_FILE",
+            "DAGSTER_POSTGRES_DB",
+        }
         assert asked <= set(SERVICES[name]["environment"])
+        assert not [
+            role for role in ("API", "PIPELINE") if f"POSTGRES_{role}_USER" in SERVICES[name]["environment"]
+        ]
 
 
 def test_only_pages_and_the_api_are_published_and_only_to_this_machine():

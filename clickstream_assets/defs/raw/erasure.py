@@ -67,6 +67,7 @@ def erase_again(lake: Lake, settings: Settings) -> None:
 
 
 nightly_erasure = dg.ScheduleDefinition(
+    name="nightly_erasure",
     job=erase,
     cron_schedule="30 2 * * *",
     execution_timezone=load_settings().shop_time_zone,
