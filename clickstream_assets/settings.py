@@ -506,6 +506,10 @@ class Settings(DatabaseSettings):
     """Share of the interactions, the latest, that models are ranked on."""
     evaluation_k: int = Field(10, ge=1)
     """Length of the ranked lists that are evaluated."""
+    evaluation_persons: int = Field(10_000, ge=100)
+    """Persons with a history that a training judges models on at most, a sample by a hash of their ids; `clickstream
+    evaluate` judges on all.
+    """
     recommendations_per_user: int = Field(20, ge=1, le=1000)
     """Published rows per user."""
     next_product_sessions: int = Field(100_000, ge=1, le=1_000_000)

@@ -23,7 +23,7 @@ from scipy.sparse import csr_matrix
 from scipy.special import stdtr
 
 from clickstream_assets.catalogue import MODEL_EVALUATION
-from clickstream_assets.engine import DataFrame, Engine, functions_of
+from clickstream_assets.engine import DataFrame, Engine, as_view, functions_of
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.recommender.algorithms import (
     ALGORITHMS,
@@ -206,6 +206,7 @@ def evaluate(
     target: Target = "next",
     served: Contender | None = None,
     data: TrainingSet | None = None,
+    most: int | None = None,
 ) -> list[Evaluation]:
     """Train each algorithm on `train` and judge its lists of k products by `test`.
 
@@ -228,6 +229,8 @@ def evaluate(
         target: what is to be found.
         served: what is being served, judged too where it is none of the others.
         data: the training set of `train`, where others have been judged on it too, so that nothing is learnt twice.
+        most: users with a history that are judged at most, a sample by a hash of their ids (default: all). The share
+            of the pairs is that of all.
 
     Raises:
         NotEnoughInteractions: there is nothing to train on.
@@ -245,6 +248,10 @@ def evaluate(
         tasks_of: dict[Any, DataFrame] = {}
         relevant = engine.persist(_relevant(train, test, target))
         held.callback(engine.release, relevant)
+        share = _pairs_of(engine, relevant) / pairs if pairs else 0.0
+        if most is not None and target != "new":
+            relevant = engine.persist(_sample(relevant, most))
+            held.callback(engine.release, relevant)
         for contender in contenders:
             start = time.perf_counter()
             its = data
@@ -263,7 +270,7 @@ def evaluate(
                 judged = engine.to_arrow(lists)
                 engine.release(lists)
             evaluations.append(
-                _evaluation(contender, model, judged, k, target, pairs, users, time.perf_counter() - start)
+                _evaluation(contender, model, judged, k, target, share, users, time.perf_counter() - start)
             )
     return evaluations
 
@@ -274,7 +281,7 @@ def _evaluation(
     judged: pa.Table,
     k: int,
     target: Target,
-    pairs: int,
+    share: float,
     users: int,
     seconds: float,
 ) -> Evaluation:
@@ -282,7 +289,6 @@ def _evaluation(
     # In one order, whatever order they came in: the last digit of a mean depends on it.
     judged = judged.sort_by("user_id")
     listed = pc.list_flatten(judged["listed"]).to_numpy()
-    found = pc.sum(judged["relevant"]).as_py() or 0
     novelty = -np.log2(products.shoppers[listed] / users).mean() if len(listed) else 0.0
     return Evaluation(
         algorithm=contender.algorithm,
@@ -291,7 +297,7 @@ def _evaluation(
         coverage=len(np.unique(listed)) / len(products) if len(products) else 0.0,
         seconds=seconds,
         target=target,
-        share=found / pairs if pairs else 0.0,
+        share=share,
         novelty=float(novelty),
         parameters=contender.parameters,
         is_served=contender.is_served,
@@ -308,11 +314,12 @@ def judge(
     product_days: DataFrame | None = None,
     served: Contender | None = None,
     targets: Iterable[Target] = tuple(TARGETS),
+    most: int | None = None,
 ) -> dict[Target, list[Evaluation]]:
     """Evaluate every algorithm on a cut in time, for each target.
 
     Args:
-        engine, parameters, k: as for `evaluate`.
+        engine, parameters, k, most: as for `evaluate`.
         past, future: INTERACTION_DAYS rows before and after the cut.
         weights: what events are worth.
         product_days: PRODUCT_PERFORMANCE rows of the days, for the products' categories; those after the last day of
@@ -335,7 +342,7 @@ def judge(
         categories = None
         if product_days is not None:
             categories = persist(latest_categories(product_days, last_day(engine, past)))
-        return evaluate_targets(engine, train, test, parameters, k, categories, served, targets)
+        return evaluate_targets(engine, train, test, parameters, k, categories, served, targets, most)
 
 
 def evaluate_targets(
@@ -347,6 +354,7 @@ def evaluate_targets(
     categories: DataFrame | None = None,
     served: Contender | None = None,
     targets: Iterable[Target] = tuple(TARGETS),
+    most: int | None = None,
 ) -> dict[Target, list[Evaluation]]:
     """Judge for each target what is learnt once; arguments as for `evaluate`; `served` is judged for `next`."""
     products = products_of(engine, train, parameters.trend_days, categories)
@@ -361,6 +369,7 @@ def evaluate_targets(
             target=target,
             served=served if target == "next" else None,
             data=data,
+            most=most,
         )
         for target in targets
     }
@@ -404,6 +413,19 @@ def _relevant(train: DataFrame, test: DataFrame, target: Target) -> DataFrame:
     is_known = "left_anti" if target == "new" else "left_semi"
     found = found.join(train.select("user_id").distinct(), "user_id", is_known)
     return found.groupBy("user_id").agg(functions.collect_set("product_id").alias("relevant"))
+
+
+def _pairs_of(engine: Engine, relevant: DataFrame) -> int:
+    functions, _ = functions_of(relevant)
+    pairs = relevant.agg(functions.sum(functions.size("relevant")).cast("long").alias("pairs"))
+    return engine.to_arrow(pairs)["pairs"][0].as_py() or 0
+
+
+def _sample(relevant: DataFrame, most: int) -> DataFrame:
+    """Return as many users at most, those whose ids' hashes are least: the same whatever order they come in."""
+    functions, _ = functions_of(relevant)
+    hashed = as_view(relevant.withColumn("hash", functions.sha2(functions.col("user_id"), 256)))
+    return as_view(hashed.orderBy("hash").limit(most)).drop("hash")
 
 
 def _tasks(train: DataFrame, aged: DataFrame, relevant: DataFrame) -> DataFrame:

@@ -1,9 +1,11 @@
 import dataclasses
 from datetime import timedelta
+from hashlib import sha256
 from math import log2
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from scipy import stats
 
@@ -156,6 +158,26 @@ def test_nothing_of_the_test_part_reaches_training(duckdb_engine):
     expected = [float((user + 1) % 5 == (0 if user % 5 else 1)) for user in range(20)]
     by_user = {row["user_id"]: row["recall"] for row in judged.by_user.to_pylist()}
     assert [by_user[f"u{user}"] for user in range(20)] == expected
+
+
+@pytest.mark.long_on_spark
+def test_a_sample_of_the_users_is_judged_as_they_all_are(engine):
+    events = engine.from_arrow(random_events())
+    train, test = (interactions(part) for part in split(engine, events, 0.25))
+    algorithms = ["popularity", "item_knn"]
+
+    whole = evaluate(engine, train, test, PARAMETERS, 10, algorithms)
+    some = evaluate(engine, train, test, PARAMETERS, 10, algorithms, most=20)
+
+    hashes = sorted(
+        whole[0].by_user["user_id"].to_pylist(), key=lambda user: sha256(user.encode()).hexdigest()
+    )
+    for every, sample in zip(whole, some, strict=True):
+        assert sample.by_user["user_id"].to_pylist() == sorted(hashes[:20])
+        is_sampled = pc.is_in(every.by_user["user_id"], sample.by_user["user_id"].combine_chunks())
+        assert sample.by_user.to_pylist() == every.by_user.filter(is_sampled).to_pylist()
+        # The pairs that the users stand for are those of all.
+        assert sample.share == every.share > 0
 
 
 @pytest.mark.long_on_spark

@@ -225,6 +225,7 @@ def model_evaluation(
             EventWeights.of(settings),
             data.product_days(lake),
             served,
+            most=settings.evaluation_persons,
         )
     except NotEnoughInteractions as error:
         found, choice = nobody(settings.evaluation_k, str(error))
