@@ -197,7 +197,7 @@ class Login(NamedTuple):
 
     @property
     def setting(self) -> str:
-        """What the names of its settings begin with: POSTGRES_API has POSTGRES_API_USER and POSTGRES_API_PASSWORD."""
+        """Beginning of the names of its settings: POSTGRES_API has POSTGRES_API_USER and POSTGRES_API_PASSWORD."""
         return self.role.upper()
 
 
@@ -323,8 +323,9 @@ class Settings(DatabaseSettings):
     spark_remote: str | None = None
     """Spark Connect server, such as sc://host:15002."""
     spark_secret: SecretStr | None = None
-    """What the processes of a standalone cluster, ours among them, prove to each other that they know, and encrypt by
-    what they say; the master and the workers have the same (default: whoever reaches the master can run programs).
+    """Secret that the processes of a standalone cluster, ours among them, prove to each other that they know, and
+    encrypt by what they say; the master and the workers have the same (default: whoever reaches the master can run
+    programs).
     """
     spark_driver_memory: str = "1g"
     """Heap of a Spark driver that the pipeline starts."""

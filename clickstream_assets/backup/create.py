@@ -85,7 +85,7 @@ def back_up(
 
 @dataclass(frozen=True)
 class _Moments:
-    """What the stores are copied as of, and the stream, which is copied already."""
+    """Moments that the stores are copied as of, and the stream, which is copied already."""
 
     served: psycopg.Connection
     dagster: tuple[Settings, psycopg.Connection] | None

@@ -1,4 +1,4 @@
-"""What a backup says of itself, in `backup.json`: written last, so that a backup without one is none.
+"""Description that a backup has of itself, in `backup.json`: written last, so that a backup without one is none.
 
 A place that holds backups has for each a folder named by its time, and one folder `files` for all of them with the data
 files of the lake's tables: these never change, so a file that an earlier backup has is not copied again.

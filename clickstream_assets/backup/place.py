@@ -64,7 +64,7 @@ class Sink:
 
     @property
     def written(self) -> Written:
-        """What was written so far."""
+        """Size and checksum of all that was written so far."""
         return Written(self._size, self._hash.hexdigest())
 
 

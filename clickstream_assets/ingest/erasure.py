@@ -80,7 +80,7 @@ class Identified:
 
     @property
     def ids(self) -> frozenset[str]:
-        """What may be found of them nowhere."""
+        """All ids, of which none may be found anywhere."""
         return self.persons | self.users | self.visitors | self.sessions
 
 
@@ -92,11 +92,9 @@ def identify(lake: Lake, persons: Collection[str]) -> Identified:
         persons: as tables name them: user ids, `anonymous:` or `session:` and an id. A visitor who was tied to one
             user is that user; of one who was tied to several, it is what was theirs before that or nobody's.
     """
-    visitors = {person.removeprefix(VISITOR) for person in persons if person.startswith(VISITOR)}
+    visitors = _own_ids(persons, VISITOR)
     users_of = _tied(lake, "anonymous_id", visitors, "user_id")
-    users = frozenset(filter(None, map(user_of_person, persons))).union(
-        *(users for users in users_of.values() if len(users) == 1)
-    )
+    users = _users(persons).union(*(users for users in users_of.values() if len(users) == 1))
     devices = _tied(lake, "user_id", users, "anonymous_id")
     known = visitors.union(*devices.values())
     shared = {one for one, its in _tied(lake, "anonymous_id", known, "user_id").items() if not its <= users}
@@ -105,7 +103,7 @@ def identify(lake: Lake, persons: Collection[str]) -> Identified:
         persons=frozenset({*persons, *map(person_of_visitor, own), *_persons(users)}),
         users=users,
         visitors=own,
-        sessions=frozenset(p.removeprefix(SESSION_ONLY) for p in persons if p.startswith(SESSION_ONLY)),
+        sessions=_own_ids(persons, SESSION_ONLY),
         shared=frozenset(shared),
     )
 
@@ -116,7 +114,7 @@ def refuse_shared(lake: Lake, persons: Collection[str]) -> None:
     Raises:
         InputError: a visitor was tied to users of whom not all are among the persons; the message names them.
     """
-    visitors = {person.removeprefix(VISITOR) for person in persons if person.startswith(VISITOR)}
+    visitors = _own_ids(persons, VISITOR)
     for visitor, users in _tied(lake, "anonymous_id", visitors, "user_id").items():
         if len(users) > 1 and not _persons(users) <= {*persons}:
             raise InputError(
@@ -194,7 +192,7 @@ def exposures_of(lake: Lake, who: Identified) -> pa.Table:
         ERASED_EXPOSURES rows without `erasure`.
     """
     shown = lake.read(EXPERIMENT_EXPOSURES)
-    found = _whole(lake.engine.to_arrow(_with_ids(shown, {"unit": who.persons})).to_pylist())
+    found = _whole(lake.engine.to_arrow(with_ids(shown, {"unit": who.persons})).to_pylist())
     rejected = (
         row
         for row in lake.rows(REJECTED_EXPOSURES).to_pylist()
@@ -287,17 +285,14 @@ def untie(lake: Lake, who: Identified) -> None:
         LakeConflictError: the ties of a day were replaced meanwhile; the next try goes on.
     """
     engine = lake.engine
-    ties = lake.read(IDENTITY_TIES)
-    gone = engine.to_arrow(_with_ids(ties, {"user_id": who.users, "anonymous_id": who.visitors}))
-    for day in sorted(set(gone["tie_date"].to_pylist())):
-        of_day = lake.read(IDENTITY_TIES, days=[day])
-        F, _ = functions_of(of_day)
-        of_day = of_day.where(F.col("tie_date") == F.lit(day))
-        kept = _without_ids(of_day, {"user_id": who.users, "anonymous_id": who.visitors})
+    of_ties = {"user_id": who.users, "anonymous_id": who.visitors}
+    gone = engine.to_arrow(with_ids(lake.read(IDENTITY_TIES), of_ties).select("tie_date").distinct())
+    for day in sorted(gone["tie_date"].to_pylist()):
+        kept = _without_ids(lake.read(IDENTITY_TIES, days=[day]), of_ties)
         lake.replace(IDENTITY_TIES, kept, days=(day, day))
     changes = lake.read(IDENTITY_CHANGES)
     of_changes = {"user_before": who.users, "user_after": who.users, "anonymous_id": who.visitors}
-    if engine.to_arrow(_with_ids(changes, of_changes).limit(1)).num_rows:
+    if engine.to_arrow(with_ids(changes, of_changes).limit(1)).num_rows:
         lake.replace(IDENTITY_CHANGES, _without_ids(changes, of_changes))
 
 
@@ -309,11 +304,8 @@ def rows_left(lake: Lake, persons: Collection[str]) -> dict[str, int]:
         persons: as `Identified.persons` has them.
     """
     named = frozenset(persons)
-    users = frozenset(filter(None, map(user_of_person, persons)))
-    visitors, sessions = (
-        frozenset(person.removeprefix(kind) for person in persons if person.startswith(kind))
-        for kind in (VISITOR, SESSION_ONLY)
-    )
+    users = _users(persons)
+    visitors, sessions = (_own_ids(persons, kind) for kind in (VISITOR, SESSION_ONLY))
     found = {}
     for table in filter(lake.exists, (table for table in TABLES.values() if table.in_lake)):
         ids = {"anonymous_id": visitors, "user_before": users, "user_after": users}
@@ -324,12 +316,13 @@ def rows_left(lake: Lake, persons: Collection[str]) -> dict[str, int]:
         if ids:
             rows = lake.read(table, columns=dict.fromkeys((*ids, *table.partition_by)))
             F, _ = functions_of(rows)
-            counted = _with_ids(rows, ids).agg(F.count(F.lit(1)).cast("long").alias("rows"))
+            counted = with_ids(rows, ids).agg(F.count(F.lit(1)).cast("long").alias("rows"))
             found[table.name] = lake.engine.to_arrow(counted)["rows"][0].as_py()
     return {name: rows for name, rows in found.items() if rows}
 
 
-def _with_ids(rows: DataFrame, ids: dict[str, frozenset[str]]) -> DataFrame:
+def with_ids(rows: DataFrame, ids: dict[str, frozenset[str]]) -> DataFrame:
+    """Return the rows that have one of some ids in a column, by the column."""
     return as_view(rows.where(_has_ids(rows, ids)))
 
 
@@ -346,6 +339,15 @@ def _has_ids(rows: DataFrame, ids: dict[str, frozenset[str]]) -> Any:
     return found
 
 
+def _own_ids(persons: Collection[str], kind: str) -> frozenset[str]:
+    """Return the sender's ids of those persons who are visitors of a kind: VISITOR or SESSION_ONLY."""
+    return frozenset(person.removeprefix(kind) for person in persons if person.startswith(kind))
+
+
+def _users(persons: Collection[str]) -> frozenset[str]:
+    return frozenset(filter(None, map(user_of_person, persons)))
+
+
 def _persons(users: Iterable[str]) -> set[str]:
     return {person_of_user(user) for user in users}
 
@@ -354,7 +356,7 @@ def _tied(lake: Lake, by: str, values: Collection[str], other: str) -> dict[str,
     """Return, by some ids of one kind, those of the other kind that they were ever tied to."""
     if not values:
         return {}
-    ties = _with_ids(lake.read(IDENTITY_TIES), {by: frozenset(values)})
+    ties = with_ids(lake.read(IDENTITY_TIES), {by: frozenset(values)})
     found: defaultdict[str, set[str]] = defaultdict(set)
     for row in lake.engine.to_arrow(ties.select(by, other).distinct()).to_pylist():
         found[row[by]].add(row[other])

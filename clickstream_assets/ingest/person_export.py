@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from clickstream_assets.analytics.identity import IdentityRules
 from clickstream_assets.catalogue import IDENTITY_TIES, ITEM_KEY, TABLES, Table
 from clickstream_assets.catalogue.who import PERSON_COLUMNS
-from clickstream_assets.engine import as_view, functions_of
+from clickstream_assets.engine import as_view
 from clickstream_assets.ingest.erasure import (
     KINDS,
     OF_EVENTS,
@@ -20,6 +20,7 @@ from clickstream_assets.ingest.erasure import (
     Records,
     exposures_of,
     records_of,
+    with_ids,
 )
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.settings import Settings
@@ -63,15 +64,8 @@ def _of(records: pa.Table, table: Table) -> pa.Table:
 
 def _by_ids(lake: Lake, table: Table, who: Identified) -> pa.Table | None:
     persons = who.users if table is IDENTITY_TIES else who.persons
-    ids = [(name, persons) for name in PERSON_COLUMNS if name in table.by_name]
-    if not ids:
-        return None
-    rows = lake.read(table)
-    F, _ = functions_of(rows)
-    theirs = F.lit(False)
-    for name, values in ids:
-        theirs = theirs | F.col(name).isin(sorted(values))
-    return lake.engine.to_arrow(as_view(rows.where(theirs)))
+    ids = {name: persons for name in PERSON_COLUMNS if name in table.by_name}
+    return lake.engine.to_arrow(with_ids(lake.read(table), ids)) if ids else None
 
 
 def as_json(rows: pa.Table) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def house(server: Settings, folder: Path, topic: str, lake: str | None = None) -
 
 
 def dagster_yaml(database: Settings) -> str:
-    """What configures an instance of Dagster's whose storage is a database."""
+    """Configuration of an instance of Dagster's whose storage is a database."""
     named = {
         "hostname": database.postgres_host,
         "port": database.postgres_port,

@@ -25,7 +25,7 @@ ERASURE = "erasure"
     ERASED_RECORDS, ERASED_EXPOSURES, deps=["events", "experiment_exposures"], freshness_policy=FRESH_DAILY
 )
 def erased_records(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) -> Metadata:
-    """Where the records of persons were who asked to be erased; what they said is gone from the lake.
+    """Places of the records of persons who asked to be erased; what they said is gone from the lake.
 
     Takes in the requests of `clickstream erase`, all that wait together, and reports the days whose events are fewer
     now: these are computed anew as those of late events are.
