@@ -311,6 +311,10 @@ class Settings(DatabaseSettings):
     """Rejected records of each day, rule and field that `GET /api/rejected/samples` and the page of data show, for 14
     days, each with the value that breaks the rule: what a sender put there, which can be of a person; 0 shows none.
     """
+    backup_retention_days: int | None = Field(None, ge=1)
+    """Days that whoever makes backups keeps them. The receipt of an erasure says by it until when a person is in them
+    (default: nobody has said it).
+    """
     runs_retention_days: int = Field(30, ge=0)
     """Days that Dagster's runs are kept, with their events and logs; 0 keeps all. The last one that made an asset, or a
     day of one, always stays.

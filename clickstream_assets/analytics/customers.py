@@ -6,6 +6,7 @@ no other. That reach has no end, so a fingerprint of each day's input says which
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -68,7 +69,12 @@ def refunds(events: DataFrame) -> DataFrame:
 
 
 def customer_segments(
-    orders: DataFrame, refunds: DataFrame, abandonments: DataFrame, days: DataFrame, rfm_days: int
+    orders: DataFrame,
+    refunds: DataFrame,
+    abandonments: DataFrame,
+    days: DataFrame,
+    rfm_days: int,
+    refusals: DataFrame | None = None,
 ) -> DataFrame:
     """Describe the customers as of the end of each of some days.
 
@@ -81,6 +87,7 @@ def customer_segments(
         abandonments: rows of `carts.abandonments`, of the days and at least the ABANDONED_CART_DAYS before.
         days: `report_date` of the days.
         rfm_days: days that orders count for, the day itself included.
+        refusals: rows of `consent.refusal_spans`: of their days these shoppers are left out (default: nobody is).
 
     Returns:
         CUSTOMER_SEGMENTS rows.
@@ -138,6 +145,13 @@ def customer_segments(
         # A refund of an older purchase makes nobody a customer again.
         .where(F.col("is_buyer") | (F.col("abandoned_carts") > 0))
     )
+    if refusals is not None:
+        refuses = (
+            (F.col("user_id") == F.col("refuser"))
+            & (F.col("report_date") >= F.col("since"))
+            & (F.col("until").isNull() | (F.col("report_date") < F.col("until")))
+        )
+        customers = as_view(customers.join(refusals, on=refuses, how="left_anti"))
 
     among = Window.partitionBy("report_date", "is_buyer")
     measures = {"r_score": "recency_days", "f_score": "frequency", "m_score": "net_monetary"}
@@ -207,7 +221,11 @@ def shopper_days(events: DataFrame) -> DataFrame:
 
 
 def segment_days(
-    days: pa.Table, as_of: datetime, settings_text: str, clock: ShopClock = UTC_CLOCK
+    days: pa.Table,
+    as_of: datetime,
+    settings_text: str,
+    clock: ShopClock = UTC_CLOCK,
+    refusals: Mapping[date, str] | None = None,
 ) -> pa.Table:
     """Fingerprint the input of each day's snapshot, by which a later run finds the first day that has changed.
 
@@ -217,6 +235,7 @@ def segment_days(
             first.
         settings_text: the settings that the snapshots depend on.
         clock: says when days begin.
+        refusals: fingerprints of who refuses to be profiled from a day on, and who no more.
 
     Returns:
         CUSTOMER_SEGMENT_DAYS rows, in order.
@@ -224,6 +243,10 @@ def segment_days(
     known: dict[date, dict[str, Any]] = {row["report_date"]: row for row in days.to_pylist() if row["events"]}
     last = clock.day_of(as_of)
     first = min(known, default=last + timedelta(days=1))
+    changes: dict[date, str] = {}
+    for day, its in sorted((refusals or {}).items()):
+        # Who refused before anybody was a customer counts from the first day on.
+        changes[max(day, first)] = changes.get(max(day, first), "") + f"|{its}"
     rows = []
     for day in (first + timedelta(days=offset) for offset in range((last - first).days + 1)):
         row = known.get(day, {"events": 0, "fingerprint": ""})
@@ -232,7 +255,9 @@ def segment_days(
                 "report_date": day,
                 "as_of": min(as_of, clock.begin(day + timedelta(days=1))),
                 "events": row["events"],
-                "fingerprint": sha256(f"{settings_text}|{row['fingerprint']}".encode()).hexdigest()[:32],
+                "fingerprint": sha256(
+                    f"{settings_text}|{row['fingerprint']}{changes.get(day, '')}".encode()
+                ).hexdigest()[:32],
             }
         )
     return pa.Table.from_pylist(rows, schema=CUSTOMER_SEGMENT_DAYS.arrow)

@@ -179,7 +179,9 @@ def known(connection: Connection[DictRow], person: str, anonymous_id: str | None
         SELECT
             (SELECT model_version FROM served_models WHERE answers = 'recommendations') AS model_version,
             (SELECT product_ids FROM met_products WHERE user_id = %(person)s) AS met,
-            NOT EXISTS (SELECT FROM profiling_refusals WHERE user_id = %(person)s) AS may_be_profiled,
+            NOT EXISTS (
+                SELECT FROM profiling_refusals WHERE user_id = %(person)s AND agreed_on IS NULL
+            ) AS may_be_profiled,
             (SELECT array_agg(anonymous_id) FROM identities WHERE user_id = %(person)s AND is_latest) AS ids,
             (
                 SELECT json_agg(

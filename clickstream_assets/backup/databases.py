@@ -160,7 +160,7 @@ def put_back_rows(settings: Settings, database: Database, place: Place, backup: 
             )
         connection.execute(sql.SQL("TRUNCATE {}").format(each("{}", database.tables)))
         for name in _in_order(connection, database.tables):
-            _copy_in(connection, name, database.tables[name], place, backup)
+            copy_in(connection, name, database.tables[name], place, backup)
         for name, column, sequence in _with_sequences(connection, database.tables):
             if (given := database.sequences.get(f"{name}.{column}")) is not None:
                 connection.execute("SELECT setval(%s, %s)", [sequence, given])
@@ -175,9 +175,14 @@ def _in_order(connection: psycopg.Connection, tables: Collection[str]) -> list[s
     return list(sorter.static_order())
 
 
-def _copy_in(
+def copy_in(
     connection: psycopg.Connection, name: str, table: CopiedTable, place: Place, backup: Backup
 ) -> None:
+    """Copy the rows of a table of a backup into a table of this name.
+
+    Raises:
+        BackupError: its file is damaged.
+    """
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(name), each("{}", table.columns))
     unpacked = zstandard.ZstdDecompressor().decompressobj()
     with connection.cursor() as cursor:

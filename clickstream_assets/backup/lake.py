@@ -201,6 +201,11 @@ def put_back_tables(place: Place, backup: Backup, lake: Place, counting: Countin
         BackupError: a file of the backup is damaged.
     """
     targets = {name: target for name in backup.files if (target := _target(backup, name))}
+    theirs = {*targets.values()}
+    # A return that was killed has erased persons since.
+    for name in lake.files():
+        if f"/{LOG}/" in name and name not in theirs:
+            lake.remove(name)
 
     def copy(name: str) -> None:
         check(place, backup, name, place.copy(name, lake, targets[name]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from clickstream_assets.backup.checkpoint import put_back_checkpoints
 from clickstream_assets.backup.dagster import HISTORY, REVISION, database_of, end_runs, instance_of
 from clickstream_assets.backup.databases import filled_table, moment, put_back_rows, revision_of
+from clickstream_assets.backup.erasures import erase_since
 from clickstream_assets.backup.errors import BackupError
 from clickstream_assets.backup.lake import put_back_tables
 from clickstream_assets.backup.manifest import Backup, choose, verify
@@ -78,8 +79,8 @@ def restore(
             progress(
                 f"Dagster: {len(backup.dagster.tables)} tables; {ended} runs that were under way are canceled"
             )
-        # What is to be done to the stores before anybody uses them, such as erasing again who was erased since the
-        # backup, belongs here: the sign is still there, so a return that is killed meanwhile is run again.
+        for number, records in erase_since(settings, place, backup).items():
+            progress(f"Erasure {number}, of after this backup, is applied: {records:,} records")
         lake.remove(NAME)
     _say_of_topics(settings, backup, progress)
     return backup

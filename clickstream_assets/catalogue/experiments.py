@@ -129,6 +129,6 @@ EXPERIMENT_RECOMMENDATIONS = Table(
         *PRODUCT_RECOMMENDATIONS.columns,
     ),
     key=("lists_of", "user_id", "product_id"),
-    served=Served(lists=Lists("user_id", beside=("confidence_score", "model_version"))),
+    served=Served(profiles=True, lists=Lists("user_id", beside=("confidence_score", "model_version"))),
     in_lake=False,
 )

@@ -231,6 +231,7 @@ PRODUCT_RECOMMENDATIONS = Table(
     ),
     key=("user_id", "product_id"),
     served=Served(
+        profiles=True,
         stamp="published_at",
         order=("user_id", "product_id", "confidence_score"),
         indexes=(Index(("user_id", "rank"), name="user_id_rank"),),
@@ -246,7 +247,7 @@ MET_PRODUCTS = Table(
         Column("product_ids", STRINGS, "All products that they have met, in order"),
     ),
     key=("user_id",),
-    served=Served(),
+    served=Served(profiles=True),
     in_lake=False,
 )
 
@@ -260,16 +261,22 @@ BOUGHT_PRODUCTS = Table(
         Column("last_times", LONGS, "Of each, when it was bought last, in microseconds since 1970"),
     ),
     key=("user_id",),
-    served=Served(),
+    served=Served(profiles=True),
     in_lake=False,
 )
 
 PROFILING_REFUSALS = Table(
     "profiling_refusals",
-    "one user whose latest stated consent is a no: nothing is recommended by what they did",
+    "one user who has said no to being profiled: nothing says what they are like, until they agree",
     (
         Column("user_id", STRING, PERSON),
         Column("refused", TIMESTAMP, "Last event that states a no"),
+        Column(
+            "agreed_on",
+            DATE,
+            "First of the shop's days with an event after it that states a yes; null for who does not agree",
+            nullable=True,
+        ),
     ),
     key=("user_id",),
     served=Served(),

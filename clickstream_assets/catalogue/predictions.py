@@ -86,5 +86,5 @@ PERSON_PREDICTIONS = Table(
         Column("reasons", STRINGS, "What speaks most for or against it, in words"),
     ),
     key=("user_id",),
-    served=Served(stamp="published_at"),
+    served=Served(profiles=True, stamp="published_at"),
 )

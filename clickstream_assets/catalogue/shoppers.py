@@ -215,6 +215,7 @@ USER_SEGMENTS = Table(
     key=("report_date", "user_id"),
     partition_by=("report_date",),
     served=Served(
+        profiles=True,
         surrogate_key=True,
         order=("report_date", "user_id", "segment", "created_at"),
         more=(CREATED_AT,),
@@ -390,6 +391,7 @@ CUSTOMER_SEGMENTS = Table(
     key=("report_date", "user_id"),
     partition_by=("report_date",),
     served=Served(
+        profiles=True,
         indexes=(
             Index(("user_id", "report_date")),
             Index(("report_date", "rfm_segment"), name="rfm_segment"),

@@ -111,6 +111,7 @@ class Served:
         checked: Columns whose allowed values PostgreSQL enforces.
         indexes: Its indexes besides that of the key.
         lists: The lists that its rows are; none where each row is for itself.
+        profiles: Whether its rows say of a person what they are like, or may want: who refuses to be profiled has none.
     """
 
     name: str | None = None
@@ -122,6 +123,7 @@ class Served:
     checked: tuple[str, ...] = ()
     indexes: tuple[Index, ...] = ()
     lists: Lists | None = None
+    profiles: bool = False
 
 
 @dataclass(frozen=True)

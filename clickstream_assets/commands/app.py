@@ -15,7 +15,7 @@ from clickstream_assets.commands.incidents import incidents_app
 from clickstream_assets.commands.keys import keys_app
 from clickstream_assets.commands.metrics import metrics_command
 from clickstream_assets.commands.models import models_app
-from clickstream_assets.commands.persons import erase_command, export_command
+from clickstream_assets.commands.persons import erase_command, erasures_command, export_command
 from clickstream_assets.commands.prepare import prepare_command
 from clickstream_assets.commands.rejected import rejected_app
 from clickstream_assets.commands.report import report_command
@@ -61,6 +61,7 @@ app.command()(replay)
 app.command("catalogue")(catalogue_command)
 app.command("export")(export_command)
 app.command("erase")(erase_command)
+app.command("erasures")(erasures_command)
 app.command()(stream)
 app.command()(api)
 app.command()(evaluate)

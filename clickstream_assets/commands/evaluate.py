@@ -210,13 +210,12 @@ def _split(
     *,
     is_searched: bool,
 ) -> _Data:
+    from clickstream_assets.analytics.consent import consent_days, profiled
     from clickstream_assets.engine import functions_of
     from clickstream_assets.recommender.interactions import (
-        consent_days,
         interaction_days,
         interactions,
         last_day,
-        profiled,
         split_at_random,
         split_by_time,
     )

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
     from clickstream_assets.stores.lake import Lake
 
 _PERSON = "A user id; of a visitor who has none, anonymous: or session: and that id."
-_NOT_COVERED = (
-    "Kafka, which keeps records for as long as its topics say; what was sent by mail or to webhooks; logs of servers; "
-    "backups, until they are deleted"
-)
+_NOT_COVERED = "what was sent by mail or to webhooks, and logs of servers"
 
 
 def export_command(person: Annotated[str, typer.Argument(help=_PERSON)]) -> None:
@@ -84,11 +81,32 @@ def erase_command(
         said = {"erasure": number, **said}
         typer.echo(
             "PostgreSQL and Elasticsearch have nothing of them any more. The lake follows with Dagster's job erase, at "
-            f"02:30 of {settings.shop_time_zone} or when you start it. Not covered: {_NOT_COVERED}."
+            f"02:30 of {settings.shop_time_zone} or when you start it; `clickstream erasures {number}` says how far it "
+            f"is, and until when Kafka and backups have them. Not covered: {_NOT_COVERED}."
         )
     # Last, as it takes longest: what is served has to be gone in seconds.
     in_lake = {table.name: rows.num_rows for table, rows in rows_of_person(lake, who, settings)}
-    typer.echo(json.dumps(said | {"lake": in_lake, "postgres": served, "elasticsearch": events}))
+    said |= {"lake": in_lake, "postgres": served, "elasticsearch": events}
+    if not dry_run:
+        rows_before = {name: said[name] for name in ("ids", "lake", "postgres", "elasticsearch")}
+        erasures.add_to_receipt(settings, {number: {"rows_before": rows_before, "not_covered": _NOT_COVERED}})
+    typer.echo(json.dumps(said))
+
+
+def erasures_command(
+    number: Annotated[int | None, typer.Argument(help="Number of a request.", show_default="all")] = None,
+) -> None:
+    """Show the receipts of erasures: what each has taken away so far, and where the person is for how long.
+
+    One JSON object a line. Nothing in a receipt is of a person.
+    """
+    from clickstream_assets.stores.postgres.erasures import receipts
+
+    found = receipts(load_settings(), number)
+    if number is not None and not found:
+        raise InputError(f"There is no erasure {number}; `clickstream erasures` shows those that there are")
+    for row in found:
+        typer.echo(json.dumps({**row, **(row.pop("receipt") or {})}, default=str))
 
 
 def _lines(file: Path) -> list[str]:

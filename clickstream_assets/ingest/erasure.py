@@ -12,7 +12,7 @@ topics, partitions and offsets.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -34,6 +34,7 @@ from clickstream_assets.catalogue import (
     ITEM_KEY,
     RAW_EVENTS,
     RAW_EXPOSURES,
+    RECORD_KEY,
     REJECTED_EVENTS,
     REJECTED_EXPOSURES,
     REJECTED_SAMPLES,
@@ -229,16 +230,57 @@ def records_at(lake: Lake, places: pa.Table, kind: Records = OF_EVENTS) -> pa.Ta
 
 
 def note(lake: Lake, erasure: int, records: pa.Table, kind: Records = OF_EVENTS) -> None:
-    """Note the records of an erasure, once, however often it is tried: what a later try finds is less, or the same.
+    """Note the records of an erasure, each once, however often it is tried.
 
     Args:
         lake: has them.
-        erasure: its number, from 1, greater than any before.
+        erasure: its number.
         records: rows of `records_of` or, by the kind, `exposures_of`.
         kind: of which kind they are.
     """
-    numbered = records.append_column("erasure", pa.array([erasure] * records.num_rows, pa.int64()))
-    lake.append_rows(kind.erased, numbered, erasure)
+    _append(lake, records.append_column("erasure", pa.array([erasure] * records.num_rows, pa.int64())), kind)
+
+
+def leave_out(lake: Lake, places: pa.Table, batches: tuple[int, int], kind: Records = OF_EVENTS) -> int:
+    """Note records at places of earlier erasures before they are put into any table, and delete their bytes.
+
+    For records that came from Kafka once more: into a lake that was made anew, or put back to an earlier time. Can be
+    repeated.
+
+    Args:
+        lake: has the records in its table of bytes.
+        places: `erasure` and ITEM_KEY of each.
+        batches: first and last ingest batch of records that nothing was made of yet.
+        kind: of which kind they are.
+
+    Returns:
+        How many records there are at these places.
+    """
+    engine = lake.engine
+    wanted = engine.from_arrow(places.select(["erasure", *ITEM_KEY]))
+    records = lake.read(kind.raw, columns=(*RECORD_KEY, "batch", "kafka_time"), batches=batches)
+    found = engine.to_arrow(as_view(wanted.join(records, on=list(RECORD_KEY), how="inner"))).to_pylist()
+    if not found:
+        return 0
+    items = Counter(_place(row) for row in found)
+    rows = [row | {"items": items[_place(row)], "erased_from": kind.raw.name} for row in found]
+    noted = pa.Table.from_pylist(rows, schema=ERASED_RECORDS.arrow)
+    _append(lake, noted, kind)
+    _blank(lake, noted, kind)
+    return len(items)
+
+
+def _append(lake: Lake, rows: pa.Table, kind: Records) -> None:
+    """Append rows of places that are not noted yet."""
+    engine = lake.engine
+    there = lake.read(kind.erased, columns=ITEM_KEY)
+    new = engine.from_arrow(rows).join(there, on=list(ITEM_KEY), how="left_anti")
+    if (found := engine.to_arrow(as_view(new.select(*kind.erased.column_names)))).num_rows:
+        lake.append_rows(kind.erased, found, lake.snapshot(kind.erased).batch + 1)
+
+
+def _place(row: dict[str, Any]) -> tuple[str, int, int]:
+    return row["topic"], row["partition"], row["offset"]
 
 
 def take_out(lake: Lake, erasures: Collection[int], kind: Records = OF_EVENTS) -> list[date]:
@@ -255,8 +297,7 @@ def take_out(lake: Lake, erasures: Collection[int], kind: Records = OF_EVENTS) -
     noted = lake.engine.to_arrow(rows.where(F.col("erasure").isin(sorted(erasures)))) if erasures else None
     if noted is None or not noted.num_rows:
         return []
-    for condition in _conditions(noted, with_items=False):
-        lake.blank(kind.raw, ("key", "value"), f"{condition} AND (key IS NOT NULL OR value IS NOT NULL)")
+    _blank(lake, noted, kind)
     # Samples of rejected records are shown for some days.
     samples = [REJECTED_SAMPLES] if kind is OF_EVENTS and lake.exists(REJECTED_SAMPLES) else []
     for table in (*samples, *kind.put_into):
@@ -276,6 +317,11 @@ def places_of(lake: Lake, erasure: int) -> pa.Table:
         F, _ = functions_of(noted)
         parts.append(lake.engine.to_arrow(noted.where(F.col("erasure") == erasure).select(*ITEM_KEY)))
     return pa.concat_tables(parts)
+
+
+def records_in(places: pa.Table) -> set[tuple[str, int, int]]:
+    """Return topic, partition and offset of places."""
+    return set(map(_place, places.select(RECORD_KEY).to_pylist()))
 
 
 def untie(lake: Lake, who: Identified) -> None:
@@ -407,6 +453,11 @@ def _whole(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def _noted(rows: Iterable[dict[str, Any]], table: Table) -> pa.Table:
     schema = pa.schema([field for field in ERASED_RECORDS.arrow if field.name != "erasure"])
     return pa.Table.from_pylist([{**row, "erased_from": table.name} for row in rows], schema=schema)
+
+
+def _blank(lake: Lake, noted: pa.Table, kind: Records) -> None:
+    for condition in _conditions(noted, with_items=False):
+        lake.blank(kind.raw, ("key", "value"), f"{condition} AND (key IS NOT NULL OR value IS NOT NULL)")
 
 
 def _conditions(noted: pa.Table, *, with_items: bool) -> Iterator[str]:

@@ -1,7 +1,4 @@
-"""Interactions of shoppers with products by day, their sums and strength, and two ways to hide a part from training.
-
-Shoppers who refused consent are left out here, once, for every model.
-"""
+"""Interactions of shoppers with products by day, their sums and strength, and two ways to hide a part from training."""
 
 from datetime import date
 from functools import reduce
@@ -62,57 +59,6 @@ def product_events(events: DataFrame) -> DataFrame:
         column("event_type").isin(*(name for names in _COUNTED.values() for name in names))
         & column("product_id").isNotNull()
     )
-
-
-def consent_days(events: DataFrame) -> DataFrame:
-    """Keep when each shopper last said yes, and last no, to being profiled, by day.
-
-    Args:
-        events: SHOPPER_EVENTS rows of whole days, of all types.
-
-    Returns:
-        CONSENT_DAYS, one row per day and shopper who stated a consent.
-    """
-    functions, _ = functions_of(events)
-    column = functions.col
-    stated = events.where(column("consent").isNotNull()).groupBy("event_date", "user_id")
-    return stated.agg(
-        functions.max(functions.when(column("consent"), column("event_time"))).alias("agreed"),
-        functions.max(functions.when(~column("consent"), column("event_time"))).alias("refused"),
-    )
-
-
-def profiled(rows: DataFrame, consents: DataFrame) -> DataFrame:
-    """Leave out the rows of shoppers who do not agree to being profiled; see `refusals`.
-
-    Args:
-        rows: rows with `user_id`.
-        consents: CONSENT_DAYS rows of all days.
-    """
-    refusers = refusals(consents).select("user_id")
-    return rows.join(refusers, "user_id", "left_anti").select(*rows.columns)
-
-
-def refusals(consents: DataFrame) -> DataFrame:
-    """Return the shoppers who do not agree to being profiled.
-
-    The latest event of a shopper that states a consent, whatever its type, decides for all of theirs; of a yes and a
-    no of the same moment the no counts. Who never stated any is not among them.
-
-    Args:
-        consents: CONSENT_DAYS rows of all days.
-
-    Returns:
-        PROFILING_REFUSALS rows.
-    """
-    functions, _ = functions_of(consents)
-    column = functions.col
-    latest = consents.groupBy("user_id").agg(
-        functions.max("agreed").alias("agreed"), functions.max("refused").alias("refused")
-    )
-    return latest.where(
-        column("refused").isNotNull() & (column("agreed").isNull() | (column("refused") >= column("agreed")))
-    ).select("user_id", "refused")
 
 
 def interactions(days: DataFrame, weights: EventWeights = USUAL_WEIGHTS) -> DataFrame:

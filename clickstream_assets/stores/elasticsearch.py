@@ -12,7 +12,7 @@ import re
 import ssl
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -575,6 +575,27 @@ class LiveEvents(ElasticsearchServer):
         Raises:
             ElasticsearchError: as `write`.
         """
+        return self._erase(self._theirs(users, visitors, sessions), lambda _: True)
+
+    def erase_at(self, places: Collection[tuple[str, int, int]], visitors: Collection[str]) -> int:
+        """Delete what several persons did on a device, as far as it is at some places.
+
+        Args:
+            places: topic, partition and offset of records.
+            visitors: anonymous ids of devices. Of events with a user id `erase` takes care.
+
+        Returns:
+            How many events there were.
+
+        Raises:
+            ElasticsearchError: as `write`.
+        """
+        if not places or not visitors:
+            return 0
+        return self._erase(self._theirs((), visitors, ()), lambda hit: _record(hit["_source"]) in places)
+
+    def _erase(self, query: Mapping[str, Any], is_theirs: Callable[[Mapping[str, Any]], bool]) -> int:
+        """Delete those of the documents that a query finds; return how many there were."""
         deleted = 0
         for attempt in self._patiently():
             with attempt, self._explained():
@@ -582,9 +603,12 @@ class LiveEvents(ElasticsearchServer):
                     return 0
                 # What was written a moment ago is found, too.
                 self.client.indices.refresh(index=self._settings.elasticsearch_alias)
-                hits = self._hits(self._theirs(users, visitors, sessions), source=False)
                 deleted += self._delete(
-                    [(bulk_action("delete", hit["_id"], hit["_index"]), None) for hit in hits]
+                    [
+                        (bulk_action("delete", hit["_id"], hit["_index"]), None)
+                        for hit in self._hits(query, {"includes": RECORD_KEY})
+                        if is_theirs(hit)
+                    ]
                 )
         return deleted
 
@@ -617,8 +641,10 @@ class LiveEvents(ElasticsearchServer):
                 return []
             return [hit["_source"] for hit in self._hits(self._theirs(users, visitors, sessions))]
 
-    def _hits(self, query: Mapping[str, Any], source: bool = True) -> list[dict[str, Any]]:
-        """Return all documents that a query finds; without what they say, where `source` is false."""
+    def _hits(
+        self, query: Mapping[str, Any], source: bool | Mapping[str, Any] = True
+    ) -> list[dict[str, Any]]:
+        """Return all documents that a query finds, or of what they say the fields that `source` names."""
         from elasticsearch.helpers import scan
 
         alias = self._settings.elasticsearch_alias
@@ -700,9 +726,12 @@ def _first_kept(days: Iterable[date], keep: int, today: date) -> date:
     return newest - timedelta(days=keep)
 
 
+def _record(source: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    return source.get("topic"), source.get("partition"), source.get("offset")
+
+
 def _copy(hit: Mapping[str, Any]) -> _Copy:
-    source = hit["_source"]
-    record = (source.get("topic"), source.get("partition"), source.get("offset"))
+    record = _record(hit["_source"])
     if [type(part) for part in record] != [str, int, int]:
         # Somebody else's document with an id of ours: ours replaces it.
         record = _AFTER_ALL

@@ -15,6 +15,7 @@ from clickstream_assets.analytics.windows import counted_time, product_windows
 from clickstream_assets.catalogue import EVENTS, PRODUCT_WINDOWS, RECORD_KEY
 from clickstream_assets.catalogue.units import EPOCH
 from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.ingest.erased_places import keep_places_of_lake
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.kafka.topic import Topics
@@ -63,6 +64,8 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
         TopicError: Kafka does not answer.
         PostgresError: the database cannot be reached. Nothing was changed.
     """
+    # The stream leaves out what PostgreSQL knows to be erased.
+    keep_places_of_lake(lake, settings)
     classified = classified_offsets(lake, settings.topics)
     events = lake.read(EVENTS)
     beginning = _begin(settings, lake, events, classified)

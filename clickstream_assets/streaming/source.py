@@ -20,7 +20,7 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition, to_topics
 from clickstream_assets.stores.kafka.topic import arrival_columns
 from clickstream_assets.stores.lake import Lake
-from clickstream_assets.stores.postgres.erasures import places_after
+from clickstream_assets.stores.postgres.erasures import all_places
 
 # Fewer than Spark's hundred: what is kept is only read again after a crash, and that goes one batch back.
 _BATCHES_KEPT = 20
@@ -122,7 +122,7 @@ def erased_offsets(settings: Settings) -> Erased:
     Raises:
         PostgresError: the database cannot be reached.
     """
-    places = [its for its in places_after(settings, 0).values() if its.num_rows]
+    places = [its for its in all_places(settings).values() if its.num_rows]
     if not places:
         return {}
     grouped = pa.concat_tables(places).group_by(["topic", "partition"]).aggregate([("offset", "distinct")])

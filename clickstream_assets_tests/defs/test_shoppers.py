@@ -22,6 +22,7 @@ from clickstream_assets.catalogue import (
     CUSTOMER_SEGMENT_DAYS,
     CUSTOMER_SEGMENTS,
     SESSIONS,
+    USER_SEGMENTS,
     Table,
 )
 from clickstream_assets.defs.resources import ComputeResource, LakeResource, SettingsResource
@@ -74,6 +75,17 @@ MAY = [
 LATE = [
     event("05-11 10:00", "bob", "purchase", "p2", price="1.00"),
     event("05-11 23:50", "cat", campaign="search"),
+]
+
+
+CONSENT = [
+    event("05-01 10:00", "ann", "purchase", price="4.00", order_id="a1", consent=True),
+    event("05-01 11:00", "bob", "purchase", price="9.00", order_id="b1"),
+    event("05-01 12:00", "cat", "purchase", price="5.00", order_id="c1", consent=False),
+    event("05-02 10:00", "bob", consent=False),
+    event("05-03 10:00", "ann"),
+    event("05-03 11:00", "bob"),
+    event("05-03 12:00", "cat"),
 ]
 
 
@@ -359,3 +371,53 @@ def test_a_plot_is_a_picture_of_its_figures(pipeline: Pipeline):
         f"Carts by state, as of {as_of:%Y-%m-%d %H:%M} UTC",
         *("carts", "abandoned", "1", "converted", "1"),
     ]
+
+
+def of_days(rows: list[dict[str, Any]]) -> set[tuple[str, int]]:
+    return {(row["user_id"], row["report_date"].day) for row in rows}
+
+
+@pytest.mark.slow
+def test_who_refuses_to_be_profiled_is_in_no_segment(pipeline: Pipeline):
+    """Not even of days before; and who agrees again is in those from then on."""
+    ours = [*OURS, *(dg.AssetKey(name) for name in ("interaction_days", "published_days"))]
+
+    def come_in(*events: dict[str, Any]) -> None:
+        pipeline.ingest(*events)
+        days = pipeline.reported("events", "dirty_days")
+        pipeline.refresh(min(days), max(days), ours)
+
+    everybody = {(user, day) for user in ("ann", "bob") for day in (1, 2, 3)}
+    come_in(*CONSENT)
+    assert of_days(pipeline.lake(CUSTOMER_SEGMENTS)) == everybody - {("bob", 2), ("bob", 3)}
+    assert of_days(pipeline.served(CUSTOMER_SEGMENTS)) == {("ann", 1), ("ann", 2), ("ann", 3)}
+    assert of_days(pipeline.served(USER_SEGMENTS)) == {("ann", 1), ("ann", 3)}
+    # The only buyer of these days who may be scored is the best and the worst.
+    scores = {row["report_date"].day: row["m_score"] for row in pipeline.lake(CUSTOMER_SEGMENTS)}
+    assert scores[2] == scores[3] == 3
+
+    come_in(event("05-04 10:00", "cat", consent=True))
+    assert of_days(pipeline.served(CUSTOMER_SEGMENTS)) == {("ann", day) for day in (1, 2, 3, 4)} | {
+        ("cat", 4)
+    }
+    assert of_days(pipeline.served(USER_SEGMENTS)) == {("ann", 1), ("ann", 3), ("cat", 4)}
+    # Late: she had agreed two days before, and not refused since.
+    come_in(event("05-02 12:00", "cat", consent=True))
+    assert of_days(pipeline.served(USER_SEGMENTS)) == {
+        ("ann", 1),
+        ("ann", 3),
+        ("cat", 2),
+        ("cat", 3),
+        ("cat", 4),
+    }
+    assert of_days(pipeline.lake(CUSTOMER_SEGMENTS)) == {
+        *(("ann", day) for day in (1, 2, 3, 4)),
+        ("bob", 1),
+        *(("cat", day) for day in (2, 3, 4)),
+    }
+    # A late no of hers, before these: what was said of the first day goes.
+    come_in(event("05-01 12:30", "ann", consent=False), event("05-01 12:40", "ann", consent=True))
+    assert ("ann", 1) in of_days(pipeline.served(USER_SEGMENTS))
+    come_in(event("05-04 12:00", "ann", consent=False))
+    assert {user for user, _ in of_days(pipeline.served(USER_SEGMENTS))} == {"cat"}
+    assert {user for user, _ in of_days(pipeline.served(CUSTOMER_SEGMENTS))} == {"cat"}

@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from clickstream_assets.catalogue import CUSTOMER_SEGMENTS, USER_SEGMENTS
 from clickstream_assets_tests.proofs.scripts import SCRIPTS, create_expected, database, run_script
 from clickstream_assets_tests.proofs.shop import DAILY_TABLES, Tables
 
@@ -163,8 +164,20 @@ def differing_rows(
 
 
 def served_differences(tables: Tables) -> dict[str, Difference]:
-    """Return by table what PostgreSQL serves and the lake has not, and the other way round."""
-    return _differences(tables.served, tables.lake)
+    """Return by table what PostgreSQL serves and the lake has not, and the other way round.
+
+    Of who refuses to be profiled, segments are not to be served.
+    """
+    connection = database()
+    connection.register("refusals", tables.refusals)
+    expected = dict(tables.lake)
+    for table in (USER_SEGMENTS, CUSTOMER_SEGMENTS):
+        connection.register("segments", tables.lake[table.name])
+        expected[table.name] = connection.execute(
+            "FROM segments WHERE NOT EXISTS (FROM refusals WHERE refusals.user_id = segments.user_id "
+            "AND (agreed_on IS NULL OR report_date < agreed_on))"
+        ).to_arrow_table()
+    return _differences(tables.served, expected)
 
 
 def differences_between(actual: Tables, expected: Tables) -> dict[str, Difference]:

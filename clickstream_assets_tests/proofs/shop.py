@@ -16,7 +16,7 @@ import pytest
 from deltalake import DeltaTable
 from psycopg import sql
 
-from clickstream_assets.catalogue import CART_DAYS, CARTS, CUSTOMER_SEGMENTS, Table
+from clickstream_assets.catalogue import CART_DAYS, CARTS, CUSTOMER_SEGMENTS, PROFILING_REFUSALS, Table
 from clickstream_assets.definitions import defs
 from clickstream_assets.defs.serving.assets import DAILY_TABLES as SERVED_BY_DAY
 from clickstream_assets.defs.serving.assets import SHOPPER_TABLES
@@ -48,6 +48,8 @@ class Tables:
 
     lake: dict[str, pa.Table]
     served: dict[str, pa.Table]
+    refusals: pa.Table
+    """Of persons who have refused to be profiled: they are in the lake's segments of days, and in no served ones."""
 
     @classmethod
     def of(cls, settings: Settings) -> Tables:
@@ -58,7 +60,8 @@ class Tables:
         }
         with connect(settings) as connection:
             served = {table.name: _served(connection, table) for table in SERVED}
-        return cls(lake, served)
+            refusals = _served(connection, PROFILING_REFUSALS)
+        return cls(lake, served, refusals)
 
 
 def _served(connection: psycopg.Connection, table: Table) -> pa.Table:

@@ -6,15 +6,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from clickstream_assets.analytics.consent import consent_days, profiled
 from clickstream_assets.catalogue import EVENTS, INTERACTIONS
 from clickstream_assets.engine import DataFrame, Engine
-from clickstream_assets.recommender.interactions import (
-    consent_days,
-    interaction_days,
-    interactions,
-    profiled,
-    split_by_time,
-)
+from clickstream_assets.recommender.interactions import interaction_days, interactions, split_by_time
 from clickstream_assets.recommender.parameters import Parameters
 
 PARAMETERS = Parameters(factors=8, iterations=10, regularization=0.1, alpha=5.0, seed=42)

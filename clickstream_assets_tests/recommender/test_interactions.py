@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from clickstream_assets.analytics.consent import consent_days
 from clickstream_assets.analytics.identity import IdentityRules
 from clickstream_assets.catalogue import CONSENT_DAYS, INTERACTION_DAYS, INTERACTIONS
 from clickstream_assets.ingest.event_frames import shoppers_of
 from clickstream_assets.recommender.interactions import (
     NotEnoughInteractions,
-    consent_days,
     interaction_days,
     interactions,
     split_at_random,

@@ -441,3 +441,17 @@ def test_events_of_a_person_are_found_and_erased_by_all_of_their_ids(live: LiveE
     live.expunge()
     assert live.events_of(*ids) == []
     assert sorted(event["event_id"] for event in everything(live)) == ["e2", "e4", "e6"]
+
+
+def test_of_a_shared_device_only_what_is_at_some_places_is_erased(live: LiveEvents):
+    none: dict[str, Any] = dict.fromkeys(("user_id", "anonymous_id", "session_id"))
+    whose = [
+        {"anonymous_id": "tv"},
+        {"anonymous_id": "tv"},
+        {"anonymous_id": "tv", "user_id": "bob"},
+        {"user_id": "ann"},
+    ]
+    documents = [document(f"e{number}", offset=number, **none | ids) for number, ids in enumerate(whose)]
+    live.write(documents)
+    assert live.erase_at({each.record for each in documents[1:]}, {"tv"}) == 1
+    assert sorted(event["event_id"] for event in everything(live)) == ["e0", "e2", "e3"]

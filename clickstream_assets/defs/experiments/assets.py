@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickstream_assets.analytics import experiments as counting
+from clickstream_assets.analytics.consent import profiled
 from clickstream_assets.analytics.identity import WITHOUT_END, IdentityRules
 from clickstream_assets.analytics.measures import count
 from clickstream_assets.catalogue import (
@@ -27,11 +28,12 @@ from clickstream_assets.defs.put_back import STAMP
 from clickstream_assets.defs.resources import PostgresResource
 from clickstream_assets.engine import DataFrame, functions_of
 from clickstream_assets.ingest.classification import land_records
+from clickstream_assets.ingest.erased_places import leave_out_erased
+from clickstream_assets.ingest.erasure import OF_EXPOSURES
 from clickstream_assets.ingest.experiments import declared_experiments
 from clickstream_assets.ingest.exposures import exposures_topic, update_exposures
 from clickstream_assets.recommender.experiment_results import Counted, result_rows
 from clickstream_assets.recommender.experiments import Experiment
-from clickstream_assets.recommender.interactions import profiled
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform
 
@@ -69,6 +71,7 @@ def experiment_exposures(settings: Settings, lake: Lake) -> Metadata:
     records = 0
     if topic := exposures_topic(settings):
         records = land_records(lake, topic, settings, RAW_EXPOSURES).records
+    leave_out_erased(lake, settings, OF_EXPOSURES)
     return {"records": records, "rejected_records": update_exposures(lake)}
 
 

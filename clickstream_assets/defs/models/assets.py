@@ -8,6 +8,7 @@ import json
 import dagster as dg
 import pyarrow as pa
 
+from clickstream_assets.analytics.consent import consent_days
 from clickstream_assets.catalogue import (
     CONSENT_DAYS,
     INTERACTION_DAYS,
@@ -45,11 +46,7 @@ from clickstream_assets.recommender.evaluation import (
     nobody,
 )
 from clickstream_assets.recommender.gate import News, next_look, significance
-from clickstream_assets.recommender.interactions import (
-    NotEnoughInteractions,
-    consent_days,
-    split_by_time,
-)
+from clickstream_assets.recommender.interactions import NotEnoughInteractions, split_by_time
 from clickstream_assets.recommender.interactions import interaction_days as sum_up_days
 from clickstream_assets.recommender.interactions import interactions as add_up_days
 from clickstream_assets.recommender.parameters import EventWeights, Parameters

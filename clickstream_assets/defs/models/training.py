@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import dagster as dg
 
+from clickstream_assets.analytics.consent import profiled
 from clickstream_assets.analytics.persons import within
 from clickstream_assets.catalogue import (
     CONSENT_DAYS,
@@ -23,7 +24,6 @@ from clickstream_assets.defs.partitions import Days
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import reported_by_run
 from clickstream_assets.engine import DataFrame
-from clickstream_assets.recommender.interactions import profiled
 from clickstream_assets.recommender.parameters import Parameters
 from clickstream_assets.recommender.search import remembered
 from clickstream_assets.settings import Settings

@@ -14,6 +14,7 @@ from typing import Any, Self
 import dagster as dg
 import pyarrow as pa
 
+from clickstream_assets.analytics.consent import profiled
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.catalogue import (
     CONSENT_DAYS,
@@ -39,7 +40,7 @@ from clickstream_assets.predictions.persons import (
     train_persons,
 )
 from clickstream_assets.predictions.session_training import over, sampled_events, sessions_of, train_sessions
-from clickstream_assets.recommender.interactions import product_events, profiled
+from clickstream_assets.recommender.interactions import product_events
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 

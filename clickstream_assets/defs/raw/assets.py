@@ -23,7 +23,6 @@ from clickstream_assets.defs.measurements import NEWEST_EVENT
 from clickstream_assets.defs.partitions import daily
 from clickstream_assets.defs.plots import shortened, text_list
 from clickstream_assets.defs.put_back import older_tables
-from clickstream_assets.defs.raw.erasure import erase_again
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import (
     DIRTY_DAYS,
@@ -35,6 +34,8 @@ from clickstream_assets.defs.scope import (
 )
 from clickstream_assets.defs.shopper_days import newest_time
 from clickstream_assets.ingest.classification import classify_records, land_records
+from clickstream_assets.ingest.erased_places import erase_again, leave_out_erased
+from clickstream_assets.ingest.erasure import OF_EVENTS
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.money import days_of_other_money, settings_of_money, update_money
 from clickstream_assets.ingest.reach import days_of_other_settings, dirty_days, settings_of_days
@@ -125,9 +126,10 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
         since, put_back_at = 0, time.time()
     rules = ValidationRules.of(settings)
     keep_start_date(lake, daily().start.date())
+    # Kafka may have records of persons who were erased from the lake that there was before.
+    leave_out_erased(lake, settings, OF_EVENTS)
     counts = classify_records(lake, rules)
     if not since:
-        # Kafka may have records of persons who were erased from the lake that there was before.
         erase_again(lake, settings)
     tied = update_ties(lake, IdentityRules.of(settings))
     batch = lake.snapshot(EVENTS).batch

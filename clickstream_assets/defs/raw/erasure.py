@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
 import dagster as dg
+import pyarrow as pa
 
 from clickstream_assets.analytics.identity import IdentityRules
 from clickstream_assets.catalogue import ERASED_EXPOSURES, ERASED_RECORDS
@@ -10,10 +14,13 @@ from clickstream_assets.defs.assets import FRESH_DAILY, Metadata, table_asset
 from clickstream_assets.defs.jobs import erase
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import DIRTY_DAYS
+from clickstream_assets.errors import InputError
 from clickstream_assets.ingest import erasure as records
+from clickstream_assets.ingest.erased_places import keep_places_of_lake
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.elasticsearch import LiveEvents
+from clickstream_assets.stores.kafka.retention import kept_until
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres import erasures
 
@@ -30,21 +37,35 @@ def erased_records(context: dg.AssetExecutionContext, settings: Settings, lake: 
     Takes in the requests of `clickstream erase`, all that wait together, and reports the days whose events are fewer
     now: these are computed anew as those of late events are.
     """
+    keep_places_of_lake(lake, settings)
     reported = context.instance.get_latest_materialization_event(dg.AssetKey(ERASED_RECORDS.name))
     since = metadata_value(reported, ERASURE) or 0
     waiting = [each for each in erasures.unfinished(settings) if each.number > since or not each.erased_at]
     rules, reading = IdentityRules.of(settings), ValidationRules.of(settings)
     numbers = [each.number for each in waiting]
+    live = LiveEvents(settings)
+    shared: set[str] = set()
     for each in waiting:
+        if each.erased_at:
+            # By their places, as of a backup that was put back: what came since is of somebody new.
+            continue
         who = records.identify(lake, each.persons)
+        shared |= who.shared
         records.note(lake, each.number, records.records_of(lake, who, rules, reading))
         records.note(lake, each.number, records.exposures_of(lake, who), records.OF_EXPOSURES)
         records.untie(lake, who)
-        LiveEvents(settings).erase(who.users, who.visitors, who.sessions)
+        live.erase(who.users, who.visitors, who.sessions)
+    touched = [table for kind in records.KINDS for table in (kind.raw, *kind.put_into)]
+    before = {table.name: lake.version(table) for table in touched}
     days = records.take_out(lake, numbers)
     records.take_out(lake, numbers, records.OF_EXPOSURES)
     places = {number: records.places_of(lake, number) for number in numbers}
+    # Of these only the lake knows who did what.
+    live.erase_at({place for its in places.values() for place in records.records_in(its)}, shared)
     erasures.keep_places(settings, places)
+    _add_to_receipts(
+        settings, places, {table.name: [before[table.name], lake.version(table)] for table in touched}
+    )
     return {
         ERASURE: max([since, *numbers]),
         "erasures": len(numbers),
@@ -53,17 +74,41 @@ def erased_records(context: dg.AssetExecutionContext, settings: Settings, lake: 
     }
 
 
-def erase_again(lake: Lake, settings: Settings) -> None:
-    """Take out of a lake that was made anew, or put back, the records of erasures that it does not know.
+def _add_to_receipts(
+    settings: Settings, places: Mapping[int, pa.Table], versions: dict[str, list[int]]
+) -> None:
+    """Say what the lake has lost, and where else persons are for how long."""
+    now = datetime.now(UTC)
+    changed = {name: its for name, its in versions.items() if its[0] != its[1]}
+    keeps = settings.backup_retention_days
+    # A backup that is being made has been begun before.
+    in_backups = (
+        (now + timedelta(days=keeps + 1)).isoformat() if keeps else "not known: set BACKUP_RETENTION_DAYS"
+    )
+    parts = {}
+    for number, its in places.items():
+        topics = sorted({*its["topic"].to_pylist()})
+        # None of their records can have come later.
+        until = _in_kafka(settings, dict.fromkeys(topics, now))
+        parts[number] = {
+            "records_erased": its.num_rows,
+            "versions_before_and_after": changed,
+            "files_go": "at 03:30, once no table names them",
+            "in_kafka_until": until,
+            "in_backups_until": in_backups,
+        }
+    erasures.add_to_receipt(settings, parts)
 
-    Raises:
-        PostgresError: the database cannot be reached, which knows where they are.
-    """
-    for kind in records.KINDS:
-        known = lake.snapshot(kind.erased).batch
-        for number, places in erasures.places_after(settings, known).items():
-            records.note(lake, number, records.records_at(lake, places, kind), kind)
-            records.take_out(lake, [number], kind)
+
+def _in_kafka(settings: Settings, newest: Mapping[str, datetime]) -> dict[str, str]:
+    try:
+        until = kept_until(settings, newest, newest)
+    except InputError as error:
+        return dict.fromkeys(newest, f"not known: {error}")
+    return {
+        topic: moment.isoformat() if moment else "for ever: set retention.ms of the topic"
+        for topic, moment in until.items()
+    }
 
 
 nightly_erasure = dg.ScheduleDefinition(

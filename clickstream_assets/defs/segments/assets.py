@@ -1,15 +1,16 @@
 """Shoppers: by day, by the worth of their orders, and by whether they come back."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import dagster as dg
 import pyarrow as pa
 
 from clickstream_assets.analytics.carts import CartRules, abandonments
 from clickstream_assets.analytics.cohorts import cohort_retention as compute_cohort_retention
+from clickstream_assets.analytics.consent import refusal_spans
 from clickstream_assets.analytics.customers import ABANDONED_CART_DAYS, first_changed, segment_days
 from clickstream_assets.analytics.customers import customer_segments as compute_customer_segments
-from clickstream_assets.analytics.measures import percent
+from clickstream_assets.analytics.measures import number_of_hex, percent
 from clickstream_assets.analytics.persons import between
 from clickstream_assets.analytics.segments import user_segments as compute_user_segments
 from clickstream_assets.catalogue import (
@@ -17,6 +18,7 @@ from clickstream_assets.catalogue import (
     CART_STEPS,
     COHORT_INPUTS,
     COHORT_RETENTION,
+    CONSENT_DAYS,
     CUSTOMER_SEGMENT_DAYS,
     CUSTOMER_SEGMENTS,
     EVENTS,
@@ -32,7 +34,7 @@ from clickstream_assets.defs.scope import NO_DAY, REPLACED_FROM, replace_days_fr
 from clickstream_assets.defs.segments.cohorts import update_user_weeks
 from clickstream_assets.defs.shopper_days import newest_time, update_shopper_days
 from clickstream_assets.defs.sums import counts_by, counts_by_day
-from clickstream_assets.engine import functions_of
+from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
@@ -73,9 +75,34 @@ def _days_with_carts(lake: Lake) -> pa.Table:
     return days.set_column(place, "fingerprint", pa.array(fingerprints, pa.string()))
 
 
-@table_asset(CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, deps=["events", "shopper_events", "carts"])
+def _of_days(lake: Lake, refusals: DataFrame) -> dict[date, str]:
+    """Return, by the day, a fingerprint of who refuses from then on, and who no more."""
+    F, _ = functions_of(refusals)
+    changes = [
+        refusals.select(F.col(name).alias("day"), F.concat_ws(" ", F.lit(name), "refuser").alias("what"))
+        for name in ("since", "until")
+    ]
+    both = as_view(changes[0].union(changes[1]))
+    hashed = number_of_hex(F, F.substring(F.md5("what"), 1, 15)).cast("decimal(38,0)")
+    found = (
+        as_view(both.where(F.col("day").isNotNull()))
+        .groupBy("day")
+        .agg(
+            F.concat_ws(":", F.count(F.lit(1)).cast("string"), F.sum(hashed).cast("string")).alias(
+                "fingerprint"
+            )
+        )
+    )
+    return {row["day"]: row["fingerprint"] for row in lake.engine.to_arrow(found).to_pylist()}
+
+
+@table_asset(
+    CUSTOMER_SEGMENTS, CUSTOMER_SEGMENT_DAYS, deps=["events", "shopper_events", "carts", "interaction_days"]
+)
 def customer_segments(settings: Settings, lake: Lake) -> Metadata:
     """One row per customer as of the end of each day: RFM scores, named segment, and abandoned carts.
+
+    Of who had not refused to be profiled by then.
 
     An event changes its own day and the days after it. `customer_segment_days` says what each day was made from; the
     days from the first one whose inputs changed are replaced, whatever it was that changed. They are made from the
@@ -87,7 +114,8 @@ def customer_segments(settings: Settings, lake: Lake) -> Metadata:
     rules = CartRules.of(settings, as_of)
     settings_text = f"{settings.rfm_days} {rules.abandoned_after} {rules.lifetime}"
     before = engine.to_arrow(lake.read(CUSTOMER_SEGMENT_DAYS))
-    after = segment_days(_days_with_carts(lake), as_of, settings_text, rules.clock)
+    refusals = engine.persist(refusal_spans(lake.read(CONSENT_DAYS)))
+    after = segment_days(_days_with_carts(lake), as_of, settings_text, rules.clock, _of_days(lake, refusals))
     changed = first_changed(before, after)
     if changed:
         last = max(*before["report_date"].to_pylist(), *after["report_date"].to_pylist(), changed)
@@ -104,9 +132,10 @@ def customer_segments(settings: Settings, lake: Lake) -> Metadata:
             given_up = start - timedelta(days=ABANDONED_CART_DAYS)
             left = abandonments(between(lake.read(CART_STEPS), "step_date", given_up, end), rules)
             days = between(engine.from_arrow(after.select(["report_date"])), "report_date", start, end)
-            rows = compute_customer_segments(its_orders, its_refunds, left, days, settings.rfm_days)
+            rows = compute_customer_segments(its_orders, its_refunds, left, days, settings.rfm_days, refusals)
             lake.replace(CUSTOMER_SEGMENTS, rows, days=(start, end))
         lake.replace(CUSTOMER_SEGMENT_DAYS, engine.from_arrow(after))
+    engine.release(refusals)
     rows = lake.read(CUSTOMER_SEGMENTS)
     F, _ = functions_of(rows)
     newest_day = rules.clock.day_of(as_of)

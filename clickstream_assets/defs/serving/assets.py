@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 import dagster as dg
 import pyarrow as pa
 
+from clickstream_assets.analytics.consent import refusals
 from clickstream_assets.analytics.identity import IdentityRules, identities
 from clickstream_assets.catalogue import (
     CARTS,
@@ -27,6 +28,7 @@ from clickstream_assets.catalogue import (
     PUBLISHED_MODELS,
     PUBLISHED_PARTS,
     SERVED_TABLES,
+    USER_SEGMENTS,
 )
 from clickstream_assets.defs.assets import (
     FRESH_DAILY,
@@ -50,7 +52,6 @@ from clickstream_assets.defs.serving.parts import publish_days
 from clickstream_assets.defs.serving.served import refuse_if_put_back, serve
 from clickstream_assets.ingest.experiments import declared_experiments
 from clickstream_assets.recommender.evaluation import chosen_row
-from clickstream_assets.recommender.interactions import refusals
 from clickstream_assets.recommender.parameters import Parameters
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform
@@ -128,7 +129,7 @@ def published_days(
 )
 def published_shoppers(settings: Settings, lake: Lake, postgres: PostgresResource) -> Metadata:
     """PostgreSQL's `carts`, `customer_segments` and `cohort_retention`, equal to the lake's; whose ids are whose, and
-    who refused to be profiled.
+    who refused to be profiled, of whom nothing else stays that says what they are like.
 
     All change in one transaction. Of customers and carts the days are published that the lake has written since they
     were last published, so a publication that failed is made up for by the next.
@@ -136,10 +137,16 @@ def published_shoppers(settings: Settings, lake: Lake, postgres: PostgresResourc
     changes = {}
     rows = {table: lake.read(table) for table in SHOPPER_TABLES}
     rows[IDENTITIES] = identities(lake.read(IDENTITY_TIES), IdentityRules.of(settings))
-    rows[PROFILING_REFUSALS] = refusals(lake.read(CONSENT_DAYS))
+    refused = lake.batches(PROFILING_REFUSALS, refusals(lake.read(CONSENT_DAYS)))
     with postgres.publication() as publication:
+        published, agreed_on = publication.publish_refusals(refused)
+        changes[PROFILING_REFUSALS.name] = asdict(published)
         customers = publish_days(lake, settings, publication, CUSTOMER_SEGMENTS)
         changes[CUSTOMER_SEGMENTS.name] = asdict(sum(customers.values(), Published()))
+        for table in (USER_SEGMENTS, CUSTOMER_SEGMENTS) if agreed_on else ():
+            # A day whose rows are the same in the lake is not published otherwise.
+            since = [day for day in lake.snapshot(table).rows_by(str(table.day)) if day >= agreed_on]
+            publish_days(lake, settings, publication, table, sorted(since), is_whole=True)
         carts = publish_days(lake, settings, publication, CARTS)
         changes[CARTS.name] = asdict(sum(carts.values(), Published()))
         for table, its_rows in rows.items():

@@ -59,7 +59,7 @@ def ensure_topics(settings: Settings) -> list[str]:
     Raises:
         InputError: no broker answers within `kafka_timeout_seconds`, or a topic cannot be created.
     """
-    with _client(KafkaAdminClient, settings) as admin:
+    with open_explained(KafkaAdminClient, settings) as admin:
         missing = [name for name in settings.all_topics if admin.describe_topics([name])[0]["error_code"]]
         return [name for name in missing if _create(admin, name, settings)]
 
@@ -208,7 +208,7 @@ def open_producer(
     Raises:
         InputError: no broker answers within `kafka_timeout_seconds`.
     """
-    with _client(
+    with open_explained(
         KafkaProducer,
         settings,
         enable_idempotence=is_idempotent,
@@ -232,7 +232,8 @@ def open_producer(
             close_producer(producer, settings.kafka_timeout_seconds)
 
 
-def _client(kind: Any, settings: Settings, **options: Any) -> Any:
+def open_explained(kind: Any, settings: Settings, **options: Any) -> Any:
+    """Make a client of kafka-python, and close it; that no broker answers is an `InputError`."""
     return open_client(
         kind,
         settings.kafka_timeout_seconds,

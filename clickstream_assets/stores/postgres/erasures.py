@@ -17,9 +17,10 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from clickstream_assets.catalogue import ITEM_KEY, SERVED_TABLES, Table
+from clickstream_assets.catalogue import ERASED_RECORDS, ITEM_KEY, SERVED_TABLES, Table
 from clickstream_assets.catalogue.who import PERSON_COLUMNS
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.postgres.connection import connect, explained
 
 VISITOR_COLUMN = "anonymous_id"
@@ -58,15 +59,64 @@ def ask(
             "INSERT INTO erasures (persons) VALUES (%s) RETURNING erasure", [sorted(persons)]
         ).fetchone()
         assert row is not None
-        lost = {
-            table.served_name: connection.execute(
-                sql.SQL("DELETE FROM {} WHERE {}").format(
-                    sql.Identifier(table.served_name), _condition(table, persons, visitors)
-                )
-            ).rowcount
-            for table in served_tables()
-        }
-    return int(row[0]), {name: rows for name, rows in lost.items() if rows}
+        return int(row[0]), _delete(connection, persons, visitors)
+
+
+def _delete(
+    connection: psycopg.Connection, persons: Collection[str], visitors: Collection[str]
+) -> dict[str, int]:
+    """Delete the rows of persons; return how many each served table has lost."""
+    lost = {
+        table.served_name: connection.execute(
+            sql.SQL("DELETE FROM {} WHERE {}").format(
+                sql.Identifier(table.served_name), _condition(table, persons, visitors)
+            )
+        ).rowcount
+        for table in served_tables()
+    }
+    return {name: rows for name, rows in lost.items() if rows}
+
+
+def numbers(settings: Settings) -> set[int]:
+    """Return the numbers of all requests."""
+    with explained(settings), connect(settings) as connection:
+        return {number for (number,) in connection.execute("SELECT erasure FROM erasures")}
+
+
+def take_over(
+    settings: Settings,
+    number: int,
+    places: pa.Table,
+    *,
+    persons: Collection[str] = (),
+    visitors: Collection[str] = (),
+    is_done: bool = False,
+) -> None:
+    """Keep a request that this database has forgotten, as it was put back, and delete its persons' rows; repeatable.
+
+    Args:
+        settings: say where the database is.
+        number: the request's.
+        places: ITEM_KEY of each of its records, which are gone from the lake, or about to go.
+        persons: as `ask` takes them.
+        visitors: as `ask` takes them.
+        is_done: nothing is left to be done for it.
+    """
+    with explained(settings), connect(settings) as connection:
+        connection.execute(
+            "INSERT INTO erasures (erasure, persons, done_at) OVERRIDING SYSTEM VALUE "
+            "VALUES (%s, %s, CASE WHEN %s THEN now() END) "
+            "ON CONFLICT (erasure) DO UPDATE SET persons = excluded.persons",
+            [number, None if is_done else sorted(persons), is_done],
+        )
+        # The next request has a number of its own.
+        connection.execute(
+            "SELECT nextval(its) FROM pg_get_serial_sequence('erasures', 'erasure') AS sequence(its), "
+            "generate_series(coalesce(pg_sequence_last_value(its::regclass), 0) + 1, "
+            "(SELECT max(erasure) FROM erasures))"
+        )
+        _delete(connection, persons, visitors)
+    keep_places(settings, {number: places})
 
 
 def count(settings: Settings, persons: Collection[str], visitors: Collection[str]) -> dict[str, int]:
@@ -148,12 +198,11 @@ def keep_places(settings: Settings, places: Mapping[int, pa.Table]) -> None:
             )
 
 
-def places_after(settings: Settings, erasure: int) -> dict[int, pa.Table]:
-    """Return where the records of requests after a number were, by the request's."""
+def all_places(settings: Settings) -> dict[int, pa.Table]:
+    """Return where the records of requests were, by the request's number: ITEM_KEY of each."""
     with explained(settings), connect(settings) as connection:
         rows = connection.execute(
-            'SELECT topic, partition, "offset", item, erasure FROM erased_places WHERE erasure > %s ORDER BY erasure',
-            [erasure],
+            'SELECT topic, partition, "offset", item, erasure FROM erased_places ORDER BY erasure'
         ).fetchall()
     found: dict[int, list[dict[str, Any]]] = {}
     for *place, number in rows:
@@ -161,14 +210,63 @@ def places_after(settings: Settings, erasure: int) -> dict[int, pa.Table]:
     return {number: pa.Table.from_pylist(its) for number, its in found.items()}
 
 
-def finish(settings: Settings, receipts: Mapping[int, Mapping[str, Any]]) -> None:
-    """Keep what was done, by the requests' numbers; from now on their persons are published again, as new ones."""
+def places_among(settings: Settings, offsets: Mapping[TopicPartition, tuple[int, int]]) -> pa.Table:
+    """Return where records of requests were, of those from a first to a last offset of some partitions.
+
+    Returns:
+        `erasure` and ITEM_KEY of each.
+    """
+    first, last = ([its[place] for its in offsets.values()] for place in (0, 1))
+    topics, partitions = ([partition[place] for partition in offsets] for place in (0, 1))
     with explained(settings), connect(settings) as connection:
-        for number, receipt in receipts.items():
+        rows = connection.execute(
+            'SELECT gone.erasure, gone.topic, gone.partition, gone."offset", gone.item '
+            "FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[]) AS asked(topic, partition, first, last) "
+            "JOIN erased_places AS gone USING (topic, partition) "
+            'WHERE gone."offset" BETWEEN asked.first AND asked.last',
+            [topics, partitions, first, last],
+        ).fetchall()
+    columns = list(zip(*rows, strict=True)) or [()] * (1 + len(ITEM_KEY))
+    types = (pa.int64(), *(ERASED_RECORDS.arrow.field(name).type for name in ITEM_KEY))
+    return pa.table(
+        {
+            name: pa.array(its, kind)
+            for name, its, kind in zip(("erasure", *ITEM_KEY), columns, types, strict=True)
+        }
+    )
+
+
+def add_to_receipt(
+    settings: Settings, parts: Mapping[int, Mapping[str, Any]], *, is_done: bool = False
+) -> None:
+    """Add to what was done, by the requests' numbers: nothing in it is of a person.
+
+    Args:
+        settings: say where the database is.
+        parts: what there is to say; a name that was there before has another value then.
+        is_done: nothing is left to be done for these: from now on their persons are published again, as new ones.
+    """
+    with explained(settings), connect(settings) as connection:
+        for number, part in parts.items():
             connection.execute(
-                "UPDATE erasures SET done_at = now(), receipt = %s WHERE erasure = %s",
-                [Jsonb(dict(receipt)), number],
+                "UPDATE erasures SET receipt = coalesce(receipt, '{}') || %s, "
+                "done_at = CASE WHEN %s THEN now() ELSE done_at END WHERE erasure = %s",
+                [Jsonb(dict(part)), is_done, number],
             )
+
+
+def receipts(settings: Settings, number: int | None = None) -> list[dict[str, Any]]:
+    """Return what was done for requests, or for one: its number, when it was asked for and how far it has come."""
+    with (
+        explained(settings),
+        connect(settings) as connection,
+        connection.cursor(row_factory=dict_row) as cursor,
+    ):
+        return cursor.execute(
+            "SELECT erasure, asked_at, erased_at, done_at, receipt FROM erasures "
+            "WHERE %(number)s::bigint IS NULL OR erasure = %(number)s ORDER BY erasure",
+            {"number": number},
+        ).fetchall()
 
 
 def forget(settings: Settings) -> None:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import date
 from typing import Any, Self, TypeAlias
 
 import psycopg
@@ -16,11 +17,17 @@ import pyarrow.compute as pc
 from psycopg import sql
 from pyarrow import csv
 
-from clickstream_assets.catalogue import Lists, Table
+from clickstream_assets.catalogue import PROFILING_REFUSALS, Lists, Table
 from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.stores.postgres.erasures import without_erased
+from clickstream_assets.stores.postgres.refusals import (
+    first_day_agreed_to,
+    keep_refusals,
+    profiles,
+    without_refusers,
+)
 from clickstream_assets.stores.postgres.statements import each
 
 Rows: TypeAlias = pa.Table | pa.RecordBatchReader | Iterable[pa.RecordBatch]
@@ -194,6 +201,19 @@ class Publication:
         dicts = [dict(zip(names, row, strict=True)) for row in rows]
         return pa.Table.from_pylist(dicts, schema=pa.schema([table.arrow.field(n) for n in names]))
 
+    def publish_refusals(self, rows: Rows) -> tuple[Published, date | None]:
+        """Publish PROFILING_REFUSALS, and delete what says of these persons what they are like.
+
+        Returns:
+            Counts, and the first day from which on somebody agrees who did not: of the days since then, their rows are
+            to be published again.
+        """
+        keep_refusals(self._connection)
+        published = self.publish(PROFILING_REFUSALS, rows)
+        for table in profiles():
+            without_refusers(self._connection, table, sql.Identifier(table.served_name))
+        return published, first_day_agreed_to(self._connection)
+
     def hold(self, table: Table) -> None:
         """Have other publications of a table wait, from here to the end of this transaction."""
         self._execute("LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE", table)
@@ -215,6 +235,8 @@ class Publication:
     def _publish(self, table: Table, rows: Rows, scope: Part | None) -> dict[Any, Published]:
         self._stage(table, rows)
         without_erased(self._connection, table, _STAGED)
+        if table.served and table.served.profiles:
+            without_refusers(self._connection, table, _STAGED)
         if isinstance(scope, Keyed):
             self._stage_keys(table, scope.keys)
         self.hold(table)

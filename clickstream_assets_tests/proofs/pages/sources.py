@@ -145,7 +145,11 @@ SELECT product_id, category, brand, name, price::DECIMAL(18, 4) AS price, availa
 """
 _SEGMENT_COUNTS = """
 (
-    SELECT report_date, 'activity' AS kind, segment, count(*) AS users FROM expected.user_segments GROUP BY ALL
+    SELECT report_date, 'activity' AS kind, segment, count(*) AS users FROM expected.user_segments
+    WHERE user_id NOT IN (
+        SELECT user_id FROM persons WHERE consent IS NOT NULL GROUP BY user_id HAVING NOT arg_max(consent, us)
+    )
+    GROUP BY ALL
     UNION ALL
     SELECT report_date, 'rfm', rfm_segment, count(*) FROM expected.customer_segments
     WHERE rfm_segment IS NOT NULL GROUP BY ALL

@@ -13,6 +13,17 @@ FROM expected.customer_segment_days
 JOIN persons ON event_type = 'refund' AND event_date <= report_date AND event_date > report_date - 365
 GROUP BY report_date, user_id;
 
+-- From which day to before which a person does not agree to being profiled, by the last word of each day.
+CREATE TABLE refusing AS
+SELECT
+    user_id,
+    event_date AS since,
+    coalesce(lead(event_date) OVER (PARTITION BY user_id ORDER BY event_date), DATE '9999-12-31') AS until,
+    NOT arg_max(consent, (us, NOT consent)) AS refuses
+FROM persons
+WHERE consent IS NOT NULL
+GROUP BY user_id, event_date;
+
 CREATE TABLE customers AS
 SELECT *, coalesce(refunds, 0) AS refunded, monetary - refunded AS net_monetary
 FROM (
@@ -25,8 +36,12 @@ FROM (
     FROM expected.customer_segment_days
     JOIN orders ON order_date <= report_date AND order_date > report_date - 365
     GROUP BY report_date, user_id
-)
-LEFT JOIN returns USING (report_date, user_id);
+) AS buyers
+LEFT JOIN returns USING (report_date, user_id)
+WHERE NOT EXISTS (
+    FROM refusing
+    WHERE refuses AND refusing.user_id = buyers.user_id AND buyers.report_date >= since AND buyers.report_date < until
+);
 
 -- Scores: in which fifth of the day's buyers, 5 the best; equals are in the same, the one that the middle of them is in.
 CREATE MACRO fifth(rank, equals, buyers) AS 1 + (5 * (2 * rank + equals - 2)) // (2 * buyers);
@@ -59,6 +74,10 @@ SELECT report_date, user_id, count(*) AS abandoned_carts, sum(value) AS abandone
 FROM expected.customer_segment_days
 JOIN abandonments ON left_on <= report_date AND left_on > report_date - 30
     AND (taken_up_on IS NULL OR taken_up_on > report_date)
+WHERE NOT EXISTS (
+    FROM refusing
+    WHERE refuses AND refusing.user_id = abandonments.user_id AND report_date >= since AND report_date < until
+)
 GROUP BY report_date, user_id;
 
 -- The scores and the number of orders from which to which a customer is in a segment.

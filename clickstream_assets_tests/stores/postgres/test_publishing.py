@@ -10,6 +10,7 @@ import pytest
 from clickstream_assets.catalogue import (
     POPULAR_PRODUCTS,
     PRODUCT_RECOMMENDATIONS,
+    PROFILING_REFUSALS,
     SESSIONS,
     USER_SEGMENTS,
     Table,
@@ -36,6 +37,7 @@ from clickstream_assets_tests.stores.postgres.rows import (
     segments,
     session,
     sessions,
+    table,
 )
 
 
@@ -49,7 +51,8 @@ def migrated(postgres: Settings) -> Iterator[Settings]:
 def settings(migrated: Settings) -> Settings:
     with connect(migrated) as connection:
         connection.execute(
-            "TRUNCATE clickstream_sessions, user_segments, product_recommendations, popular_products, erasures"
+            "TRUNCATE clickstream_sessions, user_segments, product_recommendations, popular_products, erasures, "
+            "profiling_refusals"
         )
     return migrated
 
@@ -294,8 +297,8 @@ def test_tables_of_one_publication_change_together_or_not_at_all(settings: Setti
     both(["p1"], broken=False)
     with pytest.raises(InterruptedError):
         both(["p2"], broken=True)
-    for table in ("product_recommendations", "popular_products"):
-        assert query(settings, f"SELECT product_id FROM {table}") == [("p1",)]
+    for name in ("product_recommendations", "popular_products"):
+        assert query(settings, f"SELECT product_id FROM {name}") == [("p1",)]
 
 
 def test_publication_goes_on_after_a_table_that_was_refused(settings: Settings) -> None:
@@ -459,3 +462,39 @@ def test_places_of_erased_records_are_kept_once(settings: Settings):
     assert erasures.places_after(settings, number) == {}
     (erasure,) = erasures.unfinished(settings)
     assert erasure.erased_at is not None
+
+
+def refusal(user: str, agreed_on: date | None = None) -> dict[str, object]:
+    return {"user_id": user, "refused": datetime(2024, 5, 30, 12, tzinfo=UTC), "agreed_on": agreed_on}
+
+
+def test_who_refuses_to_be_profiled_has_no_rows_that_say_what_they_are_like(settings: Settings) -> None:
+    publish(settings, segments(ann="buyer", bob="buyer", cat="buyer"), table=USER_SEGMENTS)
+    publish(settings, recommendations(["ann", "bob"], ["p1"]), table=PRODUCT_RECOMMENDATIONS)
+    publish(settings, sessions(session("a", user_id="ann")))
+    rows = [refusal("ann"), refusal("bob", DAY), refusal("cat", DAY + timedelta(days=1))]
+    with publication(settings) as transaction:
+        counted, agreed_on = transaction.publish_refusals(table(PROFILING_REFUSALS, rows))
+    assert (counted.inserted, agreed_on) == (3, None)
+    assert query(settings, "SELECT user_id FROM user_segments") == [("bob",)]
+    assert query(settings, "SELECT DISTINCT user_id FROM product_recommendations") == [("bob",)]
+    # What they did is no profile.
+    assert session_ids(settings) == ["a"]
+    # What is published later is the same.
+    assert (
+        publish(
+            settings, segments(ann="buyer", bob="buyer"), Scope("report_date", DAY), USER_SEGMENTS
+        ).inserted
+        == 0
+    )
+    with publication(settings) as transaction:
+        _, agreed_on = transaction.publish_refusals(
+            table(PROFILING_REFUSALS, [refusal("ann", DAY), *rows[1:]])
+        )
+    assert agreed_on == DAY
+    assert (
+        publish(
+            settings, segments(ann="buyer", bob="buyer"), Scope("report_date", DAY), USER_SEGMENTS
+        ).inserted
+        == 1
+    )

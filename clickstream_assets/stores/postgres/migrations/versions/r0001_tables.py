@@ -278,6 +278,7 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
         "profiling_refusals": [
             *_required(sa.Text, "user_id"),
             *_required(_TIME, "refused"),
+            sa.Column("agreed_on", sa.Date),
             sa.PrimaryKeyConstraint("user_id"),
         ],
         "model_evaluation": [
