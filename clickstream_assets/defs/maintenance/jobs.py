@@ -98,8 +98,11 @@ def finish_erasures(context: dg.OpExecutionContext, settings: Settings, lake: La
         if table.in_lake and lake.exists(table)
     ]
     LiveEvents(settings).expunge()
-    receipt = {"removed_files": sum(table.removed_files for table in tables), "rows_left": 0}
-    receipt["files_go"] = f"gone since {datetime.now(UTC).isoformat()}"
+    receipt = {
+        "removed_files": sum(table.removed_files for table in tables),
+        "files_go": f"gone since {datetime.now(UTC).isoformat()}",
+        "rows_left": 0,
+    }
     erasures.add_to_receipt(settings, {each.number: receipt for each in waiting}, is_done=True)
     context.add_output_metadata({"finished": len(waiting), **receipt})
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from datetime import UTC
+from typing import Any
 
 import dagster as dg
 
@@ -12,6 +13,7 @@ from clickstream_assets.catalogue import (
     DUPLICATE_EVENTS,
     EVENTS,
     EXCHANGE_RATES,
+    ID_FIELDS,
     IDENTITY_CHANGES,
     IDENTITY_TIES,
     RAW_EVENTS,
@@ -168,6 +170,12 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
     }
 
 
+def _shown(row: Mapping[str, Any]) -> str:
+    """Return a wrong value, cut; none that may be a person's id, as an erasure does not look into Dagster's records."""
+    value = None if row["field"] in ID_FIELDS else row["rejected_value"]
+    return shortened(value or "-", SHOWN_CHARACTERS)
+
+
 def _rejected_samples(context: dg.AssetExecutionContext, lake: Lake, new: int) -> dg.MarkdownMetadataValue:
     """Show the last rejected record of each rule and field, its value cut; they stay until others come.
 
@@ -178,7 +186,7 @@ def _rejected_samples(context: dg.AssetExecutionContext, lake: Lake, new: int) -
     if shown and not new:
         return dg.MetadataValue.md(shown)
     return text_list(
-        f"{row['rule']} {row['field'] or WHOLE_RECORD}: {shortened(row['rejected_value'] or '-', SHOWN_CHARACTERS)} "
+        f"{row['rule']} {row['field'] or WHOLE_RECORD}: {_shown(row)} "
         f"({TopicPartition(row['topic'], row['partition'])}, offset {row['offset']}, "
         f"{row['kafka_time'].astimezone(UTC):%Y-%m-%d %H:%M} UTC)"
         for row in rejected_samples(lake, SAMPLES_SHOWN)

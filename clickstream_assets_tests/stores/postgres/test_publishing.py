@@ -16,6 +16,7 @@ from clickstream_assets.catalogue import (
     Table,
 )
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.postgres import erasures
 from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem, connect
 from clickstream_assets.stores.postgres.publishing import (
@@ -440,7 +441,7 @@ def test_persons_whose_erasure_is_not_done_are_left_out(settings: Settings):
     both = sessions(session("s1", user_id="u1"), session("s2", user_id="u2"))
     assert publish(settings, both) == Published(rows=1)
     assert [each.persons for each in erasures.unfinished(settings)] == [("anonymous:d1", "u1")]
-    erasures.finish(settings, {number: {"removed_files": 3}})
+    erasures.add_to_receipt(settings, {number: {"removed_files": 3}}, is_done=True)
     erasures.forget(settings)
     assert query(settings, "SELECT persons, receipt FROM erasures") == [
         (["anonymous:d1", "u1"], {"removed_files": 3})
@@ -458,8 +459,10 @@ def test_places_of_erased_records_are_kept_once(settings: Settings):
     place = {"topic": "events", "partition": 0, "offset": 7, "item": 1}
     for _ in range(2):
         erasures.keep_places(settings, {number: pa.Table.from_pylist([place])})
-    assert erasures.places_after(settings, number - 1)[number].to_pylist() == [place]
-    assert erasures.places_after(settings, number) == {}
+    assert erasures.all_places(settings)[number].to_pylist() == [place]
+    partition = TopicPartition("events", 0)
+    among = [erasures.places_among(settings, {partition: its}).num_rows for its in ((0, 6), (7, 7), (8, 9))]
+    assert among == [0, 1, 0]
     (erasure,) = erasures.unfinished(settings)
     assert erasure.erased_at is not None
 
