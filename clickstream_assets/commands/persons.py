@@ -28,9 +28,10 @@ def export_command(person: Annotated[str, typer.Argument(help=_PERSON)]) -> None
     """
     settings = load_settings()
     lake = _lake(settings)
-    who = _identified(lake, [person])
+    who = _identified(lake, [person], settings)
     from clickstream_assets.ingest.person_export import as_json, rows_of_person
     from clickstream_assets.stores.elasticsearch import LiveEvents
+    from clickstream_assets.stores.postgres import pseudonyms
     from clickstream_assets.stores.postgres.erasures import rows as served_rows
 
     live = LiveEvents(settings)
@@ -46,6 +47,8 @@ def export_command(person: Annotated[str, typer.Argument(help=_PERSON)]) -> None
         "postgres": served_rows(settings, who.persons, who.visitors),
         "elasticsearch": live.events_of(who.users, who.visitors, who.sessions),
     }
+    if settings.pseudonyms:
+        held["pseudonyms"] = pseudonyms.rows(settings, who.users | who.visitors | who.sessions)
     typer.echo(json.dumps(held, default=str, ensure_ascii=False))
 
 
@@ -68,7 +71,7 @@ def erase_command(
         raise InputError("Name a person, or a file of persons with --file")
     settings = load_settings()
     lake = _lake(settings)
-    who = _identified(lake, named)
+    who = _identified(lake, named, settings)
     from clickstream_assets.ingest.person_export import rows_of_person
     from clickstream_assets.stores.elasticsearch import LiveEvents
     from clickstream_assets.stores.postgres import erasures
@@ -108,8 +111,10 @@ def _lake(settings: Settings) -> "Lake":
     return Lake(settings.lake, DuckDBEngine(settings))
 
 
-def _identified(lake: "Lake", persons: list[str]) -> "Identified":
+def _identified(lake: "Lake", persons: list[str], settings: Settings) -> "Identified":
     from clickstream_assets.ingest.erasure import identify, refuse_shared
+    from clickstream_assets.stores.postgres.pseudonyms import kept_persons
 
-    refuse_shared(lake, persons)
-    return identify(lake, persons)
+    kept = kept_persons(settings, persons)
+    refuse_shared(lake, kept)
+    return identify(lake, kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -34,6 +35,7 @@ from clickstream_assets.recommender.experiments import Experiment
 from clickstream_assets.recommender.interactions import profiled
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform
+from clickstream_assets.stores.postgres.pseudonyms import pseudonyms_of
 
 MADE_FROM = "made_from"
 """Metadata of `experiment_results`: what they were made from, as `sources` has it."""
@@ -69,7 +71,8 @@ def experiment_exposures(settings: Settings, lake: Lake) -> Metadata:
     records = 0
     if topic := exposures_topic(settings):
         records = land_records(lake, topic, settings, RAW_EXPOSURES).records
-    return {"records": records, "rejected_records": update_exposures(lake)}
+    names = partial(pseudonyms_of, settings) if settings.pseudonyms else None
+    return {"records": records, "rejected_records": update_exposures(lake, names)}
 
 
 @table_asset(
