@@ -403,6 +403,11 @@ class Settings(DatabaseSettings):
     """Time zone of the shop, such as Europe/Berlin. Times without an offset are in it, and days begin and end at its
     midnights. A lake keeps the zone that it was begun with.
     """
+    pseudonyms: bool = False
+    """Keep a random pseudonym in place of each user id, anonymous id and session id: in the lake, in PostgreSQL, whose
+    table `pseudonyms` alone has both, and in Elasticsearch. User agents, records' bytes and values of fields that
+    cannot be read are not kept at all. A lake keeps the choice that it was begun with.
+    """
     shop_currency: str | None = None
     """Currency of the shop's figures, such as EUR, and of amounts that name none (default: that of the first purchase
     that names one, kept with the lake).

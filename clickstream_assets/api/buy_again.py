@@ -76,7 +76,7 @@ def _answer(query_data: dict[str, Any], person: str = "", anonymous_id: str | No
         selection.add(_rows(again, day_of, version))
         items = selection.items()
     return {
-        "user_id": known.person,
+        "user_id": person or visitor.person,
         "message": message_of(_special(known, bool(bought), bool(items)), moment().problem),
         "model_version": version,
         "experiment": None,

@@ -1,6 +1,6 @@
 """`GET /real-time-events`: the events that came last, from Elasticsearch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
@@ -8,11 +8,14 @@ from typing import Any
 import pyarrow as pa
 from apiflask import APIBlueprint, Schema, fields
 from flask import current_app
+from psycopg.sql import Composed
 
+from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import UtcTime, schema_of
 from clickstream_assets.api.listing import MAX_LIMIT, filters_of, list_route
 from clickstream_assets.api.outages import Outage
 from clickstream_assets.api.parameters import Text, WholeNumber
+from clickstream_assets.api.pseudonyms import valued
 from clickstream_assets.api.queries import Asked, Condition, Page
 from clickstream_assets.catalogue import LIVE_EVENTS
 from clickstream_assets.settings import Settings
@@ -112,7 +115,7 @@ def list_events(asked: Asked, n: int | None = None, q: str | None = None) -> dic
     An event is here about a second after the stream has read it.
     """
     asked = replace(asked, limit=n or asked.limit)
-    filters = [_query(condition) for condition in asked.conditions]
+    filters = [_query(condition) for condition in _valued(asked.conditions)]
     if q:
         # Of the query languages the one that has no wrong input.
         words = {"query": q, "fields": [WORDS], "default_operator": "and"}
@@ -127,6 +130,20 @@ def list_events(asked: Asked, n: int | None = None, q: str | None = None) -> dic
     )
     rows = [row for event in found[: asked.limit] if (row := _row(event))]
     return {"real_time_events": Page(rows, asked.limit, asked.offset, more=len(found) > asked.limit)}
+
+
+def _valued(conditions: Iterable[Condition]) -> list[Condition]:
+    """Return conditions with values, of which some are SQL expressions of what stands in place of an id."""
+    found = list(conditions)
+    if all(not isinstance(condition.value, Composed) for condition in found):
+        return found
+    with database().snapshot() as connection:
+        return [
+            condition._replace(value=valued(connection, condition.value))
+            if isinstance(condition.value, Composed)
+            else condition
+            for condition in found
+        ]
 
 
 def _row(event: dict[str, Any]) -> dict[str, Any] | None:

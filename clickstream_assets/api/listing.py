@@ -22,6 +22,7 @@ from clickstream_assets.api.formats import CSV, chosen_format, csv_of
 from clickstream_assets.api.parameters import Choice, QueryParameters, Text, WholeNumber, parameter_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
 from clickstream_assets.api.product_details import with_details
+from clickstream_assets.api.pseudonyms import kept_id, kept_person
 from clickstream_assets.api.queries import (
     Asked,
     Condition,
@@ -30,7 +31,7 @@ from clickstream_assets.api.queries import (
     page_of,
     person_of_visitor,
 )
-from clickstream_assets.catalogue import Table
+from clickstream_assets.catalogue import Table, who
 
 FORMATS = {"json": "application/json", "csv": "text/csv"}
 MAX_LIMIT = 1000
@@ -101,7 +102,18 @@ class VisitorFilter(Filter):
 
     def condition(self, asked: object) -> Condition | None:
         """Return the condition for an anonymous id."""
-        return Condition(self.column, self.comparison, person_of_visitor(str(asked)))
+        person = person_of_visitor(kept_id("anonymous", str(asked)))
+        return Condition(self.column, self.comparison, person)
+
+
+@dataclass(frozen=True)
+class IdFilter(Filter):
+    """A parameter that names a person or a visitor, and a condition on the column that has them."""
+
+    def condition(self, asked: object) -> Condition | None:
+        """Return the condition for a person, or for an anonymous id."""
+        kept = kept_person(str(asked)) if self.column == "user_id" else kept_id("anonymous", str(asked))
+        return Condition(self.column, self.comparison, kept)
 
 
 @dataclass(frozen=True)
@@ -127,7 +139,8 @@ def filters_of(table: Table, *, newest_day: bool = False) -> dict[str, Filter]:
         if column.parameter:
             default = "; the newest day by default" if newest_day and column.name == table.day else ""
             about = f"Only rows with this {column.name}{default}. {column.description}"
-            filters[column.parameter] = Filter(column.name, parameter_of(column, about))
+            kind = IdFilter if column.name in who.ID_KINDS else Filter
+            filters[column.parameter] = kind(column.name, parameter_of(column, about))
         if column.parameter == "user_id" and "anonymous_id" not in table.by_name:
             visitor = Text(metadata={"description": "Only rows of the person that this anonymous id is now"})
             filters["anonymous_id"] = VisitorFilter(column.name, visitor)

@@ -21,6 +21,7 @@ from flask import current_app
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import Database
 from clickstream_assets.api.metrics import note_recent_read
+from clickstream_assets.api.pseudonyms import persons_as_sent
 from clickstream_assets.api.recent import Recent
 from clickstream_assets.catalogue.units import MINUTE, SECOND
 from clickstream_assets.predictions.sessions import SessionModel
@@ -140,7 +141,8 @@ class Moment:
         """
         with self._database.snapshot() as connection:
             asked = queries.erased_lately(connection, self._settings.recent_minutes)
-        self.recent.erase({person: int(when.timestamp() * SECOND) for person, when in asked})
+            sent = persons_as_sent(connection, [person for person, _ in asked], self._settings)
+        self.recent.erase({sent[person]: int(when.timestamp() * SECOND) for person, when in asked})
 
     def _renew_session_model(self) -> None:
         with self._database.snapshot() as connection:

@@ -10,6 +10,8 @@ from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import UtcTime
 from clickstream_assets.api.parameters import path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
+from clickstream_assets.api.pseudonyms import kept_person, persons_as_sent, valued
+from clickstream_assets.catalogue.who import kind_and_id, person_of_visitor
 
 blueprint = APIBlueprint("persons", __name__, url_prefix="/api", tag="Persons")
 
@@ -53,7 +55,15 @@ def person(person_id: str, **_: object) -> dict[str, Any]:
     A visitor who is tied to a user by now is that user.
     """
     with database().snapshot() as connection:
-        found = queries.person(connection, person_id)
-    if found is None:
-        raise ApiError(HTTPStatus.NOT_FOUND, "unknown_person", "There is nothing of this person.")
+        kept = valued(connection, kept_person(person_id))
+        found = queries.person(connection, kept)
+        if found is None:
+            raise ApiError(HTTPStatus.NOT_FOUND, "unknown_person", "There is nothing of this person.")
+        if kept != person_id:
+            # Who asks by an id knows ids, and who asks by a pseudonym is told no more.
+            own = [person_of_visitor(each["anonymous_id"]) for each in found["anonymous_ids"]]
+            sent = persons_as_sent(connection, [found["person_id"], *own])
+            for each, visitor in zip(found["anonymous_ids"], own, strict=True):
+                each["anonymous_id"] = kind_and_id(sent[visitor])[1]
+            found["person_id"] = sent[found["person_id"]]
     return found

@@ -94,16 +94,16 @@ def person_prediction(person_id: str, **_: object) -> dict[str, Any]:
     now = moment()
     with visitor_now(person_id) as (connection, visitor):
         agreed = visitor.known.may_be_profiled
-        found = queries.person_prediction(connection, person_id) if agreed else None
+        found = queries.person_prediction(connection, visitor.known.person) if agreed else None
     session = _session(visitor.lately.session(now.session_gap))
     if found is None and session is None:
         raise ApiError(HTTPStatus.NOT_FOUND, "unknown_person", "There is no prediction of this person.")
     nothing = dict.fromkeys(("probability_7_days", "probability_28_days", "as_of", "model_version"), None)
     return {
-        "user_id": person_id,
         "reasons": [],
         **nothing,
         **(found or {}),
+        "user_id": person_id,
         "session": session,
         "problem": now.problem,
     }

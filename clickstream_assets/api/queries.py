@@ -169,7 +169,9 @@ class Known:
         return replace(self, anonymous_ids=[], published=[], met=None)
 
 
-def known(connection: Connection[DictRow], person: str, anonymous_id: str | None = None) -> Known:
+def known(
+    connection: Connection[DictRow], person: str, anonymous_id: str | sql.Composed | None = None
+) -> Known:
     """Return what is known of a person, or of a visitor by their anonymous id."""
     if anonymous_id is not None:
         person = resolved_visitor(connection, anonymous_id)
@@ -433,14 +435,17 @@ def model_parts(connection: Connection[DictRow], version: str) -> list[str]:
     return [row["content"] for row in rows]
 
 
-def person_of_visitor(anonymous_id: str) -> sql.Composable:
+def person_of_visitor(anonymous_id: str | sql.Composed) -> sql.Composable:
     """Return the SQL of the person that a visitor is now: the user that the id is tied to, or the visitor itself."""
     return sql.SQL(
-        "coalesce((SELECT user_id FROM identities WHERE anonymous_id = {} AND is_latest), {})"
-    ).format(sql.Literal(anonymous_id), sql.Literal(who.person_of_visitor(anonymous_id)))
+        "coalesce((SELECT user_id FROM identities WHERE anonymous_id = {id} AND is_latest), {beginning} || {id})"
+    ).format(
+        id=sql.Literal(anonymous_id) if isinstance(anonymous_id, str) else anonymous_id,
+        beginning=sql.Literal(who.VISITOR),
+    )
 
 
-def resolved_visitor(connection: Connection[DictRow], anonymous_id: str) -> str:
+def resolved_visitor(connection: Connection[DictRow], anonymous_id: str | sql.Composed) -> str:
     """Return the person that a visitor is now."""
     return _value(connection, sql.SQL("SELECT {}").format(person_of_visitor(anonymous_id)))
 
@@ -462,7 +467,7 @@ def person(connection: Connection[DictRow], person_id: str) -> dict[str, Any] | 
     return {"person_id": person_id, "anonymous_ids": tied}
 
 
-def user_segments(connection: Connection[DictRow], user_id: str, asked: Asked) -> Page | None:
+def user_segments(connection: Connection[DictRow], user_id: str | sql.Composed, asked: Asked) -> Page | None:
     """Return days of a user with USER_DAY_COLUMNS, the newest first; None for a user without any day at all."""
     user = Condition("user_id", "=", user_id)
     if not any(_exists(connection, table, user) for table in ("user_segments", "customer_segments")):
@@ -515,7 +520,7 @@ def segment_moves(connection: Connection[DictRow], day: date, before: date, aske
     return page_of(connection, moves, columns, ["users DESC", "from_segment", "to_segment"], asked)
 
 
-def user_days(connection: Connection[DictRow], user_id: str, asked: Asked) -> Page:
+def user_days(connection: Connection[DictRow], user_id: str | sql.Composed, asked: Asked) -> Page:
     """Return days of a user with USER_DAY_COLUMNS, the newest first."""
     source = _user_days(Condition("user_id", "=", user_id), *asked.conditions)
     return page_of(connection, source, USER_DAY_COLUMNS, ["report_date DESC"], asked)

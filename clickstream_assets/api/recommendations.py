@@ -176,17 +176,17 @@ def recommend_to_session(json_data: dict[str, Any], query_data: dict[str, Any], 
 
 def _of_person(query_data: dict[str, Any], person: str = "", anonymous_id: str | None = None) -> Response:
     with visitor_now(person, anonymous_id) as (connection, visitor):
-        known, lately = visitor
-        into = experiments().of_unit(connection, known.person) if known.may_be_profiled else None
+        known, lately, unit = visitor
+        into = experiments().of_unit(connection, unit) if known.may_be_profiled else None
         answer = _answer(connection, query_data, known, lately.met, len(lately.seen), into)
     noted = experiments().note(
         into,
-        known.person,
+        unit,
         [item["product_id"] for item in answer["items"]],
         answer["model_version"],
         answer["in_the_moment"]["model_version"],
     )
-    return as_it_is({"user_id": known.person, **answer, "experiment": noted})
+    return as_it_is({"user_id": person or unit, **answer, "experiment": noted})
 
 
 def _answer(

@@ -13,6 +13,7 @@ from clickstream_assets.api.fields import schema_of
 from clickstream_assets.api.listing import Filter, list_route, range_of
 from clickstream_assets.api.parameters import Choice, Day, Text, WholeNumber, path_of
 from clickstream_assets.api.problems import ApiError
+from clickstream_assets.api.pseudonyms import kept_id, kept_person
 from clickstream_assets.catalogue import ACTIVITY_SEGMENTS, CUSTOMER_SEGMENTS, USER_SEGMENTS
 from clickstream_assets.catalogue.rfm import DEFINITIONS, RFM_SEGMENT_NAMES
 
@@ -52,10 +53,11 @@ def list_user_segments(asked: queries.Asked, user_id: str) -> dict[str, Any]:
     columns after it on days on which the shopper was not a customer.
     """
     with database().snapshot() as connection:
-        found = queries.user_segments(connection, user_id, asked)
+        found = queries.user_segments(connection, kept_person(user_id), asked)
     if found is None:
         raise ApiError(HTTPStatus.NOT_FOUND, "unknown_user", "There are no segments of this user.")
-    return {"user_id": user_id, "segments": found}
+    days = [row | {"user_id": user_id} for row in found.rows]
+    return {"user_id": user_id, "segments": replace(found, rows=days)}
 
 
 class SegmentCount(Schema):
@@ -128,7 +130,7 @@ def list_day_segments(
         if anonymous_id:
             if date:
                 asked = asked.where(queries.Condition("report_date", "=", date))
-            person = queries.resolved_visitor(connection, anonymous_id)
+            person = queries.resolved_visitor(connection, kept_id("anonymous", anonymous_id))
             return {"date": date, "users": queries.user_days(connection, person, asked)}
         day = date or queries.newest_segment_day(connection)
         if segment:

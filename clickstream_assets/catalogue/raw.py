@@ -157,6 +157,7 @@ INGEST_RULES = Table(
             "The topics of KAFKA_TOPIC that have a dialect of their own, as it has them; null is none",
             nullable=True,
         ),
+        Column("pseudonyms", BOOL, "PSEUDONYMS; null is false", nullable=True),
     ),
     key=("batch",),
 )
@@ -237,6 +238,12 @@ LIVE_EVENTS = Table(
     in_lake=False,
 )
 
+# What the stream counts an event by, if it did not know that it is a repetition.
+_COUNTED = (
+    *("event_type", "session_id", "product_id", "product_category", "price", "quantity"),
+    *("order_id", "order_line", "is_bot"),
+)
+
 DUPLICATE_EVENTS = Table(
     "duplicate_events",
     "one Kafka record, or item of one, that repeats an event already received",
@@ -251,6 +258,11 @@ DUPLICATE_EVENTS = Table(
             "As of an event. With a user, the two are tied, as a thank-you page that is loaded again may be the first "
             "to know both",
             nullable=True,
+        ),
+        *(
+            replace(column, description="As of an event; null in rows of older versions", nullable=True)
+            for column in _EVENT
+            if column.name in _COUNTED
         ),
         Column("payload_hash", STRING, "Hash of its canonical payload"),
         Column(

@@ -23,6 +23,10 @@ PERSON_COLUMNS = ("user_id", "unit")
 """Columns that name a person, in the tables that are made of events; in those before, `user_id` is the sender's."""
 
 
+ID_KINDS = {"user_id": "user", "anonymous_id": "anonymous", "session_id": "session"}
+"""By the columns of events that name their visitor, what kind of id each has."""
+
+
 def person_of_user(user_id: str) -> str:
     """Return the person of a sender's user id: the id itself, unless it could be taken for a visitor's."""
     return NAMED + user_id if user_id.startswith((VISITOR, SESSION_ONLY, NAMED)) else user_id
@@ -38,6 +42,21 @@ def user_of_person(person: str) -> str | None:
     if person.startswith((VISITOR, SESSION_ONLY)):
         return None
     return person.removeprefix(NAMED)
+
+
+def kind_and_id(person: str) -> tuple[str, str]:
+    """Return the kind of the sender's id that a person is named by, one of ID_KINDS, and the id."""
+    for beginning, kind in ((VISITOR, "anonymous"), (SESSION_ONLY, "session")):
+        if person.startswith(beginning):
+            return kind, person.removeprefix(beginning)
+    return "user", person.removeprefix(NAMED)
+
+
+def person_of(kind: str, sent_id: str) -> str:
+    """Return the person whom a sender's id of a kind names."""
+    if kind == "user":
+        return person_of_user(sent_id)
+    return (VISITOR if kind == "anonymous" else SESSION_ONLY) + sent_id
 
 
 IDENTITY_TIES = Table(

@@ -25,9 +25,10 @@ def export_command(person: Annotated[str, typer.Argument(help=_PERSON)]) -> None
     """
     settings = load_settings()
     lake = _lake(settings)
-    who = _identified(lake, [person])
+    who = _identified(lake, [person], settings)
     from clickstream_assets.ingest.person_export import as_json, rows_of_person
     from clickstream_assets.stores.elasticsearch import LiveEvents
+    from clickstream_assets.stores.postgres import pseudonyms
     from clickstream_assets.stores.postgres.erasures import rows as served_rows
 
     live = LiveEvents(settings)
@@ -43,6 +44,8 @@ def export_command(person: Annotated[str, typer.Argument(help=_PERSON)]) -> None
         "postgres": served_rows(settings, who.persons, who.visitors),
         "elasticsearch": live.events_of(who.users, who.visitors, who.sessions),
     }
+    if settings.pseudonyms:
+        held["pseudonyms"] = pseudonyms.rows(settings, who.users | who.visitors | who.sessions)
     typer.echo(json.dumps(held, default=str, ensure_ascii=False))
 
 
@@ -65,7 +68,7 @@ def erase_command(
         raise InputError("Name a person, or a file of persons with --file")
     settings = load_settings()
     lake = _lake(settings)
-    who = _identified(lake, named)
+    who = _identified(lake, named, settings)
     from clickstream_assets.ingest.person_export import rows_of_person
     from clickstream_assets.stores.elasticsearch import LiveEvents
     from clickstream_assets.stores.postgres import erasures
@@ -106,7 +109,8 @@ def erasures_command(
     if number is not None and not found:
         raise InputError(f"There is no erasure {number}; `clickstream erasures` shows those that there are")
     for row in found:
-        typer.echo(json.dumps({**row, **(row.pop("receipt") or {})}, default=str))
+        receipt = row.pop("receipt") or {}
+        typer.echo(json.dumps(row | receipt, default=str))
 
 
 def _lines(file: Path) -> list[str]:
@@ -126,8 +130,10 @@ def _lake(settings: Settings) -> "Lake":
     return Lake(settings.lake, DuckDBEngine(settings))
 
 
-def _identified(lake: "Lake", persons: list[str]) -> "Identified":
+def _identified(lake: "Lake", persons: list[str], settings: Settings) -> "Identified":
     from clickstream_assets.ingest.erasure import identify, refuse_shared
+    from clickstream_assets.stores.postgres.pseudonyms import kept_persons
 
-    refuse_shared(lake, persons)
-    return identify(lake, persons)
+    kept = kept_persons(settings, persons)
+    refuse_shared(lake, kept)
+    return identify(lake, kept)

@@ -73,6 +73,10 @@ def list_command(
         )
     for advised in dict.fromkeys(group.rule for group in groups if group.rule in ADVICE):
         typer.echo(f"{advised}: {ADVICE[advised]}.")
+    if groups and settings.pseudonyms:
+        typer.echo(
+            "What they said is not kept (PSEUDONYMS); Kafka has it, at these offsets, for as long as its topics say."
+        )
     newest = newest_rejected(lake, selection, limit)
     if newest:
         typer.echo("The newest, with topic, partition and offset:")

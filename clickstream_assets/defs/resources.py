@@ -12,11 +12,11 @@ from clickstream_assets.defs.jobs import GIVES_WAY
 from clickstream_assets.defs.partitions import daily
 from clickstream_assets.engine import DuckDBEngine, Engine, SparkEngine, spark_session
 from clickstream_assets.settings import EngineName, Settings, load_settings
+from clickstream_assets.stores.choices import require_choices
 from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.stores.postgres.publishing import Publication, publication
-from clickstream_assets.stores.time_zone import require_time_zone
 
 
 class SettingsResource(dg.ConfigurableResource):
@@ -73,7 +73,7 @@ class LakeResource(dg.ConfigurableResource):
 
     settings: SettingsResource
     compute: ComputeResource
-    _is_of_time_zone: bool = PrivateAttr(False)
+    _has_same_choices: bool = PrivateAttr(False)
 
     def get(self) -> Lake:
         """Return the lake that the settings name; the first call of a run looks at its time zone.
@@ -83,9 +83,9 @@ class LakeResource(dg.ConfigurableResource):
         """
         settings = self.settings.get()
         lake = Lake(settings.lake, self.compute.engine())
-        if not self._is_of_time_zone:
-            require_time_zone(lake, settings)
-            self._is_of_time_zone = True
+        if not self._has_same_choices:
+            require_choices(lake, settings)
+            self._has_same_choices = True
         return lake
 
 

@@ -32,8 +32,9 @@ from clickstream_assets.catalogue.units import HOUR
 from clickstream_assets.engine import DataFrame, as_view, functions_of
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.ingest.parsing import PARSED, parse_batches
+from clickstream_assets.ingest.pseudonyms import PseudonymsOf, with_pseudonyms
 from clickstream_assets.ingest.repetitions import find_repetitions
-from clickstream_assets.ingest.retention import check_bytes
+from clickstream_assets.ingest.retention import check_bytes, empty_taken_in
 from clickstream_assets.settings import EventDialect, Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.kafka.topic import DataLossError, Offsets, Topics, deleted_records, plan_ranges
@@ -261,11 +262,21 @@ def classify(parsed: DataFrame, repetitions: DataFrame) -> Classified:
     return Classified(with_reason.where(is_event).select(*EVENTS.column_names), with_reason.where(~is_event))
 
 
-def classify_records(lake: Lake, rules: ValidationRules) -> Counter[str]:
+def classify_records(
+    lake: Lake, rules: ValidationRules, pseudonyms_of: PseudonymsOf | None = None
+) -> Counter[str]:
     """Write the records of all new batches to `events` and the three non-event tables, each to one of them.
 
     `events` takes a batch last: once it holds a batch, all four do. A batch that a killed run left half classified is
     finished by the rules that it was begun with, so a changed setting puts no record into two tables.
+
+    By rules with pseudonyms the records lose their bytes once they are classified; a run that was killed before it came
+    to that leaves it to the next.
+
+    Args:
+        lake: has the records, and gets the rows.
+        rules: the rules of new batches.
+        pseudonyms_of: gives the pseudonyms, where the rules want some.
 
     Returns:
         How many new records became `events`, `same_event`, `same_order_line`, `other_payload` and `rejected`.
@@ -275,7 +286,12 @@ def classify_records(lake: Lake, rules: ValidationRules) -> Counter[str]:
     batches = range(lake.snapshot(EVENTS).batch + 1, newest.batch + 1)
     check_bytes(lake, RAW_EVENTS, batches)
     counts: Counter[str] = Counter()
-    for batch, its_rules, parsed in _parsed_batches(lake, newest.version, batches, rules):
+    for batch, its_rules, as_sent in _parsed_batches(lake, newest.version, batches, rules):
+        parsed = as_sent
+        if its_rules.pseudonyms:
+            assert pseudonyms_of is not None
+            parsed = with_pseudonyms(engine, as_sent, pseudonyms_of)
+            engine.release(as_sent)
         F, _ = functions_of(parsed)
         # First: it has Spark parse, and what comes next is then planned by the batch's real size.
         outcome = engine.to_arrow(
@@ -310,6 +326,8 @@ def classify_records(lake: Lake, rules: ValidationRules) -> Counter[str]:
         counts += found
         for df in (repetitions, parsed):
             engine.release(df)
+    if rules.pseudonyms:
+        empty_taken_in(lake, RAW_EVENTS)
     return counts
 
 
@@ -359,6 +377,7 @@ def _rules_of_batch(lake: Lake, batch: int, rules: ValidationRules) -> Validatio
         "time_zone": first["time_zone"] or "UTC",
         "event_dialect": EventDialect(first["event_dialect"] or EventDialect.AUTO),
         "topic_dialects": first["topic_dialects"] or "",
+        "pseudonyms": bool(first["pseudonyms"]),
     }
     return ValidationRules(**{**first, **chosen})
 

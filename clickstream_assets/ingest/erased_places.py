@@ -26,6 +26,7 @@ from clickstream_assets.ingest.erasure import (
     note,
     places_of,
     records_at,
+    sessions_of,
     take_out,
     untie,
 )
@@ -33,7 +34,7 @@ from clickstream_assets.ingest.ties import persons_of
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.lake import Lake
-from clickstream_assets.stores.postgres import erasures
+from clickstream_assets.stores.postgres import erasures, pseudonyms
 
 
 def leave_out_erased(lake: Lake, settings: Settings, kind: Records) -> None:
@@ -100,6 +101,10 @@ def erase_known(lake: Lake, settings: Settings, places: Mapping[int, pa.Table]) 
         theirs = [records_at(lake, its, kind) for kind in KINDS]
         for kind, records in zip(KINDS, theirs, strict=True):
             note(lake, number, records, kind)
+        if settings.pseudonyms:
+            sessions = sessions_of(lake, number)
+            pseudonyms.forget(settings, who.users | who.visitors | who.sessions | sessions)
+        for kind in KINDS:
             take_out(lake, [number], kind)
         untie(lake, who)
         found[number] = sum(records.num_rows for records in theirs)

@@ -165,11 +165,10 @@ def records_of(lake: Lake, who: Identified, rules: IdentityRules, reading: Valid
     columns = (*_NOTED, "event_time", "event_id", "payload_hash", *_IDS)
     events, conflicts = (theirs(lake.read(table, columns=columns)) for table in (EVENTS, CONFLICTING_EVENTS))
     repeated = lake.read(DUPLICATE_EVENTS)
-    F, _ = functions_of(repeated)
     # What repeats an event is whose that is; an order line under another id may have other ids, too.
     same = ["event_id", "event_date", "payload_hash"]
     repeats = repeated.join(as_view(events.select(*same).distinct()), on=same, how="left_semi")
-    lines = theirs(repeated.withColumn("session_id", F.lit(None).cast("string")))
+    lines = theirs(repeated)
     duplicates = as_view(as_view(repeats.select(*_NOTED)).union(as_view(lines.select(*_NOTED))).distinct())
     return pa.concat_tables(
         [
@@ -322,6 +321,19 @@ def places_of(lake: Lake, erasure: int) -> pa.Table:
 def records_in(places: pa.Table) -> set[tuple[str, int, int]]:
     """Return topic, partition and offset of places."""
     return set(map(_place, places.select(RECORD_KEY).to_pylist()))
+
+
+def sessions_of(lake: Lake, erasure: int) -> frozenset[str]:
+    """Return the session ids of an erasure's events, as far as these are there still."""
+    noted = lake.read(ERASED_RECORDS, columns=("erasure", *ITEM_KEY, "event_date"))
+    F, _ = functions_of(noted)
+    its = lake.engine.persist(as_view(noted.where(F.col("erasure") == erasure)))
+    days = lake.engine.to_arrow(its.select("event_date").distinct())["event_date"].drop_null().to_pylist()
+    events = lake.read(EVENTS, columns=(*ITEM_KEY, "session_id", "event_date"), days=days)
+    theirs = events.join(as_view(its.select(*ITEM_KEY)), on=list(ITEM_KEY), how="left_semi")
+    found = lake.engine.to_arrow(as_view(theirs).select("session_id").distinct())["session_id"]
+    lake.engine.release(its)
+    return frozenset(found.drop_null().to_pylist())
 
 
 def untie(lake: Lake, who: Identified) -> None:

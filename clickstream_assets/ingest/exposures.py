@@ -18,7 +18,8 @@ from clickstream_assets.catalogue import (
     REJECTED_EXPOSURES,
 )
 from clickstream_assets.ingest.fields import Rejection
-from clickstream_assets.ingest.retention import check_bytes
+from clickstream_assets.ingest.pseudonyms import PseudonymsOf, persons_of
+from clickstream_assets.ingest.retention import check_bytes, empty_taken_in
 from clickstream_assets.recommender.experiments import NAME
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import Topics
@@ -69,8 +70,12 @@ def read_exposure(value: bytes | None) -> dict[str, Any]:
     return columns | {"exposed_at": columns.pop("time")}
 
 
-def update_exposures(lake: Lake) -> int:
+def update_exposures(lake: Lake, pseudonyms_of: PseudonymsOf | None = None) -> int:
     """Take in the records of new batches of `raw_exposures`, each batch once: to exposures, or to the rejected ones.
+
+    Args:
+        lake: has the records, and gets the rows.
+        pseudonyms_of: gives the pseudonyms of units, where there are some; then records lose their bytes, too.
 
     Returns:
         How many records of these batches are rejected.
@@ -96,11 +101,17 @@ def update_exposures(lake: Lake) -> int:
             except Rejection as rejection:
                 why = {"field": rejection.field, "rule": rejection.rule, "rejected_value": rejection.shown}
                 rejected.append(record | why)
+        if pseudonyms_of:
+            units = persons_of({exposure["unit"] for exposure in exposures}, pseudonyms_of)
+            exposures = [exposure | {"unit": units[exposure["unit"]]} for exposure in exposures]
+            rejected = [record | dict.fromkeys(("key", "value", "rejected_value")) for record in rejected]
         # First: once `experiment_exposures` holds a batch, both tables do.
         if rejected:
             lake.append_rows(REJECTED_EXPOSURES, _table(rejected, REJECTED_EXPOSURES.arrow), batch)
         lake.append_rows(EXPERIMENT_EXPOSURES, _table(exposures, EXPERIMENT_EXPOSURES.arrow), batch)
         count += len(rejected)
+    if pseudonyms_of:
+        empty_taken_in(lake, RAW_EXPOSURES)
     return count
 
 

@@ -96,6 +96,8 @@ class ValidationRules:
     event_dialect: EventDialect = EventDialect.AUTO
     topic_dialects: str = ""
     """The topics that have another dialect, as KAFKA_TOPIC has them: web=segment,app=ga4."""
+    pseudonyms: bool = False
+    """Whether what comes of a record has pseudonyms in place of its visitor's ids; see `ingest/pseudonyms.py`."""
 
     def of_topic(self, topic: str) -> Self:
         """Return the rules by which the records of a topic are read: as these, in its dialect."""
@@ -124,6 +126,7 @@ class ValidationRules:
             decimal_comma=settings.decimal_comma,
             event_dialect=settings.event_dialect,
             topic_dialects=",".join(f"{t}={dialect}" for t, dialect in settings.topics.items() if dialect),
+            pseudonyms=settings.pseudonyms,
         )
 
 

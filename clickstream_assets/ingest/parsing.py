@@ -562,6 +562,9 @@ def parse_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Validate each raw record by itself.
 
+    By rules with pseudonyms, what is needed no more after that is left out: bytes, user agents, and values of fields
+    that cannot be read.
+
     Args:
         batches: RAW_EVENTS rows.
         rules: the rules to read by, those of each topic, and the bounds to keep.
@@ -587,7 +590,25 @@ def parse_batches(
             columns.extend(places)
             for found, fields in ((events, _EVENT_COLUMNS), (rejections, _REJECTION_COLUMNS)):
                 columns.extend(pa.array(found, pa.struct(fields)).flatten())
+        if rules.pseudonyms:
+            columns = [_needed(name, column) for name, column in zip(PARSED.names, columns, strict=True)]
         yield pa.RecordBatch.from_arrays(columns, schema=PARSED)
+
+
+def _needed(name: str, column: pa.Array) -> pa.Array:
+    """Return a column of PARSED rows as those have it who do not want to know persons."""
+    if name in ("key", "value", "rejected_value", "user_agent"):
+        return pa.nulls(len(column), column.type)
+    return without_values(column) if name == "field_problems" else column
+
+
+def without_values(problems: pa.Array) -> pa.Array:
+    """Return `field_problems` without the values: the fields, and the rules that they break."""
+    noted = problems.values
+    value_type = problems.type.value_type
+    parts = [noted.field("field"), noted.field("rule"), pa.nulls(len(noted), pa.string())]
+    values = pa.StructArray.from_arrays(parts, fields=list(value_type))
+    return pa.ListArray.from_arrays(problems.offsets, values, type=problems.type, mask=pc.is_null(problems))
 
 
 def _without_bytes(column: pa.Array, where: pa.Array) -> pa.Array:

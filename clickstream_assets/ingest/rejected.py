@@ -31,7 +31,8 @@ _NO_FIELDS = (
 )
 ADVICE = {
     "tombstone": "it has no value, so there is nothing to mend or to send",
-    "emptied": "what it said is past REJECTED_RETENTION_DAYS, and deleted. Its sender may still have it",
+    "emptied": "what it said is past REJECTED_RETENTION_DAYS, or not kept as PSEUDONYMS is set. Kafka may have it, "
+    "and its sender",
     "avro": "Avro is not read. Have the sender, or the connector before Kafka, write JSON, and send the events anew",
     "protobuf": "Protobuf is not read. Have the sender, or the connector before Kafka, write JSON, and send the events "
     "anew",

@@ -26,6 +26,7 @@ _EMPTIED = "emptied"
 """Mark of a raw table: the last batch whose records have no bytes any more."""
 _TAKEN_INTO = {RAW_EVENTS: EVENTS, RAW_PRODUCTS: PRODUCT_FEED, RAW_EXPOSURES: EXPERIMENT_EXPOSURES}
 """By each raw table the one that takes a batch of it last."""
+_BYTES = ("key", "value")
 _REJECTED = (REJECTED_EVENTS, REJECTED_PRODUCTS, REJECTED_EXPOSURES)
 
 
@@ -54,6 +55,24 @@ def empty_old_records(lake: Lake, settings: Settings, now: datetime) -> dict[str
     return {table: rows for table, rows in emptied.items() if rows}
 
 
+def empty_taken_in(lake: Lake, raw: Table) -> int:
+    """Delete the bytes of all records that are taken in, and the files that have had them; can be repeated.
+
+    Returns:
+        How many records have lost what they said.
+
+    Raises:
+        LakeConflictError: the rows were put into other files meanwhile; nothing was changed.
+    """
+    emptied, last = _last_emptied(lake, raw), lake.snapshot(_TAKEN_INTO[raw]).batch
+    rows = 0
+    if last > emptied:
+        rows = lake.blank(raw, _BYTES, f"batch > {emptied} AND batch <= {last}", {_EMPTIED: last})
+    # Also those of a run that was killed before it came to that.
+    lake.delete_replaced_files(raw)
+    return rows
+
+
 def check_bytes(lake: Lake, raw: Table, batches: range) -> None:
     """Refuse to make tables from records that have lost their bytes.
 
@@ -69,8 +88,8 @@ def check_bytes(lake: Lake, raw: Table, batches: range) -> None:
     if batches and batches.start <= emptied:
         raise LakeError(
             f"The records of the ingest batches {batches.start} to {emptied} have no bytes in {raw.name} any more "
-            f"(RAW_RETENTION_DAYS), so {_TAKEN_INTO[raw].name} cannot be made from them again. Put the whole lake back "
-            "from one backup, and not some of its tables"
+            f"(RAW_RETENTION_DAYS, PSEUDONYMS), so {_TAKEN_INTO[raw].name} cannot be made from them again. Put the "
+            "whole lake back from one backup, and not some of its tables"
         )
 
 
@@ -91,7 +110,7 @@ def _empty_raw(lake: Lake, raw: Table, taken_into: Table, before: datetime) -> i
     if last <= emptied:
         return 0
     of_batches = f"batch > {emptied} AND batch <= {last}"
-    return lake.blank(raw, ("key", "value"), of_batches, {_EMPTIED: last})
+    return lake.blank(raw, _BYTES, of_batches, {_EMPTIED: last})
 
 
 def _literal(moment: datetime) -> str:

@@ -341,6 +341,20 @@ class Lake:
             )
         return int(done["num_updated_rows"])
 
+    def delete_replaced_files(self, table: Table) -> int:
+        """Delete the files whose rows were put into others, of a table that nobody reads an older version of.
+
+        Those that are being written meanwhile stay: only what the log says to be replaced is deleted.
+
+        Returns:
+            How many there were.
+        """
+        with self._explained(table):
+            deleted = self._open(table).vacuum(
+                retention_hours=0, dry_run=False, enforce_retention_duration=False, full=False
+            )
+        return len(deleted)
+
     def delete(self, table: Table, where: str) -> int:
         """Delete the rows that an SQL condition names, in one commit; by delta-rs on both engines.
 

@@ -10,8 +10,8 @@ from clickstream_assets.catalogue import RAW_EVENTS
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.errors import InputError
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.choices import require_choices
 from clickstream_assets.stores.lake import Lake, LakeConflictError
-from clickstream_assets.stores.time_zone import require_time_zone
 
 _MARK = "events_start_date"
 
@@ -36,7 +36,7 @@ def with_start_date(settings: Settings) -> Settings:
         InputError: the lake was begun with another SHOP_TIME_ZONE.
         LakeError: the lake cannot be read.
     """
-    require_time_zone(Lake(settings.lake, DuckDBEngine(settings)), settings)
+    require_choices(Lake(settings.lake, DuckDBEngine(settings)), settings)
     return settings.model_copy(update={"events_start_date": start_date(settings)})
 
 

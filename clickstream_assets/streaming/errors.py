@@ -92,6 +92,8 @@ def query_error(error: BaseException, settings: Settings, loss: str = LOST_TO_WI
         return CheckpointError(f"the stream's state cannot be used ({innermost(text)}); run {REBUILD}")
     if found := re.search(r"ElasticsearchError: (.+)", text):
         return ServerAwayError(found[1])
+    if found := re.search(r"PostgresError: (.+)", text):
+        return ServerAwayError(found[1])
     if TIMESTAMP_TOO_LARGE.search(text):
         return timestamp_error(
             settings,

@@ -23,9 +23,12 @@ import pyarrow.compute as pc
 
 from clickstream_assets.catalogue import ITEM_KEY, LIVE_EVENTS, LONG, RECORD_KEY, REJECTED_EVENTS
 from clickstream_assets.catalogue.clock import ShopClock
+from clickstream_assets.catalogue.who import ID_KINDS
 from clickstream_assets.engine import SparkEngine
 from clickstream_assets.engine.spark_private import QUERY_ID
 from clickstream_assets.ingest.fields import ValidationRules
+from clickstream_assets.ingest.parsing import PARSED
+from clickstream_assets.ingest.pseudonyms import Kept, replaced
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import (
     MAX_ID_BYTES,
@@ -40,9 +43,17 @@ from clickstream_assets.stores.elasticsearch import (
 from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.postgres.pseudonyms import pseudonyms_of
 from clickstream_assets.streaming.checkpoint import Checkpoint
 from clickstream_assets.streaming.errors import guarded
-from clickstream_assets.streaming.source import topic_records, valid_batches
+from clickstream_assets.streaming.source import (
+    NOBODY,
+    Erased,
+    erased_among,
+    parser,
+    topic_records,
+    valid_batches,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -161,9 +172,8 @@ def _write(records: DataFrame, batch_id: int, settings: Settings) -> None:
     planned = checkpoint.planned_batch(batch_id)
     with closing(LiveEvents(settings)) as live:
         live.prepare()
-        there = (
-            _lost_since(live, settings, checkpoint.planned_batch(batch_id - 1).offsets) if batch_id else None
-        )
+        before = checkpoint.planned_batch(batch_id - 1).offsets if batch_id else {}
+        there = _lost_since(live, settings, before) if batch_id else None
         if there is not None:
             # What this batch writes must not hide that.
             raise ElasticsearchError(
@@ -171,8 +181,13 @@ def _write(records: DataFrame, batch_id: int, settings: Settings) -> None:
                 f"ELASTICSEARCH_ALIAS={settings.elasticsearch_alias} has the events up to offsets {there} alone, and "
                 "had more; those after are written again",
             )
+        events, kept = records, None
+        erased = erased_among(settings, before, planned.offsets)
+        if settings.pseudonyms:
+            events, kept = _with_pseudonyms(records, settings, erased)
+        write = writer(settings, erased, kept)
         # As in `source`.
-        results = records.mapInArrow(writer(settings), from_arrow_schema(_RESULTS))  # type: ignore[arg-type]
+        results = events.mapInArrow(write, from_arrow_schema(_RESULTS))  # type: ignore[arg-type]
         results = results.persist(StorageLevel.MEMORY_AND_DISK)
         try:
             batches = results.where(F.col(_IDS).isNotNull()).select(_IDS, *Written).toArrow()
@@ -185,6 +200,7 @@ def _write(records: DataFrame, batch_id: int, settings: Settings) -> None:
             live.keep_progress(planned.offsets)
         finally:
             results.unpersist()
+            events.unpersist()
         _log.info("micro-batch %d in Elasticsearch: %s", batch_id, totals)
 
 
@@ -201,15 +217,58 @@ def _keep(refused: DataFrame, batch_id: int, settings: Settings) -> None:
     lake.append_batch(REJECTED_EVENTS, new, batch_id + 1, app=f"{QUERY} {query_id}")
 
 
-def writer(settings: Settings) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _with_pseudonyms(records: DataFrame, settings: Settings, erased: Erased) -> tuple[DataFrame, Kept]:
+    """Return the valid events of a micro-batch of `topic_records`, to be unpersisted, and their ids' pseudonyms.
+
+    Asked here, as workers need not reach PostgreSQL, nor know its password.
+    """
+    from pyspark import StorageLevel
+    from pyspark.sql import functions as F
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    schema = from_arrow_schema(pa.schema([PARSED.field(name) for name in COLUMNS]))
+    # As in `source`.
+    events = records.mapInArrow(parser(settings, COLUMNS, erased), schema)  # type: ignore[arg-type]
+    events = events.persist(StorageLevel.MEMORY_AND_DISK)
+    kept = {}
+    for column, kind in ID_KINDS.items():
+        sent = events.select(column).where(F.col(column).isNotNull()).distinct().toArrow()
+        kept[kind] = pseudonyms_of(settings, kind, sent[column].to_pylist())
+    return events, kept
+
+
+def writer(
+    settings: Settings, erased: Erased = NOBODY, pseudonyms: Kept | None = None
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return `write_events` as it goes to Spark's workers: of all secrets it needs Elasticsearch's alone."""
-    return partial(write_events, settings=settings.with_secrets("elasticsearch_api_key"))
+    needed = settings.with_secrets("elasticsearch_api_key")
+    return partial(write_events, settings=needed, erased=dict(erased), pseudonyms=pseudonyms)
 
 
-def write_events(batches: Iterator[pa.RecordBatch], settings: Settings) -> Iterator[pa.RecordBatch]:
-    """Write the valid events of a part of the topic: RAW_EVENTS rows in Kafka's order in, `_RESULTS` batches out."""
+def write_events(
+    batches: Iterator[pa.RecordBatch],
+    settings: Settings,
+    erased: Erased = NOBODY,
+    pseudonyms: Kept | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Write the valid events of a part of the topic.
+
+    Args:
+        batches: RAW_EVENTS rows in Kafka's order or, with pseudonyms, the COLUMNS of their valid events.
+        settings: say where to.
+        erased: records that are left out.
+        pseudonyms: those that the events get, by ids, by kind.
+
+    Yields:
+        `_RESULTS` batches.
+    """
+    valid = (
+        valid_batches(batches, ValidationRules.of(settings), COLUMNS, erased)
+        if pseudonyms is None
+        else (replaced(batch, pseudonyms) for batch in batches)
+    )
     with closing(LiveEvents(settings)) as live:
-        for events in valid_batches(batches, ValidationRules.of(settings), COLUMNS):
+        for events in valid:
             firsts = _firsts(events)
             kept = _kept(firsts, live, settings)
             documents = to_documents(kept)

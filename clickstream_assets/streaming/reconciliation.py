@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from functools import partial, reduce
+from functools import reduce
 from operator import or_
 from typing import Any, NamedTuple
 
@@ -22,15 +22,11 @@ from clickstream_assets.catalogue import (
     FLASH_SALE_ALERTS,
     ITEM_KEY,
     PRODUCT_WINDOWS,
-    RAW_EVENTS,
-    RECORD_KEY,
     Table,
 )
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.catalogue.units import EPOCH, MICROSECOND
 from clickstream_assets.engine import DataFrame, as_view, functions_of
-from clickstream_assets.ingest.fields import ValidationRules
-from clickstream_assets.ingest.parsing import PARSED, parse_batches
 from clickstream_assets.ingest.repetitions import identities, order_line
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition, from_json, to_json
@@ -257,23 +253,14 @@ def _read_by_stream(lake: Lake, table: Table, point: _Point, first: date | None 
 
 
 def _duplicates(lake: Lake, settings: Settings, point: _Point, first: date) -> DataFrame:
-    """Parse the records of duplicates and conflicts again: the lake does not keep all of their fields."""
+    """Return what repeats an event, with the columns that it would be counted by; to be released."""
     # A repetition of an event of these days can be of a day before.
     first -= timedelta(days=settings.event_id_days)
-    columns = (*ITEM_KEY, "batch")
-    keys = _read_by_stream(lake, DUPLICATE_EVENTS, point, first).select(*columns)
-    keys = keys.unionByName(_read_by_stream(lake, CONFLICTING_EVENTS, point, first).select(*columns))
-    F, _ = functions_of(keys)
-    (of_keys,) = lake.engine.to_arrow(
-        keys.agg(F.min("batch").alias("first"), F.max("batch").alias("last"))
-    ).to_pylist()
-    batches = (of_keys["first"] or 0, of_keys["last"] or 0)
-    records = lake.read(RAW_EVENTS, batches=batches).join(
-        keys.select(*RECORD_KEY), on=list(RECORD_KEY), how="left_semi"
+    repeated, conflicting = (
+        as_view(_read_by_stream(lake, table, point, first).select(*_COLUMNS))
+        for table in (DUPLICATE_EVENTS, CONFLICTING_EVENTS)
     )
-    parse = partial(parse_batches, rules=ValidationRules.of(settings))
-    parsed = lake.engine.map_arrow(records.select(*RAW_EVENTS.column_names), parse, PARSED)
-    return lake.engine.persist(parsed.join(keys.select(*ITEM_KEY), on=list(ITEM_KEY), how="left_semi"))
+    return lake.engine.persist(as_view(repeated.unionByName(conflicting)))
 
 
 def _differences(

@@ -20,7 +20,7 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition, to_topics
 from clickstream_assets.stores.kafka.topic import arrival_columns
 from clickstream_assets.stores.lake import Lake
-from clickstream_assets.stores.postgres.erasures import all_places
+from clickstream_assets.stores.postgres.erasures import all_places, places_among
 
 # Fewer than Spark's hundred: what is kept is only read again after a crash, and that goes one batch back.
 _BATCHES_KEPT = 20
@@ -78,13 +78,15 @@ def _spare_the_collector() -> None:
 
 Erased: TypeAlias = Mapping[tuple[str, int], pa.Array]
 """Offsets of erased records, by topic and partition."""
+NOBODY: Erased = MappingProxyType({})
+"""Where nothing is to be left out."""
 
 
 def valid_batches(
     batches: Iterator[pa.RecordBatch],
     rules: ValidationRules,
     columns: tuple[str, ...],
-    erased: Erased = MappingProxyType({}),
+    erased: Erased = NOBODY,
 ) -> Iterator[pa.RecordBatch]:
     """Parse records and keep the valid events; runs on Spark's workers.
 
@@ -123,9 +125,26 @@ def erased_offsets(settings: Settings) -> Erased:
         PostgresError: the database cannot be reached.
     """
     places = [its for its in all_places(settings).values() if its.num_rows]
-    if not places:
-        return {}
-    grouped = pa.concat_tables(places).group_by(["topic", "partition"]).aggregate([("offset", "distinct")])
+    return _by_partition(pa.concat_tables(places)) if places else {}
+
+
+def erased_among(
+    settings: Settings, start: Mapping[TopicPartition, int], end: Mapping[TopicPartition, int]
+) -> Erased:
+    """Return where records of erased persons are, of those of a batch: from some offsets to before others.
+
+    Raises:
+        PostgresError: the database cannot be reached.
+    """
+    return _by_partition(
+        places_among(
+            settings, {partition: (start.get(partition, 0), last - 1) for partition, last in end.items()}
+        )
+    )
+
+
+def _by_partition(places: pa.Table) -> Erased:
+    grouped = places.group_by(["topic", "partition"]).aggregate([("offset", "distinct")])
     return {
         (row["topic"], row["partition"]): pa.array(row["offset_distinct"], pa.int64())
         for row in grouped.to_pylist()
@@ -241,7 +260,7 @@ def valid_events(
 
 
 def parser(
-    settings: Settings, columns: tuple[str, ...], erased: Erased = MappingProxyType({})
+    settings: Settings, columns: tuple[str, ...], erased: Erased = NOBODY
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return `valid_batches` as it goes to Spark's workers, which get no settings."""
     return partial(valid_batches, rules=ValidationRules.of(settings), columns=columns, erased=dict(erased))

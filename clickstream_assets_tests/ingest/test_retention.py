@@ -128,6 +128,8 @@ def test_no_table_is_made_again_of_records_without_bytes(lake: Lake, tmp_path: P
     empty_old_records(lake, kept(raw_retention_days=1), ARRIVED + 2.5 * DAY)
     # As of a lake of which a part was put back to an earlier time.
     (tmp_path / "lake" / "events").rename(tmp_path / "lake" / "lost")
-    with pytest.raises(LakeError, match=r"ingest batches 1 to 2 have no bytes .*\(RAW_RETENTION_DAYS\)"):
+    with pytest.raises(
+        LakeError, match=r"ingest batches 1 to 2 have no bytes .*\(RAW_RETENTION_DAYS, PSEUDONYMS\)"
+    ):
         classify_records(lake, RULES)
     assert lake.engine.to_arrow(lake.read(REJECTED_EVENTS)).num_rows == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +37,7 @@ from clickstream_assets.recommender.experiment_results import Counted, result_ro
 from clickstream_assets.recommender.experiments import Experiment
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform
+from clickstream_assets.stores.postgres.pseudonyms import pseudonyms_of
 
 MADE_FROM = "made_from"
 """Metadata of `experiment_results`: what they were made from, as `sources` has it."""
@@ -72,7 +74,8 @@ def experiment_exposures(settings: Settings, lake: Lake) -> Metadata:
     if topic := exposures_topic(settings):
         records = land_records(lake, topic, settings, RAW_EXPOSURES).records
     leave_out_erased(lake, settings, OF_EXPOSURES)
-    return {"records": records, "rejected_records": update_exposures(lake)}
+    names = partial(pseudonyms_of, settings) if settings.pseudonyms else None
+    return {"records": records, "rejected_records": update_exposures(lake, names)}
 
 
 @table_asset(

@@ -16,6 +16,7 @@ from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.elasticsearch import LiveEvents
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres import erasures
+from clickstream_assets.stores.postgres.pseudonyms import forget_old_sessions
 from clickstream_assets.stores.postgres.publishing import publication
 from clickstream_assets.streaming.retention import delete_expired, update_old_copies
 
@@ -36,6 +37,13 @@ def delete_old_history(context: dg.OpExecutionContext, settings: Settings) -> No
     days = timedelta(days=settings.runs_retention_days)
     deleted = delete_old_runs(context.instance, datetime.now(UTC) - days) if days else 0
     context.add_output_metadata({"runs": deleted})
+
+
+@dg.op
+@step
+def delete_old_pseudonyms(context: dg.OpExecutionContext, settings: Settings) -> None:
+    """Delete pseudonyms of sessions that are long over; can be repeated at any time."""
+    context.add_output_metadata({"sessions": forget_old_sessions(settings) if settings.pseudonyms else 0})
 
 
 @dg.op
@@ -114,6 +122,7 @@ def upkeep() -> None:
     delete_old_windows()
     delete_old_history()
     delete_old_samples()
+    delete_old_pseudonyms()
     # Both replace files of the same tables.
     finish_erasures(start=maintain_tables())
 

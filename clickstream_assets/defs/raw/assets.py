@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from datetime import UTC
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -47,6 +48,7 @@ from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.kafka.partition import TopicPartition, to_json
 from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.postgres.pseudonyms import pseudonyms_of
 from clickstream_assets.stores.start_date import keep_start_date
 
 SAMPLES_SHOWN = 10
@@ -130,7 +132,7 @@ def events(context: dg.AssetExecutionContext, settings: Settings, lake: Lake) ->
     keep_start_date(lake, daily().start.date())
     # Kafka may have records of persons who were erased from the lake that there was before.
     leave_out_erased(lake, settings, OF_EVENTS)
-    counts = classify_records(lake, rules)
+    counts = classify_records(lake, rules, partial(pseudonyms_of, settings))
     if not since:
         erase_again(lake, settings)
     tied = update_ties(lake, IdentityRules.of(settings))

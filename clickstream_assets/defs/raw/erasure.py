@@ -22,7 +22,7 @@ from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.elasticsearch import LiveEvents
 from clickstream_assets.stores.kafka.retention import kept_until
 from clickstream_assets.stores.lake import Lake
-from clickstream_assets.stores.postgres import erasures
+from clickstream_assets.stores.postgres import erasures, pseudonyms
 
 ERASURE = "erasure"
 """Metadata of `erased_records`: the number of the last erasure whose days were reported."""
@@ -53,6 +53,11 @@ def erased_records(context: dg.AssetExecutionContext, settings: Settings, lake: 
         shared |= who.shared
         records.note(lake, each.number, records.records_of(lake, who, rules, reading))
         records.note(lake, each.number, records.exposures_of(lake, who), records.OF_EXPOSURES)
+        if settings.pseudonyms:
+            # Not with the request: what the lake had not taken in by then, and what API workers remember, is found by
+            # them. And before the events are gone, which say which sessions were theirs.
+            sessions = records.sessions_of(lake, each.number)
+            pseudonyms.forget(settings, who.users | who.visitors | who.sessions | sessions)
         records.untie(lake, who)
         live.erase(who.users, who.visitors, who.sessions)
     touched = [table for kind in records.KINDS for table in (kind.raw, *kind.put_into)]

@@ -249,6 +249,17 @@ def _add_operational(metadata: sa.MetaData) -> None:
         *required(sa.BigInteger, "erasure"),
     )
 
+    # What stores have in place of ids, where PSEUDONYMS is set: without its row nothing leads from one to the other.
+    sa.Table(
+        "pseudonyms",
+        metadata,
+        sa.Column("kind", sa.Text, primary_key=True),
+        sa.Column("id", sa.Text, primary_key=True),
+        *required(sa.Text, "pseudonym"),
+        sa.Column("made_on", sa.Date, nullable=False, server_default=sa.func.current_date()),
+        sa.UniqueConstraint("pseudonym"),
+    )
+
     # A stamp that changes with each publication of an asset: one that is not the last is of a database that was put
     # back to an earlier time.
     sa.Table(

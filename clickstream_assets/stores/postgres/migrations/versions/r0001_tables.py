@@ -372,6 +372,12 @@ def _tables() -> dict[str, list[sa.schema.SchemaItem]]:
             *_required(_TIME, "published_at"),
             sa.PrimaryKeyConstraint("table_name", "day"),
         ],
+        "pseudonyms": [
+            *_required(sa.Text, "kind", "id", "pseudonym"),
+            sa.Column("made_on", sa.Date, nullable=False, server_default=sa.func.current_date()),
+            sa.PrimaryKeyConstraint("kind", "id"),
+            sa.UniqueConstraint("pseudonym"),
+        ],
         "publications": [
             *_required(sa.Text, "asset", "stamp"),
             *_now("published_at"),

@@ -1,4 +1,4 @@
-"""A lake keeps the time zone that its first events were read by."""
+"""A lake keeps the time zone that its first events were read by, and whether it has pseudonyms."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from clickstream_assets.errors import InputError
 from clickstream_assets.ingest.classification import classify_records
 from clickstream_assets.ingest.fields import ValidationRules
 from clickstream_assets.settings import Settings
+from clickstream_assets.stores.choices import require_choices
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.start_date import with_start_date
-from clickstream_assets.stores.time_zone import require_time_zone
 from clickstream_assets_tests.analytics.records import VIEW, encode, raw_table
 
 
@@ -38,10 +38,10 @@ def test_a_lake_is_not_gone_on_with_by_another_clock(duckdb_engine: DuckDBEngine
     berlin, utc = (settings_of(tmp_path, zone) for zone in ("Europe/Berlin", "UTC"))
     # Nothing has come in yet.
     for settings in (berlin, utc):
-        require_time_zone(lake, settings)
+        require_choices(lake, settings)
     ingest(lake, berlin, 1)
     ingest(lake, berlin, 2)
-    require_time_zone(lake, berlin)
+    require_choices(lake, berlin)
     assert with_start_date(berlin).shop_time_zone == "Europe/Berlin"
     with pytest.raises(InputError) as refused:
         with_start_date(utc)
@@ -71,6 +71,25 @@ def test_a_lake_from_before_there_was_a_choice_is_of_utc(duckdb_engine: DuckDBEn
     lake.append_rows(
         INGEST_RULES, pa.Table.from_pylist([{**rules, "time_zone": None}], INGEST_RULES.arrow), 1
     )
-    require_time_zone(lake, settings_of(tmp_path, "UTC"))
+    require_choices(lake, settings_of(tmp_path, "UTC"))
     with pytest.raises(InputError, match="days of 'UTC'"):
-        require_time_zone(lake, settings_of(tmp_path, "Asia/Tokyo"))
+        require_choices(lake, settings_of(tmp_path, "Asia/Tokyo"))
+
+
+def test_a_lake_of_ids_gets_no_pseudonyms_and_one_of_pseudonyms_no_ids(
+    duckdb_engine: DuckDBEngine, tmp_path: Path
+):
+    ids = settings_of(tmp_path / "ids", "UTC")
+    ingest(Lake(ids.lake, duckdb_engine), ids, 1)
+    with pytest.raises(InputError) as refused:
+        with_start_date(ids.model_copy(update={"pseudonyms": True}))
+    assert f"PSEUDONYMS=true, and the lake in LAKE_PATH={ids.lake} has ids of persons" in str(refused.value)
+    assert "Set PSEUDONYMS=false; or set LAKE_PATH to a new folder" in str(refused.value)
+    pseudonyms = settings_of(tmp_path / "pseudonyms", "UTC").model_copy(update={"pseudonyms": True})
+    lake = Lake(pseudonyms.lake, duckdb_engine)
+    view = raw_table([encode(VIEW)])
+    lake.append_batch(RAW_EVENTS, lake.engine.from_arrow(view), 1)
+    classify_records(lake, ValidationRules.of(pseudonyms), lambda _, ids: dict.fromkeys(ids, "p1"))
+    require_choices(lake, pseudonyms)
+    with pytest.raises(InputError, match=r"PSEUDONYMS=false.*has pseudonyms of persons. Set PSEUDONYMS=true"):
+        require_choices(lake, pseudonyms.model_copy(update={"pseudonyms": False}))
