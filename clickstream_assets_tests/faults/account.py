@@ -52,6 +52,7 @@ class Part(StrEnum):
     SERVED = "served"
 
 
+NOTHING: Mapping[Part, Collection[str]] = {}
 STREAMED = (Part.TOPIC, Part.LAKE, Part.WINDOWS, Part.DOCUMENTS, Part.STREAM)
 """What `clickstream stream` and the ingest fill."""
 
@@ -98,8 +99,7 @@ def take_account(
     of: Collection[Part] = STREAMED,
     *,
     repeated: bool = False,
-    erased: Collection[str] = (),
-    given_up: Collection[str] = (),
+    absent: Mapping[Part, Collection[str]] = NOTHING,
 ) -> Account:
     """Compare what was sent with what each place holds, once all of it has had the time to come there.
 
@@ -108,32 +108,36 @@ def take_account(
         sent: every event that Kafka or the collector said it has, once for each time that it was sent.
         of: the places that the fault has to do with.
         repeated: whether the sender has sent again what it got no answer to: the topic may have an event more often.
-        erased: ids of events of persons who were erased; the topic and the windows, where nobody is named, keep them.
-        given_up: ids of events that Kafka deleted unread, and that a person agreed to go on without.
+        absent: ids that a part is not to have: of persons who were erased, what Kafka deleted unread and a person let
+            go, what is refused or too late. In the lake that is `events`. One that is there all the same is doubled.
     """
     lake = Lake(settings.lake, DuckDBEngine(settings))
-    kept = [event for event in sent if event["event_id"] not in given_up]
-    ids = Counter(event["event_id"] for event in kept)
-    there = Counter(set(ids) - set(erased))
+    ids = Counter(event["event_id"] for event in sent)
+
+    def expected_in(part: Part) -> Counter[str]:
+        return Counter({each: count for each, count in ids.items() if each not in absent.get(part, ())})
+
     places: list[Place] = []
     records: list[Record] = []
     if Part.TOPIC in of:
         found = dict(_records(settings))
-        known = Counter(map(_id_of, found.values()))
+        known = Counter(filter(None, map(_id_of, found.values())))
         if Part.LAKE in of:
             # What retention has deleted since.
-            known.update(_id_of(value) for record, value in _raw_records(lake) if record not in found)
-        places.append(_compared("topic", len(found), ids, known, repeated))
+            deleted = (value for record, value in _raw_records(lake) if record not in found)
+            known.update(filter(None, map(_id_of, deleted)))
+        places.append(_compared("topic", len(found), expected_in(Part.TOPIC), known, repeated))
         records = list(found)
     if Part.LAKE in of:
-        places += _in_lake(lake, records, there)
+        places += _in_lake(lake, records, Counter(set(expected_in(Part.LAKE))))
     if Part.WINDOWS in of:
-        places.append(_in_windows(settings, kept))
+        counted = expected_in(Part.WINDOWS)
+        places.append(_in_windows(settings, [event for event in sent if event["event_id"] in counted]))
     if Part.DOCUMENTS in of:
-        documents = _documents(settings)
-        places.append(_compared("documents", len(documents), there, Counter(documents)))
+        documents, expected = _documents(settings), Counter(set(expected_in(Part.DOCUMENTS)))
+        places.append(_compared("documents", len(documents), expected, Counter(documents)))
     if Part.STREAM in of:
-        places.append(_reconciled(settings, lake))
+        places.append(_reconciled(settings, lake, bool(absent)))
     if Part.SERVED in of:
         places += _served(settings, lake)
     return Account(len(sent), places)
@@ -255,11 +259,12 @@ def _documents(settings: Settings) -> list[str]:
         live.close()
 
 
-def _reconciled(settings: Settings, lake: Lake) -> Place:
+def _reconciled(settings: Settings, lake: Lake, excused: bool) -> Place:
     """The stream's closed windows against the lake's events, as the product itself compares them."""
     found = reconcile(settings, lake, days=36_500)
     assert found.waiting is None, found.waiting
-    different = [each for each in found.differences if each.reason is not Reason.ERASED]
+    allowed = {Reason.ERASED, Reason.LATE} if excused else set()
+    different = [each for each in found.differences if each.reason not in allowed]
     named = {
         f"{each.product_id} from {each.window_start}: {each.streamed} of {each.batch}, {each.reason}": (
             each.streamed - each.batch

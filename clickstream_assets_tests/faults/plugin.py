@@ -41,7 +41,7 @@ class Fault:
         self._was_away = True
         self._account: Account | None = None
         self._no_records: str | None = None
-        self._given_up = 0
+        self._let_go = 0
 
     def saw(self, output: str, pattern: str = r"(?s).+") -> str:
         """Record what a person saw: the part of real output that matches, all of it by default; the last of several."""
@@ -63,9 +63,9 @@ class Fault:
         """Record that others were served all the time."""
         self._was_away = False
 
-    def settle(self, account: Account, given_up: int = 0) -> None:
-        """Record the count; `given_up` events were deleted by Kafka, and a person agreed to go on without them."""
-        self._account, self._given_up = account, given_up
+    def settle(self, account: Account, let_go: int = 0) -> None:
+        """Record the count; `let_go` events were deleted by Kafka unread, and a person agreed to go on without them."""
+        self._account, self._let_go = account, let_go
 
     def keeps_no_records(self, reason: str) -> None:
         """Record why there is nothing to count."""
@@ -91,7 +91,7 @@ class Fault:
         if account is None:
             counts = {"sent": "-", "lost": "-", "doubled": "-", "held": self._no_records or ""}
         else:
-            agreed = f", and {self._given_up:,} let go" if self._given_up else ""
+            agreed = f", and {self._let_go:,} let go" if self._let_go else ""
             counts = {
                 "sent": f"{account.sent:,}",
                 "lost": f"{len(account.lost):,}{agreed}",

@@ -17,6 +17,8 @@ from clickstream_assets_tests.ingestion import Ingestion
 from clickstream_assets_tests.streaming.test_process import traffic
 from clickstream_assets_tests.topics import delete_records, new_topic, send
 
+OF = (Part.TOPIC, Part.LAKE)
+
 
 @pytest.mark.fault("records_deleted_unread")
 def test_records_that_kafka_deleted_unread_stop_the_ingest_until_a_person_lets_them_go(
@@ -34,4 +36,4 @@ def test_records_that_kafka_deleted_unread_stop_the_ingest_until_a_person_lets_t
     with fault.until_healthy():
         Ingestion.of(with_settings(settings, allow_data_loss=True), duckdb_engine).run()
     unread = {event["event_id"] for event in events[40:60]}
-    fault.settle(take_account(settings, events, (Part.TOPIC, Part.LAKE), given_up=unread), len(unread))
+    fault.settle(take_account(settings, events, OF, absent=dict.fromkeys(OF, unread)), let_go=len(unread))
