@@ -19,20 +19,7 @@ import pytest
 from elasticsearch.helpers import bulk, scan
 from psycopg import sql
 
-from clickstream_assets.catalogue import (
-    CATEGORY_INPUTS,
-    FUNNEL_INPUTS,
-    MODEL_EVALUATION,
-    NEXT_PRODUCT_MODELS,
-    NEXT_PRODUCT_PARTS,
-    PUBLISHED_MODELS,
-    PUBLISHED_PARTS,
-    SERVED_TABLES,
-    SESSION_INPUTS,
-    SHOPPER_CHANGES,
-    SHOPPER_INPUTS,
-    TABLES,
-)
+from clickstream_assets.catalogue import SERVED_TABLES, TABLES
 from clickstream_assets.commands.stream import rebuild_streams
 from clickstream_assets.definitions import defs
 from clickstream_assets.defs import dirty_days, runs
@@ -53,6 +40,8 @@ from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import pipeline_environment, with_settings
 from clickstream_assets_tests.defs.history import tick
 from clickstream_assets_tests.defs.pipeline import Pipeline, in_order, send
+from clickstream_assets_tests.faults.account import HISTORIES, STREAMED, Account, Part, take_account
+from clickstream_assets_tests.faults.plugin import Fault
 from clickstream_assets_tests.proofs.shop import SMALL_MODELS
 from clickstream_assets_tests.streaming.streams import click, indexed_alerts
 
@@ -77,13 +66,6 @@ PASSES = {
     "files",
 }
 """Columns that say when, or in which batch or files, a row was made."""
-HISTORIES = {
-    *(MODEL_EVALUATION.name, PUBLISHED_MODELS.name, "ingest_rules"),
-    *(NEXT_PRODUCT_MODELS.name, NEXT_PRODUCT_PARTS.name),
-    *(SESSION_INPUTS.name, SHOPPER_INPUTS.name, SHOPPER_CHANGES.name),
-    *(CATEGORY_INPUTS.name, FUNNEL_INPUTS.name, PUBLISHED_PARTS.name),
-}
-"""Tables with a row per version or batch, or of what days were made from: there can be others."""
 OWN = {
     "VIEWS_THRESHOLD": "20",
     "STREAM_IDLE_SECONDS": "0",
@@ -144,6 +126,8 @@ class House(Pipeline):
         (self.home / "dagster.yaml").write_text(dagster_yaml)
         super().__init__(settings, dg.DagsterInstance.from_config(str(self.home)), definitions)
         self.sent = 0
+        self.asked: list[str] = []
+        """What the sensors asked for."""
 
     def come_in(self) -> None:
         """The next events are in Kafka."""
@@ -156,6 +140,7 @@ class House(Pipeline):
             asked = [request for sensor in SENSORS for request in self._look(sensor)]
             if not asked:
                 return []
+            self.asked += [f"a run of {job}" for job, _ in asked]
             for job, request in asked:
                 result = self._definitions.resolve_job_def(job).execute_in_process(
                     instance=self.instance,
@@ -194,6 +179,11 @@ class House(Pipeline):
             found = scan(live.client, index=load_settings().elasticsearch_alias)
             documents = sorted((hit["_id"], hit["_index"], hit["_source"]) for hit in found)
         return rows | {"documents": documents, "alerts": indexed_alerts(load_settings())}
+
+    def account(self) -> Account:
+        """Count what was sent in all places, and what is served."""
+        sent = [event for number in range(self.sent) for event in phase(number)]
+        return take_account(load_settings(), sent, (*STREAMED, Part.SERVED))
 
     def assert_agrees(self) -> None:
         """What is served is what the lake has, the lake has what was sent, and the stream what the lake has."""
@@ -355,12 +345,16 @@ CAUGHT_UP: dict[str, Callable[[House], Callable[[], None]]] = {
 NEED_A_COMMAND = {"postgres": copy_postgres, "checkpoint": copy_checkpoint}
 
 
+def each_fault(store: str) -> Any:
+    return pytest.param(store, marks=pytest.mark.fault(f"restore_{store}"))
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("store", CAUGHT_UP)
-@pytest.mark.parametrize("refreshed", [True, False])
+@pytest.mark.parametrize("store", [each_fault(store) for store in CAUGHT_UP])
+@pytest.mark.parametrize("refreshed", [True, False], ids=["after all runs", "after the ingest"])
 def test_a_store_that_was_put_back_is_caught_up_though_nothing_comes_in(
-    house: House, store: str, refreshed: bool
+    house: House, store: str, refreshed: bool, fault: Fault
 ):
     if refreshed:
         put_back = CAUGHT_UP[store](house)
@@ -374,17 +368,21 @@ def test_a_store_that_was_put_back_is_caught_up_though_nothing_comes_in(
     house.assert_agrees()
     put_back()
     assert house.contents() != before or store == "dagster"
-    assert house.settle() == []
+    house.asked.clear()
+    with fault.until_healthy():
+        assert house.settle() == []
+    fault.saw(f"the sensors asked for {', '.join(house.asked) or 'nothing'}")
     assert_same(house.contents(), before)
     house.come_in()
     assert house.settle() == []
     house.assert_agrees()
+    fault.settle(house.account())
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("store", NEED_A_COMMAND)
-def test_a_store_that_the_stream_cannot_go_on_with_names_the_command(house: House, store: str):
+@pytest.mark.parametrize("store", [each_fault(store) for store in NEED_A_COMMAND])
+def test_a_store_that_the_stream_cannot_go_on_with_names_the_command(house: House, store: str, fault: Fault):
     put_back = NEED_A_COMMAND[store](house)
     house.come_in()
     assert house.settle() == []
@@ -398,14 +396,17 @@ def test_a_store_that_the_stream_cannot_go_on_with_names_the_command(house: Hous
     assert any(
         "of an earlier time, as from a backup. Run `clickstream stream --rebuild`" in e for e in errors
     ), errors
-    rebuild_streams(load_settings())
-    assert house.settle() == []
+    fault.saw("\n".join(errors), r".*as from a backup\. Run .*")
+    with fault.until_healthy():
+        rebuild_streams(load_settings())
+        assert house.settle() == []
     if store == "postgres":
         assert_same(house.contents(), before)
     # Windows of a rebuild are the lake's own, and are not compared with it.
     house.come_in()
     assert house.settle() == []
     house.assert_agrees()
+    fault.settle(house.account())
 
 
 def assert_same(after: dict[str, Any], before: dict[str, Any]) -> None:
