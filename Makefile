@@ -3,8 +3,11 @@
 # make check    style, types, import contracts, the pages, and the quick tests that need neither a server nor Spark
 # make test     the same, the slower ones, and the tests on real servers and on Spark
 # make proofs   what takes hours more: the longest tests; ten months of a real shop; a simulated month in one run, day by
-#               day and shuffled; ten kills of the streams; outages of each server under load; the pages of two demos in
-#               a browser; and all that is served, computed on a cluster
+#               day and shuffled; ten kills of the streams; the faults that take minutes; the pages of two demos in a
+#               browser; and all that is served, computed on a cluster
+# make faults   servers, disks and processes that hang, fill up or are killed under load: a table of each with what a
+#               person sees, the time until healthy, and what is lost or doubled; also as Markdown, in FAULTS_TABLE.
+#               `make test` runs those of them that take seconds, `make proofs` the others
 # make image    builds the container image and runs the Compose file's containers of ours from it, as root on Debian
 # make lint     style, types and import contracts alone
 # make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
@@ -18,6 +21,7 @@ VENV ?= .venv
 # One of them has a Spark, and each has servers of its own, which a fourth would cost more than it gains: 7 GB in all.
 TEST_PROCESSES ?= 3
 BIN := $(VENV)/bin
+FAULTS_TABLE ?= $(VENV)/faults.md
 # Images set it, and each of the hundreds of processes of our tests would compile our modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 HELM := v3.22.0
@@ -36,7 +40,7 @@ Five minutes on two cores and a line of 100 Mbit/s, most of them for the package
 endef
 export SETTING_UP
 
-.PHONY: setup demo lint style types pages check test helm prometheus browser object-storage proofs image clean
+.PHONY: setup demo lint style types pages check test helm prometheus browser object-storage proofs faults image clean
 
 setup: $(VENV)/.ready
 
@@ -116,6 +120,9 @@ $(VENV)/.versitygw-$(VERSITYGW): | $(VENV)/.ready
 
 proofs: setup prometheus browser object-storage
 	$(BIN)/pytest -m long
+
+faults: setup object-storage
+	$(BIN)/pytest -m fault --faults-table $(FAULTS_TABLE)
 
 image: setup
 	@sh clickstream_assets_tests/deploy/install_podman.sh

@@ -11,6 +11,6 @@ of segments) are written out again. `benchmarks.day` runs the same scripts to co
 
 The first two need the files of `../shared/data`, next to the repository, and are skipped without them.
 
-Others are of what goes wrong: servers killed and hung under load (`test_outages.py`) and who is notified of it
-(`test_alerting.py`), a full disk (`test_full_disk.py`), stores put back to an earlier time (`test_put_back.py`).
+Others are of what goes wrong: who is notified of it (`test_alerting.py`), and stores put back to an earlier time
+(`test_put_back.py`). Faults under load are in `faults/`.
 """
