@@ -81,6 +81,12 @@ class ObjectStorage:
             self._child.stop()
             self._child = None
 
+    @property
+    def pid(self) -> int:
+        """Its process, while it runs."""
+        assert self._child
+        return self._child.pid
+
     def requests(self) -> list[str]:
         """Return the log's line of each request so far."""
         return [line for line in self._log.read_text(errors="replace").splitlines() if "| vgw |" in line]

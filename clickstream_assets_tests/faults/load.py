@@ -1,4 +1,4 @@
-"""Load for faults: events that keep coming, a run that ingests them, and how far the stream is."""
+"""Load for faults: events that keep coming to Kafka or the collector, a run that ingests, and how far the stream is."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ import json
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+import requests
 from confluent_kafka import Producer
 
+from clickstream_assets.keys import Scope
+from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.streaming.progress import progress_of
+from clickstream_assets_tests.api.api_keys import entry
 from clickstream_assets_tests.streaming.streams import Shop
-from clickstream_assets_tests.streaming.test_process import traffic
+from clickstream_assets_tests.streaming.test_process import traffic, wait_until
+from clickstream_assets_tests.topics import keyed
 
 SECONDS_PER_EVENT = 0.05
-INGEST = """
+RUN = """
+import sys
 import time
 import dagster as dg
 from clickstream_assets.definitions import defs
 began = time.monotonic()
-result = defs().resolve_job_def("ingest").execute_in_process(
+result = defs().resolve_job_def(sys.argv[1]).execute_in_process(
     instance=dg.DagsterInstance.ephemeral(), raise_on_error=False
 )
 print("succeeded" if result.success else "failed", "after", round(time.monotonic() - began), "s")
@@ -33,8 +42,8 @@ print("succeeded" if result.success else "failed", "after", round(time.monotonic
 
 
 @contextmanager
-def load(shop: Shop) -> Iterator[None]:
-    """Send events all the time, of each user in order; Kafka has every one of them at the end."""
+def load(shop: Shop, first: int = 0) -> Iterator[None]:
+    """Send events all the time, of each user in order, from a number on; Kafka has every one of them at the end."""
     stop = threading.Event()
     producer = Producer(
         {
@@ -46,7 +55,7 @@ def load(shop: Shop) -> Iterator[None]:
     )
 
     def feed() -> None:
-        for number in count():
+        for number in count(first):
             (event,) = traffic(number, 1)
             shop.sent.append(event)
             producer.produce(shop.settings.kafka_topic, json.dumps(event).encode(), event["user_id"].encode())
@@ -64,7 +73,13 @@ def load(shop: Shop) -> Iterator[None]:
         assert producer.flush(120) == 0
 
 
+def flows(shop: Shop) -> bool:
+    """Return whether the stream has counted something of each of three partitions."""
+    return is_past(shop, keyed(shop.settings, {0: 10, 1: 10, 2: 10}))
+
+
 def ends(shop: Shop) -> dict[TopicPartition, int]:
+    """Return the ends of the topic's partitions."""
     return {partition: offsets.high for partition, offsets in Topics(shop.settings).offsets().items()}
 
 
@@ -77,14 +92,80 @@ def is_past(shop: Shop, offsets: dict[TopicPartition, int]) -> bool:
 
 
 @contextmanager
-def ingesting(shop: Shop, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A run of `ingest`, as Dagster makes one: in a process of its own."""
+def ingesting(shop: Shop, log: Path, job: str = "ingest") -> Iterator[subprocess.Popen[bytes]]:
+    """A run of `ingest`, or another job, as Dagster makes one: in a process of its own."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", INGEST], env=shop.environment(), stdout=output, stderr=output
+            [sys.executable, "-c", RUN, job], env=shop.environment(), stdout=output, stderr=output
         )
     try:
         yield process
     finally:
         process.kill()
         process.wait()
+
+
+KEY, READER = "shop-1", "reader-1"
+
+
+def collector(topic: Settings) -> dict[str, str]:
+    """Return the variables of an API that collects events into a topic."""
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": topic.kafka_bootstrap_servers,
+        "KAFKA_TOPIC": topic.kafka_topic,
+        "API_KEYS": f"{entry(KEY, Scope.COLLECT, name='shop')},{entry(READER, Scope.READ, name='reader')}",
+    }
+
+
+class Tracker:
+    """Sends events to a collector as trackers do: what it did not take is sent again, when it says so.
+
+    Args:
+        address: of the API.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._url = f"{address}/api/events"
+        self.sent: list[dict[str, Any]] = []
+        """What the collector said that it has."""
+        self.refused: Counter[int] = Counter()
+        """Statuses of the answers that were none of taking."""
+        self.last_refusal = ""
+
+    def send(self, events: list[dict[str, Any]]) -> None:
+        """Send events until they are taken."""
+        while True:
+            answer = requests.post(self._url, json=events, auth=(KEY, ""), timeout=60)
+            if answer.status_code == 200:
+                self.sent += events
+                return
+            assert answer.status_code in (429, 503), answer.text
+            self.refused[answer.status_code] += 1
+            self.last_refusal = f"{answer.status_code} {answer.json()['detail']}"
+            time.sleep(float(answer.headers["Retry-After"]))
+
+
+@contextmanager
+def collecting(address: str) -> Iterator[Tracker]:
+    """A tracker that sends events all the time, some of which are taken already; all are at the end."""
+    tracker, stop = Tracker(address), threading.Event()
+    failures: list[BaseException] = []
+
+    def feed() -> None:
+        try:
+            for number in count():
+                tracker.send(traffic(number, 1))
+                if stop.wait(SECONDS_PER_EVENT):
+                    return
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        wait_until(lambda: len(tracker.sent) >= 10 or bool(failures))
+        yield tracker
+    finally:
+        stop.set()
+        thread.join()
+    assert failures == []

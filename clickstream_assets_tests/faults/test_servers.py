@@ -16,7 +16,7 @@ from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.prepare import prepare_servers
 from clickstream_assets_tests.faults.account import take_account
-from clickstream_assets_tests.faults.load import ends, ingesting, is_past, load
+from clickstream_assets_tests.faults.load import ends, flows, ingesting, is_past, load
 from clickstream_assets_tests.faults.plugin import Fault
 from clickstream_assets_tests.outages import outage, stack_of_its_own
 from clickstream_assets_tests.streaming.streams import new_shop
@@ -27,7 +27,6 @@ from clickstream_assets_tests.streaming.test_process import (
     running,
     wait_until,
 )
-from clickstream_assets_tests.topics import keyed
 
 pytestmark = [pytest.mark.long, pytest.mark.server, pytest.mark.spark, pytest.mark.timeout(2400)]
 OUTAGE_SECONDS = 30
@@ -65,7 +64,7 @@ def test_a_server_that_is_away_under_load_costs_no_record(
     with new_shop(settings, tmp_path, partitions=3, **QUICK) as shop, running(shop, log) as process:
         api = create_app(shop.settings).test_client()
         with load(shop):
-            wait_until(lambda: is_past(shop, keyed(shop.settings, {0: 10, 1: 10, 2: 10})), log)
+            wait_until(partial(flows, shop), log)
             shop.ingest()
             began = time.monotonic()
             with ExitStack() as running_out:

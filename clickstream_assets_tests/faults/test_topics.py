@@ -15,7 +15,7 @@ from clickstream_assets_tests.faults.account import Part, take_account
 from clickstream_assets_tests.faults.plugin import Fault
 from clickstream_assets_tests.ingestion import Ingestion
 from clickstream_assets_tests.streaming.test_process import traffic
-from clickstream_assets_tests.topics import delete_records, new_topic, send
+from clickstream_assets_tests.topics import delete_records, make_anew, new_topic, send
 
 OF = (Part.TOPIC, Part.LAKE)
 
@@ -37,3 +37,26 @@ def test_records_that_kafka_deleted_unread_stop_the_ingest_until_a_person_lets_t
         Ingestion.of(with_settings(settings, allow_data_loss=True), duckdb_engine).run()
     unread = {event["event_id"] for event in events[40:60]}
     fault.settle(take_account(settings, events, OF, absent=dict.fromkeys(OF, unread)), let_go=len(unread))
+
+
+@pytest.mark.fault("topic_made_anew")
+def test_a_topic_that_was_made_anew_is_not_read_on_until_a_person_names_another(
+    kafka: Settings, duckdb_engine: DuckDBEngine, tmp_path: Path, fault: Fault
+):
+    settings = with_settings(new_topic(kafka), lake_path=str(tmp_path / "lake"))
+    events = traffic(0, 100)
+    values = [json.dumps(event).encode() for event in events]
+    send(settings, {0: values[:20]})
+    Ingestion.of(settings, duckdb_engine).run()
+    make_anew(settings)
+    # More than before: by its offsets alone it would pass for the old one, and the first twenty be lost.
+    send(settings, {0: values[20:80]})
+    with pytest.raises(DataLossError) as anew:
+        Ingestion.of(settings, duckdb_engine).run()
+    fault.saw(str(anew.value))
+    # What the new one has is copied to one of another name, where the shop goes on.
+    other = with_settings(new_topic(kafka), lake_path=settings.lake_path)
+    send(other, {0: values[20:]})
+    with fault.until_healthy():
+        Ingestion.of(other, duckdb_engine).run()
+    fault.settle(take_account(other, events, OF))
