@@ -1,23 +1,18 @@
 """A run of a job, in a process of its own, that dies at one of its writes.
 
-`python -m clickstream_assets_tests.faults.dying REQUEST WRITE` carries out a run of the pipeline that the environment
-names, in Dagster's instance of DAGSTER_HOME. It kills itself right before the WRITE-th write, counted from 1, which is
-right after the one before. Each write is said on stdout when it is reached: a commit to a table of the lake, or of a
-transaction of PostgreSQL's that has changed something. With 0 the run goes to its end.
-
-REQUEST is what a sensor asked for, as JSON: `job`, `tags` and `assets`, which is null for all of the job's.
+Writes are commits to tables of the lake, and of transactions of PostgreSQL's that have changed something. Whoever calls
+`run` is not to have other things to do: it is for a process that a fork server has made.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import wraps
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
 
 import dagster as dg
 from deltalake import DeltaTable
@@ -27,27 +22,47 @@ from clickstream_assets.definitions import defs
 from clickstream_assets.stores import lake
 from clickstream_assets.stores.postgres.connection import Connection
 
+POSTGRES = "PostgreSQL"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run that a sensor has asked for; `assets` is None for all of the job's."""
+
+    job: str
+    tags: dict[str, str]
+    assets: list[str] | None
+
+    @classmethod
+    def of(cls, job: str, asked: dg.RunRequest) -> Self:
+        """Return what the sensor asked for."""
+        assets = [key.to_user_string() for key in asked.asset_selection] if asked.asset_selection else None
+        return cls(job, dict(asked.tags), assets)
+
 
 class Writes:
     """The writes of this process so far.
 
     Args:
-        last: the one that it does not live to see.
+        last: number of the one that it does not live to see, from 1; 0 for none.
+        log: gets the name of each when it is reached, a line each.
     """
 
-    def __init__(self, last: int) -> None:
+    def __init__(self, last: int, log: Path) -> None:
         self._last = last
+        self._log = log
         self._reached = 0
 
     def reach(self, name: str) -> None:
-        """Say that a write is next, and die if it is the one."""
+        """Note that a write is next, and die if it is the one."""
         self._reached += 1
-        print(name, flush=True)
+        with self._log.open("a") as log:
+            log.write(f"{name}\n")
         if self._reached == self._last:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def watch(self) -> None:
-        """Have all writes from now on counted."""
+        """Count all writes from now on."""
         for kind, name in (
             (lake, "write_deltalake"),
             (TableMerger, "execute"),
@@ -59,13 +74,14 @@ class Writes:
         commit = Connection.commit
 
         def counted_commit(connection: Connection[Any]) -> None:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
-                if cursor.fetchone() == (True,):
-                    self.reach("PostgreSQL")
+            changed = connection.execute(
+                "SELECT pg_current_xact_id_if_assigned() IS NOT NULL AS changed"
+            ).fetchone()
+            if changed in ((True,), {"changed": True}):
+                self.reach(POSTGRES)
             commit(connection)
 
-        Connection.commit = counted_commit
+        setattr(Connection, commit.__name__, counted_commit)
 
     def _counted(self, write: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(write)
@@ -77,19 +93,16 @@ class Writes:
         return counted
 
 
-def main() -> None:
-    """Carry the run out."""
-    request, last = json.loads(sys.argv[1]), int(sys.argv[2])
-    job = defs().resolve_job_def(request["job"])
+def run(request: Request, last: int, log: Path, environment: Mapping[str, str], folder: Path) -> None:
+    """Carry a run out in Dagster's instance of DAGSTER_HOME, up to a write."""
+    os.chdir(folder)
+    os.environ.update(environment)
+    job = defs().resolve_job_def(request.job)
     with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as instance:
-        Writes(last).watch()
+        Writes(last, log).watch()
         job.execute_in_process(
             instance=instance,
-            tags=request["tags"],
-            asset_selection=request["assets"]
-            and [dg.AssetKey.from_user_string(asset) for asset in request["assets"]],
+            tags=request.tags,
+            asset_selection=request.assets
+            and [dg.AssetKey.from_user_string(asset) for asset in request.assets],
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
-import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 from dagster import RunsFilter
 
@@ -29,6 +24,7 @@ from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets_tests.databases import pipeline_environment
 from clickstream_assets_tests.faults.account import Part, compare_tables, take_account
+from clickstream_assets_tests.faults.dying import POSTGRES, Request, run
 from clickstream_assets_tests.faults.plugin import Fault
 from clickstream_assets_tests.proofs.shop import SMALL_MODELS
 from clickstream_assets_tests.proofs.test_put_back import (
@@ -42,22 +38,9 @@ from clickstream_assets_tests.proofs.test_put_back import (
 pytestmark = [pytest.mark.server, pytest.mark.long, pytest.mark.timeout(7200)]
 SENSORS = {"ingest": new_records, "refresh": dirty_days_sensor, "train": untrained_interactions}
 OF = (Part.TOPIC, Part.LAKE)
-POSTGRES = "PostgreSQL"
-
-
-@dataclass
-class Request:
-    """A run that a sensor has asked for."""
-
-    job: str
-    tags: dict[str, str]
-    assets: list[str] | None
-
-    @classmethod
-    def of(cls, job: str, asked: dg.RunRequest) -> Request:
-        """Return what the sensor asked for."""
-        assets = [key.to_user_string() for key in asked.asset_selection] if asked.asset_selection else None
-        return cls(job, dict(asked.tags), assets)
+# Each process would take seconds to load the libraries.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["clickstream_assets_tests.faults.dying"])
 
 
 class Killed(House):
@@ -72,32 +55,20 @@ class Killed(House):
             assert self.settle([sensor]) == []
         raise AssertionError(f"there is no job {job}")
 
-    def run(self, request: Request, write: int) -> tuple[int, list[str]]:
+    def run(self, request: Request, write: int) -> tuple[int | None, list[str]]:
         """Carry a run out in a process that dies at a write; return how it ended and the writes that it reached."""
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "clickstream_assets_tests.faults.dying",
-                json.dumps(vars(request)),
-                str(write),
-            ],
-            env=os.environ | {"DAGSTER_HOME": str(self.home)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr[-5000:]
-        return done.returncode, done.stdout.splitlines()
+        log = self.home.parent / "writes"
+        log.write_text("")
+        environment = dict(os.environ) | {"DAGSTER_HOME": str(self.home)}
+        process = FORKS.Process(target=run, args=(request, write, log, environment, Path.cwd()))
+        process.start()
+        process.join()
+        return process.exitcode, log.read_text().splitlines()
 
     def report_gone(self) -> str:
-        """Do what Dagster's run monitoring does with a run whose process is gone; return what it says."""
-        (run,) = self.instance.get_runs(RunsFilter(statuses=UNFINISHED))
-        event = self.instance.report_run_failed(
-            run,
-            f"Detected run worker status FAILED: the process of run {run.run_id[:8]} of {run.job_name} is gone",
-        )
-        return str(event.message)
+        """Have the run whose process is gone marked as failed, as Dagster's run monitoring does; return its message."""
+        (gone,) = self.instance.get_runs(RunsFilter(statuses=UNFINISHED))
+        return str(self.instance.report_run_failed(gone).message)
 
 
 @contextmanager
@@ -172,6 +143,6 @@ def test_a_run_killed_at_any_write_is_made_good_by_the_next(
         account = compare_tables(len(house.sent_events()), expected, house.tables())
         differences = account.lost + account.doubled
         assert not differences, f"killed before write {place} of {len(writes)}, {reached[-1]}: {differences}"
-    fault.saw(f"{len(seconds)} kills of {job}, each: {re.sub('run [0-9a-f]{8}', 'run …', said)}")
+    fault.saw(f"{len(seconds)} kills of {job}, each with exit code {code}: {said}")
     fault.healthy_after(seconds)
     fault.settle(take_account(load_settings(), house.sent_events(), OF))
