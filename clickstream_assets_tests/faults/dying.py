@@ -98,11 +98,7 @@ def run(request: Request, last: int, log: Path, environment: Mapping[str, str], 
     os.chdir(folder)
     os.environ.update(environment)
     job = defs().resolve_job_def(request.job)
+    chosen = [dg.AssetKey.from_user_string(asset) for asset in request.assets] if request.assets else None
     with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as instance:
         Writes(last, log).watch()
-        job.execute_in_process(
-            instance=instance,
-            tags=request.tags,
-            asset_selection=request.assets
-            and [dg.AssetKey.from_user_string(asset) for asset in request.assets],
-        )
+        job.execute_in_process(instance=instance, tags=request.tags, asset_selection=chosen)

@@ -35,7 +35,7 @@ from clickstream_assets_tests.topics import send
 pytestmark = [pytest.mark.server, pytest.mark.long, pytest.mark.timeout(1800)]
 PROJECT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
-PATIENCE_SECONDS = 400
+PATIENCE_SECONDS = 900
 OF = (Part.TOPIC, Part.LAKE)
 # Many batches, so that an ingest takes a while.
 OWN = {"INGEST_BATCH_RECORDS": "10", "COMPUTE_ENGINE": "duckdb", "EVENTS_START_DATE": "2024-01-01"}
@@ -162,7 +162,7 @@ def office(stack: Stack, kafka: Settings, postgres: Settings, tmp_path: Path) ->
 
 @pytest.mark.fault("run_and_code_server_killed")
 def test_a_run_that_is_killed_with_its_code_server_is_made_good(office: Office, fault: Fault):
-    office.come_in(2000)
+    office.come_in(600)
     office.start_daemon("daemon")
     office.wait_until(lambda: office.rows()[0] > 0)
     kill(office.code_server)
