@@ -28,6 +28,8 @@ from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.postgres.publishing import publication
 from clickstream_assets_tests.databases import fresh_database, hanging, query, with_settings
+from clickstream_assets_tests.faults.account import compare_tables
+from clickstream_assets_tests.faults.plugin import Fault
 from clickstream_assets_tests.ingestion import (
     TABLES,
     Contents,
@@ -58,6 +60,11 @@ class Undisturbed:
     first_batch: Path
     contents: Contents
 
+    @property
+    def sent(self) -> int:
+        """The records that came in."""
+        return len(self.contents[RAW_EVENTS.name])
+
 
 @pytest.fixture(scope="module")
 def undisturbed(
@@ -79,6 +86,7 @@ def start(ingestion: Ingestion, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 # Before the write to a table is after the write to the one before.
+@pytest.mark.fault("kill_ingest")
 @pytest.mark.parametrize(
     ("table", "moment"),
     [
@@ -96,6 +104,7 @@ def test_ingest_killed_right_before_or_after_a_write_is_made_good_by_the_next(
     tmp_path: Path,
     table: str,
     moment: str,
+    fault: Fault,
 ):
     shutil.copytree(undisturbed.first_batch, tmp_path / "lake")
     ingestion = Ingestion.of(with_settings(shop, lake_path=str(tmp_path / "lake")), duckdb_engine)
@@ -104,9 +113,12 @@ def test_ingest_killed_right_before_or_after_a_write_is_made_good_by_the_next(
     names = [t.name for t in WRITES]
     is_written = [ingestion.lake.snapshot(t).batch == 2 for t in WRITES]
     assert is_written == [moment == "after" and name in names[: names.index(table) + 1] for name in names]
-    ingestion.run()
+    fault.saw(f"its exit code is {process.returncode}")
+    with fault.until_healthy():
+        ingestion.run()
     assert ingestion.contents() == undisturbed.contents
     assert ingestion.misclassified() == {}
+    fault.settle(compare_tables(undisturbed.sent, undisturbed.contents, ingestion.contents()))
 
 
 @pytest.mark.long
@@ -199,8 +211,9 @@ def test_ingest_killed_in_the_middle_of_a_write_is_made_good_by_the_next(
     assert ingestion.misclassified() == {}
 
 
+@pytest.mark.fault("two_ingests")
 def test_ingests_at_once_end_in_the_tables_of_one(
-    shop: Settings, duckdb_engine: DuckDBEngine, undisturbed: Undisturbed, tmp_path: Path
+    shop: Settings, duckdb_engine: DuckDBEngine, undisturbed: Undisturbed, tmp_path: Path, fault: Fault
 ):
     settings = with_settings(shop, lake_path=str(tmp_path / "lake"), ingest_batch_records=70)
     ingestion = Ingestion.of(settings, duckdb_engine)
@@ -211,6 +224,10 @@ def test_ingests_at_once_end_in_the_tables_of_one(
     versions = ingestion.versions()
     ingestion.run()
     assert ingestion.versions() == versions
+    # One of two commits of the same batch wins, and the other is what was wanted: nobody has to be told.
+    fault.saw("nothing is said, and both end with exit code 0")
+    fault.stayed_healthy()
+    fault.settle(compare_tables(undisturbed.sent, undisturbed.contents, ingestion.contents()))
 
 
 @pytest.mark.long
@@ -249,7 +266,8 @@ with publication(load_settings()) as transaction:
 """
 
 
-def test_publisher_killed_right_before_its_commit_leaves_the_old_rows(postgres: Settings):
+@pytest.mark.fault("kill_publisher")
+def test_publisher_killed_right_before_its_commit_leaves_the_old_rows(postgres: Settings, fault: Fault):
     def served(settings: Settings) -> list[list[Any]]:
         columns = (("clickstream_sessions", "session_id"), ("popular_products", "product_id"))
         return [
@@ -264,8 +282,10 @@ def test_publisher_killed_right_before_its_commit_leaves_the_old_rows(postgres: 
         with hanging(PUBLISHER, settings, "published"):
             assert served(settings) == [["old"], ["old"]]
         assert served(settings) == [["old"], ["old"]]
+        fault.saw(f"readers see {served(settings)} all the time")
         # Nothing of the dead one's is locked either.
-        with publication(settings) as transaction:
+        with fault.until_healthy(), publication(settings) as transaction:
             transaction.publish(SESSIONS, sessions(session("next")))
             transaction.publish(POPULAR_PRODUCTS, popular(["next"]))
         assert served(settings) == [["next"], ["next"]]
+        fault.keeps_no_records("the lake has what is published")

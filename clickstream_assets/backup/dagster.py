@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from clickstream_assets.backup.errors import BackupError
 from clickstream_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,24 +22,14 @@ def instance_of(settings: Settings) -> Iterator[DagsterInstance | None]:
     """Open the instance that DAGSTER_HOME names, and make its tables if they are missing; None where it names none.
 
     Raises:
-        BackupError: it cannot be opened.
+        InputError: it cannot be opened.
     """
-    from dagster import DagsterError, DagsterInstance
-    from dagster_postgres.utils import DagsterPostgresException
-    from sqlalchemy.exc import SQLAlchemyError
+    from clickstream_assets.defs.instances import dagsters_instance
 
     if settings.dagster_home is None:
         yield None
         return
-    try:
-        instance = DagsterInstance.from_config(str(settings.dagster_home))
-    except (DagsterError, DagsterPostgresException, SQLAlchemyError) as error:
-        raise BackupError(
-            f"DAGSTER_HOME={settings.dagster_home}: Dagster's storage cannot be read "
-            f"({str(error).strip().partition(chr(10))[0]}); start its database, or set DAGSTER_HOME to where its "
-            "dagster.yaml is"
-        ) from error
-    with instance:
+    with dagsters_instance(settings) as instance:
         yield instance
 
 

@@ -89,22 +89,12 @@ def _show_silences(settings: Settings, record: Record, now: float) -> None:
 
 def _record(settings: Settings) -> Record:
     """Read the record that the sensor keeps in Dagster's storage."""
-    from dagster import DagsterError, DagsterInstance
     from dotenv import load_dotenv
-    from sqlalchemy.exc import SQLAlchemyError
 
     from clickstream_assets.defs.incidents.keeping import kept
+    from clickstream_assets.defs.instances import dagsters_instance
 
-    if settings.dagster_home is None:
-        raise SettingsError("DAGSTER_HOME is not set; set it to the folder of Dagster's dagster.yaml")
     # Dagster's instance is configured with variables that the settings only read from the file.
     load_dotenv(".env")
-    try:
-        with DagsterInstance.from_config(str(settings.dagster_home)) as instance:
-            return kept(instance)
-    except (DagsterError, SQLAlchemyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"DAGSTER_HOME={settings.dagster_home}: Dagster's storage cannot be read ({reason}); start its database, "
-            "or set DAGSTER_HOME to where its dagster.yaml is"
-        ) from error
+    with dagsters_instance(settings) as instance:
+        return kept(instance)

@@ -80,7 +80,7 @@ class Elasticsearch(Server):
     def problem(self) -> str | None:
         """See the base class."""
         if not accepts_connections(self.port):
-            return f"nothing listens on port {self.port} yet"
+            return f"nothing answers on port {self.port} yet"
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=5)
         try:
             # This build answers 405 to GET /.

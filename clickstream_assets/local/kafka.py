@@ -46,7 +46,7 @@ class Kafka(Server):
     def problem(self) -> str | None:
         """See the base class."""
         if not accepts_connections(self.port):
-            return f"nothing listens on port {self.port} yet"
+            return f"nothing answers on port {self.port} yet"
         from kafka import KafkaAdminClient
 
         from clickstream_assets.stores.kafka.client import open_client

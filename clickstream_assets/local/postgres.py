@@ -96,7 +96,7 @@ class Postgres(Server):
     def problem(self) -> str | None:
         """See the base class."""
         if not accepts_connections(self.port):
-            return f"nothing listens on port {self.port} yet"
+            return f"nothing answers on port {self.port} yet"
         import psycopg
 
         try:

@@ -342,13 +342,11 @@ def _process(file: StateFile, kind: type[Server]) -> psutil.Process | None:
     return recorded.process if recorded else None
 
 
-def _last_words(server: Server) -> str | None:
-    """Say of a server that died whether its log ends with a full disk, which is not full any more."""
-    if not NO_SPACE.search(_end_of(server, _LAST_BYTES)):
-        return None
-    return (
-        "there was no space left on its disk, and there is some now; `clickstream stack up` starts it again"
-    )
+def _last_words(server: Server) -> str:
+    """Say of a server that died how it is started again, and why it died: of a disk that was full, or its log."""
+    if NO_SPACE.search(_end_of(server, _LAST_BYTES)):
+        return "there was no space left on its disk, and there is some now; `clickstream stack up` starts it again"
+    return f"`clickstream stack up` starts it again; why it ended is in {server.log}"
 
 
 def _end_of(server: Server, number: int) -> str:

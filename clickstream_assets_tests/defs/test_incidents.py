@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.silences import Kind
 from clickstream_assets.stores.kafka.partition import to_json
 from clickstream_assets.stores.postgres.connection import connect
+from clickstream_assets.streaming.owner import Presence
 from clickstream_assets_tests.dagster_private import (
     FreshnessState,
     FreshnessStateChange,
@@ -108,7 +110,7 @@ def every_night() -> dg.SkipReason:
 DEFINITIONS = dg.Definitions(
     assets=[dg.AssetSpec("clickstream_events"), raw_events, events, sessions],
     asset_checks=[are_whole],
-    jobs=[dg.define_asset_job(name, selection=[sessions]) for name in ("nightly", "refresh")],
+    jobs=[dg.define_asset_job(name, selection=[sessions]) for name in ("nightly", "refresh", "stream")],
     sensors=[dirty_days, incidents],
     schedules=[every_night],
 )
@@ -508,6 +510,23 @@ def test_a_stream_that_stands_still_is_told_until_it_goes_on(
     assert shop.subjects()[1:] == ["[clickstream] resolved: stream product_windows stands still"]
 
 
+def test_a_failed_run_of_the_streams_is_over_once_their_process_is_there(
+    shop: Shop, postgres: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    with fresh_database(postgres) as database, closing(Presence(database, "stream")) as process:
+        for name, value in environment(database).items():
+            monkeypatch.setenv(name, value)
+        for _ in range(2):
+            past_run(shop.instance, "stream", DagsterRunStatus.FAILURE, seconds_ago=120)
+        assert shop.look() == "open: run_failed:stream"
+        process.show()
+        assert shop.look() == "nothing is wrong"
+    assert shop.subjects() == [
+        "[clickstream] job stream failed 2 times in a row",
+        "[clickstream] resolved: job stream failed 2 times in a row",
+    ]
+
+
 @pytest.mark.long
 def test_a_daemon_whose_servers_are_away_has_people_told(shop: Shop, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("INCIDENT_SILENCES")
@@ -770,6 +789,18 @@ def test_a_dagster_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch,
     result = command("list", DAGSTER_HOME=str(tmp_path))
     assert result.exit_code == 1
     assert f"DAGSTER_HOME={tmp_path}: Dagster's storage cannot be read" in result.stderr
+
+
+def test_a_dagster_whose_database_is_away_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    url = f"postgresql://nobody@127.0.0.1:{free_port()}/dagster"
+    (tmp_path / "dagster.yaml").write_text(f"storage: {{postgres: {{postgres_url: '{url}'}}}}\n")
+    result = command("list", DAGSTER_HOME=str(tmp_path))
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"DAGSTER_HOME={tmp_path}: Dagster's storage cannot be read (connection to server")
+    assert "Connection refused" in line
 
 
 def webhook() -> str:

@@ -881,6 +881,17 @@ def test_alerts_and_dashboard_are_those_of_compose(full: Chart) -> None:
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
+def test_alerts_lead_to_the_runbook_in_the_repository_that_code_url_names() -> None:
+    url = "https://git.example.com/shop/blob/main"
+    chart = render(*MINIMAL, "--set", f"monitoring.rules.enabled=true,settings.CODE_URL={url}/")
+    (rules,) = chart.of_kind("PrometheusRule")
+    alerts = [rule for group in rules["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+    assert {rule["annotations"]["runbook_url"] for rule in alerts} == {
+        f"{url}/docs/runbook.md#{rule['alert'].lower()}" for rule in alerts
+    }
+    assert not any("runbook" in rule["annotations"] for rule in alerts)
+
+
 def test_nothing_for_monitoring_is_made_unless_it_is_asked_for(minimal: Chart) -> None:
     assert not [manifest for manifest in minimal.manifests if manifest["apiVersion"] == MONITORING]
     assert not minimal.find("ConfigMap", f"{FULLNAME}-dashboard")

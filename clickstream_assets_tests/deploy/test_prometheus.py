@@ -116,7 +116,7 @@ def test_an_alert_says_how_urgent_it_is_and_what_to_do():
     for rule in alert_rules():
         if "alert" in rule:
             assert rule["labels"]["severity"] in ("critical", "warning")
-            assert set(rule["annotations"]) == {"summary", "description"}
+            assert set(rule["annotations"]) == {"summary", "description", "runbook"}
 
 
 def test_panels_are_told_apart_and_do_not_cover_each_other():

@@ -47,6 +47,7 @@ from clickstream_assets.streaming.reconciliation import Reason, reconcile
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Event = Mapping[str, Any]
+Rows = Sequence[Mapping[str, Any]]
 Record = tuple[str, int, int]
 """Topic, partition and offset."""
 
@@ -158,6 +159,22 @@ def take_account(
     if Part.SERVED in of:
         places += _served(settings, lake)
     return Account(len(sent), places)
+
+
+def compare_tables(sent: int, expected: Mapping[str, Rows], found: Mapping[str, Rows]) -> Account:
+    """Compare tables, row by row, with those of a pipeline that nothing happened to.
+
+    Args:
+        sent: how many records came in.
+        expected: rows of each table there.
+        found: rows of each table here.
+    """
+    assert found.keys() == expected.keys()
+    places = [
+        _compared(name, len(found[name]), Counter(map(str, rows)), Counter(map(str, found[name])))
+        for name, rows in expected.items()
+    ]
+    return Account(sent, places)
 
 
 def _compared(

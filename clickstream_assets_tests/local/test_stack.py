@@ -252,6 +252,9 @@ def test_killed_servers_are_recovered_with_their_data(own):
         ("PostgreSQL", Condition.CRASHED),
         ("Elasticsearch", Condition.HEALTHY),
     ]
+    assert own.status()[0].problem == (
+        f"`clickstream stack up` starts it again; why it ended is in {own.home / 'logs' / 'kafka.log'}"
+    )
     # Somebody else's pid in what PostgreSQL left behind, as after a reboot.
     pid_file = own.home / "postgres" / "data" / "postmaster.pid"
     pid_file.write_text(pid_file.read_text().replace(str(postgres.pid), str(os.getpid()), 1))

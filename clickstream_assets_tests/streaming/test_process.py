@@ -49,6 +49,8 @@ from clickstream_assets.streaming.status import last_owner
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
 from clickstream_assets_tests.databases import fresh_database, query, with_settings
+from clickstream_assets_tests.faults.account import Part, take_account
+from clickstream_assets_tests.faults.plugin import Fault
 from clickstream_assets_tests.outages import stack_of_its_own
 from clickstream_assets_tests.streaming.streams import Shop, click, indexed_alerts, new_shop
 from clickstream_assets_tests.topics import keyed
@@ -237,8 +239,9 @@ def wait_for_a_moment_to_kill(stage: str, shop: Shop, log: Path, chance: random.
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
+@pytest.mark.fault("stream_killed")
 def test_a_stream_killed_again_and_again_ends_in_the_tables_of_an_undisturbed_one(
-    servers: Settings, spark_engine: SparkEngine, tmp_path: Path
+    servers: Settings, spark_engine: SparkEngine, tmp_path: Path, fault: Fault
 ):
     """Whatever it is doing: starting, going on with the batch before, counting windows, or writing documents."""
     chance = random.Random(5)
@@ -251,8 +254,10 @@ def test_a_stream_killed_again_and_again_ends_in_the_tables_of_an_undisturbed_on
                 with running(shop, log) as process:
                     wait_for_a_moment_to_kill(stage, shop, log, chance)
                     process.kill()
+        fault.saw(f"{len(stages)} times exit code {process.returncode}")
         with running(shop, log) as process:
-            wait_until(lambda: has_caught_up(shop) and has_closed(shop), log)
+            with fault.until_healthy():
+                wait_until(lambda: has_caught_up(shop) and has_closed(shop), log)
             with undisturbed(shop, spark_engine) as other:
                 assert has_closed(Shop(other.settings, sent=shop.sent))
                 too_late = [click(START, n, event_id=f"late{n}", product_id="too late") for n in range(5)]
@@ -264,6 +269,10 @@ def test_a_stream_killed_again_and_again_ends_in_the_tables_of_an_undisturbed_on
                 assert process.wait(60) == 0
                 assert_equal(shop, other)
                 assert not [row for row in shop.windows() if row["product_id"] == "too late"]
+                shop.ingest()
+                late = {event["event_id"] for event in too_late}
+                of = (Part.TOPIC, Part.LAKE, Part.WINDOWS, Part.DOCUMENTS)
+                fault.settle(take_account(shop.settings, shop.sent, of, absent={Part.WINDOWS: late}))
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ from clickstream_assets.silences import Kind
 from clickstream_assets.stores.kafka.partition import TopicPartition, from_json
 from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.streaming.outages import standing_still
+from clickstream_assets.streaming.owner import always_on
 from clickstream_assets.streaming.progress import progress_of
 
 RUN_AGAIN = {ingest.name, refresh.name, stream.name, train.name, experiments.name}
@@ -106,7 +107,7 @@ def _failed_runs(look: Look) -> Iterator[Problem]:
 def _failed_job(look: Look, job: str) -> Iterator[Problem]:
     """Find whether a job's last run failed: for good, and not only until its sensor asks for it again."""
     failed = failures_in_a_row(look.instance, job)
-    if not failed:
+    if not failed or (job == stream.name and _has_process(look.settings)):
         return
     failures, newest = len(failed), failed[0]
     waits = job in RUN_AGAIN and time.time() - end_of(newest) < RETRY_SECONDS
@@ -126,6 +127,19 @@ def _failed_job(look: Look, job: str) -> Iterator[Problem]:
         since=end_of(failed[-1]),
         is_settled=not is_retried,
     )
+
+
+def _has_process(settings: Settings) -> bool:
+    """Return whether a process runs the streams, or waits for its turn.
+
+    No run of `stream` is asked for then, so none would end the incident of one that failed before; how the streams
+    are doing is a matter of `stream_down`.
+    """
+    try:
+        return always_on(settings) is not None
+    except ClickstreamError:
+        # The database that would know is away, which is an incident of its own.
+        return False
 
 
 def _runs_by_hand(look: Look) -> Iterator[Problem]:

@@ -1,6 +1,8 @@
 """The tables in PostgreSQL: as the metadata declares them, however they came to be."""
 
 import shutil
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -26,7 +28,13 @@ from clickstream_assets.stores.postgres.migrate import (
     remake,
     write_migration,
 )
+from clickstream_assets.stores.postgres.publishing import publication
+from clickstream_assets_tests.api.conftest import clients_of
 from clickstream_assets_tests.databases import fresh_database, query, with_settings
+from clickstream_assets_tests.deploy.containers import wait_until
+from clickstream_assets_tests.faults.account import compare_tables
+from clickstream_assets_tests.faults.plugin import Fault
+from clickstream_assets_tests.stores.postgres.rows import session, sessions
 
 VERSION = "clickstream_schema_version"
 # What readers of older tables of these names select by position.
@@ -254,6 +262,48 @@ def test_a_migration_that_gets_no_lock_names_who_has_it_and_changes_nothing(
         done = migrate(database, migrations=migrations)
         assert (done.revision, done.applied) == (following, [f"{following} Another column"])
         assert columns(database, "clickstream_sessions")[-1] == "device"
+
+
+@pytest.mark.fault("migrate_under_load")
+def test_a_migration_under_load_keeps_nobody_from_reading_and_loses_no_row(
+    postgres: Settings, elasticsearch: Settings, migrations: Path, following: str, fault: Fault
+):
+    with fresh_database(
+        with_settings(postgres, elasticsearch_url=elasticsearch.elasticsearch_url)
+    ) as settings:
+        stop = threading.Event()
+        statuses: Counter[int] = Counter()
+        published: list[str] = []
+
+        def read() -> None:
+            for client in clients_of(settings):
+                while not stop.is_set():
+                    statuses[client.get("/sessions?limit=5").status_code] += 1
+
+        def write() -> None:
+            while not stop.is_set():
+                names = [*published, f"s{len(published)}"]
+                with publication(settings) as transaction:
+                    transaction.publish(SESSIONS, sessions(*map(session, names)))
+                published[:] = names
+
+        with ThreadPoolExecutor() as pool:
+            working = [pool.submit(work) for work in (read, read, write)]
+            wait_until(lambda: len(published) > 5 and statuses[200] > 20)
+            done = migrate(settings, migrations=migrations)
+            after = len(published)
+            wait_until(lambda: len(published) > after + 5)
+            stop.set()
+            for each in working:
+                each.result()
+        assert done.applied == [f"{following} Another column"]
+        assert set(statuses) == {200}
+        fault.saw(f"{statuses.total():,} answers, all of them 200; migrated: {done.applied[0]}")
+        fault.stayed_healthy()
+        names = "SELECT session_id FROM clickstream_sessions"
+        there = [{"session_id": name} for (name,) in query(settings, names)]
+        expected = [{"session_id": name} for name in published]
+        fault.settle(compare_tables(len(published), {"sessions": expected}, {"sessions": there}))
 
 
 def test_a_migration_waits_for_another_one_longer_than_for_a_table(postgres: Settings):
