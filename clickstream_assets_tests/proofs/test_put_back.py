@@ -20,17 +20,7 @@ from elasticsearch.helpers import bulk, scan
 from psycopg import sql
 
 from clickstream_assets.catalogue import (
-    CATEGORY_INPUTS,
-    FUNNEL_INPUTS,
-    MODEL_EVALUATION,
-    NEXT_PRODUCT_MODELS,
-    NEXT_PRODUCT_PARTS,
-    PUBLISHED_MODELS,
-    PUBLISHED_PARTS,
     SERVED_TABLES,
-    SESSION_INPUTS,
-    SHOPPER_CHANGES,
-    SHOPPER_INPUTS,
     TABLES,
 )
 from clickstream_assets.commands.stream import rebuild_streams
@@ -53,7 +43,7 @@ from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import pipeline_environment, with_settings
 from clickstream_assets_tests.defs.history import tick
 from clickstream_assets_tests.defs.pipeline import Pipeline, in_order, send
-from clickstream_assets_tests.faults.account import Account, Part, take_account
+from clickstream_assets_tests.faults.account import HISTORIES, Account, Part, take_account
 from clickstream_assets_tests.faults.plugin import Fault
 from clickstream_assets_tests.proofs.shop import SMALL_MODELS
 from clickstream_assets_tests.streaming.streams import click, indexed_alerts
@@ -80,13 +70,6 @@ PASSES = {
     "files",
 }
 """Columns that say when, or in which batch or files, a row was made."""
-HISTORIES = {
-    *(MODEL_EVALUATION.name, PUBLISHED_MODELS.name, "ingest_rules"),
-    *(NEXT_PRODUCT_MODELS.name, NEXT_PRODUCT_PARTS.name),
-    *(SESSION_INPUTS.name, SHOPPER_INPUTS.name, SHOPPER_CHANGES.name),
-    *(CATEGORY_INPUTS.name, FUNNEL_INPUTS.name, PUBLISHED_PARTS.name),
-}
-"""Tables with a row per version or batch, or of what days were made from: there can be others."""
 OWN = {
     "VIEWS_THRESHOLD": "20",
     "STREAM_IDLE_SECONDS": "0",
