@@ -10,6 +10,8 @@ from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import UtcTime
 from clickstream_assets.api.parameters import path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
+from clickstream_assets.api.scopes import needs
+from clickstream_assets.keys import Scope
 
 blueprint = APIBlueprint("persons", __name__, url_prefix="/api", tag="Persons")
 
@@ -41,6 +43,7 @@ class Person(Schema):
 
 
 @blueprint.get("/persons/<any_text:person_id>")
+@needs(Scope.PERSONAL)
 @blueprint.input(
     path_of(person_id="A user id, or `anonymous:` and a visitor's id, or `session:` and a session's"),
     location="path",
