@@ -42,6 +42,7 @@ _COMPARISONS: dict[str, Callable[[str, Any], bool]] = {
 _UNFIT = re.compile(r"LakeError: (rows for table [^\n]+)")
 # Another writer's commits between two tries; who comes second again and again gives up.
 _REPLACING_TRIES = 15
+_LOG_RETENTION = "delta.logRetentionDuration"
 
 
 class LakeError(ClickstreamError):
@@ -295,8 +296,8 @@ class Lake:
     def maintain(self, table: Table, retention: timedelta) -> Maintenance:
         """Put a table's small files together, and delete the files that nobody reads any more.
 
-        Rows, batches and statistics stay; who reads an older version goes on, for as long as `retention`. Appending
-        goes on meanwhile. Of this and a replacement of the same rows, the one that comes second fails. By delta-rs
+        Rows, batches and statistics stay; who reads an older version goes on, for as long as `retention`. So long its
+        commits are kept, too, of which there can be thousands a day, a file each. Appending goes on meanwhile. Of this and a replacement of the same rows, the one that comes second fails. By delta-rs
         on both engines.
 
         Raises:
@@ -305,6 +306,10 @@ class Lake:
         before = self.snapshot(table)
         with self._explained(table):
             delta = self._open(table)
+            # Those of zero are for tables that readers are to leave at once, whose log the next night shortens.
+            kept = f"interval {retention // timedelta(days=1)} days"
+            if retention and delta.metadata().configuration.get(_LOG_RETENTION) != kept:
+                delta.alter.set_table_properties({_LOG_RETENTION: kept})
             delta.optimize.compact()
             removed = delta.vacuum(
                 retention_hours=int(retention / timedelta(hours=1)),
@@ -313,6 +318,10 @@ class Lake:
                 # What runs that were killed have left, too.
                 full=True,
             )
+            if retention:
+                # A checkpoint says what the commits before it say.
+                delta.create_checkpoint()
+                delta.cleanup_metadata()
         after = self.snapshot(table)
         return Maintenance(after.rows, before.files.num_rows, after.files.num_rows, len(removed))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from apiflask import APIBlueprint
 from flask import Response, request, send_from_directory
 from werkzeug.routing import BaseConverter, ValidationError
+from werkzeug.wrappers import Response as AnyResponse
 
 from clickstream_assets.api.access import LOGIN
 from clickstream_assets.api.pages.customers import show_customers
@@ -46,7 +47,7 @@ class DayConverter(BaseConverter):
 _FILES = Path(__file__).parent / "static"
 _KEPT_SECONDS = 365 * 86_400
 
-_PAGES: dict[str, Callable[..., Response]] = {
+_PAGES: dict[str, Callable[..., AnyResponse]] = {
     "/": show_today,
     "/trends": show_trends,
     "/funnel": show_funnel,
