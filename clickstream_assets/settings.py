@@ -761,8 +761,8 @@ class Settings(DatabaseSettings):
     raw_logs_path: Path | None = None
     """Folder of the daily clickstream_YYYY-MM-DD.jsonl (default: raw_logs in the home)."""
     raw_logs_retention_days: int = Field(0, ge=0)
-    """Days after which such a file is deleted, once nothing was written to it for so long; 0 keeps all. What is in it is
-    in Kafka, and in the lake, unless it was written alone.
+    """Days after which such a file is deleted, once nothing was written to it for so long; 0 keeps all. What is in it
+    is in Kafka, and in the lake, unless it was written alone.
     """
 
     @field_validator("jars_path", "java_home", "kafka_ca_file", "elasticsearch_ca_file")

@@ -297,8 +297,8 @@ class Lake:
         """Put a table's small files together, and delete the files that nobody reads any more.
 
         Rows, batches and statistics stay; who reads an older version goes on, for as long as `retention`. So long its
-        commits are kept, too, of which there can be thousands a day, a file each. Appending goes on meanwhile. Of this and a replacement of the same rows, the one that comes second fails. By delta-rs
-        on both engines.
+        commits are kept, too, of which there can be thousands a day, a file each. Appending goes on meanwhile. Of this
+        and a replacement of the same rows, the one that comes second fails. By delta-rs on both engines.
 
         Raises:
             LakeConflictError: the rows were replaced or merged meanwhile; nothing was changed.
