@@ -43,6 +43,8 @@ _UNFIT = re.compile(r"LakeError: (rows for table [^\n]+)")
 # Another writer's commits between two tries; who comes second again and again gives up.
 _REPLACING_TRIES = 15
 _LOG_RETENTION = "delta.logRetentionDuration"
+_USUAL_RETENTION = timedelta(days=7)
+"""Of LAKE_RETENTION_DAYS, until the first upkeep."""
 
 
 class LakeError(ClickstreamError):
@@ -213,7 +215,7 @@ class Lake:
                 mode="ignore",
                 partition_by=list(table.partition_by),
                 description=table.grain,
-                configuration=_statistics(table),
+                configuration=_statistics(table) | {_LOG_RETENTION: _log_days(_USUAL_RETENTION)},
             )
         there = {field.name for field in delta.schema().fields}
         new = [field for field in table.arrow if field.name not in there]
@@ -306,9 +308,10 @@ class Lake:
         before = self.snapshot(table)
         with self._explained(table):
             delta = self._open(table)
-            # Those of zero are for tables that readers are to leave at once, whose log the next night shortens.
-            kept = f"interval {retention // timedelta(days=1)} days"
+            # Of a table that readers are to leave at once, the next night shortens the log.
+            kept = _log_days(retention)
             if retention and delta.metadata().configuration.get(_LOG_RETENTION) != kept:
+                # Whoever writes at this moment has to begin again, so only where the setting is another.
                 delta.alter.set_table_properties({_LOG_RETENTION: kept})
             delta.optimize.compact()
             removed = delta.vacuum(
@@ -641,6 +644,11 @@ def _laid_out(rows: DataFrame, table: Table) -> DataFrame:
     if not table.partition_by:
         return rows
     return rows.repartition(*table.partition_by).sortWithinPartitions(*table.partition_by)
+
+
+def _log_days(retention: timedelta) -> str:
+    """Return for how long commits are kept, as Delta writes it."""
+    return f"interval {retention // timedelta(days=1)} days"
 
 
 def _indexed(table: Table) -> list[str]:

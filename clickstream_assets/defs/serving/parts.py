@@ -36,8 +36,6 @@ from clickstream_assets.stores.postgres.publishing import (
 LEAST_ROWS = 20_000
 # Rows that differ are in memory, at some 500 bytes.
 MOST_DIFFERING = 200_000
-# Delta keeps its log for 30 days.
-MOST_AGE = timedelta(days=15)
 
 
 def publish_days(
@@ -111,7 +109,7 @@ class _Publisher:
     def __init__(self, lake: Lake, settings: Settings, publication: Publication, table: Table) -> None:
         self._lake, self._engine, self._publication, self._table = lake, lake.engine, publication, table
         self._day = str(table.day)
-        self._oldest = datetime.now(UTC) - min(timedelta(days=settings.lake_retention_days) / 2, MOST_AGE)
+        self._oldest = datetime.now(UTC) - timedelta(days=settings.lake_retention_days) / 2
         self._now = lake.snapshot(table)
         first = first_served(settings, table) or date.min
         files, counts = files_by(self._now, self._day), self._now.rows_by(self._day)
