@@ -33,6 +33,7 @@ from clickstream_assets.stores.kafka.producer import KafkaSink
 from clickstream_assets.stores.postgres.connection import connect
 
 _RAW = ("raw_events", "raw_products", "raw_exposures")
+_MODELS = ("als_user_factors", "als_item_factors", "next_product_models", "next_product_parts")
 _ALL_DAY = range(24)
 _PERSONS = {table.served_name for table in SERVED_TABLES if table.day and "user_id" in table.by_name}
 
@@ -42,12 +43,13 @@ def bytes_of(folder: Path, pattern: str = "*") -> int:
     return sum(file.stat().st_size for file in folder.rglob(pattern) if file.is_file())
 
 
-def in_database(name: str) -> dict[str, int]:
-    """Return the bytes of each table of a database, with its indexes, after a VACUUM FULL."""
+def in_database(name: str, *, packed: bool) -> dict[str, int]:
+    """Return the bytes of each table of a database, with its indexes; after a VACUUM FULL, if they are to be packed."""
     settings = load_settings()
     own = Settings(**{**settings.model_dump(), "postgres_db": name})
     with connect(own, autocommit=True) as connection:
-        connection.execute("VACUUM FULL")
+        if packed:
+            connection.execute("VACUUM FULL")
         return dict(_sizes(connection))
 
 
@@ -59,15 +61,16 @@ def _sizes(connection: psycopg.Connection) -> list[tuple[str, int]]:
     return connection.execute(query).fetchall()
 
 
-def stored(home: Path) -> dict[str, int]:
+def stored(home: Path, *, packed: bool = True) -> dict[str, int]:
     """Return the bytes of each store."""
     settings = load_settings()
     lake = Path(settings.lake)
-    served, dagster = in_database(settings.postgres_db), in_database(settings.dagster_postgres_db)
+    names = (settings.postgres_db, settings.dagster_postgres_db)
+    served, dagster = (in_database(name, packed=packed) for name in names)
     tables = [lake / name for name in TABLES if (lake / name).exists()]
     logs = sum(bytes_of(table / "_delta_log") for table in tables)
     raw = sum(bytes_of(lake / name, "*.parquet") for name in _RAW if (lake / name).exists())
-    models = sum(bytes_of(table) for table in tables if table.name in ("als_model", "next_product_models"))
+    models = sum(bytes_of(table) for table in tables if table.name in _MODELS)
     persons = sum(size for name, size in served.items() if name in _PERSONS)
     events, checks = (dagster.get(name, 0) for name in ("event_logs", "asset_check_executions"))
     return {
@@ -121,7 +124,8 @@ def main() -> None:
         print(json.dumps(expire()))
         return
     with servers_of_days() as home:
-        empty = stored(home)
+        # By a VACUUM of an empty table PostgreSQL takes it for empty afterwards, and plans accordingly.
+        empty = stored(home, packed=False)
         of_a_day = arguments.events // arguments.days
         with KafkaSink(load_settings()) as topic:
             for number in range(arguments.days):

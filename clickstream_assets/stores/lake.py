@@ -313,6 +313,7 @@ class Lake:
             if retention and delta.metadata().configuration.get(_LOG_RETENTION) != kept:
                 # Whoever writes at this moment has to begin again, so only where the setting is another.
                 delta.alter.set_table_properties({_LOG_RETENTION: kept})
+                delta = self._open(table)
             delta.optimize.compact()
             removed = delta.vacuum(
                 retention_hours=int(retention / timedelta(hours=1)),
