@@ -21,13 +21,17 @@ class Scope(StrEnum):
     """What a key may do."""
 
     READ = "read"
-    """Read what the API and its pages show."""
+    """Read figures, of nobody in particular."""
+    PERSONAL = "personal"
+    """Read these, and what is about one person."""
     COLLECT = "collect"
     """Send events."""
     ADMIN = "admin"
     """All of it."""
 
 
+_INCLUDED = {Scope.PERSONAL: {Scope.READ}, Scope.ADMIN: {*Scope}}
+"""By a scope the others that it includes."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _FIX = "make an entry with `clickstream keys new --scope read NAME`"
@@ -39,7 +43,7 @@ class Key:
 
     Attributes:
         name: Whose it is; two may have one name, while one takes the other's place.
-        scopes: What it may do; `admin` includes the others.
+        scopes: What it may do; `personal` includes `read`, and `admin` all.
         digest: SHA-256 of the key.
     """
 
@@ -49,7 +53,7 @@ class Key:
 
     def may(self, scope: Scope) -> bool:
         """Return whether it may do that."""
-        return scope in self.scopes or Scope.ADMIN in self.scopes
+        return any(scope is own or scope in _INCLUDED.get(own, ()) for own in self.scopes)
 
     @property
     def is_public(self) -> bool:

@@ -315,9 +315,18 @@ class Settings(DatabaseSettings):
     """Days that whoever makes backups keeps them. The receipt of an erasure says by it until when a person is in them
     (default: nobody has said it).
     """
+    served_persons_retention_days: int = Field(0, ge=0)
+    """Days up to today of which PostgreSQL, and so the API, has persons' sessions, carts and daily segments; 0 keeps
+    all. The lake has them on, and a run that a person starts publishes days again that a longer time lets in.
+    """
     runs_retention_days: int = Field(30, ge=0)
     """Days that Dagster's runs are kept, with their events and logs; 0 keeps all. The last one that made an asset, or a
-    day of one, always stays.
+    day of one, always stays, and the last that succeeded of each job.
+    """
+    # From Friday evening to Monday morning. At a refresh each half minute, a day of runs is about 1 GB.
+    succeeded_runs_retention_days: int = Field(3, ge=0)
+    """Days instead, of runs that have succeeded, and of what checks found; 0 is RUNS_RETENTION_DAYS. Gone are the run's
+    page and its figures in an asset's history.
     """
 
     compute_engine: EngineName | None = None
@@ -688,9 +697,9 @@ class Settings(DatabaseSettings):
     """
     api_keys: SecretStr | None = None
     """Keys of the API, comma separated, each NAME:SCOPES:SHA256, as `clickstream keys new` prints them: what the key
-    may do, with + between several (read, collect, admin), and the hash of the key, not the key. With any, reading asks
-    for one (default: none, everybody may read, and no events are taken; that only on an address of this machine alone,
-    or with API_BEHIND_LOGIN).
+    may do, with + between several (read, personal, collect, admin), and the hash of the key, not the key. With any,
+    reading asks for one (default: none, everybody may read, and no events are taken; that only on an address of this
+    machine alone, or with API_BEHIND_LOGIN).
     """
     api_behind_login: bool = False
     """Whoever reaches the API has been let in by something in front of it, as a proxy that asks for a login, so it
@@ -760,6 +769,10 @@ class Settings(DatabaseSettings):
     """Products that the simulator knows."""
     raw_logs_path: Path | None = None
     """Folder of the daily clickstream_YYYY-MM-DD.jsonl (default: raw_logs in the home)."""
+    raw_logs_retention_days: int = Field(0, ge=0)
+    """Days after which such a file is deleted, once nothing was written to it for so long; 0 keeps all. What is in it
+    is in Kafka, and in the lake, unless it was written alone.
+    """
 
     @field_validator("jars_path", "java_home", "kafka_ca_file", "elasticsearch_ca_file")
     @classmethod

@@ -28,14 +28,15 @@ def test_two_keys_may_have_one_name_while_one_takes_the_others_place() -> None:
     assert old.digest != new.digest
 
 
-def test_admin_may_do_all_and_the_others_one_thing() -> None:
+def test_admin_may_do_all_personal_may_read_too_and_the_others_one_thing() -> None:
     may = {
         scope: [asked for asked in Scope if Key("k", frozenset({scope}), b"").may(asked)] for scope in Scope
     }
     assert may == {
         Scope.READ: [Scope.READ],
+        Scope.PERSONAL: [Scope.READ, Scope.PERSONAL],
         Scope.COLLECT: [Scope.COLLECT],
-        Scope.ADMIN: [Scope.READ, Scope.COLLECT, Scope.ADMIN],
+        Scope.ADMIN: [Scope.READ, Scope.PERSONAL, Scope.COLLECT, Scope.ADMIN],
     }
 
 
@@ -51,7 +52,10 @@ def test_admin_may_do_all_and_the_others_one_thing() -> None:
         ),
         (f"{SECRET}!:read:{HASH}", r"entry 1: its name is not of up to 64 letters"),
         (f":read:{HASH}", r"entry 1: its name is not"),
-        (f"a:write:{HASH}", r"entry 1: its scopes are not read, collect, admin, with \+ between several"),
+        (
+            f"a:write:{HASH}",
+            r"entry 1: its scopes are not read, personal, collect, admin, with \+ between several",
+        ),
         (f"a::{HASH}", r"entry 1: its scopes are not"),
         (f"a:read:{HASH},b:read:{OTHER},c:admin:{HASH}", r"entry 3 is the same key as entry 1"),
     ],

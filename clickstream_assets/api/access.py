@@ -1,13 +1,14 @@
 """Access to the API: keys and logins, how often a client may ask, and the headers that each answer has.
 
-With API_KEYS, whatever is not in `_OPEN` needs the scope `read`, also a route that does not exist; the collector, which
-is before Flask, asks for `collect`. Without, all may read, and nothing is collected.
+With API_KEYS, each request needs the scope that its view says (`scopes.py`), and `read` where there is no view. The
+collector, which is before Flask, asks for `collect`. Without, all may read, and nothing is collected.
 """
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import timedelta
 from hashlib import blake2b
 from hmac import compare_digest
@@ -27,6 +28,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from clickstream_assets.api.asgi import HEADERS
 from clickstream_assets.api.problems import ApiError, documented
 from clickstream_assets.api.rates import RateLimit
+from clickstream_assets.api.scopes import needed_by
 from clickstream_assets.keys import Key, Scope, digest_of
 from clickstream_assets.settings import Settings
 
@@ -35,10 +37,6 @@ CALLER = "clickstream.caller"
 """Key of a request's environment: who makes it. Where a page asks the API, it is whoever asked for the page."""
 LOGIN = "/login"
 
-_OPEN = frozenset(
-    {"health.live", "health.ready", "pages.file", "pages.show_login", "pages.log_in", "pages.log_out"}
-)
-"""Endpoints that need no key."""
 _METRICS = "metrics.metrics"
 _COOKIE = "clickstream_session"
 _KEY = "key"
@@ -51,8 +49,14 @@ _ADDRESSES = 1 << 16
 _REALM = 'Bearer realm="clickstream"'
 _HOW = {
     Scope.READ: "Send a key that may read: Authorization: Bearer KEY.",
+    Scope.PERSONAL: "Send a key that may read what is about one person: Authorization: Bearer KEY.",
     Scope.COLLECT: "Send a key that may collect: as user name of basic authentication, as Authorization: Bearer KEY, "
     "as write_key in the address, or as writeKey in the body.",
+}
+_LACKING = {
+    Scope.READ: "This key may not read",
+    Scope.PERSONAL: "This key may not read what is about one person",
+    Scope.COLLECT: "This key may not send events",
 }
 
 
@@ -80,7 +84,7 @@ class Access:
     def __init__(self, settings: Settings, folder: Path | None, secret: bytes) -> None:
         self.secret = secret
         self.keys = settings.known_keys
-        self.open = _OPEN | ({_METRICS} if settings.api_metrics_open else set())
+        self._open = {_METRICS} if settings.api_metrics_open else set()
         self._logins = {_login_of(key): key for key in self.keys}
         self._places = {key.digest: place for place, key in enumerate(self.keys)}
         self._rate = settings.api_rate_limit
@@ -110,6 +114,18 @@ class Access:
     def collects(self) -> bool:
         """True if there is a key to send events with."""
         return any(key.may(Scope.COLLECT) for key in self.keys)
+
+    def needed(self, app: Flask, endpoint: str | None, asked: Container[str] = ()) -> Scope | None:
+        """Return the scope that a request needs; None if it needs no key.
+
+        Args:
+            app: the application.
+            endpoint: where the request goes; None if there is nothing.
+            asked: the names of its parameters.
+        """
+        if endpoint in self._open:
+            return None
+        return needed_by(app.view_functions[endpoint] if endpoint else None).by(asked)
 
     def place_of(self, key: Key) -> int:
         """Return the key's place among the keys."""
@@ -144,14 +160,24 @@ class Access:
                 # Not Basic: a browser would ask for a password, on a shop's pages the shopper.
                 headers={"WWW-Authenticate": _REALM + (', error="invalid_token"' if is_guess else "")},
             )
+        self.check(key, scope)
+        return key
+
+    @staticmethod
+    def check(key: Key, scope: Scope) -> None:
+        """Refuse what a key may not do.
+
+        Raises:
+            ApiError: it lacks the scope.
+        """
         if not key.may(scope):
             raise ApiError(
                 HTTPStatus.FORBIDDEN,
                 "scope_missing",
-                f"This key may not {scope}; API_KEYS says what a key may do.",
+                f"{_LACKING[scope]}: it lacks the scope {scope}. API_KEYS says what a key may do.",
                 headers={"WWW-Authenticate": f'{_REALM}, error="insufficient_scope", scope="{scope}"'},
+                scope=scope,
             )
-        return key
 
     def count(self, key: Key | None, address: str) -> None:
         """Count a client's request.
@@ -238,13 +264,16 @@ def register_access(app: APIFlask, settings: Settings, folder: Path | None, secr
 
     @app.before_request
     def let_in() -> AnyResponse | None:
-        if request.endpoint in allowed.open:
+        scope = allowed.needed(app, request.endpoint, request.args)
+        if scope is None:
             return None
         if CALLER in request.environ and (request.environ[CALLER] or not allowed.is_on):
             # A page asks, whose own request was let in and counted.
+            if asks := request.environ[CALLER]:
+                allowed.check(asks.key, scope)
             return None
         try:
-            caller = _caller(allowed) if allowed.is_on else None
+            caller = _caller(allowed, scope) if allowed.is_on else None
         except ApiError as error:
             if error.code == "no_key" and _shows_pages():
                 asked = request.full_path.rstrip("?")
@@ -258,7 +287,7 @@ def register_access(app: APIFlask, settings: Settings, folder: Path | None, secr
     def add_headers(response: Response) -> Response:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
-        if allowed.is_on and request.endpoint not in allowed.open:
+        if allowed.is_on and allowed.needed(app, request.endpoint) is not None:
             response.headers["Cache-Control"] = "no-store"
         return response
 
@@ -323,7 +352,7 @@ def client_address() -> str:
 
 
 def describe(app: APIFlask, spec: dict[str, Any]) -> None:
-    """Describe in the OpenAPI document how a key is sent, and what needs one."""
+    """Describe in the OpenAPI document how a key is sent, and which scope each operation needs."""
     allowed: Access = app.extensions[EXTENSION]
     spec.setdefault("components", {})["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": "A key of API_KEYS"},
@@ -336,16 +365,30 @@ def describe(app: APIFlask, spec: dict[str, Any]) -> None:
     }
     limited = [429] if allowed.is_on or allowed._rate is not None else []
     problems = ([401, 403] if allowed.is_on else []) + limited
-    open_routes = {rule.rule for rule in app.url_map.iter_rules() if rule.endpoint in allowed.open}
+    endpoints = {
+        (_written(rule.rule), method.lower()): rule.endpoint
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods or ()
+    }
     for route, operations in spec["paths"].items():
-        if route in open_routes:
-            continue
-        for operation in operations.values():
+        for method, operation in operations.items():
+            endpoint = endpoints[route, method]
+            scope = allowed.needed(app, endpoint)
+            if scope is None:
+                continue
+            for name, other in needed_by(app.view_functions[endpoint]).parameters.items():
+                [parameter] = [each for each in operation["parameters"] if each["name"] == name]
+                parameter["description"] += f". A key needs the scope {other} for it"
             if allowed.is_on:
-                operation["security"] = [{"bearer": []}, {"basic": []}, {"login": []}]
+                operation["security"] = [{name: [scope]} for name in ("bearer", "basic", "login")]
             operation["responses"].update(
                 {str(status): body for status, body in documented(*problems).items()}
             )
+
+
+def _written(rule: str) -> str:
+    """Return a route as the OpenAPI document writes it."""
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
 
 
 def _login_of(key: Key) -> str:
@@ -364,13 +407,14 @@ def _client_of(address: str) -> str:
     return str(parsed.ipv4_mapped or ip_network((parsed, 64), strict=False))
 
 
-def _caller(allowed: Access) -> Caller:
+def _caller(allowed: Access, scope: Scope) -> Caller:
     sent = secrets_of(request.headers.get("Authorization", ""))
     if sent is None and (key := allowed.logged_in()):
         if request.method not in _SAFE:
             refuse_foreign()
+        allowed.check(key, scope)
         return Caller(key, has_logged_in=True)
-    return Caller(allowed.admit(sent or (), Scope.READ, client_address()), has_logged_in=False)
+    return Caller(allowed.admit(sent or (), scope, client_address()), has_logged_in=False)
 
 
 def _shows_pages() -> bool:

@@ -25,6 +25,7 @@ from clickstream_assets.api import (
     products,
     recommendations,
     reports,
+    scopes,
     segments,
     shop,
     tables,
@@ -36,6 +37,7 @@ from clickstream_assets.api.pages import routes as pages
 from clickstream_assets.api.pages.rendering import PICTURE_HOSTS
 from clickstream_assets.api.threads import Threads
 from clickstream_assets.catalogue.clock import ShopClock
+from clickstream_assets.keys import Scope
 from clickstream_assets.settings import Settings
 
 
@@ -121,6 +123,9 @@ def create_app(
         pages.blueprint,
     ):
         app.register_blueprint(blueprint)
+    # The document itself is the framework's.
+    scopes.needs(Scope.READ)(app.view_functions["openapi.spec"])
+    scopes.refuse_unstated(app.view_functions.items())
 
     @app.spec_processor
     def describe(spec: dict[str, Any]) -> dict[str, Any]:

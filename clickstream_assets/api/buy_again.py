@@ -12,6 +12,7 @@ from clickstream_assets.api.database import database
 from clickstream_assets.api.moment import moment
 from clickstream_assets.api.parameters import path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.api.selection import (
     Asked,
     OfVisitor,
@@ -23,6 +24,7 @@ from clickstream_assets.api.selection import (
 )
 from clickstream_assets.api.visitor import visitor_now
 from clickstream_assets.catalogue.units import SECOND
+from clickstream_assets.keys import Scope
 from clickstream_assets.recommender.bought import Again, rank_again, with_purchases
 
 blueprint = APIBlueprint("buy_again", __name__, url_prefix="/api", tag="Buying again")
@@ -39,6 +41,7 @@ class _OfVisitor(OfVisitor, SelectionQuery):
 
 
 @blueprint.get("/buy-again")
+@needs(Scope.PERSONAL)
 @blueprint.input(_OfVisitor, location="query", unknown="raise")
 @blueprint.output(BuyAgain)
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))
@@ -48,6 +51,7 @@ def buy_again_of_visitor(query_data: dict[str, Any], **_: object) -> dict[str, A
 
 
 @blueprint.get("/buy-again/<any_text:user_id>")
+@needs(Scope.PERSONAL)
 @blueprint.input(path_of(user_id="The shopper"), location="path")
 @blueprint.input(SelectionQuery, location="query", unknown="raise")
 @blueprint.output(BuyAgain)

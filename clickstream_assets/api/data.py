@@ -19,6 +19,7 @@ from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import UtcTime
 from clickstream_assets.api.listing import listing
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.catalogue import EVENTS, RECORD_DAYS
 from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.catalogue.metrics import (
@@ -31,6 +32,7 @@ from clickstream_assets.catalogue.metrics import (
     Metric,
 )
 from clickstream_assets.dagster_pages import asset_page, check_page, run_page
+from clickstream_assets.keys import Scope
 from clickstream_assets.silences import Kind
 from clickstream_assets.stores.postgres.measurements import (
     AGREEMENT,
@@ -255,6 +257,7 @@ class Data(Schema):
 
 
 @blueprint.get("/data")
+@needs(Scope.READ)
 @blueprint.output(Data)
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(503))
 def show_data() -> dict[str, Any]:
@@ -440,4 +443,5 @@ listing(
     """,
     order=["arrival_date DESC"],
     limit=1000,
+    scope=Scope.READ,
 )

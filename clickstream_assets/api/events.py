@@ -17,7 +17,9 @@ from clickstream_assets.api.outages import Outage
 from clickstream_assets.api.parameters import Text, WholeNumber
 from clickstream_assets.api.pseudonyms import valued
 from clickstream_assets.api.queries import Asked, Condition, Page
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.catalogue import LIVE_EVENTS
+from clickstream_assets.keys import Scope
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import RESULT_WINDOW, WORDS, LiveEvents
 
@@ -109,6 +111,7 @@ class Events(Schema):
         ),
     },
 )
+@needs(Scope.PERSONAL)
 def list_events(asked: Asked, n: int | None = None, q: str | None = None) -> dict[str, Any]:
     """List events, the latest first; equals are ordered by event id.
 

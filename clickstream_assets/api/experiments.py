@@ -24,8 +24,10 @@ from clickstream_assets.api.fields import UtcTime, schema_of
 from clickstream_assets.api.metrics import count_exposures
 from clickstream_assets.api.parameters import path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.catalogue import EXPERIMENT_RESULTS
 from clickstream_assets.ingest.experiments import declared_experiments
+from clickstream_assets.keys import Scope
 from clickstream_assets.recommender.experiments import Assigned, Experiment, assigned
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.background import Background
@@ -163,6 +165,7 @@ class ExperimentList(Schema):
 
 
 @blueprint.get("/experiments")
+@needs(Scope.READ)
 @blueprint.output(ExperimentList)
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(503))
 def list_experiments() -> dict[str, Any]:
@@ -177,6 +180,7 @@ def list_experiments() -> dict[str, Any]:
 
 
 @blueprint.get("/experiments/<name>")
+@needs(Scope.READ)
 @blueprint.input(path_of(name="The experiment's name"), location="path")
 @blueprint.output(DeclaredExperiment)
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(404, 422, 503))

@@ -14,6 +14,7 @@ from clickstream_assets.api.database import Database, database
 from clickstream_assets.api.events import live_events
 from clickstream_assets.api.moment import moment
 from clickstream_assets.api.problems import ApiError, documented
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.stores.elasticsearch import ElasticsearchError, LiveEvents
 from clickstream_assets.stores.postgres.connection import PostgresError
 
@@ -45,6 +46,7 @@ class Ready(Schema):
 
 
 @blueprint.get("/live")
+@needs(None)
 @blueprint.output(Live)
 def live() -> dict[str, str]:
     """Say that the process is up."""
@@ -52,6 +54,7 @@ def live() -> dict[str, str]:
 
 
 @blueprint.get("/ready")
+@needs(None)
 @blueprint.output(Ready)
 @blueprint.doc(responses=documented(503))
 def ready() -> dict[str, object]:

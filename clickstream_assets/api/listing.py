@@ -31,7 +31,9 @@ from clickstream_assets.api.queries import (
     page_of,
     person_of_visitor,
 )
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.catalogue import Table, who
+from clickstream_assets.keys import Scope
 
 FORMATS = {"json": "application/json", "csv": "text/csv"}
 MAX_LIMIT = 1000
@@ -184,7 +186,8 @@ def list_route(
     """Make a function a `GET` route that answers a list.
 
     The function takes an `Asked`, the values of the path and those of `parameters` that were given. It returns the
-    fields of the answer, with a `Page` for the list; `page` is filled in. As CSV the list comes alone.
+    fields of the answer, with a `Page` for the list; `page` is filled in. As CSV the list comes alone. `needs` says on
+    it which scope it needs.
 
     Args:
         blueprint: the blueprint that the route belongs to.
@@ -257,6 +260,7 @@ def listing(
     row: str,
     description: str,
     *,
+    scope: Scope,
     order: Sequence[str] = (),
     limit: int = 10,
     newest_day: bool = False,
@@ -275,6 +279,7 @@ def listing(
         table: the table.
         row: name of a row in the OpenAPI document.
         description: the operation in the OpenAPI document; its first line is the summary.
+        scope: what a key needs for it: `personal` where rows are persons', or about them.
         order: columns to sort by, with ` DESC` after those that fall; none for the key alone. If the table has
             columns to sort by, a client can sort by one of them instead of the first.
         limit: rows of a page by default.
@@ -315,6 +320,7 @@ def listing(
             page = page_of(connection, table.served_name, columns, terms, asked)
             return {name: named(connection, page) if with_names else page}
 
+    needs(scope)(view)
     view.__name__, view.__doc__ = f"list_{rule.strip('/').replace('/', '_')}", description
     list_route(
         blueprint,

@@ -30,9 +30,11 @@ from prometheus_client.registry import Collector
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.pages.source import WITHIN_A_PAGE
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.catalogue import LIVE_EVENTS, PRODUCT_WINDOWS
 from clickstream_assets.catalogue import metrics as catalogue
 from clickstream_assets.catalogue.metrics import Kind
+from clickstream_assets.keys import Scope
 from clickstream_assets.stores.kafka.partition import from_json
 from clickstream_assets.stores.postgres.connection import PostgresError
 from clickstream_assets.stores.postgres.measurements import Sample, read_measurements
@@ -129,6 +131,7 @@ _collected_of = cache(_COLLECTED.labels)
 
 
 @blueprint.get("/metrics")
+@needs(Scope.READ)
 @blueprint.doc(
     responses={
         200: {

@@ -9,7 +9,9 @@ from clickstream_assets.api.database import database
 from clickstream_assets.api.fields import UtcTime
 from clickstream_assets.api.parameters import QueryParameters, WholeNumber
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.catalogue import SERVED_MODELS
+from clickstream_assets.keys import Scope
 
 blueprint = APIBlueprint("models", __name__, url_prefix="/api", tag="Models")
 
@@ -96,6 +98,7 @@ class _Query(QueryParameters):
 
 
 @blueprint.get("/models")
+@needs(Scope.READ)
 @blueprint.input(_Query, location="query", unknown="raise")
 @blueprint.output(ModelVersions)
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))

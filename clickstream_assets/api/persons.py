@@ -11,7 +11,9 @@ from clickstream_assets.api.fields import UtcTime
 from clickstream_assets.api.parameters import path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
 from clickstream_assets.api.pseudonyms import kept_person, persons_as_sent, valued
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.catalogue.who import kind_and_id, person_of_visitor
+from clickstream_assets.keys import Scope
 
 blueprint = APIBlueprint("persons", __name__, url_prefix="/api", tag="Persons")
 
@@ -43,6 +45,7 @@ class Person(Schema):
 
 
 @blueprint.get("/persons/<any_text:person_id>")
+@needs(Scope.PERSONAL)
 @blueprint.input(
     path_of(person_id="A user id, or `anonymous:` and a visitor's id, or `session:` and a session's"),
     location="path",

@@ -13,8 +13,10 @@ from clickstream_assets.api.moment import moment
 from clickstream_assets.api.parameters import path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
 from clickstream_assets.api.recent import Seen
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.api.visitor import visitor_now
 from clickstream_assets.catalogue import PERSON_PREDICTIONS
+from clickstream_assets.keys import Scope
 from clickstream_assets.predictions.sessions import SessionEvent, session_probability
 from clickstream_assets.recommender.next_product import Act
 
@@ -34,6 +36,7 @@ listing(
     """,
     order=["probability_28_days DESC"],
     limit=100,
+    scope=Scope.PERSONAL,
 )
 
 
@@ -79,6 +82,7 @@ PersonPrediction = schema_of(
 
 
 @blueprint.get("/predictions/<any_text:person_id>")
+@needs(Scope.PERSONAL)
 @blueprint.input(
     path_of(person_id="A user id, or `anonymous:` and a visitor's id, or `session:` and a session's"),
     location="path",

@@ -43,6 +43,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
                 },
             },
         },
+        "scope": {"type": "string", "description": "The scope that the key lacks"},
         "dependencies": {
             "type": "object",
             "description": "What the service needs, and what is wrong with it",

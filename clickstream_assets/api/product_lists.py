@@ -12,6 +12,7 @@ from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.parameters import path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.api.selection import (
     Asked,
     ProductList,
@@ -19,6 +20,7 @@ from clickstream_assets.api.selection import (
     SelectionQuery,
     nothing_published,
 )
+from clickstream_assets.keys import Scope
 
 blueprint = APIBlueprint("product_lists", __name__, url_prefix="/api", tag="Related and popular products")
 
@@ -34,6 +36,7 @@ class RelatedProducts(ProductList):
 
 
 @blueprint.get("/item-to-item/<any_text:product_id>")
+@needs(Scope.READ)
 @blueprint.input(path_of(product_id="The product"), location="path")
 @blueprint.input(SelectionQuery, location="query", unknown="raise")
 @blueprint.output(RelatedProducts)
@@ -64,6 +67,7 @@ def item_to_item(product_id: str, query_data: dict[str, Any], **_: object) -> di
 
 
 @blueprint.get("/bought-together/<any_text:product_id>")
+@needs(Scope.READ)
 @blueprint.input(path_of(product_id="The product"), location="path")
 @blueprint.input(SelectionQuery, location="query", unknown="raise")
 @blueprint.output(RelatedProducts)
@@ -86,6 +90,7 @@ def bought_together(product_id: str, query_data: dict[str, Any], **_: object) ->
 
 
 @blueprint.get("/popular")
+@needs(Scope.READ)
 @blueprint.input(SelectionQuery, location="query", unknown="raise")
 @blueprint.output(ProductList)
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))
@@ -95,6 +100,7 @@ def popular(query_data: dict[str, Any], **_: object) -> dict[str, Any]:
 
 
 @blueprint.get("/trending")
+@needs(Scope.READ)
 @blueprint.input(SelectionQuery, location="query", unknown="raise")
 @blueprint.output(ProductList)
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))

@@ -22,7 +22,9 @@ from clickstream_assets.api.listing import (
 )
 from clickstream_assets.api.parameters import Choice, Text, path_of
 from clickstream_assets.api.problems import ApiError
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.catalogue import CATEGORY_CONVERSION, LONG, PRODUCT_PERFORMANCE, PRODUCTS, Column
+from clickstream_assets.keys import Scope
 
 blueprint = APIBlueprint("products", __name__, url_prefix="/api", tag="Products")
 
@@ -37,6 +39,7 @@ ProductDay = listing(
     order=["rank"],
     newest_day=True,
     with_names=True,
+    scope=Scope.READ,
 )
 
 listing(
@@ -48,6 +51,7 @@ listing(
     order=["conversion_rate DESC"],
     limit=100,
     newest_day=True,
+    scope=Scope.READ,
 )
 
 
@@ -71,6 +75,7 @@ Product = listing(
             ),
         )
     },
+    scope=Scope.READ,
 )
 
 ProductTotals = schema_of(
@@ -114,6 +119,7 @@ class ProductsInAll(Schema):
     },
     limit=100,
 )
+@needs(Scope.READ)
 def list_product_totals(asked: queries.Asked, sort: str, order: str) -> dict[str, Any]:
     """List products with the sums of their days, the most viewed first; equals are ordered by product id.
 
@@ -150,6 +156,7 @@ class ProductHistory(Schema):
     path=path_of(product_id="The product"),
     problems=[404],
 )
+@needs(Scope.READ)
 def list_product_days(asked: queries.Asked, product_id: str) -> dict[str, Any]:
     """Say what a product is, and list its days, the newest first, with their totals."""
     with database().snapshot() as connection:

@@ -21,6 +21,7 @@ from clickstream_assets.api.experiments import experiments
 from clickstream_assets.api.moment import ServedModel, moment
 from clickstream_assets.api.parameters import Flag, Text, path_of
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.api.selection import (
     Asked,
     OfVisitor,
@@ -30,6 +31,7 @@ from clickstream_assets.api.selection import (
     message_of,
 )
 from clickstream_assets.api.visitor import visitor_now
+from clickstream_assets.keys import Scope
 from clickstream_assets.recommender.bought import OFTEN
 from clickstream_assets.recommender.experiments import Assigned, Serves
 from clickstream_assets.recommender.next_product import Act, Met, Pick, Why
@@ -92,6 +94,7 @@ class _OfVisitor(OfVisitor, _Query):
 
 
 @blueprint.get("/recommend")
+@needs(Scope.PERSONAL)
 @blueprint.input(_OfVisitor, location="query", unknown="raise")
 @blueprint.output(Recommendations)
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(422, 503))
@@ -101,6 +104,7 @@ def recommend_to_visitor(query_data: dict[str, Any], **_: object) -> Response:
 
 
 @blueprint.get("/recommend/<any_text:user_id>")
+@needs(Scope.PERSONAL)
 @blueprint.input(path_of(user_id="The shopper"), location="path")
 @blueprint.input(_Query, location="query", unknown="raise")
 @blueprint.output(Recommendations)
@@ -145,6 +149,7 @@ class _Session(Schema):
 
 
 @blueprint.post("/session/recommend")
+@needs(Scope.READ)
 @blueprint.input(_Session, location="json")
 @blueprint.input(_Query, location="query", unknown="raise")
 @blueprint.output(Recommendations(exclude=["user_id"]), status_code=200)

@@ -17,7 +17,9 @@ from clickstream_assets.api.formats import chosen_format
 from clickstream_assets.api.listing import list_route, range_of
 from clickstream_assets.api.parameters import Choice, Day, QueryParameters
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, ApiError, documented
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.catalogue import DAILY_REPORT, DAILY_SUMMARY
+from clickstream_assets.keys import Scope
 from clickstream_assets.reports.document import COMPARED, COMPARISONS
 from clickstream_assets.reports.text import render_text
 
@@ -41,6 +43,7 @@ class Reports(Schema):
 
 
 @list_route(blueprint, "/reports", Reports, filters=range_of(DAILY_REPORT))
+@needs(Scope.READ)
 def list_reports(asked: queries.Asked) -> dict[str, Any]:
     """List the days that have a report with their headline figures, the newest first.
 
@@ -166,6 +169,7 @@ class _ReportQuery(QueryParameters):
 
 
 @blueprint.get("/reports/<date>")
+@needs(Scope.READ)
 @blueprint.input(_Path, location="path")
 @blueprint.input(_ReportQuery, location="query", unknown="raise")
 @blueprint.doc(

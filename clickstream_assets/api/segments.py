@@ -14,8 +14,10 @@ from clickstream_assets.api.listing import Filter, list_route, range_of
 from clickstream_assets.api.parameters import Choice, Day, Text, WholeNumber, path_of
 from clickstream_assets.api.problems import ApiError
 from clickstream_assets.api.pseudonyms import kept_id, kept_person
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.catalogue import ACTIVITY_SEGMENTS, CUSTOMER_SEGMENTS, USER_SEGMENTS
 from clickstream_assets.catalogue.rfm import DEFINITIONS, RFM_SEGMENT_NAMES
+from clickstream_assets.keys import Scope
 
 blueprint = APIBlueprint("segments", __name__, url_prefix="/api", tag="Segments")
 
@@ -46,6 +48,7 @@ class UserHistory(Schema):
     path=path_of(user_id="The shopper"),
     problems=[404],
 )
+@needs(Scope.PERSONAL)
 def list_user_segments(asked: queries.Asked, user_id: str) -> dict[str, Any]:
     """List a shopper's segments, the newest day first.
 
@@ -115,6 +118,7 @@ class DaySegments(Schema):
     },
     limit=100,
 )
+@needs(Scope.READ, segment=Scope.PERSONAL, anonymous_id=Scope.PERSONAL)
 def list_day_segments(
     asked: queries.Asked,
     date: date | None = None,
@@ -155,6 +159,7 @@ class SegmentCounts(Schema):
     },
     limit=100,
 )
+@needs(Scope.READ)
 def list_segment_counts(asked: queries.Asked) -> dict[str, Any]:
     """Count users by segment on each day, the newest first, and by kind, the largest segment first."""
     with database().snapshot() as connection:
@@ -199,6 +204,7 @@ class SegmentMoves(Schema):
     },
     limit=200,
 )
+@needs(Scope.READ)
 def list_segment_moves(asked: queries.Asked, days: int, date: date | None = None) -> dict[str, Any]:
     """Count customers by the RFM segment that they were in and the one that they are in, the most first.
 

@@ -10,7 +10,9 @@ from flask import current_app
 from clickstream_assets.api import queries
 from clickstream_assets.api.database import database
 from clickstream_assets.api.problems import REQUEST_TOO_LONG, documented
+from clickstream_assets.api.scopes import needs
 from clickstream_assets.catalogue.clock import ShopClock
+from clickstream_assets.keys import Scope
 
 blueprint = APIBlueprint("shop", __name__, url_prefix="/api", tag="Shop")
 
@@ -42,6 +44,7 @@ class Shop(Schema):
 
 
 @blueprint.get("/shop")
+@needs(Scope.READ)
 @blueprint.output(Shop)
 @blueprint.doc(responses=REQUEST_TOO_LONG | documented(503))
 def show_shop() -> dict[str, Any]:

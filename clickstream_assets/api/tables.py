@@ -8,6 +8,7 @@ from apiflask import APIBlueprint
 from clickstream_assets import catalogue
 from clickstream_assets.api.listing import Filter, listing
 from clickstream_assets.api.parameters import Choice, Flag
+from clickstream_assets.keys import Scope
 
 sessions = APIBlueprint("sessions", __name__, tag="Sessions")
 carts = APIBlueprint("carts", __name__, url_prefix="/api", tag="Carts")
@@ -33,6 +34,7 @@ listing(
             meanings={False: False, True: None},
         )
     },
+    scope=Scope.PERSONAL,
 )
 
 listing(
@@ -42,6 +44,7 @@ listing(
     "Cart",
     "List carts, those with the latest activity first; equals are ordered by cart id.",
     order=["last_activity_at DESC"],
+    scope=Scope.PERSONAL,
 )
 
 listing(
@@ -52,6 +55,7 @@ listing(
     "List days with events, the newest first, with their figures.",
     order=["report_date DESC"],
     limit=100,
+    scope=Scope.READ,
 )
 
 listing(
@@ -66,6 +70,7 @@ listing(
     order=["hour_start DESC"],
     limit=100,
     newest_day=True,
+    scope=Scope.READ,
 )
 
 listing(
@@ -77,6 +82,7 @@ listing(
     order=["report_date DESC", "dimension", "value", "step_number"],
     limit=100,
     newest_day=True,
+    scope=Scope.READ,
 )
 
 listing(
@@ -88,6 +94,7 @@ listing(
     order=["report_date DESC", "model", "revenue DESC"],
     limit=100,
     newest_day=True,
+    scope=Scope.READ,
 )
 
 listing(
@@ -97,6 +104,7 @@ listing(
     "CohortWeek",
     "List how many of the users who were first seen in a week come back, week by week; the newest cohort first.",
     limit=100,
+    scope=Scope.READ,
 )
 
 listing(
@@ -121,6 +129,7 @@ listing(
             meanings={"open": False, "closed": True},
         )
     },
+    scope=Scope.READ,
 )
 
 listing(
@@ -132,6 +141,7 @@ listing(
     order=["first_window_start DESC"],
     with_more=True,
     with_names=True,
+    scope=Scope.READ,
 )
 
 listing(
@@ -145,6 +155,7 @@ listing(
     """,
     order=["hour DESC"],
     limit=100,
+    scope=Scope.READ,
 )
 
 listing(
@@ -159,4 +170,5 @@ listing(
     """,
     order=["kafka_time DESC"],
     limit=100,
+    scope=Scope.PERSONAL,
 )

@@ -45,6 +45,7 @@ from clickstream_assets.backup.manifest import (
 )
 from clickstream_assets.backup.marker import read_marker
 from clickstream_assets.backup.place import Counting, Found, Place, Written, uncounted
+from clickstream_assets.backup.prune import begin
 from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS, RAW_EVENTS
 from clickstream_assets.files import Progress, silent
 from clickstream_assets.settings import Settings
@@ -105,6 +106,7 @@ class _Making:
     def make(self) -> Backup:
         self._refuse()
         self._name = new_name(self._place, self._began_at)
+        begin(self._place, self._name)
         known = _known(self._place)
         with ExitStack() as stack:
             moments = self._moments(stack)

@@ -16,6 +16,10 @@ from clickstream_assets.backup.errors import BackupError
 from clickstream_assets.backup.place import Counting, Place, Written, each
 
 MANIFEST = "backup.json"
+BEGUN = "begun.json"
+"""In the folder of a backup from its beginning on."""
+PRUNING = "pruning.json"
+"""In a place while old backups of it are deleted."""
 FILES = "files"
 FORMAT = 1
 _NAME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{6}Z")
@@ -114,7 +118,7 @@ def new_name(place: Place, now: datetime) -> str:
         BackupError: the place has other files, or a backup of this second.
     """
     entries = place.entries()
-    if others := [name for name in entries if name != FILES and not _NAME.fullmatch(name)]:
+    if others := [name for name in entries if name not in (FILES, PRUNING) and not _NAME.fullmatch(name)]:
         raise BackupError(
             f"{place.uri} holds other files than backups, such as {others[0]}; name a new folder, or one that earlier "
             "backups are in"

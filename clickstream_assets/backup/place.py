@@ -122,6 +122,12 @@ class Place:
             if info.type == fs.FileType.File
         }
 
+    def find(self, name: str) -> Found | None:
+        """Return a file as it is listed; None where it is not there."""
+        with self._explained():
+            info = self._fs.get_file_info(self._path(name))
+        return Found(info.size, info.mtime_ns) if info.type == fs.FileType.File else None
+
     def read(self, name: str) -> bytes | None:
         """Return what a small file holds; None where it is not there."""
         with (
@@ -195,6 +201,11 @@ class Place:
         """Delete a file."""
         with self._explained():
             self._fs.delete_file(self._path(name))
+
+    def remove_folder(self, name: str) -> None:
+        """Delete a folder with all that is in it; none need be there."""
+        with self._explained(), suppress(FileNotFoundError):
+            self._fs.delete_dir(self._path(name))
 
     def is_in(self, other: Place) -> bool:
         """Return whether it is another place, or a folder of it."""

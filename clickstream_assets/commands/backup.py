@@ -22,18 +22,30 @@ def backup_command(
     target: Annotated[
         str, typer.Argument(help="A new folder, or one with earlier backups; or s3://BUCKET/FOLDER.")
     ],
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Delete older backups of that folder.", show_default="all are kept"
+        ),
+    ] = None,
 ) -> None:
     """Copy the lake, PostgreSQL, the stream's checkpoint and Dagster's database, while everything goes on.
 
     A second backup in the same folder copies only what is new of the
-    lake's files. The last line says what was copied, as JSON.
+    lake's files. The last line says what was copied, as JSON. With
+    --keep, all but the newest N are deleted then; files that these
+    share stay.
     """
     # Imported here, so that `clickstream --help` need not wait for DuckDB and Dagster.
     from clickstream_assets.backup.create import back_up
+    from clickstream_assets.backup.place import Place
+    from clickstream_assets.backup.prune import prune
 
     _load_dagsters_variables()
     place = _place(target)
-    _finish(place, back_up(load_settings(), place, _say, counting))
+    backup = back_up(load_settings(), place, _say, counting)
+    deleted = prune(Place(place), keep, _say, counting)._asdict() if keep else None
+    _finish(place, backup, deleted)
 
 
 def restore_command(
@@ -67,8 +79,9 @@ def _place(text: str) -> str:
     return text if "://" in text else str(Path(text).absolute())
 
 
-def _finish(place: str, backup: Backup) -> None:
-    typer.echo(json.dumps(_summary(place, backup), ensure_ascii=False))
+def _finish(place: str, backup: Backup, deleted: dict[str, Any] | None = None) -> None:
+    said = _summary(place, backup) | ({} if deleted is None else {"deleted": deleted})
+    typer.echo(json.dumps(said, ensure_ascii=False))
 
 
 def _summary(place: str, backup: Backup) -> dict[str, Any]:

@@ -22,7 +22,10 @@ def _of_all() -> None:
 def new_command(
     name: Annotated[str, typer.Argument(help="Whose key it is; two may have one name.")],
     scope: Annotated[
-        list[Scope], typer.Option(help="What it may do; may be given several times. admin may do all.")
+        list[Scope],
+        typer.Option(
+            help="What it may do; may be given several times. personal includes read, and admin all."
+        ),
     ],
 ) -> None:
     """Make a key and print it, this once, as JSON, with the entry that API_KEYS needs."""

@@ -10,7 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from importlib import import_module
 from multiprocessing import forkserver, get_context
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import sqlalchemy as sa
 from dagster._core.definitions.freshness import (
     FreshnessState,
     FreshnessStateRecord,
@@ -28,7 +29,10 @@ from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
-from dagster._core.storage.event_log import SqlEventLogStorageTable
+from dagster._core.storage.event_log import SqlEventLogStorage, SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs.schema import RunsTable
 from dagster._grpc.types import GetCurrentRunsResult
 from dagster._serdes import ConfigurableClassData, deserialize_value
 from dagster._utils.error import SerializableErrorInfo as ErrorInfo
@@ -53,7 +57,8 @@ __all__ = [
     "ErrorInfo",
     "ListedDays",
     "WorkerStatus",
-    "delete_logs",
+    "delete_checks",
+    "delete_run",
     "fork_runs",
     "freshness_seconds",
     "freshness_states",
@@ -63,10 +68,12 @@ __all__ = [
     "last_evaluation",
     "last_evaluations",
     "last_materializations",
-    "materializations",
+    "last_successes",
     "newest_ticks",
     "planned_or_evaluated",
     "remember_columns",
+    "runs_of_events",
+    "sensor_cursors",
     "use_engine",
     "write_in_batches",
 ]
@@ -83,6 +90,10 @@ ASSET_JOB = "__ASSET_JOB"
 """The job of runs of assets that a person chose, and of backfills."""
 
 FINISHED, UNFINISHED = list(FINISHED_STATUSES), list(NOT_FINISHED_STATUSES)
+
+# Parameters of a statement at most, of which SQLite and PostgreSQL take more.
+_IDS_PER_QUERY = 10_000
+_ROWS_PER_STATEMENT = 10_000
 
 _PASSED = {AssetCheckExecutionRecordStatus.SUCCEEDED}
 _EVALUATED = _PASSED | {AssetCheckExecutionRecordStatus.FAILED}
@@ -174,19 +185,80 @@ def last_materializations(instance: dg.DagsterInstance) -> set[int]:
     return found
 
 
-def materializations(instance: dg.DagsterInstance, run_id: str) -> Iterator[int]:
-    """Yield the storage ids of a run's materializations."""
-    cursor: str | None = None
-    more = True
-    while more:
-        page = instance.get_records_for_run(run_id, cursor, dg.DagsterEventType.ASSET_MATERIALIZATION)
-        yield from (record.storage_id for record in page.records)
-        cursor, more = page.cursor, page.has_more
+def runs_of_events(instance: dg.DagsterInstance, storage_ids: Iterable[int]) -> set[str]:
+    """Return the ids of the runs that events with these storage ids are of."""
+    events, numbers = SqlEventLogStorageTable.c, sorted(storage_ids)
+    found: set[str] = set()
+    with _sql(instance).index_connection() as connection:
+        for first in range(0, len(numbers), _IDS_PER_QUERY):
+            some = numbers[first : first + _IDS_PER_QUERY]
+            rows = connection.execute(sa.select(events.run_id).distinct().where(events.id.in_(some)))
+            found.update(row[0] for row in rows)
+    return found
 
 
-def delete_logs(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Delete what a run's steps wrote to stdout and stderr."""
+def last_successes(instance: dg.DagsterInstance) -> set[str]:
+    """Return the ids of the last run that has succeeded of each job."""
+    runs = RunsTable.c
+    last = sa.select(sa.func.max(runs.id)).where(runs.status == dg.DagsterRunStatus.SUCCESS.value)
+    query = sa.select(runs.run_id).where(runs.id.in_(last.group_by(runs.pipeline_name)))
+    storage = instance.run_storage
+    part = getattr(storage, "run_storage", storage)
+    assert isinstance(part, SqlRunStorage)
+    with part.connect() as connection:
+        return {row[0] for row in connection.execute(query)}
+
+
+def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Delete a run with its events and what its steps wrote to stdout and stderr; the run itself last.
+
+    Dagster's own begins with the run: the events of one that is interrupted then would stay for ever.
+    """
     instance.compute_log_manager.delete_logs(prefix=[run_id])
+    instance.event_log_storage.delete_events(run_id)
+    instance.delete_run(run_id)
+
+
+def delete_checks(instance: dg.DagsterInstance, before: datetime) -> int:
+    """Delete what checks found before a time, which Dagster keeps when a run of theirs is deleted.
+
+    What each of them found last stays, and when it last passed.
+
+    Returns:
+        How many rows were deleted.
+    """
+    rows = AssetCheckExecutionsTable.c
+    last_of_each = sa.select(sa.func.max(rows.id)).group_by(rows.asset_key, rows.check_name, rows.partition)
+    old = rows.create_timestamp < before.astimezone(UTC).replace(tzinfo=None)
+    deleted, chunk = 0, _ROWS_PER_STATEMENT
+    with _sql(instance).index_connection() as connection:
+        needed: set[int] = set()
+        for statuses in (None, _EVALUATED, _PASSED):
+            values = [status.value for status in statuses or ()]
+            query = last_of_each.where(rows.execution_status.in_(values)) if values else last_of_each
+            needed.update(row[0] for row in connection.execute(query))
+        while chunk == _ROWS_PER_STATEMENT:
+            some = sa.select(rows.id).where(old, rows.id.not_in(needed)).limit(_ROWS_PER_STATEMENT)
+            found = [row[0] for row in connection.execute(some)]
+            connection.execute(sa.delete(AssetCheckExecutionsTable).where(rows.id.in_(found)))
+            chunk = len(found)
+            deleted += chunk
+    return deleted
+
+
+def sensor_cursors(instance: dg.DagsterInstance, name: str) -> list[str]:
+    """Return the cursors of a sensor: one for each code location that has ever had it."""
+    states = (state for state in instance.all_instigator_state() if state.name == name)
+    cursors = (getattr(state.instigator_data, "cursor", None) for state in states)
+    return [cursor for cursor in cursors if cursor]
+
+
+def _sql(instance: dg.DagsterInstance) -> SqlEventLogStorage:
+    """Return the storage of events, which is in an SQL database whatever the instance is."""
+    storage = instance.event_log_storage
+    part = getattr(storage, "event_log_storage", storage)
+    assert isinstance(part, SqlEventLogStorage)
+    return part
 
 
 OVERDUE = FreshnessState.FAIL

@@ -17,7 +17,7 @@ from dagster import DagsterRunStatus, RunsFilter
 from pydantic import BaseModel
 
 from clickstream_assets.catalogue import ERASED_RECORDS, EVENTS, Table
-from clickstream_assets.defs.dagster_private import FIRST_PARTITION_TAG, LAST_PARTITION_TAG
+from clickstream_assets.defs.dagster_private import FIRST_PARTITION_TAG, LAST_PARTITION_TAG, sensor_cursors
 from clickstream_assets.defs.jobs import refresh, train
 from clickstream_assets.defs.models.due import verdict_now
 from clickstream_assets.defs.partitions import MORE_DAYS_TAG, REQUEST_TAG, Days, Range, daily
@@ -31,6 +31,7 @@ from clickstream_assets.defs.runs import (
 from clickstream_assets.defs.scope import DIRTY_DAYS
 from clickstream_assets.settings import load_settings
 
+SENSOR = "dirty_days"
 REPORTS_READ_PER_TICK = 500
 LONGEST_GAP = timedelta(days=3)
 # Of so many ranges the tag that names them, of 22 bytes each, fits into an entry of PostgreSQL's index of tags (2,704).
@@ -113,7 +114,7 @@ def _ranges(days: Collection[date]) -> list[Range]:
 
 
 @dg.sensor(
-    name="dirty_days",
+    name=SENSOR,
     job=refresh,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -195,6 +196,24 @@ def _take_in(instance: dg.DagsterInstance, state: RefreshState, table: Table, se
         days = metadata_value(record.event_log_entry, DIRTY_DAYS) or []
         state.put_behind(date.fromisoformat(day) for day in days)
     return seen
+
+
+def runs_not_taken_in(instance: dg.DagsterInstance) -> set[str]:
+    """Return the runs that reported dirty days which the sensor has yet to take in: these must not be lost."""
+    states = [RefreshState.model_validate_json(cursor) for cursor in sensor_cursors(instance, SENSOR)]
+    seen = {
+        EVENTS.name: max((state.seen for state in states), default=0),
+        ERASED_RECORDS.name: max((state.seen_erased for state in states), default=0),
+    }
+    found: set[str] = set()
+    for table, last in seen.items():
+        cursor, more = None, True
+        asked = dg.AssetRecordsFilter(asset_key=dg.AssetKey(table), after_storage_id=last)
+        while more:
+            page = instance.fetch_materializations(asked, limit=REPORTS_READ_PER_TICK, cursor=cursor)
+            found.update(record.run_id for record in page.records)
+            cursor, more = page.cursor, page.has_more
+    return found
 
 
 def _settle_request(instance: dg.DagsterInstance, state: RefreshState) -> None:

@@ -1,10 +1,13 @@
-"""The keeper of a stack: brings the servers back that a full disk has stopped, once there is room.
+"""The keeper of a stack: brings the servers back that a full disk has stopped, once there is room, and shortens logs.
 
 A server that has no room for what it writes ends, or goes on and takes nothing more. Nothing else starts it again: the
 servers have no parent. A keeper runs for as long as they do.
 """
 
+import errno
 import fcntl
+import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -15,6 +18,8 @@ from clickstream_assets.local import processes
 from clickstream_assets.local.stack import Stack
 
 LOOK_SECONDS = 2.0
+LOG_BYTES = 50_000_000
+"""A log that is longer becomes its own predecessor, so that each takes twice as much at most."""
 
 
 class Keeper:
@@ -32,6 +37,7 @@ class Keeper:
 
     def look(self) -> None:
         """Bring the servers back if the disk was full and has room again; to be called every few seconds."""
+        shorten_logs(self._stack.home / "logs")
         if full := full_disk(self._stack.home):
             if not self._was_full:
                 self._progress(f"{full}: servers stop. Free some, and they are started again")
@@ -55,6 +61,30 @@ class Keeper:
             while self._stack.home.exists() and self._stack.started:
                 self.look()
                 time.sleep(LOOK_SECONDS)
+
+
+def shorten_logs(folder: Path, most: int = LOG_BYTES) -> None:
+    """Move what logs say that are too long to `<name>.log.1`, in place of what was there.
+
+    Processes have their logs open, to append, and go on at the beginning. A line that is written between the copy and
+    the cut is lost.
+    """
+    for log in folder.glob("*.log"):
+        try:
+            if log.stat().st_size <= most:
+                continue
+            # Under another name first: one that is half written is nobody's.
+            shutil.copyfile(log, partial := log.with_suffix(".log.partial"))
+            partial.replace(log.with_suffix(".log.1"))
+            os.truncate(log, 0)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # No room for two, so there is none for an older one.
+            log.with_suffix(".log.partial").unlink(missing_ok=True)
+            os.truncate(log, 0)
 
 
 def start_keeper(stack: Stack) -> None:

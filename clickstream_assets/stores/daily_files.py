@@ -13,6 +13,7 @@ from clickstream_assets.catalogue.clock import in_digits
 from clickstream_assets.errors import InputError
 
 _LINES_IN_MEMORY = 10_000
+_PREFIX = "clickstream_"
 
 
 class DailyFiles:
@@ -58,7 +59,7 @@ class DailyFiles:
         while self._waiting:
             day, lines = self._waiting.popitem()
             try:
-                with (self._folder / f"clickstream_{day.isoformat()}.jsonl").open("a+b") as file:
+                with (self._folder / f"{_PREFIX}{day.isoformat()}.jsonl").open("a+b") as file:
                     if file.tell() and _last_byte(file) != b"\n":
                         # Whoever wrote last was killed in the middle of a line.
                         lines.insert(0, b"")
@@ -79,6 +80,23 @@ class DailyFiles:
         # The error that is under way came first; another must not hide it.
         with suppress(InputError) if error else nullcontext():
             self.flush()
+
+
+def delete_files(folder: Path, before: datetime) -> int:
+    """Delete the daily files of a folder that were last written before a time, and no other file.
+
+    Returns:
+        How many were deleted.
+    """
+    deleted = 0
+    for path in folder.glob(f"{_PREFIX}*.jsonl"):
+        day = path.stem.removeprefix(_PREFIX)
+        with suppress(ValueError, FileNotFoundError):
+            # Another may delete the same.
+            if date.fromisoformat(day) and path.stat().st_mtime < before.timestamp():
+                path.unlink()
+                deleted += 1
+    return deleted
 
 
 class _Timed(msgspec.Struct):

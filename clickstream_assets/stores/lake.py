@@ -42,6 +42,9 @@ _COMPARISONS: dict[str, Callable[[str, Any], bool]] = {
 _UNFIT = re.compile(r"LakeError: (rows for table [^\n]+)")
 # Another writer's commits between two tries; who comes second again and again gives up.
 _REPLACING_TRIES = 15
+_LOG_RETENTION = "delta.logRetentionDuration"
+_USUAL_RETENTION = timedelta(days=7)
+"""Of LAKE_RETENTION_DAYS, until the first upkeep."""
 
 
 class LakeError(ClickstreamError):
@@ -212,7 +215,7 @@ class Lake:
                 mode="ignore",
                 partition_by=list(table.partition_by),
                 description=table.grain,
-                configuration=_statistics(table),
+                configuration=_statistics(table) | {_LOG_RETENTION: _log_days(_USUAL_RETENTION)},
             )
         there = {field.name for field in delta.schema().fields}
         new = [field for field in table.arrow if field.name not in there]
@@ -295,9 +298,9 @@ class Lake:
     def maintain(self, table: Table, retention: timedelta) -> Maintenance:
         """Put a table's small files together, and delete the files that nobody reads any more.
 
-        Rows, batches and statistics stay; who reads an older version goes on, for as long as `retention`. Appending
-        goes on meanwhile. Of this and a replacement of the same rows, the one that comes second fails. By delta-rs
-        on both engines.
+        Rows, batches and statistics stay; who reads an older version goes on, for as long as `retention`. So long its
+        commits are kept, too, of which there can be thousands a day, a file each. Appending goes on meanwhile. Of this
+        and a replacement of the same rows, the one that comes second fails. By delta-rs on both engines.
 
         Raises:
             LakeConflictError: the rows were replaced or merged meanwhile; nothing was changed.
@@ -305,6 +308,12 @@ class Lake:
         before = self.snapshot(table)
         with self._explained(table):
             delta = self._open(table)
+            # Of a table that readers are to leave at once, the next night shortens the log.
+            kept = _log_days(retention)
+            if retention and delta.metadata().configuration.get(_LOG_RETENTION) != kept:
+                # Whoever writes at this moment has to begin again, so only where the setting is another.
+                delta.alter.set_table_properties({_LOG_RETENTION: kept})
+                delta = self._open(table)
             delta.optimize.compact()
             removed = delta.vacuum(
                 retention_hours=int(retention / timedelta(hours=1)),
@@ -313,6 +322,10 @@ class Lake:
                 # What runs that were killed have left, too.
                 full=True,
             )
+            if retention:
+                # A checkpoint says what the commits before it say.
+                delta.create_checkpoint()
+                delta.cleanup_metadata()
         after = self.snapshot(table)
         return Maintenance(after.rows, before.files.num_rows, after.files.num_rows, len(removed))
 
@@ -646,6 +659,11 @@ def _laid_out(rows: DataFrame, table: Table) -> DataFrame:
     if not table.partition_by:
         return rows
     return rows.repartition(*table.partition_by).sortWithinPartitions(*table.partition_by)
+
+
+def _log_days(retention: timedelta) -> str:
+    """Return for how long commits are kept, as Delta writes it."""
+    return f"interval {retention // timedelta(days=1)} days"
 
 
 def _indexed(table: Table) -> list[str]:

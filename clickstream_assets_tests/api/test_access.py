@@ -23,21 +23,25 @@ from clickstream_assets.api.access import is_loopback
 from clickstream_assets.api.app import create_app
 from clickstream_assets.api.collector_routes import ROUTES
 from clickstream_assets.api.database import EXTENSION
+from clickstream_assets.api.scopes import needs, refuse_unstated
 from clickstream_assets.keys import Scope, parse_keys
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.api.api_keys import entry
 from clickstream_assets_tests.api.conftest import PATHS, POSTED
 from clickstream_assets_tests.api.served import COMMAND, served
+from clickstream_assets_tests.api.shop import DAY, DAY_BEFORE
 from clickstream_assets_tests.databases import environment, free_port, with_settings
 
 READER = "cs_reader"
 NEW_READER = "cs_reader_of_tomorrow"
+MARKETER = "cs_marketer"
 COLLECTOR = "cs_shop"
 ADMIN = "cs_admin"
 KEYS = ",".join(
     [
         entry(READER, Scope.READ, name="analyst"),
         entry(NEW_READER, Scope.READ, name="analyst"),
+        entry(MARKETER, Scope.PERSONAL, name="marketer"),
         entry(COLLECTOR, Scope.COLLECT, name="shop"),
         entry(ADMIN, Scope.ADMIN, name="ops"),
     ]
@@ -45,6 +49,18 @@ KEYS = ",".join(
 HASHES = [key.digest.hex() for key in parse_keys(KEYS)]
 # All else needs a key, also what is added later: whoever adds a route that needs none says so here.
 OPEN = {"/health/live", "/health/ready", "/static/<path:name>", "/login", "/logout"}
+# Whoever adds a route that is about one person, or lists persons, says so here too.
+PERSONAL = {
+    *("/sessions", "/api/carts", "/real-time-events", "/api/rejected/samples"),
+    *(
+        "/api/recommend",
+        "/api/recommend/<any_text:user_id>",
+        "/api/buy-again",
+        "/api/buy-again/<any_text:user_id>",
+    ),
+    *("/api/predictions", "/api/predictions/<any_text:person_id>", "/api/persons/<any_text:person_id>"),
+    "/api/segments/<any_text:user_id>",
+}
 HERE = {"Origin": "http://localhost"}
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 _ADDRESSES = count(1)
@@ -114,10 +130,10 @@ def cookie_of(answer: TestResponse) -> str:
 # --- Keys -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_route_but_the_open_ones_needs_a_key_that_may_read(settings: Settings) -> None:
+def test_every_route_but_the_open_ones_needs_a_key_with_its_scope(settings: Settings) -> None:
     with client_of(settings) as client:
         found = routes(client)
-        assert {rule for rule, _, _ in found} > OPEN
+        assert {rule for rule, _, _ in found} > OPEN | PERSONAL
         assert {"/", "/metrics", "/openapi.json", "/sessions", "/real-time-events"} < {
             rule for rule, _, _ in found
         }
@@ -129,25 +145,112 @@ def test_every_route_but_the_open_ones_needs_a_key_that_may_read(settings: Setti
                     headers=bearer(secret) if secret else {},
                     environ_overrides=new_address(),
                 )
-                for secret in ("", "cs_wrong", COLLECTOR, READER, ADMIN)
+                for secret in ("", "cs_wrong", COLLECTOR, READER, MARKETER, ADMIN)
             }
             statuses = {secret: answer.status_code for secret, answer in answers.items()}
             if rule in OPEN:
                 assert 401 not in statuses.values(), rule
                 continue
             assert [statuses[secret] for secret in ("", "cs_wrong", COLLECTOR)] == [401, 401, 403], rule
-            assert not {statuses[READER], statuses[ADMIN]} & {401, 403, 429, 500, 503}, rule
+            scope, refused_keys, let_in = (
+                ("personal", [COLLECTOR, READER], [MARKETER, ADMIN])
+                if rule in PERSONAL
+                else ("read", [COLLECTOR], [READER, MARKETER, ADMIN])
+            )
+            assert not {statuses[secret] for secret in let_in} & {401, 403, 429, 500, 503}, rule
             for answer in answers.values():
                 assert answer.headers["Cache-Control"] == "no-store", rule
             if method != "HEAD":
                 assert refused(answers[""])[1] == "no_key"
                 assert refused(answers["cs_wrong"])[1] == "unknown_key"
-                assert refused(answers[COLLECTOR])[1] == "scope_missing"
+                for secret in refused_keys:
+                    assert refused(answers[secret]) == (403, "scope_missing"), rule
+                    assert answers[secret].json["scope"] == scope
+                    assert f"it lacks the scope {scope}." in answers[secret].json["detail"]
             realm = 'Bearer realm="clickstream"'
             assert answers[""].headers["WWW-Authenticate"] == realm
             assert answers["cs_wrong"].headers["WWW-Authenticate"] == f'{realm}, error="invalid_token"'
-            lacking = f'{realm}, error="insufficient_scope", scope="read"'
-            assert answers[COLLECTOR].headers["WWW-Authenticate"] == lacking
+            lacking = f'{realm}, error="insufficient_scope", scope="{scope}"'
+            for secret in refused_keys:
+                assert answers[secret].headers["WWW-Authenticate"] == lacking
+
+
+@pytest.mark.parametrize(
+    "asked", ["segment=buyer", "anonymous_id=a1", "segment=", "limit=1&segment=buyer&format=csv"]
+)
+def test_who_is_in_a_segment_needs_more_than_how_many_are(settings: Settings, asked: str) -> None:
+    with client_of(settings) as client:
+        assert client.get("/api/segments", headers=bearer(READER)).status_code == 200
+        assert refused(client.get(f"/api/segments?{asked}", headers=bearer(READER))) == (403, "scope_missing")
+        answer = client.get(f"/api/segments?{asked}", headers=bearer(MARKETER))
+        assert answer.status_code == (422 if asked == "segment=" else 200)
+
+
+def test_a_page_tells_who_persons_are_to_keys_with_the_scope_personal_alone(settings: Settings) -> None:
+    data = f"/data?since={DAY_BEFORE}&until={DAY}"
+    pages = ("/", "/customers", data, "/recommendations?person=u1")
+    with client_of(settings) as client:
+
+        def shown(page: str, secret: str) -> str:
+            answer = client.get(page, headers=bearer(secret) | HTML)
+            assert answer.status_code == 200
+            # Nor is it a fault that something is left out.
+            assert 'role="alert"' not in answer.text, page
+            return answer.text
+
+        persons = {
+            row["user_id"]
+            for rows in ("/sessions", "/api/carts", "/api/predictions")
+            for row in client.get(f"{rows}?limit=1000", headers=bearer(MARKETER)).json[
+                rows.rpartition("/")[2]
+            ]
+        }
+        assert {"u0", "u1"} <= persons
+        named = re.compile("|".join(rf"\b{re.escape(person)}\b" for person in persons))
+        rules = [
+            address
+            for rule, address, method in routes(client)
+            if method == "GET" and rule not in OPEN | PERSONAL
+        ]
+        for address in (*rules, *pages):
+            assert not named.search(client.get(address, headers=bearer(READER) | HTML).text), address
+        assert {page for page in pages if named.search(shown(page, MARKETER))} >= {
+            "/customers",
+            "/recommendations?person=u1",
+        }
+        customers = shown("/customers", READER)
+        assert customers.count("it lacks the scope personal") == 2
+        assert "segment=champions" not in customers
+        assert "/api/carts" not in customers
+        assert "it lacks the scope personal" in shown("/", READER)
+        assert "keys with the scope <code>personal</code>" in shown(data, READER)
+        assert "keys with the scope" not in shown(data, MARKETER)
+        asked = shown("/recommendations?person=u1", READER)
+        assert "keys with the scope <code>personal</code>" in asked
+        assert 'name="person"' not in asked
+        assert 'name="person"' in shown("/recommendations?person=u1", MARKETER)
+
+
+def test_an_application_with_a_route_that_states_no_scope_does_not_start() -> None:
+    def forgotten() -> str:
+        return ""
+
+    with pytest.raises(TypeError, match=r"^shop\.forgotten, shop\.also: which scope does it need\? .*@needs"):
+        refuse_unstated(
+            [("shop.forgotten", forgotten), ("shop.also", lambda: ""), ("a.b", needs(None)(lambda: ""))]
+        )
+
+
+def test_a_key_is_replaced_by_another_of_its_name_without_anybody_being_refused(nowhere: Settings) -> None:
+    old, new = (entry(secret, Scope.READ, name="analyst") for secret in (READER, NEW_READER))
+    answers = {}
+    for keys in (old, f"{old},{new}", new):
+        with client_of(nowhere, api_keys=keys) as client:
+            answers[keys] = [
+                client.get("/openapi.json", headers=bearer(secret)).status_code
+                for secret in (READER, NEW_READER)
+            ]
+    assert list(answers.values()) == [[200, 401], [200, 200], [401, 200]]
 
 
 def test_what_does_not_exist_needs_a_key_too(guarded: FlaskClient) -> None:
@@ -209,7 +312,7 @@ def test_health_is_open_and_metrics_are_where_the_setting_says_so(settings: Sett
 
 def test_a_page_shows_whoever_may_see_it_what_it_asks_for(settings: Settings) -> None:
     with client_of(settings) as client:
-        answer = client.get("/", headers=HTML | bearer(READER))
+        answer = client.get("/", headers=HTML | bearer(MARKETER))
         assert answer.status_code == 200
         assert "Send a key" not in answer.text
         assert 'role="alert"' not in answer.text
@@ -231,6 +334,7 @@ def test_what_a_page_asks_for_is_answered_as_the_page_was(settings: Settings) ->
 
 def test_the_openapi_document_says_what_needs_a_key(guarded: FlaskClient, nowhere: Settings) -> None:
     document = guarded.get("/openapi.json", headers=bearer(READER)).json
+    personal = {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule) for rule in PERSONAL}
     schemes = document["components"]["securitySchemes"]
     assert schemes["bearer"]["scheme"] == "bearer"
     assert schemes["basic"]["scheme"] == "basic"
@@ -245,8 +349,17 @@ def test_the_openapi_document_says_what_needs_a_key(guarded: FlaskClient, nowher
                 # The key may be in the address or the body.
                 assert operation["security"] == [{"bearer": []}, {"basic": []}, {}]
             else:
-                assert operation["security"] == [{"bearer": []}, {"basic": []}, {"login": []}], path
+                [scope] = operation["security"][0]["bearer"]
+                assert operation["security"] == [
+                    {"bearer": [scope]},
+                    {"basic": [scope]},
+                    {"login": [scope]},
+                ], path
+                assert scope == ("personal" if path in personal else "read"), path
                 assert {"401", "403", "429"} <= operation["responses"].keys()
+    described = {each["name"]: each for each in document["paths"]["/api/segments"]["get"]["parameters"]}
+    for name in ("segment", "anonymous_id"):
+        assert described[name]["description"].endswith("A key needs the scope personal for it")
     assert {*PATHS, *POSTED, *ROUTES} == document["paths"].keys()
     with client_of(nowhere, api_keys=None) as client:
         document = client.get("/openapi.json").json
@@ -255,7 +368,7 @@ def test_the_openapi_document_says_what_needs_a_key(guarded: FlaskClient, nowher
 
 
 @pytest.mark.parametrize("path", ["/api/segments", "/sessions", "/metrics", "/health/live", "/api/shop"])
-@pytest.mark.parametrize("secret", ["", "cs_wrong", COLLECTOR, READER])
+@pytest.mark.parametrize("secret", ["", "cs_wrong", COLLECTOR, READER, MARKETER])
 def test_every_answer_with_keys_is_as_the_openapi_document_says(
     settings: Settings, path: str, secret: str
 ) -> None:
@@ -264,6 +377,13 @@ def test_every_answer_with_keys_is_as_the_openapi_document_says(
         schema = schemathesis.openapi.from_dict(document)
         schema.app = client.application
         operation = schema[path]["GET"]
+        let_in, refused_too = {200, 422}, {403}
+        answers = {
+            (COLLECTOR, path): refused_too,
+            (READER, "/sessions"): refused_too,
+            # Who asks who is in a segment, or about one visitor, is refused.
+            (READER, "/api/segments"): let_in | refused_too,
+        }.get((secret, path), let_in)
 
         @given(case=operation.as_strategy(generation_mode=schemathesis.GenerationMode.POSITIVE))
         @hypothesis_settings(
@@ -280,7 +400,7 @@ def test_every_answer_with_keys_is_as_the_openapi_document_says(
             elif secret in ("", "cs_wrong"):
                 assert response.status_code in (401, 429)
             else:
-                assert response.status_code in ((403,) if secret == COLLECTOR else (200, 422))
+                assert response.status_code in answers
 
         ask()
 
@@ -305,8 +425,9 @@ def test_a_browser_without_a_login_is_shown_the_form_and_then_what_it_asked_for(
         shown = client.get(done.headers["Location"], headers=HTML)
         assert shown.status_code == 200
         assert re.search(r"Log out <span[^>]*>of the key analyst", shown.text)
-        # So are the API's own answers, which the page's links lead to.
-        assert client.get("/sessions").status_code == 200
+        # So are the API's own answers, which the page's links lead to, as far as the key may have them.
+        assert client.get("/api/days").status_code == 200
+        assert refused(client.get("/sessions")) == (403, "scope_missing")
         assert client.get("/login?next=/docs").headers["Location"] == "/docs"
         assert client.post("/logout", headers=HERE).headers["Location"] == "/login"
         assert client.get("/trends", headers=HTML).status_code == 303
@@ -640,7 +761,7 @@ def test_served_with_keys_all_workers_know_a_login_and_nothing_of_a_key_is_logge
         # Each on a connection of its own, so whichever worker is free answers.
         for _ in range(20):
             cookies = {"clickstream_session": cookie}
-            assert requests.get(f"{api.address}/sessions", cookies=cookies, timeout=20).status_code == 200
+            assert requests.get(f"{api.address}/api/days", cookies=cookies, timeout=20).status_code == 200
         statuses = [
             requests.get(
                 f"{api.address}/sessions", headers=bearer(f"cs_guess_{attempt}"), timeout=20
@@ -737,6 +858,6 @@ def test_keys_that_cannot_be_read_end_the_command_with_the_place_and_the_fix() -
         timeout=60,
     )
     assert failed.returncode == 1
-    assert "API_KEYS: entry 5: its third part has 7 characters" in failed.stderr
+    assert "API_KEYS: entry 6: its third part has 7 characters" in failed.stderr
     assert "cs_oops" not in failed.stderr
     assert "Traceback" not in failed.stderr

@@ -208,7 +208,7 @@ def variables(topic: Settings) -> dict[str, str]:
     return {
         "KAFKA_BOOTSTRAP_SERVERS": topic.kafka_bootstrap_servers,
         "KAFKA_TOPIC": topic.kafka_topic,
-        "API_KEYS": entry(KEY, Scope.COLLECT, Scope.READ),
+        "API_KEYS": entry(KEY, Scope.COLLECT, Scope.PERSONAL),
         "COLLECTOR_ALLOWED_ORIGINS": "*",
     }
 

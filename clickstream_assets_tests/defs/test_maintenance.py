@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from clickstream_assets.catalogue import RAW_EVENTS, REJECTED_SAMPLES
+from clickstream_assets.catalogue import EVENTS, RAW_EVENTS, REJECTED_SAMPLES
+from clickstream_assets.defs.dagster_private import delete_checks, last_evaluation
+from clickstream_assets.defs.dirty_days import RefreshState, runs_not_taken_in
+from clickstream_assets.defs.maintenance import history
 from clickstream_assets.defs.maintenance.history import delete_old_runs
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.ingest.rejected_samples import update_samples
@@ -17,9 +21,28 @@ from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres.publishing import publication
 from clickstream_assets_tests.analytics.records import raw_table
+from clickstream_assets_tests.dagster_private import (
+    InstanceRef,
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    RegisteredCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+    SensorInstigatorData,
+)
 from clickstream_assets_tests.databases import query
 from clickstream_assets_tests.ingest.test_record_counts import came as arrived
 from clickstream_assets_tests.ingest.test_record_counts import rejected
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance that keeps sensors' states too."""
+    folder = tmp_path / "dagster"
+    folder.mkdir()
+    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder))) as instance:
+        yield instance
 
 
 def reported_by(result: dg.ExecuteInProcessResult, op: str) -> dict[str, Any]:
@@ -140,3 +163,138 @@ def test_the_last_run_that_made_an_asset_or_a_day_of_it_stays(instance: dg.Dagst
     assert latest.run_id == runs[2]
     assert not instance.all_logs(runs[0])
     assert delete_old_runs(instance, datetime.now(UTC) + timedelta(days=1)) == 0
+
+
+def test_what_succeeded_goes_sooner_but_the_last_of_each_job_and_what_failed_stay(
+    instance: dg.DagsterInstance,
+):
+    @dg.op(config_schema=bool)
+    def works(context) -> None:
+        if not context.op_config:
+            raise ValueError
+
+    @dg.job
+    def one() -> None:
+        works()
+
+    @dg.job
+    def other() -> None:
+        works()
+
+    def ran(job: dg.JobDefinition, *, succeeds: bool = True) -> str:
+        config = {"ops": {"works": {"config": succeeds}}}
+        return job.execute_in_process(config, instance=instance, raise_on_error=False).run_id
+
+    runs = [ran(one), ran(other), ran(one, succeeds=False), ran(one), ran(one), ran(one, succeeds=False)]
+    long_ago, later = (datetime.now(UTC) + timedelta(days=days) for days in (-30, 1))
+
+    def left() -> list[int]:
+        return sorted(runs.index(record.dagster_run.run_id) for record in instance.get_run_records())
+
+    assert delete_old_runs(instance, None, None) == delete_old_runs(instance, long_ago, long_ago) == 0
+    assert delete_old_runs(instance, long_ago, later) == 2
+    assert left() == [1, 2, 4, 5]
+    assert delete_old_runs(instance, None, later) == 0
+    # Where the other is shorter, it counts for all.
+    assert delete_old_runs(instance, later, long_ago) == 2
+    assert left() == [1, 4]
+
+
+@pytest.mark.parametrize("pages_of", [1, 2, 3])
+def test_runs_are_deleted_page_by_page_whichever_of_them_stay(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, pages_of: int
+):
+    monkeypatch.setattr(history, "RUNS_PER_PAGE", pages_of)
+    days = dg.DailyPartitionsDefinition(start_date="2024-05-01", end_date="2024-05-04")
+
+    @dg.asset(partitions_def=days)
+    def by_day() -> None:
+        """An asset with days."""
+
+    runs = [
+        dg.materialize([by_day], instance=instance, partition_key=f"2024-05-0{day}").run_id
+        for day in (1, 2, 1, 1, 3, 1, 3)
+    ]
+    assert delete_old_runs(instance, datetime.now(UTC) + timedelta(days=1)) == 4
+    assert {record.dagster_run.run_id for record in instance.get_run_records()} == {runs[1], *runs[5:]}
+
+
+def state_of_dirty_days(seen: int) -> InstigatorState:
+    """Return what Dagster keeps of the sensor that has taken in reports up to one."""
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("clickstream"), "__repository__")
+    data = SensorInstigatorData(cursor=RefreshState(seen=seen).model_dump_json())
+    origin = RemoteInstigatorOrigin(repository, "dirty_days")
+    return InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING, data)
+
+
+def test_a_run_stays_until_the_sensor_has_taken_in_its_dirty_days(instance: dg.DagsterInstance):
+    @dg.asset(name=EVENTS.name)
+    def events() -> dg.MaterializeResult:
+        return dg.MaterializeResult(metadata={"dirty_days": dg.MetadataValue.json(["2024-05-01"])})
+
+    later = datetime.now(UTC) + timedelta(days=1)
+    runs = [dg.materialize([events], instance=instance).run_id for _ in range(4)]
+    # The sensor has never looked.
+    assert delete_old_runs(instance, later) == 0
+    reports = instance.fetch_materializations(dg.AssetKey(EVENTS.name), limit=4, ascending=True).records
+    instance.add_instigator_state(state_of_dirty_days(reports[1].storage_id))
+    assert delete_old_runs(instance, later) == 2
+    left = {record.dagster_run.run_id for record in instance.get_run_records()}
+    assert left == set(runs[2:])
+    assert runs_not_taken_in(instance) == left
+
+
+def test_a_run_that_was_half_deleted_is_deleted_the_next_time(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    @dg.asset
+    def whole() -> None:
+        """An asset."""
+
+    runs = [dg.materialize([whole], instance=instance).run_id for _ in range(3)]
+    later = datetime.now(UTC) + timedelta(days=1)
+    with monkeypatch.context() as killed:
+        killed.setattr(instance, "delete_run", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            delete_old_runs(instance, later)
+    assert not instance.all_logs(runs[0])
+    assert instance.get_run_by_id(runs[0])
+    assert delete_old_runs(instance, later) == 2
+    assert [record.dagster_run.run_id for record in instance.get_run_records()] == [runs[2]]
+
+
+def test_of_each_check_stays_what_it_found_last_and_when_it_last_passed(instance: dg.DagsterInstance):
+    @dg.asset
+    def whole() -> None:
+        """An asset."""
+
+    passes = iter((True, True, False, False))
+
+    @dg.asset_check(asset=whole)
+    def sometimes() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=next(passes))
+
+    @dg.asset_check(asset=whole)
+    def always() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=True)
+
+    keys = [check.check_key for check in (sometimes, always)]
+    for _ in range(4):
+        dg.materialize([whole, sometimes, always], instance=instance)
+    now = datetime.now(UTC)
+
+    def found() -> list[int]:
+        storage = instance.event_log_storage
+        return [len(storage.get_asset_check_execution_history(key, limit=10)) for key in keys]
+
+    said = [last_evaluation(instance, key, passed_only=only) for key in keys for only in (False, True)]
+    assert delete_checks(instance, now - timedelta(days=1)) == 0
+    assert found() == [4, 4]
+    # Two of one check, as the last that passed is not the last; one of the other.
+    assert delete_checks(instance, now + timedelta(days=1)) == 5
+    assert found() == [2, 1]
+    assert said == [
+        last_evaluation(instance, key, passed_only=only) for key in keys for only in (False, True)
+    ]
+    assert [evaluation.passed for evaluation in said if evaluation] == [False, True, True, True]
+    assert delete_checks(instance, now + timedelta(days=1)) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -13,14 +14,15 @@ import pyarrow as pa
 import pytest
 
 from clickstream_assets.catalogue import CARTS
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.serving import parts
-from clickstream_assets.defs.serving.parts import publish_days
+from clickstream_assets.defs.serving.parts import publish_days, withdraw_old_days
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform
 from clickstream_assets.stores.postgres.connection import connect
 from clickstream_assets.stores.postgres.publishing import Keyed, Publication, Published, Rows, publication
-from clickstream_assets_tests.databases import fresh_database
+from clickstream_assets_tests.databases import fresh_database, with_settings
 from clickstream_assets_tests.defs.test_renewal import put_back
 
 DAYS = [date(2024, 5, 1) + timedelta(days=number) for number in range(4)]
@@ -209,3 +211,62 @@ def test_a_day_is_published_whole_where_the_version_of_before_may_be_another(
     assert scopes
     assert not any(is_keyed for is_keyed, _ in scopes)
     shop.assert_right()
+
+
+def served_for(shop: Shop, days: int) -> Settings:
+    """Settings that serve the last of DAYS, and some before it."""
+    since = ShopClock(shop.settings.shop_time_zone).today() - DAYS[-1]
+    return with_settings(shop.settings, served_persons_retention_days=since.days + days)
+
+
+def test_days_past_their_retention_are_withdrawn_and_come_back_with_a_longer_one(
+    shop: Shop, scopes: list[tuple[bool, int]]
+):
+    def served() -> list[int]:
+        by_day = Counter(row["last_activity_date"] for row in shop.served().to_pylist())
+        return [by_day[day] for day in DAYS]
+
+    all_days = shop.settings
+    two = served_for(shop, 2)
+    assert withdraw_old_days(shop.lake, all_days) == {}
+    assert withdraw_old_days(shop.lake, two) == {"carts": 32}
+    assert served() == [0, 0, 25, 20]
+    # Nothing of them was read from the lake.
+    assert [rows for _, rows in scopes] == [0, 0]
+    assert withdraw_old_days(shop.lake, two) == {}
+    # A late event of such a day publishes nothing, and one of another day that day.
+    shop.settings = two
+    shop.carts["late"] = (DAYS[0], 7)
+    shop.carts["new"] = (DAYS[3], 7)
+    shop.write()
+    counts = shop.publish()
+    assert {day: its.rows for day, its in counts.items()} == {DAYS[3]: 21}
+    assert shop.publish(days=[DAYS[0]]) == {DAYS[0]: Published()}
+    assert shop.publish(days=DAYS[:1], is_whole=True) == {DAYS[0]: Published()}
+    assert served() == [0, 0, 25, 21]
+    shop.settings = served_for(shop, 3)
+    shop.publish()
+    assert served() == [0, 2, 25, 21]
+    shop.settings = all_days
+    shop.publish()
+    shop.assert_right()
+
+
+def test_a_withdrawal_that_is_interrupted_leaves_whole_days_and_is_made_up_for(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    one = served_for(shop, 1)
+    with monkeypatch.context() as killed:
+        publish_by = Publication.publish_by
+
+        def kill(self: Publication, of: Any, rows: Rows, scope: Any = None) -> dict[Any, Published]:
+            if of is CARTS and scope.values == (DAYS[1],):
+                raise KeyboardInterrupt
+            return publish_by(self, of, rows, scope)
+
+        killed.setattr(Publication, "publish_by", kill)
+        with pytest.raises(KeyboardInterrupt):
+            withdraw_old_days(shop.lake, one)
+    assert shop.served().num_rows == sum(SIZES[1:])
+    assert withdraw_old_days(shop.lake, one) == {"carts": 27}
+    assert shop.served().num_rows == SIZES[3]

@@ -1,12 +1,12 @@
 """The daily files: lines by UTC date, whole whatever ended their writer."""
 
 import os
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from clickstream_assets.errors import InputError
-from clickstream_assets.stores.daily_files import DailyFiles, event_day
+from clickstream_assets.stores.daily_files import DailyFiles, delete_files, event_day
 
 NEW_YEAR = date(2026, 1, 1)
 
@@ -121,3 +121,17 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 )
 def test_the_day_of_an_event_is_its_utc_date(value, day):
     assert event_day(value) == day
+
+
+def test_daily_files_are_deleted_once_nothing_was_written_to_them_for_long(tmp_path):
+    names = ["clickstream_2024-05-01.jsonl", "clickstream_2024-05-02.jsonl", "clickstream_2024-05-03.jsonl"]
+    others = ["clickstream_notes.jsonl", "clickstream_2024-05-01.csv", "other_2024-05-01.jsonl"]
+    now = datetime.now(UTC)
+    for number, name in enumerate([*names, *others]):
+        (tmp_path / name).write_text("a line\n")
+        then = (now - timedelta(days=3 - number if number < 3 else 9)).timestamp()
+        os.utime(tmp_path / name, (then, then))
+    assert delete_files(tmp_path, now - timedelta(days=4)) == 0
+    assert delete_files(tmp_path, now - timedelta(days=1.5)) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([names[2], *others])
+    assert delete_files(tmp_path / "nowhere", now) == 0

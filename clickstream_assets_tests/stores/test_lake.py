@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
@@ -356,6 +357,35 @@ def test_maintenance_deletes_what_no_version_within_the_retention_has(duckdb_lak
     append(duckdb_lake, 2, b"not again")
     append(duckdb_lake, 3, b"3", first_offset=3)
     assert raw_values(duckdb_lake) == [b"1", b"2", b"3"]
+
+
+def test_maintenance_deletes_commits_that_are_past_the_retention(duckdb_lake: Lake):
+    log = Path(duckdb_lake.path(RAW_EVENTS)) / "_delta_log"
+
+    def commits() -> list[int]:
+        return sorted(int(path.stem) for path in log.glob("*.json"))
+
+    for batch in range(1, 6):
+        append(duckdb_lake, batch, b"%d" % batch, first_offset=batch)
+    duckdb_lake.maintain(RAW_EVENTS, timedelta(days=7))
+    assert commits() == [*range(7)]
+    then = time.time() - timedelta(days=8).total_seconds()
+    for path in log.glob("0*"):
+        os.utime(path, (then, then))
+    # A longer retention is a commit of its own.
+    duckdb_lake.maintain(RAW_EVENTS, timedelta(days=9))
+    assert commits() == [*range(8)]
+    duckdb_lake.maintain(RAW_EVENTS, timedelta(days=7))
+    assert commits() in ([6, 7, 8], [7, 8])
+    assert not duckdb_lake.has(RAW_EVENTS, 3)
+    assert duckdb_lake.snapshot(RAW_EVENTS).batch == 5
+    append(duckdb_lake, 5, b"not again")
+    append(duckdb_lake, 6, b"6", first_offset=6)
+    assert raw_values(duckdb_lake) == [b"1", b"2", b"3", b"4", b"5", b"6"]
+    # As another process finds it.
+    again = Lake(str(Path(duckdb_lake.path(RAW_EVENTS)).parent), duckdb_lake.engine)
+    assert again.snapshot(RAW_EVENTS).batch == 6
+    assert again.snapshot(RAW_EVENTS).rows == 6
 
 
 def test_a_replacement_of_rows_that_are_put_together_meanwhile_is_refused_whole(

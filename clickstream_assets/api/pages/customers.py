@@ -14,7 +14,7 @@ from clickstream_assets.api.pages.parts import Cell, Chart, Filter, Listing, Ser
 from clickstream_assets.api.pages.products import name_of, products_named
 from clickstream_assets.api.pages.reader import NOTHING, Reader
 from clickstream_assets.api.pages.rendering import NO_FIGURES, reader_of, sheet
-from clickstream_assets.api.pages.source import Source
+from clickstream_assets.api.pages.source import Answer, Source
 from clickstream_assets.catalogue.rfm import RFM_SEGMENTS
 
 _MOVED_DAYS = 7
@@ -43,17 +43,17 @@ def show_customers() -> Response:
     moves = source.get("/api/segment-moves", date=day, days=_MOVED_DAYS).rows("moves")
     first_week = day - timedelta(weeks=_COHORTS)
     cohorts = source.all_rows("/api/cohorts", "cohorts", since=first_week, until=day)
-    buyers = source.get("/api/predictions", limit=_LISTED).rows("predictions")
-    carts = source.get("/api/carts", state="abandoned", sort="value", limit=_LISTED).rows("carts")
+    buyers = source.get("/api/predictions", limit=_LISTED)
+    carts = source.get("/api/carts", state="abandoned", sort="value", limit=_LISTED)
     filled_with = products_named(
-        source, (product for cart in carts for product in cart["product_ids"][:_OF_CART])
+        source, (product for cart in carts.rows("carts") for product in cart["product_ids"][:_OF_CART])
     )
     return sheet(
         source,
         reader,
         title="Customers",
         filters=[Filter("date", "As of", day)],
-        charts=[_segments(day, counts), _activity(counts)],
+        charts=[_segments(day, counts, are_listed=source.shows_persons), _activity(counts)],
         tables=[
             _moves(reader, day, moves),
             _cohorts(reader, first_week, day, cohorts),
@@ -73,7 +73,7 @@ def _shown(segment: str | None) -> str:
     return segment.replace("_", " ") if segment else _NOWHERE
 
 
-def _segments(day: date, counts: list[dict[str, Any]]) -> Chart:
+def _segments(day: date, counts: list[dict[str, Any]], *, are_listed: bool) -> Chart:
     users = {row["segment"]: row["users"] for row in counts if row["kind"] == "rfm"}
     there = [name for name in _SEGMENTS if name in users]
     return Chart(
@@ -86,7 +86,9 @@ def _segments(day: date, counts: list[dict[str, Any]]) -> Chart:
         label_name="Segment",
         links={
             _shown(name): f"/api/segments?date={day}&segment={name}&limit=1000&format=csv" for name in there
-        },
+        }
+        if are_listed
+        else {},
     )
 
 
@@ -156,7 +158,8 @@ def _cohorts(reader: Reader, first: date, last_day: date, rows: list[dict[str, A
     )
 
 
-def _buyers(reader: Reader, rows: list[dict[str, Any]]) -> Listing:
+def _buyers(reader: Reader, buyers: Answer) -> Listing:
+    rows = buyers.rows("predictions")
     known = [
         row for row in rows if row["probability_28_days"] is not None or row["probability_7_days"] is not None
     ]
@@ -177,12 +180,14 @@ def _buyers(reader: Reader, rows: list[dict[str, Any]]) -> Listing:
             ]
             for row in known
         ],
-        empty="No model foretells it better than the base rate and a simple rule: there is too little to learn from.",
+        empty=buyers.instead(
+            "No model foretells it better than the base rate and a simple rule: there is too little to learn from."
+        ),
         csv="/api/predictions?limit=1000&format=csv",
     )
 
 
-def _carts(reader: Reader, rows: list[dict[str, Any]], products: Mapping[str, Mapping[str, Any]]) -> Listing:
+def _carts(reader: Reader, carts: Answer, products: Mapping[str, Mapping[str, Any]]) -> Listing:
     return Listing(
         "carts",
         "Carts worth a reminder",
@@ -194,10 +199,10 @@ def _carts(reader: Reader, rows: list[dict[str, Any]], products: Mapping[str, Ma
                 Cell(_named(row["product_ids"], products)),
                 Cell(reader.moment_of(row["abandoned_at"])),
             ]
-            for row in rows
+            for row in carts.rows("carts")
         ],
         note="Abandoned carts, the dearest first.",
-        empty="No cart is abandoned.",
+        empty=carts.instead("No cart is abandoned."),
         csv="/api/carts?state=abandoned&sort=value&limit=1000&format=csv",
     )
 

@@ -62,6 +62,7 @@ def show_data() -> Response:
         figures=figures,
         charts=charts,
         reasons=reasons[:_REASONS_SHOWN],
+        shows_samples=source.shows_persons,
         more_reasons=max(0, len(reasons) - _REASONS_SHOWN),
         health=next((each for each in source.answers if each.address == "/health/ready"), None),
         time=_time,

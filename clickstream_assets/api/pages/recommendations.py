@@ -17,6 +17,14 @@ _LISTED = 10
 _MODELS = 20
 # As many trainings as a chart can show.
 _RECORD = 90
+_HOW = (
+    "Type the id of a person to see what they did beside what is recommended to them, and why; or the id of a product "
+    "for what goes with it."
+)
+_HOW_WITHOUT_PERSONS = (
+    "Type the id of a product for what goes with it. What is recommended to a person is shown to keys with the scope "
+    "`personal`."
+)
 _TARGETS = {
     "next": "What is new to known shoppers",
     "new": "What unknown shoppers take",
@@ -32,7 +40,7 @@ def show_recommendations() -> Response:
     product = request.args.get("product", "").strip()
     tables: list[Listing | Sequence[Listing]] = []
     notes: list[str] = []
-    if person:
+    if person and source.shows_persons:
         tables += _of_person(source, reader, person)
         notes.append(f"For {person}.")
     if product:
@@ -45,12 +53,10 @@ def show_recommendations() -> Response:
         reader,
         title="Recommendations",
         filters=[
-            Filter("person", "Person", person, type="text"),
+            *([Filter("person", "Person", person, type="text")] if source.shows_persons else []),
             Filter("product", "Product", product, type="text"),
         ],
-        note=" ".join(notes)
-        or "Type the id of a person to see what they did beside what is recommended to them, and "
-        "why; or the id of a product for what goes with it.",
+        note=" ".join(notes) or (_HOW if source.shows_persons else _HOW_WITHOUT_PERSONS),
         # Whoever asks about a person or product looks for the lists.
         charts=[] if tables else [_record(reader, models)],
         tables=[

@@ -190,7 +190,7 @@ def page(template: str, source: Source, reader: Reader, *, title: str, **values:
             title=title,
             path=request.path,
             reader=reader,
-            answers=source.answers,
+            answers=source.given,
             problems=source.problems,
             with_parameters=with_parameters,
             is_part=is_part(),

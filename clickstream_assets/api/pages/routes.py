@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 from apiflask import APIBlueprint
 from flask import Response, request, send_from_directory
 from werkzeug.routing import BaseConverter, ValidationError
+from werkzeug.wrappers import Response as AnyResponse
 
 from clickstream_assets.api.access import LOGIN
 from clickstream_assets.api.pages.customers import show_customers
@@ -22,6 +24,8 @@ from clickstream_assets.api.pages.reports import show_report, show_reports
 from clickstream_assets.api.pages.source import Source
 from clickstream_assets.api.pages.today import show_today
 from clickstream_assets.api.pages.trends import show_trends
+from clickstream_assets.api.scopes import needs
+from clickstream_assets.keys import Scope
 
 # They are for people: the OpenAPI document has what they show.
 blueprint = APIBlueprint("pages", __name__, enable_openapi=False)
@@ -43,22 +47,28 @@ class DayConverter(BaseConverter):
 _FILES = Path(__file__).parent / "static"
 _KEPT_SECONDS = 365 * 86_400
 
-blueprint.add_url_rule("/", view_func=show_today)
-blueprint.add_url_rule("/trends", view_func=show_trends)
-blueprint.add_url_rule("/funnel", view_func=show_funnel)
-blueprint.add_url_rule("/products", view_func=show_products)
-blueprint.add_url_rule("/products/<any_text:product_id>", view_func=show_product)
-blueprint.add_url_rule("/customers", view_func=show_customers)
-blueprint.add_url_rule("/recommendations", view_func=show_recommendations)
-blueprint.add_url_rule("/reports", view_func=show_reports)
-blueprint.add_url_rule("/reports/<day:day>", view_func=show_report)
-blueprint.add_url_rule(LOGIN, view_func=show_login)
-blueprint.add_url_rule(LOGIN, view_func=log_in, methods=["POST"])
-blueprint.add_url_rule(LOGOUT, view_func=log_out, methods=["POST"])
-blueprint.add_url_rule("/data", view_func=show_data)
+_PAGES: dict[str, Callable[..., AnyResponse]] = {
+    "/": show_today,
+    "/trends": show_trends,
+    "/funnel": show_funnel,
+    "/products": show_products,
+    "/products/<any_text:product_id>": show_product,
+    "/customers": show_customers,
+    "/recommendations": show_recommendations,
+    "/reports": show_reports,
+    "/reports/<day:day>": show_report,
+    "/data": show_data,
+}
+for rule, view in _PAGES.items():
+    # What is about one person is shown to whom the API says it.
+    blueprint.add_url_rule(rule, view_func=needs(Scope.READ)(view))
+blueprint.add_url_rule(LOGIN, view_func=needs(None)(show_login))
+blueprint.add_url_rule(LOGIN, view_func=needs(None)(log_in), methods=["POST"])
+blueprint.add_url_rule(LOGOUT, view_func=needs(None)(log_out), methods=["POST"])
 
 
 @blueprint.get("/docs")
+@needs(Scope.READ)
 def show_docs() -> Response:
     """Show the OpenAPI document, to be tried."""
     # No figure is on it, so it needs no server but this one.
@@ -66,6 +76,7 @@ def show_docs() -> Response:
 
 
 @blueprint.get(f"{STATIC}/<path:name>")
+@needs(None)
 def file(name: str) -> Response:
     """Send one of the pages' own files; its address changes with what is in it."""
     response = send_from_directory(_FILES, name, max_age=_KEPT_SECONDS)

@@ -17,7 +17,8 @@ import msgspec
 from flask import current_app, request
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from clickstream_assets.api.access import CALLER
+from clickstream_assets.api.access import CALLER, Caller
+from clickstream_assets.keys import Scope
 
 WITHIN_A_PAGE = "clickstream.within_a_page"
 """Key of a request's environment where a page makes it: it is neither logged nor counted, as the page's own is."""
@@ -35,6 +36,7 @@ class Answer:
         problem: What is wrong, for people; None for nothing.
         is_missing: Whether there is nothing of what was asked for, which is no fault.
         is_outage: Whether it cannot be read now.
+        is_refused: Whether the key of whoever asks for the page lacks the scope for it, which `problem` says.
     """
 
     address: str
@@ -42,10 +44,15 @@ class Answer:
     problem: str | None = None
     is_missing: bool = False
     is_outage: bool = False
+    is_refused: bool = False
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return a list that it has; none if it is a problem."""
         return list(self.content.get(name, ()))
+
+    def instead(self, empty: str) -> str:
+        """Return what a list says that has no rows: that it is refused, or else this."""
+        return (self.problem or "") if self.is_refused else empty
 
 
 class Source:
@@ -80,9 +87,21 @@ class Source:
                 problem=body.get("detail") or status,
                 is_missing=code == HTTPStatus.NOT_FOUND,
                 is_outage=code >= HTTPStatus.INTERNAL_SERVER_ERROR,
+                is_refused=code == HTTPStatus.FORBIDDEN,
             )
         self.answers.append(answer)
         return answer
+
+    @property
+    def given(self) -> list[Answer]:
+        """The answers but those that were refused."""
+        return [answer for answer in self.answers if not answer.is_refused]
+
+    @property
+    def shows_persons(self) -> bool:
+        """Whether whoever asks for the page may see what is about one person."""
+        caller: Caller | None = request.environ.get(CALLER)
+        return caller is None or caller.key.may(Scope.PERSONAL)
 
     @cached_property
     def shop(self) -> Mapping[str, Any]:
@@ -115,7 +134,7 @@ class Source:
     @property
     def problems(self) -> list[str]:
         """What was wrong with the answers, each once."""
-        wrong = (answer.problem for answer in self.answers if not answer.is_missing)
+        wrong = (answer.problem for answer in self.given if not answer.is_missing)
         return list(dict.fromkeys(filter(None, wrong)))
 
 

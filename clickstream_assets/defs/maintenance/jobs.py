@@ -5,14 +5,17 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from clickstream_assets.catalogue import ERASED_RECORDS, REJECTED_SAMPLES, TABLES
+from clickstream_assets.defs.dagster_private import delete_checks
 from clickstream_assets.defs.jobs import ONE_AT_A_TIME
 from clickstream_assets.defs.maintenance.history import delete_old_runs
 from clickstream_assets.defs.plots import text_table
+from clickstream_assets.defs.serving.parts import withdraw_old_days
 from clickstream_assets.defs.steps import step
 from clickstream_assets.ingest.erasure import rows_left
 from clickstream_assets.ingest.rejected_samples import update_samples
 from clickstream_assets.ingest.retention import empty_old_records
 from clickstream_assets.settings import Settings, load_settings
+from clickstream_assets.stores.daily_files import delete_files
 from clickstream_assets.stores.elasticsearch import LiveEvents
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres import erasures
@@ -33,10 +36,16 @@ def delete_old_windows(context: dg.OpExecutionContext, settings: Settings, lake:
 @dg.op
 @step
 def delete_old_history(context: dg.OpExecutionContext, settings: Settings) -> None:
-    """Delete Dagster's runs that are past their retention; can be repeated, and interrupted, at any time."""
-    days = timedelta(days=settings.runs_retention_days)
-    deleted = delete_old_runs(context.instance, datetime.now(UTC) - days) if days else 0
-    context.add_output_metadata({"runs": deleted})
+    """Delete Dagster's runs and checks that are past their retention; can be repeated, and interrupted, at any time."""
+    now = datetime.now(UTC)
+    before, succeeded_before = (
+        now - timedelta(days=days) if days else None
+        for days in (settings.runs_retention_days, settings.succeeded_runs_retention_days)
+    )
+    runs = delete_old_runs(context.instance, before, succeeded_before)
+    limit = succeeded_before or before
+    checks = delete_checks(context.instance, limit) if limit else 0
+    context.add_output_metadata({"runs": runs, "checks": checks})
 
 
 @dg.op
@@ -57,6 +66,23 @@ def delete_old_samples(context: dg.OpExecutionContext, settings: Settings, lake:
     with publication(settings) as published:
         published.publish(REJECTED_SAMPLES, samples)
     context.add_output_metadata({"samples": samples.num_rows})
+
+
+@dg.op
+@step
+def delete_old_days(context: dg.OpExecutionContext, settings: Settings, lake: Lake) -> None:
+    """Delete persons' days that are past their retention from PostgreSQL; can be repeated, and interrupted."""
+    deleted = withdraw_old_days(lake, settings)
+    context.add_output_metadata({"rows": sum(deleted.values()), "tables": deleted})
+
+
+@dg.op
+@step
+def delete_old_files(context: dg.OpExecutionContext, settings: Settings) -> None:
+    """Delete daily files of what was sent that are past their retention; can be repeated at any time."""
+    days = settings.raw_logs_retention_days
+    deleted = delete_files(settings.raw_logs, datetime.now(UTC) - timedelta(days=days)) if days else 0
+    context.add_output_metadata({"files": deleted})
 
 
 @dg.op
@@ -123,6 +149,8 @@ def upkeep() -> None:
     delete_old_history()
     delete_old_samples()
     delete_old_pseudonyms()
+    delete_old_days()
+    delete_old_files()
     # Both replace files of the same tables.
     finish_erasures(start=maintain_tables())
 

@@ -14,22 +14,28 @@ from typing import Any
 
 import pyarrow as pa
 
-from clickstream_assets.catalogue import PUBLISHED_PARTS, Table
+from clickstream_assets.catalogue import PUBLISHED_PARTS, SERVED_TABLES, Table
+from clickstream_assets.catalogue.clock import ShopClock
 from clickstream_assets.defs.differences import unlike
 from clickstream_assets.defs.partitions import Days, chunks
 from clickstream_assets.defs.shopper_days import files_by
 from clickstream_assets.engine import DataFrame
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake, conform
-from clickstream_assets.stores.postgres.publishing import Among, Keyed, Publication, Published, Scope
+from clickstream_assets.stores.postgres.publishing import (
+    Among,
+    Keyed,
+    Publication,
+    Published,
+    Scope,
+    publication,
+)
 
 # Of 300,000 sessions of which one differs, both versions are compared in 1.1 s of a processor, and by PostgreSQL, which
 # gets all of them, in 5.4 s; of some ten thousand rows, either takes less than half a second.
 LEAST_ROWS = 20_000
 # Rows that differ are in memory, at some 500 bytes.
 MOST_DIFFERING = 200_000
-# Delta keeps its log for 30 days.
-MOST_AGE = timedelta(days=15)
 
 
 def publish_days(
@@ -43,6 +49,8 @@ def publish_days(
 ) -> dict[date, Published]:
     """Publish days of a table as the lake has them, if that is not what was published.
 
+    Of days that are past SERVED_PERSONS_RETENTION_DAYS no row is left.
+
     Args:
         lake: has the table, laid out by days.
         settings: say for how long the lake keeps older versions.
@@ -55,6 +63,36 @@ def publish_days(
         Counts of each of the days, or of those of all days that were published; `rows` are those that the lake has.
     """
     return _Publisher(lake, settings, publication, table).publish(days, is_whole)
+
+
+def first_served(settings: Settings, table: Table) -> date | None:
+    """Return the first day whose rows PostgreSQL has, of a table of persons' days; None for all days."""
+    days = settings.served_persons_retention_days
+    if not days or "user_id" not in table.by_name:
+        return None
+    return ShopClock(settings.shop_time_zone).today() - timedelta(days=days - 1)
+
+
+def withdraw_old_days(lake: Lake, settings: Settings) -> dict[str, int]:
+    """Delete the rows of days that are past SERVED_PERSONS_RETENTION_DAYS from PostgreSQL; the lake keeps them.
+
+    A transaction a day, so it can be interrupted, and repeated, at any time.
+
+    Returns:
+        By table, how many rows were deleted; only tables that had any.
+    """
+    deleted: dict[str, int] = {}
+    for table in SERVED_TABLES:
+        first = first_served(settings, table) if table.day else None
+        if first is None:
+            continue
+        with publication(settings) as transaction:
+            parts = transaction.read(PUBLISHED_PARTS, ("day",), Scope("table_name", table.name)).to_pylist()
+        for day in sorted(row["day"] for row in parts if row["day"] < first):
+            with publication(settings) as transaction:
+                its = publish_days(lake, settings, transaction, table, [day])[day].deleted
+            deleted[table.name] = deleted.get(table.name, 0) + its
+    return {name: rows for name, rows in deleted.items() if rows}
 
 
 def _rows_of_days(
@@ -71,9 +109,13 @@ class _Publisher:
     def __init__(self, lake: Lake, settings: Settings, publication: Publication, table: Table) -> None:
         self._lake, self._engine, self._publication, self._table = lake, lake.engine, publication, table
         self._day = str(table.day)
-        self._oldest = datetime.now(UTC) - min(timedelta(days=settings.lake_retention_days) / 2, MOST_AGE)
+        self._oldest = datetime.now(UTC) - timedelta(days=settings.lake_retention_days) / 2
         self._now = lake.snapshot(table)
-        self._files, self._counts = files_by(self._now, self._day), self._now.rows_by(self._day)
+        first = first_served(settings, table) or date.min
+        files, counts = files_by(self._now, self._day), self._now.rows_by(self._day)
+        # A day that is not served is to PostgreSQL as one that the lake does not have.
+        self._files = {day: its for day, its in files.items() if day >= first}
+        self._counts = {day: its for day, its in counts.items() if day >= first}
         self._scope = Scope("table_name", table.name)
         # Else another could publish between this question and what follows from it.
         publication.hold(PUBLISHED_PARTS)
@@ -92,7 +134,8 @@ class _Publisher:
             left -= set(compared)
         for some in [sorted(left)] if days is None else self._chunks(left):
             if some:
-                rows = _rows_of_days(self._lake, self._table, some, self._now.version)
+                there = [day for day in some if day in self._files]
+                rows = _rows_of_days(self._lake, self._table, there, self._now.version)
                 found |= self._publication.publish_by(self._table, rows, Among(self._day, tuple(some)))
         if changed:
             self._note(changed)
