@@ -37,7 +37,7 @@ FROM system
 RUN groupadd --gid 10001 clickstream \
     && useradd --uid 10001 --gid clickstream --create-home clickstream \
     && install --directory --owner=clickstream --group=clickstream \
-        /opt/dagster /opt/dagster/storage /var/lib/clickstream /var/lib/spark
+        /backups /opt/dagster /opt/dagster/storage /var/lib/clickstream /var/lib/spark
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/jars /opt/jars
 COPY dagster.yaml /opt/dagster/

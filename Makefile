@@ -8,6 +8,7 @@
 # make image    builds the container image and runs the Compose file's containers of ours from it, as root on Debian
 # make lint     style, types and import contracts alone
 # make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
+# make caddy    Caddy, for the tests of the login before Dagster's pages; they are skipped where there is no Go
 # make prometheus     Prometheus and Alertmanager, for the tests of the alerts; skipped where there is no apt-get
 # make browser     Chromium, for the tests of the pages; skipped where there is no apt-get, or not for root
 # make object-storage     versitygw, for the proofs of a lake on S3; they are skipped where there is no Go to build it with
@@ -21,6 +22,7 @@ BIN := $(VENV)/bin
 # Images set it, and each of the hundreds of processes of our tests would compile our modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 HELM := v3.22.0
+CADDY := v2.11.9
 VERSITYGW := v1.8.0
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 WATCHED = $(PYTHON) clickstream_assets/engine/run_watched.py
@@ -36,7 +38,7 @@ Five minutes on two cores and a line of 100 Mbit/s, most of them for the package
 endef
 export SETTING_UP
 
-.PHONY: setup demo lint style types pages check test helm prometheus browser object-storage proofs image clean
+.PHONY: setup demo lint style types pages check test helm caddy prometheus browser object-storage proofs image clean
 
 setup: $(VENV)/.ready
 
@@ -94,13 +96,24 @@ $(VENV)/.helm-$(HELM): | $(VENV)/.ready
 			echo "HELM WAS NOT BUILT (Go says why, above): the tests of the chart are skipped" >&2; fi; \
 	fi
 
+caddy: $(VENV)/.caddy-$(CADDY)
+
+$(VENV)/.caddy-$(CADDY): | $(VENV)/.ready
+	@if ! command -v go >/dev/null; then \
+		echo "Go is not there, so Caddy is not built, and the tests of Dagster's login are skipped" >&2; \
+	else \
+		echo "Building Caddy $(CADDY), once: Go fetches about 100 MB, then compiles for some 3 minutes on two cores" >&2; \
+		if GOBIN="$(abspath $(BIN))" $(WATCHED) Caddy go install github.com/caddyserver/caddy/v2/cmd/caddy@$(CADDY) >&2; then touch $@; else \
+			echo "CADDY WAS NOT BUILT (Go says why, above): the tests of Dagster's login are skipped" >&2; fi; \
+	fi
+
 prometheus: setup
 	@sh clickstream_assets_tests/deploy/fetch_prometheus.sh "$(abspath $(BIN))"
 
 browser: setup
 	@sh clickstream_assets_tests/api/install_browser.sh
 
-test: style helm prometheus browser
+test: style helm caddy prometheus browser
 	$(call TESTS_BESIDE,types,$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup)
 
 object-storage: $(VENV)/.versitygw-$(VERSITYGW)
