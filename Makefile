@@ -6,6 +6,7 @@
 #               day and shuffled; ten kills of the streams; outages of each server under load; the pages of two demos in
 #               a browser; and all that is served, computed on a cluster
 # make image    builds the container image and runs the Compose file's containers of ours from it, as root on Debian
+# make requirements     what the image installs, with hashes, after a change of pyproject.toml or constraints.txt
 # make lint     style, types and import contracts alone
 # make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
 # make caddy    Caddy, for the tests of the login before Dagster's pages; they are skipped where there is no Go
@@ -22,7 +23,7 @@ BIN := $(VENV)/bin
 # Images set it, and each of the hundreds of processes of our tests would compile our modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 HELM := v3.22.0
-CADDY := v2.11.9
+CADDY := v2.11.8
 VERSITYGW := v1.8.0
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 WATCHED = $(PYTHON) clickstream_assets/engine/run_watched.py
@@ -38,7 +39,7 @@ Five minutes on two cores and a line of 100 Mbit/s, most of them for the package
 endef
 export SETTING_UP
 
-.PHONY: setup demo lint style types pages check test helm caddy prometheus browser object-storage proofs image clean
+.PHONY: setup demo lint style types pages check test helm caddy prometheus browser object-storage proofs requirements image clean
 
 setup: $(VENV)/.ready
 
@@ -129,6 +130,9 @@ $(VENV)/.versitygw-$(VERSITYGW): | $(VENV)/.ready
 
 proofs: setup prometheus browser object-storage
 	$(BIN)/pytest -m long
+
+requirements: setup
+	@sh deploy/image/lock.sh $(BIN)/uv
 
 image: setup
 	@sh clickstream_assets_tests/deploy/install_podman.sh
