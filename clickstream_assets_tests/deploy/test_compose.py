@@ -112,6 +112,8 @@ def test_a_container_has_the_passwords_of_its_own_role_alone():
         "webserver": {dagsters},
         "daemon": {dagsters},
         "backup": {pipelines, dagsters},
+        # It makes the tables, and the roles' rights on them.
+        "restore": {"database_password", "database_api_password", pipelines, dagsters},
         "dagster": {"webserver_password"},
         "spark-master": {"spark_secret"},
         "spark-worker": {"spark_secret"},
@@ -127,7 +129,7 @@ def test_a_container_connects_as_the_roles_whose_passwords_it_has(name: str):
     users = {settings.login(role).user for role in DatabaseRole}
     assert users == {"clickstream", "clickstream_api", "clickstream_pipeline", "clickstream_dagster"}
     has = {role for role in DatabaseRole if f"{role}_password_file" in environment}
-    if name != "migrate":
+    if name not in ("migrate", "restore"):
         assert DatabaseRole.OWNER not in has
     # Whoever speaks to Dagster's instance, which the API does not.
     assert (DatabaseRole.DAGSTER in has) == (name != "api")
@@ -227,7 +229,7 @@ def test_the_authority_of_servers_elsewhere_is_known_where_the_settings_say():
     assert given({"CA_FILE": "./shop.pem"}) == {
         *(
             (name, "KAFKA_CA_FILE")
-            for name in ("migrate", "stream", "code-server", "api", "simulator", "backup")
+            for name in ("migrate", "stream", "code-server", "api", "simulator", "backup", "restore")
         ),
         *((name, "ELASTICSEARCH_CA_FILE") for name in ("stream", "code-server", "api")),
     }
@@ -251,7 +253,7 @@ def test_what_is_waited_for_can_come_about(name: str):
 def test_who_touches_the_lake_finds_it_under_one_path():
     home = image_environment()["CLICKSTREAM_HOME"]
     with_lake = {name for name in SERVICES if f"lake:{home}" in SERVICES[name].get("volumes", [])}
-    assert with_lake == {"stream", "code-server", "spark-worker", "simulator", "backup"}
+    assert with_lake == {"stream", "code-server", "spark-worker", "simulator", "backup", "restore"}
 
 
 def test_every_volume_is_declared_and_every_file_is_there():
