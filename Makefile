@@ -7,7 +7,7 @@
 #               a browser; and all that is served, computed on a cluster
 # make image    builds the container image and runs the Compose file's containers of ours from it, as root on Debian
 # make requirements     what the image installs, with hashes, after a change of pyproject.toml or constraints.txt
-# make lint     style, types and import contracts alone
+# make lint     style, types and import contracts alone, and secrets in the commits
 # make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
 # make caddy    Caddy, for the tests of the login before Dagster's pages; they are skipped where there is no Go
 # make prometheus     Prometheus and Alertmanager, for the tests of the alerts; skipped where there is no apt-get
@@ -24,6 +24,7 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 HELM := v3.22.0
 CADDY := v2.11.8
+GITLEAKS := v8.30.1
 VERSITYGW := v1.8.0
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 WATCHED = $(PYTHON) clickstream_assets/engine/run_watched.py
@@ -39,7 +40,7 @@ Five minutes on two cores and a line of 100 Mbit/s, most of them for the package
 endef
 export SETTING_UP
 
-.PHONY: setup demo lint style types pages check test helm caddy prometheus browser object-storage proofs requirements image clean
+.PHONY: setup demo lint style types secrets pages check test helm caddy prometheus browser object-storage proofs requirements image clean
 
 setup: $(VENV)/.ready
 
@@ -61,7 +62,7 @@ $(VENV)/.ready: pyproject.toml hatch_build.py constraints.txt clickstream_assets
 demo: setup
 	@$(BIN)/clickstream demo $(DEMO_ARGS)
 
-lint: style types
+lint: style types secrets
 
 style: setup
 	$(BIN)/ruff check .
@@ -70,6 +71,20 @@ style: setup
 types: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# Not after `setup`, so that it runs where there is nothing else.
+secrets: $(VENV)/.gitleaks-$(GITLEAKS)
+	@if [ -x $(BIN)/gitleaks ]; then $(BIN)/gitleaks git --no-banner --redact --log-level warn .; fi
+
+$(VENV)/.gitleaks-$(GITLEAKS):
+	@if ! command -v go >/dev/null; then \
+		echo "Go is not there, so gitleaks is not built, and nobody looks for secrets in the commits" >&2; \
+	else \
+		echo "Building gitleaks $(GITLEAKS), once: some 2 minutes on two cores" >&2; \
+		mkdir -p $(BIN); \
+		if GOBIN="$(abspath $(BIN))" $(WATCHED) gitleaks go install github.com/zricethezav/gitleaks/v8@$(GITLEAKS) >&2; then touch $@; else \
+			echo "GITLEAKS WAS NOT BUILT (Go says why, above): nobody looks for secrets in the commits" >&2; fi; \
+	fi
 
 pages: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
@@ -115,7 +130,7 @@ browser: setup
 	@sh clickstream_assets_tests/api/install_browser.sh
 
 test: style helm caddy prometheus browser
-	$(call TESTS_BESIDE,types,$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup)
+	$(call TESTS_BESIDE,types secrets,$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup)
 
 object-storage: $(VENV)/.versitygw-$(VERSITYGW)
 

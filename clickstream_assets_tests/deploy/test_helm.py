@@ -247,7 +247,8 @@ def test_trial_servers_are_of_the_versions_that_the_local_stack_runs(trial: Char
         [installed_programs() / "postgres", "--version"], capture_output=True, text=True, check=True
     )
 
-    tags = {name: trial.pod(name).container["image"].rpartition(":")[2] for name in SERVERS}
+    images = {name: trial.pod(name).container["image"].partition("@")[0] for name in SERVERS}
+    tags = {name: image.rpartition(":")[2] for name, image in images.items()}
 
     assert tags["kafka"] == pinned["kafka_2.13"]
     assert tags["elasticsearch"] == pinned["elasticsearch"]

@@ -21,7 +21,7 @@ from clickstream_assets.backup.manifest import Backup
 from clickstream_assets.backup.place import Place
 from clickstream_assets.settings import DatabaseRole, Settings, SettingsError, load_settings
 from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem, connect
-from clickstream_assets.stores.postgres.migrate import migrate, remake
+from clickstream_assets.stores.postgres.migrate import migrate, newest_revision, remake
 from clickstream_assets.stores.postgres.roles import NOT_READ_BY_THE_API, prepare_roles
 from clickstream_assets.streaming.outbox import deliver_pending
 from clickstream_assets.streaming.owner import ownership
@@ -282,10 +282,10 @@ def test_a_backup_is_made_by_the_pipeline_and_put_back_by_the_owner_with_all_rig
     assert rows > 0
     assert query(settings, "SELECT count(*) FROM products") == [(rows,)]
     # As a restore does with tables that are of the backup's revision, and of another.
-    remake(settings, "r0001")
+    remake(settings, newest_revision())
     with connect(settings, role=DatabaseRole.OWNER) as connection:
         connection.execute("UPDATE clickstream_schema_version SET version_num = 'r0000'")
-    remake(settings, "r0001")
+    remake(settings, newest_revision())
     prepare_roles(settings)
     assert not refused(settings, DatabaseRole.API, "SELECT FROM products")
     assert refused(settings, DatabaseRole.API, "SELECT FROM report_mails")
