@@ -122,7 +122,6 @@ def containers(
         # What the servers' own containers need not be told: there it is the usual one.
         "PGPORT": str(ports[5432]),
         "JAVA_TOOL_OPTIONS": QUICK_JVM,
-        "PYTHONPATH": str(ROOT),
     }
     with Processes(services, SERVERS, ports, folders, environment, folder) as started:
         started.bring_up(name for name in OURS if "profiles" not in services[name])
