@@ -3,12 +3,12 @@
 #
 #     docker build --tag clickstream-assets:0.1.0 .
 
-FROM python:3.11.13-slim-bookworm AS system
+FROM python:3.13.16-slim-trixie AS system
 # Java for Spark, and for Ivy, which fetches Spark's jars; OpenMP for implicit, whose wheel does not hold it. Not pinned
 # closer: Debian keeps a release's newest only.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libgomp1 openjdk-17-jre-headless \
+    && apt-get install --yes --no-install-recommends libgomp1 openjdk-21-jre-headless \
     && rm -rf /var/lib/apt/lists/*
 ENV PATH=/opt/venv/bin:$PATH \
     JARS_PATH=/opt/jars
@@ -16,16 +16,18 @@ ENV PATH=/opt/venv/bin:$PATH \
 FROM system AS build
 RUN python -m venv /opt/venv
 WORKDIR /build
-COPY pyproject.toml hatch_build.py constraints.txt README.md LICENSE ./
-# An empty package first: what it needs, and what its pages load, is a layer that only changes with these files.
-RUN mkdir clickstream_assets && touch clickstream_assets/__init__.py \
-    && pip install --no-cache-dir --constraint constraints.txt '.[kubernetes]'
+# Every file by its hash (`make requirements`), the tools included that build what comes without a wheel; pip would fetch
+# the newest of these by itself.
+COPY deploy/image/tools.txt deploy/image/requirements.txt ./
+RUN pip install --no-cache-dir --require-hashes --target /opt/tools --requirement tools.txt \
+    && PYTHONPATH=/opt/tools pip install --no-cache-dir --require-hashes --no-build-isolation --requirement requirements.txt
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY clickstream_assets clickstream_assets
-RUN pip install --no-cache-dir --no-deps --force-reinstall . \
+RUN PYTHONPATH=/opt/tools PATH=/opt/tools/bin:$PATH pip install --no-cache-dir --no-deps --no-build-isolation . \
     && clickstream fetch-jars --only spark
 # What is installed and no process of ours reads: the packages' own tests, maps and headers for who develops with them,
 # parts that are imported by nobody here, and pip.
-WORKDIR /opt/venv/lib/python3.11/site-packages
+WORKDIR /opt/venv/lib/python3.13/site-packages
 RUN pip uninstall --yes setuptools pip \
     && find . -type d -name tests -prune -exec rm -r {} + \
     && find dagster_webserver -name '*.map' -delete \
@@ -37,7 +39,7 @@ FROM system
 RUN groupadd --gid 10001 clickstream \
     && useradd --uid 10001 --gid clickstream --create-home clickstream \
     && install --directory --owner=clickstream --group=clickstream \
-        /opt/dagster /opt/dagster/storage /var/lib/clickstream /var/lib/spark
+        /backups /opt/dagster /opt/dagster/storage /var/lib/clickstream /var/lib/spark
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/jars /opt/jars
 COPY dagster.yaml /opt/dagster/

@@ -9,8 +9,10 @@
 #               person sees, the time until healthy, and what is lost or doubled; also as Markdown, in FAULTS_TABLE.
 #               `make test` runs those of them that take seconds, `make proofs` the others
 # make image    builds the container image and runs the Compose file's containers of ours from it, as root on Debian
-# make lint     style, types and import contracts alone
+# make requirements     what the image installs, with hashes, after a change of pyproject.toml or constraints.txt
+# make lint     style, types and import contracts alone, and secrets in the commits
 # make helm     Helm, for the tests of the chart; they are skipped where there is no Go to build it with
+# make caddy    Caddy, for the tests of the login before Dagster's pages; they are skipped where there is no Go
 # make prometheus     Prometheus and Alertmanager, for the tests of the alerts; skipped where there is no apt-get
 # make browser     Chromium, for the tests of the pages; skipped where there is no apt-get, or not for root
 # make object-storage     versitygw, for the proofs of a lake on S3; they are skipped where there is no Go to build it with
@@ -25,6 +27,8 @@ FAULTS_TABLE ?= $(VENV)/faults.md
 # Images set it, and each of the hundreds of processes of our tests would compile our modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 HELM := v3.22.0
+CADDY := v2.11.8
+GITLEAKS := v8.30.1
 VERSITYGW := v1.8.0
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 WATCHED = $(PYTHON) clickstream_assets/engine/run_watched.py
@@ -40,7 +44,8 @@ Five minutes on two cores and a line of 100 Mbit/s, most of them for the package
 endef
 export SETTING_UP
 
-.PHONY: setup demo lint style types pages check test helm prometheus browser object-storage proofs faults image clean
+.PHONY: setup demo lint style types secrets pages check test helm caddy prometheus browser object-storage proofs faults \
+	requirements image clean
 
 setup: $(VENV)/.ready
 
@@ -62,7 +67,7 @@ $(VENV)/.ready: pyproject.toml hatch_build.py constraints.txt clickstream_assets
 demo: setup
 	@$(BIN)/clickstream demo $(DEMO_ARGS)
 
-lint: style types
+lint: style types secrets
 
 style: setup
 	$(BIN)/ruff check .
@@ -71,6 +76,20 @@ style: setup
 types: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# Not after `setup`, so that it runs where there is nothing else.
+secrets: $(VENV)/.gitleaks-$(GITLEAKS)
+	@if [ -x $(BIN)/gitleaks ]; then $(BIN)/gitleaks git --no-banner --redact --log-level warn .; fi
+
+$(VENV)/.gitleaks-$(GITLEAKS):
+	@if ! command -v go >/dev/null; then \
+		echo "Go is not there, so gitleaks is not built, and nobody looks for secrets in the commits" >&2; \
+	else \
+		echo "Building gitleaks $(GITLEAKS), once: some 2 minutes on two cores" >&2; \
+		mkdir -p $(BIN); \
+		if GOBIN="$(abspath $(BIN))" $(WATCHED) gitleaks go install github.com/zricethezav/gitleaks/v8@$(GITLEAKS) >&2; then touch $@; else \
+			echo "GITLEAKS WAS NOT BUILT (Go says why, above): nobody looks for secrets in the commits" >&2; fi; \
+	fi
 
 pages: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
@@ -98,14 +117,25 @@ $(VENV)/.helm-$(HELM): | $(VENV)/.ready
 			echo "HELM WAS NOT BUILT (Go says why, above): the tests of the chart are skipped" >&2; fi; \
 	fi
 
+caddy: $(VENV)/.caddy-$(CADDY)
+
+$(VENV)/.caddy-$(CADDY): | $(VENV)/.ready
+	@if ! command -v go >/dev/null; then \
+		echo "Go is not there, so Caddy is not built, and the tests of Dagster's login are skipped" >&2; \
+	else \
+		echo "Building Caddy $(CADDY), once: Go fetches about 100 MB, then compiles for some 3 minutes on two cores" >&2; \
+		if GOBIN="$(abspath $(BIN))" $(WATCHED) Caddy go install github.com/caddyserver/caddy/v2/cmd/caddy@$(CADDY) >&2; then touch $@; else \
+			echo "CADDY WAS NOT BUILT (Go says why, above): the tests of Dagster's login are skipped" >&2; fi; \
+	fi
+
 prometheus: setup
 	@sh clickstream_assets_tests/deploy/fetch_prometheus.sh "$(abspath $(BIN))"
 
 browser: setup
 	@sh clickstream_assets_tests/api/install_browser.sh
 
-test: style helm prometheus browser
-	$(call TESTS_BESIDE,types,$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup)
+test: style helm caddy prometheus browser
+	$(call TESTS_BESIDE,types secrets,$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup)
 
 object-storage: $(VENV)/.versitygw-$(VERSITYGW)
 
@@ -123,6 +153,9 @@ proofs: setup prometheus browser object-storage
 
 faults: setup object-storage
 	$(BIN)/pytest -m fault --faults-table $(FAULTS_TABLE)
+
+requirements: setup
+	@sh deploy/image/lock.sh $(BIN)/uv
 
 image: setup
 	@sh clickstream_assets_tests/deploy/install_podman.sh

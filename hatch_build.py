@@ -78,7 +78,7 @@ class Scripts(BuildHookInterface):
                 f"npm is not there, and {which}, which pages load, cannot be fetched: install Node.js"
             )
         with tempfile.TemporaryDirectory() as folder:
-            fetched = subprocess.run(
+            fetched = subprocess.run(  # noqa: S603 - no shell, and nobody else's command
                 [npm, "pack", which, "--pack-destination", folder],
                 capture_output=True,
                 text=True,

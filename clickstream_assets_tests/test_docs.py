@@ -55,8 +55,13 @@ OTHERS_VARIABLES = {
     "PYSPARK_PYTHON",
     "SPARK_MASTER_OPTS",
     "SPARK_WORKER_OPTS",
-    # The Compose file's.
+    # The Compose file's, and of the proxy before Dagster.
+    "BACKUPS",
     "CA_FILE",
+    "KAFKA_RETENTION_HOURS",
+    "WEBSERVER_LOGIN",
+    "WEBSERVER_PASSWORD",
+    "WEBSERVER_USER",
     # The Makefile's.
     "TEST_PROCESSES",
 }

@@ -260,7 +260,7 @@ WHATEVER = Wanted()
 def those_wanted(connection: Connection[DictRow], product_ids: Collection[str], wanted: Wanted) -> set[str]:
     """Return those of some products that are wanted."""
     rows = connection.execute(
-        "SELECT product_id FROM unnest(%(ids)s::text[]) AS asked (product_id) LEFT JOIN products USING (product_id) "
+        "SELECT product_id FROM unnest(%(ids)s::text[]) AS asked (product_id) LEFT JOIN products USING (product_id) "  # noqa: S608 - of texts that are written here; values are parameters
         "WHERE " + wanted.condition,
         {"ids": list(product_ids), **wanted.parameters},
     ).fetchall()
@@ -282,7 +282,7 @@ def popular_products(
     join: LiteralString = "LEFT JOIN products USING (product_id) " if wanted else ""
     order: LiteralString = "trending_rank" if by_trend else "rank"
     return connection.execute(
-        "SELECT product_id, score, users, trend FROM popular_products "
+        "SELECT product_id, score, users, trend FROM popular_products "  # noqa: S608 - of texts that are written here; values are parameters
         + join
         + "WHERE product_id <> ALL(%(left_out)s) AND "
         + wanted.condition

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import DatabaseRole, Settings
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -48,6 +48,8 @@ def database_of(instance: DagsterInstance, settings: Settings) -> Settings | Non
         "postgres_user": named.get("user", settings.postgres_user),
         "postgres_password": named.get("password", ""),
         "postgres_db": named.get("dbname", settings.postgres_db),
+        # There that login is the owner, and nobody else has rights.
+        **{f"{role}_user": None for role in DatabaseRole if role is not DatabaseRole.OWNER},
     }
     return Settings(**{**settings.model_dump(), **changes})
 

@@ -18,7 +18,7 @@ from psycopg import sql
 from clickstream_assets.backup.errors import BackupError
 from clickstream_assets.backup.manifest import Backup, CopiedTable, Database
 from clickstream_assets.backup.place import Place, Written
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import DatabaseRole, Settings
 from clickstream_assets.stores.postgres.connection import connect, explained
 from clickstream_assets.stores.postgres.statements import each
 
@@ -33,13 +33,13 @@ _KEYS = "SELECT conrelid::regclass::text, confrelid::regclass::text FROM pg_cons
 
 
 @contextmanager
-def moment(settings: Settings) -> Iterator[psycopg.Connection]:
+def moment(settings: Settings, role: DatabaseRole = DatabaseRole.PIPELINE) -> Iterator[psycopg.Connection]:
     """Open a connection that reads one moment of a database: that of its first query.
 
     Raises:
         PostgresError: the database cannot be reached.
     """
-    with explained(settings), connect(settings) as connection:
+    with explained(settings, role), connect(settings, role=role) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         _prepare(connection)
@@ -144,13 +144,14 @@ def filled_table(connection: psycopg.Connection, names: Iterable[str]) -> str | 
 
 
 def put_back_rows(settings: Settings, database: Database, place: Place, backup: Backup) -> None:
-    """Replace all rows of the tables of a backup, in one transaction.
+    """Replace all rows of the tables of a backup, in one transaction, as their owner, who alone may.
 
     Raises:
         BackupError: a table is missing, or a file of the backup is damaged.
         PostgresError: the database cannot be reached or written.
     """
-    with explained(settings), connect(settings) as connection:
+    owner = DatabaseRole.OWNER
+    with explained(settings, owner), connect(settings, role=owner) as connection:
         _prepare(connection)
         there = {name for (name,) in connection.execute(_TABLES)}
         if missing := sorted(database.tables.keys() - there):

@@ -16,11 +16,12 @@ from clickstream_assets.backup.manifest import Backup, choose, verify
 from clickstream_assets.backup.marker import NAME, Marker, read_marker, write_marker
 from clickstream_assets.backup.place import Counting, Place, uncounted
 from clickstream_assets.files import Progress, silent
-from clickstream_assets.settings import Settings
+from clickstream_assets.settings import DatabaseRole, Settings
 from clickstream_assets.stores.kafka.consumer import TopicError
 from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.postgres.metadata import METADATA
 from clickstream_assets.stores.postgres.migrate import migrate, remake
+from clickstream_assets.stores.postgres.roles import prepare_roles
 from clickstream_assets.streaming.owner import always_on, owner
 
 
@@ -72,6 +73,8 @@ def restore(
         remake(settings, backup.postgres.revision)
         put_back_rows(settings, backup.postgres, place, backup)
         revision = migrate(settings).revision
+        # The tables were made anew, without the rights that others have on them.
+        prepare_roles(settings)
         progress(f"PostgreSQL: {len(backup.postgres.tables)} tables, at revision {revision}")
         if dagster and backup.dagster and instance:
             put_back_rows(dagster, backup.dagster, place, backup)
@@ -113,7 +116,7 @@ def _refuse_stores_in_use(
                 f"{setting}={store.uri} is not empty: it has {found}. A backup is put back into empty stores alone; "
                 f"set {setting} to another folder, or move that one away"
             )
-    with moment(settings) as connection:
+    with moment(settings, DatabaseRole.OWNER) as connection:
         _refuse_rows(settings, "POSTGRES_DB", filled_table(connection, METADATA.tables))
     if dagster:
         with moment(dagster) as connection:

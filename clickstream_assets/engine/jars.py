@@ -245,7 +245,7 @@ def _retrieve(
     ]
     log = jars_path / f"ivy-{configuration}.log"
     with log.open("w") as output:
-        code = subprocess.run(
+        code = subprocess.run(  # noqa: S603 - no shell, and nobody else's command
             command,
             env=environment_without_secrets(),
             stdin=subprocess.DEVNULL,

@@ -59,7 +59,7 @@ def _candidates(java_home: Path | None, usual_folders: tuple[Path, ...]) -> Iter
     if on_path := shutil.which("java"):
         yield Path(on_path)
     if sys.platform == "darwin" and MACOS_JAVA_HOME.exists():
-        answer = subprocess.run(
+        answer = subprocess.run(  # noqa: S603 - no shell, and nobody else's command
             [MACOS_JAVA_HOME, "-v", f"{OLDEST_JAVA}+"], capture_output=True, text=True, check=False
         )
         if answer.returncode == 0:
@@ -74,7 +74,7 @@ def _properties(java: Path) -> tuple[Path, int] | None:
     The home is not taken from the path: /usr/bin/java on macOS and version managers' shims are not in one.
     """
     try:
-        answer = subprocess.run(
+        answer = subprocess.run(  # noqa: S603 - no shell, and nobody else's command
             [java, "-XshowSettings:properties", "-version"],
             capture_output=True,
             text=True,

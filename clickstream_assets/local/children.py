@@ -89,7 +89,7 @@ def running(
 ) -> Iterator[Child]:
     """Run a command until the block ends, however it ends."""
     with log.open("ab") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - no shell, and nobody else's command
             command, stdout=output, stderr=output, env=dict(env), cwd=folder, start_new_session=True
         )
     child = Child(name, process, log)

@@ -88,7 +88,7 @@ class Server(ABC):
             LocalStackError: when the command fails, with the end of what it said.
         """
         partial = data.with_suffix(".partial")
-        answer = subprocess.run(
+        answer = subprocess.run(  # noqa: S603 - no shell, and nobody else's command
             [*identity.prefix, *command],
             cwd=self.folder,
             stdin=subprocess.DEVNULL,

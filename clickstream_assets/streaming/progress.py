@@ -58,7 +58,7 @@ class Progress:
 
 def read_progress(connection: psycopg.Connection, *, for_update: bool = False) -> Progress | None:
     """Read the stream's progress; None before its first start."""
-    statement = f"SELECT * FROM stream_progress WHERE query = %s{' FOR UPDATE' if for_update else ''}"
+    statement = f"SELECT * FROM stream_progress WHERE query = %s{' FOR UPDATE' if for_update else ''}"  # noqa: S608 - of texts that are written here
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(statement, [QUERY]).fetchone()
     if row is None:

@@ -69,12 +69,24 @@ class Pod:
 
     @property
     def container(self) -> Mapping[str, Any]:
-        """Its one container."""
-        (container,) = self.spec["containers"]
+        """Its container; of several, the one that does what the component is for."""
+        container, *others = self.spec["containers"]
+        assert not others or container["name"] == self.component
         return container
 
+    @property
+    def containers(self) -> list[Mapping[str, Any]]:
+        """All of its containers."""
+        return self.spec["containers"]
+
+    @property
+    def named_ports(self) -> dict[str, int]:
+        """The ports that its containers name."""
+        ports = [port for container in self.containers for port in container.get("ports", [])]
+        return {port["name"]: port["containerPort"] for port in ports}
+
     def mounts(self, kind: str = "") -> dict[str, str]:
-        """Where its container has its volumes, by their names; only those of a kind, if one is given."""
+        """Where that container has its volumes, by their names; only those of a kind, if one is given."""
         of_kind = {volume["name"] for volume in self.spec["volumes"] if kind in volume} if kind else None
         return {
             mount["name"]: mount["mountPath"]
@@ -83,13 +95,8 @@ class Pod:
         }
 
     def port(self, name: str | int) -> int:
-        """The number of a port that its container names."""
-        if isinstance(name, int):
-            return name
-        (number,) = [
-            port["containerPort"] for port in self.container.get("ports", []) if port["name"] == name
-        ]
-        return number
+        """The number of a port that a container of it names."""
+        return name if isinstance(name, int) else self.named_ports[name]
 
     def environment(self, chart: Chart) -> dict[str, str]:
         """Its variables; of what is only known once it runs, a value that could be."""
@@ -100,7 +107,9 @@ class Pod:
                 if reference and (manifest := chart.find(kind, reference["name"])):
                     variables |= manifest[field]
         for variable in self.container.get("env", []):
-            variables[variable["name"]] = variable.get("value") or _once_it_runs(variable["valueFrom"])
+            variables[variable["name"]] = (
+                variable["value"] if "value" in variable else _once_it_runs(variable["valueFrom"])
+            )
         return variables
 
 
@@ -137,11 +146,15 @@ class Chart:
     @cached_property
     def pods(self) -> list[Pod]:
         """The pods of the release; those that Dagster or Spark make later are not in it."""
-        owners = [manifest for manifest in self.manifests if "template" in manifest.get("spec", {})]
+        specs = [
+            (manifest["kind"], manifest["spec"].get("jobTemplate", manifest)["spec"])
+            for manifest in self.manifests
+            if "spec" in manifest
+        ]
         return [
-            Pod(owner["kind"], template["metadata"]["labels"], template["spec"])
-            for owner in owners
-            for template in [owner["spec"]["template"]]
+            Pod(kind, template["metadata"]["labels"], template["spec"])
+            for kind, spec in specs
+            if (template := spec.get("template"))
         ]
 
     @cached_property
@@ -215,7 +228,7 @@ def _is_from(rule: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 
 def _is_to(rule: Mapping[str, Any], target: Pod, port: int) -> bool:
     ports = rule.get("ports", [])
-    named = {entry["name"]: entry["containerPort"] for entry in target.container.get("ports", [])}
+    named = target.named_ports
     return not ports or any(named.get(entry["port"], entry["port"]) == port for entry in ports)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from clickstream_assets_tests.deploy.files import ROOT, image_environment, is_long_running
+from clickstream_assets_tests.deploy.files import ROOT, command_of, image_environment, is_long_running
 
 LOOPBACK = "127.0.0.1"
 _START_SECONDS = 600
@@ -189,7 +189,7 @@ class Processes(Containers):
     def _start(self, name: str) -> None:
         with self._log_file(name).open("wb") as output:
             self._processes[name] = subprocess.Popen(
-                self._command(self._services[name]["command"]),
+                self._command(command_of(self._services[name])),
                 env=self._variables(name),
                 cwd=self._workdir,
                 stdin=subprocess.DEVNULL,
@@ -207,7 +207,9 @@ class Processes(Containers):
     def _variables(self, name: str) -> dict[str, str]:
         given = image_environment() | self._services[name].get("environment", {})
         own = {
-            variable: LOOPBACK if value in self._services else self._rewritten(value)
+            variable: LOOPBACK
+            if variable.endswith("_HOST") and value in self._services
+            else self._rewritten(value)
             for variable, value in given.items()
         }
         own["PATH"] = own["PATH"].replace("$PATH", f"{ROOT / 'deploy'}:{os.environ['PATH']}")

@@ -11,11 +11,22 @@ from typing import Any
 
 import yaml
 
+from clickstream_assets.local.postgres import installed_programs
+from clickstream_assets.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"
 OUR_IMAGE = "clickstream-assets"
-PASSWORDS = {"DATABASE_PASSWORD": "secret", "DATABASE_ADMIN_PASSWORD": "another"}
+PASSWORDS = {
+    "DATABASE_ADMIN_PASSWORD": "administrators",
+    "DATABASE_PASSWORD": "owners",
+    "DATABASE_API_PASSWORD": "apis",
+    "DATABASE_PIPELINE_PASSWORD": "pipelines",
+    "DATABASE_DAGSTER_PASSWORD": "dagsters",
+    "CLUSTER_SECRET": "sparks",
+    "WEBSERVER_PASSWORD": "a login",
+}
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<kind>[-?+])(?P<text>[^}]*))?\})")
 _INSTRUCTION = re.compile(r"^([A-Z]+) ((?:.*\\\n)*.*)$", re.MULTILINE)
@@ -72,6 +83,11 @@ def is_ours(service: Mapping[str, Any]) -> bool:
     return service["image"].startswith(f"{OUR_IMAGE}:")
 
 
+def command_of(service: Mapping[str, Any]) -> list[str]:
+    """What a container runs."""
+    return [*service.get("entrypoint", []), *service["command"]]
+
+
 def is_long_running(service: Mapping[str, Any]) -> bool:
     """Return whether it is to run for ever, and not once."""
     return service["restart"] != "no"
@@ -104,6 +120,30 @@ def make_env(file: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["sh", ROOT / "deploy" / "make_env.sh", file], capture_output=True, text=True, check=False
     )
+
+
+def make_databases(server: Settings, password: str, folder: Path) -> None:
+    """Have the script of PostgreSQL's container make the databases in a server that has none of ours.
+
+    Args:
+        server: its superuser's login.
+        password: of the owner.
+        folder: for the file that the password is in.
+    """
+    file = folder / "database_password"
+    file.write_text(f"{password}\n")
+    programs = installed_programs()
+    environment = {
+        "PATH": f"{programs}:/usr/bin:/bin",
+        "POSTGRES_USER": server.postgres_user,
+        "PGHOST": server.postgres_host,
+        "PGPORT": str(server.postgres_port),
+        "PGPASSWORD": server.postgres_password.get_secret_value(),
+        "DATABASE_PASSWORD_FILE": str(file),
+    }
+    dropped = [programs / "dropdb", "--if-exists", f"--username={server.postgres_user}", "clickstream"]
+    subprocess.run(dropped, env=environment, check=True)
+    subprocess.run(["sh", ROOT / "deploy" / "postgres" / "databases.sh"], env=environment, check=True)
 
 
 SERVICES = compose_services(PASSWORDS)

@@ -297,7 +297,7 @@ def _base() -> str:
 
 def _make_base(name: str, folder: Path, machine: _Machine) -> None:
     """Make the base image."""
-    release = name.rpartition("-")[2]
+    release = name.partition("@")[0].rpartition("-")[2]
     log = folder.with_suffix(".log")
     with log.open("w") as output:
         made = subprocess.run(

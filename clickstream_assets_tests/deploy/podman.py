@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clickstream_assets_tests.deploy.containers import Containers
-from clickstream_assets_tests.deploy.files import ROOT, SECRETS_FOLDER
+from clickstream_assets_tests.deploy.files import ROOT, SECRETS_FOLDER, command_of
 
 NETWORK = "clickstream"
 CONTROL_GROUP = "CLICKSTREAM_TEST_CONTROL_GROUP"
@@ -40,7 +40,7 @@ def podman_says(*arguments: str) -> str:
 class PodmanContainers(Containers):
     """Services of the Compose file that run our image.
 
-    Each replica is a container, called by the service and a number. On a network of their own, the containers find each
+    Each replica is a container, called by the service and a number. On networks of their own, the containers find each
     other by the services' names, and the servers, which are no containers here, at SERVERS_ADDRESS.
 
     Args:
@@ -61,7 +61,8 @@ class PodmanContainers(Containers):
         self._secrets = secrets
         self._servers = list(servers)
         self._configs = configs
-        podman_says("network", "create", NETWORK)
+        for network in self._networks():
+            podman_says("network", "create", network)
 
     def run(self, name: str, command: list[str]) -> subprocess.CompletedProcess[str]:
         """See the base class. Of several replicas it is the first that fails, else the last."""
@@ -103,7 +104,7 @@ class PodmanContainers(Containers):
             else:
                 options = self._options(name)
                 podman_says(
-                    "run", "--detach", f"--name={container}", *options, service["image"], *service["command"]
+                    "run", "--detach", f"--name={container}", *options, service["image"], *command_of(service)
                 )
 
     def _options(self, name: str) -> list[str]:
@@ -113,8 +114,7 @@ class PodmanContainers(Containers):
         return [
             "--pull=never",
             f"--cgroup-parent={os.environ[CONTROL_GROUP]}",
-            f"--network={NETWORK}",
-            f"--network-alias={name}",
+            *(f"--network={network}:alias={name}" for network in self._networks_of(service)),
             *(f"--add-host={server}:{SERVERS_ADDRESS}" for server in self._servers),
             f"--restart={service['restart']}",
             f"--init={json.dumps(service['init'])}",
@@ -152,4 +152,13 @@ class PodmanContainers(Containers):
 
     def _end(self) -> None:
         podman_says("rm", "--all", "--force", "--volumes", "--time=30")
-        podman_says("network", "rm", "--force", NETWORK)
+        podman_says("network", "rm", "--force", *self._networks())
+
+    def _networks(self) -> list[str]:
+        return sorted(
+            {network for service in self._services.values() for network in self._networks_of(service)}
+        )
+
+    @staticmethod
+    def _networks_of(service: Mapping[str, Any]) -> list[str]:
+        return [f"{NETWORK}-{network}" for network in service.get("networks", ["default"])]

@@ -14,10 +14,11 @@ import pytest
 import yaml
 
 from clickstream_assets.engine.jars import IVY_FILE
+from clickstream_assets.engine.spark import authentication
 from clickstream_assets.local.kafka import Kafka
 from clickstream_assets.local.postgres import installed_programs
 from clickstream_assets.local.spark import RECOVERY
-from clickstream_assets.settings import Settings, secret_names
+from clickstream_assets.settings import DatabaseRole, Settings, secret_names
 from clickstream_assets_tests.deploy.files import (
     COMPOSE_FILE,
     OUR_IMAGE,
@@ -56,7 +57,7 @@ def postgres_of_the_wheel() -> str:
 
 
 def test_the_servers_are_those_of_the_one_machine_stack():
-    images = {name: service["image"] for name, service in SERVICES.items()}
+    images = {name: service["image"].partition("@")[0] for name, service in SERVICES.items()}
     elastic = pinned_in_ivy("elasticsearch")
     assert images["kafka"] == f"apache/kafka:{pinned_in_ivy('kafka_2.13')}"
     assert images["postgres"] == f"postgres:{postgres_of_the_wheel()}-bookworm"
@@ -72,7 +73,7 @@ def test_our_image_has_our_version():
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_an_image_is_pinned(name: str):
-    assert re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z]+)?$", SERVICES[name]["image"])
+    assert re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z]+)?(@sha256:[0-9a-f]{64})?$", SERVICES[name]["image"])
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -89,31 +90,96 @@ def test_our_containers_get_no_variable_that_nobody_reads(name: str):
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_container_has_the_secrets_whose_files_it_reads_and_no_others(name: str):
     service = SERVICES[name]
-    files = {value for key, value in service.get("environment", {}).items() if key.endswith("PASSWORD_FILE")}
+    files = {
+        value
+        for key, value in service.get("environment", {}).items()
+        if key.endswith("_FILE") and not key.endswith("_CA_FILE")
+    }
+    files |= set(re.findall(r"cat (\S+)\)", str(service.get("entrypoint"))))
     assert files == {f"{SECRETS_FOLDER}/{secret}" for secret in service.get("secrets", [])}
     assert set(service.get("secrets", [])) <= set(compose_secrets(PASSWORDS))
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_who_speaks_to_dagsters_instance_knows_its_database(name: str):
-    if "dagster" in str(SERVICES[name]["command"]) or name == "stream":
-        # As the owner: this file names no other roles.
-        asked = {
-            "POSTGRES_HOST",
-            "POSTGRES_PORT",
-            "POSTGRES_USER",
-            "POSTGRES_PASSWORD_FILE",
-            "DAGSTER_POSTGRES_DB",
-        }
-        assert asked <= set(SERVICES[name]["environment"])
-        assert not [
-            role for role in ("API", "PIPELINE") if f"POSTGRES_{role}_USER" in SERVICES[name]["environment"]
-        ]
+def test_a_container_has_the_passwords_of_its_own_role_alone():
+    dagsters, pipelines = "database_dagster_password", "database_pipeline_password"
+    assert {name: set(service["secrets"]) for name, service in SERVICES.items() if "secrets" in service} == {
+        "postgres": {"database_password", "database_admin_password"},
+        # It makes the others.
+        "migrate": {"database_password", "database_api_password", pipelines, dagsters},
+        "api": {"database_api_password"},
+        "stream": {pipelines, dagsters, "spark_secret"},
+        "code-server": {pipelines, dagsters, "spark_secret"},
+        "webserver": {dagsters},
+        "daemon": {dagsters},
+        "backup": {pipelines, dagsters},
+        # It makes the tables, and the roles' rights on them.
+        "restore": {"database_password", "database_api_password", pipelines, dagsters},
+        "dagster": {"webserver_password"},
+        "spark-master": {"spark_secret"},
+        "spark-worker": {"spark_secret"},
+    }
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in OURS if "POSTGRES_HOST" in SERVICES[name].get("environment", {})]
+)
+def test_a_container_connects_as_the_roles_whose_passwords_it_has(name: str):
+    environment = {key.lower(): value for key, value in SERVICES[name]["environment"].items()}
+    settings = Settings(_env_file=None, **{k: v for k, v in environment.items() if not k.endswith("_file")})
+    users = {settings.login(role).user for role in DatabaseRole}
+    assert users == {"clickstream", "clickstream_api", "clickstream_pipeline", "clickstream_dagster"}
+    has = {role for role in DatabaseRole if f"{role}_password_file" in environment}
+    if name not in ("migrate", "restore"):
+        assert DatabaseRole.OWNER not in has
+    # Whoever speaks to Dagster's instance, which the API does not.
+    assert (DatabaseRole.DAGSTER in has) == (name != "api")
+
+
+@pytest.mark.parametrize("name", ["spark-master", "spark-worker"])
+def test_the_clusters_processes_trust_whom_the_pipeline_makes_known(name: str, tmp_path: Path):
+    secret = tmp_path / "secret"
+    secret.write_text("of the cluster")
+    shell = [
+        part.replace("/tmp/", f"{tmp_path}/").replace("/run/secrets/spark_secret", str(secret))
+        for part in SERVICES[name]["entrypoint"]
+    ]
+    done = subprocess.run(
+        [*shell, "echo", *SERVICES[name]["command"]], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [*SERVICES[name]["command"], "--properties-file", f"{tmp_path}/spark.conf"]
+    written = tmp_path / "spark.conf"
+    assert dict(line.split("=", 1) for line in written.read_text().splitlines()) == authentication(
+        "of the cluster"
+    )
+    assert written.stat().st_mode & 0o777 == 0o600
+
+
+def test_dagsters_web_server_is_reached_by_its_login_and_whoever_it_asks():
+    on_its_network = {
+        name for name, service in SERVICES.items() if "webserver" in service.get("networks", [])
+    }
+    assert on_its_network == {"webserver", "dagster", "postgres", "code-server"}
+    assert "default" not in SERVICES["webserver"]["networks"] + SERVICES["dagster"]["networks"]
+    port = dict(pairwise(SERVICES["webserver"]["command"]))["--port"]
+    assert SERVICES["dagster"]["environment"]["WEBSERVER"] == f"webserver:{port}"
+
+
+def test_the_logins_files_are_all_that_it_has():
+    service = SERVICES["dagster"]
+    assert service["volumes"] == ["./deploy/dagster:/etc/caddy:ro"]
+    assert service["entrypoint"] == ["sh", "/etc/caddy/start.sh"]
+    assert {path.name for path in (ROOT / "deploy" / "dagster").iterdir()} == {"Caddyfile", "start.sh"}
+    variables = set(re.findall(r"\{\$(\w+)", (ROOT / "deploy" / "dagster" / "Caddyfile").read_text()))
+    assert variables == {
+        *("WEBSERVER", "WEBSERVER_HOST", "WEBSERVER_PORT", "WEBSERVER_LOGIN", "WEBSERVER_USER"),
+        # The script's.
+        "WEBSERVER_PASSWORD_HASH",
+    }
 
 
 def test_only_pages_and_the_api_are_published_and_only_to_this_machine():
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    pages = {"webserver", "kibana", "kafka-ui", "spark-master", "prometheus", "alertmanager", "grafana"}
+    pages = {"dagster", "kibana", "kafka-ui", "spark-master", "prometheus", "alertmanager", "grafana"}
     assert set(published) == {"api"} | pages
     ports = [port for ports in published.values() for port in ports]
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in ports)
@@ -161,7 +227,10 @@ def test_the_authority_of_servers_elsewhere_is_known_where_the_settings_say():
 
     assert given({}) == set()
     assert given({"CA_FILE": "./shop.pem"}) == {
-        *((name, "KAFKA_CA_FILE") for name in ("migrate", "stream", "code-server", "api", "simulator")),
+        *(
+            (name, "KAFKA_CA_FILE")
+            for name in ("migrate", "stream", "code-server", "api", "simulator", "backup", "restore")
+        ),
         *((name, "ELASTICSEARCH_CA_FILE") for name in ("stream", "code-server", "api")),
     }
     # Executors read it too.
@@ -184,7 +253,7 @@ def test_what_is_waited_for_can_come_about(name: str):
 def test_who_touches_the_lake_finds_it_under_one_path():
     home = image_environment()["CLICKSTREAM_HOME"]
     with_lake = {name for name in SERVICES if f"lake:{home}" in SERVICES[name].get("volumes", [])}
-    assert with_lake == {"stream", "code-server", "spark-worker", "simulator"}
+    assert with_lake == {"stream", "code-server", "spark-worker", "simulator", "backup", "restore"}
 
 
 def test_every_volume_is_declared_and_every_file_is_there():
@@ -234,6 +303,12 @@ def test_kafka_is_set_up_as_on_one_machine(tmp_path: Path):
         if name.startswith("KAFKA_") and name != "KAFKA_HEAP_OPTS"
     }
     addresses = {"listeners", "advertised.listeners", "controller.quorum.voters"}
+    # There all is kept for ever, for whoever tries things out.
+    retention = {"log.retention.hours": "720", "log.roll.hours": "24"}
+    assert (local.pop("log.retention.ms"), retention) == (
+        "-1",
+        {name: composed.pop(name) for name in retention},
+    )
     assert {name: local.get(name) for name in composed if name not in addresses} == {
         name: value for name, value in composed.items() if name not in addresses
     }
@@ -274,6 +349,7 @@ def test_ports_are_the_same_in_the_code_in_this_file_and_in_the_image():
     listening = {
         "api": environment["api"]["API_PORT"],
         "webserver": option("webserver", "--port"),
+        "dagster": option("webserver", "--port"),
         "spark-master": option("spark-master", "--webui-port"),
         "spark-worker": option("spark-worker", "--webui-port"),
         "elasticsearch": elasticsearch,
@@ -281,5 +357,5 @@ def test_ports_are_the_same_in_the_code_in_this_file_and_in_the_image():
     }
     for name, port in listening.items():
         assert f"127.0.0.1:{port}" in " ".join(SERVICES[name]["healthcheck"]["test"]), name
-    for name in ("api", "webserver", "spark-master"):
+    for name in ("api", "dagster", "spark-master"):
         assert SERVICES[name]["ports"] == [f"127.0.0.1:{listening[name]}:{listening[name]}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -25,7 +26,7 @@ from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
-from clickstream_assets_tests.databases import fresh_database, with_settings
+from clickstream_assets_tests.databases import PrivateServer, with_settings
 from clickstream_assets_tests.deploy.containers import LOOPBACK, Containers, Processes, wait_until
 from clickstream_assets_tests.deploy.files import (
     OURS,
@@ -35,6 +36,7 @@ from clickstream_assets_tests.deploy.files import (
     SERVICES,
     compose_secrets,
     compose_services,
+    make_databases,
 )
 
 pytestmark = pytest.mark.long
@@ -48,25 +50,33 @@ QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"
 
 
 @pytest.fixture(scope="module")
-def own_settings(servers: Settings) -> Iterator[Settings]:
-    """A topic's and an alias's names, and an empty database."""
+def own_settings(
+    servers: Settings, private_postgres: PrivateServer, tmp_path_factory: pytest.TempPathFactory
+) -> Settings:
+    """A topic's and an alias's names, and a PostgreSQL as its container makes it when it is new."""
     name = uuid4().hex[:12]
-    with fresh_database(servers, migrated=False) as database:
-        yield with_settings(
-            database,
-            kafka_topic=f"events-{name}",
-            elasticsearch_alias=f"live_{name}",
-            elasticsearch_alerts_index=f"alerts_{name}",
-        )
+    server = private_postgres.settings
+    make_databases(
+        with_settings(server, postgres_db="postgres"),
+        PASSWORDS["DATABASE_PASSWORD"],
+        tmp_path_factory.mktemp("databases"),
+    )
+    return with_settings(
+        servers,
+        postgres_port=server.postgres_port,
+        kafka_topic=f"events-{name}",
+        elasticsearch_alias=f"live_{name}",
+        elasticsearch_alerts_index=f"alerts_{name}",
+    )
 
 
 @pytest.fixture(scope="module")
-def ports(stack: Stack) -> dict[int, int]:
+def ports(stack: Stack, own_settings: Settings) -> dict[int, int]:
     """The containers' ports, and what they are here."""
     env = stack.env()
     return {
         9092: int(env["KAFKA_BOOTSTRAP_SERVERS"].split(":")[1]),
-        5432: int(env["POSTGRES_PORT"]),
+        5432: own_settings.postgres_port,
         9200: int(env["ELASTICSEARCH_URL"].rpartition(":")[2]),
         **{port: free_port() for port in (3000, 4000, 7077, 8000, 8080, 8081)},
     }
@@ -80,7 +90,7 @@ def containers(
     folder = tmp_path_factory.mktemp("containers")
     folders = {
         path: folder / path.strip("/")
-        for path in ("/opt/dagster", "/opt/clickstream", "/var/lib/clickstream", "/var/lib/spark")
+        for path in ("/opt/dagster", "/opt/clickstream", "/var/lib/clickstream", "/var/lib/spark", "/backups")
     }
     for path in (*folders.values(), folder / "tmp"):
         path.mkdir(parents=True)
@@ -97,29 +107,25 @@ def containers(
         "/opt/jars": Settings(_env_file=None).jars_path,
         "/tmp": folder / "tmp",
     }
-    password = own_settings.postgres_password.get_secret_value()
-    variables = PASSWORDS | {"DATABASE_PASSWORD": password} | FREQUENT_EVENTS | RUNS_BESIDE_THE_CLUSTER
+    variables = PASSWORDS | FREQUENT_EVENTS | RUNS_BESIDE_THE_CLUSTER
     services = compose_services(variables)
     for name, secret in compose_secrets(variables).items():
         (folder / "secrets" / name).write_text(secret)
-    with fresh_database(own_settings, migrated=False) as dagsters:
-        environment = {
-            "KAFKA_TOPIC": own_settings.kafka_topic,
-            "ELASTICSEARCH_ALIAS": own_settings.elasticsearch_alias,
-            "ELASTICSEARCH_ALERTS_INDEX": own_settings.elasticsearch_alerts_index,
-            "POSTGRES_DB": own_settings.postgres_db,
-            "DAGSTER_POSTGRES_DB": dagsters.postgres_db,
-            "SENSOR_INTERVAL_SECONDS": "3600",
-            "STREAM_SENSOR_SECONDS": "3600",
-            "SPARK_CONFIG": json.dumps({k: v for k, v in FOR_A_FEW_ROWS.items() if "Java" not in k}),
-            "SPARK_LOCAL_IP": LOOPBACK,
-            # What the servers' own containers need not be told: there it is the usual one.
-            "PGPORT": str(ports[5432]),
-            "JAVA_TOOL_OPTIONS": QUICK_JVM,
-        }
-        with Processes(services, SERVERS, ports, folders, environment, folder) as started:
-            started.bring_up(name for name in OURS if "profiles" not in services[name])
-            yield started
+    environment = {
+        "KAFKA_TOPIC": own_settings.kafka_topic,
+        "ELASTICSEARCH_ALIAS": own_settings.elasticsearch_alias,
+        "ELASTICSEARCH_ALERTS_INDEX": own_settings.elasticsearch_alerts_index,
+        "SENSOR_INTERVAL_SECONDS": "3600",
+        "STREAM_SENSOR_SECONDS": "3600",
+        "SPARK_CONFIG": json.dumps({k: v for k, v in FOR_A_FEW_ROWS.items() if "Java" not in k}),
+        "SPARK_LOCAL_IP": LOOPBACK,
+        # What the servers' own containers need not be told: there it is the usual one.
+        "PGPORT": str(ports[5432]),
+        "JAVA_TOOL_OPTIONS": QUICK_JVM,
+    }
+    with Processes(services, SERVERS, ports, folders, environment, folder) as started:
+        started.bring_up(name for name in OURS if "profiles" not in services[name])
+        yield started
 
 
 def ask(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -139,7 +145,7 @@ def latest_events(api: str) -> list[dict[str, Any]]:
 
 
 def test_all_containers_of_ours_become_healthy_in_the_files_order(containers: Containers):
-    assert containers.up == SERVERS | set(OURS) - {"simulator"}
+    assert containers.up == SERVERS | {name for name in OURS if "profiles" not in SERVICES[name]}
 
 
 @pytest.mark.parametrize(
@@ -209,3 +215,35 @@ def test_a_run_brings_what_was_simulated_into_the_lake(
     sent = sum(offsets.high for offsets in Topics(own_settings).offsets().values())
     raw = DeltaTable(str(containers.folder("/var/lib/clickstream") / "lake" / RAW_EVENTS.name))
     assert raw.to_pyarrow_table().num_rows == sent >= 300
+
+
+def test_a_backup_is_made_with_the_pipelines_rights(containers: Containers):
+    containers.bring_up(["backup"])
+    (backup,) = containers.folder("/backups").glob("clickstream/*/backup.json")
+    made = json.loads(backup.read_text())
+    assert made["lake"]["tables"]
+    assert made["postgres"]["tables"]
+    assert made["dagster"]["tables"]
+
+
+def test_who_does_not_know_the_clusters_secret_runs_nothing_on_it(
+    containers: Containers, ports: dict[int, int], tmp_path: Path
+):
+    program = "from pyspark.sql import SparkSession; SparkSession.builder.getOrCreate().range(3).count()"
+    stranger = {
+        "PYSPARK_SUBMIT_ARGS": f"--master spark://{LOOPBACK}:{ports[7077]} pyspark-shell",
+        "SPARK_LOCAL_IP": LOOPBACK,
+        "HOME": str(tmp_path),
+    }
+    environment = {key: os.environ[key] for key in ("PATH", "JAVA_HOME") if key in os.environ} | stranger
+    tried = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert tried.returncode != 0
+    (application,) = ask(f"http://{LOOPBACK}:{ports[8080]}/json/")["activeapps"]
+    assert application["name"] != "pyspark-shell"

@@ -6,10 +6,10 @@ import fnmatch
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.deploy.files import DOCKERFILE, ROOT, dockerfile_instructions, image_environment
@@ -39,19 +39,21 @@ def test_containers_run_as_a_plain_user():
 
 def test_the_base_is_pinned_to_a_python_that_we_run_on():
     images = [arguments.split()[0] for arguments in ALL["FROM"] if ":" in arguments]
-    (python,) = {re.fullmatch(r"python:(\d+\.\d+)\.\d+-slim-bookworm", image)[1] for image in images}
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        project = tomllib.load(file)
-    assert f">={python}" in project["project"]["requires-python"]
-    assert python == project["tool"]["mypy"]["python_version"]
+    found = re.fullmatch(r"python:(\d+\.\d+)\.\d+-slim-trixie(@sha256:[0-9a-f]{64})?", *images)
+    assert found
+    check = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text())
+    # The newest of those that the checks run with.
+    assert found[1] == check["jobs"]["check"]["strategy"]["matrix"]["python"][-1]
+    assert f"python{found[1]}/site-packages" in str(ALL["WORKDIR"])
 
 
-def test_packages_are_those_that_the_tests_ran_with():
-    installs = [run for run in ALL["RUN"] if "pip install" in run]
-    assert len(installs) == 2
-    assert all("--constraint constraints.txt" in run or "--no-deps" in run for run in installs)
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        assert "kubernetes" in tomllib.load(file)["project"]["optional-dependencies"]
+def test_packages_are_installed_by_hash_and_nothing_is_fetched_beside_them():
+    (everything,) = [run for run in ALL["RUN"] if "requirements.txt" in run]
+    assert everything.count("pip install") == everything.count("--require-hashes") == 2
+    (ours,) = [run for run in ALL["RUN"] if "pip install" in run and run != everything]
+    assert {"--no-deps", "--no-build-isolation"} <= set(ours.split())
+    # Builds would fetch the newest tools by themselves.
+    assert "--no-build-isolation" in everything
 
 
 def test_sparks_jars_are_in_the_image_and_no_servers():

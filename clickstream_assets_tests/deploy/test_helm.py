@@ -63,7 +63,7 @@ MINIMAL = VALUES["minimal"]
 FULLNAME = f"{RELEASE}-clickstream-assets"
 MONITORING = "monitoring.coreos.com/v1"
 SERVERS = {"kafka", "postgresql", "elasticsearch"}
-LAKE_USERS = {"run", "stream", "code-server", "spark-worker", "spark-executor"}
+LAKE_USERS = {"run", "stream", "code-server", "spark-worker", "spark-executor", "backup"}
 SETTINGS = {name.upper() for name in Settings.model_fields}
 # Of Spark: https://spark.apache.org/docs/latest/spark-standalone.html#cluster-launch-scripts
 SPARKS = {
@@ -247,7 +247,8 @@ def test_trial_servers_are_of_the_versions_that_the_local_stack_runs(trial: Char
         [installed_programs() / "postgres", "--version"], capture_output=True, text=True, check=True
     )
 
-    tags = {name: trial.pod(name).container["image"].rpartition(":")[2] for name in SERVERS}
+    images = {name: trial.pod(name).container["image"].partition("@")[0] for name in SERVERS}
+    tags = {name: image.rpartition(":")[2] for name, image in images.items()}
 
     assert tags["kafka"] == pinned["kafka_2.13"]
     assert tags["elasticsearch"] == pinned["elasticsearch"]
@@ -271,7 +272,7 @@ def test_trying_it_out_needs_no_more_than_the_values_say(trial: Chart, jobs: dic
     said = (CHART / "values-trial.yaml").read_text()
     cores, memory = (int(number) for number in re.findall(r"needs (\d+) cores and (\d+) GiB", said)[0])
     run = jobs["trial"]["spec"]["template"]["spec"]["containers"][0]
-    requests = [pod.container["resources"]["requests"] for pod in trial.pods]
+    requests = [container["resources"]["requests"] for pod in trial.pods for container in pod.containers]
     requests += [run["resources"]["requests"]] * 2
 
     assert memory - 1 < sum(_mebibytes(asked["memory"]) for asked in requests) / 1024 <= memory
@@ -315,18 +316,16 @@ def test_probes_ask_ports_that_are_there(chart: Chart) -> None:
             probe = pod.container.get(kind, {})
             for how in ("httpGet", "tcpSocket", "grpc"):
                 if how in probe:
-                    assert pod.port(probe[how]["port"]) in [
-                        port["containerPort"] for port in pod.container["ports"]
-                    ]
+                    assert pod.port(probe[how]["port"]) in pod.named_ports.values()
 
 
 def test_what_is_always_on_is_watched(chart: Chart) -> None:
     for pod in chart.pods:
-        if pod.owner == "Job" or pod.component == "simulator":
+        if pod.owner in ("Job", "CronJob") or pod.component == "simulator":
             continue
         assert {"startupProbe", "livenessProbe"} <= set(pod.container), pod.component
         # Whoever is sent requests says when it can take them.
-        assert ("readinessProbe" in pod.container) == ("ports" in pod.container), pod.component
+        assert ("readinessProbe" in pod.container) == bool(pod.named_ports), pod.component
 
 
 def test_settings_lead_to_services_of_the_release(trial: Chart, full: Chart) -> None:
@@ -352,6 +351,7 @@ def test_ports_are_those_of_compose_and_of_the_code(full: Chart, trial: Chart) -
     found = {
         "api": full.pod("api").port("http"),
         "code-server": full.pod("code-server").port("grpc"),
+        # The login's, before it.
         "webserver": full.pod("webserver").port("http"),
         "spark-master": full.pod("spark-master").port("spark"),
         "spark-page": full.pod("spark-master").port("http"),
@@ -400,6 +400,7 @@ def test_whatever_is_referred_to_is_there_or_was_named_in_the_values(chart: Char
         ("Secret", "shop-tls"),
         ("Secret", "dagster-tls"),
         ("PersistentVolumeClaim", "lake"),
+        ("PersistentVolumeClaim", "backups"),
     }
     specs = [pod.spec for pod in pods]
     specs += [tls for ingress in chart.of_kind("Ingress") for tls in ingress["spec"]["tls"]]
@@ -410,7 +411,8 @@ def test_whatever_is_referred_to_is_there_or_was_named_in_the_values(chart: Char
     for volume_owner in pods:
         volumes = {volume["name"] for volume in volume_owner.spec.get("volumes", [])}
         templates = {"data"} if volume_owner.owner == "StatefulSet" else set()
-        assert volume_owner.mounts().keys() == volumes | templates, volume_owner.component
+        mounts = [mount for container in volume_owner.containers for mount in container["volumeMounts"]]
+        assert {mount["name"] for mount in mounts} == volumes | templates, volume_owner.component
 
 
 @pytest.mark.parametrize("values", ["minimal", "full", "spark-on-kubernetes", "external-spark"])
@@ -450,6 +452,8 @@ def test_every_variable_is_a_setting_or_documented_elsewhere(
     chart: Chart, values: str, pods: list[Pod]
 ) -> None:
     others = set(extra_values(values).get("extraEnv", {})) | AWS | {"DAGSTER_RUN_JOB_NAME"}
+    # Kept from runs and the stream.
+    others |= {"WEBSERVER_PASSWORD"}
 
     for pod in filter(is_ours, pods):
         unknown = set(pod.environment(chart)) - SETTINGS - SPARKS - SUBSTITUTED - others
@@ -484,29 +488,34 @@ def test_passwords_go_to_those_who_use_them(chart: Chart, pods: list[Pod]) -> No
             for entry in pod.container.get("env", [])
             if "secretKeyRef" in str(entry)
         ]
-        # All that there may be.
+        # All that there may be, but for what an empty variable takes the place of.
         whole = any("secretRef" in source for source in pod.container.get("envFrom", []))
-        return secret_settings() | AWS if whole else {reference["key"] for reference in named}
+        withheld = {entry["name"] for entry in pod.container.get("env", []) if entry.get("value", " ") == ""}
+        everything = (secret_settings() | AWS | {"WEBSERVER_PASSWORD"}) - withheld
+        return everything if whole else {reference["key"] for reference in named}
 
     work = {"run", "stream"}
     on_spark = {pod.component for pod in pods} & {"spark-worker", "spark-executor"}
+    backup = {pod.component for pod in pods} & {"backup"}
     for key in ("ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET"):
         assert known_to(key) == work
     for key in ("SMTP_PASSWORD", "INCIDENT_WEBHOOK_URLS", "INCIDENT_WEBHOOK_SECRET"):
         assert known_to(key) == work | {"code-server"}
     for key in ("ELASTICSEARCH_API_KEY", "API_KEYS", "SESSION_SECRET"):
         assert known_to(key) == work | {"api"}
-    assert known_to("AWS_SECRET_ACCESS_KEY") == work | {"code-server"} | on_spark
+    assert known_to("AWS_SECRET_ACCESS_KEY") == work | {"code-server"} | on_spark | backup
     has_roles = "POSTGRES_API_USER" in chart.settings
     of_roles = {
-        "POSTGRES_API_PASSWORD": {"api"},
-        "POSTGRES_PIPELINE_PASSWORD": {"code-server"},
-        "DAGSTER_POSTGRES_PASSWORD": {"code-server", "daemon", "webserver"},
+        "POSTGRES_API_PASSWORD": ({"api"}, set()),
+        "POSTGRES_PIPELINE_PASSWORD": ({"code-server"} | backup, work),
+        "DAGSTER_POSTGRES_PASSWORD": ({"code-server", "daemon", "webserver"} | backup, work),
     }
-    others = set() if has_roles else set().union(*of_roles.values())
-    assert known_to("POSTGRES_PASSWORD") == work | {"migrate"} | others
-    for key, components in of_roles.items():
-        assert known_to(key) == work | (components | {"migrate"} if has_roles else set())
+    others = set() if has_roles else work.union(*(components for components, _ in of_roles.values()))
+    assert known_to("POSTGRES_PASSWORD") == {"migrate"} | others
+    for key, (components, whole) in of_roles.items():
+        assert known_to(key) == whole | (components | {"migrate"} if has_roles else set())
+    # The proxy has it as a file.
+    assert known_to("WEBSERVER_PASSWORD") == set()
 
 
 def test_what_processes_are_given_are_settings_that_they_can_use(
@@ -575,7 +584,7 @@ def test_every_setting_can_be_set_in_one_place() -> None:
     }
     secrets = set(schema["properties"]["secrets"]["properties"]["values"]["properties"])
 
-    assert secrets == secret_settings() | AWS
+    assert secrets == secret_settings() | AWS | {"WEBSERVER_PASSWORD"}
     assert by_chart & SETTINGS <= by_name | SET_BY_THE_CHART | secrets
     # No set of values here has a Connect server.
     assert SET_BY_THE_CHART - by_chart == {"SPARK_REMOTE"}
@@ -752,16 +761,23 @@ def test_workers_forget_what_those_of_compose_do(full: Chart) -> None:
 def test_pods_are_as_restricted_as_kubernetes_strictest_profile_asks(chart: Chart, pods: list[Pod]) -> None:
     # https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
     for pod in pods:
-        security = pod.container["securityContext"]
         assert pod.spec["securityContext"]["runAsNonRoot"] is True
         assert pod.spec["securityContext"]["runAsUser"] > 0
         assert pod.spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert security["allowPrivilegeEscalation"] is False
-        assert security["capabilities"] == {"drop": ["ALL"]}
-        assert security.get("readOnlyRootFilesystem") is True or pod.component in ("kafka", "elasticsearch")
         assert pod.spec["enableServiceLinks"] is False
-        if pod.component != "spark-executor":
-            assert set(pod.container["resources"]) == {"requests", "limits"}
+        for container in pod.containers:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"]["drop"] == ["ALL"]
+            # The one that the profile lets be added.
+            added = security["capabilities"].get("add")
+            assert added == (["NET_BIND_SERVICE"] if container["name"] == "login" else None)
+            assert security.get("readOnlyRootFilesystem") is True or pod.component in (
+                "kafka",
+                "elasticsearch",
+            )
+            if pod.component != "spark-executor":
+                assert set(container["resources"]) == {"requests", "limits"}
 
 
 def test_our_processes_run_as_the_images_user(minimal: Chart) -> None:
@@ -788,11 +804,12 @@ def test_no_password_is_in_a_config_map_or_written_into_a_pod(full: Chart) -> No
 def test_what_has_to_be_reached_is(chart: Chart, pods: list[Pod]) -> None:
     by_name = {pod.component: pod for pod in pods}
     anybody = {"app": "a pod of this namespace"}
-    storage = ("code-server", "webserver", "daemon", "run", "stream", "api", "migrate")
+    storage = ("code-server", "webserver", "daemon", "run", "stream", "api", "migrate", "backup")
     needed: list[tuple[str, str, int]] = [("webserver", "code-server", 4000), ("daemon", "code-server", 4000)]
     needed += [(source, "postgresql", 5432) for source in storage]
     needed += [
-        (source, "kafka", 9092) for source in ("code-server", "run", "stream", "api", "migrate", "simulator")
+        (source, "kafka", 9092)
+        for source in ("code-server", "run", "stream", "api", "migrate", "simulator", "backup")
     ]
     needed += [(source, "elasticsearch", 9200) for source in ("run", "stream", "api")]
     for driver in ("run", "stream"):
@@ -815,7 +832,7 @@ def test_nobody_else_is_let_in(chart: Chart, pods: list[Pod]) -> None:
     anybody = {"app": "a pod of this namespace"}
 
     for pod in pods:
-        for port in (3000, 4000, 5432, 7077, 8000, 8080, 8081, 9092, 9200, 40_123):
+        for port in (3000, 3001, 4000, 5432, 7077, 8000, 8080, 8081, 9092, 9200, 40_123):
             expected = pod.component == "api" and port == 8000
             assert chart.lets_in(anybody, pod, port) == expected, f"{pod.component}:{port}"
     assert not chart.lets_in(chart.pod("api"), chart.pod("code-server"), 4000)
@@ -841,12 +858,70 @@ def test_the_ingress_controller_is_let_in_where_there_is_an_ingress(full: Chart,
         "dagster.example.com",
     }
     assert from_controller(full) == {"api", "webserver"}
-    # Dagster asks nobody for a password: without a host of its own it is not to be reached at all.
+    # Without a host of its own it is not to be reached at all.
     for host in ("api", "webserver"):
         one = render(*MINIMAL, "--set", f"ingress.enabled=true,ingress.{host}.host=shop.example.com")
         assert from_controller(one) == {host}
     assert from_controller(minimal) == set()
     assert not minimal.of_kind("Ingress")
+
+
+# ---- Dagster's login, and backups ----
+
+
+def test_dagsters_web_server_is_reached_through_its_login_alone(chart: Chart) -> None:
+    pod = chart.pod("webserver")
+    webserver, login = pod.containers
+    given = {variable["name"]: variable["value"] for variable in login["env"]}
+
+    assert {"--host=127.0.0.1", f"--port={given['WEBSERVER'].rpartition(':')[2]}"} <= set(webserver["args"])
+    assert given["WEBSERVER"].startswith("127.0.0.1:")
+    assert "ports" not in webserver
+    assert [port["name"] for port in login["ports"]] == ["http"]
+    (service,) = [s for s in chart.of_kind("Service") if s["metadata"]["labels"][COMPONENT] == "webserver"]
+    assert [port["targetPort"] for port in service["spec"]["ports"]] == ["http"]
+    assert login["image"] == SERVICES["dagster"]["image"]
+
+
+def test_the_login_is_composes(chart: Chart, full: Chart) -> None:
+    config = chart.find("ConfigMap", f"{FULLNAME}-webserver-login")
+    assert config
+    for name, text in config["data"].items():
+        assert text.strip() == (ROOT / "deploy" / "dagster" / name).read_text().strip()
+    _, login = full.pod("webserver").containers
+    folders = {mount["name"]: mount["mountPath"] for mount in login["volumeMounts"]}
+    given = {variable["name"]: variable["value"] for variable in login["env"]}
+    assert login["command"] == ["sh", f"{folders['login']}/start.sh"]
+    assert given["WEBSERVER_USER"] == "analyst"
+    assert given["WEBSERVER_PASSWORD_FILE"] == f"{folders['login-password']}/WEBSERVER_PASSWORD"
+    secret = full.find("Secret", FULLNAME)
+    assert secret
+    assert "WEBSERVER_PASSWORD" in secret["stringData"]
+
+
+def test_without_a_login_of_its_own_it_needs_no_password_and_refuses_other_sites(trial: Chart) -> None:
+    _, login = trial.pod("webserver").containers
+    given = {variable["name"]: variable["value"] for variable in login["env"]}
+    assert given["WEBSERVER_LOGIN"] == "none"
+    assert "WEBSERVER_PASSWORD_FILE" not in given
+
+
+def test_backups_are_made_when_they_are_asked_for_one_at_a_time(full: Chart, minimal: Chart) -> None:
+    (job,) = full.of_kind("CronJob")
+    assert (job["spec"]["schedule"], job["spec"]["timeZone"]) == ("30 3 * * *", "Europe/Berlin")
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    (on_s3,) = rendered("spark-on-kubernetes").of_kind("CronJob")
+    for made, target in (
+        (full, "/backups/clickstream"),
+        (rendered("spark-on-kubernetes"), "s3://shop-backups/clickstream"),
+    ):
+        assert made.pod("backup").container["command"] + made.pod("backup").container["args"] == [
+            *("clickstream", "backup"),
+            target,
+        ]
+    assert full.pod("backup").mounts("persistentVolumeClaim")["backups"] == "/backups"
+    assert "backups" not in str(on_s3["spec"]["jobTemplate"]["spec"]["template"]["spec"]["volumes"])
+    assert not minimal.of_kind("CronJob")
 
 
 # ---- Metrics and alerts ----
@@ -953,7 +1028,8 @@ REFUSED_BY_THE_SCHEMA = {
     "secrets.values.POSTGRES_PASWORD=x": "at '/secrets/values': additional properties 'POSTGRES_PASWORD'",
 }
 _WITH_KEYS = (
-    f"secrets.existingSecret=,secrets.values.POSTGRES_PASSWORD=x,secrets.values.API_KEYS=a:read:{'ab' * 32}"
+    "secrets.existingSecret=,secrets.values.POSTGRES_PASSWORD=x,webserver.login.enabled=false,"
+    f"secrets.values.API_KEYS=a:read:{'ab' * 32}"
 )
 REFUSED_TOGETHER = {
     "secrets.existingSecret=": "secrets.values.POSTGRES_PASSWORD is missing: set it, or name a Secret",
@@ -972,6 +1048,10 @@ REFUSED_TOGETHER = {
     "ingress.enabled=true,ingress.api.host=a.b,ingress.webserver.host=a.b": "ingress.api.host and "
     "ingress.webserver.host are the same",
     "api.autoscaling.enabled=true,api.autoscaling.minReplicas=9": "api.autoscaling.minReplicas is more than",
+    "secrets.existingSecret=,secrets.values.POSTGRES_PASSWORD=x,settings.API_BEHIND_LOGIN=true": "secrets.values."
+    "WEBSERVER_PASSWORD is missing: Dagster's pages ask for it",
+    "backup.enabled=true": "backups go to backup.target, s3://…, or into the claim backup.existingClaim: set one",
+    "backup.enabled=true,backup.target=s3://a/b,backup.existingClaim=c": "set one of them",
     f"{_WITH_KEYS}": "secrets.values.SESSION_SECRET is missing: with API_KEYS and several pods",
     f"{_WITH_KEYS},api.replicas=1,api.autoscaling.enabled=true": "secrets.values.SESSION_SECRET is missing",
     f"{_WITH_KEYS},api.replicas=1,monitoring.serviceMonitor.enabled=true": "monitoring.serviceMonitor.keySecret is "

@@ -23,7 +23,7 @@ from clickstream_assets.local.elasticsearch import Elasticsearch
 from clickstream_assets.local.identity import server_identity
 from clickstream_assets.local.kafka import Kafka
 from clickstream_assets.local.ports import LOOPBACK
-from clickstream_assets.local.postgres import Postgres, installed_programs
+from clickstream_assets.local.postgres import ADMIN, Postgres, installed_programs
 from clickstream_assets.local.server import Server, Tools
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.deploy.containers import wait_until
@@ -34,6 +34,8 @@ from clickstream_assets_tests.deploy.files import (
     SERVICES,
     compose_secrets,
     compose_services,
+    is_long_running,
+    make_databases,
 )
 from clickstream_assets_tests.deploy.image import IMAGE
 from clickstream_assets_tests.deploy.podman import (
@@ -64,7 +66,7 @@ __all__ = [
     "test_simulated_events_come_out_of_the_api",
     "test_the_streams_run_on_the_cluster",
 ]
-LONG_RUNNING = [name for name in OURS if name != "migrate"]
+LONG_RUNNING = [name for name in OURS if is_long_running(SERVICES[name])]
 API = f"http://{LOOPBACK}:8000"
 
 
@@ -91,6 +93,16 @@ class OpenPostgres(Postgres):
     def command(self, tools: Tools) -> list[str]:
         """See the base class."""
         return [*super().command(tools), "--listen_addresses=*"]
+
+    def configure(self) -> None:
+        """Make the role and its databases as the container does."""
+        server = Settings(
+            _env_file=None,
+            postgres_port=self.port,
+            postgres_user=ADMIN,
+            postgres_password=PASSWORDS["DATABASE_ADMIN_PASSWORD"],
+        )
+        make_databases(server, PASSWORDS["DATABASE_PASSWORD"], self.folder)
 
 
 class OpenElasticsearch(Elasticsearch):
@@ -157,6 +169,8 @@ def containers(
 ) -> Iterator[PodmanContainers]:
     """All containers of ours but the simulator, healthy."""
     services = compose_services(PASSWORDS | FREQUENT_EVENTS | RUNS_BESIDE_THE_CLUSTER)
+    # Its login is another image's.
+    services["webserver"]["ports"] = services["dagster"]["ports"]
     # No CA_FILE.
     configs = dict.fromkeys(yaml.safe_load(COMPOSE_FILE.read_text())["configs"], "/dev/null")
     secrets = tmp_path_factory.mktemp("secrets")

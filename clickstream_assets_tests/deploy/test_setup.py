@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from dotenv import dotenv_values
 
-from clickstream_assets.local.postgres import installed_programs
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import MAPPINGS
 from clickstream_assets.streaming.alert_index import ALERT_MAPPINGS
@@ -25,6 +24,7 @@ from clickstream_assets_tests.deploy.files import (
     SERVICES,
     compose_secrets,
     compose_variables,
+    make_databases,
     make_env,
 )
 from clickstream_assets_tests.web import Answer, web_server
@@ -45,7 +45,7 @@ def test_passwords_are_random_private_and_made_once(tmp_path: Path):
     files[0].write_text("KEPT=1")
     assert [make_env(file).returncode for file in files] == [0, 0]
     passwords = [value for file in files for name, value in dotenv_values(file).items() if name != "KEPT"]
-    assert len(set(passwords)) == 4
+    assert len(set(passwords)) == 2 * len(PASSWORDS)
     assert all(re.fullmatch("[0-9a-f]{48}", str(password)) for password in passwords)
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
     assert dotenv_values(files[0])["KEPT"] == "1"
@@ -57,32 +57,25 @@ def test_passwords_are_random_private_and_made_once(tmp_path: Path):
     assert files[0].read_text() == before
 
 
+def test_a_password_that_is_missing_is_added_and_the_others_stay(tmp_path: Path):
+    file = tmp_path / ".env"
+    file.write_text("DATABASE_PASSWORD=of-last-year\nDATABASE_ADMIN_PASSWORD=another\n")
+    assert make_env(file).returncode == 0
+    made = dotenv_values(file)
+    assert (made["DATABASE_PASSWORD"], made["DATABASE_ADMIN_PASSWORD"]) == ("of-last-year", "another")
+    assert set(made) == set(PASSWORDS)
+
+
 def test_no_password_is_written_in_the_file():
     assert re.findall(r"^.*PASSWORD: .*$", COMPOSE_FILE.read_text(), re.MULTILINE) == []
-    assert compose_secrets(PASSWORDS) == {
-        "database_password": PASSWORDS["DATABASE_PASSWORD"],
-        "database_admin_password": PASSWORDS["DATABASE_ADMIN_PASSWORD"],
-    }
+    assert sorted(compose_secrets(PASSWORDS).values()) == sorted(PASSWORDS.values())
 
 
 def test_an_empty_server_gets_both_databases_and_an_owner_without_power(
     private_postgres: PrivateServer, tmp_path: Path
 ):
     settings = private_postgres.settings
-    environment = {
-        "POSTGRES_USER": settings.postgres_user,
-        "PGHOST": settings.postgres_host,
-        "PGPORT": str(settings.postgres_port),
-        "PGPASSWORD": settings.postgres_password.get_secret_value(),
-        "DATABASE_PASSWORD_FILE": str(tmp_path / "password"),
-    }
-    (tmp_path / "password").write_text('it\'s "one"\n')
-    script = ROOT / "deploy" / "postgres" / "databases.sh"
-    path = {"PATH": f"{installed_programs()}:/usr/bin:/bin"}
-    subprocess.run(
-        [installed_programs() / "dropdb", "--username=owner", "clickstream"], env=environment, check=True
-    )
-    subprocess.run(["sh", script], env=environment | path, check=True)
+    make_databases(settings, 'it\'s "one"', tmp_path)
 
     given = SERVICES["migrate"]["environment"]
     for database in (given["POSTGRES_DB"], given["DAGSTER_POSTGRES_DB"]):

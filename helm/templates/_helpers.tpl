@@ -90,9 +90,10 @@ API_PORT: "8000"
 
 {{/* What depends on the pod, as a list of variables: for runs and for the stream, which compute. */}}
 {{- define "clickstream.computeEnv" -}}
-{{- $master := include "clickstream.sparkMaster" . -}}
+{{ include "clickstream.withheldEnv" . | trim }}
+{{ $master := include "clickstream.sparkMaster" . -}}
 {{- $config := .Values.spark.config -}}
-{{- if not (hasKey .Values.settings "DUCKDB_THREADS") -}}
+{{- if not (hasKey .Values.settings "DUCKDB_THREADS") }}
 # Python counts the node's cores, and would start as many processes, each with memory of its own.
 - name: DUCKDB_THREADS
   valueFrom:
@@ -198,11 +199,24 @@ securityContext:
     name: {{ include "clickstream.fullname" . }}
 {{- end -}}
 
-{{/* For what does the work itself: all that is in the Secret, whatever it is. */}}
+{{/* For what does the work itself: all that is in the Secret, whatever it is, but for "clickstream.withheldEnv". */}}
 {{- define "clickstream.envFromWithSecret" -}}
 {{ include "clickstream.envFrom" . }}
 - secretRef:
     name: {{ include "clickstream.secretName" . }}
+{{- end -}}
+
+{{/* What else comes of the Secret is emptied by these: passwords that others have, and no run is to. */}}
+{{- define "clickstream.withheldEnv" -}}
+{{- $settings := .Values.settings -}}
+{{- $others := list "POSTGRES_API_PASSWORD" "WEBSERVER_PASSWORD" -}}
+{{- if and $settings.POSTGRES_PIPELINE_USER $settings.DAGSTER_POSTGRES_USER -}}
+{{- $others = append $others "POSTGRES_PASSWORD" -}}
+{{- end -}}
+{{- range $others }}
+- name: {{ . }}
+  value: ""
+{{- end }}
 {{- end -}}
 
 {{/*
@@ -219,6 +233,7 @@ The webhook's key of alerts is for runs and for the stream alone; the code serve
 {{- $pipeline := empty $root.Values.settings.POSTGRES_PIPELINE_USER | ternary "POSTGRES_PASSWORD" "POSTGRES_PIPELINE_PASSWORD" -}}
 {{- $dagster := empty $root.Values.settings.DAGSTER_POSTGRES_USER | ternary "POSTGRES_PASSWORD" "DAGSTER_POSTGRES_PASSWORD" -}}
 {{- $keys := dict
+  "backup" (concat (list $pipeline $dagster | uniq) $kafka $lake)
   "api" (concat (list $api "ELASTICSEARCH_API_KEY" "API_KEYS" "SESSION_SECRET") $kafka)
   "code-server" (concat (list $pipeline $dagster | uniq) (list "SMTP_PASSWORD" "INCIDENT_WEBHOOK_URLS" "INCIDENT_WEBHOOK_SECRET") $kafka $lake)
   "daemon" (list $dagster)

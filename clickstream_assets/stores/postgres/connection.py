@@ -32,7 +32,7 @@ class PostgresProblem(StrEnum):
 
     UNREACHABLE = "PostgreSQL cannot be reached"
     SILENT = "PostgreSQL does not answer"
-    PASSWORD = "PostgreSQL does not accept the user or the password"
+    PASSWORD = "PostgreSQL does not accept the user or the password"  # noqa: S105 - no password, but what to do without one
     DATABASE_MISSING = "the database does not exist"
     TABLE_MISSING = "a table is missing"
     TABLE_IN_THE_WAY = "a table of that name exists already"

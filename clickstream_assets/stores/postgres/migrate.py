@@ -66,7 +66,8 @@ def remake(settings: Settings, revision: str, migrations: Path = MIGRATIONS) -> 
     Raises:
         PostgresError: as `migrate`.
     """
-    with explained(settings), connect(settings) as connection:
+    owner = DatabaseRole.OWNER
+    with explained(settings, owner), connect(settings, role=owner) as connection:
         if connection.execute("SELECT to_regclass(%s)", [VERSION_TABLE]).fetchone() != (None,):
             found = connection.execute(
                 sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(VERSION_TABLE))

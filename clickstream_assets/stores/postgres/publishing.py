@@ -267,7 +267,7 @@ class Publication:
             ),
         ):
             counted = self._execute(
-                f"WITH found AS ({statement}) SELECT value, count(*) FROM found GROUP BY value",
+                f"WITH found AS ({statement}) SELECT value, count(*) FROM found GROUP BY value",  # noqa: S608 - of texts that are written here; names and values are composed
                 table,
                 in_scope=in_scope,
                 value=value,

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from clickstream_assets.stores.kafka.partition import (
     to_json,
     to_topics,
 )
+from clickstream_assets.stores.kafka.producer import ensure_topics
 from clickstream_assets.stores.kafka.topic import (
     DataLossError,
     OffsetRange,
@@ -319,3 +321,16 @@ def test_a_record_came_at_the_latest_when_it_was_read_and_says_what_kafka_says(
     else:
         assert began - 1 <= came <= time.time_ns() // 1_000_000
         assert row["kafka_timestamp"] == sent
+
+
+def test_a_topic_that_is_made_keeps_records_for_as_long_as_the_broker_says(kafka: Settings):
+    settings = with_settings(kafka, kafka_topic=f"events-{uuid4().hex}")
+    assert settings.kafka_topic in ensure_topics(settings)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, settings.kafka_topic)
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    (configuration,) = [asked.result(60) for asked in admin.describe_configs([resource]).values()]
+    for name in ("retention.ms", "retention.bytes", "segment.ms", "cleanup.policy"):
+        assert configuration[name].source != ConfigSource.DYNAMIC_TOPIC_CONFIG.value, name
+    # What the topic does say for itself.
+    said = configuration["message.timestamp.after.max.ms"]
+    assert said.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value

@@ -5,16 +5,23 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from uuid import uuid4
 
 import dagster as dg
 import psycopg
 import pytest
+from dagster_postgres.run_storage import PostgresRunStorage
 from psycopg import sql
 
+from clickstream_assets.backup.dagster import database_of
+from clickstream_assets.backup.databases import copy_out, moment, put_back_rows
+from clickstream_assets.backup.manifest import Backup
+from clickstream_assets.backup.place import Place
 from clickstream_assets.settings import DatabaseRole, Settings, SettingsError, load_settings
 from clickstream_assets.stores.postgres.connection import PostgresError, PostgresProblem, connect
-from clickstream_assets.stores.postgres.migrate import migrate
+from clickstream_assets.stores.postgres.migrate import migrate, newest_revision, remake
 from clickstream_assets.stores.postgres.roles import NOT_READ_BY_THE_API, prepare_roles
 from clickstream_assets.streaming.outbox import deliver_pending
 from clickstream_assets.streaming.owner import ownership
@@ -253,3 +260,46 @@ def test_a_role_is_not_another_role_too(monkeypatch: pytest.MonkeyPatch, name: s
     monkeypatch.setenv(name, "clickstream")
     with pytest.raises(SettingsError, match=f"{name}=clickstream is POSTGRES_USER too"):
         load_settings()
+
+
+def test_a_backup_is_made_by_the_pipeline_and_put_back_by_the_owner_with_all_rights(
+    private_postgres: PrivateServer, tmp_path: Path
+):
+    settings = with_roles(new_owner(private_postgres.settings, "CREATEROLE CREATEDB"))
+    migrate(settings)
+    prepare_roles(settings)
+    publish(settings)
+    place = Place(str(tmp_path))
+    with moment(settings) as connection:
+        database, _ = copy_out(connection, ["products"], "r0001", place, "rows")
+    with connect(settings, role=DatabaseRole.PIPELINE) as connection:
+        connection.execute("DELETE FROM products")
+
+    backup = SimpleNamespace(name="of this test", product="this")
+    put_back_rows(settings, database, place, cast(Backup, backup))
+
+    rows = database.tables["products"].rows
+    assert rows > 0
+    assert query(settings, "SELECT count(*) FROM products") == [(rows,)]
+    # As a restore does with tables that are of the backup's revision, and of another.
+    remake(settings, newest_revision())
+    with connect(settings, role=DatabaseRole.OWNER) as connection:
+        connection.execute("UPDATE clickstream_schema_version SET version_num = 'r0000'")
+    remake(settings, newest_revision())
+    prepare_roles(settings)
+    assert not refused(settings, DatabaseRole.API, "SELECT FROM products")
+    assert refused(settings, DatabaseRole.API, "SELECT FROM report_mails")
+
+
+def test_dagsters_database_is_copied_as_its_own_role(settings: Settings):
+    login = settings.login(DatabaseRole.DAGSTER)
+    url = (
+        f"postgresql://{login.user}:{login.password.get_secret_value()}@{settings.postgres_host}:"
+        f"{settings.postgres_port}/{settings.dagster_postgres_db}"
+    )
+    storage = PostgresRunStorage(url, should_autocreate_tables=False)
+    instance = SimpleNamespace(run_storage=storage)
+    its_own = database_of(cast(dg.DagsterInstance, instance), settings)
+    with moment(its_own) as connection:
+        asked = connection.execute("SELECT current_user::text, current_database()").fetchone()
+    assert asked == (login.user, settings.dagster_postgres_db)

@@ -1,0 +1,1 @@
+../../deploy/dagster/start.sh
