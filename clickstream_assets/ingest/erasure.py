@@ -266,6 +266,8 @@ def leave_out(lake: Lake, places: pa.Table, batches: tuple[int, int], kind: Reco
     noted = pa.Table.from_pylist(rows, schema=ERASED_RECORDS.arrow)
     _append(lake, noted, kind)
     _blank(lake, noted, kind)
+    # Nobody has a use for the files as they came, and the next upkeep may be far.
+    lake.delete_replaced_files(kind.raw)
     return len(items)
 
 
