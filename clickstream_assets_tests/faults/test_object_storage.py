@@ -22,7 +22,7 @@ from clickstream_assets_tests.streaming.test_process import QUICK, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.server, pytest.mark.timeout(1800)]
 AWAY_SECONDS = 20
-RUN_SECONDS = 300
+RUN_SECONDS = 600
 
 
 def holds(shop: Shop, records: int) -> bool:
