@@ -114,7 +114,7 @@ def test_lists_are_filtered_by_ids_and_show_pseudonyms(shops: Shops, path: str) 
     found, expected = (
         {name: sorted(map(repr, rows)) if isinstance(rows, list) else rows for name, rows in document.items()}
         for document in (
-            shops.pseudonyms.application.json.loads(mapped_back(shops.settings, answer.text)),  # type: ignore[attr-defined]
+            shops.pseudonyms.application.json.loads(mapped_back(shops.settings, answer.text)),
             shops.ids.get(path).json,
         )
     )
