@@ -2,10 +2,11 @@
 
     python -m benchmarks.ingest --events 5000000 --engine duckdb spark
     python -m benchmarks.ingest --events 600000 --dialect own segment ga4 shopify snowplow snowplow_tsv
+    python -m benchmarks.ingest --events 200000 --pseudonyms
 
 Simulated events are made and sent first, which gives the simulator's own rate. Each engine then brings all of them into
 a lake of its own. With dialects, it is one made-up shop as each tracker writes it, on a topic each; what is counted are
-events, of which a record of several products has several.
+events, of which a record of several products has several. With pseudonyms, the same records come in by them too.
 
 A batch takes about a second of one core whatever is in it, for its queries' plans and its commits; so 75,000 records in
 a half measure that as much as the dialect. Of 600,000 events a half is one large batch, and the rate is the dialect's.
@@ -17,6 +18,7 @@ import argparse
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ def ingest() -> None:
     from clickstream_assets.settings import load_settings
     from clickstream_assets.stores.kafka.topic import Topics
     from clickstream_assets.stores.lake import Lake
+    from clickstream_assets.stores.postgres.pseudonyms import pseudonyms_of
 
     settings = load_settings()
     engine = ComputeResource(settings=SettingsResource()).engine()
@@ -47,7 +50,8 @@ def ingest() -> None:
         half = settings.model_copy(update={"ingest_run_records": int(os.environ["BENCHMARK_HALF"])})
         landing = land_records(lake, Topics(settings), half)
         landed = time.perf_counter()
-        counts = classify_records(lake, ValidationRules.of(settings))
+        names = partial(pseudonyms_of, settings)
+        counts = classify_records(lake, ValidationRules.of(settings), names)
         done = time.perf_counter()
         result[part] = {
             "records": landing.records,
@@ -66,6 +70,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=5_000_000)
     parser.add_argument("--engine", nargs="+", choices=("duckdb", "spark"), default=["duckdb"])
     parser.add_argument("--dialect", nargs="+", choices=("own", *writers.WRITERS), default=[])
+    parser.add_argument("--pseudonyms", action="store_true")
     parser.add_argument("--measured", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measured:
@@ -101,7 +106,7 @@ def of_simulated(home: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     say(f"sent {made.sent:,} records in {seconds:.0f} s")
     result = {"sent": made.sent, "sent_per_second": round(made.sent / seconds)}
-    return result | by_engine(home, made.sent, arguments.engine)
+    return result | by_engine(home, made.sent, arguments)
 
 
 def of_dialect(home: Path, dialect: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -120,20 +125,23 @@ def of_dialect(home: Path, dialect: str, arguments: argparse.Namespace) -> dict[
             topic.send(happened["anonymous_id"].encode(), write(happened))
             sent += 1
     say(f"sent {sent:,} records as {dialect}")
-    return {"sent": sent} | by_engine(home / dialect, sent, arguments.engine)
+    return {"sent": sent} | by_engine(home / dialect, sent, arguments)
 
 
-def by_engine(home: Path, sent: int, engines: list[str]) -> dict[str, Any]:
-    """Measure each engine with a lake of its own in `home`."""
+def by_engine(home: Path, sent: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure each engine with a lake of its own in `home`; with pseudonyms, with another of these."""
     result = {}
-    for engine in engines:
-        os.environ |= {
-            "COMPUTE_ENGINE": engine,
-            "LAKE_PATH": str(home / engine),
-            "BENCHMARK_HALF": str(sent // 2 + 1),
-        }
-        result[engine] = run_measured(["-m", "benchmarks.ingest", "--measured"])
-        say(f"{engine}: {result[engine]}")
+    for engine in arguments.engine:
+        for pseudonyms in (False, True)[: 1 + arguments.pseudonyms]:
+            name = f"{engine} with pseudonyms" if pseudonyms else engine
+            os.environ |= {
+                "COMPUTE_ENGINE": engine,
+                "LAKE_PATH": str(home / name.replace(" ", "_")),
+                "PSEUDONYMS": str(pseudonyms),
+                "BENCHMARK_HALF": str(sent // 2 + 1),
+            }
+            result[name] = run_measured(["-m", "benchmarks.ingest", "--measured"])
+            say(f"{name}: {result[name]}")
     return result
 
 

@@ -10,6 +10,7 @@ import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +32,7 @@ from clickstream_assets.simulator.run import SimulationOptions, run_simulation
 from clickstream_assets.simulator.stream import Faults
 from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake, conform
+from clickstream_assets.stores.postgres.pseudonyms import pseudonyms_of
 
 TABLES = (RAW_EVENTS, EVENTS, DUPLICATE_EVENTS, CONFLICTING_EVENTS, REJECTED_EVENTS)
 Contents = dict[str, list[dict[str, Any]]]
@@ -54,7 +56,8 @@ class Ingestion:
 
     def classify(self) -> Counter[str]:
         """Write the new records of `raw_events` to their tables, as the asset `events` does."""
-        return classify_records(self.lake, ValidationRules.of(self.settings))
+        names = partial(pseudonyms_of, self.settings)
+        return classify_records(self.lake, ValidationRules.of(self.settings), names)
 
     def run(self) -> tuple[Landing, Counter[str]]:
         """Land and classify all records."""

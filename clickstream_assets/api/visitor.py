@@ -44,8 +44,10 @@ def visitor_now(
         # Of a moment ago: the served tables know it after the next refresh.
         person, anonymous_id = user, None
     with database().snapshot() as connection:
-        visitor_id = None if anonymous_id is None else kept_id("anonymous", anonymous_id)
-        known = queries.known(connection, valued(connection, kept_person(person)), visitor_id)
+        if anonymous_id is None:
+            known = queries.known(connection, valued(connection, kept_person(person)))
+        else:
+            known = queries.known(connection, "", kept_id("anonymous", anonymous_id))
         # What came in the last minutes is held by the ids that it came with.
         own = [person_of_visitor(each) for each in known.anonymous_ids]
         sent = persons_as_sent(connection, [known.person, *own])

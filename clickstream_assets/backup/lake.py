@@ -189,8 +189,8 @@ def _copy_log(lake: Place, name: str, version: int, to: Place, folder: str) -> d
 def _gone(lake: Place, name: str, version: int, file: str) -> BackupError:
     return BackupError(
         f"{lake.uri}/{name}/{file} is gone, which version {version} of the table needs. If upkeep has deleted it while "
-        "it was to be copied, raise LAKE_RETENTION_DAYS and run it again; else put the table back from an earlier "
-        "backup"
+        "it was to be copied, raise LAKE_RETENTION_DAYS and run it again; if an ingest has, as with PSEUDONYMS, run it "
+        "again; else put the table back from an earlier backup"
     )
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -412,3 +413,53 @@ def test_sparks_workers_reach_a_server_whose_certificate_is_of_a_private_authori
         encrypted = with_settings(settings, elasticsearch_url=url, elasticsearch_ca_file=front.ca_file)
         run(encrypted, spark_engine, {0: [event("a")]})
     assert ids(settings) == ["a"]
+
+
+def test_stream_and_ingest_give_an_id_the_same_pseudonym_whoever_sees_it_first(
+    settings: Settings, spark_engine: SparkEngine, duckdb_engine: DuckDBEngine
+):
+    with fresh_database(settings) as database:
+        settings = with_settings(settings, postgres_db=database.postgres_db, pseudonyms=True)
+        agent = {"user_agent": "Ann's browser/1.0", "session_id": "visit-1"}
+        run(
+            settings,
+            spark_engine,
+            {0: [event("a", user_id="ann-7", anonymous_id="phone-a", **agent), event("b", user_id="bob-8")]},
+        )
+        send(settings, {1: [event("c", user_id="carl-9"), event("d", user_id="ann-7", quantity="many")]})
+        with ThreadPoolExecutor(2) as pool:
+            # Both see Carl first at the same moment.
+            for done in (
+                pool.submit(Ingestion.of(settings, duckdb_engine).run),
+                pool.submit(run, settings, spark_engine),
+            ):
+                done.result()
+        found = query(settings, "SELECT kind, id, pseudonym FROM pseudonyms")
+        kept = {(kind, sent_id): pseudonym for kind, sent_id, pseudonym in found}
+        users = {"a": "ann-7", "b": "bob-8", "c": "carl-9", "d": "ann-7"}
+        expected = {number: kept["user", user] for number, user in users.items()}
+        live = documents(settings)
+        assert {document["event_id"]: document["user_id"] for document in live} == expected
+        lake = Lake(settings.lake, duckdb_engine)
+        rows = duckdb_engine.to_arrow(lake.read(EVENTS)).to_pylist()
+        assert {row["event_id"]: row["user_id"] for row in rows} == expected
+        first = live[0]
+        assert (first["anonymous_id"], first["session_id"]) == (
+            kept["anonymous", "phone-a"],
+            kept["session", "visit-1"],
+        )
+        assert live[3]["field_problems"] == [{"field": "quantity", "rule": "wrong_type", "value": None}]
+        texts = repr(live)
+        names = ("ann-7", "bob-8", "carl-9", "phone-a", "visit-1", "browser", "many")
+        assert [each for each in names if each in texts] == []
+
+
+def test_an_event_that_elasticsearch_refuses_is_kept_without_what_it_said(
+    settings: Settings, spark_engine: SparkEngine, duckdb_engine: DuckDBEngine
+):
+    with fresh_database(settings) as database:
+        settings = with_settings(settings, postgres_db=database.postgres_db, pseudonyms=True)
+        run(settings, spark_engine, {0: [too_deep("deep"), event("a")]})
+        assert ids(settings) == ["a"]
+        (row,) = rejected(settings, duckdb_engine)
+        assert (row["rejected_by"], row["key"], row["value"]) == ("elasticsearch", None, None)
