@@ -252,8 +252,10 @@ class _Machine(NamedTuple):
         for option, value in _pip_options():
             is_here = Path(value).is_absolute() and Path(value).exists()
             variables[f"PIP_{option.upper().replace('-', '_')}"] = there(Path(value)) if is_here else value
-        if bundle := os.environ.get("SSL_CERT_FILE"):
-            variables["SSL_CERT_FILE"] = there(Path(bundle))
+        # npm's, which fetches what pages load, is another.
+        for variable in ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"):
+            if bundle := os.environ.get(variable):
+                variables[variable] = there(Path(bundle))
         java = os.environ.get("JAVA_TOOL_OPTIONS", "").split()
         if _JAVAS_AUTHORITIES.exists():
             java.append(f"-Djavax.net.ssl.trustStore={there(_JAVAS_AUTHORITIES)}")

@@ -589,7 +589,9 @@ def test_every_setting_can_be_set_in_one_place() -> None:
     # No set of values here has a Connect server.
     assert SET_BY_THE_CHART - by_chart == {"SPARK_REMOTE"}
     files = {f"{name}_FILE" for name in secret_settings()}
-    assert by_name | SET_BY_THE_CHART | NOT_OFFERED | secrets == SETTINGS | AWS | files
+    assert by_name | SET_BY_THE_CHART | NOT_OFFERED | secrets == SETTINGS | AWS | files | {
+        "WEBSERVER_PASSWORD"
+    }
     assert not by_name & (SET_BY_THE_CHART | NOT_OFFERED | secrets)
 
 
