@@ -323,8 +323,8 @@ class Settings(DatabaseSettings):
     """Days that Dagster's runs are kept, with their events and logs; 0 keeps all. The last one that made an asset, or a
     day of one, always stays, and the last that succeeded of each job.
     """
-    # From Friday evening to Monday morning. At a refresh each half minute, a day of runs is about 1 GB.
-    succeeded_runs_retention_days: int = Field(3, ge=0)
+    # At a refresh each half minute, a day of runs is up to 3.5 GB.
+    succeeded_runs_retention_days: int = Field(1, ge=0)
     """Days instead, of runs that have succeeded, and of what checks found; 0 is RUNS_RETENTION_DAYS. Gone are the run's
     page and its figures in an asset's history.
     """
