@@ -141,7 +141,7 @@ def make_databases(server: Settings, password: str, folder: Path) -> None:
         "PGPASSWORD": server.postgres_password.get_secret_value(),
         "DATABASE_PASSWORD_FILE": str(file),
     }
-    dropped = [programs / "dropdb", "--if-exists", f"--username={server.postgres_user}", "clickstream"]
+    dropped = [str(programs / "dropdb"), "--if-exists", f"--username={server.postgres_user}", "clickstream"]
     subprocess.run(dropped, env=environment, check=True)
     subprocess.run(["sh", ROOT / "deploy" / "postgres" / "databases.sh"], env=environment, check=True)
 

@@ -38,8 +38,8 @@ def test_containers_run_as_a_plain_user():
 
 
 def test_the_base_is_pinned_to_a_python_that_we_run_on():
-    images = [arguments.split()[0] for arguments in ALL["FROM"] if ":" in arguments]
-    found = re.fullmatch(r"python:(\d+\.\d+)\.\d+-slim-trixie(@sha256:[0-9a-f]{64})?", *images)
+    (image,) = [arguments.split()[0] for arguments in ALL["FROM"] if ":" in arguments]
+    found = re.fullmatch(r"python:(\d+\.\d+)\.\d+-slim-trixie(@sha256:[0-9a-f]{64})?", image)
     assert found
     check = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text())
     # The newest of those that the checks run with.

@@ -116,7 +116,7 @@ def pin(folder: Path, digest: str, *arguments: str) -> subprocess.CompletedProce
     (programs / "docker").write_text(DOCKER.format(digest=digest))
     (programs / "docker").chmod(0o755)
     environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
-    command = ["sh", folder / "deploy/image/pin.sh", *arguments]
+    command = ["sh", str(folder / "deploy/image/pin.sh"), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -213,6 +213,6 @@ def test_secrets_are_found_and_tests_own_are_not(tmp_path: Path, path: str, text
         pytest.skip("gitleaks is missing; `make secrets` says why")
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_text(text)
-    command = [program, "dir", "--no-banner", "--config", ROOT / ".gitleaks.toml", "."]
+    command = [program, "dir", "--no-banner", "--config", str(ROOT / ".gitleaks.toml"), "."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode == 1) == is_found, done.stderr
