@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,8 +29,9 @@ class ObjectStorage:
     """
 
     def __init__(self, folder: Path) -> None:
-        program = Path(sys.executable).with_name("versitygw")
-        if not program.exists():
+        places = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
+        program = shutil.which("versitygw", path=os.pathsep.join(places))
+        if not program:
             pytest.skip("versitygw is missing, so no lake on S3 is tried; `make object-storage` says why")
         self._program = program
         self._log = folder / "versitygw.log"
@@ -57,7 +59,7 @@ class ObjectStorage:
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 [
-                    *(str(self._program), "--port", f"127.0.0.1:{self._port}", "--region", _REGION),
+                    *(self._program, "--port", f"127.0.0.1:{self._port}", "--region", _REGION),
                     *("posix", str(self.folder)),
                 ],
                 env=os.environ | {"ROOT_ACCESS_KEY": _KEY, "ROOT_SECRET_KEY": _SECRET},

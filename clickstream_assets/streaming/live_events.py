@@ -42,7 +42,13 @@ from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.checkpoint import Checkpoint
 from clickstream_assets.streaming.errors import guarded
-from clickstream_assets.streaming.source import topic_records, valid_batches
+from clickstream_assets.streaming.source import (
+    NOBODY,
+    Erased,
+    erased_offsets,
+    topic_records,
+    valid_batches,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -124,6 +130,7 @@ def start(session: SparkSession, settings: Settings, trigger: dict[str, Any]) ->
 
     Raises:
         CheckpointError: the checkpoint is of other topics.
+        PostgresError: the database cannot be reached, which knows whose records are left out.
     """
     checkpoint = checkpoint_of(settings)
     topics = Topics(settings)
@@ -144,14 +151,14 @@ def start(session: SparkSession, settings: Settings, trigger: dict[str, Any]) ->
     return (
         topic_records(session, settings, begin)
         .writeStream.queryName(QUERY)
-        .foreachBatch(guarded(partial(_write, settings=settings)))
+        .foreachBatch(guarded(partial(_write, settings=settings, erased=erased_offsets(settings))))
         .option("checkpointLocation", checkpoint.path)
         .trigger(**trigger)
         .start()
     )
 
 
-def _write(records: DataFrame, batch_id: int, settings: Settings) -> None:
+def _write(records: DataFrame, batch_id: int, settings: Settings, erased: Erased) -> None:
     """Write a micro-batch of `topic_records`."""
     from pyspark import StorageLevel
     from pyspark.sql import functions as F
@@ -172,7 +179,7 @@ def _write(records: DataFrame, batch_id: int, settings: Settings) -> None:
                 "had more; those after are written again",
             )
         # As in `source`.
-        results = records.mapInArrow(writer(settings), from_arrow_schema(_RESULTS))  # type: ignore[arg-type]
+        results = records.mapInArrow(writer(settings, erased), from_arrow_schema(_RESULTS))  # type: ignore[arg-type]
         results = results.persist(StorageLevel.MEMORY_AND_DISK)
         try:
             batches = results.where(F.col(_IDS).isNotNull()).select(_IDS, *Written).toArrow()
@@ -201,15 +208,23 @@ def _keep(refused: DataFrame, batch_id: int, settings: Settings) -> None:
     lake.append_batch(REJECTED_EVENTS, new, batch_id + 1, app=f"{QUERY} {query_id}")
 
 
-def writer(settings: Settings) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def writer(
+    settings: Settings, erased: Erased = NOBODY
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return `write_events` as it goes to Spark's workers: of all secrets it needs Elasticsearch's alone."""
-    return partial(write_events, settings=settings.with_secrets("elasticsearch_api_key"))
+    own = settings.with_secrets("elasticsearch_api_key")
+    return partial(write_events, settings=own, erased=dict(erased))
 
 
-def write_events(batches: Iterator[pa.RecordBatch], settings: Settings) -> Iterator[pa.RecordBatch]:
-    """Write the valid events of a part of the topic: RAW_EVENTS rows in Kafka's order in, `_RESULTS` batches out."""
+def write_events(
+    batches: Iterator[pa.RecordBatch], settings: Settings, erased: Erased
+) -> Iterator[pa.RecordBatch]:
+    """Write the valid events of a part of the topic: RAW_EVENTS rows in Kafka's order in, `_RESULTS` batches out.
+
+    A query that begins anew reads records of persons who were erased since: these are left out.
+    """
     with closing(LiveEvents(settings)) as live:
-        for events in valid_batches(batches, ValidationRules.of(settings), COLUMNS):
+        for events in valid_batches(batches, ValidationRules.of(settings), COLUMNS, erased):
             firsts = _firsts(events)
             kept = _kept(firsts, live, settings)
             documents = to_documents(kept)

@@ -78,13 +78,14 @@ def _spare_the_collector() -> None:
 
 Erased: TypeAlias = Mapping[tuple[str, int], pa.Array]
 """Offsets of erased records, by topic and partition."""
+NOBODY: Erased = MappingProxyType({})
 
 
 def valid_batches(
     batches: Iterator[pa.RecordBatch],
     rules: ValidationRules,
     columns: tuple[str, ...],
-    erased: Erased = MappingProxyType({}),
+    erased: Erased = NOBODY,
 ) -> Iterator[pa.RecordBatch]:
     """Parse records and keep the valid events; runs on Spark's workers.
 
@@ -241,7 +242,7 @@ def valid_events(
 
 
 def parser(
-    settings: Settings, columns: tuple[str, ...], erased: Erased = MappingProxyType({})
+    settings: Settings, columns: tuple[str, ...], erased: Erased = NOBODY
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return `valid_batches` as it goes to Spark's workers, which get no settings."""
     return partial(valid_batches, rules=ValidationRules.of(settings), columns=columns, erased=dict(erased))

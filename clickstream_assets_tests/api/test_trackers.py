@@ -30,7 +30,7 @@ from clickstream_assets.streaming.live_events import start
 from clickstream_assets.streaming.source import configured
 from clickstream_assets_tests.api.api_keys import entry
 from clickstream_assets_tests.api.served import Served, served
-from clickstream_assets_tests.databases import free_port, suspended, with_settings
+from clickstream_assets_tests.databases import free_port, fresh_database, suspended, with_settings
 from clickstream_assets_tests.ingestion import Ingestion
 from clickstream_assets_tests.topics import new_topic
 from clickstream_assets_tests.web import Answer, Request, web_server
@@ -228,25 +228,26 @@ def test_trackers_need_a_new_address_and_nothing_else(
     spark_engine: SparkEngine,
     tmp_path: Path,
 ) -> None:
-    topic = with_settings(
-        new_topic(servers, partitions=3),
-        lake_path=str(tmp_path / "lake"),
-        checkpoint_path=str(tmp_path / "checkpoints"),
-        elasticsearch_alias=f"live_{uuid4().hex}",
-    )
-    with served(topic, **variables(topic), ELASTICSEARCH_ALIAS=topic.elasticsearch_alias) as api:
-        for library in ("segment", "rudderstack", "posthog"):
-            with sending(trackers, library, api, 7, 10):
-                pass
-        ids = [
-            *called(trackers, chromium, shop, api, "standard", topic),
-            *called(trackers, chromium, shop, api, "batching", topic),
-        ]
-        query = start(configured(spark_engine.session, topic), topic, {"availableNow": True})
-        query.awaitTermination()
-        with closing(LiveEvents(topic)) as live:
-            live.client.indices.refresh(index=topic.elasticsearch_alias)
-        answer = requests.get(f"{api.address}/real-time-events?n=1000", auth=(KEY, ""), timeout=60)
+    with fresh_database(servers) as database:
+        topic = with_settings(
+            new_topic(database, partitions=3),
+            lake_path=str(tmp_path / "lake"),
+            checkpoint_path=str(tmp_path / "checkpoints"),
+            elasticsearch_alias=f"live_{uuid4().hex}",
+        )
+        with served(topic, **variables(topic), ELASTICSEARCH_ALIAS=topic.elasticsearch_alias) as api:
+            for library in ("segment", "rudderstack", "posthog"):
+                with sending(trackers, library, api, 7, 10):
+                    pass
+            ids = [
+                *called(trackers, chromium, shop, api, "standard", topic),
+                *called(trackers, chromium, shop, api, "batching", topic),
+            ]
+            query = start(configured(spark_engine.session, topic), topic, {"availableNow": True})
+            query.awaitTermination()
+            with closing(LiveEvents(topic)) as live:
+                live.client.indices.refresh(index=topic.elasticsearch_alias)
+            answer = requests.get(f"{api.address}/real-time-events?n=1000", auth=(KEY, ""), timeout=60)
     ingestion = Ingestion.of(topic, duckdb_engine)
     ingestion.run()
     contents = ingestion.contents()

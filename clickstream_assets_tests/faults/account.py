@@ -18,12 +18,22 @@ from elasticsearch.helpers import scan
 from psycopg import sql
 
 from clickstream_assets.catalogue import (
+    CATEGORY_INPUTS,
     EVENTS,
+    FUNNEL_INPUTS,
     ITEM_KEY,
+    MODEL_EVALUATION,
+    NEXT_PRODUCT_MODELS,
+    NEXT_PRODUCT_PARTS,
     PRODUCT_WINDOWS,
+    PUBLISHED_MODELS,
+    PUBLISHED_PARTS,
     RAW_EVENTS,
     RECORD_KEY,
     SERVED_TABLES,
+    SESSION_INPUTS,
+    SHOPPER_CHANGES,
+    SHOPPER_INPUTS,
     Table,
 )
 from clickstream_assets.engine import DuckDBEngine
@@ -54,6 +64,13 @@ class Part(StrEnum):
 
 
 NOTHING: Mapping[Part, Collection[str]] = {}
+HISTORIES = {
+    *(MODEL_EVALUATION.name, PUBLISHED_MODELS.name, "ingest_rules"),
+    *(NEXT_PRODUCT_MODELS.name, NEXT_PRODUCT_PARTS.name),
+    *(SESSION_INPUTS.name, SHOPPER_INPUTS.name, SHOPPER_CHANGES.name),
+    *(CATEGORY_INPUTS.name, FUNNEL_INPUTS.name, PUBLISHED_PARTS.name),
+}
+"""Tables with a row per version or batch, or of what days were made from: there can be others."""
 STREAMED = (Part.TOPIC, Part.LAKE, Part.WINDOWS, Part.DOCUMENTS, Part.STREAM)
 """What `clickstream stream` and the ingest fill."""
 
@@ -300,7 +317,7 @@ def _served(settings: Settings, lake: Lake) -> list[Place]:
     """The keys of each served table that the lake has, in the lake and in PostgreSQL."""
     places = []
     for table in SERVED_TABLES:
-        if not lake.exists(table):
+        if table.name in HISTORIES or not lake.exists(table):
             continue
         there = Counter(tuple(map(str, row.values())) for row in _rows(lake, table, table.key))
         columns = sql.SQL(", ").join(map(sql.Identifier, table.key))

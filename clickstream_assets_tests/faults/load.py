@@ -28,6 +28,8 @@ from clickstream_assets_tests.streaming.test_process import traffic, wait_until
 from clickstream_assets_tests.topics import keyed
 
 SECONDS_PER_EVENT = 0.05
+STOPPED = r"the (streams|live events) stopped: .*?(?=; starting again)"
+"""What the log of a stream says when one of its two parts waits."""
 RUN = """
 import sys
 import time

@@ -234,7 +234,8 @@ def test_what_is_too_large_is_refused_and_what_comes_unasked_is_left_out(
 
 
 @pytest.mark.slow
-def test_a_flood_of_connections_drives_out_the_slowest() -> None:
+@pytest.mark.fault("connection_flood")
+def test_a_flood_of_connections_drives_out_the_slowest(fault: Fault) -> None:
     settings = Settings(_env_file=None)
     patient = {"API_WORKERS": "1", "API_REQUEST_SECONDS": "600", "API_IDLE_SECONDS": "600"}
     with served(settings, API_CONNECTIONS="20", **patient) as api:
@@ -243,6 +244,10 @@ def test_a_flood_of_connections_drives_out_the_slowest() -> None:
             while len(clients.ports & ports_of_clients(api)) > 20:
                 answered(api, within=20)
             answered(api, within=20)
+            left = len(clients.ports & ports_of_clients(api))
+        fault.saw(f"of 200 connections {left} stayed, and others were answered")
+    fault.stayed_healthy()
+    fault.keeps_no_records("the API alone, which reads")
 
 
 @pytest.mark.long

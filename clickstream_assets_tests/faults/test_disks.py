@@ -22,7 +22,7 @@ from clickstream_assets.stores.postgres.connection import PostgresError, Postgre
 from clickstream_assets_tests.databases import with_settings
 from clickstream_assets_tests.faults.account import Part, take_account
 from clickstream_assets_tests.faults.disks import filled, mounted
-from clickstream_assets_tests.faults.load import ends, flows, is_past, load
+from clickstream_assets_tests.faults.load import STOPPED, ends, flows, is_past, load
 from clickstream_assets_tests.faults.plugin import Fault
 from clickstream_assets_tests.ingestion import Ingestion
 from clickstream_assets_tests.streaming.streams import Shop, new_shop
@@ -39,7 +39,6 @@ from clickstream_assets_tests.topics import new_topic, send
 CLICKSTREAM = str(Path(sys.executable).with_name("clickstream"))
 FOLDERS = {"Kafka": "kafka", "PostgreSQL": "postgres", "Elasticsearch": "elasticsearch"}
 MEGABYTES = 300
-STOPPED = r"the streams stopped: .*?(?=; starting again)"
 
 
 @contextmanager

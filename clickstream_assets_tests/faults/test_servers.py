@@ -16,7 +16,7 @@ from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.prepare import prepare_servers
 from clickstream_assets_tests.faults.account import take_account
-from clickstream_assets_tests.faults.load import ends, flows, ingesting, is_past, load
+from clickstream_assets_tests.faults.load import STOPPED, ends, flows, ingesting, is_past, load
 from clickstream_assets_tests.faults.plugin import Fault
 from clickstream_assets_tests.outages import outage, stack_of_its_own
 from clickstream_assets_tests.streaming.streams import new_shop
@@ -87,7 +87,7 @@ def test_a_server_that_is_away_under_load_costs_no_record(
             fault.saw(f"a run of ingest {outcome}")
         wait_until(lambda: has_caught_up(shop) and has_documents(shop), log)
         assert process.poll() is None
-        fault.saw(log.read_text(), r"the (streams|live events) stopped: .*")
+        fault.saw(log.read_text(), STOPPED)
         shop.ingest()
         assert len({event["event_id"] for event in shop.sent}) == len(shop.sent)
         fault.settle(take_account(shop.settings, shop.sent))

@@ -19,7 +19,7 @@ from clickstream_assets.catalogue import EVENTS, RAW_EVENTS
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition
-from clickstream_assets.stores.lake import Lake, LakeStorageError
+from clickstream_assets.stores.lake import Lake
 from clickstream_assets.streaming.query import checkpoint_of
 from clickstream_assets_tests.analytics.records import at, event, event_table
 from clickstream_assets_tests.appending import APPENDED
@@ -238,22 +238,6 @@ def test_several_ingests_at_once_bring_in_each_record_once(
     ingestion.run()
     assert ingestion.contents() == undisturbed
     assert ingestion.misclassified() == {}
-
-
-def test_a_server_that_is_gone_is_named_and_what_it_interrupted_goes_on(
-    shop: Settings, s3: ObjectStorage, duckdb_engine: DuckDBEngine, undisturbed: Contents
-):
-    ingestion = on_s3(shop, duckdb_engine, "gone")
-    ingestion.land()
-    s3.stop()
-    try:
-        with pytest.raises(LakeStorageError, match=f"LAKE_PATH=s3a://{BUCKET}/gone: table ") as caught:
-            ingestion.classify()
-        assert caught.value.retryable
-    finally:
-        s3.start()
-    ingestion.run()
-    assert ingestion.contents() == undisturbed
 
 
 def test_only_files_of_the_days_that_are_asked_for_are_read(s3: ObjectStorage, duckdb_engine: DuckDBEngine):

@@ -5,11 +5,12 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from typer.testing import CliRunner
 
-from clickstream_assets.catalogue import EVENTS, RAW_EVENTS, REJECTED_EVENTS
+from clickstream_assets.catalogue import EVENTS, ITEM_KEY, RAW_EVENTS, REJECTED_EVENTS
 from clickstream_assets.commands.app import app
 from clickstream_assets.engine import DuckDBEngine, SparkEngine
 from clickstream_assets.ingest.classification import counts_by_hour, misclassified_records
@@ -17,6 +18,7 @@ from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.elasticsearch import LiveEvents
 from clickstream_assets.stores.kafka.producer import ensure_topics
 from clickstream_assets.stores.lake import Lake
+from clickstream_assets.stores.postgres import erasures
 from clickstream_assets.streaming import live_events
 from clickstream_assets.streaming.checkpoint import Checkpoint, CheckpointError
 from clickstream_assets.streaming.errors import ServerAwayError
@@ -35,15 +37,16 @@ PRODUCT = {"X-Elastic-Product": "Elasticsearch", "Content-Type": "application/js
 
 @pytest.fixture
 def settings(servers: Settings, tmp_path: Path) -> Iterator[Settings]:
-    """A topic of two partitions, a lake, checkpoints and an alias of one's own."""
-    settings = with_settings(
-        new_topic(servers, partitions=2),
-        lake_path=str(tmp_path / "lake"),
-        checkpoint_path=str(tmp_path / "checkpoints"),
-        elasticsearch_alias=f"live_{uuid4().hex}",
-        elasticsearch_patience_seconds=5,
-    )
-    yield settings
+    """A topic of two partitions, a database, a lake, checkpoints and an alias of one's own."""
+    with fresh_database(servers) as database:
+        settings = with_settings(
+            new_topic(database, partitions=2),
+            lake_path=str(tmp_path / "lake"),
+            checkpoint_path=str(tmp_path / "checkpoints"),
+            elasticsearch_alias=f"live_{uuid4().hex}",
+            elasticsearch_patience_seconds=5,
+        )
+        yield settings
     live = LiveEvents(settings)
     progress = f"{settings.elasticsearch_alias}_progress"
     for index in [*indices(settings), progress]:
@@ -342,6 +345,26 @@ def test_checkpoint_of_another_topic_is_refused(settings: Settings, spark_engine
     other = new_topic(settings).kafka_topic
     with pytest.raises(CheckpointError, match=f"KAFKA_TOPIC is '{other}'"):
         run(with_settings(settings, kafka_topic=other), spark_engine)
+
+
+def test_records_of_persons_who_were_erased_are_left_out_when_it_begins_anew(
+    settings: Settings, spark_engine: SparkEngine
+):
+    run(
+        settings,
+        spark_engine,
+        {0: [event("ann", user_id="ann"), event("bob"), event("ann-2", user_id="ann")]},
+    )
+    number, _ = erasures.ask(settings, ["ann"], [])
+    places = [dict(zip(ITEM_KEY, (settings.first_topic, 0, offset, 1), strict=True)) for offset in (0, 2)]
+    erasures.keep_places(settings, {number: pa.Table.from_pylist(places)})
+    live = LiveEvents(settings)
+    assert live.erase(["ann"], [], []) == 2
+    checkpoint_of(settings).remove()
+    # Who comes back later is a new person.
+    run(settings, spark_engine, {0: [event("ann-3", user_id="ann")]})
+    assert ids(settings) == ["ann-3", "bob"]
+    live.close()
 
 
 def test_a_rebuild_has_live_events_begin_anew(
