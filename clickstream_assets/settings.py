@@ -324,7 +324,7 @@ class Settings(DatabaseSettings):
     day of one, always stays, and the last that succeeded of each job.
     """
     # At a refresh each half minute, a day of runs is up to 3.5 GB.
-    succeeded_runs_retention_days: int = Field(1, ge=0)
+    succeeded_runs_retention_days: int = Field(3, ge=0)
     """Days instead, of runs that have succeeded, and of what checks found; 0 is RUNS_RETENTION_DAYS. Gone are the run's
     page and its figures in an asset's history.
     """

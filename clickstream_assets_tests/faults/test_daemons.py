@@ -37,8 +37,8 @@ PROJECT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
 PATIENCE_SECONDS = 900
 OF = (Part.TOPIC, Part.LAKE)
-# Many batches, so that an ingest takes a while.
-OWN = {"INGEST_BATCH_RECORDS": "10", "COMPUTE_ENGINE": "duckdb", "EVENTS_START_DATE": "2024-01-01"}
+# Some batches, so that an ingest takes a while.
+OWN = {"INGEST_BATCH_RECORDS": "100", "COMPUTE_ENGINE": "duckdb", "EVENTS_START_DATE": "2024-01-01"}
 
 
 class Office:
@@ -187,11 +187,11 @@ def test_a_run_that_is_killed_with_its_code_server_is_made_good(office: Office, 
 @pytest.mark.fault("two_daemons")
 def test_two_daemons_ingest_nothing_twice(office: Office, fault: Fault):
     first = office.start_daemon("daemon")
-    office.come_in(300)
+    office.come_in(100)
     office.wait_until(office.is_ingested)
     second = office.start_daemon("second")
     for _ in range(3):
-        office.come_in(300)
+        office.come_in(100)
         office.wait_until(office.is_ingested)
     assert second.poll() is None
     fault.saw(office.log("daemon") + office.log("second"), r"(?i)[^\n]*another [^\n]*")
