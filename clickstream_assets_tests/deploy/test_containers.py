@@ -220,7 +220,7 @@ def test_a_run_brings_what_was_simulated_into_the_lake(
 def test_a_backup_is_made_with_the_pipelines_rights(containers: Containers):
     containers.bring_up(["backup"])
     (backup,) = containers.folder("/backups").glob("clickstream/*/backup.json")
-    made = json.loads(backup.read_text())
+    made = json.loads(backup.read_text())["backup"]
     assert made["lake"]["tables"]
     assert made["postgres"]["tables"]
     assert made["dagster"]["tables"]
