@@ -23,6 +23,7 @@ from clickstream_assets_tests.streaming.test_process import (
     documents,
     has_caught_up,
     running,
+    traffic,
     wait_until,
 )
 
@@ -81,7 +82,8 @@ def test_who_is_erased_while_events_flow_stays_away_when_kafka_is_read_again(
             carried_out(shop, "ingest", run_log)
             rebuild_streams(shop.settings)
             with running(shop, log):
-                shop.send([click(START, 0, event_id="last", user_id="u1")])
+                # Later than all before; what is older than those would be too late for its windows.
+                shop.send(traffic(100_000, 100))
                 wait_until(lambda: has_caught_up(shop) and has_those_of_others(shop), log)
         carried_out(shop, "ingest", run_log)
         fault.settle(take_account(shop.settings, shop.sent, absent=gone | {Part.WINDOWS: ids}))
