@@ -448,7 +448,7 @@ def test_stream_and_ingest_give_an_id_the_same_pseudonym_whoever_sees_it_first(
             kept["anonymous", "phone-a"],
             kept["session", "visit-1"],
         )
-        assert live[3]["field_problems"] == [{"field": "quantity", "rule": "wrong_type", "value": None}]
+        assert live[3]["field_problems"] == [{"field": "quantity", "rule": "not_a_number", "value": None}]
         texts = repr(live)
         names = ("ann-7", "bob-8", "carl-9", "phone-a", "visit-1", "browser", "many")
         assert [each for each in names if each in texts] == []
