@@ -471,7 +471,7 @@ def test_one_process_runs_a_whole_run(definitions: dg.Definitions):
         ("shopper_events", {"events", "identity_ties", "exchange_rates", "sessions"}),
         ("carts", {"events", "shopper_events"}),
         ("user_segments", {"shopper_events"}),
-        ("customer_segments", {"events", "shopper_events", "carts"}),
+        ("customer_segments", {"events", "shopper_events", "carts", "interaction_days"}),
         ("cohort_retention", {"user_segments"}),
         ("campaign_touches", {"shopper_events"}),
         ("campaign_attribution", {"shopper_events", "campaign_touches"}),
