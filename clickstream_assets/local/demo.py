@@ -428,13 +428,13 @@ class Demo:
         sessions = lake.read(catalogue.SESSIONS)
         F, _ = functions_of(sessions)
         users = lake.engine.to_arrow(sessions.agg(F.countDistinct("user_id").cast("long").alias("users")))
+        # Also those who refuse to be profiled, whom PostgreSQL has in no segment.
+        bought = lake.read(catalogue.USER_SEGMENTS).where(F.col("segment") == "buyer")
+        buyers = lake.engine.to_arrow(bought.agg(F.countDistinct("user_id").cast("long").alias("buyers")))
         # Elasticsearch's rejections have batch 0, and are of records that are events.
         not_events = lake.read(catalogue.REJECTED_EVENTS).where(F.col("batch") > 0)
         rejected = lake.engine.to_arrow(not_events.agg(F.count(F.lit(1)).cast("long").alias("rejected")))
         with connect(self.settings) as connection:
-            (buyers,) = connection.execute(
-                "SELECT count(DISTINCT user_id) FROM user_segments WHERE segment = 'buyer'"
-            ).fetchone() or (0,)
             (windows, alerts) = connection.execute(
                 "SELECT (SELECT count(*) FROM product_windows), (SELECT count(*) FROM flash_sale_alerts)"
             ).fetchone() or (0, 0)
@@ -479,7 +479,7 @@ class Demo:
             "rejected": rejections,
             "items": rows["events"] + rows["duplicates"] + rows["conflicts"] + rejections,
             "users": users["users"][0].as_py(),
-            "buyers": buyers,
+            "buyers": buyers["buyers"][0].as_py(),
             "revenue": float(revenue or 0),
             "refunds": float(refunds or 0),
             "carts": dict(carts),

@@ -28,7 +28,11 @@ from clickstream_assets_tests.proofs.shop import DAILY_TABLES
 from clickstream_assets_tests.proofs.test_month import raw
 
 ZONE = "Europe/Berlin"
-TABLES = dg.AssetSelection.groups("sessions", "segments", "reports") - dg.AssetSelection.assets("report_mail")
+TABLES = (
+    dg.AssetSelection.groups("sessions", "segments", "reports")
+    # Who refuses to be profiled.
+    | dg.AssetSelection.assets("interaction_days")
+) - dg.AssetSelection.assets("report_mail")
 SPRING, AUTUMN = date(2024, 3, 31), date(2024, 10, 27)
 
 
