@@ -110,10 +110,12 @@ def _in_kafka(settings: Settings, newest: Mapping[str, datetime]) -> dict[str, s
         until = kept_until(settings, newest, newest)
     except InputError as error:
         return dict.fromkeys(newest, f"not known: {error}")
-    return {
-        topic: moment.isoformat() if moment else "for ever: set retention.ms of the topic"
-        for topic, moment in until.items()
-    }
+    unknown = "not known: the topic is not there, or KAFKA_USERNAME may not describe its configuration"
+    return {topic: _in_words(until[topic]) if topic in until else unknown for topic in newest}
+
+
+def _in_words(until: datetime | None) -> str:
+    return until.isoformat() if until else "for ever: set retention.ms of the topic"
 
 
 nightly_erasure = dg.ScheduleDefinition(

@@ -15,6 +15,8 @@ def kept_until(
 ) -> dict[str, datetime | None]:
     """Return when Kafka has deleted the records of topics, at the latest; None for a topic that keeps them.
 
+    A topic that is not there, or that Kafka tells us nothing of, is not in the answer.
+
     A file of a topic is closed after `segment.ms`, deleted `retention.ms` after its newest record, and gone from the
     disk `file.delete.delay.ms` later. Its size can end it sooner.
 
@@ -37,7 +39,7 @@ def kept_until(
     with open_explained(KafkaAdminClient, settings) as admin:
         found = admin.describe_configs(resources, config_filter="all")["topic"] if resources else {}
     until: dict[str, datetime | None] = {}
-    for topic in wanted:
+    for topic in filter(found.get, wanted):
         values = {name: found[topic][name]["value"] for name in _NAMES}
         keeps = values["cleanup.policy"] == "compact" or int(values["retention.ms"]) < 0
         waits = sum(int(values[name]) for name in ("retention.ms", "segment.ms", "file.delete.delay.ms"))
