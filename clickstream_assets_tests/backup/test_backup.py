@@ -131,6 +131,7 @@ def test_a_house_comes_back_in_another_home_and_goes_on_from_kafka(lived_in: Set
         assert lake_of(other).snapshot(PRODUCT_WINDOWS).rows == 2
 
 
+@pytest.mark.long
 def test_backups_under_load_are_each_of_one_moment(lived_in: Settings, tmp_path: Path):
     ingesting = ingestion(lived_in)
     sent: list[Made] = []
@@ -232,7 +233,16 @@ def test_a_damaged_backup_changes_nothing(lived_in: Settings, tmp_path: Path):
         assert rows(other, "product_windows") == []
 
 
-@pytest.mark.parametrize("step", ["put_back_tables", "put_back_checkpoints", "put_back_rows", "end_runs"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "put_back_rows",
+        *(
+            pytest.param(each, marks=pytest.mark.long)
+            for each in ("put_back_tables", "put_back_checkpoints", "end_runs")
+        ),
+    ],
+)
 def test_a_return_that_was_killed_is_run_again(
     lived_in: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ):

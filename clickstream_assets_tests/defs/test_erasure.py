@@ -196,7 +196,7 @@ def test_a_person_is_gone_from_every_store_and_file(shop: Pipeline, definitions:
     assert is_served(shop, SESSIONS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_lake_that_is_lost_is_made_anew_without_the_erased(
     shop: Pipeline, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
@@ -242,7 +242,7 @@ def test_a_database_that_is_put_back_learns_of_erasures_from_the_lake(
     assert shop.lake(EVENTS) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_who_was_erased_after_a_backup_is_not_in_what_it_is_put_back_into(
     shop: Pipeline, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

@@ -139,7 +139,7 @@ def ids_in_stores(shop: Pipeline) -> dict[str, list[str]]:
     return {store: sorted(set(AN_ID.findall(text))) for store, text in texts.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_shop_of_pseudonyms_has_the_tables_of_one_of_ids_and_no_id_elsewhere(
     definitions: dg.Definitions, given: tuple[Settings, dict[str, str]], tmp_path: Path
 ):
