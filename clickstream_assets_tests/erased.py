@@ -16,6 +16,17 @@ from clickstream_assets.stores.elasticsearch import LiveEvents
 from clickstream_assets.stores.postgres.connection import connect
 
 
+def texts_in_files(folder: Path) -> str:
+    """All that is in files, those of tables read as such: they are compressed."""
+    found = []
+    for path in folder.rglob("*"):
+        if path.suffix == ".parquet":
+            found.append(repr(pq.ParquetFile(path).read().to_pylist()))
+        elif path.is_file():
+            found.append(path.read_bytes().decode(errors="replace"))
+    return " ".join(found)
+
+
 def in_files(ids: Collection[str], folders: Iterable[Path]) -> list[str]:
     """Return the files that have one of some ids: as they are and, of what is packed, in what it says."""
     found = []

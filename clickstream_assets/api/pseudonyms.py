@@ -1,4 +1,4 @@
-"""Who is asked for by their own id, where the served tables have pseudonyms; of others an id is what they have.
+"""Persons asked for by their own ids, where the served tables have pseudonyms; of others an id is what they have.
 
 What is no id that is known is taken as it is: for a pseudonym, as lists and pages show them, or for nobody.
 """

@@ -1,4 +1,4 @@
-"""Which scope a view needs: each says so itself, beside its route, or the application does not start."""
+"""Scopes that views need: each says its own, beside its route, or the application does not start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NEEDED = "clickstream_needs"
 
 
 class Needed(NamedTuple):
-    """What a view needs.
+    """Need of a view.
 
     Attributes:
         scope: The scope of its answers; None if everybody may have them.

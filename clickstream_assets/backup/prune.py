@@ -16,11 +16,11 @@ from clickstream_assets.backup.place import Counting, Found, Place, each, uncoun
 from clickstream_assets.files import Progress, silent
 
 LEFT_ALONE = timedelta(hours=12)
-"""What was written within so long, by the clock of its storage, may be of a backup that is being written."""
+"""Time within which what was written, by the clock of its storage, may be of a backup that is being written."""
 
 
 class Pruned(NamedTuple):
-    """What was deleted: backups by name, those that were never finished, and data files with their bytes."""
+    """Outcome of a pruning: backups that are gone, whole ones by name and unfinished ones, and data files, with bytes."""
 
     backups: list[str] = []
     unfinished: list[str] = []

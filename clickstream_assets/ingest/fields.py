@@ -97,7 +97,7 @@ class ValidationRules:
     topic_dialects: str = ""
     """The topics that have another dialect, as KAFKA_TOPIC has them: web=segment,app=ga4."""
     pseudonyms: bool = False
-    """Whether what comes of a record has pseudonyms in place of its visitor's ids; see `ingest/pseudonyms.py`."""
+    """True if what comes of a record has pseudonyms in place of its visitor's ids; see `ingest/pseudonyms.py`."""
 
     def of_topic(self, topic: str) -> Self:
         """Return the rules by which the records of a topic are read: as these, in its dialect."""

@@ -1,4 +1,4 @@
-"""What a lake keeps of the settings that it was begun with: its time zone, and whether it has pseudonyms.
+"""Settings that a lake keeps from its beginning on: its time zone, and whether it has pseudonyms.
 
 All of its days are the zone's, and all of its rows have either ids or pseudonyms. `ingest_rules` keeps both with each
 batch, so they come back with a backup.

@@ -9,7 +9,6 @@ from typing import Any
 from uuid import uuid4
 
 import dagster as dg
-import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -37,6 +36,7 @@ from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests.databases import fresh_database, query
 from clickstream_assets_tests.defs.pipeline import Pipeline, Rows
+from clickstream_assets_tests.erased import texts_in_files
 
 MADE = (
     *("sessions", "shopper_events", "carts", "user_segments", "customer_segments", "funnel"),
@@ -94,17 +94,6 @@ def run(*arguments: str) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
     found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return found
-
-
-def texts_in_files(folder: Path) -> str:
-    """All that is in files, those of tables read as such: they are compressed."""
-    found = []
-    for path in folder.rglob("*"):
-        if path.suffix == ".parquet":
-            found.append(repr(pq.ParquetFile(path).read().to_pylist()))
-        elif path.is_file():
-            found.append(path.read_bytes().decode(errors="replace"))
-    return " ".join(found)
 
 
 def of_bob(rows: Rows) -> Rows:

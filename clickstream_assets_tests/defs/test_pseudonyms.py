@@ -36,8 +36,8 @@ from clickstream_assets_tests.defs.test_erasure import (
     MADE,
     run,
     sent,
-    texts_in_files,
 )
+from clickstream_assets_tests.erased import texts_in_files
 from clickstream_assets_tests.ingest.test_pseudonyms import without_what_is_not_kept
 
 # A cart's and a session's own id is a hash of whose it is.

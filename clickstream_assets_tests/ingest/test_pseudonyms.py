@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from clickstream_assets.analytics.identity import IdentityRules
@@ -38,6 +37,7 @@ from clickstream_assets.stores.lake import Lake, LakeError
 from clickstream_assets.stores.postgres.pseudonyms import pseudonyms_of
 from clickstream_assets_tests.analytics.records import VIEW, encode, raw_table
 from clickstream_assets_tests.databases import fresh_database, query, with_settings
+from clickstream_assets_tests.erased import texts_in_files
 from clickstream_assets_tests.ingest.test_exposures import record
 
 IDS = ("ann-7", "bob-8", "phone-a", "phone-b", "visit-1", "visit-2", "Ann's browser/1.0", "too-long-id")
@@ -134,19 +134,8 @@ def without_what_is_not_kept(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def all_texts(folder: Path) -> str:
-    """All that is in files, those of tables read as such: they are compressed."""
-    found = []
-    for path in folder.rglob("*"):
-        if path.suffix == ".parquet":
-            found.append(repr(pq.ParquetFile(path).read().to_pylist()))
-        elif path.is_file():
-            found.append(path.read_bytes().decode(errors="replace"))
-    return " ".join(found)
-
-
 def ids_in(settings: Settings) -> list[str]:
-    texts = all_texts(Path(settings.lake))
+    texts = texts_in_files(Path(settings.lake))
     return [each for each in IDS if each in texts]
 
 

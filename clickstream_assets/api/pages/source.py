@@ -99,7 +99,7 @@ class Source:
 
     @property
     def shows_persons(self) -> bool:
-        """Whether whoever asks for the page may see what is about one person."""
+        """True if whoever asks for the page may see what is about one person."""
         caller: Caller | None = request.environ.get(CALLER)
         return caller is None or caller.key.may(Scope.PERSONAL)
 
