@@ -20,7 +20,7 @@ LEFT_ALONE = timedelta(hours=12)
 
 
 class Pruned(NamedTuple):
-    """Outcome of a pruning: backups that are gone, whole ones by name and unfinished ones, and data files, with bytes."""
+    """Outcome of a pruning: backups that are gone, whole ones by name and unfinished ones, and data files."""
 
     backups: list[str] = []
     unfinished: list[str] = []
