@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
 from psycopg import sql
 
 from clickstream_assets.backup.databases import copy_in
 from clickstream_assets.backup.manifest import Backup, check, newest
 from clickstream_assets.backup.place import Place
-from clickstream_assets.catalogue import ERASED_RECORDS, ITEM_KEY
+from clickstream_assets.catalogue import ITEM_KEY
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.ingest.erased_places import erase_known
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets.stores.postgres.connection import connect, explained
+from clickstream_assets.stores.postgres.erasures import by_erasure
 
 _PLACES = "erased_places"
 
@@ -41,9 +41,6 @@ def erase_since(settings: Settings, place: Place, backup: Backup) -> dict[int, i
                 "WHERE known.erasure = later.erasure AND known.erased_at IS NOT NULL)"
             ).format(sql.SQL(", ").join(map(sql.Identifier, ITEM_KEY)))
         ).fetchall()
-    schema = pa.schema([ERASED_RECORDS.arrow.field(name) for name in ITEM_KEY])
-    by_erasure: dict[int, list[dict[str, object]]] = {}
-    for number, *its in rows:
-        by_erasure.setdefault(number, []).append(dict(zip(ITEM_KEY, its, strict=True)))
-    places = {number: pa.Table.from_pylist(its, schema=schema) for number, its in by_erasure.items()}
-    return erase_known(Lake(settings.lake, DuckDBEngine(settings)), settings, places) if places else {}
+    if not rows:
+        return {}
+    return erase_known(Lake(settings.lake, DuckDBEngine(settings)), settings, by_erasure(rows))

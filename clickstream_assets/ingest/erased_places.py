@@ -26,7 +26,7 @@ from clickstream_assets.ingest.erasure import (
     note,
     places_of,
     records_at,
-    sessions_of,
+    sent_ids,
     take_out,
     untie,
 )
@@ -102,8 +102,7 @@ def erase_known(lake: Lake, settings: Settings, places: Mapping[int, pa.Table]) 
         for kind, records in zip(KINDS, theirs, strict=True):
             note(lake, number, records, kind)
         if settings.pseudonyms:
-            sessions = sessions_of(lake, number)
-            pseudonyms.forget(settings, who.users | who.visitors | who.sessions | sessions)
+            pseudonyms.forget(settings, sent_ids(lake, who, number))
         for kind in KINDS:
             take_out(lake, [number], kind)
         untie(lake, who)

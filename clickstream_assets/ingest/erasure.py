@@ -325,8 +325,18 @@ def records_in(places: pa.Table) -> set[tuple[str, int, int]]:
     return set(map(_place, places.select(RECORD_KEY).to_pylist()))
 
 
-def sessions_of(lake: Lake, erasure: int) -> frozenset[str]:
-    """Return the session ids of an erasure's events, as far as these are there still."""
+def sent_ids(lake: Lake, who: Identified, erasure: int) -> frozenset[str]:
+    """Return all ids that the sender has for the persons of an erasure, with those of their sessions.
+
+    Args:
+        lake: has the events still, which say what sessions were theirs.
+        who: the persons.
+        erasure: whose records are noted.
+    """
+    return who.users | who.visitors | who.sessions | _sessions_of(lake, erasure)
+
+
+def _sessions_of(lake: Lake, erasure: int) -> frozenset[str]:
     noted = lake.read(ERASED_RECORDS, columns=("erasure", *ITEM_KEY, "event_date"))
     F, _ = functions_of(noted)
     its = lake.engine.persist(as_view(noted.where(F.col("erasure") == erasure)))

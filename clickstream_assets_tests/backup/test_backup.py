@@ -30,6 +30,7 @@ from clickstream_assets.stores.postgres.metadata import METADATA
 from clickstream_assets.streaming.lake_copies import update_copies
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets.streaming.query import checkpoint_of, lake_of
+from clickstream_assets_tests.background import in_background
 from clickstream_assets_tests.backup.houses import furnish, house, ingestion, instance, streaming
 from clickstream_assets_tests.databases import query, with_settings
 from clickstream_assets_tests.ingestion import simulate
@@ -44,29 +45,14 @@ def shelf() -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata={"books": 7})
 
 
-@contextmanager
-def going_on(*works: Callable[[], None]) -> Iterator[None]:
-    """Do each work again and again, in a thread of its own."""
-    stop = threading.Event()
-    failures: list[BaseException] = []
+def again_and_again(work: Callable[[], None]) -> Callable[[threading.Event], None]:
+    """Work that goes on until it is stopped."""
 
-    def repeat(work: Callable[[], None]) -> None:
-        try:
-            while not stop.is_set():
-                work()
-        except BaseException as error:
-            failures.append(error)
+    def repeat(stop: threading.Event) -> None:
+        while not stop.is_set():
+            work()
 
-    threads = [threading.Thread(target=repeat, args=[work]) for work in works]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert failures == []
+    return repeat
 
 
 def rows(settings: Settings, table: str) -> list[tuple[Any, ...]]:
@@ -147,7 +133,7 @@ def test_backups_under_load_are_each_of_one_moment(lived_in: Settings, tmp_path:
             stream.run_batch()
             update_copies(lived_in, lake_of(lived_in))
 
-        with going_on(send_and_ingest, run_batches):
+        with in_background(again_and_again(send_and_ingest), again_and_again(run_batches)):
             while len(backups) < 3:
                 backups.append(back_up(lived_in, str(tmp_path / "backups")))
         batches = stream.batch

@@ -23,6 +23,7 @@ from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets_tests.api.api_keys import entry
+from clickstream_assets_tests.background import in_background
 from clickstream_assets_tests.streaming.streams import Shop
 from clickstream_assets_tests.streaming.test_process import traffic, wait_until
 from clickstream_assets_tests.topics import keyed
@@ -46,7 +47,6 @@ print("succeeded" if result.success else "failed", "after", round(time.monotonic
 @contextmanager
 def load(shop: Shop, first: int = 0) -> Iterator[None]:
     """Send events all the time, of each user in order, from a number on; Kafka has every one of them at the end."""
-    stop = threading.Event()
     producer = Producer(
         {
             "bootstrap.servers": shop.settings.kafka_bootstrap_servers,
@@ -56,7 +56,7 @@ def load(shop: Shop, first: int = 0) -> Iterator[None]:
         }
     )
 
-    def feed() -> None:
+    def feed(stop: threading.Event) -> None:
         for number in count(first):
             (event,) = traffic(number, 1)
             shop.sent.append(event)
@@ -65,14 +65,9 @@ def load(shop: Shop, first: int = 0) -> Iterator[None]:
             if stop.wait(SECONDS_PER_EVENT):
                 return
 
-    thread = threading.Thread(target=feed)
-    thread.start()
-    try:
+    with in_background(feed):
         yield
-    finally:
-        stop.set()
-        thread.join()
-        assert producer.flush(120) == 0
+    assert producer.flush(120) == 0
 
 
 def flows(shop: Shop) -> bool:
@@ -150,24 +145,14 @@ class Tracker:
 @contextmanager
 def collecting(address: str) -> Iterator[Tracker]:
     """A tracker that sends events all the time, some of which are taken already; all are at the end."""
-    tracker, stop = Tracker(address), threading.Event()
-    failures: list[BaseException] = []
+    tracker = Tracker(address)
 
-    def feed() -> None:
-        try:
-            for number in count():
-                tracker.send(traffic(number, 1))
-                if stop.wait(SECONDS_PER_EVENT):
-                    return
-        except BaseException as error:
-            failures.append(error)
+    def feed(stop: threading.Event) -> None:
+        for number in count():
+            tracker.send(traffic(number, 1))
+            if stop.wait(SECONDS_PER_EVENT):
+                return
 
-    thread = threading.Thread(target=feed)
-    thread.start()
-    try:
-        wait_until(lambda: len(tracker.sent) >= 10 or bool(failures))
+    with in_background(feed) as background:
+        wait_until(lambda: len(tracker.sent) >= 10 or background.is_over())
         yield tracker
-    finally:
-        stop.set()
-        thread.join()
-    assert failures == []

@@ -19,6 +19,7 @@ import requests
 from clickstream_assets.engine import DuckDBEngine
 from clickstream_assets.settings import Settings
 from clickstream_assets_tests.api.served import Served, served, workers_of
+from clickstream_assets_tests.background import in_background
 from clickstream_assets_tests.databases import with_settings
 from clickstream_assets_tests.faults.account import Part, take_account
 from clickstream_assets_tests.faults.load import READER, Tracker, collecting, collector
@@ -85,19 +86,13 @@ def _is_closed(client: socket.socket) -> bool:
 def crowd(api: Served, number: int, first: bytes, then: bytes) -> Iterator[Crowd]:
     """A crowd that goes on every second."""
     with closing(Crowd(api.address, number, first, then)) as clients:
-        stop = threading.Event()
 
-        def go_on() -> None:
+        def go_on(stop: threading.Event) -> None:
             while not stop.wait(1):
                 clients.go_on()
 
-        thread = threading.Thread(target=go_on)
-        thread.start()
-        try:
+        with in_background(go_on):
             yield clients
-        finally:
-            stop.set()
-            thread.join()
 
 
 def answered(api: Served, within: float) -> None:

@@ -61,6 +61,14 @@ def is_healthy(stack: Stack) -> bool:
     return {server.condition for server in stack.status()} == {Condition.HEALTHY}
 
 
+def settle(fault: Fault, shop: Shop, process: subprocess.Popen[bytes], log: Path) -> None:
+    """See that the stream catches up without a new start, and count everything."""
+    wait_until(lambda: has_caught_up(shop) and has_documents(shop), log)
+    assert process.poll() is None
+    shop.ingest()
+    fault.settle(take_account(shop.settings, shop.sent))
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.fault("disk_full_all")
@@ -83,10 +91,7 @@ def test_what_a_full_disk_stops_is_named_and_comes_back_when_there_is_room(tmp_p
             with fault.until_healthy():
                 wait_until(partial(is_healthy, stack), log)
                 wait_until(partial(is_past, shop, ends(shop)), log)
-        wait_until(lambda: has_caught_up(shop) and has_documents(shop), log)
-        assert process.poll() is None
-        shop.ingest()
-        fault.settle(take_account(shop.settings, shop.sent))
+        settle(fault, shop, process, log)
 
 
 def assert_all_say_so(fault: Fault, stack: Stack, shop: Shop) -> None:
@@ -140,10 +145,7 @@ def test_postgresql_without_room_stops_the_windows_alone_and_comes_back(tmp_path
             with fault.until_healthy():
                 wait_until(partial(is_healthy, stack), log)
                 wait_until(partial(is_past, shop, ends(shop)), log)
-        wait_until(lambda: has_caught_up(shop) and has_documents(shop), log)
-        assert process.poll() is None
-        shop.ingest()
-        fault.settle(take_account(shop.settings, shop.sent))
+        settle(fault, shop, process, log)
 
 
 @pytest.mark.long
@@ -168,10 +170,7 @@ def test_a_stream_whose_checkpoint_has_no_room_says_so_and_goes_on_when_it_has(
                     fault.saw(log.read_text(), STOPPED)
                 with fault.until_healthy():
                     wait_until(partial(is_past, shop, ends(shop)), log)
-            wait_until(lambda: has_caught_up(shop) and has_documents(shop), log)
-            assert process.poll() is None
-        shop.ingest()
-        fault.settle(take_account(shop.settings, shop.sent))
+            settle(fault, shop, process, log)
 
 
 @pytest.mark.fault("disk_full_lake")

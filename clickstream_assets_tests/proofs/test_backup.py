@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from clickstream_assets.engine import SparkEngine
 from clickstream_assets.local.stack import Stack
 from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.postgres.connection import connect
+from clickstream_assets_tests.background import in_background
 from clickstream_assets_tests.backup.houses import dagster_yaml, furnish, house, ingestion, streaming
 from clickstream_assets_tests.databases import fresh_database, pipeline_environment, with_settings
 from clickstream_assets_tests.faults.plugin import Fault
@@ -92,23 +92,10 @@ def contents(built: House) -> dict[str, Any]:
 
 def backups_at_work(built: House, target: Path) -> list[Backup]:
     """Make backups, one after another, while events come in and go through everything."""
-    failures: list[Any] = []
-
-    def work() -> None:
-        try:
-            for _ in range(2):
-                built.come_in()
-                failures.extend(built.settle())
-        except BaseException as error:
-            failures.append(error)
-
-    working = threading.Thread(target=work)
-    working.start()
     backups = []
-    while working.is_alive():
-        backups.append(back_up(load_settings(), str(target)))
-    working.join()
-    assert failures == []
+    with in_background(lambda _: built.work(2)) as working:
+        while not working.is_over():
+            backups.append(back_up(load_settings(), str(target)))
     return backups
 
 

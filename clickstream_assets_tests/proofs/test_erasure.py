@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from clickstream_assets.settings import Settings, load_settings
 from clickstream_assets.stores.kafka.producer import ensure_topics
 from clickstream_assets.stores.lake import Lake
 from clickstream_assets_tests import topics
+from clickstream_assets_tests.background import in_background
 from clickstream_assets_tests.databases import query, with_settings
 from clickstream_assets_tests.defs.pipeline import send
 from clickstream_assets_tests.erased import in_database, in_documents, in_files
@@ -184,21 +184,8 @@ def test_of_who_is_erased_while_events_flow_no_byte_is_left(
         assert {"sessions", "carts", "customer_segments"} <= held["lake"].keys()
         assert {*where(house)} == {"files", "PostgreSQL", "documents"}
 
-        failures: list[Any] = []
-
-        def work() -> None:
-            try:
-                for _ in range(2):
-                    house.come_in()
-                    failures.extend(house.settle())
-            except BaseException as error:
-                failures.append(error)
-
-        working = threading.Thread(target=work)
-        working.start()
-        run("erase", PERSON)
-        working.join()
-        assert failures == []
+        with in_background(lambda _: house.work(2)):
+            run("erase", PERSON)
         # As each night does.
         for _ in range(3):
             carried_out(house, "erase")

@@ -153,6 +153,12 @@ class House(Pipeline):
                     return [_cause(event) for event in failures]
         raise AssertionError(f"the sensors still ask for {asked}")
 
+    def work(self, times: int) -> None:
+        """Take in events, as often, and make everything of them."""
+        for _ in range(times):
+            self.come_in()
+            assert self.settle() == []
+
     def look(self, sensor: dg.SensorDefinition) -> list[tuple[str, dg.RunRequest]]:
         storage = self.instance.daemon_cursor_storage
         key = f"cursor of {sensor.name}"

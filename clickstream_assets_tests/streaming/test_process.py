@@ -47,6 +47,7 @@ from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets.streaming.source import configured
 from clickstream_assets.streaming.status import last_owner
 from clickstream_assets_tests.analytics.records import at
+from clickstream_assets_tests.background import in_background
 from clickstream_assets_tests.conftest import FOR_A_FEW_ROWS
 from clickstream_assets_tests.databases import fresh_database, query, with_settings
 from clickstream_assets_tests.faults.account import Part, take_account
@@ -102,9 +103,8 @@ def rough_traffic(chance: random.Random) -> Iterator[list[dict[str, Any]]]:
 @contextmanager
 def feeding(shop: Shop, chance: random.Random) -> Iterator[None]:
     """Send events all the time, to any partition."""
-    stop = threading.Event()
 
-    def feed() -> None:
+    def feed(stop: threading.Event) -> None:
         for events in rough_traffic(chance):
             partitions: dict[int, list[dict[str, Any]]] = {0: [], 1: [], 2: []}
             for event in events:
@@ -114,13 +114,8 @@ def feeding(shop: Shop, chance: random.Random) -> Iterator[None]:
             if stop.wait(0.5):
                 return
 
-    thread = threading.Thread(target=feed)
-    thread.start()
-    try:
+    with in_background(feed):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 @contextmanager

@@ -56,8 +56,7 @@ def erased_records(context: dg.AssetExecutionContext, settings: Settings, lake: 
         if settings.pseudonyms:
             # Not with the request: what the lake had not taken in by then, and what API workers remember, is found by
             # them. And before the events are gone, which say which sessions were theirs.
-            sessions = records.sessions_of(lake, each.number)
-            pseudonyms.forget(settings, who.users | who.visitors | who.sessions | sessions)
+            pseudonyms.forget(settings, records.sent_ids(lake, who, each.number))
         records.untie(lake, who)
         live.erase(who.users, who.visitors, who.sessions)
     touched = [table for kind in records.KINDS for table in (kind.raw, *kind.put_into)]

@@ -6,9 +6,11 @@ publication leaves them out, whatever the lake has of them still (`publishing.py
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import psycopg
@@ -202,12 +204,33 @@ def all_places(settings: Settings) -> dict[int, pa.Table]:
     """Return where the records of requests were, by the request's number: ITEM_KEY of each."""
     with explained(settings), connect(settings) as connection:
         rows = connection.execute(
-            'SELECT topic, partition, "offset", item, erasure FROM erased_places ORDER BY erasure'
+            'SELECT erasure, topic, partition, "offset", item FROM erased_places'
         ).fetchall()
-    found: dict[int, list[dict[str, Any]]] = {}
-    for *place, number in rows:
-        found.setdefault(number, []).append(dict(zip(ITEM_KEY, place, strict=True)))
-    return {number: pa.Table.from_pylist(its) for number, its in found.items()}
+    return by_erasure(rows)
+
+
+def by_erasure(rows: Iterable[tuple[Any, ...]]) -> dict[int, pa.Table]:
+    """Return places by the number of their request: ITEM_KEY of each.
+
+    Args:
+        rows: the number and ITEM_KEY of each.
+    """
+    number_of = itemgetter(0)
+    return {
+        number: _places(its).select(ITEM_KEY)
+        for number, its in groupby(sorted(rows, key=number_of), number_of)
+    }
+
+
+def _places(rows: Iterable[tuple[Any, ...]]) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [()] * (1 + len(ITEM_KEY))
+    types = (pa.int64(), *(ERASED_RECORDS.arrow.field(name).type for name in ITEM_KEY))
+    return pa.table(
+        {
+            name: pa.array(its, kind)
+            for name, its, kind in zip(("erasure", *ITEM_KEY), columns, types, strict=True)
+        }
+    )
 
 
 def places_among(settings: Settings, offsets: Mapping[TopicPartition, tuple[int, int]]) -> pa.Table:
@@ -226,14 +249,7 @@ def places_among(settings: Settings, offsets: Mapping[TopicPartition, tuple[int,
             'WHERE gone."offset" BETWEEN asked.first AND asked.last',
             [topics, partitions, first, last],
         ).fetchall()
-    columns = list(zip(*rows, strict=True)) or [()] * (1 + len(ITEM_KEY))
-    types = (pa.int64(), *(ERASED_RECORDS.arrow.field(name).type for name in ITEM_KEY))
-    return pa.table(
-        {
-            name: pa.array(its, kind)
-            for name, its, kind in zip(("erasure", *ITEM_KEY), columns, types, strict=True)
-        }
-    )
+    return _places(rows)
 
 
 def add_to_receipt(

@@ -30,6 +30,7 @@ from clickstream_assets.stores.postgres.publishing import (
     Scope,
     publication,
 )
+from clickstream_assets_tests.background import in_background
 from clickstream_assets_tests.databases import fresh_database, hanging, query
 from clickstream_assets_tests.stores.postgres.rows import (
     DAY,
@@ -321,12 +322,11 @@ def test_reader_never_sees_two_versions_at_once(settings: Settings) -> None:
             transaction.publish(POPULAR_PRODUCTS, popular(products))
 
     publish_version(0)
-    done = threading.Event()
     seen: list[tuple[object, ...]] = []
 
-    def read() -> None:
+    def read(stop: threading.Event) -> None:
         with connect(settings, autocommit=True) as connection:
-            while not done.is_set():
+            while not stop.is_set():
                 seen.extend(
                     connection.execute(
                         "SELECT min(model_version), max(model_version), count(*), "
@@ -334,14 +334,9 @@ def test_reader_never_sees_two_versions_at_once(settings: Settings) -> None:
                     )
                 )
 
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
+    with in_background(read):
         for version in range(1, 30):
             publish_version(version)
-    finally:
-        done.set()
-        reader.join()
 
     for first, last, rows, products in set(seen):
         assert first == last
