@@ -17,10 +17,11 @@ FROM system AS build
 RUN python -m venv /opt/venv
 WORKDIR /build
 # Every file by its hash (`make requirements`), the tools included that build what comes without a wheel; pip would fetch
-# the newest of these by itself.
+# the newest of these by itself. A tool that a package needs too is installed once more: the tools stay behind.
 COPY deploy/image/tools.txt deploy/image/requirements.txt ./
 RUN pip install --no-cache-dir --require-hashes --target /opt/tools --requirement tools.txt \
-    && PYTHONPATH=/opt/tools pip install --no-cache-dir --require-hashes --no-build-isolation --requirement requirements.txt
+    && PYTHONPATH=/opt/tools pip install --no-cache-dir --require-hashes --no-build-isolation --ignore-installed \
+        --requirement requirements.txt
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY clickstream_assets clickstream_assets
 RUN PYTHONPATH=/opt/tools PATH=/opt/tools/bin:$PATH pip install --no-cache-dir --no-deps --no-build-isolation . \
