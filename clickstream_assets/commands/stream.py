@@ -108,6 +108,6 @@ def rebuild_streams(settings: Settings) -> None:
     )
     if rebuilt.lost:
         typer.echo(
-            f"Kafka no longer has {rebuilt.lost:,} events of windows that were open; these windows are as the lake "
-            "has them."
+            f"The topics of KAFKA_TOPIC do not have {rebuilt.lost:,} events of windows that were open; these windows "
+            "are as the lake has them."
         )

@@ -144,6 +144,18 @@ def ingested(lake: Lake, partitions: Iterable[TopicPartition]) -> Ingested:
     return Ingested(snapshot.batch, classified, marks.offsets(snapshot))
 
 
+def refuse_topics_made_anew(lake: Lake, topics: Topics) -> None:
+    """Refuse topics that are others than those of their names that the lake has records of.
+
+    Raises:
+        DataLossError: one is.
+        TopicError: Kafka does not answer.
+    """
+    marks = _Marks(topics.offsets())
+    if lake.exists(RAW_EVENTS):
+        marks.checked_ids(lake.snapshot(RAW_EVENTS, marks=marks.names), topics)
+
+
 class _Marks:
     """Names of what is kept of topics with `raw_events`: their ids, and per partition an offset that it was read up to.
 
@@ -159,6 +171,26 @@ class _Marks:
     def names(self) -> list[str]:
         """All of them."""
         return [*self.ids.values(), *self.of.values()]
+
+    def checked_ids(self, snapshot: Snapshot, topics: Topics) -> dict[str, int]:
+        """Return, by the mark, the ids of topics that have one.
+
+        Raises:
+            DataLossError: one is another than is kept.
+        """
+        found = {}
+        for topic, topic_id in topics.ids().items():
+            if topic_id is None:
+                continue
+            # As many of its bits as such a number has.
+            mark, number = self.ids[topic], topic_id.int >> 65
+            if snapshot.marks.get(mark, number) != number:
+                raise DataLossError(
+                    f"{topics.setting}: {topic!r} is another topic than the one that was ingested: it was deleted and "
+                    "made anew. Name another topic in its place, or use another LAKE_PATH for the new topic"
+                )
+            found[mark] = number
+        return found
 
     def offsets(self, snapshot: Snapshot) -> dict[TopicPartition, int]:
         """Return the next offset of each partition that is known: by rows, and by marks where no row says it."""
@@ -182,18 +214,8 @@ class _Reading:
         snapshot = self.snapshot()
         known = self.offsets(snapshot)
         new = {self._marks.of[p]: offsets.low for p, offsets in available.items() if p not in known}
-        for topic, topic_id in topics.ids().items():
-            if topic_id is None:
-                continue
-            # As many of its bits as such a number has.
-            mark, number = self._marks.ids[topic], topic_id.int >> 65
-            if snapshot.marks.get(mark, number) != number:
-                raise DataLossError(
-                    f"{topics.setting}: {topic!r} is another topic than the one that was ingested: it was deleted and "
-                    "made anew. Name another topic in its place, or use another LAKE_PATH for the new topic"
-                )
-            if mark not in snapshot.marks:
-                new[mark] = number
+        ids = self._marks.checked_ids(snapshot, topics)
+        new |= {mark: number for mark, number in ids.items() if mark not in snapshot.marks}
         if new:
             # Before anything is read: what Kafka deletes from now on is missed, whether a record of it was read or not.
             self._mark(new)

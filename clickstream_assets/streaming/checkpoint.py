@@ -19,6 +19,7 @@ from clickstream_assets.errors import ClickstreamError
 from clickstream_assets.files import make_private
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition, from_topics
+from clickstream_assets.stores.kafka.topic import DataLossError
 
 REBUILD = "`clickstream stream --rebuild`"
 _ID_OF = "the id of topic"
@@ -85,7 +86,8 @@ class Checkpoint:
                 its middle.
 
         Raises:
-            CheckpointError: it cannot, because the settings, the query or a topic are others.
+            CheckpointError: it cannot, because the settings or the query are others.
+            DataLossError: it cannot, because a topic was made anew.
         """
         ids = {f"{_ID_OF} {topic}": number and str(number) for topic, number in topic_ids.items()}
         fingerprint = self._fingerprint | ids
@@ -102,6 +104,7 @@ class Checkpoint:
                 file.write(json.dumps(fingerprint, indent=2).encode())
             return
         then = json.loads(written)
+        self.refuse_topics_made_anew(topic_ids)
         # A topic that only one of them names is a change of KAFKA_TOPIC.
         once = {name for name in then.keys() ^ fingerprint.keys() if name.startswith(_ID_OF)}
         changes = [
@@ -114,6 +117,25 @@ class Checkpoint:
                 f"the stream cannot go on from {self.path}: {'; '.join(changes)}. Run {REBUILD} to begin anew, or "
                 "put it back"
             )
+
+    def refuse_topics_made_anew(self, topic_ids: Mapping[str, UUID | None]) -> None:
+        """Check that topics are those that the query began with, once the folder is there.
+
+        Args:
+            topic_ids: as `open` has them.
+
+        Raises:
+            DataLossError: one is another, of the same name.
+        """
+        then = json.loads(self._read("query.json") or "{}")
+        for topic, number in topic_ids.items():
+            was = then.get(f"{_ID_OF} {topic}")
+            if was and number and was != str(number):
+                raise DataLossError(
+                    f"KAFKA_TOPIC: {topic!r} is another topic than the one that the stream of {self.path} has read: it "
+                    "was deleted and made anew. Name another topic in its place, or use another LAKE_PATH for the new "
+                    f"topic; then run {REBUILD}"
+                )
 
     def planned_batch(self, batch_id: int) -> PlannedBatch:
         """Read the plan of a batch."""

@@ -17,7 +17,7 @@ from clickstream_assets.engine import SparkSession
 from clickstream_assets.errors import ClickstreamError, is_retryable
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.elasticsearch import ElasticsearchError
-from clickstream_assets.stores.kafka.consumer import TopicNotFoundError
+from clickstream_assets.stores.kafka.consumer import TopicError, TopicNotFoundError
 from clickstream_assets.stores.kafka.partition import TopicPartition
 from clickstream_assets.stores.kafka.topic import Offsets, Topics
 from clickstream_assets.stores.lake import LakeError
@@ -36,7 +36,7 @@ from clickstream_assets.streaming.outbox import deliver_pending
 from clickstream_assets.streaming.owner import OwnedError, Presence, always_on, ownership
 from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets.streaming.query import WindowQuery, lake_of
-from clickstream_assets.streaming.servers import ask_servers
+from clickstream_assets.streaming.servers import answering_soon, ask_servers
 from clickstream_assets.streaming.status import Status, last_owner, metadata, write_statuses
 from clickstream_assets.streaming.store import Changes
 from clickstream_assets.streaming.windows import QUERY
@@ -65,6 +65,7 @@ TURN_SECONDS = 2.0
 RETURN_SECONDS = 15.0
 DELIVERY_SECONDS = 30.0
 INDEX_SECONDS = 300.0
+TOPIC_CHECK_SECONDS = 10.0
 LIVE_CHECK_SECONDS = 60.0
 RETENTION_SECONDS = 3600.0
 
@@ -476,6 +477,7 @@ class Supervisor:
             (IDLE_CHECK_SECONDS, windows.close_idle),
             (self._settings.stream_lake_seconds, self._copy),
             (self._settings.stream_report_seconds, lambda: self._report_news(windows, counting, live)),
+            (TOPIC_CHECK_SECONDS, lambda: self._check_topics(windows)),
             (LIVE_CHECK_SECONDS, lambda: self._check_live(live)),
             (RETENTION_SECONDS, lambda: live_events.drop_old_days(self._settings)),
         ]
@@ -513,6 +515,14 @@ class Supervisor:
         live.status.error = str(reason)
         _log.warning("the live events stopped: %s; starting again in %.0f s", reason, wait)
         self._live_start = time.monotonic() + wait
+
+    def _check_topics(self, windows: WindowQuery) -> None:
+        """See that no topic was deleted and made anew, in whose middle Spark would go on; Spark waits for Kafka."""
+        try:
+            ids = Topics(answering_soon(self._settings)).ids()
+        except TopicError:
+            return
+        windows.refuse_topics_made_anew(ids)
 
     def _check_live(self, live: ManagedQuery) -> None:
         """Have the live events started again if Elasticsearch no longer has all that they wrote."""

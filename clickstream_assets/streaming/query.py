@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import psycopg
 import pyarrow as pa
@@ -61,6 +62,7 @@ class WindowQuery:
         self._settings = settings
         self._store = WindowStore(connection, settings)
         self._on_batch = on_batch
+        self._checkpoint: Checkpoint | None = None
         self.latency_seconds: float | None = None
         """Seconds from the newest event's time to PostgreSQL, in the last batch with events."""
         self.error: BaseException | None = None
@@ -73,10 +75,11 @@ class WindowQuery:
 
         Raises:
             CheckpointError: the checkpoint and the tables, or the checkpoint and the settings, do not fit together.
+            DataLossError: a topic was made anew.
             PostgresError: the database cannot be reached.
         """
         progress = self._store.progress(lake_of(self._settings).snapshot(PRODUCT_WINDOWS).batch)
-        checkpoint = checkpoint_of(self._settings, progress.generation)
+        self._checkpoint = checkpoint = checkpoint_of(self._settings, progress.generation)
         if progress.has_begun and not checkpoint.has_begun:
             raise CheckpointError(
                 f"CHECKPOINT_PATH: the state of the stream is not in {checkpoint.path}, and the tables hold what it "
@@ -109,6 +112,18 @@ class WindowQuery:
             .trigger(**trigger)
             .start()
         )
+
+    def refuse_topics_made_anew(self, topic_ids: Mapping[str, UUID | None]) -> None:
+        """Check, while it runs, that it reads the topics that it began with: Spark asks for their offsets alone.
+
+        Args:
+            topic_ids: Kafka's, by topic.
+
+        Raises:
+            DataLossError: one was deleted and made anew.
+        """
+        if self._checkpoint:
+            self._checkpoint.refuse_topics_made_anew(topic_ids)
 
     def close_idle(self) -> None:
         """Close windows and alerts that are over by the clock, if nothing was read for STREAM_IDLE_SECONDS.

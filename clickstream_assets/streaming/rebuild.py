@@ -15,6 +15,7 @@ from clickstream_assets.analytics.windows import counted_time, product_windows
 from clickstream_assets.catalogue import EVENTS, PRODUCT_WINDOWS, RECORD_KEY
 from clickstream_assets.catalogue.units import EPOCH
 from clickstream_assets.engine import DataFrame, functions_of
+from clickstream_assets.ingest.classification import refuse_topics_made_anew
 from clickstream_assets.ingest.erased_places import keep_places_of_lake
 from clickstream_assets.settings import Settings
 from clickstream_assets.stores.kafka.partition import TopicPartition
@@ -41,7 +42,7 @@ class Rebuilt:
     floor: datetime | None
     offsets: dict[TopicPartition, int]
     lost: int
-    """Events that Kafka no longer has, so that open windows were closed early with what the lake has of them."""
+    """Events that the topics do not have, so that open windows were closed early with what the lake has of them."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,10 @@ def rebuild(settings: Settings, lake: Lake, connection: psycopg.Connection) -> R
         connection: the owner's.
 
     Raises:
-        TopicError: Kafka does not answer.
+        TopicError: Kafka does not answer, or a topic is another than the lake has records of, by the same name.
         PostgresError: the database cannot be reached. Nothing was changed.
     """
+    refuse_topics_made_anew(lake, Topics(settings))
     # The stream leaves out what PostgreSQL knows to be erased.
     keep_places_of_lake(lake, settings)
     classified = classified_offsets(lake, settings.topics)
@@ -109,35 +111,37 @@ def _begin(
     if newest is None:
         return _Beginning(None, None, {})
     complete = newest - settings.watermark_delay
-    of_topics = timed.where(F.col("topic").isin(*settings.topics))
-    needed = of_topics.where(F.col("counted_time") >= F.lit(complete - settings.window_duration))
-    firsts = needed.groupBy("topic", "partition").agg(F.min("offset").cast("long").alias("first"))
+    needed = timed.where(F.col("counted_time") >= F.lit(complete - settings.window_duration))
+    is_read = F.col("topic").isin(*settings.topics)
+    firsts = (
+        needed.where(is_read).groupBy("topic", "partition").agg(F.min("offset").cast("long").alias("first"))
+    )
     needed_from = {
         TopicPartition(row["topic"], row["partition"]): row["first"]
         for row in lake.engine.to_arrow(firsts).to_pylist()
     }
     # The first that is needed can be one that was classified meanwhile.
     offsets = classified | {p: min(first, classified.get(p, first)) for p, first in needed_from.items()}
-    beginning = _Beginning(complete, complete, offsets)
+    # Of topics that KAFKA_TOPIC names no more.
+    gone = [needed.where(~is_read)]
     for partition, available in Topics(settings).offsets().items():
         first = offsets.get(partition, 0)
-        if available.low <= first:
-            continue
-        gone = needed.where(
-            (F.col("topic") == partition.topic)
-            & (F.col("partition") == partition.partition)
-            & (F.col("offset") >= first)
-            & (F.col("offset") < available.low)
-        )
-        last = _single(lake, gone.agg(F.max("counted_time").alias("value")))
-        lost = _single(lake, gone.agg(F.count(F.lit(1)).cast("long").alias("value")))
+        if available.low > first:
+            of_partition = (F.col("topic") == partition.topic) & (F.col("partition") == partition.partition)
+            deleted = (F.col("offset") >= first) & (F.col("offset") < available.low)
+            gone.append(needed.where(of_partition & deleted))
+    beginning = _Beginning(complete, complete, offsets)
+    for rows in gone:
+        last = _single(lake, rows.agg(F.max("counted_time").alias("value")))
+        lost = _single(lake, rows.agg(F.count(F.lit(1)).cast("long").alias("value")))
         if last is None:
             continue
         end = last_window_end(last, settings.window_duration, settings.slide_duration)
         beginning = replace(beginning, floor=max(beginning.floor or end, end), lost=beginning.lost + lost)
     if beginning.lost:
         _log.warning(
-            "Kafka no longer has %d events of open windows; windows up to %s are as the lake has them, and final",
+            "the topics of KAFKA_TOPIC do not have %d events of open windows; windows up to %s are as the lake has "
+            "them, and final",
             beginning.lost,
             beginning.floor,
         )

@@ -25,12 +25,17 @@ class Servers:
     """Why they cannot be used; None where they can."""
 
 
+def answering_soon(settings: Settings) -> Settings:
+    """Return settings with which Kafka has a few seconds at most to answer."""
+    seconds = min(settings.kafka_timeout_seconds, ANSWER_SECONDS)
+    return settings.model_copy(update={"kafka_timeout_seconds": seconds})
+
+
 def ask_servers(settings: Settings) -> Servers:
     """Ask both, each for a few seconds at most."""
-    seconds = min(settings.kafka_timeout_seconds, ANSWER_SECONDS)
     available = kafka_fault = elasticsearch_fault = None
     try:
-        available = Topics(settings.model_copy(update={"kafka_timeout_seconds": seconds})).offsets()
+        available = Topics(answering_soon(settings)).offsets()
     except TopicError as error:
         kafka_fault = str(error)
     try:

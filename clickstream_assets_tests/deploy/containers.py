@@ -61,7 +61,7 @@ class Containers(ABC):
             for name in [name for name in starting if self._is_up(name)]:
                 starting.remove(name)
                 self.up.add(name)
-            assert time.monotonic() < deadline, "\n".join(self._end_of_log(name) for name in starting)
+            assert time.monotonic() < deadline, "\n".join(self.end_of_log(name) for name in starting)
             time.sleep(0.2)
 
     def check(self, name: str) -> subprocess.CompletedProcess[str]:
@@ -93,7 +93,8 @@ class Containers(ABC):
     @abstractmethod
     def _end(self) -> None: ...
 
-    def _end_of_log(self, name: str) -> str:
+    def end_of_log(self, name: str) -> str:
+        """Return the last that a container has said."""
         return f"{name}:\n" + self._log(name)[-3000:]
 
     def _may_start(self, name: str) -> bool:
@@ -102,9 +103,9 @@ class Containers(ABC):
     def _is_up(self, name: str) -> bool:
         status = self._exit_code(name)
         if not is_long_running(self._services[name]):
-            assert status in (None, 0), self._end_of_log(name)
+            assert status in (None, 0), self.end_of_log(name)
             return status == 0
-        assert status is None, self._end_of_log(name)
+        assert status is None, self.end_of_log(name)
         return self.check(name).returncode == 0
 
 

@@ -255,4 +255,5 @@ def test_every_container_ends_when_it_is_asked_to(containers: PodmanContainers):
     # SIGTERM's own, where a program does not catch it; not SIGKILL's, after the grace period. Dagster's code server
     # makes an interrupt of it, which click answers with 1 if it comes to that.
     allowed = {name: {0, 1} if name == "code-server" else {0, 128 + 15} for name in codes}
-    assert {name: code for name, code in codes.items() if code not in allowed[name]} == {}
+    others = {name: code for name, code in codes.items() if code not in allowed[name]}
+    assert others == {}, "\n".join(map(containers.end_of_log, others))
