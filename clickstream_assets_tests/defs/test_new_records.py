@@ -81,10 +81,11 @@ def lake_resource() -> LakeResource:
 def ingested(
     instance: dg.DagsterInstance, offsets: dict[int, int], batch: int = 1, topic: str = TOPIC
 ) -> None:
-    """A run has brought the topic in up to these offsets, and its checks have passed."""
+    """A run has brought the topic in up to these offsets, and came to its end."""
     landed(offsets, batch, topic)
     classified(instance, batch)
     check_events(instance)
+    materialize(instance, "rejected_counts")
 
 
 def landed(offsets: dict[int, int], batch: int, topic: str = TOPIC) -> None:
@@ -200,6 +201,19 @@ def test_events_of_a_run_that_was_killed_are_not_left_unreported(
     assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0
 
 
+def test_records_of_a_run_that_was_killed_are_not_left_uncounted(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+):
+    ingested(instance, {0: 4}, batch=1)
+    landed({0: 6}, batch=2)
+    classified(instance, batch=2)
+    check_events(instance)
+    past_run(instance, "ingest", DagsterRunStatus.CANCELED)
+    assert asked_for(look(instance, definitions, {0: (0, 6)})) == 0
+    materialize(instance, "rejected_counts")
+    assert refused(look(instance, definitions, {0: (0, 6)})) == "no new records"
+
+
 def test_exchange_rates_and_settings_that_change_are_asked_for_though_no_record_comes(
     instance: dg.DagsterInstance, definitions: dg.Definitions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
@@ -211,6 +225,7 @@ def test_exchange_rates_and_settings_that_change_are_asked_for_though_no_record_
         made_by = settings_of_days(settings) | settings_of_money(settings)
         materialize(instance, "events", batch=1, dirty_days=[], settings=made_by)
         check_events(instance)
+        materialize(instance, "rejected_counts")
 
     ingested(instance, {0: 4})
     reported()

@@ -10,7 +10,7 @@ from clickstream_assets.catalogue import FLASH_SALE_ALERTS, PRODUCT_WINDOWS
 from clickstream_assets.engine import SparkEngine
 from clickstream_assets.ingest.classification import land_records
 from clickstream_assets.settings import Settings
-from clickstream_assets.stores.kafka.topic import Topics
+from clickstream_assets.stores.kafka.topic import DataLossError, Topics
 from clickstream_assets.streaming.checkpoint import CheckpointError
 from clickstream_assets.streaming.owner import ownership
 from clickstream_assets.streaming.progress import progress_of
@@ -18,7 +18,7 @@ from clickstream_assets.streaming.rebuild import Rebuilt, rebuild
 from clickstream_assets_tests.analytics.records import at
 from clickstream_assets_tests.databases import fresh_database, with_settings
 from clickstream_assets_tests.streaming.streams import Rows, Shop, click, indexed_alerts, new_shop, views
-from clickstream_assets_tests.topics import delete_records, keyed
+from clickstream_assets_tests.topics import delete_records, keyed, make_anew, new_topic
 
 NOON = at("2024-05-01 12:00")
 MINUTE = timedelta(minutes=1)
@@ -128,6 +128,33 @@ def test_what_kafka_no_longer_has_is_taken_from_the_lake(shop: Shop):
     progress = progress_of(shop.settings)
     assert progress
     assert progress.floor == NOON + 10 * MINUTE
+
+
+@pytest.mark.long
+def test_windows_of_a_topic_that_is_read_no_more_are_as_the_lake_has_them(shop: Shop):
+    shop.send(views(NOON, 40, MINUTE))
+    shop.ingest()
+    shop.settings = with_settings(shop.settings, kafka_topic=new_topic(shop.settings).kafka_topic)
+    result = rebuilt(shop)
+    assert (result.lost, result.floor, result.offsets) == (40, NOON + 10 * MINUTE, {})
+    shop.send(views(NOON + 2 * MINUTE, 10, MINUTE, prefix="late"))
+    shop.stream(views(NOON + 30 * MINUTE, 20, MINUTE, prefix="more"))
+    counts = {row["window_start"]: row["views"] for row in shop.windows()}
+    assert [counts[NOON + minutes * MINUTE] for minutes in (-5, 0, 25, 30)] == [40, 40, 20, 20]
+
+
+def test_a_rebuild_does_not_begin_in_the_middle_of_a_topic_that_was_made_anew(shop: Shop):
+    shop.send([click(NOON, number) for number in range(3)])
+    shop.ingest()
+    before = shop.windows()
+    make_anew(shop.settings)
+    shop.send([click(NOON, number) for number in range(3, 9)])
+    with pytest.raises(DataLossError, match="is another topic than the one that was ingested"):
+        rebuilt(shop)
+    assert shop.windows() == before
+    shop.settings = with_settings(shop.settings, lake_path=f"{shop.settings.lake_path}-of-the-new")
+    shop.ingest()
+    assert rebuilt(shop).windows
 
 
 def test_a_rebuild_without_events_begins_with_the_first_record(shop: Shop):

@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 import dagster as dg
 
-from clickstream_assets.catalogue import EVENTS
+from clickstream_assets.catalogue import EVENTS, REJECTED_COUNTS, Table
 from clickstream_assets.defs.jobs import WAITING_RECORDS, ingest
 from clickstream_assets.defs.resources import KafkaResource, LakeResource
 from clickstream_assets.defs.runs import (
@@ -39,7 +39,7 @@ from clickstream_assets.stores.kafka.topic import waiting_offsets
 def new_records(
     context: dg.SensorEvaluationContext, kafka: KafkaResource, lake: LakeResource
 ) -> dg.SensorResult:
-    """Compare the topics' ends with the lake, raw_events with events, events with what was reported and checked.
+    """Compare the topics' ends with the lake, raw_events with events, and these with what was reported and counted.
 
     And the settings that days are computed by, exchange rates among them, with those that were reported.
 
@@ -80,9 +80,11 @@ def _look(
     # A run was killed before its report, or the lake or Dagster's database is of another time than the other.
     unreported = there.classified != (metadata_value(reported and reported.event_log_entry, "batch") or 0)
     # A run was killed before its checks. One whose checks failed is for a person to look at.
-    unchecked = reported and None in blocking_checks(context, events, reported.storage_id).values()
+    checks = blocking_checks(context, events, reported.storage_id).values() if reported else ()
+    # A run was killed before its last step. None of which a check failed comes to that.
+    uncounted = reported and False not in checks and _is_older(context.instance, REJECTED_COUNTS, reported)
     tags = {WAITING_RECORDS: str(waiting)}
-    if waiting or unclassified or unreported or unchecked:
+    if waiting or unclassified or unreported or None in checks or uncounted:
         return dg.SensorResult(run_requests=[dg.RunRequest(tags=tags)])
     made_by = metadata_value(reported and reported.event_log_entry, SETTINGS)
     now = settings_of_days(settings) | settings_of_money(settings)
@@ -91,3 +93,9 @@ def _look(
     # Dagster takes a key once, so a run whose machine has another file of rates than this one is not asked for again.
     key = blake2b(json.dumps([made_by, now], sort_keys=True).encode(), digest_size=16).hexdigest()
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"settings {key}", tags=tags)])
+
+
+def _is_older(instance: dg.DagsterInstance, table: Table, than: dg.EventLogRecord) -> bool:
+    """Return whether the asset of a table was last materialized before that, or never."""
+    newest = instance.fetch_materializations(dg.AssetKey(table.name), limit=1).records
+    return not newest or newest[0].storage_id < than.storage_id
