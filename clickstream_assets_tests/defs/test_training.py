@@ -63,11 +63,17 @@ SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 HOUR = 3600.0
 NOW = 1_000_000.0
 RHYTHM = Rhythm(after_share=0.1, max_age=timedelta(hours=22))
-TRAINED = Training(version=7, rows=1000, rows_of_all_days=5000, at=NOW - HOUR)
+TRAINED = Training(version=7, rows=1000, rows_of_all_days=5000, at=NOW - HOUR, is_whole=True)
 
 VERDICTS: dict[str, tuple[Interactions, dict[str, Any], bool, str]] = {
     "nothing was ever trained": (Interactions(1, 10), {"trained": None}, True, "nothing is trained yet"),
     "nothing is new": (Interactions(7, 5000), {}, False, "nothing is new since the last training"),
+    "it was killed before it had published all": (
+        Interactions(7, 5000),
+        {"trained": TRAINED._replace(is_whole=False)},
+        True,
+        "the last training did not come to its end",
+    ),
     "nothing is new, and files were put together before the training": (
         Interactions(6, 5000),
         {"rhythm": RHYTHM._replace(after_share=0.0)},
@@ -192,10 +198,18 @@ class House:
 
     def publish(self, version: int, rows: int, seconds_ago: float = 0) -> None:
         """A training of so long ago is published."""
+        run = self.begin_to_publish(version, rows, seconds_ago)
+        with freeze_time(time.time() - seconds_ago):
+            self._report(run, "published_next_product")
+            self._report(run, "published_predictions")
+        end_run(self.instance, run, SUCCESS, seconds_ago)
+
+    def begin_to_publish(self, version: int, rows: int, seconds_ago: float = 0) -> DagsterRun:
+        """A training publishes its recommendations, and goes on."""
         run, metadata = start_run(self.instance, "train"), trained_on(version, rows, seconds_ago)
         with freeze_time(metadata["trained_at"]):
             self._report(run, "product_recommendations", **metadata)
-        end_run(self.instance, run, SUCCESS, seconds_ago)
+        return run
 
     def _report(self, run: DagsterRun, asset: str, **metadata: Any) -> None:
         event = dg.DagsterEvent(
@@ -287,6 +301,19 @@ def test_one_training_at_a_time_and_a_failing_one_is_not_started_in_every_tick(h
     assert house.look().startswith("the last run failed; trying again in ")
     past_run(house.instance, "train", FAILURE, seconds_ago=21)
     assert house.look() == "run: nothing is trained yet"
+
+
+def test_a_training_that_was_killed_before_it_had_published_all_is_followed_by_another(house: House):
+    house.sum_up(1, 100)
+    house.publish(1, 100, seconds_ago=HOUR)
+    run = house.begin_to_publish(1, 100)
+    assert house.look() == f"run {run.run_id} is under way; the last training did not come to its end"
+    end_run(house.instance, run, FAILURE)
+    assert house.look().startswith("the last run failed; trying again in ")
+    past_run(house.instance, "train", FAILURE, seconds_ago=21)
+    assert house.look() == "run: the last training did not come to its end"
+    house.publish(1, 100)
+    assert house.look() == "nothing is new since the last training"
 
 
 def test_the_check_passes_unless_a_training_has_been_due_for_an_hour(house: House):

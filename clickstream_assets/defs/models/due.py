@@ -15,6 +15,9 @@ from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import PUT_BACK_AT
 from clickstream_assets.settings import Settings
 
+_PUBLISHED_BESIDE = ("published_next_product", "published_predictions")
+"""Assets that a training ends with, besides the recommendations."""
+
 
 class Interactions(NamedTuple):
     """The table `interaction_days`, as it was reported."""
@@ -39,6 +42,8 @@ class Training(NamedTuple):
     rows_of_all_days: int
     at: float
     """When its data were read, seconds since 1970."""
+    is_whole: bool
+    """Whether it has published the other models too; not where it was killed before that."""
 
     @classmethod
     def newest(cls, instance: dg.DagsterInstance) -> Self | None:
@@ -47,8 +52,10 @@ class Training(NamedTuple):
         data = metadata_value(published, TRAINED_ON)
         if not data:
             return None
-        version = data["versions"][INTERACTION_DAYS.name]
-        return cls(version, data["rows"], data["rows_of_all_days"], metadata_value(published, TRAINED_AT))
+        version, at = data["versions"][INTERACTION_DAYS.name], metadata_value(published, TRAINED_AT)
+        others = [instance.get_latest_materialization_event(dg.AssetKey(name)) for name in _PUBLISHED_BESIDE]
+        is_whole = all(other is not None and other.timestamp >= at for other in others)
+        return cls(version, data["rows"], data["rows_of_all_days"], at, is_whole)
 
 
 class Rhythm(NamedTuple):
@@ -94,6 +101,8 @@ def due(
         return Verdict(True, "nothing is trained yet")
     if put_back_at > trained.at:
         return Verdict(True, "the lake is of an earlier time than the last training")
+    if not trained.is_whole:
+        return Verdict(True, "the last training did not come to its end")
     # What was trained on can be newer than what was reported: the lake's upkeep puts files together, in a new version.
     if there.version <= trained.version:
         return Verdict(False, "nothing is new since the last training")
