@@ -41,7 +41,8 @@ RAW = f"""
         abs(Quantity::BIGINT) AS quantity,
         InvoiceNo AS order_id,
         NULL::VARCHAR AS campaign,
-        NULL::VARCHAR AS user_agent
+        NULL::VARCHAR AS user_agent,
+        NULL::BOOLEAN AS consent
     FROM read_csv('{FILE}', header = true, all_varchar = true, delim = ',', quote = '"') AS t
     WHERE CustomerID <> '' AND Quantity::BIGINT <> 0 AND UnitPrice::DECIMAL(18, 4) > 0
 """
@@ -110,8 +111,8 @@ def test_the_tables_state_the_published_figures_and_what_was_left_out(backfilled
     ]
     left_out = lake.execute(
         f"""
-        SELECT event_type, reason, count(*), sum(paid)
-        FROM duplicate_events JOIN {sent} USING ("topic", "partition", "offset")
+        SELECT sent.event_type, reason, count(*), sum(paid)
+        FROM duplicate_events JOIN {sent} AS sent USING ("topic", "partition", "offset")
         GROUP BY ALL ORDER BY ALL
         """
     ).fetchall()
