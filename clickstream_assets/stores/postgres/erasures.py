@@ -69,12 +69,8 @@ def _delete(
 ) -> dict[str, int]:
     """Delete the rows of persons; return how many each served table has lost."""
     lost = {
-        table.served_name: connection.execute(
-            sql.SQL("DELETE FROM {} WHERE {}").format(
-                sql.Identifier(table.served_name), _condition(table, persons, visitors)
-            )
-        ).rowcount
-        for table in served_tables()
+        name: connection.execute(sql.SQL("DELETE ") + theirs).rowcount
+        for name, theirs in _theirs(persons, visitors).items()
     }
     return {name: rows for name, rows in lost.items() if rows}
 
@@ -125,13 +121,9 @@ def count(settings: Settings, persons: Collection[str], visitors: Collection[str
     """Count the rows of persons by served table; only tables that have some."""
     with explained(settings), connect(settings) as connection:
         found = {}
-        for table in served_tables():
-            row = connection.execute(
-                sql.SQL("SELECT count(*) FROM {} WHERE {}").format(
-                    sql.Identifier(table.served_name), _condition(table, persons, visitors)
-                )
-            ).fetchone()
-            found[table.served_name] = int(row[0]) if row else 0
+        for name, theirs in _theirs(persons, visitors).items():
+            row = connection.execute(sql.SQL("SELECT count(*) ") + theirs).fetchone()
+            found[name] = int(row[0]) if row else 0
     return {name: rows for name, rows in found.items() if rows}
 
 
@@ -139,18 +131,15 @@ def rows(
     settings: Settings, persons: Collection[str], visitors: Collection[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of persons by served table; only tables that have some."""
-    found = {}
     with (
         explained(settings),
         connect(settings) as connection,
         connection.cursor(row_factory=dict_row) as cursor,
     ):
-        for table in served_tables():
-            found[table.served_name] = cursor.execute(
-                sql.SQL("SELECT * FROM {} WHERE {}").format(
-                    sql.Identifier(table.served_name), _condition(table, persons, visitors)
-                )
-            ).fetchall()
+        found = {
+            name: cursor.execute(sql.SQL("SELECT * ") + theirs).fetchall()
+            for name, theirs in _theirs(persons, visitors).items()
+        }
     return {name: its for name, its in found.items() if its}
 
 
@@ -159,14 +148,20 @@ def served_tables() -> list[Table]:
     return [table for table in SERVED_TABLES if {*PERSON_COLUMNS, VISITOR_COLUMN} & table.by_name.keys()]
 
 
-def _condition(table: Table, persons: Collection[str], visitors: Collection[str]) -> sql.Composable:
-    parts = [
-        sql.SQL("{} = ANY({})").format(sql.Identifier(name), [*values])
-        for names, values in ((PERSON_COLUMNS, persons), ((VISITOR_COLUMN,), visitors))
-        for name in names
-        if name in table.by_name
-    ]
-    return sql.SQL(" OR ").join(parts)
+def _theirs(persons: Collection[str], visitors: Collection[str]) -> dict[str, sql.Composed]:
+    """Return FROM and WHERE of the rows of persons, by served table."""
+    found = {}
+    for table in served_tables():
+        conditions = [
+            sql.SQL("{} = ANY({})").format(sql.Identifier(name), [*values])
+            for names, values in ((PERSON_COLUMNS, persons), ((VISITOR_COLUMN,), visitors))
+            for name in names
+            if name in table.by_name
+        ]
+        found[table.served_name] = sql.SQL("FROM {} WHERE {}").format(
+            sql.Identifier(table.served_name), sql.SQL(" OR ").join(conditions)
+        )
+    return found
 
 
 def unfinished(settings: Settings) -> list[Erasure]:
