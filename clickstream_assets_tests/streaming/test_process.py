@@ -221,12 +221,16 @@ def assert_equal(shop: Shop, other: Shop) -> None:
 def wait_for_a_moment_to_kill(stage: str, shop: Shop, log: Path, chance: random.Random) -> None:
     """Wait until a process that was just started is anywhere in this stage of its life."""
     starts = log.read_text().count("the streams run")
-    batches, written = counted_batches(shop), len(documents(shop.settings))
+
+    def number_of_documents() -> int:
+        return len(once_open(documents, shop.settings) or [])
+
+    batches, written = counted_batches(shop), number_of_documents()
     reached = {
         "starting": lambda: True,
         "recovering": lambda: log.read_text().count("the streams run") > starts,
         "counting": lambda: counted_batches(shop) > batches,
-        "writing documents": lambda: len(documents(shop.settings)) > written,
+        "writing documents": lambda: number_of_documents() > written,
     }[stage]
     wait_until(reached, log)
     time.sleep(chance.uniform(0, 4 if stage == "starting" else 1.5))
