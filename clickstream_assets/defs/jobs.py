@@ -22,9 +22,9 @@ ingest = dg.define_asset_job(
 )
 
 _DAYS_OF_MODELS = dg.AssetSelection.assets("interaction_days")
-_RECOMMENDATIONS = dg.AssetSelection.assets(
-    "product_recommendations", "published_next_product", "published_predictions"
-)
+PUBLISHED_BESIDE = ("published_next_product", "published_predictions")
+"""Assets that a training ends with, besides the recommendations."""
+_RECOMMENDATIONS = dg.AssetSelection.assets("product_recommendations", *PUBLISHED_BESIDE)
 
 refresh = dg.define_asset_job(
     "refresh",

@@ -104,7 +104,7 @@ class Checkpoint:
                 file.write(json.dumps(fingerprint, indent=2).encode())
             return
         then = json.loads(written)
-        self.refuse_topics_made_anew(topic_ids)
+        self._refuse_topics_made_anew(then, topic_ids)
         # A topic that only one of them names is a change of KAFKA_TOPIC.
         once = {name for name in then.keys() ^ fingerprint.keys() if name.startswith(_ID_OF)}
         changes = [
@@ -127,7 +127,9 @@ class Checkpoint:
         Raises:
             DataLossError: one is another, of the same name.
         """
-        then = json.loads(self._read("query.json") or "{}")
+        self._refuse_topics_made_anew(json.loads(self._read("query.json") or "{}"), topic_ids)
+
+    def _refuse_topics_made_anew(self, then: dict[str, Any], topic_ids: Mapping[str, UUID | None]) -> None:
         for topic, number in topic_ids.items():
             was = then.get(f"{_ID_OF} {topic}")
             if was and number and was != str(number):

@@ -396,8 +396,13 @@ def test_who_refuses_to_be_profiled_is_in_no_segment(pipeline: Pipeline):
     scores = {row["report_date"].day: row["m_score"] for row in pipeline.lake(CUSTOMER_SEGMENTS)}
     assert scores[2] == scores[3] == 3
 
-    # One of them late: she had agreed two days before, and not refused since.
-    come_in(event("05-04 10:00", "cat", consent=True), event("05-02 12:00", "cat", consent=True))
+    come_in(event("05-04 10:00", "cat", consent=True))
+    assert of_days(pipeline.served(CUSTOMER_SEGMENTS)) == {("ann", day) for day in (1, 2, 3, 4)} | {
+        ("cat", 4)
+    }
+    assert of_days(pipeline.served(USER_SEGMENTS)) == {("ann", 1), ("ann", 3), ("cat", 4)}
+    # Late: she had agreed two days before, and not refused since.
+    come_in(event("05-02 12:00", "cat", consent=True))
     assert of_days(pipeline.served(USER_SEGMENTS)) == {
         ("ann", 1),
         ("ann", 3),

@@ -24,8 +24,10 @@ from clickstream_assets.stores.kafka.topic import Topics
 from clickstream_assets.streaming.progress import progress_of
 from clickstream_assets_tests.api.api_keys import entry
 from clickstream_assets_tests.background import in_background
+from clickstream_assets_tests.faults.account import take_account
+from clickstream_assets_tests.faults.plugin import Fault
 from clickstream_assets_tests.streaming.streams import Shop
-from clickstream_assets_tests.streaming.test_process import traffic, wait_until
+from clickstream_assets_tests.streaming.test_process import has_caught_up, has_documents, traffic, wait_until
 from clickstream_assets_tests.topics import keyed
 
 SECONDS_PER_EVENT = 0.05
@@ -86,6 +88,14 @@ def is_past(shop: Shop, offsets: dict[TopicPartition, int]) -> bool:
     return progress is not None and all(
         progress.offsets.get(partition, 0) >= end for partition, end in offsets.items()
     )
+
+
+def settle(fault: Fault, shop: Shop, process: subprocess.Popen[bytes], log: Path) -> None:
+    """See that the stream catches up without a new start, and count everything."""
+    wait_until(lambda: has_caught_up(shop) and has_documents(shop), log)
+    assert process.poll() is None
+    shop.ingest()
+    fault.settle(take_account(shop.settings, shop.sent))
 
 
 @contextmanager

@@ -22,14 +22,12 @@ from clickstream_assets.stores.postgres.connection import PostgresError, Postgre
 from clickstream_assets_tests.databases import with_settings
 from clickstream_assets_tests.faults.account import Part, take_account
 from clickstream_assets_tests.faults.disks import filled, mounted
-from clickstream_assets_tests.faults.load import STOPPED, ends, flows, is_past, load
+from clickstream_assets_tests.faults.load import STOPPED, ends, flows, is_past, load, settle
 from clickstream_assets_tests.faults.plugin import Fault
 from clickstream_assets_tests.ingestion import Ingestion
 from clickstream_assets_tests.streaming.streams import Shop, new_shop
 from clickstream_assets_tests.streaming.test_process import (
     QUICK,
-    has_caught_up,
-    has_documents,
     running,
     traffic,
     wait_until,
@@ -59,14 +57,6 @@ def settings_of(stack: Stack) -> Settings:
 
 def is_healthy(stack: Stack) -> bool:
     return {server.condition for server in stack.status()} == {Condition.HEALTHY}
-
-
-def settle(fault: Fault, shop: Shop, process: subprocess.Popen[bytes], log: Path) -> None:
-    """See that the stream catches up without a new start, and count everything."""
-    wait_until(lambda: has_caught_up(shop) and has_documents(shop), log)
-    assert process.poll() is None
-    shop.ingest()
-    fault.settle(take_account(shop.settings, shop.sent))
 
 
 @pytest.mark.long

@@ -21,14 +21,12 @@ from clickstream_assets_tests.api.api_keys import entry
 from clickstream_assets_tests.api.served import served, workers_of
 from clickstream_assets_tests.databases import free_port, with_settings
 from clickstream_assets_tests.faults.account import Part, take_account
-from clickstream_assets_tests.faults.load import ends, is_past, load
+from clickstream_assets_tests.faults.load import ends, is_past, load, settle
 from clickstream_assets_tests.faults.plugin import Fault
 from clickstream_assets_tests.ingestion import Ingestion
 from clickstream_assets_tests.streaming.streams import new_shop
 from clickstream_assets_tests.streaming.test_process import (
     QUICK,
-    has_caught_up,
-    has_documents,
     running,
     traffic,
     wait_until,
@@ -109,7 +107,4 @@ def test_of_two_streams_one_waits_and_takes_over(servers: Settings, tmp_path: Pa
                 with fault.until_healthy():
                     reached = ends(shop)
                     wait_until(lambda: is_past(shop, reached), second_log)
-            wait_until(lambda: has_caught_up(shop) and has_documents(shop), second_log)
-            assert second.poll() is None
-        shop.ingest()
-        fault.settle(take_account(shop.settings, shop.sent))
+            settle(fault, shop, second, second_log)

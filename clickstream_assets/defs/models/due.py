@@ -10,13 +10,11 @@ import dagster as dg
 
 from clickstream_assets.catalogue import ERASED_RECORDS, EVENTS, INTERACTION_DAYS, PRODUCT_RECOMMENDATIONS
 from clickstream_assets.defs.assets import LAKE_VERSION
+from clickstream_assets.defs.jobs import PUBLISHED_BESIDE
 from clickstream_assets.defs.models.training import TRAINED_AT, TRAINED_ON
 from clickstream_assets.defs.runs import metadata_value
 from clickstream_assets.defs.scope import PUT_BACK_AT
 from clickstream_assets.settings import Settings
-
-_PUBLISHED_BESIDE = ("published_next_product", "published_predictions")
-"""Assets that a training ends with, besides the recommendations."""
 
 
 class Interactions(NamedTuple):
@@ -43,7 +41,7 @@ class Training(NamedTuple):
     at: float
     """When its data were read, seconds since 1970."""
     is_whole: bool
-    """Whether it has published the other models too; not where it was killed before that."""
+    """True if it has published the other models too; not where it was killed before that."""
 
     @classmethod
     def newest(cls, instance: dg.DagsterInstance) -> Self | None:
@@ -53,7 +51,7 @@ class Training(NamedTuple):
         if not data:
             return None
         version, at = data["versions"][INTERACTION_DAYS.name], metadata_value(published, TRAINED_AT)
-        others = [instance.get_latest_materialization_event(dg.AssetKey(name)) for name in _PUBLISHED_BESIDE]
+        others = [instance.get_latest_materialization_event(dg.AssetKey(name)) for name in PUBLISHED_BESIDE]
         is_whole = all(other is not None and other.timestamp >= at for other in others)
         return cls(version, data["rows"], data["rows_of_all_days"], at, is_whole)
 

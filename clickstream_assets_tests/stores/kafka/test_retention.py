@@ -1,4 +1,4 @@
-"""How long Kafka keeps records, asked of a real broker."""
+"""Times until which Kafka keeps records, asked of a real broker."""
 
 from __future__ import annotations
 
